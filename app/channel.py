@@ -1,0 +1,177 @@
+"""Frames over a socketpair, for workers, zygote and committer alike.
+
+A frame is a header (length of the body, kind, number; network order) and a body. What kind and
+number mean is between the two ends. The gateway's end is driven by its event loop, a child's end blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+HEADER = struct.Struct("!IBQ")
+READ_SIZE = 256 * 1024
+
+Frame = tuple[int, int, bytes]
+"""(kind, number, body)"""
+
+
+def pack(kind: int, number: int, body: bytes = b"") -> bytes:
+    """Build one frame."""
+    return HEADER.pack(len(body), kind, number) + body
+
+
+class Buffer:
+    """Bytes in, whole frames out."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, chunk: bytes) -> Iterator[Frame]:
+        """Take bytes as they came; yield the frames that are whole now."""
+        pending = self._bytes
+        pending += chunk
+        at, size = 0, len(pending)
+        try:
+            while size - at >= HEADER.size:
+                length, kind, number = HEADER.unpack_from(pending, at)
+                end = at + HEADER.size + length
+                if end > size:
+                    break
+                yield kind, number, bytes(memoryview(pending)[at + HEADER.size : end])
+                at = end
+        finally:
+            if at:
+                del pending[:at]
+
+
+class Channel:
+    """The gateway's end: non-blocking, owned by the running event loop.
+
+    Frames sent within one tick of the loop leave in one write.
+
+    Args:
+        sock: a connected stream socket; the channel owns it from now on.
+        on_frames: told the whole frames of each read, never an empty list.
+        on_end: told once, when the other end is gone or the socket broke; not after `close`.
+    """
+
+    def __init__(
+        self, sock: socket.socket, on_frames: Callable[[list[Frame]], None], on_end: Callable[[], None]
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._on_frames, self._on_end = on_frames, on_end
+        self._buffer = Buffer()
+        self._out: list[bytes] = []
+        self._rest = memoryview(b"")
+        self._flushing = False
+        self._open = True
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._readable)
+
+    def send(self, kind: int, number: int, body: bytes = b"") -> None:
+        """Queue a frame; a channel that has ended drops it."""
+        if not self._open:
+            return
+        self._out.append(pack(kind, number, body))
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def drain(self) -> None:
+        """Read what the other end had sent before it died, without waiting."""
+        while self._open and self._read_some():
+            pass
+
+    def close(self) -> None:
+        """Let go of the socket; nothing is told any more."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock)
+        if self._rest:
+            self._loop.remove_writer(self._sock)
+        self._sock.close()
+
+    def _readable(self) -> None:
+        self._read_some()
+
+    def _read_some(self) -> bool:
+        try:
+            chunk = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._end()
+            return False
+        frames = list(self._buffer.feed(chunk))
+        if frames:
+            self._on_frames(frames)
+        return True
+
+    def _end(self) -> None:
+        if self._open:
+            self.close()
+            self._on_end()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if not self._open or self._rest:
+            return
+        chunk = b"".join(self._out)
+        self._out.clear()
+        self._write(chunk)
+
+    def _write(self, chunk: bytes | memoryview) -> None:
+        try:
+            sent = self._sock.send(chunk)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the reading side tells of the end, after it has read what was sent
+        if sent < len(chunk):
+            if not self._rest:
+                self._loop.add_writer(self._sock, self._writable)
+            self._rest = memoryview(chunk)[sent:]
+        elif self._rest:
+            self._rest = memoryview(b"")
+            self._loop.remove_writer(self._sock)
+            self._flush()
+
+    def _writable(self) -> None:
+        self._write(self._rest)
+
+
+class BlockingChannel:
+    """A child's end: reads block, writes go out whole."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._sock = sock
+        self._buffer = Buffer()
+
+    def receive(self) -> list[Frame]:
+        """Wait for frames; an empty list means that the other end is gone."""
+        frames: list[Frame] = []
+        while not frames:
+            try:
+                chunk = self._sock.recv(READ_SIZE)
+            except OSError:
+                return []
+            if not chunk:
+                return []
+            frames = list(self._buffer.feed(chunk))
+        return frames
+
+    def send(self, chunk: bytes) -> None:
+        """Write packed frames.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        self._sock.sendall(chunk)

@@ -1,0 +1,171 @@
+"""A handler: a named, versioned rule that says which events run which target, with which limits."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from app.domain.backoff import Backoff
+from app.domain.pattern import PatternError, check_pattern
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+POOLS = ("process", "thread")
+LATER = ("filter", "concurrency", "rate", "ordered", "memory")
+"""Fields of the contract that this version refuses by name unless they hold their default."""
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a handler that hold for an attempt; times in seconds."""
+
+    target: str
+    events: tuple[str, ...]
+    pool: str | None = None
+    timeout: float = 60
+    max_attempts: int = 5
+    backoff: Backoff = Backoff()
+    paused: bool = False
+    description: str = ""
+
+
+class Handler(msgspec.Struct, kw_only=True):
+    """A handler as the store keeps it.
+
+    `declared` are the fields that its code gives (None: it is not declared in code), `overrides`
+    those set over HTTP; an override wins until it is removed. `file_digest` tells when the
+    target's source file changed. Times are microseconds since 1970.
+    `missing`: it was declared in code, and the code no longer declares it; it matches nothing and
+    its runs wait until it is declared again or deleted.
+    """
+
+    id: int
+    name: str
+    revision: int = 1
+    declared: dict[str, Any] | None = None
+    overrides: dict[str, Any] = {}
+    file_digest: str = ""
+    missing: bool = False
+    deleted: bool = False
+    created_at: int = 0
+    updated_at: int = 0
+
+    @property
+    def spec(self) -> Spec:
+        """The fields in force: the code's, with the overrides over them."""
+        return spec_of({**(self.declared or {}), **self.overrides})
+
+
+class FieldError(ValueError):
+    """A field is not what it must be; `field` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def spec_of(fields: dict[str, Any]) -> Spec:
+    """Build the fields in force from a mapping that `check_fields` has passed."""
+    known = {name: value for name, value in fields.items() if name not in LATER}
+    return msgspec.convert(known, Spec)
+
+
+def check_fields(fields: dict[str, Any]) -> None:
+    """Check the handler fields that are present, whoever gave them: code or HTTP.
+
+    Raises:
+        FieldError: the first field that is unknown, of the wrong type, out of range or not built yet.
+    """
+    for name, value in fields.items():
+        if name in LATER:
+            if value not in (None, False):
+                raise FieldError(name, f"{name!r} is not built yet: leave it out")
+            continue
+        check = _CHECKS.get(name)
+        if check is None:
+            raise FieldError(name, f"a handler has no field {name!r}")
+        problem = check(value)
+        if problem:
+            raise FieldError(name, problem)
+
+
+def _check_name(value: Any) -> str | None:
+    if isinstance(value, str) and NAME.fullmatch(value):
+        return None
+    return "a name is 1 to 63 of a-z, 0-9, '-' and '_' and begins with a letter or digit"
+
+
+def _check_target(value: Any) -> str | None:
+    if isinstance(value, str) and value.startswith(("https://", "http://")):
+        return "URL targets are not built yet: name a function of the handlers folder, module:function"
+    if isinstance(value, str) and TARGET.fullmatch(value) and ":_" not in value:
+        return None
+    return "a target is module:function, a function that a file of the handlers folder defines"
+
+
+def _check_events(value: Any) -> str | None:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 100:
+        return "events is a list of 1 to 100 type patterns, such as [\"order.*\"]"
+    try:
+        for pattern in value:
+            if not isinstance(pattern, str):
+                return "each of events is a type pattern, such as \"order.*\""
+            check_pattern(pattern)
+    except PatternError as problem:
+        return str(problem)
+    return None
+
+
+def _check_pool(value: Any) -> str | None:
+    if value is None or value in POOLS:
+        return None
+    if value == "auto":
+        return "'auto' is not built yet: choose 'process' or 'thread', or null for the gateway's"
+    return "pool is 'process', 'thread' or null"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_timeout(value: Any) -> str | None:
+    return None if _number(value) and 0 < value <= 86_400 else "timeout is seconds, over 0 and at most 86400"
+
+
+def _check_max_attempts(value: Any) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return None if whole and 1 <= value <= 1000 else "max_attempts is a whole number from 1 to 1000"
+
+
+def _check_backoff(value: Any) -> str | None:
+    form = 'backoff is like {"initial": 1, "factor": 2, "max": 3600, "jitter": 0.1}'
+    if isinstance(value, Backoff):
+        return None
+    if not isinstance(value, dict) or not set(value) <= {"initial", "factor", "max", "jitter"}:
+        return form
+    if not all(_number(v) and 0 <= v <= 31_536_000 for v in value.values()) or value.get("jitter", 0) > 1:
+        return form + ": seconds from 0, factor from 0, jitter from 0 to 1"
+    return None
+
+
+def _check_paused(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "paused is true or false"
+
+
+def _check_description(value: Any) -> str | None:
+    short = isinstance(value, str) and len(value) <= 10_000
+    return None if short else "description is text of at most 10000 characters"
+
+
+_CHECKS = {
+    "name": _check_name,
+    "target": _check_target,
+    "events": _check_events,
+    "pool": _check_pool,
+    "timeout": _check_timeout,
+    "max_attempts": _check_max_attempts,
+    "backoff": _check_backoff,
+    "paused": _check_paused,
+    "description": _check_description,
+}

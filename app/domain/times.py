@@ -1,0 +1,32 @@
+"""Times are integers everywhere inside: microseconds since 1970 in UTC. RFC 3339 stands at the doors."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+SECOND = 1_000_000
+
+
+def to_text(us: int) -> str:
+    """Write microseconds since 1970 as RFC 3339 in UTC, such as `2026-01-31T12:00:00.000001Z`."""
+    return (_EPOCH + us * _MICROSECOND).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def from_text(text: str) -> int:
+    """Read an RFC 3339 time, with any offset, as microseconds since 1970.
+
+    Raises:
+        ValueError: it is no RFC 3339 time, or has no offset.
+    """
+    if len(text) < 20 or text[10] not in "Tt ":
+        raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z")
+    try:
+        moment = datetime.fromisoformat(text)
+        offset = moment.utcoffset()
+    except ValueError:
+        raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z") from None
+    if offset is None:
+        raise ValueError(f"{text!r} has no offset: end it with Z or, say, +02:00")
+    return (moment.replace(tzinfo=UTC) - offset - _EPOCH) // _MICROSECOND

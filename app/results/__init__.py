@@ -1,0 +1,1 @@
+"""From an attempt's outcome to one transaction: run state, results, published events."""

@@ -1,0 +1,88 @@
+"""The settings of `busway serve`: from options, `BUSWAY_…` variables and `.env`, in that order."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import BadSettings
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _duration(value: Any) -> Any:
+    form = re.fullmatch(r"([0-9]+)([smhdw]?)", value.strip()) if isinstance(value, str) else None
+    return int(form[1]) * _UNITS[form[2] or "s"] if form else value
+
+
+class Settings(BaseSettings):
+    """Frozen; built once by the command line and passed down."""
+
+    model_config = SettingsConfigDict(env_prefix="BUSWAY_", env_file=".env", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    pool: Literal["process", "thread"] = "process"
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    threads: int = Field(32, ge=1, le=1024)
+    handlers: Path = Path("handlers")
+    database_url: str = "sqlite:///busway.db"
+    max_event_bytes: int = Field(1_048_576, ge=1, le=1_073_741_824)
+    max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
+    max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
+    drain_timeout: float = Field(30, ge=0, le=86_400)
+    retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file that `database_url` names."""
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+
+_LATER = {
+    "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
+    "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
+    "reload": ("--reload is not built yet: restart the gateway to load new handler code", {"", "0", "false", "off"}),
+}
+
+
+def load(**options: Any) -> Settings:
+    """Build the settings; options that are None give way to the environment, then to `.env`.
+
+    Raises:
+        BadSettings: a value is not what it must be; one line that names it.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, (detail, harmless) in _LATER.items():
+        value = str(given.pop(name, os.environ.get(f"BUSWAY_{name.upper()}", min(harmless))))
+        if value.lower() not in harmless:
+            raise BadSettings(detail)
+    try:
+        settings = Settings(**given)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        detail = f"--{option} (or BUSWAY_{option.replace('-', '_').upper()}): {first['msg']}, not {first['input']!r}"
+        if option == "pool" and first["input"] == "auto":
+            detail = "--pool auto is not built yet: choose 'process' or 'thread'"
+        raise BadSettings(detail) from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    if settings.database_url.startswith("postgres"):
+        raise BadSettings("PostgreSQL is not built yet: use --database-url sqlite:///FILE")
+    if not settings.database_url.startswith("sqlite:///") or str(settings.database) in {"", ".", ":memory:"}:
+        raise BadSettings(f"--database-url is sqlite:///FILE, not {settings.database_url!r}")
+    if not settings.handlers.is_dir():
+        raise BadSettings(
+            f"the handlers folder {str(settings.handlers)!r} does not exist: create it, or name it with --handlers"
+        )
+    if not os.access(settings.database.parent, os.W_OK):
+        raise BadSettings(f"the folder of the database, {str(settings.database.parent)!r}, cannot be written to")

@@ -1,0 +1,1 @@
+"""The durable truth: the port (base), the committer process and the readers."""

@@ -1,0 +1,218 @@
+"""The port to the durable store. Its docstrings are the contract that every backend keeps.
+
+There is one log of events and one of results, each numbered from 1 without holes in commit order.
+A commit is complete when it is synced to disk; only then does anything here tell of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from app.domain.cursor import Position
+from app.domain.event import Event
+from app.domain.handler import Handler
+from app.domain.result import Result
+from app.domain.run import Error, Run, State
+from app.store.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
+
+
+class Committed(msgspec.Struct, kw_only=True):
+    """What one commit changed, told to every listener in commit order, within one tick of the loop.
+
+    `ended`: runs whose attempt is over, or that were cancelled; whoever holds them lets go first.
+    `runs`: those that may start, now or when due: new ones, then those that wait again.
+    `results`: the results of this commit that this process knows by content, in log order. `head`
+    is the number of the newest result; where the results do not reach from the last head to it,
+    read the rest from the store.
+    `rescan`: there may be runs in the store that were told to nobody (the committer died, or another
+    process wrote): look there.
+    """
+
+    runs: list[Run] = []
+    ended: list[int] = []
+    results: list[Result] = []
+    head: int
+    rescan: bool = False
+
+
+Listener = Callable[[Committed], None]
+
+
+class Commits(Protocol):
+    """The way into the store: everything that was asked for while a commit was under way goes in the next one.
+
+    Futures resolve after the commit was synced and all listeners were told. A batch whose outcome
+    is unknown (disk full, committer killed) fails `publish` and `change` with `Unavailable`;
+    `settle`, `append` and `mark` are tried again until it is known, for ever.
+    """
+
+    epoch: str
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told of every commit; those who listen first are told first."""
+
+    def publish(self, operation: Publish) -> asyncio.Future[list[Receipt]]:
+        """Store events. The new runs come to the listeners as `runs`.
+
+        Raises:
+            Unavailable: at once, if too much is queued already, with `retry_after`.
+        """
+
+    def settle(self, operation: Settle, run: Run, handler: str) -> asyncio.Future[Settled]:
+        """Settle an attempt of `run` by the handler of that name; never refused."""
+
+    def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
+        """Append a partial result of `run`; never refused."""
+
+    def mark(self, operation: Mark) -> asyncio.Future[bool]:
+        """Mark a run as running; never refused."""
+
+    def change(self, operation: Operation) -> asyncio.Future[Any]:
+        """Apply any other operation; the future has its reply.
+
+        Raises (from the future):
+            Conflict: it was refused by an integrity rule.
+            Unavailable: the outcome is unknown.
+        """
+
+    @property
+    def backlog(self) -> int:
+        """Operations that `settle`, `append` and `mark` were given and that are not committed yet."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit went well and a committer is there."""
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """A run as people see it. Times in microseconds since 1970."""
+
+    id: int
+    event: int
+    handler: str
+    revision: int | None
+    state: State
+    attempt: int
+    max_attempts: int | None
+    available_at: int
+    created_at: int
+    finished_at: int | None
+    error: Error | None
+    replay: bool = False
+
+
+class AttemptRecord(msgspec.Struct, kw_only=True):
+    """An attempt as people see it; fields as in `operations.Report`. `outcome` None: it runs."""
+
+    attempt: int
+    outcome: str | None
+    revision: int
+    started_at: int
+    finished_at: int | None
+    pool: str
+    worker: int | None
+    cpu_time: float | None
+    wall_time: float | None
+    peak_memory: int | None
+    error: Error | None
+    log: str | None
+
+
+class KeyRecord(msgspec.Struct, kw_only=True):
+    """A key without its secret. Times in microseconds since 1970."""
+
+    id: int
+    name: str
+    digest: bytes
+    scopes: list[str]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class RevisionRecord(msgspec.Struct, kw_only=True):
+    """A revision of a handler: the fields in force and the digest of its source file."""
+
+    revision: int
+    created_at: int
+    fields: dict[str, Any]
+    file_digest: str
+
+
+class EventQuery(msgspec.Struct, kw_only=True):
+    """Which events to list; None is any. `type` is a pattern, `before` an event number (exclusive)."""
+
+    type: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    id: str | None = None
+    correlationid: str | None = None
+    before: int | None = None
+
+
+class RunQuery(msgspec.Struct, kw_only=True):
+    """Which runs to list; None is any. `before` is a run id (exclusive)."""
+
+    state: State | None = None
+    handler: str | None = None
+    event: int | None = None
+    before: int | None = None
+
+
+class Reader(Protocol):
+    """Reads of committed state, each short, in threads of its own; none of them writes."""
+
+    async def places(self) -> tuple[Position, Position]:
+        """Return the head of the result log and its floor, the place just before the oldest result kept."""
+
+    async def position(self, number: int) -> Position | None:
+        """Return the place behind result `number`, None if that result is not in the log."""
+
+    async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
+        """Return results `after + 1`, … in order, at most `limit`, and no more once `max_bytes` are reached."""
+
+    async def event(self, seq: int) -> Event | None:
+        """Return one event."""
+
+    async def events(self, query: EventQuery, limit: int) -> list[Event]:
+        """Return events, newest first."""
+
+    async def children(self, runs: list[int]) -> list[tuple[int, Event]]:
+        """Return the events that these runs published, each with its run, oldest first."""
+
+    async def runs(self, query: RunQuery, limit: int) -> list[RunRecord]:
+        """Return runs, newest first."""
+
+    async def runs_of(self, events: list[int]) -> list[RunRecord]:
+        """Return all runs of these events, oldest first."""
+
+    async def run(self, id: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
+        """Return one run with its attempts in order."""
+
+    async def waiting(self, handler: int, limit: int) -> list[Run]:
+        """Return waiting runs of a handler that are due at once, highest priority first, then oldest."""
+
+    async def due(self, before: int, limit: int) -> list[Run]:
+        """Return waiting runs with a due time up to `before`, earliest first."""
+
+    async def next_due(self) -> int | None:
+        """Return the earliest due time of all waiting runs."""
+
+    async def handlers(self) -> list[Handler]:
+        """Return all handlers, deleted ones too."""
+
+    async def revisions(self, handler: int) -> list[RevisionRecord]:
+        """Return the revisions of a handler, newest first."""
+
+    async def counts(self) -> dict[int, dict[str, int]]:
+        """Return runs by state for each handler number."""
+
+    async def last_errors(self) -> dict[int, Error]:
+        """Return the newest error of each handler number that had one."""
+
+    async def keys(self) -> list[KeyRecord]:
+        """Return all keys, revoked ones too."""

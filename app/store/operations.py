@@ -1,0 +1,208 @@
+"""What the committer can be asked to write. Operations are data, never closures.
+
+Each is applied in the order it was handed over; the reply type stands in its docstring.
+Times are microseconds since 1970; `handler` is the handler's number in the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.domain.event import NewEvent
+from app.domain.handler import Handler
+from app.domain.result import Kind
+from app.domain.run import Error, Outcome, State
+
+
+class Operation(msgspec.Struct, array_like=True, tag=True, kw_only=True):
+    """Base of all operations."""
+
+
+class Publish(Operation):
+    """Store events and the runs they start, all or none. Reply: `list[Receipt]`, one an event."""
+
+    events: list[NewEvent]
+
+
+class Receipt(msgspec.Struct, array_like=True, frozen=True):
+    """Where an event went: its number, its first run's number (its runs are numbered in a row from there).
+
+    `duplicate`: (source, id) was there before; `seq` is the first one's and nothing was stored.
+    """
+
+    seq: int
+    first_run: int
+    duplicate: bool = False
+
+
+class NewResult(msgspec.Struct, array_like=True, kw_only=True):
+    """A result before it has a number. `data` is JSON text, or any bytes if `binary`."""
+
+    kind: Kind
+    index: int | None = None
+    data: bytes | None = None
+    binary: bool = False
+    error: tuple[str, str] | None = None
+    time: int
+
+
+class Report(msgspec.Struct, array_like=True, kw_only=True):
+    """How one attempt went; what cannot be known for one attempt alone is None.
+
+    Times in microseconds since 1970, `cpu_time` and `wall_time` in seconds, `peak_memory` in bytes,
+    `worker` is a process id.
+    """
+
+    outcome: Outcome
+    revision: int
+    started_at: int
+    finished_at: int
+    pool: str
+    worker: int | None = None
+    cpu_time: float | None = None
+    wall_time: float | None = None
+    peak_memory: int | None = None
+    error: Error | None = None
+    log: str | None = None
+
+
+class Mark(Operation):
+    """Mark an attempt that lasts as running. Reply: bool, False if the run is not there to be run."""
+
+    run: int
+    token: int
+    attempt: int
+    revision: int
+    started_at: int
+    pool: str
+    worker: int
+
+
+class Append(Operation):
+    """Append a partial result of a running attempt. Reply: its number, 0 if the attempt is over."""
+
+    run: int
+    event: int
+    handler: int
+    revision: int
+    attempt: int
+    result: NewResult
+
+
+class Settle(Operation):
+    """Settle one attempt: run state, attempt, result and published events, together or not at all.
+
+    It is accepted once: the run must be marked running under `token`, or be waiting, unmarked, with
+    `attempt - 1` attempts made. `state` is the run's state afterwards: a final one, or
+    `retryable`/`available` to start again at `due` (None: at once).
+    Reply: `Settled`.
+    """
+
+    run: int
+    token: int
+    attempt: int
+    event: int
+    root: int
+    handler: int
+    state: State
+    due: int | None = None
+    lost: int
+    max_attempts: int
+    report: Report
+    result: NewResult | None = None
+    published: list[NewEvent] = []
+
+
+class Settled(msgspec.Struct, array_like=True):
+    """What became of a Settle: accepted or not, its result's number and `completes`, receipts of its events."""
+
+    accepted: bool
+    number: int = 0
+    completes: bytes | None = None
+    receipts: list[Receipt] = []
+
+
+class Cancel(Operation):
+    """Cancel those of the runs that are unfinished, each with a `cancelled` result. Reply: their ids."""
+
+    runs: list[int]
+    error: Error | None = None
+    now: int
+
+
+class CancelWaiting(Operation):
+    """Cancel up to `limit` waiting runs of a handler, each with a result. Reply: their ids."""
+
+    handler: int
+    error: Error
+    now: int
+    limit: int
+
+
+class Expire(Operation):
+    """Cancel up to `limit` runs that no attempt started by their event's `expirytime`. Reply: their ids."""
+
+    error: Error
+    now: int
+    limit: int
+
+
+class Retry(Operation):
+    """Make those of the runs that are dead, cancelled or retryable available again. Reply: their ids.
+
+    Their attempts count on and as many again as `max_attempts` are granted.
+    """
+
+    runs: list[int]
+    now: int
+
+
+class RetryDead(Operation):
+    """Make up to `limit` dead (or cancelled) runs available, of one handler or of all. Reply: their ids."""
+
+    state: State
+    handler: int | None
+    now: int
+    limit: int
+
+
+class Rescue(Operation):
+    """At start: what was running when the gateway died is lost and waits again, or is dead. Reply: how many."""
+
+    now: int
+    max_losses: int
+
+
+class SaveHandler(Operation):
+    """Insert (`id` 0) or replace a handler; a revision seen first is kept in the history. Reply: its id.
+
+    Refused with an integrity error if the name is taken by another handler.
+    """
+
+    handler: Handler
+    fields: dict[str, Any]
+
+
+class CreateKey(Operation):
+    """Store a key's digest. Reply: its id."""
+
+    name: str
+    digest: bytes
+    scopes: list[str]
+    now: int
+    expires_at: int | None = None
+
+
+class RevokeKey(Operation):
+    """Revoke a key. Reply: bool, False if there is none of that id."""
+
+    id: int
+    now: int
+
+
+AnyOperation = (
+    Publish | Mark | Append | Settle | Cancel | CancelWaiting | Expire | Retry | RetryDead | Rescue
+    | SaveHandler | CreateKey | RevokeKey
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The hub, the sessions and the shells that carry them."""

@@ -1,0 +1,1 @@
+"""The supervisor and everything that runs user code, in child processes."""
