@@ -20,7 +20,7 @@ class Operation(msgspec.Struct, array_like=True, tag=True, kw_only=True):
     """Base of all operations."""
 
 
-class Publish(Operation):
+class Publish(Operation, kw_only=True):
     """Store events and the runs they start, all or none. Reply: `list[Receipt]`, one an event."""
 
     events: list[NewEvent]
@@ -68,7 +68,7 @@ class Report(msgspec.Struct, array_like=True, kw_only=True):
     log: str | None = None
 
 
-class Mark(Operation):
+class Mark(Operation, kw_only=True):
     """Mark an attempt that lasts as running. Reply: bool, False if the run is not there to be run."""
 
     run: int
@@ -80,7 +80,7 @@ class Mark(Operation):
     worker: int
 
 
-class Append(Operation):
+class Append(Operation, kw_only=True):
     """Append a partial result of a running attempt. Reply: its number, 0 if the attempt is over."""
 
     run: int
@@ -91,7 +91,7 @@ class Append(Operation):
     result: NewResult
 
 
-class Settle(Operation):
+class Settle(Operation, kw_only=True):
     """Settle one attempt: run state, attempt, result and published events, together or not at all.
 
     It is accepted once: the run must be marked running under `token`, or be waiting, unmarked, with
@@ -124,7 +124,7 @@ class Settled(msgspec.Struct, array_like=True):
     receipts: list[Receipt] = []
 
 
-class Cancel(Operation):
+class Cancel(Operation, kw_only=True):
     """Cancel those of the runs that are unfinished, each with a `cancelled` result. Reply: their ids."""
 
     runs: list[int]
@@ -132,7 +132,7 @@ class Cancel(Operation):
     now: int
 
 
-class CancelWaiting(Operation):
+class CancelWaiting(Operation, kw_only=True):
     """Cancel up to `limit` waiting runs of a handler, each with a result. Reply: their ids."""
 
     handler: int
@@ -141,7 +141,7 @@ class CancelWaiting(Operation):
     limit: int
 
 
-class Expire(Operation):
+class Expire(Operation, kw_only=True):
     """Cancel up to `limit` runs that no attempt started by their event's `expirytime`. Reply: their ids."""
 
     error: Error
@@ -149,7 +149,7 @@ class Expire(Operation):
     limit: int
 
 
-class Retry(Operation):
+class Retry(Operation, kw_only=True):
     """Make those of the runs that are dead, cancelled or retryable available again. Reply: their ids.
 
     Their attempts count on and as many again as `max_attempts` are granted.
@@ -159,7 +159,7 @@ class Retry(Operation):
     now: int
 
 
-class RetryDead(Operation):
+class RetryDead(Operation, kw_only=True):
     """Make up to `limit` dead (or cancelled) runs available, of one handler or of all. Reply: their ids."""
 
     state: State
@@ -168,14 +168,14 @@ class RetryDead(Operation):
     limit: int
 
 
-class Rescue(Operation):
+class Rescue(Operation, kw_only=True):
     """At start: what was running when the gateway died is lost and waits again, or is dead. Reply: how many."""
 
     now: int
     max_losses: int
 
 
-class SaveHandler(Operation):
+class SaveHandler(Operation, kw_only=True):
     """Insert (`id` 0) or replace a handler; a revision seen first is kept in the history. Reply: its id.
 
     Refused with an integrity error if the name is taken by another handler.
@@ -185,7 +185,7 @@ class SaveHandler(Operation):
     fields: dict[str, Any]
 
 
-class CreateKey(Operation):
+class CreateKey(Operation, kw_only=True):
     """Store a key's digest. Reply: its id."""
 
     name: str
@@ -195,7 +195,7 @@ class CreateKey(Operation):
     expires_at: int | None = None
 
 
-class RevokeKey(Operation):
+class RevokeKey(Operation, kw_only=True):
     """Revoke a key. Reply: bool, False if there is none of that id."""
 
     id: int
