@@ -47,7 +47,10 @@ class Settings(BaseSettings):
 _LATER = {
     "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
     "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
-    "reload": ("--reload is not built yet: restart the gateway to load new handler code", {"", "0", "false", "off"}),
+    "reload": (
+        "--reload is not built yet: restart the gateway to load new handler code",
+        {"", "0", "false", "off"},
+    ),
 }
 
 
@@ -67,7 +70,8 @@ def load(**options: Any) -> Settings:
     except ValidationError as problem:
         first = problem.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
-        detail = f"--{option} (or BUSWAY_{option.replace('-', '_').upper()}): {first['msg']}, not {first['input']!r}"
+        variable = f"BUSWAY_{option.replace('-', '_').upper()}"
+        detail = f"--{option} (or {variable}): {first['msg']}, not {first['input']!r}"
         if option == "pool" and first["input"] == "auto":
             detail = "--pool auto is not built yet: choose 'process' or 'thread'"
         raise BadSettings(detail) from None
@@ -82,7 +86,9 @@ def _check(settings: Settings) -> None:
         raise BadSettings(f"--database-url is sqlite:///FILE, not {settings.database_url!r}")
     if not settings.handlers.is_dir():
         raise BadSettings(
-            f"the handlers folder {str(settings.handlers)!r} does not exist: create it, or name it with --handlers"
+            f"there is no handlers folder {str(settings.handlers)!r}: create it, or name another with --handlers"
         )
     if not os.access(settings.database.parent, os.W_OK):
-        raise BadSettings(f"the folder of the database, {str(settings.database.parent)!r}, cannot be written to")
+        raise BadSettings(
+            f"the folder of the database, {str(settings.database.parent)!r}, cannot be written to"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -57,6 +57,13 @@ class Handler(msgspec.Struct, kw_only=True):
         return spec_of({**(self.declared or {}), **self.overrides})
 
 
+class Rules(Protocol):
+    """The handlers in force, as the stages need them that start runs or judge attempts."""
+
+    def match(self, type_: str) -> tuple[int, ...]:
+        """Return the numbers of the handlers that an event of this type starts."""
+
+
 class FieldError(ValueError):
     """A field is not what it must be; `field` names it."""
 
@@ -106,11 +113,11 @@ def _check_target(value: Any) -> str | None:
 
 def _check_events(value: Any) -> str | None:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= 100:
-        return "events is a list of 1 to 100 type patterns, such as [\"order.*\"]"
+        return 'events is a list of 1 to 100 type patterns, such as ["order.*"]'
     try:
         for pattern in value:
             if not isinstance(pattern, str):
-                return "each of events is a type pattern, such as \"order.*\""
+                return 'each of events is a type pattern, such as "order.*"'
             check_pattern(pattern)
     except PatternError as problem:
         return str(problem)
@@ -169,3 +176,6 @@ _CHECKS = {
     "paused": _check_paused,
     "description": _check_description,
 }
+
+FIELDS = frozenset({*_CHECKS, *LATER})
+"""Every field that a handler may be given."""

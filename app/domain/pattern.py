@@ -32,7 +32,9 @@ def check_pattern(pattern: str) -> str:
         raise PatternError(f"the pattern {pattern!r} has an empty segment: write one name between two dots")
     for segment in front:
         if "*" in segment and segment != "*":
-            raise PatternError(f"in {pattern!r} the segment {segment!r} is neither a name nor '*': '**' may stand only last")
+            raise PatternError(
+                f"in {pattern!r} the segment {segment!r} is neither a name nor '*': '**' may stand only last"
+            )
     if "*" in last and last not in {"*", "**"}:
         raise PatternError(f"in {pattern!r} the segment {last!r} is neither a name, '*' nor '**'")
     return pattern

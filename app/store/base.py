@@ -202,6 +202,9 @@ class Reader(Protocol):
     async def next_due(self) -> int | None:
         """Return the earliest due time of all waiting runs."""
 
+    async def next_expiry(self) -> int | None:
+        """Return the earliest `expires_at` of all runs that no attempt started."""
+
     async def handlers(self) -> list[Handler]:
         """Return all handlers, deleted ones too."""
 

@@ -1,0 +1,105 @@
+"""The handlers in force and the catalog of the handlers folder; which events start what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.domain.handler import Handler, Spec
+from app.domain.pattern import Matcher, matcher
+from app.workers.base import Catalog, HandlerFile
+
+_CACHED_TYPES = 10_000
+
+
+class Entry(msgspec.Struct):
+    """A handler with what is derived from it: its fields in force and its compiled patterns."""
+
+    handler: Handler
+    spec: Spec
+    matches: Matcher
+
+
+class Registry:
+    """All handlers that were ever made, by number and by name."""
+
+    def __init__(self) -> None:
+        self.catalog: Catalog = []
+        self._files: dict[str, HandlerFile] = {}
+        self._kinds: dict[str, str] = {}
+        self._entries: dict[int, Entry] = {}
+        self._by_name: dict[str, Entry] = {}
+        self._matched: dict[str, tuple[int, ...]] = {}
+
+    def load(self, handlers: list[Handler], catalog: Catalog) -> None:
+        """Take the handlers as the store has them and the folder as the workers found it."""
+        self.catalog = catalog
+        self._files = {file.module: file for file in catalog}
+        self._kinds = {target.target: target.kind for file in catalog for target in file.targets}
+        for handler in handlers:
+            self.put(handler)
+
+    def put(self, handler: Handler) -> None:
+        """Take a handler as it was just committed."""
+        entry = Entry(handler, handler.spec, matcher(handler.spec.events))
+        self._entries[handler.id] = self._by_name[handler.name] = entry
+        self._matched.clear()
+
+    def match(self, type_: str) -> tuple[int, ...]:
+        """Return the numbers of the handlers that an event of this type starts, paused ones too."""
+        known = self._matched.get(type_)
+        if known is None:
+            if len(self._matched) >= _CACHED_TYPES:
+                self._matched.clear()
+            known = tuple(
+                id_
+                for id_, entry in self._entries.items()
+                if not (entry.handler.deleted or entry.handler.missing) and entry.matches(type_)
+            )
+            self._matched[type_] = known
+        return known
+
+    def entry(self, id_: int) -> Entry | None:
+        """Return a handler by number."""
+        return self._entries.get(id_)
+
+    def named(self, name: str) -> Entry | None:
+        """Return a handler by name, a deleted one too."""
+        return self._by_name.get(name)
+
+    def live(self) -> list[Entry]:
+        """Return all handlers that are not deleted, by name."""
+        return [e for _, e in sorted(self._by_name.items()) if not e.handler.deleted]
+
+    def deleted(self) -> list[Handler]:
+        """Return the deleted handlers, whose waiting runs are to be cancelled."""
+        return [e.handler for e in self._entries.values() if e.handler.deleted]
+
+    def kind(self, target: str) -> str | None:
+        """Return the kind of a target, None if the folder has none of that name now."""
+        return self._kinds.get(target)
+
+    def digest(self, target: str) -> str:
+        """Return the digest of the target's source file, empty if there is no such file."""
+        file = self._files.get(target.partition(":")[0])
+        return file.digest if file else ""
+
+    def obstacle(self, entry: Entry) -> str | None:
+        """Tell why runs of a handler wait, None if nothing holds them."""
+        if entry.handler.deleted:
+            return "it is deleted"
+        if entry.handler.missing:
+            return "its code no longer declares it: declare it again or delete it"
+        if entry.spec.paused:
+            return "it is paused"
+        if entry.spec.target in self._kinds:
+            return None
+        file = self._files.get(entry.spec.target.partition(":")[0])
+        if file is not None and file.error is not None:
+            return f"{file.file} does not import"
+        return f"the handlers folder has no target {entry.spec.target}"
+
+    def broken_files(self) -> list[dict[str, Any]]:
+        """Return the files that do not import, each with its traceback."""
+        return [{"file": f.file, "error": f.error} for f in self.catalog if f.error is not None]

@@ -1,0 +1,82 @@
+"""The way in: checked events and the handlers they match become one store operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from app.domain.event import NewEvent
+from app.domain.handler import Rules
+from app.errors import Unavailable
+from app.ingest.reading import read_events
+from app.store.base import Commits
+from app.store.operations import Publish
+
+
+class EventReceipt(msgspec.Struct):
+    """What a publisher is told: the event's number, and how many runs it starts.
+
+    `duplicate`: (source, id) was stored before; `seq` is the first one's and nothing starts.
+    """
+
+    seq: int
+    id: str
+    source: str
+    type: str
+    runs: int
+    duplicate: bool
+
+
+class Publisher:
+    """Takes events while it is open.
+
+    Args:
+        commits: the way into the store.
+        rules: which handlers an event starts.
+        clock: microseconds since 1970.
+        max_event_bytes: the most bytes of one event.
+    """
+
+    def __init__(
+        self, commits: Commits, rules: Rules, clock: Callable[[], int], max_event_bytes: int
+    ) -> None:
+        self._commits, self._rules, self._clock = commits, rules, clock
+        self._max_event_bytes = max_event_bytes
+        self.closed: str | None = "the gateway is starting: try again in a moment"
+
+    async def publish_body(self, body: bytes) -> tuple[list[EventReceipt], bool]:
+        """Store the events of a JSON body, all or none; the second value tells whether it was an array.
+
+        Raises:
+            BadRequest, Invalid, TooLarge: the body is not what it must be; nothing was stored.
+            Unavailable: starting, draining, overloaded, or the outcome is unknown.
+        """
+        if self.closed:
+            raise Unavailable(self.closed)
+        events, many = read_events(body, self._clock(), self._max_event_bytes)
+        return await self.publish(events), many
+
+    async def publish(self, events: list[NewEvent]) -> list[EventReceipt]:
+        """Store checked events, all or none, with the runs they start.
+
+        Raises:
+            Unavailable: starting, draining, overloaded, or the outcome is unknown.
+        """
+        if self.closed:
+            raise Unavailable(self.closed)
+        match = self._rules.match
+        for event in events:
+            event.handlers = match(event.type)
+        receipts = await self._commits.publish(Publish(events=events))
+        return [
+            EventReceipt(
+                stored.seq,
+                event.id,
+                event.source,
+                event.type,
+                0 if stored.duplicate else len(event.handlers),
+                stored.duplicate,
+            )
+            for event, stored in zip(events, receipts, strict=True)
+        ]

@@ -1,0 +1,84 @@
+"""From a request body to checked events. Payloads stay the bytes that came in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.domain.accepting import accept
+from app.domain.event import NewEvent
+from app.domain.handler import FieldError
+from app.domain.text import JSONError, decode_json
+from app.errors import BadRequest, Invalid, TooLarge
+
+MAX_EVENTS = 10_000
+
+
+class _Payload(msgspec.Struct):
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_payload = msgspec.json.Decoder(_Payload).decode
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEvent], bool]:
+    """Read one event or an array of them; the second value tells whether it was an array.
+
+    Args:
+        body: the JSON text.
+        now: microseconds since 1970.
+        max_event_bytes: the most bytes that one event may have.
+
+    Raises:
+        BadRequest: it is not JSON as Busway takes it.
+        Invalid: an event's member is not what it must be; `errors` says where.
+        TooLarge: an event is over the limit.
+    """
+    try:
+        value = decode_json(body)
+    except JSONError as problem:
+        raise BadRequest(str(problem)) from None
+    if type(value) is dict:
+        return [_read_one(value, body, now, max_event_bytes, ())], False
+    if type(value) is not list:
+        raise Invalid(
+            'the body is one event, {"type": …, "data": …}, or an array of events',
+            errors=[{"loc": ["body"], "msg": "not an object or array"}],
+        )
+    if not 1 <= len(value) <= MAX_EVENTS:
+        raise Invalid(
+            f"an array holds 1 to {MAX_EVENTS} events, this one has {len(value)}: send several requests",
+            errors=[{"loc": ["body"], "msg": f"1 to {MAX_EVENTS} events"}],
+        )
+    parts = zip(value, _split(body), strict=True)
+    return [
+        _read_one(fields, bytes(raw), now, max_event_bytes, (at,)) for at, (fields, raw) in enumerate(parts)
+    ], True
+
+
+def _read_one(fields: Any, raw: bytes, now: int, limit: int, where: tuple[int, ...]) -> NewEvent:
+    if len(raw) > limit:
+        place = f"event {where[0]} of the array" if where else "the event"
+        raise TooLarge(f"{place} has {len(raw)} bytes, the limit is {limit} (--max-event-bytes)")
+    if type(fields) is not dict:
+        raise _invalid("an event is a JSON object", [*where])
+    try:
+        return accept(fields, _payload(fields, raw), now)
+    except FieldError as problem:
+        raise _invalid(str(problem), [*where, problem.field]) from None
+
+
+def _payload(fields: dict[str, Any], raw: bytes) -> bytes | None:
+    if "data" not in fields:
+        return None
+    data = _decode_payload(raw).data
+    return None if isinstance(data, msgspec.UnsetType) else bytes(data)
+
+
+def _invalid(message: str, where: list[int | str]) -> Invalid:
+    place = "".join(f"[{w}]" if isinstance(w, int) else f".{w}" for w in where).lstrip(".")
+    return Invalid(
+        f"{place}: {message}" if place else message, errors=[{"loc": ["body", *where], "msg": message}]
+    )
