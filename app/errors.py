@@ -6,6 +6,8 @@ documents, a WebSocket session into `error` frames with `code`, the command line
 
 from __future__ import annotations
 
+STARTING = "the gateway is starting: try again in a moment"
+
 
 class BuswayError(Exception):
     """Base of all errors that are shown to users.

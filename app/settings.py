@@ -86,7 +86,7 @@ def _check(settings: Settings) -> None:
         raise BadSettings(f"--database-url is sqlite:///FILE, not {settings.database_url!r}")
     if not settings.handlers.is_dir():
         raise BadSettings(
-            f"there is no handlers folder {str(settings.handlers)!r}: create it, or name another with --handlers"
+            f"there is no handlers folder {str(settings.handlers)!r}: make it, or name one with --handlers"
         )
     if not os.access(settings.database.parent, os.W_OK):
         raise BadSettings(

@@ -17,7 +17,8 @@ LOW = CAPACITY // 4
 class Lane:
     """Waiting runs of one handler, highest priority first, then oldest.
 
-    `more`: the store may have runs that are due and not here. `reading`: a read of them is under way. `queued`: the lane takes its turns.
+    `more`: the store may have runs that are due and not here. `reading`: a read of them is under
+    way. `queued`: the lane takes its turns.
     """
 
     def __init__(self, handler: int) -> None:

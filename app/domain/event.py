@@ -13,7 +13,7 @@ from app.domain import times
 
 Attribute = str | int | bool
 
-_random = random.Random(secrets.randbits(128))
+_random = random.Random(secrets.randbits(128))  # noqa: S311 - ids need to differ, not to be secret
 
 
 class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
@@ -22,8 +22,9 @@ class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
     `data` is the payload as it will be kept: JSON text, or any bytes if `binary`.
     `attributes` are the extension attributes as they were sent; those with a meaning here stand
     decoded beside them. Times are microseconds since 1970. `root` is the number of the root event
-    that this one descends from, 0 if it is a root itself; `parent` the run that published it. `made_id`: the gateway made the id, so no
-    other event can have it. `handlers` are the store's numbers of the handlers that match.
+    that this one descends from, 0 if it is a root itself; `parent` the run that published it.
+    `made_id`: the gateway made the id, so no other event can have it. `handlers` are the store's
+    numbers of the handlers that match.
     """
 
     id: str

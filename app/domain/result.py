@@ -37,7 +37,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """One numbered entry of the log. `data` is JSON text, or any bytes if `binary`; `time` in microseconds."""
+    """One numbered entry of the log: `data` is JSON text, or bytes if `binary`; `time` in microseconds."""
 
     number: int
     kind: Kind

@@ -8,7 +8,7 @@ import msgspec
 
 from app.domain.event import NewEvent
 from app.domain.handler import Rules
-from app.errors import Unavailable
+from app.errors import STARTING, Unavailable
 from app.ingest.reading import read_events
 from app.store.base import Commits
 from app.store.operations import Publish
@@ -43,7 +43,7 @@ class Publisher:
     ) -> None:
         self._commits, self._rules, self._clock = commits, rules, clock
         self._max_event_bytes = max_event_bytes
-        self.closed: str | None = "the gateway is starting: try again in a moment"
+        self.closed: str | None = STARTING
 
     async def publish_body(self, body: bytes) -> tuple[list[EventReceipt], bool]:
         """Store the events of a JSON body, all or none; the second value tells whether it was an array.

@@ -12,7 +12,7 @@ from app.workers.base import Ended
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The run's state afterwards, when it may start again, its losses, and the kind of result if it has one."""
+    """The run's state afterwards, its losses, when it may start again, and what the result log tells."""
 
     state: State
     kind: Kind | None

@@ -1,0 +1,5 @@
+"""`python -m app` is `busway`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""Who may do what: keys, and the open gateway on loopback that has none yet."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Iterable
+
+from fastapi import Depends, Request
+
+from app.domain.access import OPEN, Access
+from app.errors import Forbidden, Misdirected, Unauthorized
+from app.store.base import KeyRecord
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOKED_AT = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
+
+
+def new_secret() -> tuple[str, bytes]:
+    """Make the secret half of a key and the digest under which the store keeps it."""
+    secret = secrets.token_urlsafe(32)
+    return secret, digest(secret)
+
+
+def digest(secret: str) -> bytes:
+    """Digest a secret. It is 256 random bits, so a plain SHA-256 cannot be searched."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def key_text(id_: int, secret: str) -> str:
+    """Write a key as its holder sees it, once."""
+    return f"bw_{id_}_{secret}"
+
+
+class Gate:
+    """Admits requests by their headers.
+
+    Args:
+        clock: microseconds since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._keys: dict[int, KeyRecord] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether no key was ever made: everybody on loopback may do everything."""
+        return not self._keys
+
+    def load(self, keys: list[KeyRecord]) -> list[int]:
+        """Take the keys as the store has them; return those that are good no longer."""
+        before = {id_ for id_ in self._keys if self._good(self._keys[id_])}
+        self._keys = {key.id: key for key in keys}
+        return [id_ for id_ in before if id_ not in self._keys or not self._good(self._keys[id_])]
+
+    def admit(self, headers: Headers) -> Access:
+        """Tell who asks.
+
+        Raises:
+            Unauthorized: a key is needed and none is there, or it is unknown, expired or revoked.
+            Forbidden: a page of a foreign origin asks.
+            Misdirected: the gateway is open and is not asked by its loopback name, or by a proxy.
+        """
+        found = {name: value for name, value in headers if name in _LOOKED_AT}
+        host = found.get(b"host", b"").decode("latin-1")
+        origin = found.get(b"origin")
+        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
+            raise Forbidden("pages of other origins may not use this gateway: open it under its own address")
+        if self._keys:
+            return self._holder(found.get(b"authorization"))
+        self._check_loopback(host, found)
+        return OPEN
+
+    def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        if name.lower() not in _LOOPBACK:
+            raise Misdirected(
+                f"this gateway has no keys and answers only to localhost, not to {host!r}: "
+                "make a key with `busway keys create NAME`"
+            )
+        if found.keys() & _FORWARDED:
+            raise Misdirected(
+                "this gateway has no keys and takes no forwarded requests: "
+                "make a key with `busway keys create NAME`"
+            )
+
+    def _holder(self, authorization: bytes | None) -> Access:
+        if authorization is None:
+            raise Unauthorized("send a key: Authorization: Bearer KEY (`busway keys create NAME` makes one)")
+        scheme, _, text = authorization.decode("latin-1").partition(" ")
+        prefix, _, rest = text.strip().partition("_")
+        number, _, secret = rest.partition("_")
+        if scheme.lower() != "bearer" or prefix != "bw" or not (number.isascii() and number.isdigit()):
+            raise Unauthorized("that is no key: send Authorization: Bearer bw_…")
+        key = self._keys.get(int(number))
+        if not hmac.compare_digest(digest(secret), key.digest if key else b"") or key is None:
+            raise Unauthorized("this key is not known here")
+        if not self._good(key):
+            raise Unauthorized("this key was revoked or has expired")
+        return Access(key.id, frozenset(key.scopes))
+
+    def _good(self, key: KeyRecord) -> bool:
+        return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
+
+
+def need(scope: str) -> Callable[[Request], Access]:
+    """Return a dependency that admits only holders of a scope."""
+
+    def check(request: Request) -> Access:
+        access = request.scope["busway.access"]
+        if not isinstance(access, Access):
+            raise Unauthorized("send a key: Authorization: Bearer KEY")
+        return check_scope(access, scope)
+
+    return check
+
+
+def check_scope(access: Access, scope: str) -> Access:
+    """Return the access if it holds the scope.
+
+    Raises:
+        Forbidden: it does not.
+    """
+    if not access.may(scope):
+        raise Forbidden(f"this key lacks the scope {scope!r}")
+    return access
+
+
+def needs(scope: str) -> list[Depends]:  # type: ignore[valid-type] # fastapi's Depends is a function to mypy
+    """Return the dependencies of a route that needs a scope."""
+    return [Depends(need(scope))]

@@ -1,0 +1,79 @@
+"""How values of the store look over HTTP, and how lists are paged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Query, Response
+
+from app.domain import times
+from app.domain.run import Error
+from app.errors import BadRequest
+from app.store.base import AttemptRecord, RunRecord
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="the most items of one page")]
+After = Annotated[str | None, Query(description="`next` of the page before")]
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json(value: Any, status: int = 200) -> Response:
+    """Answer a value as JSON."""
+    return Response(_encode(value), status_code=status, media_type="application/json")
+
+
+def page(items: list[Any], next_: str | None) -> Response:
+    """Answer one page of a list."""
+    return json({"items": items, "next": next_})
+
+
+def number(after: str | None) -> int | None:
+    """Read an `after` that is a number.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    if after is None:
+        return None
+    if not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise BadRequest(f"after is the `next` of the page before, not {after!r}")
+    return int(after)
+
+
+def when(us: int | None) -> str | None:
+    """Write a time, or None."""
+    return None if us is None else times.to_text(us)
+
+
+def error(value: Error | None) -> dict[str, Any] | None:
+    """Return why an attempt failed."""
+    return None if value is None else msgspec.to_builtins(msgspec.structs.asdict(value))  # type: ignore[no-any-return]
+
+
+def run(record: RunRecord, max_attempts: int) -> dict[str, Any]:
+    """Return a run; `max_attempts` holds until an attempt ended."""
+    return {
+        "id": record.id,
+        "event": record.event,
+        "handler": record.handler,
+        "revision": record.revision,
+        "state": record.state,
+        "attempt": record.attempt,
+        "max_attempts": record.max_attempts or max_attempts,
+        "available_at": when(record.available_at),
+        "created_at": when(record.created_at),
+        "finished_at": when(record.finished_at),
+        "error": error(record.error),
+        "replay": record.replay,
+    }
+
+
+def attempt(record: AttemptRecord) -> dict[str, Any]:
+    """Return an attempt."""
+    return {
+        **msgspec.structs.asdict(record),
+        "started_at": when(record.started_at),
+        "finished_at": when(record.finished_at),
+        "error": error(record.error),
+    }

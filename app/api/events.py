@@ -1,0 +1,138 @@
+"""Events: published through the hot path, listed and read here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from app.api import answers
+from app.api.access import needs
+from app.api.answers import After, Limit
+from app.api.runs import shown
+from app.api.schema import EventDetail, EventIn, EventList, Receipt, ReceiptList, Tree, body
+from app.api.schema import answers as described
+from app.api.stages import Here, Stages
+from app.domain.event import Event, document
+from app.domain.pattern import PatternError, check_pattern
+from app.errors import BadPattern, NotFound
+from app.store.base import EventQuery
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+
+MAX_TREE = 1_000
+_ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
+_PUBLISH = body(
+    EventIn,
+    _ONE,
+    schema={
+        "anyOf": [
+            {"$ref": "#/components/schemas/EventIn"},
+            {"type": "array", "items": {"$ref": "#/components/schemas/EventIn"}, "maxItems": 10000},
+        ]
+    },
+)
+Seq = Annotated[int, Path(description="the event's number", ge=1, lt=1 << 63, examples=[1])]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Publish one event, or an array of them",
+    dependencies=needs("publish"),
+    openapi_extra=_PUBLISH,
+    responses=described(Receipt | ReceiptList, "stored and synced to disk", status=202),
+)
+async def publish(request: Request) -> Response:
+    """Events are stored durably, then answered with a receipt; all of an array or none.
+
+    A second event with the same `source` and `id` is not stored again: its receipt has
+    `"duplicate": true` and the first one's `seq`.
+    """
+    raise AssertionError(f"the front serves {request.url.path}; this route stands for the document")
+
+
+@router.get(
+    "",
+    summary="List events, newest first",
+    dependencies=needs("subscribe"),
+    responses=described(EventList, "a page of events"),
+)
+async def list_events(
+    here: Here,
+    type: Annotated[str | None, Query(description="a type pattern, such as order.*")] = None,  # noqa: A002 - the contract's name
+    source: Annotated[str | None, Query(description="exactly this source")] = None,
+    subject: Annotated[str | None, Query(description="exactly this subject")] = None,
+    id: Annotated[str | None, Query(description="exactly this id")] = None,  # noqa: A002 - the contract's name
+    correlationid: Annotated[str | None, Query(description="exactly this correlation")] = None,
+    limit: Limit = 100,
+    after: After = None,
+) -> Response:
+    """Each parameter narrows the list; `after` is the `next` of the page before."""
+    if type is not None:
+        try:
+            check_pattern(type)
+        except PatternError as problem:
+            raise BadPattern(str(problem), errors=[{"loc": ["query", "type"], "msg": str(problem)}]) from None
+    query = EventQuery(
+        type=type,
+        source=source,
+        subject=subject,
+        id=id,
+        correlationid=correlationid,
+        before=answers.number(after),
+    )
+    found = await here.reader.events(query, limit)
+    more = str(found[-1].seq) if len(found) == limit else None
+    return answers.page([document(event) for event in found], more)
+
+
+@router.get(
+    "/{seq}",
+    summary="Read an event and its runs",
+    dependencies=needs("subscribe"),
+    responses=described(EventDetail, "the event"),
+)
+async def read_event(here: Here, seq: Seq) -> Response:
+    """The attributes as they were sent, the data, and the runs that it started."""
+    event = await _event(here, seq)
+    runs = await here.reader.runs_of([seq])
+    return answers.json({**document(event), "runs": [shown(here, run) for run in runs]})
+
+
+@router.get(
+    "/{seq}/tree",
+    summary="Read an event and all that came of it",
+    dependencies=needs("subscribe"),
+    responses=described(Tree, "the tree"),
+)
+async def read_tree(here: Here, seq: Seq) -> Response:
+    """What its handlers published, what theirs published, and so on; 1000 events at most."""
+    root = _node(await _event(here, seq))
+    layer, count = {seq: root}, 1
+    while layer and count <= MAX_TREE:
+        runs = await here.reader.runs_of(list(layer))
+        parents = {}
+        for run in runs:
+            layer[run.event]["runs"].append(shown(here, run))
+            parents[run.id] = layer[run.event]
+        layer = {}
+        for parent, event in await here.reader.children(list(parents)):
+            count += 1
+            if count > MAX_TREE:
+                root["truncated"] = True
+                break
+            layer[event.seq] = _node(event)
+            parents[parent]["events"].append(layer[event.seq])
+    return answers.json(root)
+
+
+def _node(event: Event) -> dict[str, Any]:
+    return {"event": document(event), "runs": [], "events": []}
+
+
+async def _event(here: Stages, seq: int) -> Event:
+    event = await here.reader.event(seq)
+    if event is None:
+        raise NotFound(f"there is no event {seq}: GET /v1/events lists them")
+    return event

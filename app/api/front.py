@@ -1,0 +1,115 @@
+"""The outermost ASGI application: admits each request, then sends it one of three ways.
+
+Publishing and subscribing are bare ASGI, because they carry the load; all else is FastAPI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import problems
+from app.api.bodies import Disconnected, next_message, too_large
+from app.api.stages import Stages
+from app.domain.access import Access
+from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
+
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})
+
+
+class Front:
+    """Admits and routes.
+
+    Args:
+        stages: returns the running stages, None while the gateway starts.
+        rest: everything that is not the hot path.
+        max_body_bytes: the most bytes of one request body.
+    """
+
+    def __init__(self, stages: Callable[[], Stages | None], rest: ASGIApp, max_body_bytes: int) -> None:
+        self._stages, self._rest, self._max_body_bytes = stages, rest, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stages = scope["busway.stages"] = self._stages()
+        try:
+            await self._route(stages, scope, receive, send)
+        except BuswayError as error:
+            await problems.response(error)(scope, receive, send)
+        except Disconnected:
+            pass
+
+    async def _route(self, stages: Stages | None, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        public = path in PUBLIC or path.startswith("/docs/")
+        if stages is None:
+            if not public:
+                raise Unavailable(STARTING)
+        else:
+            try:
+                scope["busway.access"] = stages.gate.admit(scope["headers"])
+            except Unauthorized:
+                if not public:
+                    raise
+            if path == "/v1/events" and scope["method"] == "POST":
+                await stages.publish(scope, receive, send)
+                return
+        await self._rest(scope, self._bounded(receive), send)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            if size < 0:
+                return await receive()
+            message = await next_message(receive)
+            size += len(message.get("body", b""))
+            if size > self._max_body_bytes:
+                raise too_large(self._max_body_bytes)
+            if not message.get("more_body", False):
+                size = -1
+            return message
+
+        return bounded
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stages = self._stages()
+        try:
+            if scope["path"] != "/v1/subscribe":
+                raise NotFound(f"there is no WebSocket at {scope['path']}: use /v1/subscribe")
+            if stages is None:
+                raise Unavailable(STARTING)
+            access = _holder(stages, scope)
+        except BuswayError as error:
+            await _refuse(error, scope, receive, send)
+            return
+        await stages.subscribe(scope, receive, send, access)
+
+
+def _holder(stages: Stages, scope: Scope) -> Access | None:
+    try:
+        return stages.gate.admit(scope["headers"])
+    except Unauthorized:
+        return None
+
+
+async def _refuse(error: BuswayError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the handshake itself with the problem (ASGI's Websocket Denial Response)."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": error.title})
+        return
+
+    async def denial(message: Message) -> None:
+        await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})
+
+    await problems.response(error)({**scope, "type": "http"}, receive, denial)

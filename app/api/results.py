@@ -1,0 +1,40 @@
+"""The result log over HTTP, oldest first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from app.api import answers
+from app.api.access import needs
+from app.api.answers import Limit
+from app.api.schema import ItemList
+from app.api.schema import answers as described
+from app.api.stages import Here
+from app.subscribers.page import results_page
+
+router = APIRouter(prefix="/v1/results", tags=["results"])
+
+
+@router.get(
+    "",
+    summary="Read the result log, oldest first",
+    dependencies=needs("subscribe"),
+    responses=described(ItemList, "a page of results"),
+)
+async def list_results(
+    here: Here,
+    after: Annotated[str | None, Query(description="a cursor; without one, from the oldest kept")] = None,
+    types: Annotated[list[str] | None, Query(description="type patterns of the results' events")] = None,
+    handlers: Annotated[list[str] | None, Query(description="only of these handlers")] = None,
+    kinds: Annotated[list[str] | None, Query(description="only of these kinds, or `completed`")] = None,
+    limit: Limit = 100,
+) -> Response:
+    """`cursor` is where to go on from, also when `next` is null: ask again with it later.
+
+    A cursor whose place is no longer in the log gets 410.
+    """
+    return answers.json(
+        await results_page(here.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit)
+    )

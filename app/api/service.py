@@ -1,0 +1,108 @@
+"""The service itself: health, status and its documents."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from starlette.responses import RedirectResponse
+
+from app import __version__
+from app.api import answers, problems
+from app.api.access import needs
+from app.api.answers import when
+from app.api.schema import answers as described
+from app.api.stages import Here, Stages
+from app.errors import STARTING, Unavailable
+from app.subscribers import asyncapi
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> Response:
+    """Send people to the docs page."""
+    return RedirectResponse("docs")
+
+
+@router.get("/healthz", summary="Is the process alive", responses=described(None, "it is"))
+async def healthz() -> Response:
+    """Always 200 while the process answers."""
+    return answers.json({"status": "alive"})
+
+
+@router.get("/readyz", summary="Can it take work", responses=described(None, "it can"))
+async def readyz(request: Request) -> Response:
+    """200 once events are taken, 503 before, while draining, and while nothing can be stored."""
+    stages: Stages | None = request.scope["busway.stages"]
+    obstacle = _obstacle(stages)
+    if obstacle:
+        return problems.response(Unavailable(obstacle))
+    return answers.json({"status": "ready"})
+
+
+def _obstacle(stages: Stages | None) -> str | None:
+    if stages is None:
+        return STARTING
+    if stages.publisher.closed:
+        return stages.publisher.closed
+    return None if stages.commits.healthy else "the store takes nothing at the moment: see the log"
+
+
+@router.get(
+    "/v1/status",
+    summary="How the service is doing",
+    dependencies=needs("handlers:read"),
+    responses=described(None, "pools, workers, queues, subscribers, disk"),
+)
+async def status(here: Here) -> Response:
+    """What runs where, what waits, who listens, and files that do not import, with their tracebacks."""
+    counts = await here.reader.counts()
+    database = here.settings.database
+    return answers.json(
+        {
+            "version": __version__,
+            "state": _obstacle(here) or "ready",
+            "started_at": when(here.started_at),
+            "access": "open on loopback: no key was made" if here.gate.open else "by key",
+            "workers": here.workers.status(),
+            "queues": {
+                "publishes_and_outcomes": here.commits.backlog,
+                "handlers": [
+                    _queue(here, entry.handler.id, entry.handler.name, counts)
+                    for entry in here.registry.live()
+                ],
+            },
+            "files_that_do_not_import": here.registry.broken_files(),
+            "subscribers": here.hub.status(),
+            "disk": {
+                "database": str(database),
+                "bytes": sum(_size(database.with_name(database.name + end)) for end in ("", "-wal")),
+                "free": shutil.disk_usage(database.absolute().parent).free,
+            },
+        }
+    )
+
+
+def _queue(here: Stages, id_: int, name: str, counts: dict[int, dict[str, int]]) -> dict[str, Any]:
+    return {"handler": name, "runs": counts.get(id_, {}), "waiting_in_memory": here.dispatcher.waiting(id_)}
+
+
+def _size(path: Any) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """Serve the OpenAPI document."""
+    return Response(msgspec.json.encode(request.app.openapi()), media_type="application/json")
+
+
+@router.get(
+    "/asyncapi.json", summary="The AsyncAPI document of /v1/subscribe", responses=described(None, "it")
+)
+async def read_asyncapi() -> Response:
+    """What goes over the WebSocket, in AsyncAPI 3."""
+    return answers.json(asyncapi.document())

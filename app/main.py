@@ -1,0 +1,197 @@
+"""Where the parts are wired together, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from app.api import docs_page, document, events, handlers, keys, problems, results, runs, service
+from app.api.access import Gate
+from app.api.front import Front
+from app.api.publishing import PublishEndpoint
+from app.api.stages import Stages
+from app.dispatch.changes import Changes
+from app.dispatch.dispatcher import Dispatcher
+from app.dispatch.registry import Registry
+from app.domain.access import Access
+from app.domain.attempt import Underway
+from app.domain.run import MAX_LOSSES
+from app.ingest.publisher import Publisher
+from app.results.recorder import Recorder
+from app.settings import Settings
+from app.store import sqlite
+from app.store.commits import SQLiteCommits
+from app.store.operations import Rescue
+from app.subscribers.hub import Hub
+from app.subscribers.websocket import WebSocketShell
+from app.workers.base import Returned, WorkerReport
+from app.workers.supervisor import Supervisor
+
+log = logging.getLogger("busway")
+
+FRAME_ROOM = 65_536  # bytes that a frame may hold beside the event it publishes
+KEYS_EVERY = 2.0  # seconds after which keys made by another process hold here
+
+
+def clock() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Gateway:
+    """One running gateway: started, drained, stopped.
+
+    `stages` is None until work can be taken. `ready` resolves then, or has the error of why not.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stages: Stages | None = None
+        self.ready: asyncio.Future[Stages]
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Start in the background, so that health is answered meanwhile; unwind at the end."""
+        self.ready = asyncio.get_running_loop().create_future()
+        async with AsyncExitStack() as stack:
+            starting = asyncio.create_task(self._start(stack))
+            try:
+                yield
+            finally:
+                starting.cancel()
+                await asyncio.wait([starting])
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        try:
+            self.stages = await _build(self.settings, stack)
+        except Exception as problem:
+            self.ready.set_exception(problem)
+            return
+        self.ready.set_result(self.stages)
+
+    async def drain(self) -> None:
+        """Take no new events, let running handlers finish, deliver what they produced, close the sockets."""
+        stages = self.stages
+        if stages is None:
+            return
+        stages.publisher.closed = (
+            "the gateway is stopping: another, or this one soon again, will take the event"
+        )
+        stages.dispatcher.stop()
+        await stages.workers.drain(self.settings.drain_timeout)
+        while stages.commits.backlog and stages.commits.healthy:
+            await asyncio.sleep(0.01)
+        await stages.hub.drain()
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
+    database = settings.database
+    await asyncio.to_thread(sqlite.migrate, database)
+    reader = sqlite.Reader(database)
+    stack.callback(reader.close)
+    commits = SQLiteCommits(database)
+    await commits.start()
+    stack.push_async_callback(commits.close)
+    await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
+
+    underway: Underway = {}
+    registry = Registry()
+
+    def sink(reports: list[WorkerReport]) -> None:
+        unstarted = [r.token for r in reports if isinstance(r, Returned)]
+        recorder.take([r for r in reports if not isinstance(r, Returned)])
+        if unstarted:
+            dispatcher.returned(unstarted)
+
+    workers = Supervisor(
+        handlers=settings.handlers,
+        processes=settings.workers,
+        threads=settings.threads,
+        max_result_bytes=settings.max_result_bytes,
+        default_pool=settings.pool,
+        sink=sink,
+        on_room=lambda: dispatcher.wake(),  # noqa: PLW0108 - the dispatcher is made after the workers
+    )
+    stack.push_async_callback(workers.stop)
+    recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes)
+    dispatcher = Dispatcher(commits, reader, registry, workers, underway, settings.pool, clock)
+    stack.callback(dispatcher.stop)
+    changes = Changes(commits, registry, clock, dispatcher.wake)
+    hub = Hub(reader, commits.epoch)
+    await hub.start()
+    commits.listen(dispatcher.committed)
+    commits.listen(hub.committed)
+    catalog = await workers.start()
+    registry.load(await reader.handlers(), catalog)
+    for broken in registry.broken_files():
+        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
+    await changes.declare(catalog)
+    for handler in registry.deleted():
+        await changes.cancel_waiting(handler)
+    publisher = Publisher(commits, registry, clock, settings.max_event_bytes)
+
+    async def publish_frame(body: bytes, _access: Access) -> dict[str, Any]:
+        receipts, _ = await publisher.publish_body(body)
+        return msgspec.structs.asdict(receipts[0])
+
+    stages = Stages(
+        settings=settings,
+        clock=clock,
+        started_at=clock(),
+        gate=Gate(clock),
+        publisher=publisher,
+        publish=PublishEndpoint(publisher, settings.max_body_bytes),
+        commits=commits,
+        reader=reader,
+        registry=registry,
+        changes=changes,
+        dispatcher=dispatcher,
+        workers=workers,
+        recorder=recorder,
+        hub=hub,
+        subscribe=WebSocketShell(hub, publish_frame, settings.max_event_bytes + FRAME_ROOM),
+    )
+    await keys.load_keys(stages)
+    watch = asyncio.create_task(_watch_keys(stages))
+    stack.callback(watch.cancel)
+    dispatcher.start()
+    publisher.closed = None
+    return stages
+
+
+async def _watch_keys(stages: Stages) -> None:
+    """Notice keys that the command line made or revoked while the gateway runs."""
+    while True:
+        await asyncio.sleep(KEYS_EVERY)
+        try:
+            await keys.load_keys(stages)
+        except Exception:
+            log.exception("the keys could not be read again")
+
+
+def create_app(settings: Settings) -> tuple[Front, Gateway]:
+    """Build the ASGI application of a gateway; its lifespan starts and stops everything.
+
+    Returns:
+        the application, and the gateway that runs behind it.
+    """
+    gateway = Gateway(settings)
+    rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
+    return Front(lambda: gateway.stages, rest, settings.max_body_bytes), gateway
+
+
+def describe(rest: FastAPI) -> FastAPI:
+    """Give an app all routes, errors and documents; also what `busway openapi` exports."""
+    for routes in (events, handlers, runs, results, keys, service):
+        rest.include_router(routes.router)
+    docs_page.install(rest)
+    problems.install(rest)
+    rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it
+    return rest
