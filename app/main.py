@@ -103,6 +103,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
 
     underway: Underway = {}
     registry = Registry()
+    recorder: Recorder
+    dispatcher: Dispatcher
 
     def sink(reports: list[WorkerReport]) -> None:
         unstarted = [r.token for r in reports if isinstance(r, Returned)]

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -82,11 +83,12 @@ async def _until_stopped(
     while not hasattr(gateway, "ready"):
         await asyncio.sleep(0)
     stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait([gateway.ready, serving, stop], return_when=asyncio.FIRST_COMPLETED)
+    waited: list[asyncio.Future[Any]] = [gateway.ready, serving, stop]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if gateway.ready.done():
         stages = gateway.ready.result()
         _announce(gateway.settings, listener, open_=stages.gate.open)
-        await asyncio.wait([serving, stop], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         return 1
     log.info(

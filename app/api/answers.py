@@ -48,7 +48,7 @@ def when(us: int | None) -> str | None:
 
 def error(value: Error | None) -> dict[str, Any] | None:
     """Return why an attempt failed."""
-    return None if value is None else msgspec.to_builtins(msgspec.structs.asdict(value))  # type: ignore[no-any-return]
+    return None if value is None else msgspec.to_builtins(msgspec.structs.asdict(value))
 
 
 def run(record: RunRecord, max_attempts: int) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Front:
         self._stages, self._rest, self._max_body_bytes = stages, rest, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":

@@ -34,6 +34,7 @@ class PublishEndpoint:
         self._publisher, self._max_body_bytes = publisher, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
         try:
             access: Access = scope["busway.access"]
             check_scope(access, "publish")

@@ -221,7 +221,7 @@ class HandlerChange(BaseModel):
 
 
 class HandlerIn(HandlerChange):
-    """A handler to make. `filter`, `concurrency`, `rate`, `ordered` and `memory` are refused until they are built."""
+    """A handler to make. `filter`, `concurrency`, `rate`, `ordered`, `memory` are refused for now."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")
     target: str = Field(description="module:function of the handlers folder")
@@ -324,9 +324,7 @@ class KeyList(BaseModel):
     next: str | None
 
 
-def answers(
-    model: type[BaseModel] | None, description: str, *, status: int = 200, example: Any = None
-) -> Any:
+def answers(model: Any, description: str, *, status: int = 200, example: Any = None) -> Any:
     """Return the `responses` of a route: its answer, and the problem document for everything else."""
     answer: dict[str, Any] = {"description": description}
     if model is not None:

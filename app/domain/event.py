@@ -13,7 +13,7 @@ from app.domain import times
 
 Attribute = str | int | bool
 
-_random = random.Random(secrets.randbits(128))  # noqa: S311 - ids need to differ, not to be secret
+_random = random.Random(secrets.randbits(128))  # noqa: S311 - ids need to differ, not to be secret  # noqa: S311 - ids need to differ, not to be secret
 
 
 class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
