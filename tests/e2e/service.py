@@ -1,0 +1,205 @@
+"""A real gateway in a process of its own, and what tests ask of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+PATIENCE = 60.0  # seconds; far more than anything here takes
+
+
+def until(probe: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """Return the first truthy value of `probe`."""
+    end = time.monotonic() + patience
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {patience:.0f} s in vain for {what}; last: {value!r}")
+        time.sleep(0.02)
+
+
+class Service:
+    """`busway serve` on a folder; the port stays the same over restarts."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.folder = folder
+        self.handlers = folder / "handlers"
+        self.handlers.mkdir(exist_ok=True)
+        self.options = {"port": 0, "handlers": self.handlers, "workers": 2, **options}
+        self.database = folder / "busway.db"
+        self.log = folder / "log"
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self.key: str | None = None
+
+    def write(self, name: str, source: str) -> None:
+        (self.handlers / name).write_text(source, encoding="utf-8")
+
+    def command(self) -> list[str]:
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in self.options.items()]
+        return [sys.executable, "-m", "app", "serve", f"--database-url=sqlite:///{self.database}", *options]
+
+    def launch(self) -> subprocess.Popen[str]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment()
+            )
+
+    def start(self) -> Service:
+        self.process = self.launch()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("busway http"), f"it did not start: {line!r} {self.log.read_text()[-2000:]}"
+        self.url = line.split()[1]
+        self.options["port"] = int(self.url.rpartition(":")[2])
+        until(lambda: self.get("/readyz").status_code == 200, "readiness")
+        return self
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self._reap()
+
+    def terminate(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> int:
+        self.terminate()
+        return self._reap()
+
+    def _reap(self) -> int:
+        assert self.process is not None
+        status = self.process.wait(PATIENCE)
+        if self.process.stdout:
+            self.process.stdout.close()
+        self.process = None
+        return status
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.kill()
+
+    # -- HTTP
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = dict(more.pop("headers", {}))
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        return httpx.request(method, self.url + path, headers=headers, timeout=PATIENCE, **more)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        return self.request("POST", path, json=body, **more)
+
+    def ok(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.request(method, path, json=body) if body is not None else self.request(method, path)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def publish(self, type_: str, data: Any = None, **attributes: Any) -> dict[str, Any]:
+        receipt: dict[str, Any] = self.ok("POST", "/v1/events", {"type": type_, "data": data, **attributes})
+        return receipt
+
+    def results(self, after: str | None = None, **params: Any) -> list[dict[str, Any]]:
+        """The whole log, page by page."""
+        items: list[dict[str, Any]] = []
+        while True:
+            page = self.get("/v1/results", params={"limit": 1000, "after": after, **params} if after else {"limit": 1000, **params})
+            assert page.status_code == 200, page.text
+            body = page.json()
+            items += body["items"]
+            after = body["cursor"]
+            if body["next"] is None:
+                return items
+
+    def runs(self, **params: Any) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = []
+        after: dict[str, Any] = {}
+        while True:
+            page = self.get("/v1/runs", params={"limit": 1000, **params, **after}).json()
+            items += page["items"]
+            if page["next"] is None:
+                return items
+            after = {"after": page["next"]}
+
+    def finished(self, seq: int) -> dict[str, Any]:
+        """Wait until all runs of an event are final; return the event."""
+
+        def probe() -> Any:
+            event = self.ok("GET", f"/v1/events/{seq}")
+            final = {"succeeded", "dead", "cancelled"}
+            return event if event["runs"] and all(r["state"] in final for r in event["runs"]) else None
+
+        event: dict[str, Any] = until(probe, f"the runs of event {seq}")
+        return event
+
+    def run_of(self, seq: int, index: int = 0) -> dict[str, Any]:
+        """Wait for an event's run and return it with its attempts."""
+        detail: dict[str, Any] = self.ok("GET", f"/v1/runs/{self.finished(seq)['runs'][index]['id']}")
+        return detail
+
+    # -- WebSocket
+
+    @contextlib.contextmanager
+    def connect(self, query: str = "", **more: Any) -> Iterator[ClientConnection]:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        url = self.url.replace("http", "ws", 1) + "/v1/subscribe" + query
+        with connect(url, additional_headers=headers, max_size=None, compression=None, **more) as socket:
+            yield socket
+
+    @contextlib.contextmanager
+    def subscribed(self, **fields: Any) -> Iterator[ClientConnection]:
+        with self.connect() as socket:
+            say(socket, op="subscribe", id="s", **fields)
+            answer = hear(socket)
+            assert answer["op"] == "subscribed", answer
+            yield socket
+
+
+def say(socket: ClientConnection, **frame: Any) -> None:
+    socket.send(json.dumps(frame))
+
+
+def hear(socket: ClientConnection, patience: float = PATIENCE) -> dict[str, Any]:
+    frame: dict[str, Any] = json.loads(socket.recv(timeout=patience))
+    return frame
+
+
+def items(socket: ClientConnection, wanted: int) -> list[dict[str, Any]]:
+    """Receive items until there are so many."""
+    found: list[dict[str, Any]] = []
+    while len(found) < wanted:
+        frame = hear(socket)
+        assert frame["op"] == "results", frame
+        found += frame["items"]
+    return found
+
+
+def items_until(socket: ClientConnection, enough: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Receive items up to the first one that is enough."""
+    found: list[dict[str, Any]] = []
+    while not (found and enough(found[-1])):
+        frame = hear(socket)
+        assert frame["op"] == "results", frame
+        found += frame["items"]
+    return found
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("BUSWAY_")}

@@ -1,0 +1,170 @@
+"""Keys and scopes, the open gateway on loopback, foreign origins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from .conftest import Serve
+from .service import PATIENCE, Service, hear, say, until
+
+HANDLER = "from busway import handler\n\n@handler('t')\ndef ok(event):\n    return 1\n"
+
+
+def busway(service: Service, *words: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *words, f"--database-url=sqlite:///{service.database}"],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def test_an_open_gateway_answers_only_to_its_own_name(make_service: Serve) -> None:
+    service = make_service().start()
+    for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "1.2.3.4"}, {"Forwarded": "for=1.2.3.4"}):
+        assert service.get("/v1/events", headers=headers).status_code == 421
+    assert service.get("/v1/events", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert service.get("/v1/events", headers={"Origin": service.url}).status_code == 200
+    with pytest.raises(InvalidStatus), service.connect(origin="http://evil.example"):  # type: ignore[arg-type]
+        pass
+    assert service.get("/v1/events").status_code == 200
+
+
+def test_elsewhere_than_loopback_a_key_is_needed_to_start(make_service: Serve) -> None:
+    service = make_service(host="0.0.0.0")
+    process = service.launch()
+    assert process.wait(PATIENCE) == 2
+    assert process.stdout is not None
+    process.stdout.close()
+    assert "busway keys create" in service.log.read_text()
+    assert "Traceback" not in service.log.read_text()
+    service.key = busway(service, "keys", "create", "me")
+    service.start()
+    assert service.get("/v1/status").status_code == 200
+
+
+ASKED: list[tuple[str, str, Any, str]] = [
+    ("POST", "/v1/events", {"type": "t"}, "publish"),
+    ("GET", "/v1/events", None, "subscribe"),
+    ("GET", "/v1/events/1", None, "subscribe"),
+    ("GET", "/v1/events/1/tree", None, "subscribe"),
+    ("GET", "/v1/runs", None, "subscribe"),
+    ("GET", "/v1/runs/1", None, "subscribe"),
+    ("GET", "/v1/results", None, "subscribe"),
+    ("POST", "/v1/runs/1/retry", None, "handlers:write"),
+    ("POST", "/v1/runs/1/cancel", None, "handlers:write"),
+    ("POST", "/v1/runs/retry", {}, "handlers:write"),
+    ("GET", "/v1/handlers", None, "handlers:read"),
+    ("GET", "/v1/handlers/ok", None, "handlers:read"),
+    ("GET", "/v1/handlers/ok/revisions", None, "handlers:read"),
+    ("GET", "/v1/targets", None, "handlers:read"),
+    ("GET", "/v1/status", None, "handlers:read"),
+    ("POST", "/v1/handlers", {}, "handlers:write"),
+    ("PATCH", "/v1/handlers/ok", {}, "handlers:write"),
+    ("DELETE", "/v1/handlers/ok", None, "handlers:write"),
+    ("POST", "/v1/handlers/ok/pause", None, "handlers:write"),
+    ("POST", "/v1/handlers/ok/resume", None, "handlers:write"),
+    ("POST", "/v1/keys", {}, "admin"),
+    ("GET", "/v1/keys", None, "admin"),
+    ("DELETE", "/v1/keys/99", None, "admin"),
+]
+
+
+def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("all.py", HANDLER)
+    keys = {
+        scope: busway(service, "keys", "create", scope.replace(":", "-"), "--scope", scope)
+        for scope in ("publish", "subscribe", "handlers:read", "handlers:write", "admin")
+    }
+    service.start()
+    document = service.ok("GET", "/openapi.json")
+    told = {(m.upper(), p) for p, ms in document["paths"].items() for m in ms if p.startswith("/v1/")}
+    asked = {(m, p.replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}")) for m, p, _, _ in ASKED}
+    assert {(m, p.replace("{seq}", "{id}")) for m, p in told} == asked, "an operation is not in this test"
+    for method, path, body, scope in ASKED:
+        more = {} if body is None else {"json": body}
+        service.key = None
+        assert service.request(method, path, **more).status_code == 401, path
+        for held, key in keys.items():
+            service.key = key
+            status = service.request(method, path, **more).status_code
+            assert (status == 403) is (held not in {scope, "admin"}), (method, path, held, status)
+            assert status != 401
+    service.key = None
+    for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"):
+        assert service.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Bearer bw_1_wrong", "Bearer bw_9_x", "Basic eDp5", "Bearer bw_²_x"])
+def test_what_is_no_key_is_refused(make_service: Serve, header: str) -> None:
+    service = make_service(workers=1)
+    busway(service, "keys", "create", "me")
+    service.start()
+    answer = service.get("/v1/events", headers={"Authorization": header.encode()})
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_revoked_key_is_out_and_its_sockets_close_with_4401(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("all.py", HANDLER)
+    admin = busway(service, "keys", "create", "me")
+    service.start()
+    assert service.get("/v1/keys").status_code == 401
+    service.key = admin
+    made = service.ok("POST", "/v1/keys", {"name": "page", "scopes": ["subscribe"]})
+    listed = service.ok("GET", "/v1/keys")["items"]
+    assert [k["name"] for k in listed] == ["me", "page"]
+    assert not any("key" in k or "digest" in k for k in listed)
+    service.key = made["key"]
+    with service.connect() as socket:
+        say(socket, op="subscribe", id="s")
+        assert hear(socket)["op"] == "subscribed"
+        say(socket, op="publish", ref="r", event={"type": "t"})
+        assert hear(socket)["code"] == "not_allowed"
+        service.key = admin
+        service.ok("DELETE", f"/v1/keys/{made['id']}")
+        with pytest.raises(ConnectionClosedError) as closed:
+            hear(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+    service.key = made["key"]
+    assert service.get("/v1/events").status_code == 401
+
+
+def test_a_socket_without_a_key_closes_with_4401(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    busway(service, "keys", "create", "me")
+    service.start()
+    with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
+        hear(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+
+
+def test_a_running_gateway_notices_keys_of_the_command_line(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    assert service.get("/v1/events").status_code == 200
+    key = busway(service, "keys", "create", "me")
+    until(lambda: service.get("/v1/events").status_code == 401, "the gateway to close")
+    service.key = key
+    assert service.get("/v1/events").status_code == 200
+    assert "me" in busway(service, "keys", "list")
+    busway(service, "keys", "revoke", "1")
+    until(lambda: service.get("/v1/events").status_code == 401, "the key to be out")
+    assert "no key 7" in busway(service, "keys", "revoke", "7", status=1)
+
+
+def test_a_key_in_the_query_is_refused(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    with service.connect("?token=bw_1_x") as socket, pytest.raises(ConnectionClosedError) as closed:
+        hear(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4400
+    assert "Authorization" in closed.value.rcvd.reason

@@ -1,0 +1,252 @@
+"""Bad input: a clear problem that names the place; nothing stored, nothing closed that need not be."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .service import Service, hear, say
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: Any) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("bad"), max_event_bytes=2000, max_body_bytes=10_000, workers=1)
+    service.write("all.py", "from os import system\nfrom json import dumps\ndef ok(event): return event.data\ndef _hidden(event): pass\n")
+    service.write("broken.py", "import nothing_of_that_name\n")
+    service.start()
+    service.ok("POST", "/v1/handlers", {"name": "ok", "target": "all:ok", "events": ["t"]})
+    yield service
+    service.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_stored(service: Service) -> Iterator[None]:
+    before = service.ok("GET", "/v1/events?limit=1")["items"]
+    handlers = service.ok("GET", "/v1/handlers")["items"]
+    yield
+    assert service.ok("GET", "/v1/events?limit=1")["items"] == before
+    assert service.ok("GET", "/v1/handlers")["items"] == handlers
+
+
+BODIES = {
+    "no JSON": (b"{", 400, "JSON"),
+    "two values": (b'{"type":"t"} {}', 400, "JSON"),
+    "NaN": (b'{"type":"t","data":NaN}', 400, "JSON"),
+    "beyond a double": (b'{"type":"t","data":1e999}', 400, "number"),
+    "an integer beyond a double": (b'{"type":"t","data":' + b"9" * 400 + b"}", 400, "number"),
+    "bad UTF-8": (b'{"type":"t","data":"\xff"}', 400, "utf-8"),
+    "a lone surrogate": (b'{"type":"t","data":"\\ud800"}', 400, "JSON"),
+    "101 levels": (b'{"type":"t","data":' + b"[" * 100 + b"]" * 100 + b"}", 400, "100"),
+    "4000 levels": (b"[" * 4000 + b"]" * 4000, 400, "100"),
+    "a string": (b'"t"', 422, "object"),
+    "an empty array": (b"[]", 422, "10000"),
+    "no type": (b"{}", 422, "type"),
+    "a number as type": (b'{"type":1}', 422, "type"),
+    "an empty type": (b'{"type":""}', 422, "type"),
+    "a star in the type": (b'{"type":"a.*"}', 422, "type"),
+    "white space in the type": (b'{"type":"a b"}', 422, "type"),
+    "a control character": (b'{"type":"a\\u0000"}', 422, "type"),
+    "a long type": (b'{"type":"' + b"a" * 256 + b'"}', 422, "type"),
+    "an unknown member": (b'{"type":"t","Data":1}', 422, "Data"),
+    "an object as attribute": (b'{"type":"t","colour":{}}', 422, "colour"),
+    "a bad time": (b'{"type":"t","time":"yesterday"}', 422, "time"),
+    "a bad priority": (b'{"type":"t","priority":10}', 422, "priority"),
+    "a true priority": (b'{"type":"t","priority":true}', 422, "priority"),
+    "a bad deliverat": (b'{"type":"t","deliverat":"2026-01-01"}', 422, "deliverat"),
+    "another specversion": (b'{"type":"t","specversion":"0.3"}', 422, "specversion"),
+    "bad base64": (b'{"type":"t","data_base64":"*"}', 422, "data_base64"),
+    "two payloads": (b'{"type":"t","data":1,"data_base64":""}', 422, "data_base64"),
+    "the second of an array": (b'[{"type":"t"},{"type":5}]', 422, "[1].type"),
+    "a large event": (b'{"type":"t","data":"' + b"a" * 2000 + b'"}', 413, "2000"),
+    "a large body": (b'{"type":"t","data":"' + b"a" * 10_000 + b'"}', 413, "10000"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_bad_event_is_refused(service: Service, name: str) -> None:
+    body, status, word = BODIES[name]
+    answer = service.request("POST", "/v1/events", content=body, headers={"Content-Type": "application/json"})
+    problem = answer.json()
+    assert answer.status_code == problem["status"] == status, problem
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert problem.keys() >= {"type", "title", "status", "detail"}
+    assert word.lower() in problem["detail"].lower()
+    if status == 422:
+        assert problem["errors"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 415),
+        ({}, 415),
+        ({"Content-Type": "application/cloudevents+json"}, 415),
+        ({"Content-Type": "application/x-ndjson"}, 415),
+        ({"Content-Type": "application/json", "ce-specversion": "1.0"}, 415),
+        ({"Content-Type": "application/json", "Idempotency-Key": "k"}, 400),
+        ({"Content-Type": "application/json", "Prefer": "wait=5"}, 400),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_by_name(service: Service, headers: dict[str, str], status: int) -> None:
+    answer = service.request("POST", "/v1/events", content=b'{"type":"t"}', headers=headers)
+    assert answer.status_code == status, answer.text
+
+
+def test_a_chunked_body_without_a_length_is_bounded(service: Service) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+
+    answer = service.request("POST", "/v1/events", content=endless(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    other = service.request("POST", "/v1/handlers", content=endless(), headers={"Content-Type": "application/json"})
+    assert other.status_code == 413
+
+
+GOOD = {"name": "x", "target": "all:ok", "events": ["t"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"target": "os:system"}, "target"),
+        ({"target": "all:system"}, "target"),
+        ({"target": "all:dumps"}, "target"),
+        ({"target": "all:_hidden"}, "target"),
+        ({"target": "../all:ok"}, "target"),
+        ({"target": "all.ok"}, "target"),
+        ({"target": "broken:ok"}, "target"),
+        ({"target": "https://example.com"}, "target"),
+        ({"target": None}, "target"),
+        ({"name": "X"}, "name"),
+        ({"name": "a" * 64}, "name"),
+        ({"name": None}, "name"),
+        ({"events": []}, "events"),
+        ({"events": "t"}, "events"),
+        ({"events": ["a.**.b"]}, "events"),
+        ({"events": ["a..b"]}, "events"),
+        ({"events": ["a*"]}, "events"),
+        ({"events": [1]}, "events"),
+        ({"pool": "auto"}, "pool"),
+        ({"pool": "fiber"}, "pool"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": "1"}, "timeout"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"max_attempts": 1.5}, "max_attempts"),
+        ({"backoff": {"start": 1}}, "backoff"),
+        ({"backoff": {"jitter": 2}}, "backoff"),
+        ({"paused": 1}, "paused"),
+        ({"filter": {"exact": {"type": "t"}}}, "filter"),
+        ({"concurrency": 1}, "concurrency"),
+        ({"rate": "1/s"}, "rate"),
+        ({"ordered": True}, "ordered"),
+        ({"memory": 64}, "memory"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_bad_handler_is_refused(service: Service, change: dict[str, Any], field: str) -> None:
+    answer = service.post("/v1/handlers", {k: v for k, v in {**GOOD, **change}.items() if v is not None})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["loc"] == ["body", field]
+    assert field in answer.json()["detail"] or change[field] in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/v1/nothing", None, 404),
+        ("DELETE", "/v1/events", None, 405),
+        ("GET", "/v1/events/999999", None, 404),
+        ("GET", "/v1/events/x", None, 422),
+        ("GET", "/v1/events?type=a..b", None, 422),
+        ("GET", "/v1/events?limit=0", None, 422),
+        ("GET", "/v1/events?limit=1001", None, 422),
+        ("GET", "/v1/events?after=x", None, 400),
+        ("GET", "/v1/runs/999999", None, 404),
+        ("GET", "/v1/runs?state=odd", None, 422),
+        ("POST", "/v1/runs/999999/retry", None, 404),
+        ("POST", "/v1/runs/retry", {"state": "running"}, 422),
+        ("POST", "/v1/runs/retry", {"state": "dead", "handler": "none"}, 404),
+        ("GET", "/v1/results?after=x", None, 400),
+        ("GET", "/v1/results?after=0123456789abcdef-1-00000000", None, 410),
+        ("GET", "/v1/results?kinds=odd", None, 422),
+        ("GET", "/v1/results?types=a..b", None, 422),
+        ("GET", "/v1/handlers/none", None, 404),
+        ("PATCH", "/v1/handlers/ok", {"name": "other"}, 422),
+        ("PATCH", "/v1/handlers/ok", {"colour": None}, 422),
+        ("PATCH", "/v1/handlers/ok", {"target": None}, 422),
+        ("PATCH", "/v1/handlers/ok", [], 422),
+        ("POST", "/v1/handlers/ok/resume", None, 409),
+        ("POST", "/v1/handlers", {"name": "ok", "target": "all:ok", "events": ["t"]}, 409),
+        ("POST", "/v1/keys", {"name": "k", "scopes": ["all"]}, 422),
+        ("POST", "/v1/keys", {"name": "k", "scopes": ["publish"]}, 422),
+        ("POST", "/v1/keys", {"name": "k", "scopes": ["admin"], "types": ["a"]}, 422),
+    ],
+)
+def test_a_bad_request_is_a_problem_document(
+    service: Service, method: str, path: str, body: Any, status: int
+) -> None:
+    answer = service.request(method, path, json=body) if body is not None else service.request(method, path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert len(answer.json()["detail"]) > 10
+
+
+FRAMES = [
+    ("{", "bad_frame"),
+    ("[]", "bad_frame"),
+    ('{"op": "dance"}', "bad_frame"),
+    ("[" * 5000, "bad_frame"),
+    ('{"op": "subscribe"}', "bad_subscription"),
+    ('{"op": "subscribe", "id": "x", "types": ["a..b"]}', "bad_pattern"),
+    ('{"op": "subscribe", "id": "x", "after": "x"}', "bad_cursor"),
+    ('{"op": "subscribe", "id": "x", "kinds": ["odd"]}', "bad_subscription"),
+    ('{"op": "subscribe", "id": "x", "filter": {"exact": {"a": "b"}}}', "bad_subscription"),
+    ('{"op": "subscribe", "id": "x", "durable": "d"}', "bad_subscription"),
+    ('{"op": "subscribe", "id": "x", "shadow": true}', "bad_subscription"),
+    ('{"op": "subscribe", "id": "x", "colour": "red"}', "bad_subscription"),
+    ('{"op": "unsubscribe", "id": "x"}', "unknown_subscription"),
+    ('{"op": "publish", "ref": "r", "event": {"type": ""}}', "bad_event"),
+    ('{"op": "publish", "ref": "r", "event": [{"type": "t"}]}', "bad_event"),
+]
+
+
+def test_a_bad_frame_is_an_error_frame_and_the_socket_stays_open(service: Service) -> None:
+    with service.connect() as socket_:
+        for frame, code in FRAMES:
+            socket_.send(frame)
+            answer = hear(socket_)
+            assert (answer["op"], answer["code"]) == ("error", code), (frame, answer)
+            assert len(answer["detail"]) > 10
+        socket_.send(b"\x00binary")
+        assert hear(socket_)["code"] == "bad_frame"
+        say(socket_, op="ping")
+        assert hear(socket_) == {"op": "pong"}
+
+
+def test_a_place_that_cannot_be_kept_is_said(service: Service) -> None:
+    with service.connect() as socket_:
+        say(socket_, op="subscribe", id="s", after="0123456789abcdef-1-00000000")
+        answer = hear(socket_)
+    assert (answer["op"], answer["recovered"]) == ("subscribed", False)
+
+
+def test_a_file_that_does_not_import_is_reported_and_harms_nobody(service: Service) -> None:
+    (target,) = [t for t in service.ok("GET", "/v1/targets")["items"] if "error" in t]
+    (file,) = service.ok("GET", "/v1/status")["files_that_do_not_import"]
+    assert target == file
+    assert file["file"] == "broken.py"
+    assert "nothing_of_that_name" in file["error"]
+    assert "nothing_of_that_name" in service.log.read_text()
+
+
+def test_half_a_request_harms_nobody(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    assert service.get("/healthz").json() == {"status": "alive"}
+    assert json.loads(service.get("/openapi.json").text)["info"]["title"] == "Busway"

@@ -1,0 +1,204 @@
+"""Kill things during a seeded load; nothing is lost and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from .conftest import Serve
+from .load import HANDLERS, Publisher, Subscriber, check
+from .service import PATIENCE, Service, hear, items_until, say, until
+
+pytestmark = pytest.mark.fault
+
+
+def seed() -> int:
+    value = int(os.environ.get("BUSWAY_TEST_SEED", random.randrange(1 << 32)))
+    print(f"BUSWAY_TEST_SEED={value}")
+    return value
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_ten_kills_of_the_whole_service_lose_nothing(make_service: Serve, pool: str) -> None:
+    value = seed()
+    chance = random.Random(value)
+    service = make_service(pool=pool)
+    service.write("load.py", HANDLERS)
+    service.start()
+    publisher, subscriber = Publisher(service, value), Subscriber(service)
+    for _ in range(10):
+        time.sleep(chance.uniform(0.2, 0.8))
+        children = psutil.Process(service.process.pid).children(recursive=True) if service.process else []
+        service.kill()
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE)
+        assert not alive, f"orphans: {alive}"
+        service.start()
+    check(service, publisher, subscriber)
+    assert subscriber.connections >= 2
+
+
+class Answering(threading.Thread):
+    """Asks the API all the time; counts what did not answer."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(daemon=True)
+        self.service, self.failures, self.answers = service, [], 0
+        self.stopping = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        with httpx.Client(timeout=30) as client:
+            while not self.stopping.is_set():
+                try:
+                    client.get(self.service.url + "/healthz").raise_for_status()
+                    self.answers += 1
+                except httpx.HTTPError as problem:
+                    self.failures.append(problem)
+                time.sleep(0.01)
+
+
+def children(service: Service, program: str) -> list[psutil.Process]:
+    """The processes of the service that run a program of ours."""
+    assert service.process is not None
+    found = []
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        try:
+            if program in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def victims(service: Service, what: str) -> list[psutil.Process]:
+    if what == "committer":
+        return children(service, "app.store.committer")
+    zygotes = [p for p in children(service, "app.workers.zygote")]
+    parents = {p.ppid() for p in zygotes}
+    roots = [p for p in zygotes if p.pid in parents or p.ppid() == (service.process.pid if service.process else 0)]
+    if what == "zygote":
+        return [p for p in roots if p.ppid() == (service.process.pid if service.process else 0)]
+    return [p for p in zygotes if p not in roots or p.ppid() in {z.pid for z in zygotes}]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize("what", ["worker", "zygote", "committer"])
+def test_a_killed_child_costs_nothing(make_service: Serve, what: str, pool: str) -> None:
+    value = seed()
+    chance = random.Random(value)
+    service = make_service(pool=pool)
+    service.write("load.py", HANDLERS)
+    service.start()
+    publisher, subscriber, answering = Publisher(service, value), Subscriber(service), Answering(service)
+    killed = 0
+    for _ in range(8):
+        time.sleep(chance.uniform(0.1, 0.5))
+        before = len(publisher.acknowledged)
+        for victim in chance.sample(found, 1) if (found := victims(service, what)) else []:
+            victim.kill()
+            killed += 1
+        until(lambda: len(publisher.acknowledged) > before, "publishing to go on", patience=30)  # noqa: B023 - used at once
+    answering.stopping.set()
+    answering.join(PATIENCE)
+    assert killed >= 6
+    assert answering.failures == []
+    assert answering.answers > 10
+    assert publisher.statuses <= {202, 503}
+    check(service, publisher, subscriber)
+    assert subscriber.connections == 1, "the subscriber was disturbed"
+
+
+def test_sigterm_under_load_finishes_what_runs_and_delivers_it(make_service: Serve) -> None:
+    service = make_service(pool="thread")
+    service.write(
+        "slow.py",
+        "import time\nfrom busway import handler\n@handler('slow')\ndef slow(event):\n    time.sleep(1)\n    return 'done'\n",
+    )
+    service.start()
+    with service.subscribed() as socket:
+        seqs = {service.publish("slow")["seq"] for _ in range(8)}
+        until(lambda: len(service.runs(state="running")) == 8, "all to run")
+        service.terminate()
+        until(lambda: service.post("/v1/events", {"type": "slow"}).status_code == 503, "new events to be refused")
+        done = items_until(socket, lambda _: False) if False else []
+        while len(done) < 8:
+            done += hear(socket)["items"]
+        assert {i["event"]["seq"] for i in done if i["data"] == "done"} == seqs
+        with pytest.raises(Exception, match="1012"):
+            while True:
+                hear(socket)
+    assert service.process is not None
+    assert service.process.wait(PATIENCE) == 0
+
+
+def test_a_second_signal_ends_at_once_and_leaves_no_orphan(make_service: Serve) -> None:
+    service = make_service()
+    service.write("slow.py", "import time\nfrom busway import handler\n@handler('slow')\ndef slow(event): time.sleep(50)\n")
+    service.start()
+    service.publish("slow")
+    until(lambda: service.runs(state="running"), "the run")
+    assert service.process is not None
+    processes = psutil.Process(service.process.pid).children(recursive=True)
+    service.terminate()
+    until(lambda: service.get("/readyz").status_code == 503, "the drain")
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(PATIENCE) == 1
+    assert not psutil.wait_procs(processes, timeout=PATIENCE)[1]
+
+
+def test_an_interrupted_run_is_lost_and_runs_again(make_service: Serve, tmp_path: Path) -> None:
+    service = make_service()
+    flag = tmp_path / "flag"
+    service.write(
+        "slow.py",
+        "import pathlib, time\nfrom busway import handler\n@handler('slow', max_attempts=1)\n"
+        f"def slow(event, ctx):\n    while not pathlib.Path({str(flag)!r}).exists(): time.sleep(0.01)\n    return ctx.attempt\n",
+    )
+    service.start()
+    seq = service.publish("slow")["seq"]
+    until(lambda: service.runs(state="running"), "the run")
+    service.kill()
+    flag.touch()
+    service.start()
+    run = service.run_of(seq)
+    assert (run["state"], run["attempt"]) == ("succeeded", 2)
+    assert [a["outcome"] for a in run["attempts"]] == ["lost", "succeeded"]
+
+
+def test_one_database_has_one_gateway(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    process = service.launch()
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (2, "")
+    said = service.log.read_text().strip().splitlines()[-1]
+    assert said.startswith("busway: ")
+    assert str(service.database) in said
+
+
+def test_a_slow_reader_gets_everything_in_order(make_service: Serve) -> None:
+    service = make_service()
+    service.write("big.py", "from busway import handler\n@handler('big')\ndef big(event): return 'x' * 100_000\n")
+    service.start()
+    assert service.process is not None
+    with service.subscribed() as socket:
+        before = psutil.Process(service.process.pid).memory_info().rss
+        for _ in range(20):
+            service.ok("POST", "/v1/events", [{"type": "big"}] * 100)
+        until(lambda: not service.runs(state="available"), "all runs to end")
+        grown = psutil.Process(service.process.pid).memory_info().rss - before
+        numbers = []
+        while len(numbers) < 2000:
+            numbers += [int(i["cursor"].split("-")[1]) for i in hear(socket)["items"]]
+        say(socket, op="ping")
+    assert numbers == list(range(1, 2001))
+    assert grown < 170 << 20, f"{grown >> 20} MiB for 190 MiB unread: they were kept in memory"

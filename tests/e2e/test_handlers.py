@@ -1,0 +1,142 @@
+"""Handlers from code and over HTTP: revisions, overrides, pause, deletion, restarts."""
+
+from __future__ import annotations
+
+from .conftest import Serve
+from .service import items, until
+
+CODE = '''
+from busway import handler
+
+@handler("a.*", timeout=5, description="first")
+def declared(event):
+    """Says hello."""
+    return "hello"
+
+def free(event, ctx):
+    """Can be registered."""
+    return ctx.revision
+
+async def waits(event): ...
+def yields(event): yield 1
+async def streams(event): yield 1
+'''
+
+
+def test_targets_are_the_functions_of_the_folder(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("code.py", CODE)
+    service.write("json.py", "from code import declared as imported\ndef loads(event): return 1\n")
+    service.write("_private.py", "def never(event): ...\n")
+    service.start()
+    targets = service.ok("GET", "/v1/targets")["items"]
+    assert [(t["target"], t["kind"], t["doc"]) for t in targets] == [
+        ("code:declared", "function", "Says hello."),
+        ("code:free", "function", "Can be registered."),
+        ("code:streams", "async_generator", ""),
+        ("code:waits", "coroutine", ""),
+        ("code:yields", "generator", ""),
+        ("json:loads", "function", ""),
+    ]
+
+
+def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("code.py", CODE)
+    service.start()
+    first = service.ok("GET", "/v1/handlers/declared")
+    assert (first["revision"], first["source"], first["timeout"], first["description"]) == (1, "code", 5, "first")
+    assert service.ok("PATCH", "/v1/handlers/declared", {"timeout": 9})["revision"] == 2
+    assert service.ok("PATCH", "/v1/handlers/declared", {"description": "mine"})["revision"] == 2
+    assert service.stop() == 0
+    service.start()
+    kept = service.ok("GET", "/v1/handlers/declared")
+    assert (kept["revision"], kept["timeout"], kept["description"]) == (2, 9, "mine")
+    assert service.ok("PATCH", "/v1/handlers/declared", {"timeout": None})["timeout"] == 5
+    assert service.stop() == 0
+    service.write("code.py", CODE + "# changed\n")
+    service.start()
+    assert service.ok("GET", "/v1/handlers/declared")["revision"] == 4
+    revisions = service.ok("GET", "/v1/handlers/declared/revisions")["items"]
+    assert [(r["revision"], r["timeout"]) for r in revisions] == [(4, 5), (3, 5), (2, 9), (1, 5)]
+    assert service.request("DELETE", "/v1/handlers/declared").status_code == 409
+    taken = {"name": "declared", "target": "code:free", "events": ["x"]}
+    assert service.post("/v1/handlers", taken).status_code == 409
+
+
+def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("code.py", CODE)
+    service.start()
+    fields = {"name": "mine", "target": "code:free", "events": ["m.**"], "pool": "thread"}
+    made = service.ok("POST", "/v1/handlers", fields)
+    assert (made["revision"], made["source"], made["placed_in"]["pool"]) == (1, "api", "thread")
+    with service.subscribed(handlers=["mine"]) as socket:
+        assert service.publish("m.x.y")["runs"] == 1
+        assert items(socket, 1)[0]["data"] == 1
+        service.ok("POST", "/v1/handlers/mine/pause")
+        waiting = [service.publish("m.x")["seq"] for _ in range(3)]
+        service.ok("PATCH", "/v1/handlers/mine", {"max_attempts": 2})
+        assert service.stop() == 0
+    service.start()
+    assert service.ok("GET", "/v1/handlers/mine")["paused"] is True
+    with service.subscribed(handlers=["mine"]) as socket:
+        service.ok("POST", "/v1/handlers/mine/resume")
+        assert [(i["event"]["seq"], i["data"]) for i in items(socket, 3)] == [(seq, 2) for seq in waiting]
+        service.ok("POST", "/v1/handlers/mine/pause")
+        left = service.publish("m.x")["seq"]
+        assert service.request("DELETE", "/v1/handlers/mine").status_code == 204
+        (item,) = items(socket, 1)
+    assert (item["kind"], item["event"]["seq"], item["error"]["type"]) == ("cancelled", left, "HandlerDeleted")
+    assert service.get("/v1/handlers/mine").status_code == 404
+    assert service.publish("m.x")["runs"] == 0
+    assert service.ok("POST", "/v1/handlers", fields)["revision"] == 3
+
+
+def test_both_pools_run_side_by_side(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write(
+        "code.py",
+        "import os, threading\nfrom busway import handler\n"
+        "@handler('t', pool='thread')\ndef a(event): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n"
+        "@handler('t', pool='process')\ndef b(event): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n",
+    )
+    service.start()
+    with service.subscribed(types=["t"]) as socket:
+        service.publish("t")
+        got = {i["handler"]: i for i in items(socket, 2)}
+    assert got["a"]["data"][0] != got["b"]["data"][0]
+    assert (got["a"]["data"][1], got["b"]["data"][1]) == (False, True)
+    assert {i["completes"] and i["completes"]["succeeded"] for i in got.values()} == {None, 2}
+
+
+def test_a_handler_whose_file_breaks_goes_on_matching_and_its_runs_wait(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("code.py", CODE)
+    service.start()
+    assert service.stop() == 0
+    service.write("code.py", "1 / 0\n")
+    service.start()
+    seq = service.publish("a.x")["seq"]
+    assert service.ok("GET", "/v1/handlers/declared")["waits_because"] == "code.py does not import"
+    assert service.ok("GET", f"/v1/events/{seq}")["runs"][0]["state"] == "available"
+    assert service.stop() == 0
+    service.write("code.py", CODE)
+    service.start()
+    assert until(lambda: service.run_of(seq)["state"] == "succeeded", "the run")
+
+
+def test_a_handler_that_code_no_longer_declares_keeps_its_runs(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("code.py", CODE)
+    service.start()
+    service.ok("POST", "/v1/handlers/declared/pause")
+    seq = service.publish("a.x")["seq"]
+    assert service.stop() == 0
+    service.write("code.py", "def other(event): ...\n")
+    service.start()
+    assert "no longer declares" in service.ok("GET", "/v1/handlers/declared")["waits_because"]
+    assert service.publish("a.x")["runs"] == 0
+    assert service.ok("GET", f"/v1/events/{seq}")["runs"][0]["state"] == "available"
+    assert service.request("DELETE", "/v1/handlers/declared").status_code == 204
+    assert service.run_of(seq)["state"] == "cancelled"
