@@ -12,7 +12,7 @@ from websockets.exceptions import WebSocketException
 
 from .service import Service, hear, say, until
 
-HANDLERS = '''
+HANDLERS = """
 import os, time
 from busway import Context, handler
 
@@ -36,7 +36,7 @@ def tree(event, ctx):
 @handler("load.leaf", max_attempts=50, backoff={"initial": 0.05, "max": 0.2})
 def leaf(event):
     return event.data["n"]
-'''
+"""
 
 
 class Publisher(threading.Thread):
@@ -59,7 +59,10 @@ class Publisher(threading.Thread):
                 for _ in range(self.random.choice([1, 1, 1, 5, 20])):
                     number += 1
                     kind = self.random.choice(["one", "one", "tree"])
-                    events.append({"type": f"load.{kind}", "id": f"e{number}", "source": "/load", "data": {"n": number}})
+                    data = {"n": number}
+                    events.append(
+                        {"type": f"load.{kind}", "id": f"e{number}", "source": "/load", "data": data}
+                    )
                 self._send(client, events)
                 time.sleep(self.random.random() / 100)
 
@@ -118,7 +121,10 @@ class Subscriber(threading.Thread):
                 self.cursor = frame["cursor"]
 
     def finish(self, head: str) -> None:
-        until(lambda: self.problem or (self.items and self.items[-1]["cursor"] == head), "the subscriber to catch up")
+        until(
+            lambda: self.problem or (self.items and self.items[-1]["cursor"] == head),
+            "the subscriber to catch up",
+        )
         self.stopping.set()
         self.join(60)
         assert self.problem is None, self.problem

@@ -120,7 +120,10 @@ class Service:
         """The whole log, page by page."""
         items: list[dict[str, Any]] = []
         while True:
-            page = self.get("/v1/results", params={"limit": 1000, "after": after, **params} if after else {"limit": 1000, **params})
+            page = self.get(
+                "/v1/results",
+                params={"limit": 1000, "after": after, **params} if after else {"limit": 1000, **params},
+            )
             assert page.status_code == 200, page.text
             body = page.json()
             items += body["items"]

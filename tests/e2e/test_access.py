@@ -85,7 +85,10 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
     service.start()
     document = service.ok("GET", "/openapi.json")
     told = {(m.upper(), p) for p, ms in document["paths"].items() for m in ms if p.startswith("/v1/")}
-    asked = {(m, p.replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}")) for m, p, _, _ in ASKED}
+    asked = {
+        (m, p.replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}"))
+        for m, p, _, _ in ASKED
+    }
     assert {(m, p.replace("{seq}", "{id}")) for m, p in told} == asked, "an operation is not in this test"
     for method, path, body, scope in ASKED:
         more = {} if body is None else {"json": body}
@@ -101,7 +104,9 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
         assert service.get(path).status_code == 200
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer x", "Bearer bw_1_wrong", "Bearer bw_9_x", "Basic eDp5", "Bearer bw_²_x"])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer x", "Bearer bw_1_wrong", "Bearer bw_9_x", "Basic eDp5", "Bearer bw_²_x"]
+)
 def test_what_is_no_key_is_refused(make_service: Serve, header: str) -> None:
     service = make_service(workers=1)
     busway(service, "keys", "create", "me")

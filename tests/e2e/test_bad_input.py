@@ -15,7 +15,11 @@ from .service import Service, hear, say
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: Any) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("bad"), max_event_bytes=2000, max_body_bytes=10_000, workers=1)
-    service.write("all.py", "from os import system\nfrom json import dumps\ndef ok(event): return event.data\ndef _hidden(event): pass\n")
+    service.write(
+        "all.py",
+        "from os import system\nfrom json import dumps\n"
+        + "def ok(event): return event.data\ndef _hidden(event): pass\n",
+    )
     service.write("broken.py", "import nothing_of_that_name\n")
     service.start()
     service.ok("POST", "/v1/handlers", {"name": "ok", "target": "all:ok", "events": ["t"]})
@@ -91,7 +95,9 @@ def test_a_bad_event_is_refused(service: Service, name: str) -> None:
         ({"Content-Type": "application/json", "Prefer": "wait=5"}, 400),
     ],
 )
-def test_what_is_not_built_yet_is_refused_by_name(service: Service, headers: dict[str, str], status: int) -> None:
+def test_what_is_not_built_yet_is_refused_by_name(
+    service: Service, headers: dict[str, str], status: int
+) -> None:
     answer = service.request("POST", "/v1/events", content=b'{"type":"t"}', headers=headers)
     assert answer.status_code == status, answer.text
 
@@ -101,9 +107,13 @@ def test_a_chunked_body_without_a_length_is_bounded(service: Service) -> None:
         for _ in range(100):
             yield b" " * 1000
 
-    answer = service.request("POST", "/v1/events", content=endless(), headers={"Content-Type": "application/json"})
+    answer = service.request(
+        "POST", "/v1/events", content=endless(), headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 413
-    other = service.request("POST", "/v1/handlers", content=endless(), headers={"Content-Type": "application/json"})
+    other = service.request(
+        "POST", "/v1/handlers", content=endless(), headers={"Content-Type": "application/json"}
+    )
     assert other.status_code == 413
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from .service import Service, hear, items, items_until, say, until
 
-HANDLERS = '''
+HANDLERS = """
 import asyncio, os, sys, time
 import busway
 from busway import Context, handler
@@ -117,7 +117,7 @@ def halfway(event, ctx):
 @handler("pid")
 def pid(event):
     return os.getpid()
-'''
+"""
 
 
 @pytest.fixture(scope="module", params=["process", "thread"])
@@ -133,12 +133,16 @@ def service(request: Any, tmp_path_factory: Any) -> Iterator[Service]:
 def last(service: Service, seq: int) -> dict[str, Any]:
     """The final result of an event's only run."""
     run = service.run_of(seq)
-    (item,) = [r for r in service.results() if r["run"] == run["id"] and r["kind"] not in {"partial", "failed"}]
+    (item,) = [
+        r for r in service.results() if r["run"] == run["id"] and r["kind"] not in {"partial", "failed"}
+    ]
     return item
 
 
 def test_a_handler_gets_the_event_and_its_value_is_the_result(service: Service) -> None:
-    receipt = service.publish("plain", {"n": [1, None, "ø"]}, source="/shop", subject="s", colour="red", size=3)
+    receipt = service.publish(
+        "plain", {"n": [1, None, "ø"]}, source="/shop", subject="s", colour="red", size=3
+    )
     item = last(service, receipt["seq"])
     assert item["kind"] == "succeeded"
     assert item["data"] == {
@@ -156,7 +160,13 @@ def test_a_handler_gets_the_event_and_its_value_is_the_result(service: Service) 
 
 @pytest.mark.parametrize(
     ("type_", "data", "value"),
-    [("lone", [1], [1]), ("async", "x", ["x", "coroutine"]), ("agenerator", None, None), ("second", None, 2), ("later", None, "came back")],
+    [
+        ("lone", [1], [1]),
+        ("async", "x", ["x", "coroutine"]),
+        ("agenerator", None, None),
+        ("second", None, 2),
+        ("later", None, "came back"),
+    ],
 )
 def test_every_kind_of_target_runs(service: Service, type_: str, data: Any, value: Any) -> None:
     item = last(service, service.publish(type_, data)["seq"])
@@ -225,7 +235,9 @@ def test_an_exception_is_retried_until_the_run_is_dead(service: Service) -> None
         ("slow", "Timeout", "0.5"),
     ],
 )
-def test_a_run_that_cannot_succeed_is_dead_and_says_why(service: Service, type_: str, error: str, word: str) -> None:
+def test_a_run_that_cannot_succeed_is_dead_and_says_why(
+    service: Service, type_: str, error: str, word: str
+) -> None:
     item = last(service, service.publish(type_)["seq"])
     assert item["kind"] == "dead"
     assert item["error"]["type"] == error

@@ -45,7 +45,12 @@ def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_servic
     service.write("code.py", CODE)
     service.start()
     first = service.ok("GET", "/v1/handlers/declared")
-    assert (first["revision"], first["source"], first["timeout"], first["description"]) == (1, "code", 5, "first")
+    assert (first["revision"], first["source"], first["timeout"], first["description"]) == (
+        1,
+        "code",
+        5,
+        "first",
+    )
     assert service.ok("PATCH", "/v1/handlers/declared", {"timeout": 9})["revision"] == 2
     assert service.ok("PATCH", "/v1/handlers/declared", {"description": "mine"})["revision"] == 2
     assert service.stop() == 0
@@ -87,7 +92,11 @@ def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> N
         left = service.publish("m.x")["seq"]
         assert service.request("DELETE", "/v1/handlers/mine").status_code == 204
         (item,) = items(socket, 1)
-    assert (item["kind"], item["event"]["seq"], item["error"]["type"]) == ("cancelled", left, "HandlerDeleted")
+    assert (item["kind"], item["event"]["seq"], item["error"]["type"]) == (
+        "cancelled",
+        left,
+        "HandlerDeleted",
+    )
     assert service.get("/v1/handlers/mine").status_code == 404
     assert service.publish("m.x")["runs"] == 0
     assert service.ok("POST", "/v1/handlers", fields)["revision"] == 3
@@ -98,8 +107,9 @@ def test_both_pools_run_side_by_side(make_service: Serve) -> None:
     service.write(
         "code.py",
         "import os, threading\nfrom busway import handler\n"
-        "@handler('t', pool='thread')\ndef a(event): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n"
-        "@handler('t', pool='process')\ndef b(event): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n",
+        "def here(): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n"
+        "@handler('t', pool='thread')\ndef a(event): return here()\n"
+        "@handler('t', pool='process')\ndef b(event): return here()\n",
     )
     service.start()
     with service.subscribed(types=["t"]) as socket:

@@ -1,0 +1,168 @@
+"""Single events published a second, beside a FastAPI endpoint that stores nothing.
+
+Busway stores each event with disk sync, runs a no-op handler in the process pool, stores its result
+and delivers it to one WebSocket subscriber. Load: wrk, 64 connections, from a process of its own.
+
+    .venv/bin/python benchmarks/publish.py [SECONDS] [ROUNDS]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from websockets.sync.client import connect
+
+CONNECTIONS = 64
+LUA = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '{"type":"bench.noop","data":{"item":"book","quantity":2}}'
+done = function(summary, latency)
+  io.write(string.format("%d %d %d %f %f\\n", summary.requests, summary.duration,
+    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
+BASELINE = """
+from typing import Any
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+class Event(BaseModel):
+    type: str
+    data: Any = None
+
+app = FastAPI()
+
+@app.post("/v1/events", status_code=202)
+async def publish(event: Event) -> dict[str, str]:
+    return {"type": event.type}
+"""
+HANDLER = "from busway import handler\n@handler('bench.*')\ndef noop(event):\n    return None\n"
+
+
+class Subscriber(threading.Thread):
+    """Counts what comes, in the process that also waits for wrk; its own work is a few percent."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.count, self.last = url, 0, 0.0
+        self.start()
+
+    def run(self) -> None:
+        with connect(
+            self.url.replace("http", "ws", 1) + "/v1/subscribe?after=latest", max_size=None, compression=None
+        ) as socket:
+            for frame in socket:
+                self.last = time.monotonic()
+                self.count += frame.count('"kind":"succeeded"')
+
+
+def wrk(url: str, seconds: float, folder: Path) -> tuple[float, float, float, int]:
+    script = folder / "post.lua"
+    script.write_text(LUA)
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(script), url + "/v1/events"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    requests, micros, errors, p50, p99 = out.strip().splitlines()[-1].split()
+    return int(requests) / int(micros) * 1e6, float(p50) / 1000, float(p99) / 1000, int(errors)
+
+
+def wait_ready(url: str, path: str) -> None:
+    while True:
+        try:
+            if httpx.get(url + path).status_code < 500:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+
+
+def baseline(seconds: float) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "noop.py").write_text(BASELINE)
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "noop:app",
+            "--port",
+            "8391",
+            "--no-access-log",
+            "--loop",
+            "uvloop",
+            "--http",
+            "httptools",
+        ]
+        process = subprocess.Popen(command, cwd=name, stderr=subprocess.DEVNULL)
+        try:
+            wait_ready("http://127.0.0.1:8391", "/openapi.json")
+            wrk("http://127.0.0.1:8391", 2, Path(name))
+            rate, p50, p99, errors = wrk("http://127.0.0.1:8391", seconds, Path(name))
+        finally:
+            process.terminate()
+            process.wait()
+    return {"rate": rate, "p50_ms": p50, "p99_ms": p99, "errors": errors}
+
+
+def busway(seconds: float, pool: str = "process") -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "noop.py").write_text(HANDLER)
+        command = [
+            sys.executable, "-m", "app", "serve", "--port", "8392", "--pool", pool, "--handlers", name,
+            "--database-url", f"sqlite:///{name}/bench.db",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        url = "http://127.0.0.1:8392"
+        try:
+            wait_ready(url, "/readyz")
+            subscriber = Subscriber(url)
+            wrk(url, 2, Path(name))
+            time.sleep(1)
+            rate, p50, p99, errors = wrk(url, seconds, Path(name))
+            ended = time.monotonic()
+            while time.monotonic() - max(subscriber.last, ended) < 1.5:
+                time.sleep(0.05)
+            stored = httpx.get(url + "/v1/events?limit=1").json()["items"][0]["seq"]
+        finally:
+            process.terminate()
+            process.wait()
+        lag, missing = subscriber.last - ended, stored - subscriber.count
+    return {
+        "rate": rate,
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "errors": errors,
+        "last_result_after_s": lag,
+        "undelivered": missing,
+    }
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 30
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    if shutil.which("wrk") is None:
+        sys.exit("this needs wrk, the load generator: apt-get install wrk")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
+    ratios = []
+    for _ in range(rounds):
+        base, ours = baseline(seconds), busway(seconds)
+        ratios.append(ours["rate"] / base["rate"])
+        print(json.dumps({"fastapi": base, "busway": ours, "ratio": round(ratios[-1], 2)}), flush=True)
+    print(f"median ratio {statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

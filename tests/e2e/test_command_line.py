@@ -1,0 +1,187 @@
+"""The busway command: what a newcomer types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import Serve
+from .service import PATIENCE, Service, clean_environment, until
+
+
+def busway(
+    *words: str, text: str | None = None, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *words], input=text, capture_output=True, text=True, timeout=PATIENCE,
+        env={**clean_environment(), "COLUMNS": "200", **variables}, cwd=cwd, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def service(make_service: Serve) -> Service:
+    service = make_service(workers=1)
+    service.write(
+        "all.py",
+        "from busway import handler\n@handler('greet')\ndef hello(event): return ['hello', event.data]\n",
+    )
+    return service.start()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("serve",),
+        ("publish",),
+        ("tail",),
+        ("handlers",),
+        ("keys",),
+        ("keys", "create"),
+        ("migrate",),
+        ("openapi",),
+    ],
+)
+def test_every_command_has_help(command: tuple[str, ...]) -> None:
+    done = busway(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "app",
+        "tail",
+        "greet",
+        "--json",
+        "--after=earliest",
+        f"--url={service.url}",
+    ]
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
+    assert tail.stdout is not None
+    file = tmp_path / "payload.json"
+    file.write_text('{"from": "file"}')
+    for words, text in ((("--data", '"x"'), None), (("--file", str(file)), None), (("--file", "-"), "[1]")):
+        done = busway("publish", "greet", *words, "-a", "colour=red", f"--url={service.url}", text=text)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["runs"] == 1
+    lines = [json.loads(tail.stdout.readline()) for _ in range(3)]
+    assert [line["data"][1] for line in lines] == ["x", {"from": "file"}, [1]]
+    tail.send_signal(signal.SIGINT)
+    assert tail.wait(PATIENCE) in {0, 130}
+    tail.stdout.close()
+
+
+def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
+    command = [sys.executable, "-m", "app", "tail", "--json", "--after=earliest", f"--url={service.url}"]
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert tail.stdout is not None
+    service.publish("greet", 1)
+    assert json.loads(tail.stdout.readline())["data"][1] == 1
+    service.kill()
+    service.start()
+    service.publish("greet", 2)
+    assert json.loads(tail.stdout.readline())["data"][1] == 2
+    tail.kill()
+    tail.wait()
+    tail.stdout.close()
+
+
+def test_a_person_sees_lines_with_kind_type_and_value(service: Service) -> None:
+    command = [sys.executable, "-m", "app", "tail", "--after=earliest", f"--url={service.url}"]
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert tail.stdout is not None
+    service.publish("greet", "you")
+    line = tail.stdout.readline()
+    while "greet" not in line:
+        line = tail.stdout.readline()
+    assert "succeeded" in line
+    assert "hello" in line
+    tail.kill()
+    tail.wait()
+    tail.stdout.close()
+
+
+def test_handlers_are_listed(service: Service) -> None:
+    done = busway("handlers", f"--url={service.url}")
+    assert "hello" in done.stdout
+    assert "all:hello" in done.stdout
+    assert json.loads(busway("handlers", "--json", f"--url={service.url}").stdout)["name"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "word"),
+    [
+        (("publish", "a b", "--url={url}"), 1, "white space"),
+        (("publish", "a", "--data", "{", "--url={url}"), 2, "--data"),
+        (("publish", "a", "--data", "NaN", "--url={url}"), 2, "NaN"),
+        (("publish", "a", "--file", "nowhere.json"), 2, "nowhere.json"),
+        (("publish", "a", "--data", "1", "--file", "x"), 2, "not both"),
+        (("publish", "a", "-a", "x", "--url={url}"), 2, "NAME=VALUE"),
+        (("publish", "a", "--url=http://127.0.0.1:9"), 1, "busway serve"),
+        (("tail", "--url=http://127.0.0.1:9"), 1, "busway serve"),
+        (("tail", "a..b", "--url={url}"), 1, "a..b"),
+        (("tail", "--after", "x", "--url={url}"), 1, "cursor"),
+        (("handlers", "--url=http://127.0.0.1:9"), 1, "busway serve"),
+        (("serve", "--pool", "fiber"), 2, "--pool"),
+        (("serve", "--pool", "auto"), 2, "auto"),
+        (("serve", "--workers", "0"), 2, "--workers"),
+        (("serve", "--handlers", "nowhere"), 2, "nowhere"),
+        (("serve", "--database-url", "mysql://x"), 2, "--database-url"),
+        (("serve", "--database-url", "postgresql://x"), 2, "PostgreSQL"),
+        (("serve", "--broker-url", "nats://x"), 2, "--broker-url"),
+        (("serve", "--role", "worker"), 2, "--role"),
+        (("serve", "--reload"), 2, "--reload"),
+        (("keys", "create", "x", "--scope", "all", "--database-url", "sqlite:///k.db"), 1, "scopes"),
+    ],
+)
+def test_an_error_is_one_clear_line(
+    service: Service, tmp_path: Path, words: tuple[str, ...], status: int, word: str
+) -> None:
+    (tmp_path / "here" / "handlers").mkdir(parents=True)
+    done = busway(
+        *(w.replace("{url}", service.url) for w in words),
+        cwd=tmp_path / "here",
+        PYTHONPATH=str(Path(__file__).parents[2]),
+    )
+    assert done.returncode == status, done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def test_a_database_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "busway.db").write_text("this is not a database, and long enough to be looked at" * 50)
+    done = busway("serve", "--port=0", cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0, done.stderr
+
+
+def test_settings_come_from_the_environment_too(make_service: Serve) -> None:
+    service = make_service()
+    service.options = {"port": 0, "handlers": service.handlers}
+    done = busway("serve", *[f"--{n}={v}" for n, v in service.options.items()], BUSWAY_WORKERS="many")
+    assert done.returncode == 2
+    assert "BUSWAY_WORKERS" in done.stderr
+
+
+def test_the_port_in_use_is_said(service: Service, tmp_path: Path) -> None:
+    port = service.options["port"]
+    done = busway(
+        "serve",
+        f"--port={port}",
+        f"--handlers={service.handlers}",
+        f"--database-url=sqlite:///{tmp_path}/other.db",
+    )
+    assert done.returncode == 2
+    assert str(port) in done.stderr
+    until(lambda: service.get("/readyz").status_code == 200, "the first one")
