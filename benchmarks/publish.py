@@ -153,9 +153,7 @@ def main() -> None:
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     if shutil.which("wrk") is None:
         sys.exit("this needs wrk, the load generator: apt-get install wrk")
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     ratios = []
     for _ in range(rounds):
         base, ours = baseline(seconds), busway(seconds)

@@ -131,7 +131,7 @@ class Subscriber(threading.Thread):
 
 
 def check(service: Service, publisher: Publisher, subscriber: Subscriber | None) -> None:
-    """Nothing acknowledged is lost, every run ends, each result stands once and was received once, in order."""
+    """Nothing acknowledged is lost, every run ends, each result stands once and came once, in order."""
     publisher.finish()
     assert publisher.acknowledged, "nothing was published: the test shows nothing"
 

@@ -18,7 +18,7 @@ def service(tmp_path_factory: Any) -> Iterator[Service]:
     service.write(
         "all.py",
         "from os import system\nfrom json import dumps\n"
-        + "def ok(event): return event.data\ndef _hidden(event): pass\n",
+        "def ok(event): return event.data\ndef _hidden(event): pass\n",
     )
     service.write("broken.py", "import nothing_of_that_name\n")
     service.start()
