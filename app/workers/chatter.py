@@ -1,0 +1,77 @@
+"""What a child writes to its descriptors 1 and 2, as lines of the gateway's log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+
+logger = logging.getLogger("busway.workers.output")
+
+_READ_SIZE = 64 * 1024
+_LINES_A_SECOND = 100
+
+
+class Chatter:
+    """The reading end of a child's output. A flood of lines is cut, so that it never floods the log.
+
+    Args:
+        descriptor: the pipe's reading end, owned from now on.
+        who: how the log calls the child.
+    """
+
+    def __init__(self, descriptor: int, who: str) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self.who = who
+        self._rest = b""
+        self._allowance = _LINES_A_SECOND
+        self._dropped = 0
+        self._second = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor, self._read)
+
+    def close(self) -> None:
+        """Take what is there and let go."""
+        if self._descriptor < 0:
+            return
+        self._read()
+        if self._descriptor >= 0:
+            self._end()
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._descriptor, _READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._end()
+            return
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > _READ_SIZE:
+            lines.append(self._rest)
+            self._rest = b""
+        self._tell(lines)
+
+    def _tell(self, lines: list[bytes]) -> None:
+        if self._loop.time() - self._second >= 1:
+            self._second = self._loop.time()
+            self._allowance = _LINES_A_SECOND
+            if self._dropped:
+                logger.info("%s wrote %d more lines, which were left out", self.who, self._dropped)
+                self._dropped = 0
+        for line in lines[: self._allowance]:
+            logger.info("%s: %s", self.who, line[:4096].decode(errors="backslashreplace"))
+        self._dropped += max(0, len(lines) - self._allowance)
+        self._allowance = max(0, self._allowance - len(lines))
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if self._rest:
+            with contextlib.suppress(ValueError):  # the log itself may be closed at the very end
+                self._tell([self._rest])

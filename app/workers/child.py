@@ -1,0 +1,144 @@
+"""The program in a worker: read attempts, make them, answer; it ends when its socket or the gateway does."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from app.channel import BlockingChannel, Frame
+from app.workers import lifeline, output, wire
+from app.workers.coroutines import Coroutines
+from app.workers.inline import perform
+from app.workers.invocation import Invocation, Site, peak_now
+from app.workers.lifecycle import teardown
+from app.workers.loading import Entry, load
+from app.workers.outbox import Outbox
+from app.workers.slots import Page
+from app.workers.threads import Threads
+from app.workers.wire import Boot, Executed, Spawn, ToWorker
+
+DUMP_SIGNAL = signal.SIGUSR1
+
+
+class Descriptors(msgspec.Struct, array_like=True):
+    """What a worker is given: its socket, its page, where its output goes, and the lifeline."""
+
+    socket: int
+    page: int
+    output: int
+    lifeline: int
+
+
+class Worker:
+    """Takes frames until there are none."""
+
+    def __init__(self, site: Site, channel: BlockingChannel, threads: int) -> None:
+        self._site = site
+        self._channel = channel
+        self._coroutines = Coroutines(site)
+        self._threads = Threads(threads, site.outbox, self._coroutines.wait) if threads > 1 else None
+
+    def serve(self) -> None:
+        """Make attempts until the gateway says that no more will follow."""
+        self._site.outbox.ready()
+        while frames := self._channel.receive():
+            self._take(frames)
+            if frames[-1][0] == ToWorker.END:
+                modules = {id(entry.module): entry.module for entry in self._site.entries.values()}
+                teardown(modules.values(), self._coroutines.wait)
+                return
+
+    def _take(self, frames: list[Frame]) -> None:
+        waiting: list[Invocation] = []
+        sync: list[Invocation] = []
+        for kind, token, body in frames:
+            if kind == ToWorker.RUN:
+                call = wire.decode_call(body)
+                entry = self._site.entries.get(call.target)
+                later = entry is not None and entry.kind in {"coroutine", "async_generator"}
+                (waiting if later else sync).append(Invocation(self._site, token, call))
+        if waiting:
+            self._coroutines.submit(waiting)
+        if self._threads is None:
+            self._run(sync)
+            return
+        for invocation in sync:
+            self._threads.submit(invocation)
+
+    def _run(self, invocations: Iterable[Invocation]) -> None:
+        outbox = self._site.outbox
+        for invocation in invocations:
+            outbox.flush_soon()  # what is answered already must not wait for this one
+            output.Sole.log = invocation.log
+            perform(invocation, self._coroutines.wait)
+            output.Sole.log = None
+        outbox.flush()
+
+
+def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry]) -> NoReturn:
+    """Be a worker in this process, which leads its own session, until it ends."""
+    status = 1
+    try:
+        _serve(given, spawn, boot, entries)
+        status = 0
+    except BaseException:  # noqa: BLE001 - a fault of this program, not of user code
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        # Not sys.exit: a fork must not run what its zygote registered, nor wait for threads of handlers.
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry]) -> None:
+    lifeline.watch(given.lifeline)
+    os.dup2(given.output, 1)
+    os.dup2(given.output, 2)
+    os.close(given.output)
+    output.install()
+    quiet_signals()
+    faulthandler.enable(file=given.page, all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, file=given.page, all_threads=True)
+    channel = BlockingChannel(socket.socket(fileno=given.socket))
+    peak = peak_now()
+    page = Page(given.page, spawn.seats)
+    site = Site(entries, page, Outbox(channel), boot, peak, peak, spawn.threads == 1)
+    Worker(site, channel, spawn.threads).serve()
+    site.outbox.flush()
+
+
+def quiet_signals() -> None:
+    """Leave ending to the gateway: a Ctrl-C or a SIGTERM to all processes must not kill before the drain.
+
+    They get a handler that does nothing instead of being ignored, because programs that handler code
+    starts would inherit that; forks of handler code get the default back.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _nothing)
+    os.register_at_fork(after_in_child=_loud_signals)
+
+
+def _nothing(_number: int, _frame: Any) -> None:
+    pass
+
+
+def _loud_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def main() -> NoReturn:
+    """Be a worker that was exec'd: import the folder first."""
+    given = msgspec.json.decode(sys.argv[1], type=Executed)
+    folder = load(Path(given.boot.folder), given.boot.skip, lambda _file: None)
+    run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries)

@@ -1,0 +1,217 @@
+"""One attempt in a worker: one straight way from the call to its answer."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from app.domain import jsonvalue
+from app.domain.run import Error
+from app.workers import output
+from app.workers.base import Published
+from app.workers.failure import describe
+from app.workers.loading import Entry
+from app.workers.outbox import Outbox
+from app.workers.lifecycle import SetupFailed
+from app.workers.slots import Page
+from app.workers.wire import Answer, Boot, Call, Piece
+from busway.context import Context
+from busway.event import Event
+from busway.handlers import Fail, Retry
+
+WINDOW_FRAMES = 64
+WINDOW_BYTES = 1024 * 1024
+_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question how much memory it took
+
+
+class Cancelled(Exception):  # noqa: N818 - as asyncio's
+    """A generator was left at a yield because its attempt is wanted no more."""
+
+
+class Site(msgspec.Struct):
+    """What all attempts of a worker share.
+
+    `baseline`: the worker's peak memory when it started, `peak`: when it was last looked at, in bytes.
+    `alone`: it runs one sync target at a time. `awaiting`: coroutines under way.
+    """
+
+    entries: dict[str, Entry]
+    page: Page
+    outbox: Outbox
+    boot: Boot
+    baseline: int
+    peak: int
+    alone: bool
+    awaiting: int = 0
+
+
+def peak_now() -> int:
+    """Return the highest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Invocation:
+    """An attempt under way; also the line that its `Context` talks through."""
+
+    __slots__ = (
+        "_cpu", "_event", "_finished", "_indexes", "_lock", "_sent", "_sent_bytes", "_since", "_started_at",
+        "call", "log", "published", "site", "token",
+    )  # fmt: skip
+
+    def __init__(self, site: Site, token: int, call: Call) -> None:
+        self.site = site
+        self.token = token
+        self.call = call
+        self.log = output.Log()
+        self.published: list[Published] = []
+        self._indexes = itertools.count()
+        self._lock = threading.Lock()
+        self._sent = self._sent_bytes = 0
+        self._finished = False
+
+    def begin(self) -> bool:
+        """Write the start into the page; False, and nothing more to do, if it was cancelled before."""
+        page, seat = self.site.page, self.call.seat
+        if page.cancelled(seat, self.token):
+            self.site.outbox.skipped(self.token)
+            return False
+        self._started_at = time.time_ns() // 1000
+        self._since = time.monotonic_ns()
+        page.begin(seat, self.token, self._since, threading.get_ident())
+        self._cpu = time.thread_time()
+        output.current.set(self.log)
+        return True
+
+    def entry(self) -> Entry:
+        """Find the target.
+
+        Raises:
+            LookupError: the folder, as this worker imported it, has no such target.
+        """
+        entry = self.site.entries.get(self.call.target)
+        if entry is None:
+            raise LookupError(f"the handlers folder has no target {self.call.target!r}")
+        entry.module.used = True
+        return entry
+
+    def invoke(self, entry: Entry) -> Any:
+        """Call the target; a coroutine or generator has only been made then."""
+        event = Event(self.call.event)
+        return entry.function(event, self._context()) if entry.wants_context else entry.function(event)
+
+    def _context(self) -> Context:
+        call = self.call
+        return Context(
+            run=call.run, attempt=call.attempt, handler=call.handler, revision=call.revision, line=self
+        )
+
+    def succeeded(self, value: Any) -> Answer:
+        """Encode the final value.
+
+        Raises:
+            TypeError, ValueError: it is not JSON, or too large.
+        """
+        data, binary = self._encode(value, "the returned value")
+        return self._answer(data=data, binary=binary, published=self.published)
+
+    def failed(self, problem: BaseException) -> Answer:
+        """Describe why the attempt failed."""
+        error = describe(problem)
+        if isinstance(problem, SetupFailed) and problem.__cause__ is not None:
+            cause = describe(problem.__cause__)
+            error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
+        after = problem.after if isinstance(problem, Retry) else None
+        return self._answer(error=error, retry_after=after, fatal=isinstance(problem, Fail))
+
+    def _answer(self, *, data: bytes | None = None, **how: Any) -> Answer:
+        wall = (time.monotonic_ns() - self._since) / 1e9
+        answer = Answer(self._started_at, wall, None, self._peak(wall), data, **how)
+        answer.log = self.log.text()
+        return answer
+
+    def _peak(self, wall: float) -> int | None:
+        if not self.site.alone or self.site.awaiting or wall < _MEASURED:
+            return None
+        now, before = peak_now(), self.site.peak
+        self.site.peak = now
+        return now - self.site.baseline if now > before else None
+
+    def finish(self, answer: Answer, *, measured: bool) -> None:
+        """Hand the answer over; `measured`: the thread's CPU time is this attempt's own."""
+        if measured:
+            answer.cpu = time.thread_time() - self._cpu
+        with self._lock:
+            self._finished = True
+        output.current.set(None)
+        self.site.page.finish(self.call.seat, self.token)
+        self.site.outbox.answer(self.token, answer)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is wanted no more."""
+        return self.site.page.cancelled(self.call.seat, self.token)
+
+    def publish(self, type: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]) -> None:  # noqa: A002 - the attribute's name
+        """Keep an event until the attempt succeeds.
+
+        Raises:
+            ValueError: it is larger than an event may be.
+        """
+        size, most = len(data or b""), self.site.boot.max_event_bytes
+        if size > most:
+            raise ValueError(f"the data published as {type!r} has {size} bytes, and an event at most {most}")
+        self.published.append(Published(type, data, binary, attributes))
+
+    def progress(self, data: bytes) -> None:
+        """Send a partial, or drop it while too many are under way: waiting could block an event loop."""
+        if self.has_room():
+            self._send(data, False)
+
+    def note(self, text: str) -> None:
+        """Keep text with the attempt's log."""
+        self.log.write(text)
+
+    def emit(self, value: Any) -> None:
+        """Send what a generator yielded.
+
+        Raises:
+            TypeError, ValueError: it is not JSON, or too large.
+        """
+        self._send(*self._encode(value, "the yielded value"))
+
+    def has_room(self) -> bool:
+        """Whether another partial may go out before an earlier one was stored."""
+        frames, size = self.site.page.credited(self.call.seat)
+        return self._sent - frames < WINDOW_FRAMES and self._sent_bytes - size < WINDOW_BYTES
+
+    def check_wanted(self) -> None:
+        """Leave a generator at its yield if nobody wants more of it.
+
+        Raises:
+            Cancelled: the run was cancelled or its time is up.
+        """
+        if self.cancelled:
+            raise Cancelled("the run was cancelled, or its time is up")
+
+    def _send(self, data: bytes, binary: bool) -> None:
+        with self._lock:  # threads of the handler may report progress too; index and order agree
+            if self._finished:
+                return
+            self._sent += 1
+            self._sent_bytes += len(data)
+            piece = Piece(next(self._indexes), data, binary, time.time_ns() // 1000)
+            self.site.outbox.piece(self.token, piece)
+
+    def _encode(self, value: Any, what: str) -> tuple[bytes, bool]:
+        if value is None:
+            return b"null", False
+        data, binary = jsonvalue.encode(value, what)
+        most = self.site.boot.max_result_bytes
+        if len(data) > most:
+            raise ValueError(f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)")
+        return data, binary

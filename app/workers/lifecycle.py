@@ -1,0 +1,55 @@
+"""`setup()` and `teardown()` of handler files, once in each worker."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from app.workers.failure import describe
+from app.workers.loading import Module
+
+Await = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine on the worker's event loop and waits for it, from any other thread."""
+
+
+class SetupFailed(Exception):  # noqa: N818 - it reads as what happened
+    """`setup()` of the target's file raised; `__cause__` is what."""
+
+
+def prepare(module: Module, wait: Await) -> None:
+    """Run the file's `setup()` if no attempt in this worker has done so; a failed one is run again.
+
+    Raises:
+        SetupFailed: it raised.
+    """
+    module.used = True
+    if module.ready or module.setup is None:
+        return
+    with module.lock:
+        if module.ready:
+            return
+        try:
+            _call(module.setup, wait)
+        except BaseException as problem:
+            raise SetupFailed(f"setup() of {module.file} failed") from problem
+        module.ready = True
+
+
+def teardown(modules: Iterable[Module], wait: Await) -> None:
+    """Run `teardown()` of the files that had an attempt here; what they raise is the worker's output."""
+    for module in modules:
+        if not module.used or module.teardown is None:
+            continue
+        try:
+            _call(module.teardown, wait)
+        except BaseException as problem:  # noqa: BLE001 - user code may raise anything
+            told = describe(problem)
+            sys.stderr.write(f"teardown() of {module.file} failed: {told.type}: {told.message}\n")
+
+
+def _call(function: Callable[[], Any], wait: Await) -> None:
+    value = function()
+    if inspect.iscoroutine(value):
+        wait(value)

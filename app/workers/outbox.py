@@ -1,0 +1,79 @@
+"""The worker's way out: answers leave in batches, values on the way at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from app.channel import BlockingChannel, pack
+from app.workers import wire
+from app.workers.wire import Answer, FromWorker, Piece
+
+_FULL = 32 * 1024
+_PATIENCE = 0.001  # seconds that an answer may wait for others
+
+
+class Outbox:
+    """Frames to the gateway, from any thread of the worker. Its end is the worker's end."""
+
+    def __init__(self, channel: BlockingChannel) -> None:
+        self._channel = channel
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        self._armed = threading.Event()
+        self._clock: threading.Thread | None = None
+
+    def answer(self, token: int, answer: Answer) -> None:
+        """Keep an answer until `flush`, or send all if they are many."""
+        self._add(pack(FromWorker.ANSWER, token, wire.encode(answer)))
+
+    def skipped(self, token: int) -> None:
+        """Keep the word that a cancelled attempt was not begun."""
+        self._add(pack(FromWorker.SKIPPED, token))
+
+    def piece(self, token: int, piece: Piece) -> None:
+        """Send a value on its way out at once, behind what is kept."""
+        self._add(pack(FromWorker.PARTIAL, token, wire.encode(piece)))
+        self.flush()
+
+    def ready(self) -> None:
+        """Tell that the worker can take attempts."""
+        self._add(pack(FromWorker.READY, os.getpid()))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept."""
+        with self._lock:
+            if not self._frames:
+                return
+            chunk = b"".join(self._frames)
+            self._frames.clear()
+            self._size = 0
+            try:
+                self._channel.send(chunk)
+            except OSError:
+                os._exit(0)  # the gateway is gone: nobody wants the rest
+
+    def flush_soon(self) -> None:
+        """Have what is kept sent within about a millisecond, though the caller goes on working."""
+        if self._frames and not self._armed.is_set():
+            if self._clock is None:
+                self._clock = threading.Thread(target=self._tick, name="busway-flush", daemon=True)
+                self._clock.start()
+            self._armed.set()
+
+    def _tick(self) -> None:
+        while self._armed.wait():
+            time.sleep(_PATIENCE)
+            self._armed.clear()
+            self.flush()
+
+    def _add(self, frame: bytes) -> None:
+        with self._lock:
+            self._frames.append(frame)
+            self._size += len(frame)
+            full = self._size >= _FULL
+        if full:
+            self.flush()

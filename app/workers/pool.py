@@ -1,0 +1,261 @@
+"""A pool: P worker processes of T threads. The process pool is P × 1, the thread pool 1 × T."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from app.workers.base import Assignment, Returned, WorkerReport
+from app.workers.flight import Flight
+from app.workers.pace import Pace
+from app.workers.worker import State, Worker
+from app.workers.wire import Spawn
+
+QUEUE = 64  # quick attempts that may wait in one worker
+_RETIRED_AT_ONCE = 2
+_ALONE_AT_ONCE = 4
+_RETIREMENT = 30.0  # seconds that siblings of an attempt that does not end may take
+_BOOT_PATIENCE = 60.0  # seconds
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds between workers that die without an attempt
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """The two numbers of a pool, and how many coroutines one worker holds; grace in seconds."""
+
+    processes: int
+    threads: int
+    coroutines: int
+    grace: float
+
+
+class Owner(Protocol):
+    """The supervisor as its pools see it."""
+
+    draining: bool
+
+    def can_launch(self) -> bool:
+        """Whether there is a zygote that can start workers."""
+
+    def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+        """Have the zygote start a worker's process."""
+
+    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Pass on what a worker told; `left` are attempts that no worker has any more."""
+
+    def settled(self, flight: Flight) -> None:
+        """An attempt is given up while it may still be running."""
+
+    def forget(self, token: int) -> None:
+        """No worker has an attempt of that token."""
+
+    def buried(self, worker: Worker) -> None:
+        """A worker is dead and closed."""
+
+    def room(self) -> None:
+        """There may be room for attempts that were refused."""
+
+
+class Pool:
+    """Its workers start when it is first wanted. Attempts go to the least loaded one."""
+
+    def __init__(self, name: str, shape: Shape, owner: Owner, numbers: Callable[[], int]) -> None:
+        self.name = name
+        self.shape = shape
+        self.wanted = False
+        self.workers: list[Worker] = []
+        self.retirees: list[Worker] = []
+        self.loners: dict[Worker, Assignment | None] = {}
+        self._owner = owner
+        self._numbers = numbers
+        self._paces: dict[str, Pace] = {}
+        self._failures = 0
+        self._delayed: asyncio.TimerHandle | None = None
+        self._most = max(QUEUE, shape.threads)
+
+    def everyone(self) -> list[Worker]:
+        """Return all workers that are not dead."""
+        return [*self.workers, *self.retirees, *self.loners]
+
+    def want(self) -> None:
+        """Start the workers if they are not."""
+        self.wanted = True
+        self.fill()
+
+    def fill(self) -> None:
+        """Start the workers that are missing, now or after the delay of a crash loop."""
+        if not self.wanted or self._owner.draining or not self._owner.can_launch() or self._delayed:
+            return
+        while len(self.workers) < self.shape.processes:
+            self.workers.append(self._worker(self.shape.threads))
+
+    def _worker(self, threads: int, *, alone: bool = False) -> Worker:
+        seats = self._most + self.shape.coroutines
+        return Worker(
+            self._numbers(), self, threads=threads, seats=seats, grace=self.shape.grace, alone=alone
+        )
+
+    def offer(self, assignment: Assignment) -> Worker | None:
+        """Hand an attempt over; returns its worker, None if there is no room."""
+        if not self.wanted:
+            self.want()
+        if assignment.alone:
+            return self._offer_alone(assignment)
+        pace = self._pace(assignment.handler)
+        awaits = assignment.kind in {"coroutine", "async_generator"}
+        quick = pace.quick and not awaits
+        worker = self._free_for_async() if awaits else self._free_for_sync(quick)
+        if worker is not None:
+            worker.send(assignment, pace, awaits=awaits, quick=quick)
+        return worker
+
+    def _pace(self, handler: str) -> Pace:
+        pace = self._paces.get(handler)
+        if pace is None:
+            pace = self._paces[handler] = Pace()
+        return pace
+
+    def _free_for_sync(self, quick: bool) -> Worker | None:
+        """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones."""
+        threads, best, least = self.shape.threads, None, 1 << 30
+        for worker in self.workers:
+            out = worker.sync_out
+            full = (worker.slow_out >= threads or out >= self._most) if quick else out >= threads
+            if not full and len(worker.flights) < least and worker.open:
+                best, least = worker, len(worker.flights)
+        return best
+
+    def _free_for_async(self) -> Worker | None:
+        """Find a loop. A worker whose only thread runs a sync target would not read the attempt: it gets none.
+
+        Sync attempts may follow async ones into a worker: those run on in the loop's own thread.
+        """
+        single, best, least = self.shape.threads == 1, None, 1 << 30
+        for worker in self.workers:
+            full = worker.async_out >= self.shape.coroutines or (single and worker.sync_out)
+            if not full and len(worker.flights) < least and worker.open:
+                best, least = worker, len(worker.flights)
+        return best
+
+    def _offer_alone(self, assignment: Assignment) -> Worker | None:
+        if len(self.loners) >= _ALONE_AT_ONCE or not self._owner.can_launch():
+            return None
+        worker = self._worker(1, alone=True)
+        self.loners[worker] = assignment
+        return worker
+
+    def withdraw(self, token: int) -> bool:
+        """Take back an attempt that waits for a worker of its own; False if none of that token does."""
+        for worker, assignment in self.loners.items():
+            if assignment is not None and assignment.token == token:
+                self.loners[worker] = None
+                worker.kill()
+                return True
+        return False
+
+    def pending(self) -> list[int]:
+        """Return the tokens of attempts that wait for a worker of their own."""
+        return [a.token for a in self.loners.values() if a is not None]
+
+    def check(self, now: float) -> None:
+        """End workers that did not boot in time, and retired ones whose siblings had theirs."""
+        for worker in self.everyone():
+            if worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE:
+                worker.kill()
+            elif worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT:
+                worker.kill()
+
+    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+        """Have the zygote start the worker's process."""
+        self._owner.enlist(worker, spawn, descriptors)
+
+    def ready(self, worker: Worker) -> None:
+        """Use the worker from now on."""
+        assignment = self.loners.get(worker)
+        if assignment is not None:
+            self.loners[worker] = None
+            awaits = assignment.kind in {"coroutine", "async_generator"}
+            worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
+        self._owner.room()
+
+    def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Pass on what the worker told; one that was made for this attempt ends."""
+        if left:
+            self._failures = 0
+        self._owner.report(told, left)
+        if worker.alone and left and not worker.flights:
+            worker.end()
+        if left:
+            self._owner.room()
+
+    def settled(self, flight: Flight) -> None:
+        """Pass on that an attempt is given up while it may still be running."""
+        self._owner.settled(flight)
+
+    def retired(self, worker: Worker) -> None:
+        """Start a replacement; the oldest of too many retired workers goes at once."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+            self.retirees.append(worker)
+        if len(self.retirees) > _RETIRED_AT_ONCE:
+            self.retirees[0].kill()
+        self.fill()
+
+    def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Report what was lost and start a replacement."""
+        pending = self.loners.pop(worker, None)
+        if worker in self.workers:
+            self.workers.remove(worker)
+        if worker in self.retirees:
+            self.retirees.remove(worker)
+        self._owner.buried(worker)
+        if pending is not None:
+            self._owner.forget(pending.token)
+            told = [*told, Returned(token=pending.token)]
+        self._owner.report(told, left)
+        if worker.crashed:
+            self._slow_down()
+        self.fill()
+        self._owner.room()
+
+    def _slow_down(self) -> None:
+        self._failures += 1
+        if self._failures > 1 and self._delayed is None:
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures - 2, 10))
+            self._delayed = asyncio.get_running_loop().call_later(delay, self._resume)
+
+    def _resume(self) -> None:
+        self._delayed = None
+        self.fill()
+
+    def stop(self) -> None:
+        """Kill all workers."""
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
+        for worker in self.everyone():
+            worker.kill()
+
+    def status(self) -> dict[str, Any]:
+        """Describe the pool for `/v1/status`."""
+        return {
+            "processes": self.shape.processes,
+            "threads": self.shape.threads,
+            "running": sum(len(worker.flights) for worker in self.everyone()),
+            "delayed": self._delayed is not None,
+            "workers": [_describe(worker) for worker in self.everyone() if worker.pid is not None],
+        }
+
+
+def _describe(worker: Worker) -> dict[str, Any]:
+    return {
+        "pid": worker.pid,
+        "state": worker.state.name.lower(),
+        "running": len(worker.flights),
+        "served": worker.served,
+        "alone": worker.alone,
+        "age": round(time.monotonic() - worker.launched_at, 3),
+    }

@@ -1,0 +1,107 @@
+"""The page of shared memory between the gateway and one worker: who runs what since when, without a message.
+
+Each outstanding attempt has a seat of eight 64-bit words. Every word has one writer and is stored
+whole; seats name attempts by token, so what is left of an earlier attempt never speaks for a later one.
+Behind the page, in the same descriptor, faulthandler writes its stacks.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+_WORDS = 8
+_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES = range(7)
+_DUMP_LIMIT = 64 * 1024
+
+
+def create(seats: int) -> int:
+    """Make the memory of a page; the file offset stands behind it, where stacks will be written."""
+    descriptor = os.memfd_create("busway-page", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, _size(seats))
+    os.lseek(descriptor, _size(seats), os.SEEK_SET)
+    return descriptor
+
+
+def _size(seats: int) -> int:
+    return seats * _WORDS * 8
+
+
+class Page:
+    """One end's view of the page.
+
+    Args:
+        descriptor: from `create`; the page owns it from now on.
+        seats: as in `create`.
+    """
+
+    def __init__(self, descriptor: int, seats: int) -> None:
+        self.descriptor = descriptor
+        self._map = mmap.mmap(descriptor, _size(seats))
+        self._words = memoryview(self._map).cast("Q")
+        self._behind = _size(seats)
+
+    def begin(self, seat: int, token: int, since: int, thread: int) -> None:
+        """Worker: the attempt starts, at `since` (monotonic nanoseconds), in that thread."""
+        words, at = self._words, seat * _WORDS
+        words[at + _SINCE] = since
+        words[at + _THREAD] = thread
+        words[at + _STARTED] = token
+
+    def finish(self, seat: int, token: int) -> None:
+        """Worker: the attempt's target has returned; its answer is not sent yet."""
+        self._words[seat * _WORDS + _FINISHED] = token
+
+    def cancelled(self, seat: int, token: int) -> bool:
+        """Worker: whether the attempt is wanted no more."""
+        return self._words[seat * _WORDS + _CANCELLED] == token
+
+    def credited(self, seat: int) -> tuple[int, int]:
+        """Worker: how many partials of the attempt were stored, and their bytes."""
+        at = seat * _WORDS
+        return self._words[at + _FRAMES], self._words[at + _BYTES]
+
+    def assign(self, seat: int) -> None:
+        """Gateway: the seat's next attempt is about to be sent."""
+        at = seat * _WORDS
+        self._words[at + _FRAMES] = self._words[at + _BYTES] = self._words[at + _CANCELLED] = 0
+
+    def cancel(self, seat: int, token: int) -> None:
+        """Gateway: the attempt is wanted no more."""
+        self._words[seat * _WORDS + _CANCELLED] = token
+
+    def credit(self, seat: int, size: int) -> None:
+        """Gateway: a partial of `size` bytes was stored."""
+        at = seat * _WORDS
+        self._words[at + _FRAMES] += 1
+        self._words[at + _BYTES] += size
+
+    def started(self, seat: int, token: int) -> bool:
+        """Gateway: whether the attempt was begun."""
+        return self._words[seat * _WORDS + _STARTED] == token
+
+    def finished(self, seat: int, token: int) -> bool:
+        """Gateway: whether the attempt's target has returned."""
+        return self._words[seat * _WORDS + _FINISHED] == token
+
+    def since(self, seat: int) -> int:
+        """Gateway: when the attempt was begun, monotonic nanoseconds."""
+        return self._words[seat * _WORDS + _SINCE]
+
+    def thread(self, seat: int) -> int:
+        """Gateway: the ident of the thread that runs the attempt."""
+        return self._words[seat * _WORDS + _THREAD]
+
+    def dumped(self, skip: int = 0) -> str:
+        """Gateway: the stacks that faulthandler wrote, without the first `skip` bytes."""
+        return os.pread(self.descriptor, _DUMP_LIMIT, self._behind + skip).decode(errors="replace")
+
+    def dump_size(self) -> int:
+        """Gateway: bytes of stacks so far."""
+        return os.fstat(self.descriptor).st_size - self._behind
+
+    def close(self) -> None:
+        """Let go of memory and descriptor."""
+        self._words.release()
+        self._map.close()
+        os.close(self.descriptor)

@@ -1,0 +1,121 @@
+"""What travels between gateway, zygote and workers: frame kinds and msgpack bodies, never pickle."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from app.domain.event import Event
+from app.domain.run import Error
+from app.workers.base import HandlerFile, Published
+
+
+class ToWorker(IntEnum):
+    """Frames to a worker; the number is the attempt's token."""
+
+    RUN = 1  # body: Call
+    END = 2  # nothing will follow: tear down and exit
+
+
+class FromWorker(IntEnum):
+    """Frames from a worker; the number is the attempt's token."""
+
+    READY = 1
+    PARTIAL = 2  # body: Piece
+    ANSWER = 3  # body: Answer
+    SKIPPED = 4  # cancelled before it started
+
+
+class ToZygote(IntEnum):
+    """Frames to the zygote; the number is the worker's."""
+
+    LOAD = 1  # body: Boot
+    SPAWN = 2  # body: Spawn; with the descriptors socket, page, output
+
+
+class FromZygote(IntEnum):
+    """Frames from the zygote."""
+
+    LOADING = 1  # body: the file's name
+    LOADED = 2  # body: Loaded
+    SPAWNED = 3  # number: the worker's, body: its process id; with its pidfd
+    REFUSED = 4  # number: the worker's, body: why it could not be started
+    EXITED = 5  # number: a process id, body: its wait status
+
+
+class Boot(msgspec.Struct, array_like=True):
+    """What zygote and workers must know. `skip`: files to set aside, with the reason; limits in bytes."""
+
+    folder: str
+    skip: dict[str, str]
+    max_result_bytes: int
+    max_event_bytes: int
+
+
+class Loaded(msgspec.Struct, array_like=True):
+    """The handlers folder as imported. `mode`: `fork`, or `exec` because imports started threads."""
+
+    files: list[HandlerFile]
+    mode: str
+
+
+class Spawn(msgspec.Struct, array_like=True):
+    """How a worker is to be: how many threads run sync targets, how many seats its page has."""
+
+    threads: int
+    seats: int
+
+
+class Executed(msgspec.Struct, array_like=True):
+    """What an exec'd worker is told on its command line: its descriptors besides all the rest."""
+
+    spawn: Spawn
+    boot: Boot
+    descriptors: tuple[int, int, int, int]
+
+
+class Call(msgspec.Struct, array_like=True):
+    """One attempt on its way to a worker; `seat` is its place in the shared page."""
+
+    seat: int
+    run: int
+    attempt: int
+    handler: str
+    revision: int
+    target: str
+    event: Event
+
+
+class Piece(msgspec.Struct, array_like=True):
+    """A value on its way out; `time` in microseconds since 1970."""
+
+    index: int
+    data: bytes
+    binary: bool
+    time: int
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """How an attempt ended. `started_at` in microseconds since 1970, `wall` and `cpu` in seconds, `peak` in bytes."""
+
+    started_at: int
+    wall: float
+    cpu: float | None
+    peak: int | None
+    data: bytes | None
+    binary: bool = False
+    error: Error | None = None
+    log: str | None = None
+    published: list[Published] = []
+    retry_after: float | None = None
+    fatal: bool = False
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_call = msgspec.msgpack.Decoder(Call).decode
+decode_piece = msgspec.msgpack.Decoder(Piece).decode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode
+decode_boot = msgspec.msgpack.Decoder(Boot).decode
+decode_loaded = msgspec.msgpack.Decoder(Loaded).decode
+decode_spawn = msgspec.msgpack.Decoder(Spawn).decode

@@ -1,0 +1,404 @@
+"""The gateway's view of one worker: what it was sent, what it answers, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from enum import Enum, auto
+from typing import Protocol
+
+from app.channel import Channel, Frame
+from app.domain.run import Error, Outcome
+from app.workers import flight as reports
+from app.workers import policy, stacks, wire
+from app.workers.base import Assignment, Ended, Partial, Returned, Started, WorkerReport
+from app.workers.chatter import Chatter
+from app.workers.flight import Flight, Moment
+from app.workers.pace import Pace
+from app.workers.policy import Standing, Verdict
+from app.workers.slots import Page, create
+from app.workers.wire import Call, FromWorker, Spawn, ToWorker
+
+_MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
+_DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
+_STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
+
+
+class State(Enum):
+    """What a worker is good for."""
+
+    BOOTING = auto()
+    READY = auto()
+    RETIRED = auto()  # has an attempt that does not end; killed when its siblings are done
+    ENDING = auto()  # told to end, or killed
+    DEAD = auto()
+
+
+class Home(Protocol):
+    """Who the worker belongs to."""
+
+    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+        """Have the zygote start the worker's process; the descriptors are copied."""
+
+    def ready(self, worker: Worker) -> None:
+        """The worker can take attempts."""
+
+    def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+        """The worker answered; `left` are the attempts that it no longer has."""
+
+    def settled(self, flight: Flight) -> None:
+        """An attempt is given up while it may still be running."""
+
+    def retired(self, worker: Worker) -> None:
+        """The worker takes no new work and needs a replacement."""
+
+    def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+        """The worker is dead and closed."""
+
+
+class Worker:
+    """A child process, from its launch to its last report.
+
+    Args:
+        number: names it towards the zygote.
+        home: told what happens to it.
+        threads: how many sync targets it runs at once.
+        seats: how many attempts it may have at once.
+        grace: seconds that an overdue or cancelled attempt gets to end by itself.
+        alone: made for one attempt.
+    """
+
+    def __init__(  # noqa: PLR0913 - set once, by its pool
+        self, number: int, home: Home, *, threads: int, seats: int, grace: float, alone: bool = False
+    ) -> None:
+        self.number = number
+        self.alone = alone
+        self.pid: int | None = None
+        self.state = State.BOOTING
+        self.launched_at = time.monotonic()
+        self.retired_at = 0.0
+        self.served = 0
+        self.crashed = False
+        self.flights: dict[int, Flight] = {}
+        self.sync_out = self.slow_out = self.async_out = 0
+        self._home = home
+        self._grace = int(grace * 1e9)
+        self._seats = list(range(seats))
+        self._killed = self._expected = False
+        self._suspended = 0
+        self._pidfd = -1
+        self._mourning: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._launch(Spawn(threads, seats))
+
+    def _launch(self, spawn: Spawn) -> None:
+        ours, theirs = socket.socketpair()
+        heard, told = os.pipe()
+        descriptor = create(spawn.seats)
+        self.page = Page(descriptor, spawn.seats)
+        self._chatter = Chatter(heard, f"worker {self.number}")
+        self._channel = Channel(ours, self._take, self._hung_up)
+        try:
+            self._home.launch(self, spawn, [theirs.fileno(), descriptor, told])
+        finally:
+            theirs.close()
+            os.close(told)
+
+    def spawned(self, pid: int, pidfd: int) -> None:
+        """The zygote started the process."""
+        self.pid, self._pidfd = pid, pidfd
+        self._chatter.who = f"worker {pid}"
+        self._loop.add_reader(pidfd, self._exited)
+        if self._killed:
+            self.kill()
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be sent attempts."""
+        return self.state is State.READY and not self._suspended
+
+    def send(self, assignment: Assignment, pace: Pace, *, awaits: bool, quick: bool) -> None:
+        """Hand an attempt over; the caller has seen that there is room for it."""
+        seat = self._seats.pop()
+        token = assignment.token
+        self.page.assign(seat)
+        self.flights[token] = Flight(
+            assignment=assignment, seat=seat, sent_at=time.monotonic_ns(), awaits=awaits, quick=quick, pace=pace
+        )
+        self._count(awaits, quick, 1)
+        call = Call(
+            seat, assignment.run, assignment.attempt, assignment.handler, assignment.revision,
+            assignment.target, assignment.event,
+        )  # fmt: skip
+        self._channel.send(ToWorker.RUN, token, wire.encode(call))
+
+    def _count(self, awaits: bool, quick: bool, change: int) -> None:
+        if awaits:
+            self.async_out += change
+            return
+        self.sync_out += change
+        if not quick:
+            self.slow_out += change
+
+    def _take(self, frames: list[Frame]) -> None:
+        told: list[WorkerReport] = []
+        left: list[Flight] = []
+        for kind, token, body in frames:
+            if kind == FromWorker.READY:
+                self._ready()
+                continue
+            flight = self.flights.get(token)
+            if flight is None:
+                continue
+            if kind == FromWorker.PARTIAL:
+                if not flight.settled:
+                    piece = wire.decode_piece(body)
+                    told.append(
+                        Partial(
+                            token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time
+                        )
+                    )
+                continue
+            self._release(flight)
+            left.append(flight)
+            if kind == FromWorker.ANSWER:
+                told += self._answered(flight, body)
+        if told or left:
+            self._home.reported(self, told, left)
+        self._finish_retirement()
+
+    def _ready(self) -> None:
+        if self.state is State.BOOTING:
+            self.state = State.READY
+            self._home.ready(self)
+
+    def _release(self, flight: Flight) -> None:
+        del self.flights[flight.assignment.token]
+        self._seats.append(flight.seat)
+        self._count(flight.awaits, flight.quick, -1)
+        if flight.strike_at is not None:
+            self._suspended -= 1
+
+    def _answered(self, flight: Flight, body: bytes) -> list[WorkerReport]:
+        self.served += 1
+        if flight.settled:
+            return []
+        if flight.overdue:
+            return [reports.timed_out(flight, self.page, _now(), self.pid, None)]
+        answer = wire.decode_answer(body)
+        flight.pace.add(answer.wall)
+        return [reports.answered(flight.assignment.token, answer, self.pid)]
+
+    def cancel(self, flight: Flight) -> None:
+        """Ask an attempt to end; nothing more is reported of it."""
+        flight.cancelled = flight.settled = True
+        self.page.cancel(flight.seat, flight.assignment.token)
+
+    def sweep(self, now: Moment) -> list[WorkerReport]:
+        """Look at the page: report what lasts, ask what is overdue, end what does not listen."""
+        told: list[WorkerReport] = []
+        page = self.page
+        for flight in list(self.flights.values()):
+            if flight.struck or not flight.started(page):
+                continue
+            since = flight.since(page)
+            if flight.strike_at is not None:
+                if now.mono >= flight.strike_at:
+                    self._strike(flight)
+            elif flight.cancelled:
+                self._lose_patience(flight, now)
+            elif now.mono - since > flight.assignment.timeout * 1e9:
+                self._overdue(flight, now)
+            elif not flight.marked and now.mono - since > _MARK_AFTER and self.pid is not None:
+                flight.marked = True
+                token = flight.assignment.token
+                told.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
+        return told
+
+    def _lose_patience(self, flight: Flight, now: Moment) -> None:
+        flight.strike_at = now.mono + self._grace
+        self._suspended += 1
+
+    def _overdue(self, flight: Flight, now: Moment) -> None:
+        if self.page.finished(flight.seat, flight.assignment.token):
+            return  # its answer is on the way
+        flight.overdue = True
+        self.page.cancel(flight.seat, flight.assignment.token)
+        self._lose_patience(flight, now)
+        if self._siblings(flight):
+            self._dump()
+            self._loop.call_later(_DUMP_PATIENCE, self._settle, flight)
+
+    def _siblings(self, flight: Flight) -> bool:
+        page = self.page
+        return any(f is not flight and not f.settled and f.started(page) for f in self.flights.values())
+
+    def _settle(self, flight: Flight) -> None:
+        # It cannot be killed without its siblings, so it fails now and may be running still.
+        if self._has(flight) and not flight.settled:
+            flight.settled = True
+            self._home.settled(flight)
+            stack = stacks.of_thread(self.page.dumped(), self.page.thread(flight.seat))
+            self._home.reported(self, [reports.timed_out(flight, self.page, _now(), self.pid, stack)], [])
+
+    def _has(self, flight: Flight) -> bool:
+        return self.state is not State.DEAD and self.flights.get(flight.assignment.token) is flight
+
+    def _strike(self, flight: Flight) -> None:
+        flight.struck = True
+        if self._siblings(flight):
+            self._settle(flight)
+            self.retire()
+        else:
+            self._dump()
+            self._loop.call_later(_DUMP_PATIENCE, self._kill_for, flight)
+
+    def _kill_for(self, flight: Flight) -> None:
+        if self._has(flight):
+            self.kill()
+
+    def _dump(self) -> None:
+        self._signal(signal.SIGUSR1)
+
+    def retire(self) -> None:
+        """Take no new work, and end when the siblings of the attempt that does not end are done."""
+        if self.state in {State.READY, State.BOOTING}:
+            self.state = State.RETIRED
+            self.retired_at = time.monotonic()
+            self._home.retired(self)
+            self._finish_retirement()
+
+    def _finish_retirement(self) -> None:
+        if self.state is not State.RETIRED:
+            return
+        if not any(not f.settled and f.started(self.page) for f in self.flights.values()):
+            self.kill()
+
+    def end(self) -> None:
+        """Let it tear down and exit; it has no attempt."""
+        if self.state in {State.READY, State.BOOTING}:
+            self.state = State.ENDING
+            self._expected = True
+            self._channel.send(ToWorker.END, 0)
+
+    def kill(self) -> None:
+        """Kill its process; its group goes when it is reaped."""
+        if self.state is State.DEAD:
+            return
+        self._killed = self._expected = True
+        self.state = State.ENDING
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return
+
+    def _hung_up(self) -> None:
+        # It is dead, which the zygote will tell, or its code closed our socket: then it is of no use.
+        if self.state is not State.DEAD:
+            self.state = State.ENDING
+            self._signal(signal.SIGKILL)
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        if not self.reap():
+            self._mourning = self._loop.call_later(_STATUS_PATIENCE, self.ended, None)
+
+    def reap(self) -> bool:
+        """Bury the process if the zygote died and it is ours now; False if it lives or is not ours."""
+        status = _reap(self.pid) if self.pid is not None else None
+        if status is None:
+            return False
+        self.ended(status)
+        return True
+
+    def ended(self, status: int | None) -> None:
+        """The process is dead with that wait status (None: unknown), or will never be."""
+        if self.state is State.DEAD:
+            return
+        self._channel.drain()
+        self.state = State.DEAD
+        left = list(self.flights.values())
+        told = self._obituary(left, status)
+        self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
+        self._close()
+        self._home.gone(self, told, left)
+
+    def _obituary(self, left: list[Flight], status: int | None) -> list[WorkerReport]:
+        now = _now()
+        standings = [f.standing(self.page) for f in left]
+        told = [
+            self._last_word(flight, verdict, status, now)
+            for flight, verdict in zip(
+                left, policy.verdicts(standings, killed=self._killed, alone=self.alone), strict=True
+            )
+            if not flight.settled
+        ]
+        return [report for report in told if report is not None]
+
+    def _last_word(self, flight: Flight, verdict: Verdict, status: int | None, now: Moment) -> WorkerReport | None:
+        if verdict is Verdict.NOTHING:
+            return None
+        if verdict is Verdict.RETURN:
+            return Returned(token=flight.assignment.token)
+        if verdict is Verdict.TIME_OUT:
+            return reports.timed_out(flight, self.page, now, self.pid, self._stack(flight))
+        return self._charge_or_lose(flight, verdict, status, now)
+
+    def _charge_or_lose(self, flight: Flight, verdict: Verdict, status: int | None, now: Moment) -> Ended:
+        stack = self._stack(flight) if flight.standing(self.page) is Standing.RUNNING else None
+        charged = verdict is Verdict.CHARGE
+        why = "the gateway ended it" if self._killed else policy.cause_of(status)
+        error = Error("WorkerDied", why, stack)
+        outcome = Outcome.FAILED if charged else Outcome.LOST
+        alone = verdict is Verdict.LOSE_ALONE or (charged and self.alone)
+        return reports.broken_off(flight, self.page, now, self.pid, error, outcome, alone=alone)
+
+    def _stack(self, flight: Flight) -> str | None:
+        return stacks.of_thread(self.page.dumped(), self.page.thread(flight.seat))
+
+    def _close(self) -> None:
+        if self._mourning is not None:
+            self._mourning.cancel()
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._channel.close()
+        self._chatter.close()
+        self.page.close()
+
+
+def _now() -> Moment:
+    return Moment(time.monotonic_ns(), time.time_ns() // 1000)
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+    except ChildProcessError:
+        return None
+    # While it is unburied its number is taken, so this hits nobody else.
+    with_group = True
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        with_group = False
+    _, status = os.waitpid(pid, 0)
+    while with_group and _bury_stray(pid):
+        pass
+    return status
+
+
+def _bury_stray(group: int) -> bool:
+    try:
+        return os.waitpid(-group, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return False

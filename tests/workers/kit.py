@@ -1,0 +1,128 @@
+"""A real supervisor over a folder of handler files, driven by the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import textwrap
+import time
+from contextlib import asynccontextmanager
+
+import psutil
+
+from app.domain.event import Event
+from app.workers.base import Assignment, Ended, Partial, Returned, Started
+from app.workers.supervisor import Supervisor
+
+PATIENCE = 30.0
+
+
+def event(data=b"null", *, binary=False, **fields):
+    return Event(
+        **{
+            "seq": 1, "id": "e1", "source": "/test", "type": "test.happened", "time": 1_700_000_000_000_000,
+            "data": data, "binary": binary, "correlationid": "e1", "root": 1, **fields,
+        }
+    )  # fmt: skip
+
+
+def write(folder, **files):
+    for name, source in files.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(source))
+
+
+class Bench:
+    """The supervisor with a record of what it told."""
+
+    def __init__(self, folder, pool="process", **options):
+        self.pool = pool
+        self.told = []
+        self.rooms = 0
+        self.waiting = []
+        self._changed = asyncio.Event()
+        self.credits = True
+        options = {"processes": 2, "threads": 8, "max_result_bytes": 1 << 20, "grace": 0.2, **options}
+        self.supervisor = Supervisor(
+            handlers=folder, sink=self._sink, on_room=self._room, default_pool=pool, **options
+        )
+        self.catalog = []
+
+    def _sink(self, told):
+        self.told += told
+        for report in told:
+            if isinstance(report, Partial) and self.credits:
+                self.supervisor.credit(report.token, len(report.data))
+        self._changed.set()
+
+    def _room(self):
+        self.rooms += 1
+        waiting, self.waiting = self.waiting, []
+        self.waiting = [a for a in waiting if not self.supervisor.offer(a)]
+
+    def kind(self, target):
+        kinds = {t.target: t.kind for file in self.catalog for t in file.targets}
+        return kinds.get(target, "function")
+
+    def hand(self, target, data=None, *, timeout=20.0, alone=False, run=None, pool=None, **fields):
+        token = secrets.randbits(62) + 1
+        assignment = Assignment(
+            token=token, run=run or token, attempt=1, handler=target.partition(":")[2], revision=1, target=target,
+            kind=self.kind(target), pool=pool or self.pool, timeout=timeout, alone=alone,
+            event=event(json.dumps(data).encode(), **fields),
+        )  # fmt: skip
+        if not self.supervisor.offer(assignment):
+            self.waiting.append(assignment)
+        return token
+
+    async def until(self, condition, patience=PATIENCE):
+        deadline = time.monotonic() + patience
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"waited for {condition}; told: {self.told[-5:]}"
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), 0.02)
+            except TimeoutError:
+                continue
+        return found
+
+    def reports(self, token, kind):
+        return [report for report in self.told if report.token == token and isinstance(report, kind)]
+
+    async def end(self, token):
+        return (await self.until(lambda: self.reports(token, Ended | Returned)))[0]
+
+    async def started(self, token):
+        return (await self.until(lambda: self.reports(token, Started)))[0]
+
+    async def run(self, target, data=None, **options):
+        return await self.end(self.hand(target, data, **options))
+
+    def partials(self, token):
+        return self.reports(token, Partial)
+
+    def pids(self, pool=None):
+        workers = self.supervisor.status()["pools"][pool or self.pool]["workers"]
+        return [worker["pid"] for worker in workers]
+
+    def zygote(self):
+        return self.supervisor.status()["zygote"]["pid"]
+
+
+@asynccontextmanager
+async def bench(folder, pool="process", **options):
+    made = Bench(folder, pool, **options)
+    try:
+        made.catalog = await made.supervisor.start()
+        yield made
+    finally:
+        await made.supervisor.stop()
+        assert not psutil.Process().children(recursive=True), "children were left behind"
+
+
+def drive(scenario, *arguments, **options):
+    async def main():
+        async with bench(*arguments, **options) as made:
+            await scenario(made)
+
+    asyncio.run(main())
