@@ -1,0 +1,46 @@
+"""The one-line form: the subscription `default` in the query string of the WebSocket's address."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from app.errors import BadRequest
+
+DEFAULT = "default"
+_LISTS = ("types", "handlers", "kinds")
+_SINGLE = ("correlationid", "after")
+_LATER = ("filter", "durable", "shadow", "ticket")
+_SECRETS = ("key", "apikey", "api_key", "token", "access_token", "authorization", "bearer")
+
+
+def read_query(query: bytes) -> dict[str, Any] | None:
+    """Read a query string into the fields of a `subscribe` frame; None if it asks for no subscription.
+
+    Raises:
+        BadRequest: something in it is not taken here; `detail` fits a close reason (123 bytes).
+    """
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=300)
+    except ValueError:
+        raise BadRequest("the query string cannot be read: use %-encoded UTF-8, at most 300 values") from None
+    fields: dict[str, Any] = {"id": DEFAULT}
+    for name, value in pairs:
+        _check_name(name)
+        if name in _LISTS:
+            fields.setdefault(name, []).append(value)
+        elif name in fields:
+            raise BadRequest(f"{name!r} stands twice in the query string: give it once")
+        else:
+            fields[name] = value
+    return fields if pairs else None
+
+
+def _check_name(name: str) -> None:
+    if name in _LISTS or name in _SINGLE:
+        return
+    if name.lower() in _SECRETS:
+        raise BadRequest("keys are not taken from a query string: use the header Authorization: Bearer KEY")
+    if name in _LATER:
+        raise BadRequest(f"{name!r} is not built yet: leave it out")
+    raise BadRequest(f"no parameter {name[:20]!a}: use types, handlers, kinds, correlationid, after")

@@ -1,0 +1,121 @@
+"""The newest results in memory, bounded in bytes, and the pieces of the log that go out as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from app.domain import cursor
+from app.domain.cursor import Position
+from app.domain.result import Result
+from app.subscribers.encoding import encode_item
+from app.subscribers.selection import Predicate
+
+PIECE_BYTES = 64 * 1024
+"""The most that the items of a frame have together, unless it is one item.
+
+A quarter of what the contract admits: a slow socket holds one frame, and there may be thousands.
+"""
+
+_OVERHEAD = 1500  # bytes that a result without data takes here, encoded item included
+_SHARED_NAMES = 4  # most clients name their subscription alike
+
+
+class Entry:
+    """A result in the ring; its item is encoded when first wanted, and once."""
+
+    __slots__ = ("_item", "result")
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self._item: bytes | None = None
+
+    def item(self, epoch: str) -> bytes:
+        """Return the encoded item."""
+        if self._item is None:
+            self._item = encode_item(self.result, epoch)
+        return self._item
+
+    @property
+    def size(self) -> int:
+        """Bytes to reckon with, encoded or not."""
+        return _OVERHEAD + 2 * len(self.result.data or b"")
+
+
+class Piece:
+    """A stretch of the log as one selection sees it: what matches after `after`, up to and with `until`."""
+
+    __slots__ = ("_frames", "_items", "after", "count", "cursor", "until")
+
+    def __init__(self, after: int, until: Position, items: list[bytes], epoch: str) -> None:
+        self.after = after
+        self.until = until
+        self.cursor = cursor.encode(epoch, until)
+        self.count = len(items)
+        self._items = b",".join(items).decode()
+        self._frames: dict[str, str] = {}
+
+    @property
+    def size(self) -> int:
+        """Characters of its items."""
+        return len(self._items)
+
+    def frame(self, name: str) -> str:
+        """Return the `results` frame for the subscription `name`; equal names share it."""
+        frame = self._frames.get(name)
+        if frame is None:
+            quoted = msgspec.json.encode(name).decode()
+            frame = f'{{"op":"results","id":{quoted},"items":[{self._items}],"cursor":"{self.cursor}"}}'
+            if len(self._frames) < _SHARED_NAMES:
+                self._frames[name] = frame
+        return frame
+
+
+def cut(after: int, entries: Iterable[Entry], matches: Predicate, epoch: str) -> Piece:
+    """Cut one piece off a non-empty stretch of the log that follows `after` without a hole."""
+    items: list[bytes] = []
+    size = 0
+    last: Entry | None = None
+    for entry in entries:
+        if matches(entry.result):
+            item = entry.item(epoch)
+            size += len(item) + 1
+            if items and size > PIECE_BYTES:
+                break
+            items.append(item)
+        last = entry
+    assert last is not None  # noqa: S101 (an empty stretch is a fault of the caller)
+    return Piece(after, last.result.position, items, epoch)
+
+
+class Ring:
+    """Entries by number, the newest `max_bytes` of them, without a hole."""
+
+    def __init__(self, max_bytes: int, head: int) -> None:
+        self._max = max_bytes
+        self._entries: dict[int, Entry] = {}
+        self.first = head + 1
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def append(self, entry: Entry) -> None:
+        """Take the next result; the oldest go when there is no room."""
+        self._entries[entry.result.number] = entry
+        self.bytes += entry.size
+        while self.bytes > self._max:
+            self.bytes -= self._entries.pop(self.first).size
+            self.first += 1
+
+    def after(self, number: int, limit: int) -> list[Entry]:
+        """Return up to `limit` entries that follow `number`; the first of them must be in the ring."""
+        entries = self._entries
+        end = min(number + limit, self.first + len(entries) - 1)
+        return [entries[n] for n in range(number + 1, end + 1)]
+
+    def position(self, number: int) -> Position | None:
+        """Return the place behind result `number`, None if it is not in the ring."""
+        entry = self._entries.get(number)
+        return entry.result.position if entry else None

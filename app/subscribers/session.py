@@ -1,0 +1,198 @@
+"""The subscribe protocol without I/O: one frame of the client in, one effect out. No asyncio, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from app.domain import cursor
+from app.domain.access import Access
+from app.domain.cursor import Position
+from app.errors import BadRequest, BadSubscription, BuswayError, Forbidden
+from app.subscribers import frames
+from app.subscribers.frames import After
+from app.subscribers.ring import Piece
+from app.subscribers.selection import Selection, select
+
+MAX_SUBSCRIPTIONS = 1000
+
+
+class Subscription:
+    """An open subscription and its place in the log.
+
+    Everything that it selects up to number `position` was handed over; `told` is the last number
+    whose cursor the client was given. `live`: the hub pushes to it.
+    """
+
+    __slots__ = ("heard", "id", "live", "open", "position", "selection", "told")
+
+    def __init__(self, name: str, selection: Selection) -> None:
+        self.id = name
+        self.selection = selection
+        self.position = 0
+        self.told = 0
+        self.heard = 0  # what `told` was when the hub last looked whether to send an empty frame
+        self.open = False
+        self.live = False
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Where a subscription begins, whether it is where it was asked to, and the oldest place kept."""
+
+    position: Position
+    recovered: bool
+    oldest: Position
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send this text frame."""
+
+    text: str
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Find where `after` is, then call `opened` or `refused`."""
+
+    subscription: Subscription
+    after: After
+
+
+class Shut(msgspec.Struct, frozen=True):
+    """Push no more to this subscription, then send the frame."""
+
+    subscription: Subscription
+    text: str
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """Store this event (JSON text), then send what `published` or `failed` return."""
+
+    ref: str | int | None
+    event: bytes
+
+
+Effect = Send | Open | Shut | Publish
+
+
+class Session:
+    """One connection: its access and its subscriptions by id, each in order, without gap or repeat."""
+
+    def __init__(self, access: Access, epoch: str) -> None:
+        self._access = access
+        self._epoch = epoch
+        self.subscriptions: dict[str, Subscription] = {}
+
+    def receive(self, text: str) -> Effect:
+        """Take a text frame; whatever is wrong with it becomes an `error` frame."""
+        frame: dict[str, Any] = {}
+        try:
+            frame = frames.read_object(text)
+            return self._take(frame, text)
+        except BuswayError as problem:
+            return Send(frames.error(problem, name=frame.get("id"), ref=frame.get("ref")))
+
+    def binary(self) -> Effect:
+        """Take a binary frame: refused."""
+        problem = BadRequest("that was a binary frame: send text frames, one JSON object each")
+        return Send(frames.error(problem))
+
+    def subscribe(self, fields: Mapping[str, Any]) -> Effect:
+        """Open a subscription with the fields of a `subscribe` frame."""
+        try:
+            return self._subscribe(fields)
+        except BuswayError as problem:
+            return Send(frames.error(problem, name=fields.get("id")))
+
+    def opened(self, subscription: Subscription, start: Start) -> str | None:
+        """Begin a subscription; the frame goes out before its results. None: it was closed meanwhile."""
+        if self.subscriptions.get(subscription.id) is not subscription or subscription.open:
+            return None
+        subscription.open = True
+        subscription.position = subscription.told = start.position.number
+        return frames.write(
+            {
+                "op": "subscribed",
+                "id": subscription.id,
+                "cursor": cursor.encode(self._epoch, start.position),
+                "recovered": start.recovered,
+                "oldest": cursor.encode(self._epoch, start.oldest),
+            }
+        )
+
+    def refused(self, subscription: Subscription, problem: BuswayError) -> str:
+        """End a subscription that cannot begin or go on."""
+        if self.subscriptions.get(subscription.id) is subscription:
+            del self.subscriptions[subscription.id]
+        subscription.open = False
+        return frames.error(problem, name=subscription.id)
+
+    def deliver(self, subscription: Subscription, piece: Piece, *, quiet: bool = False) -> str | None:
+        """Hand over the next piece; None if there is nothing to send because `quiet` keeps empty frames back.
+
+        Raises:
+            RuntimeError: the subscription is not open, or the piece does not follow on its place.
+        """
+        if not subscription.open or piece.after != subscription.position:
+            raise RuntimeError(f"piece after {piece.after} for a subscription at {subscription.position}")
+        subscription.position = piece.until.number
+        if quiet and not piece.count:
+            return None
+        subscription.told = piece.until.number
+        return piece.frame(subscription.id)
+
+    def published(self, ref: str | int | None, receipt: Mapping[str, Any]) -> str:
+        """Answer a publish with its receipt."""
+        return frames.write({"op": "published", "ref": ref, **receipt})
+
+    def failed(self, ref: str | int | None, problem: BuswayError) -> str:
+        """Answer a publish with why it failed."""
+        return frames.error(problem, ref=ref)
+
+    def end(self) -> list[Subscription]:
+        """Close all subscriptions and return them."""
+        ended = list(self.subscriptions.values())
+        for subscription in ended:
+            subscription.open = False
+        self.subscriptions.clear()
+        return ended
+
+    def _take(self, frame: dict[str, Any], text: str) -> Effect:
+        op = frames.check_fields(frame)
+        if op == "subscribe":
+            return self._subscribe(frame)
+        if op == "unsubscribe":
+            return self._unsubscribe(frame.get("id"))
+        if op == "publish":
+            return self._publish(frame, text)
+        return Send(frames.PONG)
+
+    def _subscribe(self, fields: Mapping[str, Any]) -> Effect:
+        if not self._access.may("subscribe"):
+            raise Forbidden("this key may not subscribe: use one with the scope 'subscribe'")
+        name = frames.read_id(fields.get("id"))
+        if name in self.subscriptions:
+            raise BadSubscription(f"the id {name!r} is in use: choose another or unsubscribe it first")
+        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
+            limit = f"a connection has at most {MAX_SUBSCRIPTIONS} subscriptions"
+            raise frames.TooMany(f"{limit}: unsubscribe one or open another connection")
+        frames.check_built(fields)
+        subscription = Subscription(name, select(fields))
+        after = frames.read_after(fields.get("after"))
+        self.subscriptions[name] = subscription
+        return Open(subscription, after)
+
+    def _unsubscribe(self, value: Any) -> Effect:
+        name = frames.read_id(value)
+        subscription = self.subscriptions.pop(name, None)
+        if subscription is None:
+            raise frames.UnknownSubscription(f"no subscription of this connection has the id {name!r}")
+        subscription.open = False
+        return Shut(subscription, frames.write({"op": "unsubscribed", "id": name}))
+
+    def _publish(self, frame: dict[str, Any], text: str) -> Effect:
+        ref = frames.read_ref(frame.get("ref"))
+        if not self._access.may("publish"):
+            raise Forbidden("this key may not publish: use one with the scope 'publish'")
+        return Publish(ref, frames.read_event(frame, text))
