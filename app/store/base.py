@@ -43,7 +43,7 @@ Listener = Callable[[Committed], None]
 
 
 class Commits(Protocol):
-    """The way into the store: everything that was asked for while a commit was under way goes in the next one.
+    """The way into the store: what is asked for while a commit is under way goes in the next one.
 
     Futures resolve after the commit was synced and all listeners were told. A batch whose outcome
     is unknown (disk full, committer killed) fails `publish` and `change` with `Unavailable`;
@@ -89,7 +89,7 @@ class Commits(Protocol):
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """A run as people see it. Times in microseconds since 1970."""
+    """A run as people see it. Times in microseconds since 1970; `error` has no traceback, its attempt has."""
 
     id: int
     event: int
@@ -173,7 +173,7 @@ class Reader(Protocol):
         """Return the place behind result `number`, None if that result is not in the log."""
 
     async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
-        """Return results `after + 1`, … in order, at most `limit`, and no more once `max_bytes` are reached."""
+        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
@@ -190,7 +190,7 @@ class Reader(Protocol):
     async def runs_of(self, events: list[int]) -> list[RunRecord]:
         """Return all runs of these events, oldest first."""
 
-    async def run(self, id: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
+    async def run(self, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
         """Return one run with its attempts in order."""
 
     async def waiting(self, handler: int, limit: int) -> list[Run]:

@@ -94,9 +94,10 @@ class Append(Operation, kw_only=True):
 class Settle(Operation, kw_only=True):
     """Settle one attempt: run state, attempt, result and published events, together or not at all.
 
-    It is accepted once: the run must be marked running under `token`, or be waiting, unmarked, with
-    `attempt - 1` attempts made. `state` is the run's state afterwards: a final one, or
-    `retryable`/`available` to start again at `due` (None: at once).
+    It is accepted once (said again by `Commits`, it is answered again): the run must be marked running
+    under `token`, or be waiting, unmarked, with `attempt - 1` attempts made.
+    `state` is the run's state afterwards: a final one, or `retryable`/`available` to start again at
+    `due` (None: at once).
     Reply: `Settled`.
     """
 
@@ -116,12 +117,16 @@ class Settle(Operation, kw_only=True):
 
 
 class Settled(msgspec.Struct, array_like=True):
-    """What became of a Settle: accepted or not, its result's number and `completes`, receipts of its events."""
+    """What became of a Settle: accepted or not, its result's number and `completes`, receipts of its events.
+
+    `granted`: the run's attempts that do not count any more, as in `Run`.
+    """
 
     accepted: bool
     number: int = 0
     completes: bytes | None = None
     receipts: list[Receipt] = []
+    granted: int = 0
 
 
 class Cancel(Operation, kw_only=True):
@@ -169,7 +174,7 @@ class RetryDead(Operation, kw_only=True):
 
 
 class Rescue(Operation, kw_only=True):
-    """At start: what was running when the gateway died is lost and waits again, or is dead. Reply: how many."""
+    """At start: what ran when the gateway died is lost, so it waits again or is dead. Reply: how many."""
 
     now: int
     max_losses: int

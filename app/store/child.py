@@ -1,0 +1,93 @@
+"""One committer process as the gateway sees it: started, greeted, and gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+from pathlib import Path
+
+from app.channel import Channel, Frame
+from app.errors import Unavailable
+from app.store import frames
+
+HELLO_WITHIN = 60.0  # seconds: opening may have to take back a long write-ahead log
+GONE_WITHIN = 30.0  # seconds: the last checkpoint may have much to write
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Committer:
+    """A committer process and the channel to it; made by `open_committer`.
+
+    `hello` is what it said when it could write; `ended` is set when it is gone or going.
+    """
+
+    def __init__(self, process: Process, sock: socket.socket, on_frame: Callable[[Frame], None]) -> None:
+        self.process = process
+        self.ended = asyncio.Event()
+        self.hello: asyncio.Future[frames.Hello] = asyncio.get_running_loop().create_future()
+        self._on_frame = on_frame
+        self._channel = Channel(sock, self._take, self.ended.set)
+
+    def send(self, number: int, batch: frames.RawBatch) -> None:
+        """Hand over a batch."""
+        self._channel.send(frames.BATCH, number, frames.encode(batch))
+
+    async def close(self) -> None:
+        """Have it write its last checkpoint and end."""
+        self._channel.close()
+        try:
+            async with asyncio.timeout(GONE_WITHIN):
+                await self.process.wait()
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """Make sure that it is gone."""
+        self._channel.close()
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    def _take(self, received: list[Frame]) -> None:
+        for frame in received:
+            if frame[0] == frames.HELLO and not self.hello.done():
+                self.hello.set_result(frames.decode_hello(frame[2]))
+            else:
+                self._on_frame(frame)
+
+
+async def open_committer(path: Path, on_frame: Callable[[Frame], None]) -> Committer:
+    """Start a committer and wait until it can write.
+
+    It has a session of its own, so that a Ctrl-C meant for the gateway's group leaves it alone.
+
+    Raises:
+        Unavailable: it ended, or said nothing in time; what it wrote to stderr says why.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "app.store.committer", str(path), str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+        )
+    committer = Committer(process, ours, on_frame)
+    ended = asyncio.ensure_future(committer.ended.wait())
+    await asyncio.wait((committer.hello, ended), timeout=HELLO_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    if not committer.hello.done():
+        await committer.kill()
+        raise Unavailable(f"the committer did not start on {str(path)!r}: see its last words on stderr")
+    return committer
+
+
+def _search_path() -> list[str]:
+    """Where the child finds this package, wherever it is started from."""
+    return [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,0 +1,278 @@
+"""The gateway's side of the committer: group commit, one batch under way at a time.
+
+Whatever is asked for while a batch is under way goes in the next one. A committer that dies is
+replaced at once; what it had in hand is unknown, so outcomes are said again until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from app.channel import Frame
+from app.domain.run import Run
+from app.errors import Conflict, Unavailable
+from app.store import frames
+from app.store.base import Committed, Listener
+from app.store.child import Committer, open_committer
+from app.store.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
+from app.store.queues import Entry, Queues
+from app.store.telling import refuse, tell
+
+log = logging.getLogger("busway.store")
+
+FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
+_OUTCOMES = (Settle, Append, Mark)
+
+
+class SQLiteCommits:
+    """Implements `Commits` over a committer process.
+
+    Args:
+        path: the database, migrated and locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.epoch = ""
+        self._path = path.resolve()
+        self._listeners: list[Listener] = []
+        self._queues = Queues()
+        self._committer: Committer | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._batch: list[Entry] = []
+        self._number = 0
+        self._told = 0  # the newest result that listeners know of
+        self._since = 0  # the newest result when a batch was last answered
+        self._well = True
+        self._closing = False
+        self._delay = 0.0
+        self._sending: asyncio.Handle | None = None
+        self._turned = asyncio.Event()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Start the committer and wait until it can write.
+
+        Raises:
+            Unavailable: it cannot; its last words stand on stderr.
+        """
+        committer = await self._open()
+        self._since = self._told
+        self._keeper = asyncio.create_task(self._keep(committer))
+
+    async def close(self, timeout: float = 30) -> None:
+        """Write everything that is queued, checkpoint, and let go of the database.
+
+        Args:
+            timeout: seconds after which what the disk would not take is given up.
+        """
+        self._closing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._queues or self._batch:
+                    self._turned.clear()
+                    await self._turned.wait()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        committer, self._committer = self._committer, None
+        if committer is not None:
+            await committer.close()
+        _fail([*self._batch, *self._queues.clear()], "the gateway ended before this was stored")
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the committer, None while there is none."""
+        return self._committer.process.pid if self._committer else None
+
+    @property
+    def backlog(self) -> int:
+        """Outcomes that are not committed yet."""
+        return self._queues.outcomes + sum(isinstance(entry.operation, _OUTCOMES) for entry in self._batch)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit went well and a committer is there."""
+        return self._well and self._committer is not None
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told of every commit, after those who listen already."""
+        self._listeners.append(listener)
+
+    # -- what can be asked for
+
+    def publish(self, operation: Publish) -> asyncio.Future[list[Receipt]]:
+        """Store events.
+
+        Raises:
+            Unavailable: at once, if too much is queued already; from the future, if the outcome is unknown.
+        """
+        return self._change(operation, len(operation.events))
+
+    def change(self, operation: Operation) -> asyncio.Future[Any]:
+        """Apply any other operation.
+
+        Raises:
+            Unavailable: the gateway is closing; from the future, the outcome is unknown.
+            Conflict: from the future, an integrity rule refused it.
+        """
+        return self._change(operation, 1)
+
+    def settle(self, operation: Settle, run: Run, handler: str) -> asyncio.Future[Settled]:
+        """Settle an attempt of `run`; the run itself is brought up to date with the outcome."""
+        return self._outcome(operation, 1 + len(operation.published), run, handler)
+
+    def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
+        """Append a partial result of `run`."""
+        return self._outcome(operation, 1, run, handler)
+
+    def mark(self, operation: Mark) -> asyncio.Future[bool]:
+        """Mark a run as running."""
+        return self._outcome(operation, 1, None, "")
+
+    def _change(self, operation: Operation, weight: int) -> asyncio.Future[Any]:
+        if self._closing:
+            raise Unavailable("the gateway is ending: send this again when it is back")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queues.add_change(Entry(operation, frames.encode(operation), future, weight))
+        self._kick()
+        return future
+
+    def _outcome(
+        self, operation: Operation, weight: int, run: Run | None, handler: str
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queues.add_outcome(Entry(operation, frames.encode(operation), future, weight, run, handler))
+        self._kick()
+        return future
+
+    # -- batches
+
+    def _kick(self) -> None:
+        if self._sending is None and not self._batch and self._committer is not None and self._queues:
+            loop = asyncio.get_running_loop()
+            self._sending = (
+                loop.call_later(self._delay, self._send) if self._delay else loop.call_soon(self._send)
+            )
+
+    def _send(self) -> None:
+        self._sending = None
+        if self._committer is None or self._batch:
+            return
+        self._batch = self._queues.take()
+        self._number += 1
+        operations = [msgspec.Raw(entry.body) for entry in self._batch]
+        self._committer.send(self._number, frames.RawBatch(self._since, operations))
+
+    def _take(self, frame: Frame) -> None:
+        kind, number, body = frame
+        if number != self._number or not self._batch:
+            return
+        if kind == frames.DONE:
+            self._done(frames.decode_done(body))
+        else:
+            failed = frames.decode_failed(body)
+            log.error("a commit failed, its outcome is unknown: %s", failed.why)
+            self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+            self._lose(
+                f"the store could not commit ({failed.why}): see its log, free some disk space, try again"
+            )
+            self._catch_up(failed.head)
+        self._turned.set()
+        self._kick()
+
+    def _done(self, done: frames.RawDone) -> None:
+        entries, self._batch = self._batch, []
+        committed = Committed(head=done.head)
+        replies: list[Any] = []
+        for index, entry in enumerate(entries):
+            why = done.refused.get(index)
+            if why is None:
+                reply = frames.decode_reply(type(entry.operation), done.replies[index])
+                tell(committed, entry, reply, self._told)
+            else:
+                reply = Conflict(f"the store refused it: {why}")
+                refuse(committed, entry)
+            replies.append(reply)
+        self._well, self._delay = True, 0.0
+        self._since = done.head
+        self._tell(committed)
+        for entry, reply in zip(entries, replies, strict=True):
+            _resolve(entry, reply)
+
+    def _lose(self, why: str) -> None:
+        """Take note that the outcome of the batch under way is unknown."""
+        entries, self._batch = self._batch, []
+        self._well = False
+        self._queues.put_back([entry for entry in entries if isinstance(entry.operation, _OUTCOMES)])
+        _fail([entry for entry in entries if not isinstance(entry.operation, _OUTCOMES)], why)
+
+    def _catch_up(self, head: int) -> None:
+        self._tell(Committed(head=head, rescan=True))
+
+    def _tell(self, committed: Committed) -> None:
+        self._told = committed.head
+        for listener in self._listeners:
+            try:
+                listener(committed)
+            except Exception:
+                log.exception("a listener failed on a commit")
+
+    # -- the process
+
+    async def _keep(self, committer: Committer) -> None:
+        while True:
+            await committer.ended.wait()
+            self._committer = None
+            log.error("the committer (process %d) died: starting another", committer.process.pid)
+            self._lose("the committer died while it wrote this: the outcome is unknown, try again")
+            await committer.kill()
+            committer = await self._replace()
+
+    async def _replace(self) -> Committer:
+        delay = 0.0
+        while True:
+            await asyncio.sleep(delay)
+            try:
+                committer = await self._open()
+            except Unavailable as problem:
+                log.warning("%s", problem.detail)
+                delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+                continue
+            self._catch_up(self._told)
+            self._kick()
+            return committer
+
+    async def _open(self) -> Committer:
+        self._committer = committer = await open_committer(self._path, self._take)
+        hello = committer.hello.result()
+        self.epoch, self._told = hello.epoch, hello.head
+        self._well = True
+        return committer
+
+
+def _resolve(entry: Entry, reply: Any) -> None:
+    if isinstance(reply, Exception):
+        _refuse(entry, reply)
+    elif not entry.future.done():
+        entry.future.set_result(reply)
+
+
+def _refuse(entry: Entry, problem: Exception) -> None:
+    if entry.future.done():
+        return
+    entry.future.set_exception(problem)
+    if isinstance(entry.operation, _OUTCOMES):
+        log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
+        entry.future.exception()  # nobody need wait for an outcome, so nobody need miss this
+
+
+def _fail(entries: list[Entry], why: str) -> None:
+    for entry in entries:
+        _refuse(entry, Unavailable(why))

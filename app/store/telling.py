@@ -1,0 +1,112 @@
+"""From the committer's replies to what the listeners are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.domain.event import NewEvent, stored
+from app.domain.result import Result, origin
+from app.domain.run import WAITING, Run
+from app.store.base import Committed
+from app.store.operations import (
+    Append,
+    Cancel,
+    CancelWaiting,
+    Expire,
+    NewResult,
+    Publish,
+    Receipt,
+    Rescue,
+    Retry,
+    RetryDead,
+    Settle,
+    Settled,
+)
+from app.store.queues import Entry
+
+
+def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
+    """Add to `committed` what the reply to one operation means.
+
+    Args:
+        committed: what the commit changed, as far as it is known.
+        entry: the operation.
+        reply: what became of it.
+        known: the newest result that listeners were told of before: those up to it they read from the store.
+    """
+    operation = entry.operation
+    if isinstance(operation, Settle):
+        _tell_settled(committed, entry, operation, reply, known)
+    elif isinstance(operation, Publish):
+        committed.runs.extend(started(operation.events, reply))
+    elif isinstance(operation, Append):
+        if reply > known and entry.run is not None:
+            committed.results.append(_result(entry, entry.run, operation, operation.result, reply))
+    elif isinstance(operation, Cancel | CancelWaiting | Expire):
+        committed.ended.extend(reply)
+    elif isinstance(operation, Retry | RetryDead):
+        committed.ended.extend(reply)  # whoever holds one as it was finds it anew in the store
+        committed.rescan |= bool(reply)
+    elif isinstance(operation, Rescue):
+        committed.rescan |= bool(reply)
+
+
+def refuse(committed: Committed, entry: Entry) -> None:
+    """Add to `committed` what it means that the store did not take an operation."""
+    if isinstance(entry.operation, Settle):
+        committed.ended.append(entry.operation.run)
+        committed.rescan = True
+
+
+def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
+    """Build the runs that new events start."""
+    for new, receipt in zip(events, receipts, strict=True):
+        if receipt.duplicate or not new.handlers:
+            continue
+        event = stored(new, receipt.seq)
+        for id_, handler in enumerate(new.handlers, receipt.first_run):
+            yield Run(
+                id=id_,
+                event=event,
+                handler=handler,
+                priority=new.priority,
+                due=new.due,
+                expires_at=new.expires_at,
+            )
+
+
+def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: Settled, known: int) -> None:
+    run = entry.run
+    committed.ended.append(operation.run)
+    if run is None or not reply.accepted:
+        committed.rescan = True
+        return
+    run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
+    if operation.result is not None and reply.number > known:
+        result = _result(entry, run, operation, operation.result, reply.number)
+        result.completes = reply.completes
+        committed.results.append(result)
+    if operation.published:
+        committed.runs.extend(started(operation.published, reply.receipts))
+    if operation.state in WAITING:
+        run.due = operation.due
+        committed.runs.append(run)
+
+
+def _result(entry: Entry, run: Run, operation: Settle | Append, new: NewResult, number: int) -> Result:
+    revision = operation.report.revision if isinstance(operation, Settle) else operation.revision
+    return Result(
+        number=number,
+        kind=new.kind,
+        event=origin(run.event),
+        handler=entry.handler,
+        revision=revision,
+        run=run.id,
+        attempt=operation.attempt,
+        index=new.index,
+        data=new.data,
+        binary=new.binary,
+        error=new.error,
+        time=new.time,
+    )
