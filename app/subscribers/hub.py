@@ -70,7 +70,7 @@ class Hub:
         self.epoch = epoch
         self.latest = START
         self.closing: tuple[int, str] | None = None
-        self._reader = reader
+        self.reader = reader
         self._floor = START
         self._floor_at = 0.0
         self._ring_bytes = ring_bytes
@@ -90,7 +90,7 @@ class Hub:
     async def start(self) -> None:
         """Read where the log is; commits told before are taken up from there."""
         self._loop = asyncio.get_running_loop()
-        self.latest, self._floor = await self._reader.places()
+        self.latest, self._floor = await self.reader.places()
         self._floor_at = self._loop.time()
         self._ring = Ring(self._ring_bytes, self.latest.number)
         self._started = True
@@ -125,7 +125,7 @@ class Hub:
             return Start(position, True, self._floor)
         await self._look_at_floor(0)
         try:
-            return Start(await honour(self._reader, self.epoch, after), True, self._floor)
+            return Start(await honour(self.reader, self.epoch, after), True, self._floor)
         except Gone:
             return Start(self.latest, False, self._floor)
 
@@ -215,7 +215,7 @@ class Hub:
 
     async def _look_at_floor(self, age: float = FLOOR_AGE) -> None:
         if self._loop.time() - self._floor_at >= age:
-            _, self._floor = await self._reader.places()
+            _, self._floor = await self.reader.places()
             self._floor_at = self._loop.time()
 
     def _advance(self) -> None:
@@ -239,7 +239,7 @@ class Hub:
     async def _fill(self, head: int) -> None:
         while self.latest.number < head:
             try:
-                results = await self._reader.results(self.latest.number, READ_RESULTS, READ_BYTES)
+                results = await self.reader.results(self.latest.number, READ_RESULTS, READ_BYTES)
             except Exception:
                 logger.exception("results after %d cannot be read; trying again", self.latest.number)
                 results = []
@@ -305,7 +305,7 @@ class Hub:
 
     async def _read_entries(self, after: int) -> list[Entry]:
         async with self._reading:
-            results = await self._reader.results(after, READ_RESULTS, READ_BYTES // 4)
+            results = await self.reader.results(after, READ_RESULTS, READ_BYTES // 4)
         if not results or results[0].number != after + 1:
             raise Gone("results that you had not taken yet are no longer kept: subscribe again")
         return [Entry(result) for result in results]
