@@ -1,0 +1,22 @@
+"""A generator: each page reaches subscribers as soon as it is yielded, with progress between.
+
+Publish: busway publish report.wanted --data '{"pages": 5}'
+Watch:   busway tail 'report.*'
+"""
+
+import time
+
+from busway import Context, handler
+
+
+@handler("report.wanted", timeout=120)
+def render_report(event, ctx: Context):
+    """Render a report page by page."""
+    pages = event.data["pages"]
+    for page in range(1, pages + 1):
+        if ctx.cancelled:
+            return None
+        time.sleep(0.3)  # the rendering
+        yield {"page": page, "text": f"Page {page} of {pages}."}
+        ctx.progress(page / pages, f"{page} of {pages} pages")
+    return {"pages": pages}

@@ -1,0 +1,27 @@
+"""Async: one run looks at many ports at once, and one worker holds many such runs.
+
+Publish: busway publish ports.sweep --data '{"host": "127.0.0.1", "ports": [22, 80, 443, 8000]}'
+"""
+
+import asyncio
+
+from busway import handler
+
+
+@handler("ports.sweep", timeout=30)
+async def sweep_ports(event):
+    """List which ports of a host take connections."""
+    ports = event.data["ports"]
+    answers = await asyncio.gather(*(is_open(event.data["host"], port) for port in ports))
+    return {"open": [port for port, answer in zip(ports, answers, strict=True) if answer]}
+
+
+async def is_open(host: str, port: int) -> bool:
+    """Tell whether a connection comes about within a second."""
+    try:
+        async with asyncio.timeout(1):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    return True
