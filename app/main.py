@@ -29,6 +29,7 @@ from app.settings import Settings
 from app.store import sqlite
 from app.store.commits import SQLiteCommits
 from app.store.operations import Rescue
+from app.store.reader import SQLiteReader
 from app.subscribers.hub import Hub
 from app.subscribers.websocket import WebSocketShell
 from app.workers.base import Returned, WorkerReport
@@ -88,13 +89,13 @@ class Gateway:
         await stages.workers.drain(self.settings.drain_timeout)
         while stages.commits.backlog and stages.commits.healthy:
             await asyncio.sleep(0.01)
-        await stages.hub.drain()
+        await stages.hub.close(1012, "the gateway restarts: come back with your cursor")
 
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
     database = settings.database
     await asyncio.to_thread(sqlite.migrate, database)
-    reader = sqlite.Reader(database)
+    reader = SQLiteReader(database)
     stack.callback(reader.close)
     commits = SQLiteCommits(database)
     await commits.start()

@@ -14,6 +14,8 @@ from app.domain.text import MAX_DEPTH
 _PLAIN = frozenset({str, int, bool, type(None)})
 _FLOAT = frozenset({float})
 _TEXT = frozenset({str})
+_BINARY = frozenset({bytes, bytearray, memoryview})
+_FEW = 8  # members: up to here a plain loop is faster than sets of types
 _HUGE_NUMBER = re.compile(rb"[0-9]{309}")
 _ADVICE = "JSON has None, bool, int, float, str, list and dict with str keys; bytes may stand alone"
 
@@ -32,7 +34,7 @@ def encode(value: Any, what: str) -> tuple[bytes, bool]:
         TypeError: a value somewhere in it has a type that JSON lacks.
         ValueError: NaN, infinity, a number beyond a double, broken text, or over 100 levels.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
+    if type(value) in _BINARY:
         return bytes(value), True
     if not _sound(value, 1):
         _refuse(value, what)
@@ -60,19 +62,35 @@ def _sound(value: Any, depth: int) -> bool:
     kind = type(value)
     if kind in _PLAIN:
         return True
-    if isinstance(value, float):
+    if kind is float:
         return isfinite(value)
-    if isinstance(value, str | int):
-        return True
     if depth > MAX_DEPTH:
         return False
+    if kind is dict:
+        return _dict_sound(value, depth)
+    if kind is list:
+        return _all_sound(value, depth)
+    return _sound_subclass(value, depth)
+
+
+def _dict_sound(value: dict[Any, Any], depth: int) -> bool:
+    if len(value) > _FEW:
+        keys = set(map(type, value)) <= _TEXT or all(isinstance(key, str) for key in value)
+        return keys and _all_sound(value.values(), depth)
+    for key, item in value.items():
+        if not isinstance(key, str) or (type(item) not in _PLAIN and not _sound(item, depth + 1)):
+            return False
+    return True
+
+
+def _sound_subclass(value: Any, depth: int) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
     if isinstance(value, dict):
-        return _keys_sound(value) and _all_sound(value.values(), depth)
-    return isinstance(value, list | tuple) and _all_sound(value, depth)
-
-
-def _keys_sound(value: dict[Any, Any]) -> bool:
-    return set(map(type, value)) <= _TEXT or all(isinstance(key, str) for key in value)
+        return _dict_sound(value, depth)
+    if isinstance(value, list | tuple):
+        return _all_sound(value, depth)
+    return isinstance(value, str | int)
 
 
 def _all_sound(items: Collection[Any], depth: int) -> bool:

@@ -36,7 +36,7 @@ class Recorder:
     ) -> None:
         self._commits, self._rules, self._underway, self._workers = commits, rules, underway, workers
         self._max_event_bytes = max_event_bytes
-        self._chance: Callable[[], float] = random.SystemRandom().random
+        self._chance: Callable[[], float] = random.random
         self.latencies = Latencies()
 
     def take(self, reports: list[Partial | Started | Ended]) -> None:
