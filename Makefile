@@ -1,0 +1,82 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv.
+#
+#   make run                 the gateway with examples/handlers, on http://127.0.0.1:8000
+#   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
+#   make test                all tests            make test ARGS="tests/workers -x"
+#   make lint                ruff, mypy, import rules
+#   make bench               the benchmark
+#   make lock                renew the locked dependencies
+#   make format              let ruff mend what it can
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The first interpreter that is new enough and can make environments; a shim that only looks like one fails here.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+
+# Set on the command line only: the environment has variables of these names for other things.
+HANDLERS := examples/handlers
+HOST :=
+PORT :=
+POOL :=
+WORKERS :=
+THREADS :=
+DATABASE_URL :=
+ARGS :=
+option = $(if $($(1)),--$(2) "$($(1))")
+OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
+	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
+
+.PHONY: run test lint bench format lock clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.runtime
+	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/publish.py $(ARGS)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# uv resolves for all Python versions at once; it lives in an environment of its own, not among the dependencies.
+lock: $(VENV)/.python
+	test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build -o requirements.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra dev -c requirements.lock -o requirements-dev.lock
+
+LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-config --custom-compile-command "make lock"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The stamps make a second call instant. Only what is locked, by hash, gets in.
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer that can make environments was found:" \
+		"install one (on Debian with python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.runtime $@
