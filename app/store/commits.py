@@ -45,6 +45,7 @@ class SQLiteCommits:
         self._committer: Committer | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._batch: list[Entry] = []
+        self._batch_outcomes = 0
         self._number = 0
         self._told = 0  # the newest result that listeners know of
         self._since = 0  # the newest result when a batch was last answered
@@ -94,7 +95,7 @@ class SQLiteCommits:
     @property
     def backlog(self) -> int:
         """Outcomes that are not committed yet."""
-        return self._queues.outcomes + sum(isinstance(entry.operation, _OUTCOMES) for entry in self._batch)
+        return self._queues.outcomes + self._batch_outcomes
 
     @property
     def healthy(self) -> bool:
@@ -165,7 +166,9 @@ class SQLiteCommits:
         self._sending = None
         if self._committer is None or self._batch:
             return
+        waiting = self._queues.outcomes
         self._batch = self._queues.take()
+        self._batch_outcomes = waiting - self._queues.outcomes
         self._number += 1
         operations = [msgspec.Raw(entry.body) for entry in self._batch]
         self._committer.send(self._number, frames.RawBatch(self._since, operations))
@@ -188,7 +191,7 @@ class SQLiteCommits:
         self._kick()
 
     def _done(self, done: frames.RawDone) -> None:
-        entries, self._batch = self._batch, []
+        entries = self._end_batch()
         committed = Committed(head=done.head)
         replies: list[Any] = []
         for index, entry in enumerate(entries):
@@ -206,9 +209,14 @@ class SQLiteCommits:
         for entry, reply in zip(entries, replies, strict=True):
             _resolve(entry, reply)
 
+    def _end_batch(self) -> list[Entry]:
+        entries, self._batch = self._batch, []
+        self._batch_outcomes = 0
+        return entries
+
     def _lose(self, why: str) -> None:
         """Take note that the outcome of the batch under way is unknown."""
-        entries, self._batch = self._batch, []
+        entries = self._end_batch()
         self._well = False
         self._queues.put_back([entry for entry in entries if isinstance(entry.operation, _OUTCOMES)])
         _fail([entry for entry in entries if not isinstance(entry.operation, _OUTCOMES)], why)

@@ -118,6 +118,8 @@ class Ledger:
         """Return those of the runs that there are, in the order asked for."""
         wanted = list(dict.fromkeys(ids))
         missing = [id_ for id_ in wanted if id_ not in self._known]
+        if self.runs and missing and max(missing) >= self.runs[0][0]:
+            self.flush()  # one of them began in this very transaction
         if missing:
             for row in self.rows(statements.SELECT_RUNS, msgspec.json.encode(missing).decode()):
                 run = RunRow(*row)

@@ -1,0 +1,126 @@
+"""What people and clocks do to runs."""
+
+from app.domain.result import Kind
+from app.domain.run import Error, State
+from app.store.operations import Cancel, CancelWaiting, Expire, Rescue, Retry, RetryDead
+from tests.store.kit import NOW, event, handler, mark, publish, settle
+
+GONE = Error("HandlerDeleted", "the handler was deleted")
+
+
+def states(store, *ids):
+    return [store.read("run", id_)[0].state for id_ in ids]
+
+
+def test_cancelling_ends_unfinished_runs_with_a_result_each(store):
+    store.write(publish(*[event() for _ in range(4)]), settle(1), mark(2))
+    assert store.write_one(Cancel(runs=[1, 2, 3, 99], now=NOW)) == [2, 3]
+    assert [(r.run, r.kind, r.attempt) for r in store.results()[1:]] == [
+        (2, Kind.CANCELLED, 1),
+        (3, Kind.CANCELLED, 0),
+    ]
+    assert states(store, 1, 2, 3, 4) == [State.SUCCEEDED, State.CANCELLED, State.CANCELLED, State.AVAILABLE]
+    assert [(a.attempt, a.outcome) for a in store.read("run", 2)[1]] == [(1, "cancelled")]
+    assert store.read("run", 3)[1] == []
+
+
+def test_the_outcome_of_a_cancelled_run_is_refused(store):
+    store.write(publish(event()), mark(1), Cancel(runs=[1], now=NOW))
+    assert not store.write_one(settle(1)).accepted
+
+
+def test_waiting_runs_of_a_handler_are_cancelled_in_steps(store):
+    store.write(
+        publish(*[event() for _ in range(4)], event(due=NOW + 1), event(handlers=(2,))), mark(1), settle(2)
+    )
+    step = CancelWaiting(handler=1, error=GONE, now=NOW, limit=2)
+    assert [sorted(store.write_one(step)) for _ in range(3)] == [[3, 4], [5], []]
+    assert {r.error for r in store.results() if r.kind is Kind.CANCELLED} == {
+        ("HandlerDeleted", GONE.message)
+    }
+    assert states(store, 1, 2, 6) == [State.RUNNING, State.SUCCEEDED, State.AVAILABLE]
+
+
+def test_runs_that_no_attempt_started_expire(store):
+    late = {"expires_at": NOW + 10}
+    store.write(
+        publish(
+            event(**late), event(**late), event(**late, due=NOW + 99), event(expires_at=NOW + 20), event()
+        )
+    )
+    store.write(mark(1), settle(2, state=State.RETRYABLE))
+    assert store.read("next_expiry") == NOW + 10
+    assert store.write_one(Expire(error=GONE, now=NOW + 9, limit=9)) == []
+    assert store.write_one(Expire(error=GONE, now=NOW + 10, limit=9)) == [3]
+    assert store.read("next_expiry") == NOW + 20
+
+
+def test_a_retry_grants_as_many_attempts_again(store):
+    store.write(publish(event()), settle(1, state=State.RETRYABLE), settle(1, 2, State.DEAD, lost=1))
+    assert store.write_one(Retry(runs=[1], now=NOW + 30)) == [1]
+    [run] = store.read("waiting", 1, 10)
+    assert (run.attempt, run.lost, run.granted, run.charged) == (2, 1, 1, 0)
+    record = store.read("run", 1)[0]
+    assert (record.state, record.available_at, record.finished_at) == (State.AVAILABLE, NOW + 30, None)
+
+
+def test_a_retry_brings_a_waiting_attempt_forward(store):
+    store.write(publish(event()), settle(1, state=State.RETRYABLE, due=NOW + 999))
+    assert store.read("waiting", 1, 10) == []
+    store.write(Retry(runs=[1], now=NOW + 30))
+    assert [run.due for run in store.read("waiting", 1, 10)] == [None]
+    assert store.read("next_due") is None
+
+
+def test_a_retry_leaves_other_runs_alone(store):
+    store.write(publish(event(), event(), event()), settle(1), mark(2))
+    assert store.write_one(Retry(runs=[1, 2, 3, 4], now=NOW)) == []
+
+
+def test_runs_of_deleted_handlers_are_not_retried(store):
+    store.write(
+        publish(event(), event(handlers=(2,))), settle(1, state=State.DEAD), settle(2, state=State.DEAD)
+    )
+    store.write(handler("one", 1, deleted=True))
+    assert store.write_one(Retry(runs=[1], now=NOW)) == []
+    assert store.write_one(RetryDead(state=State.DEAD, handler=None, now=NOW, limit=10)) == [2]
+
+
+def test_dead_runs_are_retried_by_handler_in_steps(store):
+    store.write(publish(*[event() for _ in range(3)], event(handlers=(2,))))
+    store.write(*[settle(run, state=State.DEAD) for run in (1, 2, 3, 4)])
+    step = RetryDead(state=State.DEAD, handler=1, now=NOW, limit=2)
+    assert [store.write_one(step) for _ in range(3)] == [[1, 2], [3], []]
+    assert store.write_one(RetryDead(state=State.CANCELLED, handler=None, now=NOW, limit=2)) == []
+
+
+def test_rescue_counts_running_attempts_as_lost(store):
+    store.write(publish(event(), event()), mark(1))
+    assert store.write_one(Rescue(now=NOW + 60, max_losses=10)) == 1
+    [run, _] = store.read("waiting", 1, 10)
+    assert (run.id, run.attempt, run.lost, run.charged) == (1, 1, 1, 0)
+    [lost] = store.read("run", 1)[1]
+    assert (lost.attempt, lost.outcome, lost.worker, lost.finished_at) == (1, "lost", 99, NOW + 60)
+    assert not store.write_one(settle(1)).accepted
+    assert store.write_one(settle(1, attempt=2)).accepted
+
+
+def test_a_run_that_is_lost_too_often_is_dead(store):
+    store.write(publish(event()))
+    for attempt in (1, 2, 3):
+        store.write(mark(1, attempt), Rescue(now=NOW, max_losses=3))
+    assert states(store, 1) == [State.DEAD]
+    [result] = store.results()
+    assert (result.kind, result.attempt, result.completes) == (Kind.DEAD, 3, b'{"dead":1}')
+    assert [a.outcome for a in store.read("run", 1)[1]] == ["lost"] * 3
+
+
+def test_a_handler_keeps_its_revisions_and_its_name_to_itself(store):
+    number = store.write_one(handler("three", revision=1, updated_at=5))
+    store.write(
+        handler("three", number, revision=2, updated_at=6), handler("three", number, revision=2, updated_at=7)
+    )
+    assert [(r.revision, r.created_at) for r in store.read("revisions", number)] == [(2, 6), (1, 5)]
+    assert "UNIQUE" in store.write(handler("three"))[0].why
+    kept = store.read("handlers")[-1]
+    assert (kept.id, kept.name, kept.revision, kept.updated_at) == (number, "three", 2, 7)

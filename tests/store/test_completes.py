@@ -1,0 +1,201 @@
+"""`completes` stands once per root event, on the result that finished the last of all that came of it."""
+
+import json
+import os
+import random
+from collections import Counter
+
+import pytest
+
+from app.domain.run import State
+from app.store.operations import Cancel, CancelWaiting, Expire, Retry
+from app.store.schema import STATES
+from tests.store.kit import NOW, event, handler, publish, settle
+from tests.store.test_changing import GONE
+
+
+def completes(store):
+    """What completes, by the number of the result that says so."""
+    return {r.number: json.loads(r.completes) for r in store.results() if r.completes}
+
+
+def test_the_only_run_completes_its_root_without_a_row(store):
+    store.write(publish(event()))
+    store.write(settle(1))
+    assert completes(store) == {1: {"succeeded": 1}}
+    assert store.rows("SELECT * FROM trees") == []
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD])
+def test_the_last_of_several_runs_completes(store, state):
+    store.write(publish(event(handlers=(1, 2))))
+    store.write(settle(2, state=State.DEAD))
+    store.write(settle(1, state=State.RETRYABLE))
+    assert completes(store) == {}
+    store.write(settle(1, attempt=2, state=state))
+    assert completes(store) == {3: dict(Counter([state, State.DEAD]))}
+    assert store.rows("SELECT * FROM trees") == []
+
+
+def test_a_root_waits_for_all_that_its_handlers_published(store):
+    store.write(publish(event()))
+    store.write(
+        settle(1, root=1, published=[event(root=1, parent=1, handlers=(1, 2)), event(root=1, handlers=())])
+    )
+    store.write(settle(2, root=1, published=[event(root=1, parent=2)]), settle(3, root=1))
+    assert completes(store) == {}
+    store.write(settle(4, state=State.DEAD))
+    assert completes(store) == {4: {"succeeded": 3, "dead": 1}}
+
+
+def test_publishing_what_starts_nothing_or_is_there_already_completes_at_once(store):
+    store.write(publish(event("there", handlers=()), event()))
+    store.write(
+        settle(1, root=2, published=[event(root=2, parent=1, handlers=()), event("there", root=2, parent=1)])
+    )
+    assert completes(store) == {1: {"succeeded": 1}}
+
+
+def test_a_root_without_runs_never_completes(store):
+    store.write(publish(event(handlers=())))
+    assert completes(store) == {}
+
+
+def test_cancelling_completes(store):
+    store.write(publish(event(handlers=(1, 2)), event(), event(expires_at=NOW)))
+    store.write(Cancel(runs=[1, 2], now=NOW), Expire(error=GONE, now=NOW, limit=9))
+    store.write(CancelWaiting(handler=1, error=GONE, now=NOW, limit=9))
+    assert completes(store) == {2: {"cancelled": 2}, 3: {"cancelled": 1}, 4: {"cancelled": 1}}
+
+
+def test_a_retry_after_completion_completes_nothing_again(store):
+    store.write(publish(event(), event(handlers=(1, 2))))
+    store.write(settle(1, state=State.DEAD), settle(2, state=State.DEAD), settle(3))
+    assert len(completes(store)) == 2
+    store.write(Retry(runs=[1, 2], now=NOW))
+    store.write(
+        settle(1, 2, root=1, published=[event(root=1, parent=1, handlers=(1, 2))]), settle(2, 2, root=2)
+    )
+    store.write(settle(4, root=1), settle(5, root=1))
+    assert len(completes(store)) == 2
+
+
+def test_a_retry_before_completion_makes_the_run_unfinished_again(store):
+    store.write(publish(event(handlers=(1, 2))))
+    store.write(settle(1, state=State.DEAD), Retry(runs=[1], now=NOW))
+    store.write(settle(2))
+    assert completes(store) == {}
+    store.write(settle(1, attempt=2))
+    assert completes(store) == {3: {"succeeded": 2}}
+
+
+class Model:
+    """The contract, naively: every question is answered by looking at all runs."""
+
+    def __init__(self):
+        self.runs = {}
+        self.completed = set()
+        self.results = []
+
+    def start(self, event, root, handlers, parent=None):
+        for handler_ in handlers:
+            counts = parent is None or self.runs[parent]["counts"]
+            made = {
+                "root": root,
+                "state": State.AVAILABLE,
+                "attempt": 0,
+                "handler": handler_,
+                "counts": counts,
+            }
+            self.runs[len(self.runs) + 1] = made
+
+    def end(self, run, state):
+        run["state"] = state
+        if state not in (State.SUCCEEDED, State.DEAD, State.CANCELLED):
+            return self.results.append(None)
+        inside = [r["state"] for r in self.runs.values() if r["root"] == run["root"] and r["counts"]]
+        over = all(s in (State.SUCCEEDED, State.DEAD, State.CANCELLED) for s in inside)
+        if not over or run["root"] in self.completed or not run["counts"]:
+            return self.results.append(None)
+        self.completed.add(run["root"])
+        return self.results.append(dict(Counter(inside)))
+
+    def retry(self, run):
+        run["state"] = State.AVAILABLE
+        run["counts"] &= run["root"] not in self.completed
+
+
+class Play:
+    """A random history, told to the model and to the store."""
+
+    def __init__(self, chance):
+        self.chance, self.model, self.events = chance, Model(), 0
+
+    def publish(self):
+        handlers = tuple(self.chance.choices((1, 2), k=self.chance.choice((0, 1, 1, 2, 3))))
+        self.events += 1
+        self.model.start(self.events, self.events, handlers)
+        return publish(event(handlers=handlers))
+
+    def settle(self):
+        id_, run = self.pick(State.AVAILABLE, State.RETRYABLE)
+        state = self.chance.choice((State.SUCCEEDED, State.SUCCEEDED, State.RETRYABLE, State.DEAD))
+        run["attempt"] += 1
+        published = []
+        for _ in range(self.chance.choice((0, 0, 1, 2)) if state is State.SUCCEEDED else 0):
+            handlers = tuple(self.chance.choices((1, 2), k=self.chance.choice((0, 1, 2))))
+            self.events += 1
+            self.model.start(self.events, run["root"], handlers, id_)
+            published.append(event(root=run["root"], parent=id_, handlers=handlers))
+        self.model.end(run, state)
+        return settle(
+            id_, run["attempt"], state, root=run["root"], published=published, handler=run["handler"]
+        )
+
+    def refused(self):
+        return handler("one")
+
+    def cancel(self):
+        ids = {self.pick(*State)[0] for _ in range(3)}
+        for id_ in ids:
+            if self.model.runs[id_]["state"] in (State.AVAILABLE, State.RETRYABLE):
+                self.model.end(self.model.runs[id_], State.CANCELLED)
+        return Cancel(runs=list(ids), now=NOW)
+
+    def retry(self):
+        id_, run = self.pick(State.DEAD, State.CANCELLED)
+        self.model.retry(run)
+        return Retry(runs=[id_], now=NOW)
+
+    def pick(self, *wanted):
+        return self.chance.choice([(i, r) for i, r in self.model.runs.items() if r["state"] in wanted])
+
+    def operation(self):
+        moves = [self.publish, self.settle, self.settle, self.settle, self.cancel, self.retry, self.refused]
+        while True:
+            try:
+                return self.chance.choices(moves, (4, 4, 4, 4, 1, 2, 0.5))[0]()
+            except IndexError:
+                continue
+
+
+@pytest.mark.parametrize("round_", range(6))
+def test_any_history_completes_as_the_contract_says(store, round_):
+    seed = int(os.environ.get("SEED", random.randrange(1 << 32))) + round_
+    print(f"SEED={seed - round_}")
+    play = Play(random.Random(seed))
+    for _ in range(60):
+        store.write(*[play.operation() for _ in range(play.chance.choice((1, 3, 10)))])
+    results = store.results()
+    assert [r.number for r in results] == list(range(1, len(results) + 1))
+    assert [json.loads(r.completes) if r.completes else None for r in results] == play.model.results
+    kept = store.rows("SELECT id, state, attempt FROM runs ORDER BY id")
+    assert [(i, STATES[s], a) for i, s, a in kept] == [
+        (i, r["state"], r["attempt"]) for i, r in play.model.runs.items()
+    ]
+    counted = store.rows(
+        "SELECT handler, state, count(*) FROM runs GROUP BY handler, state ORDER BY handler, state"
+    )
+    assert store.rows("SELECT * FROM counts WHERE n <> 0 ORDER BY handler, state") == counted
+    unfinished = store.rows("SELECT count(DISTINCT root) FROM runs WHERE state < 3 AND counted = 1")
+    assert store.rows("SELECT count(*) FROM trees") == unfinished

@@ -1,0 +1,68 @@
+"""Events are stored once, numbered without holes, all of an operation or none."""
+
+from app.store.base import EventQuery
+from app.store.operations import Receipt
+from app.store.writer import Refused
+from tests.store.kit import event, handler, publish
+
+
+def test_events_and_runs_are_numbered_from_one_in_order(store):
+    receipts = store.write_one(publish(event(handlers=(1, 2)), event(handlers=()), event(handlers=(2,))))
+    assert receipts == [Receipt(1, 1), Receipt(2, 3), Receipt(3, 3)]
+    assert [(r.id, r.event, r.handler) for r in store.read("runs_of", [1, 2, 3])] == [
+        (1, 1, "one"),
+        (2, 1, "two"),
+        (3, 3, "two"),
+    ]
+
+
+def test_a_second_event_with_the_same_source_and_id_is_not_stored(store):
+    store.write(publish(event("a")))
+    assert store.write_one(publish(event("b"), event("a"))) == [Receipt(2, 2), Receipt(1, 0, True)]
+    assert [e.id for e in store.read("events", EventQuery(), 10)] == ["b", "a"]
+
+
+def test_duplicates_are_found_within_one_operation_and_one_batch(store):
+    first, second = store.write(publish(event("a"), event("a")), publish(event("a")))
+    assert first == [Receipt(1, 1), Receipt(1, 0, True)]
+    assert second == [Receipt(1, 0, True)]
+
+
+def test_the_same_id_of_another_source_is_another_event(store):
+    store.write(publish(event("a")))
+    assert store.write_one(publish(event("a", source="/else"))) == [Receipt(2, 2)]
+
+
+def test_an_id_said_to_be_new_that_is_not_becomes_a_duplicate_alone(store):
+    store.write(publish(event("a")))
+    again = event("a")
+    again.made_id = True
+    replies = store.write(publish(event("b")), publish(again), publish(event("c")))
+    assert replies == [[Receipt(2, 2)], [Receipt(1, 0, True)], [Receipt(3, 3)]]
+
+
+def test_an_operation_that_is_refused_fails_alone_and_takes_no_numbers(store):
+    broken = publish(event("x"), event("y", due=1 << 70))  # no integer of SQLite holds that
+    replies = store.writer.write([publish(event("a")), broken, handler("one"), publish(event("b"))])[1]
+    assert replies[0] == [Receipt(1, 1)]
+    assert isinstance(replies[1], Refused)
+    assert isinstance(replies[2], Refused)
+    assert replies[3] == [Receipt(2, 2)]
+    assert store.write_one(publish(event("x"))) == [Receipt(3, 3)]
+
+
+def test_everything_of_an_event_is_read_back(store):
+    attributes = {"flag": True, "n": 7, "priority": 9, "text": "é\u2028"}
+    new = event(
+        "a", data=b'{"x": "\xc3\xa9"}', attributes=attributes, subject="s", datacontenttype="application/json"
+    )
+    store.write(
+        publish(new, event("b", data=b"\x00\xff", binary=True), event("c", data=None, correlationid="a"))
+    )
+    first, second, third = (store.read("event", seq) for seq in (1, 2, 3))
+    assert (first.data, first.attributes, first.subject, first.root) == (new.data, attributes, "s", 1)
+    assert first.attributes["flag"] is True
+    assert (first.correlationid, third.correlationid) == ("a", "a")
+    assert (second.data, second.binary) == (b"\x00\xff", True)
+    assert (third.data, third.binary) == (None, False)
+    assert store.read("event", 4) is None

@@ -1,0 +1,153 @@
+"""Reads answer what was asked, in order, and by way of an index."""
+
+import pytest
+import sqlalchemy as sa
+
+from app.domain import cursor
+from app.domain.cursor import Position
+from app.domain.pattern import matcher
+from app.domain.run import Error, State
+from app.store import changing, reader, searching
+from app.store.base import EventQuery, RunQuery
+from tests.store.kit import NOW, append, event, mark, publish, settle
+
+
+def test_an_empty_log_begins_at_zero(store):
+    assert store.read("places") == (cursor.START, cursor.START)
+    assert store.read("position", 0) == cursor.START
+    assert store.read("position", 1) is None
+
+
+def test_the_head_is_the_place_behind_the_newest_result(store):
+    store.write(publish(event()), append(1, 0), settle(1))
+    head, floor = store.read("places")
+    assert head == Position(2, cursor.digest(2, 1, 1, NOW + 20)) == store.read("position", 2)
+    assert floor == cursor.START
+    assert [r.position for r in store.results()] == [store.read("position", 1), head]
+
+
+def test_numbers_do_not_come_back_when_results_are_gone(store):
+    store.write(publish(event(), event()), settle(1))
+    store.connection.exec_driver_sql("DELETE FROM results")
+    store.write(settle(2))
+    assert [r.number for r in store.results()] == [2]
+
+
+def test_results_end_at_the_limit_or_the_bytes(store):
+    store.write(publish(event()), *[append(1, n) for n in range(10)])
+    assert [r.number for r in store.read("results", 3, 4, 1 << 20)] == [4, 5, 6, 7]
+    assert [r.number for r in store.read("results", 3, 4, 1)] == [4]
+    assert store.read("results", 10, 4, 1 << 20) == []
+
+
+def test_waiting_runs_come_by_priority_then_age(store):
+    store.write(publish(*[event(priority=p) for p in (4, 9, 4, 0, 9)], event(due=NOW), event(handlers=(2,))))
+    assert [r.id for r in store.read("waiting", 1, 10)] == [2, 5, 1, 3, 4]
+    assert [r.id for r in store.read("waiting", 1, 2)] == [2, 5]
+    store.write(mark(5), settle(2))
+    assert [r.id for r in store.read("waiting", 1, 10)] == [1, 3, 4]
+
+
+def test_deferred_runs_come_by_due_time(store):
+    store.write(publish(event(due=NOW + 3), event(due=NOW + 1), event(due=NOW + 2), event()))
+    assert store.read("next_due") == NOW + 1
+    assert [(r.id, r.due) for r in store.read("due", NOW + 2, 10)] == [(2, NOW + 1), (3, NOW + 2)]
+    assert [r.id for r in store.read("due", NOW + 9, 1)] == [2]
+    store.write(settle(2), settle(4, state=State.RETRYABLE, due=NOW + 2))
+    assert [r.id for r in store.read("due", NOW + 9, 10)] == [3, 4, 1]
+
+
+def test_a_waiting_run_comes_with_its_event_and_past(store):
+    store.write(publish(event("a", expires_at=NOW + 9, priority=7)), settle(1, state=State.RETRYABLE, lost=1))
+    [run] = store.read("waiting", 1, 10)
+    assert (run.event.id, run.event.data, run.attempt, run.lost) == ("a", b'{"n":1}', 1, 1)
+    assert (run.priority, run.expires_at, run.handler, run.due) == (7, NOW + 9, 1, None)
+
+
+@pytest.mark.parametrize("most", [searching.MANY_TYPES, 3])
+@pytest.mark.parametrize("pattern", ["a.b", "a.*", "a.**", "*.b", "**", "a.*.c", "x.*", "a.b.*"])
+def test_events_are_found_by_pattern(store, monkeypatch, pattern, most):
+    monkeypatch.setattr(searching, "MANY_TYPES", most)
+    types = ["a.b", "a.c", "a.b.c", "a.d.c", "b.b", "ab.c", "a", "a/b", "a-.b", "a.b"] * 3
+    store.write(publish(*[event(type_=type_) for type_ in types]))
+    expected = [seq for seq in range(len(types), 0, -1) if matcher((pattern,))(types[seq - 1])]
+    assert [e.seq for e in store.read("events", EventQuery(type=pattern), 100)] == expected
+    assert [e.seq for e in store.read("events", EventQuery(type=pattern, before=15), 3)] == [
+        seq for seq in expected if seq < 15
+    ][:3]
+
+
+def test_events_are_found_by_each_attribute(store):
+    store.write(
+        publish(event("a", source="/x"), event("b", subject="s"), event("c", correlationid="a"), event("a"))
+    )
+
+    def found(**query):
+        return [e.seq for e in store.read("events", EventQuery(**query), 10)]
+
+    assert found(source="/x") == [1]
+    assert found(subject="s") == [2]
+    assert found(id="a") == [4, 1]
+    assert found(correlationid="a") == [4, 3, 1]
+    assert found(correlationid="a", type="order.*", source="/") == [4, 3]
+    assert found(before=3) == [2, 1]
+
+
+def test_runs_are_found_by_state_handler_and_event(store):
+    store.write(publish(event(handlers=(1, 2)), event(), event(), event(due=NOW), event(), event()))
+    store.write(mark(1), settle(3, state=State.DEAD), settle(4, state=State.RETRYABLE), settle(7))
+
+    def found(**query):
+        return [r.id for r in store.read("runs", RunQuery(**query), 10)]
+
+    assert found() == [7, 6, 5, 4, 3, 2, 1]
+    assert found(before=3) == [2, 1]
+    assert found(state=State.AVAILABLE) == [6, 5, 2]
+    assert found(state=State.RETRYABLE) == [4]
+    assert found(state=State.RUNNING) == [1]
+    assert found(state=State.SUCCEEDED) == [7]
+    assert found(state=State.DEAD) == [3]
+    assert found(handler="two") == [2]
+    assert found(handler="none") == []
+    assert found(event=1, state=State.AVAILABLE) == [2]
+
+
+def test_counts_and_errors_are_kept_by_handler(store):
+    store.write(publish(event(handlers=(1, 2)), event(), event()), mark(1), settle(3, state=State.DEAD))
+    assert store.read("counts") == {1: {"running": 1, "dead": 1, "available": 1}, 2: {"available": 1}}
+    assert store.read("last_errors") == {1: Error("ValueError", "bad")}
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (reader._at_once, "runs_waiting"),
+        (reader._due, "runs_due"),
+        (reader._run, "INTEGER PRIMARY KEY"),
+        (searching._in_state(searching.select_runs(), 5), "runs_ended"),
+        (searching._in_state(searching.select_runs(), 2), "runs_running"),
+        (searching._in_state(searching.select_runs(), 0), "runs_due"),
+        (searching._in_state(searching.select_runs(), 0), "runs_waiting"),
+        (changing._at_once, "runs_waiting"),
+        (changing._later, "runs_due"),
+        (changing._expired, "runs_expiring"),
+        (changing._running, "runs_running"),
+        (changing._ended, "runs_ended"),
+        (changing._ended.where(changing._of(1)), "runs_ended"),
+    ],
+)
+def test_open_runs_are_found_by_a_partial_index(store, query, index):
+    plan = explain(store, query)
+    assert index in plan, plan
+
+
+def explain(store, query):
+    text = query.compile(store.engine, compile_kwargs={"literal_binds": False})
+    marks = dict.fromkeys(text.params, 1)
+    statement = sa.text(f"EXPLAIN QUERY PLAN {query.compile(dialect=store.engine.dialect).string}")
+    return "\n".join(
+        row[3]
+        for row in store.connection.exec_driver_sql(
+            statement.text, tuple(marks.get(p, 1) for p in text.positiontup)
+        )
+    )
