@@ -1,0 +1,275 @@
+"""The AsyncAPI 3.0 document of `/v1/subscribe`: every frame, with an example of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app import __version__
+from app.domain.result import KINDS, Kind
+
+_CURSOR = "3f8a1c0de5b79264-41-9b2f00c7"
+_RECEIPT = {
+    "seq": 41,
+    "id": "01980c8e-7a10-7c3e-9f0b-5c1d2e3f4a5b",
+    "source": "/",
+    "type": "order.created",
+    "runs": 1,
+    "duplicate": False,
+}
+_ITEM = {
+    "cursor": _CURSOR,
+    "kind": "succeeded",
+    "event": {
+        "seq": 41,
+        "id": _RECEIPT["id"],
+        "type": "order.created",
+        "source": "/",
+        "subject": None,
+        "correlationid": _RECEIPT["id"],
+    },
+    "handler": "invoice",
+    "revision": 1,
+    "run": 41,
+    "attempt": 1,
+    "index": None,
+    "data": {"pages": 1},
+    "error": None,
+    "completes": {"succeeded": 1},
+    "replay": False,
+    "time": "2026-01-31T12:00:00.000001Z",
+}
+_CODES = [
+    "bad_frame", "bad_subscription", "bad_pattern", "bad_filter", "bad_cursor", "bad_event",
+    "unknown_subscription", "not_allowed", "too_many", "unavailable",
+]  # fmt: skip
+
+_DESCRIPTION = """\
+Text frames, one JSON object each, told apart by `op`. A connection may hold up to 1,000
+subscriptions; each gets the results it asks for in log order, without gap and without repeat.
+Keep the newest `cursor`: subscribing with it as `after` goes on behind it. Where that cannot be
+kept, `subscribed` says `"recovered": false` and is live from now.
+
+The one-line form opens the subscription `default` from the query string, for example
+`/v1/subscribe?types=order.*&after=latest`.
+
+Not built yet, and refused by name: `filter`, `durable`, `shadow`, and the frame `ack`.
+
+Close codes: 1001 and 1012 going away, reconnect; 1008 not allowed; 1009 frame too large; 1011 a fault
+of the gateway, reconnect; 1013 try again later; 4400 bad first message or query string; 4401 key missing or
+revoked; 4408 no progress for 60 s."""
+
+
+def document() -> dict[str, Any]:
+    """Build the document."""
+    sent = ("subscribe", "unsubscribe", "publish", "ping")
+    received = ("subscribed", "unsubscribed", "results", "published", "error", "pong")
+    channel = "#/channels/subscribe"
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Busway", "version": __version__, "description": _DESCRIPTION},
+        "defaultContentType": "application/json",
+        "servers": {
+            "local": {
+                "host": "127.0.0.1:8000",
+                "protocol": "ws",
+                "security": [{"$ref": "#/components/securitySchemes/key"}],
+            }
+        },
+        "channels": {
+            "subscribe": {
+                "address": "/v1/subscribe",
+                "title": "Results, live and resumable",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in sent + received},
+                "bindings": {"ws": {"method": "GET", "query": _query(), "bindingVersion": "0.1.0"}},
+            }
+        },
+        "operations": {
+            "send": _operation("receive", "What a client sends", channel, sent),
+            "receive": _operation("send", "What the gateway sends", channel, received),
+        },
+        "components": {
+            "messages": {name: _message(name) for name in sent + received},
+            "schemas": {"item": _item(), "receipt": _receipt()},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."}
+            },
+        },
+    }
+
+
+def _operation(action: str, summary: str, channel: str, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "action": action,  # AsyncAPI speaks from the side of the gateway
+        "summary": summary,
+        "channel": {"$ref": channel},
+        "messages": [{"$ref": f"{channel}/messages/{name}"} for name in names],
+    }
+
+
+def _message(name: str) -> dict[str, Any]:
+    summary, required, properties, example = _FRAMES[name]
+    return {
+        "name": name,
+        "title": name,
+        "summary": summary,
+        "payload": {
+            "type": "object",
+            "required": ["op", *required],
+            "properties": {"op": {"const": name}, **properties},
+            "additionalProperties": False,
+        },
+        "examples": [{"payload": {"op": name, **example}}],
+    }
+
+
+def _query() -> dict[str, Any]:
+    properties = {name: _SELECT[name] for name in ("types", "handlers", "kinds", "correlationid", "after")}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _texts(description: str, **items: Any) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "items": {"type": "string", **items},
+        "maxItems": 100,
+        "description": description,
+    }
+
+
+def _nullable(kind: str, description: str) -> dict[str, Any]:
+    return {"type": [kind, "null"], "description": description}
+
+
+def _item() -> dict[str, Any]:
+    event = {
+        "seq": {"type": "integer"},
+        "id": {"type": "string"},
+        "type": {"type": "string"},
+        "source": {"type": "string"},
+        "subject": {"type": ["string", "null"]},
+        "correlationid": {"type": "string"},
+    }
+    error = {"type": {"type": "string"}, "message": {"type": "string"}}
+    return {
+        "type": "object",
+        "description": "One result. Fields that do not apply are null.",
+        "required": sorted(_ITEM.keys() - {"data"}),
+        "properties": {
+            "cursor": _CURSOR_FIELD,
+            "kind": {"enum": [kind.value for kind in Kind]},
+            "event": {"type": "object", "required": list(event), "properties": event},
+            "handler": {"type": "string"},
+            "revision": {"type": "integer"},
+            "run": {"type": "integer"},
+            "attempt": {"type": "integer", "description": "counted from 1"},
+            "index": _nullable("integer", "counts the partials of one attempt from 0"),
+            "data": {"description": 'the value, any JSON; progress is {"progress": 0.5, "note": null}'},
+            "data_base64": {"type": "string", "description": "in place of `data` if the value is binary"},
+            "error": {"type": ["object", "null"], "required": list(error), "properties": error},
+            "completes": {
+                **_nullable(
+                    "object", "counts of runs by final state, once a root event and all its runs end"
+                ),
+                "additionalProperties": {"type": "integer"},
+            },
+            "replay": {"type": "boolean"},
+            "time": {"type": "string", "format": "date-time"},
+        },
+        "examples": [_ITEM],
+    }
+
+
+def _receipt() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": list(_RECEIPT),
+        "properties": _RECEIPT_FIELDS,
+        "examples": [_RECEIPT],
+    }
+
+
+_CURSOR_FIELD = {"type": "string", "description": "an opaque place in the result log", "examples": [_CURSOR]}
+_ID = {"type": "string", "minLength": 1, "maxLength": 255, "description": "names the subscription"}
+_REF = {"type": ["string", "integer", "null"], "maxLength": 255, "description": "given back in the answer"}
+_RECEIPT_FIELDS: dict[str, Any] = {
+    "seq": {"type": "integer", "description": "the event's number in this gateway"},
+    "id": {"type": "string"},
+    "source": {"type": "string"},
+    "type": {"type": "string"},
+    "runs": {"type": "integer", "description": "how many runs it starts"},
+    "duplicate": {"type": "boolean", "description": "it was stored before"},
+}
+_SELECT: dict[str, Any] = {
+    "types": _texts("type patterns; empty means all", examples=["order.*"]),
+    "handlers": _texts("names of handlers; empty means all"),
+    "kinds": _texts("kinds of result, or `completed`; empty means all", enum=sorted(KINDS)),
+    "correlationid": _nullable("string", "only results of events with this correlationid"),
+    "after": _nullable("string", "null or `latest` from now, `earliest` from the oldest kept, or a cursor"),
+}
+_FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
+    "subscribe": (
+        "Open a subscription; answered by `subscribed`, then `results` as they come.",
+        ["id"],
+        {
+            "id": _ID,
+            **_SELECT,
+            "filter": {"type": "null", "description": "not built yet"},
+            "durable": {"type": "null", "description": "not built yet"},
+            "shadow": {"enum": [False, None], "description": "not built yet"},
+        },
+        {"id": "s1", "types": ["order.*"], "after": "latest"},
+    ),
+    "unsubscribe": ("End a subscription; answered by `unsubscribed`.", ["id"], {"id": _ID}, {"id": "s1"}),
+    "publish": (
+        "Publish an event; answered by `published`, or by an `error` with its `ref`.",
+        ["event"],
+        {"ref": _REF, "event": {"type": "object", "description": "as in `POST /v1/events`"}},
+        {"ref": "r1", "event": {"type": "order.created", "data": {"n": 7}}},
+    ),
+    "ping": ("Ask for a `pong`.", [], {}, {}),
+    "subscribed": (
+        "The subscription is open; comes before any of its results.",
+        ["id", "cursor", "recovered", "oldest"],
+        {
+            "id": _ID,
+            "cursor": {**_CURSOR_FIELD, "description": "where it begins"},
+            "recovered": {"type": "boolean", "description": "false: `after` cannot be kept; live from now"},
+            "oldest": {**_CURSOR_FIELD, "description": "the oldest place that can be resumed from"},
+        },
+        {"id": "s1", "cursor": _CURSOR, "recovered": True, "oldest": "3f8a1c0de5b79264-0-00000000"},
+    ),
+    "unsubscribed": ("The subscription has ended.", ["id"], {"id": _ID}, {"id": "s1"}),
+    "results": (
+        "Results in log order; without items, at most once a second, the cursor passed others.",
+        ["id", "items", "cursor"],
+        {
+            "id": _ID,
+            "items": {"type": "array", "items": {"$ref": "#/components/schemas/item"}},
+            "cursor": {**_CURSOR_FIELD, "description": "where to resume"},
+        },
+        {"id": "s1", "items": [_ITEM], "cursor": _CURSOR},
+    ),
+    "published": (
+        "The event is stored and synced to disk.",
+        ["ref", *_RECEIPT],
+        {"ref": _REF, **_RECEIPT_FIELDS},
+        {"ref": "r1", **_RECEIPT},
+    ),
+    "error": (
+        "What was wrong with a frame, and what to do; the connection stays open where it can.",
+        ["id", "ref", "code", "detail"],
+        {
+            "id": _nullable("string", "the subscription it is about"),
+            "ref": _REF,
+            "code": {"enum": _CODES},
+            "detail": {"type": "string"},
+        },
+        {
+            "id": "s1",
+            "ref": None,
+            "code": "bad_subscription",
+            "detail": "the id 's1' is in use: choose another or unsubscribe it first",
+        },
+    ),
+    "pong": ("The answer to `ping`.", [], {}, {}),
+}

@@ -1,0 +1,221 @@
+"""A real SQLite store, hub and server on `tmp_path`, and clients that speak frames."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+
+from app.domain.access import OPEN, Access
+from app.domain.event import NewEvent, new_id
+from app.domain.handler import Handler
+from app.domain.result import Kind
+from app.domain.run import Outcome, Run, State
+from app.store import sqlite
+from app.store.base import Committed
+from app.store.commits import SQLiteCommits
+from app.store.operations import NewResult, Publish, Report, SaveHandler, Settle
+from app.store.reader import SQLiteReader
+from app.subscribers.hub import Hub
+from app.subscribers.websocket import WebSocketShell
+
+PATIENCE = 60.0
+_tokens = itertools.count(1)
+
+
+def now() -> int:
+    return time.time_ns() // 1000
+
+
+class Store:
+    """Commits, reader and hub of one database; `produce` makes results as a gateway would."""
+
+    def __init__(self, commits: SQLiteCommits, reader: SQLiteReader, hub: Hub, handler: int) -> None:
+        self.commits = commits
+        self.reader = reader
+        self.hub = hub
+        self.handler = handler
+        self._runs: list[Run] = []
+        commits.listen(self._committed)
+
+    def _committed(self, committed: Committed) -> None:
+        self._runs += committed.runs
+
+    async def produce(
+        self, count: int, type_: str = "order.created", data: bytes = b"1", correlationid: str = "c"
+    ) -> None:
+        """Store `count` events of one run each, and the final result of each run."""
+        events = [self._event(type_, correlationid) for _ in range(count)]
+        await self.commits.publish(Publish(events=events))
+        runs, self._runs = self._runs, []
+        await asyncio.gather(*(self._settle(run, data) for run in runs))
+
+    def _event(self, type_: str, correlationid: str) -> NewEvent:
+        moment = now()
+        return NewEvent(
+            id=new_id(moment),
+            source="/",
+            type=type_,
+            time=moment,
+            accepted_at=moment,
+            correlationid=correlationid,
+            made_id=True,
+            handlers=(self.handler,),
+        )
+
+    def _settle(self, run: Run, data: bytes) -> asyncio.Future[Any]:
+        moment = now()
+        report = Report(
+            outcome=Outcome.SUCCEEDED, revision=1, started_at=moment, finished_at=moment, pool="process"
+        )
+        operation = Settle(
+            run=run.id,
+            token=next(_tokens),
+            attempt=1,
+            event=run.event.seq,
+            root=run.event.root,
+            handler=self.handler,
+            state=State.SUCCEEDED,
+            lost=0,
+            max_attempts=5,
+            report=report,
+            result=NewResult(kind=Kind.SUCCEEDED, data=data, time=moment),
+        )
+        return self.commits.settle(operation, run, "invoice")
+
+
+@contextlib.asynccontextmanager
+async def store(folder: Path, ring_bytes: int = 1 << 20) -> AsyncIterator[Store]:
+    path = folder / "busway.db"
+    sqlite.migrate(path)
+    commits = SQLiteCommits(path)
+    await commits.start()
+    reader = SQLiteReader(path)
+    try:
+        handler = Handler(id=0, name="invoice", overrides={"target": "a:b", "events": ["**"]})
+        number = await commits.change(SaveHandler(handler=handler, fields={}))
+        hub = Hub(reader, commits.epoch, ring_bytes=ring_bytes)
+        await hub.start()
+        commits.listen(hub.committed)
+        yield Store(commits, reader, hub, number)
+    finally:
+        await commits.close()
+        reader.close()
+
+
+async def refuse_all(_event: bytes, _access: Access) -> dict[str, Any]:
+    raise AssertionError("nothing is published here")
+
+
+class Server:
+    """uvicorn in this loop, serving the shell as the gateway does; `access` is what each connection gets."""
+
+    def __init__(self, store_: Store, publish: Any = refuse_all, max_frame: int = 65_536) -> None:
+        self.access: Access | None = OPEN
+        self.port = 0
+        self.url = ""
+        self.connections = 0
+        self.max_frame = max_frame
+        self._shell = WebSocketShell(store_.hub, publish, max_frame)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return
+        self.connections += 1
+        try:
+            await self._shell(scope, receive, send, self.access)
+        finally:
+            self.connections -= 1
+
+
+@contextlib.asynccontextmanager
+async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        server.port = listener.getsockname()[1]
+        server.url = f"ws://127.0.0.1:{server.port}/v1/subscribe"
+        config = uvicorn.Config(
+            server,
+            ws="websockets-sansio",
+            ws_max_size=server.max_frame,
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+        running = uvicorn.Server(config)
+        running.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
+        serving = asyncio.create_task(running.serve(sockets=[listener]))
+        await until(lambda: running.started)
+        try:
+            yield server
+        finally:
+            running.should_exit = True
+            await serving
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Peer:
+    """A client that sends and receives frames."""
+
+    def __init__(self, socket_: ClientConnection) -> None:
+        self.socket = socket_
+
+    async def say(self, **frame: Any) -> None:
+        await self.socket.send(json.dumps(frame))
+
+    async def hear(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            frame = await self.socket.recv()
+        assert isinstance(frame, str)
+        return dict(json.loads(frame))
+
+    async def ask(self, **frame: Any) -> dict[str, Any]:
+        await self.say(**frame)
+        return await self.hear()
+
+    async def items(self, count: int, name: str = "s1") -> list[dict[str, Any]]:
+        """Hear `results` of one subscription until there are so many items."""
+        items: list[dict[str, Any]] = []
+        while len(items) < count:
+            frame = await self.hear()
+            assert frame["op"] == "results", frame
+            assert frame["id"] == name
+            items += frame["items"]
+        return items
+
+
+@contextlib.asynccontextmanager
+async def peer(server: Server, query: str = "", **options: Any) -> AsyncIterator[Peer]:
+    options = {"compression": None, "max_size": None, "proxy": None, **options}
+    async with connect(server.url + query, **options) as socket_:
+        yield Peer(socket_)
+
+
+def seqs(items: list[dict[str, Any]]) -> list[int]:
+    return [item["event"]["seq"] for item in items]
+
+
+def number(cursor: str) -> int:
+    return int(cursor.split("-")[1])
+
+
+def decode(text: str) -> Any:
+    return msgspec.json.decode(text)

@@ -1,0 +1,238 @@
+"""Ring, items, and the hub's order when commits tell only part of what they changed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain.access import OPEN
+from app.domain.result import Kind, Origin, Result, item
+from app.errors import BadCursor, BadSubscription, Gone
+from app.store.base import Committed
+from app.subscribers.asyncapi import document
+from app.subscribers.encoding import encode_item
+from app.subscribers.hub import Hub
+from app.subscribers.page import results_page
+from app.subscribers.ring import PIECE_BYTES, Entry, Piece, Ring, cut
+from app.subscribers.selection import Selection, select
+from app.subscribers.session import Open, Session, Subscription
+from tests.subscribers.kit import number, store, until
+from tests.subscribers.test_session import EPOCH, result
+
+texts = st.text(min_size=1, max_size=20)
+origins = st.builds(Origin, st.integers(1, 10**9), texts, texts, texts, st.none() | texts, texts)
+results = st.builds(
+    Result,
+    number=st.integers(1, 10**15),
+    kind=st.sampled_from(list(Kind)),
+    event=origins,
+    handler=texts,
+    revision=st.integers(1, 99),
+    run=st.integers(1, 10**9),
+    attempt=st.integers(1, 99),
+    index=st.none() | st.integers(0, 99),
+    data=st.none() | st.sampled_from([b"null", b'{"a": "\xc3\xa9"}', b"[1, 2.50]"]),
+    binary=st.booleans(),
+    error=st.none() | st.tuples(texts, texts),
+    completes=st.none() | st.just(b'{"succeeded":1}'),
+    replay=st.booleans(),
+    time=st.integers(0, 4_000_000_000_000_000),
+)
+
+
+@given(results)
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_the_fast_encoder_writes_what_the_domain_says(one: Result) -> None:
+    assert encode_item(one, EPOCH) == msgspec.json.encode(item(one, EPOCH))
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=60), st.integers(1, 60_000))
+@settings(derandomize=True, deadline=None)
+def test_the_ring_holds_the_newest_within_its_bytes(sizes: list[int], room: int) -> None:
+    ring = Ring(room, 0)
+    for n, size in enumerate(sizes, 1):
+        ring.append(Entry(result(n, data=b"1" * size)))
+    held = [entry.result.number for entry in ring.after(ring.first - 1, 100)]
+    assert held == list(range(ring.first, len(sizes) + 1))
+    assert ring.bytes <= room
+    assert all(ring.position(n) == result(n).position for n in held)
+    assert ring.position(ring.first - 1) is None
+
+
+@given(st.lists(st.integers(0, 90_000), min_size=1, max_size=20))
+@settings(derandomize=True, deadline=None)
+def test_pieces_cover_everything_and_are_small_unless_one_item(sizes: list[int]) -> None:
+    entries = [Entry(result(n, data=b'"' + b"x" * size + b'"')) for n, size in enumerate(sizes, 1)]
+    after, got = 0, []
+    while after < len(entries):
+        piece = cut(after, entries[after:], lambda _: True, EPOCH)
+        frame = json.loads(piece.frame("s"))
+        assert len(frame["items"]) == 1 or piece.size <= PIECE_BYTES
+        got += [i["event"]["seq"] for i in frame["items"]]
+        after = piece.until.number
+    assert got == list(range(1, len(sizes) + 1))
+
+
+def test_equal_selections_are_one_value() -> None:
+    one = select({"types": ["b.*", "a.*", "a.*"], "kinds": ["dead", "failed"]})
+    assert one == select({"types": ["a.*", "b.*"], "kinds": ["failed", "dead"]})
+    assert select({"types": ["a", "**"]}) == Selection()
+
+
+class Listener:
+    """Takes pieces as a connection with a free socket does; `free` False is a slow one."""
+
+    key: int | None = None
+
+    def __init__(self, hub: Hub, **fields: Any) -> None:
+        self.hub = hub
+        self.session = Session(OPEN, hub.epoch)
+        effect = self.session.subscribe({"id": "s1", **fields})
+        assert isinstance(effect, Open)
+        self.subscription, self.after = effect.subscription, effect.after
+        self.free = True
+        self.got: list[int] = []
+
+    async def open(self) -> None:
+        self.session.opened(self.subscription, await self.hub.locate(self.after))
+        if not self.hub.join(self.subscription, self):
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        while not self.hub.join(self.subscription, self):
+            piece = await self.hub.read(self.subscription)
+            assert piece is not None
+            self.take(piece)
+
+    def take(self, piece: Piece) -> None:
+        frame = json.loads(self.session.deliver(self.subscription, piece) or "")
+        self.got += [i["event"]["seq"] for i in frame["items"]]
+
+    def push(self, subscription: Subscription, piece: Piece) -> bool:
+        if self.free:
+            self.take(piece)
+        return self.free
+
+    def lag(self, subscription: Subscription) -> None:
+        self.lagging = True
+
+    def close(self, code: int, reason: str, *, flush: bool) -> None:
+        raise AssertionError(reason)
+
+
+def test_what_a_commit_does_not_tell_is_read_before_anything_later(tmp_path: Path) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there:
+            await there.produce(60)
+            log = await there.reader.results(0, 100, 1 << 20)
+            hub = Hub(there.reader, there.commits.epoch)
+            await hub.start()
+            hub.latest = (await there.reader.places())[1]  # as if it had started before all of them
+            hub._ring = Ring(1 << 20, 0)
+            listener = Listener(hub)
+            await listener.open()
+            told = [
+                (log[:5], 5),
+                ([], 7),
+                (log[8:10], 10),
+                (log[10:20], 25),
+                (log[20:30], 30),
+                (log[30:], 60),
+            ]
+            for some, head in told:
+                hub.committed(Committed(results=list(some), head=head))
+            await until(lambda: hub.latest.number == 60)
+            assert listener.got == list(range(1, 61))
+
+    asyncio.run(claim())
+
+
+@pytest.mark.parametrize("ring_bytes", [1, 20_000, 1 << 20])
+def test_from_catch_up_to_live_nothing_is_lost_or_repeated(tmp_path: Path, ring_bytes: int) -> None:
+    async def claim() -> None:
+        async with store(tmp_path, ring_bytes) as there:
+            await there.produce(30)
+            listener = Listener(there.hub, after="earliest")
+            await listener.open()
+            for round_ in range(12):
+                listener.free = round_ % 3 != 1
+                await there.produce(20)
+                await until(lambda: there.hub.latest.number == 50 + 20 * round_)  # noqa: B023
+                if round_ % 3 == 2:
+                    await listener.catch_up()
+            assert listener.got == list(range(1, 271))
+
+    asyncio.run(claim())
+
+
+def test_a_commit_that_does_not_concern_a_group_costs_it_nothing(tmp_path: Path) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there:
+            listener = Listener(there.hub, correlationid="mine")
+            await listener.open()
+            await there.produce(50, correlationid="theirs")
+            await there.produce(2, correlationid="mine")
+            await until(lambda: listener.got == [51, 52])
+            there.hub.leave(listener.subscription)
+            assert there.hub._groups == {None: {}}
+
+    asyncio.run(claim())
+
+
+def test_pages_follow_one_another_without_gap_or_repeat(tmp_path: Path) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there:
+            await there.produce(10, "order.created")
+            await there.produce(10, "user.created")
+            await there.produce(3, "order.created")
+            after, got = None, []
+            while True:
+                page = await results_page(there.hub, after=after, types=["order.*"], limit=4)
+                got += [decode(i)["event"]["seq"] for i in page.items]
+                after = page.cursor
+                if page.next is None:
+                    break
+            assert got == [*range(1, 11), 21, 22, 23]
+            assert number(page.cursor) == 23
+            await there.produce(1)
+            page = await results_page(there.hub, after=page.cursor)
+            assert [decode(i)["event"]["seq"] for i in page.items] == [24]
+
+    asyncio.run(claim())
+
+
+def test_a_page_after_a_place_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there:
+            await there.produce(3)
+            good = (await results_page(there.hub)).cursor
+            epoch, _, digest = good.split("-")
+            for bad in (f"{'0' * 16}-3-{digest}", f"{epoch}-2-{digest}", f"{epoch}-4-{digest}"):
+                with pytest.raises(Gone):
+                    await results_page(there.hub, after=bad)
+            with pytest.raises(BadCursor):
+                await results_page(there.hub, after="3")
+            with pytest.raises(BadSubscription):
+                await results_page(there.hub, kinds=["all"])
+
+    asyncio.run(claim())
+
+
+def decode(raw: msgspec.Raw) -> Any:
+    return msgspec.json.decode(raw)
+
+
+def test_the_examples_of_the_asyncapi_document_are_valid() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    whole = document()
+    for message in whole["components"]["messages"].values():
+        schema = {**message["payload"], "components": whole["components"]}
+        for example in message["examples"]:
+            jsonschema.validate(example["payload"], schema)

@@ -1,0 +1,177 @@
+"""The session under any order of frames: its invariants hold, whatever a client does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from app.domain.access import OPEN
+from app.domain.result import Kind, Origin, Result
+from app.subscribers.ring import Entry, cut
+from app.subscribers.selection import predicate
+from app.subscribers.session import Open, Publish, Send, Session, Shut, Start, Subscription
+
+EPOCH = "0123456789abcdef"
+TYPES = ("order.created", "order.paid", "user.created")
+CODES = {
+    "bad_frame", "bad_subscription", "bad_pattern", "bad_cursor", "bad_event",
+    "unknown_subscription", "not_allowed", "too_many",
+}  # fmt: skip
+
+ids = st.sampled_from(["a", "b", "c"])
+patterns = st.lists(st.sampled_from(["order.*", "user.*", "**", "order.paid", "a..b"]), max_size=2)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+names = st.sampled_from(
+    [
+        "op",
+        "id",
+        "types",
+        "handlers",
+        "kinds",
+        "filter",
+        "after",
+        "ref",
+        "event",
+        "durable",
+        "shadow",
+        "cursor",
+        "x",
+    ]
+)
+ops = st.sampled_from(["subscribe", "unsubscribe", "publish", "ack", "ping", "", None, 5])
+
+
+def result(number: int, type_: str = "order.created", **fields: Any) -> Result:
+    origin = Origin(number, f"id-{number}", type_, "/", None, "c")
+    fields = {"kind": Kind.SUCCEEDED, "data": b"1", "time": number, **fields}
+    return Result(number=number, event=origin, handler="invoice", revision=1, run=number, attempt=1, **fields)
+
+
+class Sessions(RuleBasedStateMachine):
+    """A client that does anything, and a hub that hands over pieces of a growing log."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.session = Session(OPEN, EPOCH)
+        self.log: list[Result] = []
+        self.opening: list[Subscription] = []
+        self.following: dict[str, Subscription] = {}
+        self.began: dict[Subscription, int] = {}
+        self.got: dict[Subscription, list[int]] = {}
+
+    def check(self, text: str) -> dict[str, Any]:
+        frame: dict[str, Any] = json.loads(text)
+        assert frame["op"] in {"subscribed", "unsubscribed", "results", "error", "pong", "published"}
+        if frame["op"] == "error":
+            assert frame["code"] in CODES
+            assert frame["detail"]
+        return frame
+
+    def apply(self, text: str) -> None:
+        effect = self.session.receive(text)
+        if isinstance(effect, Open):
+            assert effect.subscription.id not in self.following
+            self.following[effect.subscription.id] = effect.subscription
+            self.opening.append(effect.subscription)
+        elif isinstance(effect, Shut):
+            gone = self.following.pop(effect.subscription.id)
+            assert gone is effect.subscription
+            assert self.check(effect.text) == {"op": "unsubscribed", "id": gone.id}
+        elif isinstance(effect, Publish):
+            assert isinstance(json.loads(effect.event), dict)
+        else:
+            assert isinstance(effect, Send)
+            self.check(effect.text)
+
+    @rule(id_=ids, types=patterns)
+    def subscribe(self, id_: str, types: list[str]) -> None:
+        self.apply(json.dumps({"op": "subscribe", "id": id_, "types": types}))
+
+    @rule(id_=ids)
+    def unsubscribe(self, id_: str) -> None:
+        self.apply(json.dumps({"op": "unsubscribe", "id": id_}))
+
+    @rule(op=ops, fields=st.dictionaries(names, json_values | ids, max_size=4))
+    def garbled(self, op: Any, fields: dict[str, Any]) -> None:
+        self.apply(json.dumps({**fields, "op": op}))
+
+    @rule(text=st.text() | json_values.map(json.dumps))
+    def garbage(self, text: str) -> None:
+        self.apply(text)
+
+    @rule()
+    def binary(self) -> None:
+        effect = self.session.binary()
+        assert isinstance(effect, Send)
+        assert self.check(effect.text)["code"] == "bad_frame"
+
+    @rule(types=st.lists(st.sampled_from(TYPES), min_size=1, max_size=9))
+    def commit(self, types: list[str]) -> None:
+        self.log += [result(len(self.log) + n, type_) for n, type_ in enumerate(types, 1)]
+
+    @rule(data=st.data(), recovered=st.booleans())
+    def opened(self, data: st.DataObject, recovered: bool) -> None:
+        if not self.log or not self.opening:
+            return
+        subscription = self.opening.pop()
+        start = self.log[data.draw(st.integers(0, len(self.log) - 1))].position
+        text = self.session.opened(subscription, Start(start, recovered, start))
+        if self.following.get(subscription.id) is not subscription:
+            assert text is None
+            return
+        assert text is not None
+        assert self.check(text)["recovered"] is recovered
+        self.began[subscription] = start.number
+        self.got[subscription] = []
+
+    @rule(data=st.data(), quiet=st.booleans())
+    def deliver(self, data: st.DataObject, quiet: bool) -> None:
+        behind = [s for s in self.following.values() if s.open and s.position < len(self.log)]
+        if not behind:
+            return
+        subscription = data.draw(st.sampled_from(behind))
+        end = data.draw(st.integers(subscription.position + 1, len(self.log)))
+        entries = [Entry(result) for result in self.log[subscription.position : end]]
+        piece = cut(subscription.position, entries, predicate(subscription.selection), EPOCH)
+        text = self.session.deliver(subscription, piece, quiet=quiet)
+        if text is None:
+            assert quiet
+            return
+        frame = self.check(text)
+        assert frame["id"] == subscription.id
+        assert int(frame["cursor"].split("-")[1]) == subscription.position == subscription.told
+        self.got[subscription] += [item["event"]["seq"] for item in frame["items"]]
+
+    @rule(data=st.data())
+    def deliver_out_of_place(self, data: st.DataObject) -> None:
+        followed = list(self.following.values())
+        if not followed or len(self.log) < 2:
+            return
+        subscription = data.draw(st.sampled_from(followed))
+        after = data.draw(st.integers(0, len(self.log) - 1).filter(lambda n: n != subscription.position))
+        piece = cut(after, [Entry(self.log[after])], predicate(subscription.selection), EPOCH)
+        with pytest.raises(RuntimeError):
+            self.session.deliver(subscription, piece)
+
+    @invariant()
+    def each_is_exact(self) -> None:
+        if not hasattr(self, "session"):
+            return
+        assert self.session.subscriptions == self.following
+        for subscription, got in self.got.items():
+            matches = predicate(subscription.selection)
+            passed = self.log[self.began[subscription] : subscription.position]
+            assert got == [r.number for r in passed if matches(r)]
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(derandomize=True, max_examples=150, stateful_step_count=40, deadline=None)
