@@ -79,13 +79,25 @@ async def open_committer(path: Path, on_frame: Callable[[Frame], None]) -> Commi
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
         )
     committer = Committer(process, ours, on_frame)
-    ended = asyncio.ensure_future(committer.ended.wait())
-    await asyncio.wait((committer.hello, ended), timeout=HELLO_WITHIN, return_when=asyncio.FIRST_COMPLETED)
-    ended.cancel()
+    try:
+        await _greeted(committer)
+    finally:
+        if not committer.hello.done():
+            await committer.kill()
     if not committer.hello.done():
-        await committer.kill()
         raise Unavailable(f"the committer did not start on {str(path)!r}: see its last words on stderr")
     return committer
+
+
+async def _greeted(committer: Committer) -> None:
+    """Wait until it said hello, or cannot any more."""
+    ended = asyncio.ensure_future(committer.ended.wait())
+    try:
+        await asyncio.wait(
+            (committer.hello, ended), timeout=HELLO_WITHIN, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        ended.cancel()
 
 
 def _search_path() -> list[str]:

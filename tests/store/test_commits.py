@@ -1,0 +1,244 @@
+"""The gateway's side: what is told when, and what happens to what the committer had in hand."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from app.domain.run import State
+from app.errors import Conflict, Unavailable
+from app.store import queues
+from app.store.operations import Append, Cancel, Receipt, Retry, Settle
+from app.store.reader import SQLiteReader
+from app.store.writer import Replaced, Writer
+from tests.store.kit import NOW, append, committing, event, handler, publish, settle, until
+
+
+class Listened(list):
+    """All that a listener was told."""
+
+    @property
+    def runs(self):
+        return [run for change in self for run in change.runs]
+
+    @property
+    def results(self):
+        return [result for change in self for result in change.results]
+
+
+def listening(commits):
+    told = Listened()
+    commits.listen(told.append)
+    return told
+
+
+def test_listeners_are_told_before_publishers(path):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            stored = commits.publish(publish(event("a", handlers=(1, 2)), event(handlers=())))
+            stored.add_done_callback(lambda _: told.append("stored"))
+            assert await stored == [Receipt(1, 1), Receipt(2, 3)]
+            assert told[1] == "stored"
+            assert [(run.id, run.handler, run.event.id) for run in told[0].runs] == [(1, 1, "a"), (2, 2, "a")]
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_a_commit_goes_together_in_the_next(path):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            await asyncio.gather(*[commits.publish(publish(event())) for _ in range(100)])
+            assert len(told) == 1
+            assert len(told.runs) == 100
+
+    asyncio.run(main())
+
+
+def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            await commits.publish(publish(event()))
+            run = told.runs[0]
+            commits.append(append(1, 0), run, "one")
+            await commits.settle(settle(1, state=State.RETRYABLE, due=NOW + 5, lost=1), run, "one")
+            change = told[-1]
+            assert (change.ended, change.runs, change.head) == ([1], [run], 2)
+            assert (run.attempt, run.lost, run.due) == (1, 1, NOW + 5)
+            assert [(r.number, r.handler, r.index) for r in change.results] == [
+                (1, "one", 0),
+                (2, "one", None),
+            ]
+            child = event(root=1, parent=1)
+            settled = await commits.settle(settle(1, 2, root=1, published=[child]), run, "one")
+            assert settled.receipts == [Receipt(2, 2)]
+            assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
+            async_reader = SQLiteReader(path)
+            assert told.results == await async_reader.results(0, 10, 1 << 20)
+            async_reader.close()
+
+    asyncio.run(main())
+
+
+def test_a_refused_outcome_is_told_as_ended_and_asks_for_a_rescan(path):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            await commits.publish(publish(event()))
+            await commits.change(Cancel(runs=[1], now=NOW))
+            assert (told[-1].ended, told[-1].head, told[-1].results) == ([1], 1, [])
+            settled = await commits.settle(settle(1), told.runs[0], "one")
+            assert not settled.accepted
+            assert (told[-1].ended, told[-1].rescan) == ([1], True)
+            assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
+            assert told[-1].rescan
+
+    asyncio.run(main())
+
+
+def test_a_refused_change_fails_alone(path):
+    async def main():
+        async with committing(path) as commits:
+            stored = commits.publish(publish(event()))
+            with pytest.raises(Conflict):
+                await commits.change(handler("one"))
+            assert await stored == [Receipt(1, 1)]
+            assert commits.healthy
+
+    asyncio.run(main())
+
+
+def test_publishing_is_refused_when_too_much_waits_and_outcomes_never(path, monkeypatch):
+    monkeypatch.setattr(queues, "QUEUE_EVENTS", 10)
+
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            await commits.publish(publish(event()))
+            waiting = [commits.publish(publish(event())) for _ in range(10)]
+            with pytest.raises(Unavailable) as refused:
+                commits.publish(publish(event()))
+            assert refused.value.retry_after == 1
+            settled = commits.settle(settle(1), told.runs[0], "one")
+            assert commits.backlog == 1
+            assert (await settled).number == 1
+            await asyncio.gather(*waiting)
+            assert commits.backlog == 0
+
+    asyncio.run(main())
+
+
+def test_an_operation_larger_than_the_queue_is_taken_when_nothing_waits(path, monkeypatch):
+    monkeypatch.setattr(queues, "QUEUE_EVENTS", 10)
+
+    async def main():
+        async with committing(path) as commits:
+            receipts = await commits.publish(publish(*[event() for _ in range(3000)]))
+            assert [r.seq for r in receipts] == list(range(1, 3001))
+
+    asyncio.run(main())
+
+
+def test_outcomes_go_before_what_was_published_earlier():
+    waiting = queues.Queues()
+    loop = asyncio.new_event_loop()
+    for operation in (publish(event()), publish(event())):
+        waiting.add_change(queues.Entry(operation, b"", loop.create_future()))
+    waiting.add_outcome(queues.Entry(settle(1), b"", loop.create_future()))
+    assert isinstance(waiting.take()[0].operation, Settle)
+    loop.close()
+
+
+def test_a_batch_is_bounded_but_never_empty():
+    line = queues.Queues()
+    loop = asyncio.new_event_loop()
+    for size in (queues.BATCH_BYTES + 1, 1, queues.BATCH_BYTES, 1):
+        line.add_outcome(queues.Entry(append(1, 0), b"x" * size, loop.create_future()))
+    assert [len(line.take()) for _ in range(3)] == [1, 1, 1]
+    assert [type(entry.operation) for entry in line.take()] == [Append]
+    assert not line
+    loop.close()
+
+
+def test_closing_writes_what_is_queued_and_leaves_one_file(path):
+    async def main():
+        async with committing(path) as commits:
+            stored = [commits.publish(publish(event())) for _ in range(5000)]
+            closing = asyncio.create_task(commits.close())
+            assert len(await asyncio.gather(*stored)) == 5000
+            await closing
+            with pytest.raises(Unavailable):
+                commits.publish(publish(event()))
+
+    asyncio.run(main())
+    assert [p.name for p in path.parent.iterdir() if p.name.startswith("busway.db")] == ["busway.db"]
+
+
+def test_signals_meant_for_the_gateway_leave_the_committer_alone(path):
+    async def main():
+        async with committing(path) as commits:
+            committer = commits.pid
+            assert os.getsid(committer) == committer
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(committer, number)
+            await commits.publish(publish(event()))
+            assert commits.pid == committer
+
+    asyncio.run(main())
+
+
+def test_the_committer_ends_with_its_gateway(path):
+    code = (
+        "import asyncio, sys, pathlib\n"
+        "from tests.store.kit import committing\n"
+        "async def main():\n"
+        "    async with committing(pathlib.Path(sys.argv[1])) as commits:\n"
+        "        print(commits.pid, flush=True)\n"
+        "        await asyncio.sleep(3600)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as gateway:
+        committer = psutil.Process(int(gateway.stdout.readline()))
+        gateway.kill()
+
+    def gone():
+        return not committer.is_running() or committer.status() == psutil.STATUS_ZOMBIE
+
+    asyncio.run(until(gone))
+
+
+def test_a_committer_that_outlived_its_gateway_writes_nothing_once_another_began(store):
+    with store.engine.connect() as first, store.engine.connect() as second:
+        old, new = Writer(first, 1), Writer(second, 2)
+        old.claim()
+        old.write([publish(event())])
+        new.claim()
+        with pytest.raises(Replaced):
+            old.write([publish(event())])
+        assert new.write([publish(event())])[1] == [[Receipt(2, 2)]]
+
+
+def test_closing_while_a_committer_starts_leaves_none_behind(path):
+    async def main():
+        async with committing(path) as commits:
+            os.kill(commits.pid, signal.SIGKILL)
+            await until(lambda: commits.pid is None)
+            await asyncio.sleep(0.05)
+        assert commits.pid is None
+
+    asyncio.run(main())
+
+
+def test_the_committer_imports_no_web_framework(path):
+    code = (
+        "import sys, app.store.committer\n"
+        "unwanted = {'fastapi', 'starlette', 'uvicorn', 'pydantic', 'httpx', 'alembic', 'structlog'}\n"
+        "sys.exit(bool(unwanted & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

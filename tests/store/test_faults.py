@@ -1,0 +1,223 @@
+"""Killed committers and full disks: nothing acknowledged is lost, every outcome lands once."""
+
+import asyncio
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.domain.result import Kind
+from app.errors import Unavailable
+from app.store.base import EventQuery
+from app.store.reader import SQLiteReader
+from tests.store.kit import append, committing, event, publish, settle, until
+
+pytestmark = pytest.mark.fault
+
+
+class Handling:
+    """Stands where dispatch and recorder stand: every run told of gets two partials and an outcome."""
+
+    def __init__(self, commits, reader):
+        self.commits, self.reader = commits, reader
+        self.taken, self.head, self.read = set(), 0, []
+        self.rescans = 0
+        commits.listen(self.committed)
+
+    def committed(self, change):
+        assert change.head >= self.head
+        numbers = [result.number for result in change.results]
+        assert numbers == list(range(self.head + 1, self.head + 1 + len(numbers)))
+        self.head = change.head
+        self.rescans += change.rescan
+        for run in change.runs:
+            self.take(run)
+
+    def take(self, run):
+        if run.id in self.taken:
+            return
+        self.taken.add(run.id)
+        for index in (0, 1):
+            self.commits.append(append(run.id, index), run, "one")
+        published = [event(root=run.event.root, parent=run.id)] if run.event.type == "parent" else []
+        self.commits.settle(settle(run.id, root=run.event.root, published=published), run, "one")
+
+    async def finish(self):
+        """Take what was told to nobody, until nothing waits."""
+        while found := await self.reader.waiting(1, 10_000):
+            for run in found:
+                self.take(run)
+            await until(lambda: not self.commits.backlog)
+
+
+@asynccontextmanager
+async def handled(path):
+    reader = SQLiteReader(path)
+    try:
+        async with committing(path) as commits:
+            yield commits, Handling(commits, reader), reader
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_nothing_is_lost_when_committers_are_killed_under_load(path, round_):
+    seed = int(os.environ.get("SEED", random.randrange(1 << 32))) + round_
+    print(f"SEED={seed - round_}")
+    chance = random.Random(seed)
+    acknowledged = {}
+
+    async def main():
+        async with handled(path) as (commits, handling, reader):
+            over = asyncio.Event()
+
+            async def publisher(name):
+                n = 0
+                while not over.is_set():
+                    n += 1
+                    ids = [f"{name}-{n}-{k}" for k in range(chance.choice((1, 1, 5)))]
+                    while not await send(ids):
+                        await asyncio.sleep(0.01)
+
+            async def send(ids):
+                type_ = chance.choice(("parent", "plain"))
+                try:
+                    receipts = await commits.publish(publish(*[event(id_, type_=type_) for id_ in ids]))
+                except Unavailable:
+                    return False
+                acknowledged.update(zip(ids, [r.seq for r in receipts], strict=True))
+                return True
+
+            publishers = [asyncio.create_task(publisher(n)) for n in range(8)]
+            for _ in range(6):
+                enough = len(acknowledged) + chance.randrange(400)
+                await until(lambda enough=enough: commits.pid and len(acknowledged) > enough)
+                os.kill(commits.pid, signal.SIGKILL)
+            over.set()
+            await asyncio.gather(*publishers)
+            await until(lambda: not commits.backlog)
+            await handling.finish()
+            assert handling.rescans >= 6
+            await check(reader)
+
+    async def check(reader):
+        stored = {e.id: e.seq for e in await reader.events(EventQuery(), 1_000_000)}
+        assert sorted(stored.values()) == list(range(1, len(stored) + 1))
+        assert {id_: stored.get(id_) for id_ in acknowledged} == acknowledged
+        parents = await reader.events(EventQuery(type="parent"), 1_000_000)
+        children = await reader.children(list(range(1, 2 * len(stored))))
+        assert len(children) == len(parents)
+        results = await reader.results(0, 1_000_000, 1 << 40)
+        assert [r.number for r in results] == list(range(1, len(results) + 1))
+        by_run = {}
+        for result in results:
+            by_run.setdefault(result.run, []).append((result.kind, result.index))
+        once = [(Kind.PARTIAL, 0), (Kind.PARTIAL, 1), (Kind.SUCCEEDED, None)]
+        assert all(told == once for told in by_run.values())
+        assert len(by_run) == len(stored)
+        assert sum(1 for r in results if r.completes) == len(stored) - len(children)
+
+    asyncio.run(main())
+
+
+class Tmpfs:
+    """A disk of 4 MiB that is really full."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True, capture_output=True
+        )
+
+    def fill(self, committer):
+        with (self.folder / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(bytes(4096))
+
+    def free(self, committer):
+        (self.folder / "ballast").unlink()
+
+    def close(self):
+        subprocess.run(["umount", self.folder], check=True)
+
+
+class Limited:
+    """Files that must not grow: every COMMIT that needs more room fails."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def fill(self, committer):
+        self.before = resource.prlimit(committer, resource.RLIMIT_FSIZE)
+        resource.prlimit(committer, resource.RLIMIT_FSIZE, (1, self.before[1]))
+
+    def free(self, committer):
+        resource.prlimit(committer, resource.RLIMIT_FSIZE, self.before)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(params=[Tmpfs, Limited])
+def disk(request, tmp_path):
+    try:
+        disk = request.param(tmp_path)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        disk = Limited(tmp_path)  # only root may mount; the limit breaks COMMIT all the same
+    yield disk
+    disk.close()
+
+
+def large():
+    return event(data=b'"%s"' % (b"x" * 100_000))
+
+
+def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_there_is_room(disk):
+    async def main():
+        async with handled(disk.folder / "busway.db") as (commits, handling, reader):
+            committer = commits.pid
+            await commits.publish(publish(event("first")))
+            await until(lambda: not commits.backlog)
+            handling.take = lambda run: None
+            await commits.publish(publish(event("second")))
+            [run] = await reader.waiting(1, 10)
+            disk.fill(committer)
+            with pytest.raises(Unavailable):
+                await asyncio.gather(*[commits.publish(publish(large())) for _ in range(20)])
+            settled = commits.settle(settle(run.id, root=run.event.root), run, "one")
+            await until(lambda: not commits.healthy)
+            disk.free(committer)
+            assert (await settled).accepted
+            before = len(await reader.events(EventQuery(), 1000))
+            assert (await commits.publish(publish(event("third"))))[0].seq == before + 1
+            assert commits.healthy
+            assert commits.pid == committer
+            results = await reader.results(0, 100, 1 << 20)
+            assert [(r.run, r.kind) for r in results][-1] == (run.id, Kind.SUCCEEDED)
+            assert handling.rescans
+
+    asyncio.run(main())
+
+
+def test_a_committer_that_cannot_start_is_tried_again(path):
+    async def main():
+        async with handled(path) as (commits, _, _):
+            hidden = path.with_suffix(".hidden")
+            path.rename(hidden)
+            path.mkdir()
+            os.kill(commits.pid, signal.SIGKILL)
+            await until(lambda: commits.pid is None)
+            stored = commits.publish(publish(event()))
+            await asyncio.sleep(0.3)
+            assert not commits.healthy
+            path.rmdir()
+            hidden.rename(path)
+            await stored
+            assert commits.healthy
+
+    asyncio.run(main())

@@ -1,0 +1,171 @@
+"""One gateway a file, a schema that is its own, and commands that write beside it."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from app.errors import BadSettings, Conflict
+from app.store import sqlite
+from app.store.operations import CreateKey, RevokeKey
+from app.store.schema import metadata
+from tests.store.kit import NOW, committing, event, publish
+
+
+def key(name="k", digest=b"d"):
+    return CreateKey(name=name, digest=digest, scopes=["admin"], now=NOW)
+
+
+def test_a_second_gateway_is_kept_out_until_the_first_lets_go(path):
+    first = sqlite.lock(path)
+    with pytest.raises(BadSettings, match=f"process {os.getpid()}"):
+        sqlite.lock(path)
+    first.release()
+    sqlite.lock(path).release()
+
+
+def test_the_lock_goes_by_the_file_not_its_name(path, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    lock = sqlite.lock(path)
+    with pytest.raises(BadSettings):
+        sqlite.lock(link)
+    lock.release()
+
+
+def test_a_killed_gateway_holds_no_lock(path):
+    code = (
+        "from pathlib import Path\n"
+        "from app.store import sqlite\n"
+        f"lock = sqlite.lock(Path({str(path)!r}))\n"
+        "print(1, flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline()
+        with pytest.raises(BadSettings, match=f"process {other.pid}"):
+            sqlite.lock(path)
+        other.kill()
+    sqlite.lock(path).release()
+
+
+def test_a_new_database_gets_the_schema_of_the_tables(path, tmp_path):
+    sqlite.migrate(path)
+    plain = sa.create_engine(f"sqlite:///{tmp_path / 'plain.db'}")
+    metadata.create_all(plain)
+    with sqlite3.connect(path) as migrated, sqlite3.connect(tmp_path / "plain.db") as created:
+        assert schema(migrated) == schema(created)
+    migrated.close()
+    created.close()
+    plain.dispose()
+
+
+def schema(connection):
+    query = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE '%alembic%' AND sql IS NOT NULL"
+    return {name: "".join(sql.split()) for name, sql in connection.execute(query)}
+
+
+def test_migrating_again_changes_nothing(path):
+    sqlite.migrate(path)
+    before = path.read_bytes()
+    sqlite.migrate(path)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_is_a_new_database(path):
+    path.touch()
+    sqlite.migrate(path)
+    assert sqlite.read_keys(path) == []
+
+
+def test_the_newest_migration_is_the_one_that_is_looked_for():
+    config = Config()
+    config.set_main_option("script_location", str(sqlite._MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == sqlite.REVISION
+
+
+def test_a_newer_database_is_refused(path):
+    sqlite.migrate(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(BadSettings, match="newer Busway"):
+        sqlite.migrate(path)
+
+
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE events (id)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(BadSettings, match="another program"):
+        sqlite.migrate(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path):
+    path.write_text("Dear diary, " * 1000)
+    with pytest.raises(BadSettings, match="not a database"):
+        sqlite.migrate(path)
+    assert path.read_text().startswith("Dear diary")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadSettings, match="nowhere"):
+        sqlite.migrate(tmp_path / "nowhere" / "busway.db")
+
+
+def test_two_databases_are_two_logs(path, tmp_path):
+    async def epoch(at):
+        async with committing(at) as commits:
+            return commits.epoch
+
+    epochs = [asyncio.run(epoch(at)) for at in (path, tmp_path / "other.db", path)]
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert len(epochs[0]) == 16
+
+
+def test_keys_are_made_without_a_gateway(path):
+    assert sqlite.read_keys(path) == []
+    number = sqlite.apply(path, key())
+    [made] = sqlite.read_keys(path)
+    assert (made.id, made.name, made.digest, made.scopes, made.revoked_at) == (
+        number,
+        "k",
+        b"d",
+        ["admin"],
+        None,
+    )
+    with pytest.raises(Conflict):
+        sqlite.apply(path, key("other"))
+    assert sqlite.apply(path, RevokeKey(id=number, now=NOW + 1)) is True
+    assert sqlite.apply(path, RevokeKey(id=99, now=NOW + 1)) is False
+    assert sqlite.read_keys(path)[0].revoked_at == NOW + 1
+
+
+def test_keys_are_made_while_a_gateway_writes(path):
+    async def main():
+        async with committing(path) as commits:
+            going = asyncio.Event()
+
+            async def load():
+                while not going.is_set():
+                    await commits.publish(publish(event()))
+
+            loading = asyncio.create_task(load())
+            for n in range(5):
+                await asyncio.to_thread(sqlite.apply, path, key(digest=b"%d" % n))
+            going.set()
+            await loading
+            assert commits.healthy
+
+    asyncio.run(main())
+    assert len(sqlite.read_keys(path)) == 5
