@@ -141,13 +141,7 @@ class Following:
         request = {"op": "subscribe", "id": "s1", "after": self._cursor, **self._wanted}
         await socket.send(json.dumps(request))
         while True:
-            try:
-                frame = _read_frame(await socket.recv())
-            except ConnectionClosed as closed:
-                code = closed.rcvd.code if closed.rcvd else 1006
-                if code in FATAL_CLOSES and closed.rcvd:
-                    raise BuswayClientError(closed.rcvd.reason or f"closed with {code}", code=code) from None
-                raise
+            frame = _read_frame(await socket.recv())
             if frame.op == "error":
                 _raise_error(frame)
             if not frame.recovered:
@@ -180,6 +174,9 @@ def _reason(address: str, failure: Exception, *, began: bool) -> str:
     Raises:
         BuswayClientError: there is no point in it.
     """
+    if isinstance(failure, ConnectionClosed) and failure.rcvd and failure.rcvd.code in FATAL_CLOSES:
+        code, reason = failure.rcvd.code, failure.rcvd.reason
+        raise BuswayClientError(reason or f"closed with {code}", code=code) from None
     if isinstance(failure, InvalidStatus):
         status = failure.response.status_code
         if status in FATAL_STATUS or not began:
