@@ -1,5 +1,4 @@
-"""No test hangs: each part has a deadline, far above what it takes;
-`@pytest.mark.timeout(seconds)` sets another."""
+"""No test hangs: each part of one has a deadline, the usual or that of `@pytest.mark.timeout(seconds)`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,43 @@
+# Busway in a container. It listens on all addresses, so it wants a key before it starts:
+#
+#   docker build -t busway .
+#   docker volume create busway-data
+#   docker run --rm -v busway-data:/data busway busway keys create first --scope admin
+#   docker run -p 8000:8000 -v busway-data:/data -v ./handlers:/handlers:ro busway
+#
+# /data holds the database, /handlers the Python files with handler code. Every option of
+# `busway serve` is also a BUSWAY_... variable: -e BUSWAY_POOL=thread. `docker stop` drains; give
+# it as long as BUSWAY_DRAIN_TIMEOUT: docker stop --time 40.
+
+FROM python:3.13-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/busway
+WORKDIR /src
+# Alone first: the layer with the dependencies lasts until the lock changes.
+COPY requirements.lock ./
+RUN /opt/busway/bin/pip install --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+COPY busway busway
+COPY migrations migrations
+# Not editable: migrations come to lie beside the app package, where it looks for them.
+RUN /opt/busway/bin/pip install --no-deps --no-build-isolation . \
+    && /opt/busway/bin/python -m compileall -q /opt/busway/lib \
+    && /opt/busway/bin/pip uninstall --yes setuptools pip
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin busway \
+    && install --directory --owner=busway --group=busway /data /handlers
+COPY --from=build /opt/busway /opt/busway
+ENV PATH="/opt/busway/bin:$PATH" \
+    PYTHONUNBUFFERED=1 \
+    BUSWAY_DATABASE_URL=sqlite:////data/busway.db \
+    BUSWAY_HANDLERS=/handlers
+USER busway
+WORKDIR /data
+VOLUME ["/data", "/handlers"]
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('BUSWAY_PORT', '8000')}/readyz\", timeout=4)"]
+CMD ["busway", "serve", "--host", "0.0.0.0"]
