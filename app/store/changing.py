@@ -11,7 +11,18 @@ from app.domain.result import Kind
 from app.domain.run import Error, Outcome
 from app.store import settling, trees
 from app.store.ledger import Ledger, RunRow, brief
-from app.store.operations import Cancel, CancelWaiting, Expire, NewResult, Report, Rescue, Retry, RetryDead
+from app.store.operations import (
+    Cancel,
+    CancelWaiting,
+    Expire,
+    NewResult,
+    Report,
+    Rescue,
+    Retried,
+    Retry,
+    RetryDead,
+)
+from app.store.records import read_waiting
 from app.store.schema import CANCELLED, DEAD, RUNNING, STATE_CODES, WAITING, handlers, runs
 
 
@@ -59,7 +70,7 @@ def expire(ledger: Ledger, operation: Expire) -> list[int]:
     return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
 
 
-def retry(ledger: Ledger, operation: Retry) -> list[int]:
+def retry(ledger: Ledger, operation: Retry) -> Retried:
     """Make dead, cancelled and retryable runs of living handlers available again."""
     known = ledger.load(operation.runs)
     ledger.flush()
@@ -67,7 +78,10 @@ def retry(ledger: Ledger, operation: Retry) -> list[int]:
         row.id for row in ledger.connection.execute(sa.select(handlers.c.id).where(handlers.c.deleted == 1))
     }
     retried = [run for run in known if run.state in _RETRIED and run.handler not in deleted]
-    return _retry(ledger, retried, operation.now)
+    brought_forward = [run.id for run in retried if run.state < RUNNING]
+    ids = _retry(ledger, retried, operation.now)
+    ledger.flush()
+    return Retried(ids, read_waiting(ledger.connection, brought_forward) if brought_forward else [])
 
 
 def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:

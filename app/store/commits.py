@@ -20,7 +20,7 @@ from app.errors import Conflict, Unavailable
 from app.store import frames
 from app.store.base import Committed, Listener
 from app.store.child import Committer, open_committer
-from app.store.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
+from app.store.operations import Append, Mark, Operation, Publish, Receipt, Retried, Settle, Settled
 from app.store.queues import Entry, Queues
 from app.store.telling import refuse, tell
 
@@ -202,7 +202,7 @@ class SQLiteCommits:
             else:
                 reply = Conflict(f"the store refused it: {why}")
                 refuse(committed, entry)
-            replies.append(reply)
+            replies.append(reply.ids if isinstance(reply, Retried) else reply)
         self._well, self._delay = True, 0.0
         self._since = done.head
         self._tell(committed)

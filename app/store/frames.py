@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from app.store.operations import AnyOperation, Operation, Publish, Receipt, Settle, Settled
+from app.store.operations import (
+    AnyOperation,
+    Operation,
+    Publish,
+    Receipt,
+    Retried,
+    Retry,
+    Settle,
+    Settled,
+)
 
 HELLO, BATCH, DONE, FAILED = 1, 2, 3, 4
 
@@ -68,6 +77,7 @@ decode_failed = msgspec.msgpack.Decoder(Failed).decode
 _REPLIES: dict[type[Operation], Any] = {
     Publish: msgspec.msgpack.Decoder(list[Receipt]).decode,
     Settle: msgspec.msgpack.Decoder(Settled).decode,
+    Retry: msgspec.msgpack.Decoder(Retried).decode,
 }
 _decode_plain = msgspec.msgpack.Decoder().decode
 

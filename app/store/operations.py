@@ -13,7 +13,7 @@ import msgspec
 from app.domain.event import NewEvent
 from app.domain.handler import Handler
 from app.domain.result import Kind
-from app.domain.run import Error, Outcome, State
+from app.domain.run import Error, Outcome, Run, State
 
 
 class Operation(msgspec.Struct, array_like=True, tag=True, kw_only=True):
@@ -162,6 +162,13 @@ class Retry(Operation, kw_only=True):
 
     runs: list[int]
     now: int
+
+
+class Retried(msgspec.Struct, array_like=True):
+    """What the committer says to `Retry`: the ids, and those runs that waited already, as they wait now."""
+
+    ids: list[int]
+    runs: list[Run] = []
 
 
 class RetryDead(Operation, kw_only=True):

@@ -12,7 +12,7 @@ from app.domain.handler import Handler
 from app.domain.result import Origin, Result
 from app.domain.run import Error, Run
 from app.store.base import AttemptRecord, RevisionRecord, RunRecord
-from app.store.packing import data_of, text_of
+from app.store.packing import data_of, fetch, pack, text_of
 from app.store.schema import (
     KINDS,
     OUTCOMES,
@@ -130,6 +130,12 @@ def waiting_run(row: WaitingRow) -> Run:
         due=row.due,
         expires_at=row.expires_at,
     )
+
+
+def read_waiting(connection: sa.Connection, ids: list[int]) -> list[Run]:
+    """Return these runs as dispatch holds them."""
+    query = sa.select(*WAITING_COLUMNS).join(events, events.c.seq == runs.c.event).where(runs.c.id.in_(ids))
+    return [waiting_run(row) for row in fetch(connection, pack(query), WaitingRow)]
 
 
 class RunRow(msgspec.Struct, array_like=True):

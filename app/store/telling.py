@@ -45,10 +45,11 @@ def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
             committed.results.append(_result(entry, entry.run, operation, operation.result, reply))
     elif isinstance(operation, Cancel | CancelWaiting | Expire):
         committed.ended.extend(reply)
-    elif isinstance(operation, Retry | RetryDead):
-        committed.ended.extend(reply)  # whoever holds one as it was finds it anew in the store
-        committed.rescan |= bool(reply)
-    elif isinstance(operation, Rescue):
+    elif isinstance(operation, Retry):
+        committed.ended.extend(run.id for run in reply.runs)  # held as they were; told anew
+        committed.runs.extend(reply.runs)
+        committed.rescan |= len(reply.ids) > len(reply.runs)
+    elif isinstance(operation, RetryDead | Rescue):
         committed.rescan |= bool(reply)
 
 

@@ -2,7 +2,7 @@
 
 from app.domain.result import Kind
 from app.domain.run import Error, State
-from app.store.operations import Cancel, CancelWaiting, Expire, Rescue, Retry, RetryDead
+from app.store.operations import Cancel, CancelWaiting, Expire, Rescue, Retried, Retry, RetryDead
 from tests.store.kit import NOW, event, handler, mark, publish, settle
 
 GONE = Error("HandlerDeleted", "the handler was deleted")
@@ -57,7 +57,7 @@ def test_runs_that_no_attempt_started_expire(store):
 
 def test_a_retry_grants_as_many_attempts_again(store):
     store.write(publish(event()), settle(1, state=State.RETRYABLE), settle(1, 2, State.DEAD, lost=1))
-    assert store.write_one(Retry(runs=[1], now=NOW + 30)) == [1]
+    assert store.write_one(Retry(runs=[1], now=NOW + 30)) == Retried([1])
     [run] = store.read("waiting", 1, 10)
     assert (run.attempt, run.lost, run.granted, run.charged) == (2, 1, 1, 0)
     record = store.read("run", 1)[0]
@@ -67,14 +67,15 @@ def test_a_retry_grants_as_many_attempts_again(store):
 def test_a_retry_brings_a_waiting_attempt_forward(store):
     store.write(publish(event()), settle(1, state=State.RETRYABLE, due=NOW + 999))
     assert store.read("waiting", 1, 10) == []
-    store.write(Retry(runs=[1], now=NOW + 30))
+    [forward] = store.write_one(Retry(runs=[1], now=NOW + 30)).runs
+    assert (forward.id, forward.event.data, forward.granted) == (1, b'{"n":1}', 1)
     assert [run.due for run in store.read("waiting", 1, 10)] == [None]
     assert store.read("next_due") is None
 
 
 def test_a_retry_leaves_other_runs_alone(store):
     store.write(publish(event(), event(), event()), settle(1), mark(2))
-    assert store.write_one(Retry(runs=[1, 2, 3, 4], now=NOW)) == []
+    assert store.write_one(Retry(runs=[1, 2, 3, 4], now=NOW)) == Retried([])
 
 
 def test_runs_of_deleted_handlers_are_not_retried(store):
@@ -82,7 +83,7 @@ def test_runs_of_deleted_handlers_are_not_retried(store):
         publish(event(), event(handlers=(2,))), settle(1, state=State.DEAD), settle(2, state=State.DEAD)
     )
     store.write(handler("one", 1, deleted=True))
-    assert store.write_one(Retry(runs=[1], now=NOW)) == []
+    assert store.write_one(Retry(runs=[1], now=NOW)) == Retried([])
     assert store.write_one(RetryDead(state=State.DEAD, handler=None, now=NOW, limit=10)) == [2]
 
 

@@ -102,6 +102,31 @@ def test_a_refused_outcome_is_told_as_ended_and_asks_for_a_rescan(path):
     asyncio.run(main())
 
 
+def test_a_waiting_run_that_is_retried_is_told_anew(path):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            await commits.publish(publish(event()))
+            await commits.settle(settle(1, state=State.RETRYABLE, due=NOW + 5), told.runs[0], "one")
+            assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
+            [run] = told[-1].runs
+            assert (told[-1].ended, told[-1].rescan) == ([1], False)
+            assert (run.due, run.attempt, run.charged, run.event) == (None, 1, 0, told[0].runs[0].event)
+
+    asyncio.run(main())
+
+
+def test_the_log_goes_back_into_the_database_while_load_goes_on(path):
+    async def main():
+        async with committing(path) as commits:
+            for _ in range(60):
+                await commits.publish(publish(event(data=b'"%s"' % (b"x" * 1_000_000))))
+            assert path.with_name("busway.db-wal").stat().st_size < 30_000_000
+            assert path.stat().st_size > 30_000_000
+
+    asyncio.run(main())
+
+
 def test_a_refused_change_fails_alone(path):
     async def main():
         async with committing(path) as commits:
