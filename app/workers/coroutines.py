@@ -39,7 +39,9 @@ class Coroutines:
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._run, args=(self._loop,), name="busway-loop", daemon=True).start()
+                threading.Thread(
+                    target=self._run, args=(self._loop,), name="busway-loop", daemon=True
+                ).start()
             return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import resource
 import threading
 import time
@@ -38,6 +37,7 @@ class Site(msgspec.Struct):
 
     `baseline`: the worker's peak memory when it started, `peak`: when it was last looked at, in bytes.
     `alone`: it runs one sync target at a time. `awaiting`: coroutines under way.
+    `lock`: of the values on their way out.
     """
 
     entries: dict[str, Entry]
@@ -48,6 +48,7 @@ class Site(msgspec.Struct):
     peak: int
     alone: bool
     awaiting: int = 0
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
 
 def peak_now() -> int:
@@ -59,8 +60,7 @@ class Invocation:
     """An attempt under way; also the line that its `Context` talks through."""
 
     __slots__ = (
-        "_cpu", "_event", "_finished", "_indexes", "_lock", "_sent", "_sent_bytes", "_since", "_started_at",
-        "call", "log", "published", "site", "token",
+        "_cpu", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site", "token",
     )  # fmt: skip
 
     def __init__(self, site: Site, token: int, call: Call) -> None:
@@ -69,10 +69,7 @@ class Invocation:
         self.call = call
         self.log = output.Log()
         self.published: list[Published] = []
-        self._indexes = itertools.count()
-        self._lock = threading.Lock()
         self._sent = self._sent_bytes = 0
-        self._finished = False
 
     def begin(self) -> bool:
         """Write the start into the page; False, and nothing more to do, if it was cancelled before."""
@@ -145,8 +142,6 @@ class Invocation:
         """Hand the answer over; `measured`: the thread's CPU time is this attempt's own."""
         if measured:
             answer.cpu = time.thread_time() - self._cpu
-        with self._lock:
-            self._finished = True
         output.current.set(None)
         self.site.page.finish(self.call.seat, self.token)
         self.site.outbox.answer(self.token, answer)
@@ -156,7 +151,9 @@ class Invocation:
         """Whether the attempt is wanted no more."""
         return self.site.page.cancelled(self.call.seat, self.token)
 
-    def publish(self, type: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]) -> None:  # noqa: A002 - the attribute's name
+    def publish(
+        self, type: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
+    ) -> None:  # noqa: A002 - the attribute's name
         """Keep an event until the attempt succeeds.
 
         Raises:
@@ -169,7 +166,7 @@ class Invocation:
 
     def progress(self, data: bytes) -> None:
         """Send a partial, or drop it while too many are under way: waiting could block an event loop."""
-        if self.has_room():
+        if self.has_room() and not self.cancelled:
             self._send(data, False)
 
     def note(self, text: str) -> None:
@@ -199,12 +196,10 @@ class Invocation:
             raise Cancelled("the run was cancelled, or its time is up")
 
     def _send(self, data: bytes, binary: bool) -> None:
-        with self._lock:  # threads of the handler may report progress too; index and order agree
-            if self._finished:
-                return
+        with self.site.lock:  # threads of the handler may report progress too; index and order agree
+            piece = Piece(self._sent, data, binary, time.time_ns() // 1000)
             self._sent += 1
             self._sent_bytes += len(data)
-            piece = Piece(next(self._indexes), data, binary, time.time_ns() // 1000)
             self.site.outbox.piece(self.token, piece)
 
     def _encode(self, value: Any, what: str) -> tuple[bytes, bool]:
@@ -213,5 +208,7 @@ class Invocation:
         data, binary = jsonvalue.encode(value, what)
         most = self.site.boot.max_result_bytes
         if len(data) > most:
-            raise ValueError(f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)")
+            raise ValueError(
+                f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)"
+            )
         return data, binary

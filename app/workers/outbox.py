@@ -22,7 +22,9 @@ class Outbox:
         self._frames: list[bytes] = []
         self._size = 0
         self._lock = threading.Lock()
-        self._armed = threading.Event()
+        self._armed = False
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self._clock: threading.Thread | None = None
 
     def answer(self, token: int, answer: Answer) -> None:
@@ -58,16 +60,21 @@ class Outbox:
 
     def flush_soon(self) -> None:
         """Have what is kept sent within about a millisecond, though the caller goes on working."""
-        if self._frames and not self._armed.is_set():
-            if self._clock is None:
-                self._clock = threading.Thread(target=self._tick, name="busway-flush", daemon=True)
-                self._clock.start()
-            self._armed.set()
+        if self._armed or not self._frames:
+            return
+        with self._lock:
+            if self._armed:
+                return
+            self._armed = True
+        if self._clock is None:
+            self._clock = threading.Thread(target=self._tick, name="busway-flush", daemon=True)
+            self._clock.start()
+        self._gate.release()
 
     def _tick(self) -> None:
-        while self._armed.wait():
+        while self._gate.acquire():
             time.sleep(_PATIENCE)
-            self._armed.clear()
+            self._armed = False
             self.flush()
 
     def _add(self, frame: bytes) -> None:

@@ -19,11 +19,12 @@ def of_thread(dump: str, thread: int) -> str | None:
         dump: as faulthandler wrote it; the newest dump is the last.
         thread: its ident.
     """
-    found = None
     starts = [*_THREAD.finditer(dump)]
-    for start, after in zip(starts, [*starts[1:], None], strict=True):
+    ends = [start.start() for start in starts[1:]] + [len(dump)]
+    found = None
+    for start, end in zip(starts, ends, strict=False):
         if int(start[1], 16) == thread:
-            found = dump[start.start() : after.start() if after else len(dump)]
+            found = dump[start.start() : end]
     return None if found is None else _user_frames(found)
 
 

@@ -25,7 +25,11 @@ logger = logging.getLogger("busway.workers")
 _SWEEP = 0.025  # seconds
 _SPAWN_PATIENCE = 10.0  # seconds that a zygote may take to start a worker
 _TEARDOWN_PATIENCE = 5.0  # seconds
-_FIRST_DELAY, _LONGEST_DELAY, _STEADY = 0.05, 5.0, 10.0  # seconds between zygotes that die; alive so long is well
+_FIRST_DELAY, _LONGEST_DELAY, _STEADY = (
+    0.05,
+    5.0,
+    10.0,
+)  # seconds between zygotes that die; alive so long is well
 
 
 class Supervisor:
@@ -266,7 +270,9 @@ class Supervisor:
     def _compare(self, loaded: Loaded) -> None:
         before = {file.file: file.digest for file in self._loaded.files}
         if before != {file.file: file.digest for file in loaded.files}:
-            logger.warning("handler files have changed: restart the gateway to register what they declare now")
+            logger.warning(
+                "handler files have changed: restart the gateway to register what they declare now"
+            )
         self._loaded.mode = loaded.mode
 
     def _sweep_later(self) -> None:

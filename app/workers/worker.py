@@ -22,6 +22,7 @@ from app.workers.policy import Standing, Verdict
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
+_PARTIAL, _ANSWER = int(FromWorker.PARTIAL), int(FromWorker.ANSWER)  # enum members are slow to look up
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
 _DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
 _STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
@@ -126,7 +127,12 @@ class Worker:
         token = assignment.token
         self.page.assign(seat)
         self.flights[token] = Flight(
-            assignment=assignment, seat=seat, sent_at=time.monotonic_ns(), awaits=awaits, quick=quick, pace=pace
+            assignment=assignment,
+            seat=seat,
+            sent_at=time.monotonic_ns(),
+            awaits=awaits,
+            quick=quick,
+            pace=pace,
         )
         self._count(awaits, quick, 1)
         call = Call(
@@ -147,25 +153,18 @@ class Worker:
         told: list[WorkerReport] = []
         left: list[Flight] = []
         for kind, token, body in frames:
-            if kind == FromWorker.READY:
-                self._ready()
-                continue
             flight = self.flights.get(token)
             if flight is None:
-                continue
-            if kind == FromWorker.PARTIAL:
+                if kind == FromWorker.READY:
+                    self._ready()
+            elif kind == _PARTIAL:
                 if not flight.settled:
-                    piece = wire.decode_piece(body)
-                    told.append(
-                        Partial(
-                            token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time
-                        )
-                    )
-                continue
-            self._release(flight)
-            left.append(flight)
-            if kind == FromWorker.ANSWER:
-                told += self._answered(flight, body)
+                    told.append(_partial(token, body))
+            else:
+                self._release(flight)
+                left.append(flight)
+                if kind == _ANSWER:
+                    self._answered(flight, body, told)
         if told or left:
             self._home.reported(self, told, left)
         self._finish_retirement()
@@ -182,15 +181,14 @@ class Worker:
         if flight.strike_at is not None:
             self._suspended -= 1
 
-    def _answered(self, flight: Flight, body: bytes) -> list[WorkerReport]:
+    def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport]) -> None:
         self.served += 1
-        if flight.settled:
-            return []
-        if flight.overdue:
-            return [reports.timed_out(flight, self.page, _now(), self.pid, None)]
-        answer = wire.decode_answer(body)
-        flight.pace.add(answer.wall)
-        return [reports.answered(flight.assignment.token, answer, self.pid)]
+        if flight.overdue and not flight.settled:
+            told.append(reports.timed_out(flight, self.page, _now(), self.pid, None))
+        elif not flight.settled:
+            answer = wire.decode_answer(body)
+            flight.pace.add(answer.wall)
+            told.append(reports.answered(flight.assignment.token, answer, self.pid))
 
     def cancel(self, flight: Flight) -> None:
         """Ask an attempt to end; nothing more is reported of it."""
@@ -342,7 +340,9 @@ class Worker:
         ]
         return [report for report in told if report is not None]
 
-    def _last_word(self, flight: Flight, verdict: Verdict, status: int | None, now: Moment) -> WorkerReport | None:
+    def _last_word(
+        self, flight: Flight, verdict: Verdict, status: int | None, now: Moment
+    ) -> WorkerReport | None:
         if verdict is Verdict.NOTHING:
             return None
         if verdict is Verdict.RETURN:
@@ -373,6 +373,11 @@ class Worker:
         self._channel.close()
         self._chatter.close()
         self.page.close()
+
+
+def _partial(token: int, body: bytes) -> Partial:
+    piece = wire.decode_piece(body)
+    return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
 
 
 def _now() -> Moment:

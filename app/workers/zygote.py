@@ -71,7 +71,9 @@ class Zygote:
 
     def _load(self, boot: Boot) -> None:
         self._boot = boot
-        folder = load(Path(boot.folder), boot.skip, lambda file: self._tell(FromZygote.LOADING, 0, file.encode()))
+        folder = load(
+            Path(boot.folder), boot.skip, lambda file: self._tell(FromZygote.LOADING, 0, file.encode())
+        )
         self._entries = folder.entries
         sys.stdout.flush()  # or every fork would write it again
         self._forks = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - names suffice

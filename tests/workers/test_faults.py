@@ -1,0 +1,410 @@
+"""What handler code does to its worker, and what others notice of it: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import psutil
+import pytest
+import workers_kit as kit
+
+from app.domain.run import Outcome
+from app.workers.base import Ended, Partial, Returned
+
+pytestmark = pytest.mark.fault
+
+CODE = """
+    import asyncio, ctypes, os, signal, subprocess, sys, threading, time
+
+    def fine(event):
+        return event.data
+
+    def who(event):
+        return os.getpid()
+
+    def sleeps(event):
+        time.sleep(event.data)
+        return "slept"
+
+    async def sleeps_async(event):
+        try:
+            await asyncio.sleep(event.data)
+        except asyncio.CancelledError:
+            print("cancelled")
+            raise
+
+    def spins(event):
+        while True:
+            pass
+
+    async def blocks_the_loop(event):
+        time.sleep(1000)
+
+    def polite(event, ctx):
+        while not ctx.cancelled:
+            time.sleep(0.005)
+        return "left"
+
+    def exits(event):
+        os._exit(3)
+
+    async def exits_async(event):
+        await asyncio.sleep(0)
+        os._exit(3)
+
+    def segfaults(event):
+        inner()
+
+    def inner():
+        ctypes.string_at(0)
+
+    def kills_itself(event):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def closes_everything(event):
+        os.closerange(3, 256)
+        time.sleep(1000)
+
+    def leaves_a_child(event):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        return child.pid
+
+    def hangs_with_a_child(event, ctx):
+        ctx.progress(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]).pid)
+        time.sleep(1000)
+
+    def writes_raw(event):
+        os.write(1, b"raw line\\n" * event.data)
+
+    def meets(event):
+        open(event.data, "w").close()
+        time.sleep(1000)
+"""
+
+TWO = ["process", "thread"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "handlers").mkdir()
+    kit.write(tmp_path / "handlers", f=CODE)
+    return tmp_path / "handlers"
+
+
+@pytest.mark.parametrize("pool", TWO)
+@pytest.mark.parametrize(
+    ("target", "cause"),
+    [("exits", "exited with status 3"), ("exits_async", "exited with status 3"), ("segfaults", "killed by SIGSEGV"),
+     ("kills_itself", "killed by SIGKILL"), ("closes_everything", "killed by SIGKILL")],
+)  # fmt: skip
+def test_a_worker_that_dies_with_one_attempt_is_charged_to_it_and_replaced(folder, pool, target, cause):
+    async def scenario(bench):
+        ended = await bench.run(f"f:{target}")
+        assert (ended.outcome, ended.error.type) == (Outcome.FAILED, "WorkerDied")
+        assert ended.error.message.startswith(cause)
+        assert not ended.alone
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+        assert ended.worker not in bench.pids()
+
+    kit.drive(scenario, folder, pool)
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_a_crash_in_c_tells_where_the_python_code_was(folder, pool):
+    async def scenario(bench):
+        stack = (await bench.run("f:segfaults")).error.traceback
+        assert "in inner" in stack
+        assert "in segfaults" in stack
+
+    kit.drive(scenario, folder, pool)
+
+
+def test_other_workers_notice_nothing_of_a_death(folder):
+    async def scenario(bench):
+        slow = bench.hand("f:sleeps", 0.3)
+        await bench.started(slow)
+        died = await bench.run("f:exits")
+        ended = await bench.end(slow)
+        assert ended.outcome is Outcome.SUCCEEDED
+        assert ended.worker != died.worker
+
+    kit.drive(scenario, folder)
+
+
+def test_of_several_attempts_in_a_dying_host_all_are_lost_and_alone_the_culprit_is_charged(folder):
+    async def scenario(bench):
+        waiting = [bench.hand("f:sleeps", 30) for _ in range(3)]
+        for token in waiting:
+            await bench.started(token)
+        killer = bench.hand("f:exits")
+        ended = [await bench.end(token) for token in [*waiting, killer]]
+        assert {(e.outcome, e.alone) for e in ended} == {(Outcome.LOST, True)}
+        again = await bench.run("f:exits", alone=True)
+        assert (again.outcome, again.error.type) == (Outcome.FAILED, "WorkerDied")
+        innocent = await bench.run("f:fine", 5, alone=True)
+        assert (innocent.outcome, innocent.data) == (Outcome.SUCCEEDED, b"5")
+        assert innocent.worker not in bench.pids("process")
+
+    kit.drive(scenario, folder, "thread")
+
+
+def test_an_attempt_alone_has_a_worker_that_ends_after_it(folder):
+    async def scenario(bench):
+        first = bench.hand("f:who", alone=True)
+        second = bench.hand("f:who", alone=True)
+        pids = {(await bench.end(token)).worker for token in (first, second)}
+        assert len(pids) == 2
+        await bench.until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+    kit.drive(scenario, folder)
+
+
+@pytest.mark.parametrize("pool", TWO)
+@pytest.mark.parametrize("target", ["spins", "sleeps", "blocks_the_loop"])
+def test_an_attempt_that_ignores_its_timeout_is_killed_and_tells_where_it_was(folder, pool, target):
+    async def scenario(bench):
+        ended = await bench.run(f"f:{target}", 1000, timeout=0.1)
+        assert (ended.outcome, ended.error.type) == (Outcome.FAILED, "Timeout")
+        assert ended.error.message == "ran longer than 0.1 s"
+        assert f"in {target}" in ended.error.traceback
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+        assert not psutil.pid_exists(ended.worker)
+
+    kit.drive(scenario, folder, pool)
+
+
+@pytest.mark.parametrize("pool", TWO)
+@pytest.mark.parametrize("target", ["polite", "sleeps_async"])
+def test_an_attempt_that_heeds_its_timeout_fails_all_the_same_but_its_worker_lives(folder, pool, target):
+    async def scenario(bench):
+        ended = await bench.run(f"f:{target}", 1000, timeout=0.1)
+        assert (ended.outcome, ended.error.type, ended.data) == (Outcome.FAILED, "Timeout", None)
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+        assert psutil.pid_exists(ended.worker)
+
+    kit.drive(scenario, folder, pool, grace=10)
+
+
+def test_in_a_shared_host_the_overdue_fails_at_once_and_siblings_finish(folder):
+    async def scenario(bench):
+        sibling = bench.hand("f:sleeps", 1.0)
+        await bench.started(sibling)
+        ended = await bench.run("f:sleeps", 1000, timeout=0.1)
+        assert (ended.error.type, bench.reports(sibling, Ended)) == ("Timeout", [])
+        assert "in sleeps" in ended.error.traceback
+        late = await bench.run("f:who")
+        assert late.worker != ended.worker, "the host takes no new work, a replacement does"
+        assert (await bench.end(sibling)).outcome is Outcome.SUCCEEDED
+        await bench.until(lambda: not psutil.pid_exists(ended.worker))
+
+    kit.drive(scenario, folder, "thread")
+
+
+def test_the_next_attempt_of_a_run_waits_until_the_overdue_one_is_dead(folder):
+    async def scenario(bench):
+        sibling = bench.hand("f:sleeps", 1.0)
+        await bench.started(sibling)
+        first = bench.hand("f:sleeps", 1000, timeout=0.1, run=77)
+        ended = await bench.end(first)
+        again = await bench.run("f:who", run=77)
+        assert not psutil.pid_exists(ended.worker)
+        assert bench.told.index(bench.reports(sibling, Ended)[0]) < bench.told.index(again)
+
+    kit.drive(scenario, folder, "thread")
+
+
+def test_at_most_two_hosts_are_retired_at_a_time(folder):
+    async def scenario(bench):
+        siblings, hosts = [], []
+        for _ in range(3):
+            siblings.append(bench.hand("f:sleeps", 1000, timeout=600))
+            await bench.started(siblings[-1])
+            hosts.append((await bench.run("f:sleeps", 1000, timeout=0.1)).worker)
+        lost = await bench.end(siblings[0])
+        assert (lost.outcome, lost.alone) == (Outcome.LOST, False)
+        await bench.until(lambda: not psutil.pid_exists(hosts[0]))
+        assert psutil.pid_exists(hosts[1])
+
+    kit.drive(scenario, folder, "thread")
+
+
+@pytest.mark.parametrize("pool", TWO)
+@pytest.mark.parametrize("target", ["spins", "polite", "sleeps_async", "blocks_the_loop"])
+def test_a_cancelled_attempt_ends_and_reports_nothing(folder, pool, target):
+    async def scenario(bench):
+        token = bench.hand(f"f:{target}", 1000)
+        await bench.started(token)
+        bench.supervisor.cancel(token)
+        await bench.until(lambda: bench.supervisor.status()["pools"][pool]["running"] == 0)
+        assert bench.reports(token, Ended | Returned) == []
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder, pool)
+
+
+def test_cancelling_what_is_over_harms_nobody(folder):
+    async def scenario(bench):
+        old = await bench.run("f:fine", 1)
+        running = bench.hand("f:sleeps", 0.3)
+        await bench.started(running)
+        bench.supervisor.cancel(old.token)
+        bench.supervisor.cancel(12345)
+        bench.supervisor.credit(old.token, 1)
+        assert (await bench.end(running)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder, processes=1)
+
+
+def test_a_cancelled_attempt_that_waits_for_its_own_worker_is_forgotten(folder):
+    async def scenario(bench):
+        token = bench.hand("f:fine", 1, alone=True)
+        bench.supervisor.cancel(token)
+        assert (await bench.run("f:fine", 1, alone=True)).outcome is Outcome.SUCCEEDED
+        assert bench.reports(token, Ended | Returned) == []
+
+    kit.drive(scenario, folder)
+
+
+def test_a_kill_takes_what_the_attempt_had_started(folder):
+    async def scenario(bench):
+        ended = await bench.run("f:hangs_with_a_child", timeout=0.5)
+        child = int(float(bench.reports(ended.token, Partial)[0].data.split(b":")[1].split(b",")[0]))
+        await bench.until(lambda: not psutil.pid_exists(child))
+
+    kit.drive(scenario, folder)
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_an_idle_worker_that_is_killed_is_replaced(folder, pool):
+    async def scenario(bench):
+        for _ in range(3):
+            pid = (await bench.run("f:who")).worker
+            os.kill(pid, signal.SIGKILL)
+            await bench.until(lambda gone=pid: gone not in bench.pids() and bench.pids())
+            assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder, pool)
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_sigterm_and_sigint_to_a_worker_do_not_end_it(folder, pool):
+    async def scenario(bench):
+        token = bench.hand("f:sleeps", 0.4)
+        pid = (await bench.started(token)).worker
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+        assert (await bench.end(token)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder, pool)
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_the_death_of_the_zygote_is_noticed_by_nobody(folder, pool):
+    async def scenario(bench):
+        token = bench.hand("f:sleeps", 0.5)
+        worker = (await bench.started(token)).worker
+        zygote = bench.zygote()
+        os.kill(zygote, signal.SIGKILL)
+        ended = await bench.end(token)
+        assert (ended.outcome, ended.worker) == (Outcome.SUCCEEDED, worker)
+        await bench.until(lambda: bench.zygote() not in (None, zygote))
+        dead = await bench.run("f:exits")
+        assert dead.error.message == "exited with status 3"
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder, pool)
+
+
+def test_a_worker_that_outlived_its_zygote_is_buried_by_the_gateway(folder):
+    async def scenario(bench):
+        token = bench.hand("f:meets", str(folder.parent / "met"))
+        worker = (await bench.started(token)).worker
+        os.kill(bench.zygote(), signal.SIGKILL)
+        os.kill(worker, signal.SIGSEGV)
+        ended = await bench.end(token)
+        assert ended.error.message == "killed by SIGSEGV"
+        await bench.until(lambda: not psutil.pid_exists(worker))
+
+    kit.drive(scenario, folder, processes=1)
+
+
+def test_a_zygote_that_does_not_answer_is_replaced(folder, monkeypatch):
+    monkeypatch.setattr("app.workers.supervisor._SPAWN_PATIENCE", 0.5)
+
+    async def scenario(bench):
+        zygote, workers = bench.zygote(), bench.pids()
+        os.kill(zygote, signal.SIGSTOP)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        await bench.until(lambda: bench.zygote() not in (None, zygote))
+        await bench.until(lambda: bench.pids() and not set(workers) & set(bench.pids()))
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder)
+
+
+def test_raw_writes_to_the_descriptor_become_log_lines_and_a_flood_harms_nobody(folder, caplog):
+    caplog.set_level("INFO", "busway.workers.output")
+
+    async def scenario(bench):
+        pid = (await bench.run("f:writes_raw", 1)).worker
+        await bench.until(lambda: f"worker {pid}: raw line" in caplog.messages)
+        assert (await bench.run("f:writes_raw", 200_000)).outcome is Outcome.SUCCEEDED
+        await bench.until(lambda: len(caplog.messages) >= 100)
+        assert len(caplog.messages) < 2000
+
+    kit.drive(scenario, folder)
+
+
+def test_drain_lets_running_attempts_finish_and_takes_nothing_new(folder):
+    async def scenario(bench):
+        token = bench.hand("f:sleeps", 0.4)
+        await bench.started(token)
+        draining = asyncio.ensure_future(bench.supervisor.drain(20))
+        await asyncio.sleep(0)
+        bench.hand("f:fine", 1)
+        assert len(bench.waiting) == 1
+        await draining
+        assert bench.reports(token, Ended)[0].outcome is Outcome.SUCCEEDED
+        assert bench.pids() == []
+
+    kit.drive(scenario, folder)
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_what_outlasts_the_drain_is_lost(folder, pool):
+    async def scenario(bench):
+        tokens = [bench.hand("f:sleeps", 1000) for _ in range(2)]
+        for token in tokens:
+            await bench.started(token)
+        await bench.supervisor.drain(0.1)
+        ended = [bench.reports(token, Ended)[0] for token in tokens]
+        assert {(e.outcome, e.alone) for e in ended} == {(Outcome.LOST, False)}
+
+    kit.drive(scenario, folder, pool)
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_descriptors_and_processes_return_to_where_they_were(folder, pool):
+    process = psutil.Process()
+
+    async def scenario(bench):
+        await bench.run("f:fine", 1)
+        await bench.until(lambda: len(bench.pids()) == (2 if pool == "process" else 1))
+        workers = len(bench.pids())
+        before = process.num_fds()
+        for target in ["exits", "segfaults", "kills_itself"] * 3:
+            await bench.run(f"f:{target}")
+        await bench.run("f:spins", timeout=0.05)
+        await bench.run("f:fine", 1, alone=True)
+        await bench.until(lambda: len(bench.pids()) == workers and process.num_fds() == before)
+        children = process.children(recursive=True)
+        assert len(children) == workers + 1
+        assert not [c for c in children if c.status() == psutil.STATUS_ZOMBIE]
+
+    kit.drive(scenario, folder, pool)  # warm: what the first event loop keeps
+    before = process.num_fds()
+    kit.drive(scenario, folder, pool)
+    assert process.num_fds() == before

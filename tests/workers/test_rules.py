@@ -1,0 +1,167 @@
+"""The pure rules: pace, what a death means, which values are JSON, how stacks are read."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain import jsonvalue
+from app.workers import stacks
+from app.workers.pace import QUICK, Pace
+from app.workers.policy import Standing, Verdict, cause_of, verdicts
+
+UNSTARTED, RUNNING, RETURNED, SETTLED, OVERDUE = Standing
+
+
+def judge(*standings, killed=False, alone=False):
+    return verdicts(standings, killed=killed, alone=alone)
+
+
+def test_a_handler_is_quick_after_twenty_attempts_of_which_almost_all_are():
+    pace = Pace()
+    for _ in range(19):
+        pace.add(QUICK / 2)
+    assert not pace.quick
+    pace.add(QUICK / 2)
+    assert pace.quick
+
+
+def test_one_slow_attempt_in_twenty_ends_being_quick_until_it_is_long_ago():
+    pace = Pace()
+    for _ in range(20):
+        pace.add(QUICK / 2)
+    pace.add(1.0)
+    pace.add(1.0)
+    assert not pace.quick
+    for _ in range(100):
+        pace.add(QUICK / 2)
+    assert pace.quick
+
+
+def test_pace_agrees_with_counting_the_window():
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    pace, walls = Pace(), []
+    for _ in range(1000):
+        walls.append(QUICK * (0.5 if chance.random() < 0.95 else 2))
+        pace.add(walls[-1])
+        last = walls[-100:]
+        assert pace.quick == (len(last) >= 20 and sum(w >= QUICK for w in last) < len(last) / 20)
+
+
+def test_the_only_started_attempt_is_charged_and_unstarted_ones_go_back():
+    assert judge(RUNNING, UNSTARTED, UNSTARTED) == [Verdict.CHARGE, Verdict.RETURN, Verdict.RETURN]
+
+
+def test_of_several_started_none_is_charged_and_each_runs_again_alone():
+    assert judge(RUNNING, RUNNING, UNSTARTED) == [Verdict.LOSE_ALONE, Verdict.LOSE_ALONE, Verdict.RETURN]
+
+
+def test_alone_the_second_death_is_charged():
+    assert judge(RUNNING, alone=True) == [Verdict.CHARGE]
+    assert judge(RETURNED, alone=True) == [Verdict.CHARGE]
+
+
+def test_one_that_had_returned_is_innocent_while_another_ran():
+    assert judge(RETURNED, RUNNING) == [Verdict.LOSE, Verdict.CHARGE]
+
+
+def test_one_that_had_returned_is_suspect_when_nothing_ran():
+    assert judge(RETURNED) == [Verdict.LOSE_ALONE]
+
+
+def test_a_kill_for_an_overdue_attempt_costs_its_siblings_nothing():
+    standings = (OVERDUE, RUNNING, RETURNED, UNSTARTED, SETTLED)
+    expected = [Verdict.TIME_OUT, Verdict.LOSE, Verdict.LOSE, Verdict.RETURN, Verdict.NOTHING]
+    assert judge(*standings, killed=True) == expected
+
+
+def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():
+    assert judge(SETTLED, RUNNING) == [Verdict.NOTHING, Verdict.LOSE_ALONE]
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [(11, "killed by SIGSEGV"), (256 * 3, "exited with status 3"), (0, "exited with status 0"),
+     (9, "killed by SIGKILL (out of memory, or by hand)"), (11 | 128, "killed by SIGSEGV"), (None, "ended, nobody could tell how")],
+)  # fmt: skip
+def test_a_death_is_told_in_words(status, text):
+    assert cause_of(status) == text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(json_values)
+def test_every_json_value_is_encoded_as_it_is(value):
+    data, binary = jsonvalue.encode(value, "v")
+    assert not binary
+    assert json.loads(data) == value
+
+
+@given(json_values, st.sampled_from([math.nan, math.inf, {1}, object(), b"x", 1j, 10**400]), st.integers(0, 3))
+def test_no_wrong_value_hides_in_a_right_one(value, wrong, depth):
+    for _ in range(depth):
+        wrong = random.choice([[value, wrong], {"k": wrong, "v": value}, (wrong,)])
+    if depth == 0 and isinstance(wrong, bytes):
+        return
+    with pytest.raises((TypeError, ValueError), match="the value"):
+        jsonvalue.encode(wrong, "the value")
+
+
+def test_what_contains_itself_is_refused():
+    value = []
+    value.append(value)
+    with pytest.raises(ValueError, match="nested deeper than 100"):
+        jsonvalue.encode(value, "v")
+
+
+def test_a_hundred_levels_are_taken_and_one_more_is_not():
+    value = None
+    for _ in range(100):
+        value = [value]
+    jsonvalue.encode(value, "v")
+    with pytest.raises(ValueError, match="deeper"):
+        jsonvalue.encode([value], "v")
+
+
+def test_subclasses_of_json_types_are_what_they_derive_from():
+    class Name(str):
+        __slots__ = ()
+
+    class Real(float):
+        pass
+
+    assert jsonvalue.encode([Name("n"), Real(1.5), (1, 2), {Name("k"): True}], "v")[0] == b'["n",1.5,[1,2],{"k":true}]'
+
+
+DUMP = """Fatal Python error: Segmentation fault
+
+Thread 0x00000000000000aa (most recent call first):
+  File "/x/other.py", line 1 in other
+
+Current thread 0x00000000000000bb (most recent call first):
+  File "{ours}/invocation.py", line 5 in progress
+  File "/x/mine.py", line 3 in inner
+  File "/x/mine.py", line 9 in target
+  File "{ours}/inline.py", line 22 in perform
+  File "/usr/lib/python3.11/threading.py", line 982 in run
+"""
+
+
+def test_the_stack_of_one_thread_shows_only_the_users_frames():
+    dump = DUMP.format(ours=stacks.__file__.rpartition("/")[0])
+    lines = stacks.of_thread(dump, 0xBB).splitlines()[1:]
+    assert lines == ['  File "/x/mine.py", line 3 in inner', '  File "/x/mine.py", line 9 in target']
+    assert "other.py" in stacks.of_thread(dump, 0xAA)
+    assert stacks.of_thread(dump, 0xCC) is None
+    assert "mine.py" in stacks.newest(dump)
