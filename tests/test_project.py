@@ -1,0 +1,227 @@
+"""The project keeps its own rules: imports, size, locked dependencies, what stands in its files."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import app
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+NOT_OURS = {"__pycache__", "build", "dist", "swagger-ui"}
+
+
+def files(*names: str) -> Iterator[Path]:
+    """All files of the project, or of these parts of it, but for what tools left behind."""
+    for path in sorted(path for name in names or ("",) for path in (ROOT / name).rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        hidden = any(p.startswith(".") and p != ".ci" for p in parts[:-1])
+        ours = not hidden and NOT_OURS.isdisjoint(parts) and not any(p.endswith(".egg-info") for p in parts)
+        if ours and path.is_file():
+            yield path
+
+
+def sources(*names: str) -> dict[str, str]:
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for path in files(*names)
+        if path.suffix == ".py"
+    }
+
+
+# -- imports
+
+
+def test_imports_go_down_only() -> None:
+    program = Path(sys.executable).parent / "lint-imports"
+    command = [str(program), "--no-cache", "--no-logo"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("module", ["app.workers.child", "app.workers.zygote"])
+def test_a_worker_child_loads_nothing_but_its_own_rooms(module: str) -> None:
+    program = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True))
+    rooms = ("app.domain", "app.channel", "app.workers", "busway")
+    strangers = [
+        name
+        for name in loaded
+        if (name.startswith("app.") and not name.startswith(rooms)) or name.startswith("busway.client")
+    ]
+    assert strangers == []
+    # msgspec takes typing_extensions where it is there.
+    others = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"app", "busway"}
+    assert {name for name in others if not name.startswith("_")} <= {"msgspec", "typing_extensions"}
+
+
+def test_domain_and_channel_need_the_standard_library_and_msgspec_alone() -> None:
+    assert imported(sources("app/domain")) <= {"msgspec"}
+    assert imported({"channel": (ROOT / "app/channel.py").read_text(encoding="utf-8")}) == set()
+
+
+def imported(texts: dict[str, str]) -> set[str]:
+    """The packages of others that these sources import."""
+    found: set[str] = set()
+    for text in texts.values():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"app", "busway"}
+
+
+# -- size
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    lengths = {name: text.count("\n") for name, text in sources().items()}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+def test_modules_and_functions_stay_small() -> None:
+    texts = sources("app", "busway")
+    assert statistics.median(text.count("\n") for text in texts.values()) <= 130
+    functions = {
+        f"{name}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for name, text in texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert statistics.median(functions.values()) <= 8
+    assert {name: lines for name, lines in functions.items() if lines > 60} == {}
+
+
+# -- dependencies
+
+
+def required(*groups: list[str]) -> dict[str, Requirement]:
+    return {canonicalize_name(r.name): r for r in map(Requirement, itertools.chain(*groups))}
+
+
+RUNTIME = required(PROJECT["project"]["dependencies"])
+BUILD = required(PROJECT["dependency-groups"]["build"])
+DEVELOPMENT = required(PROJECT["project"]["optional-dependencies"]["dev"])
+
+
+def locked(name: str) -> dict[str, tuple[str, int]]:
+    """Version and number of hashes of each package in a lock file."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    entries = re.findall(
+        r"^([a-z0-9._-]+)==([^ ;\\]+).*\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.MULTILINE
+    )
+    assert len(entries) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)), "an entry without a hash"
+    return {package: (version, hashes.count("--hash")) for package, version, hashes in entries}
+
+
+def test_the_locks_are_in_step_with_the_project() -> None:
+    runtime, development = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert runtime.items() <= development.items()
+    for wanted, lock in ((RUNTIME | BUILD, runtime), (DEVELOPMENT, development)):
+        for name, requirement in wanted.items():
+            assert name in lock, f"{name} is not locked: make lock"
+            assert requirement.specifier.contains(lock[name][0]), f"{name} is locked elsewhere: make lock"
+
+
+def test_what_is_imported_is_declared() -> None:
+    modules = {name.replace("-", "_") for name in RUNTIME}
+    assert imported(sources("app", "busway", "migrations")) <= modules
+    development = modules | {name.replace("-", "_") for name in DEVELOPMENT} | {"tests"}
+    local = {path.stem for path in files("tests", "examples", "benchmarks")}
+    assert imported(sources("tests", "benchmarks", "examples")) - local <= development
+
+
+def test_what_is_declared_is_used() -> None:
+    by_name = {"httptools"}  # uvicorn is told to use it
+    modules = imported(sources("app", "busway", "migrations"))
+    assert {name for name in RUNTIME if name.replace("-", "_") not in modules} <= by_name
+
+
+def test_every_dependency_has_its_reason() -> None:
+    text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^\| `([a-z0-9-]+)` \| \S", text, re.MULTILINE))
+    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, "swagger-ui-dist"}
+
+
+# -- what stands in the files
+
+# In pieces, so that this file passes its own test.
+FORBIDDEN = "|".join(
+    (
+        r"py" + r"pi\.org",
+        r"python" + r"hosted",
+        r"npm" + r"js\.(?:org|com)",
+        r"deb\.deb" + r"ian\.org",
+        r"(?<![\w./-])/(?:" + r"work|root|home)/[a-z.]",
+        r"farm-" + r"studio",
+        r"(?:DESIGN|CON" + r"TRACT)(?:\.md|\s+(?:section|§))",
+        r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b",
+    )
+)
+TEMPORARY = re.compile(r"(?:^|[_/])(?:helpers?|utils?|common|manag(?:er|ement)|misc|stuff)\.py$")
+
+
+def test_no_file_names_what_belongs_elsewhere() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}"
+        for path in files()
+        if path.suffix not in {".png", ".db", ".lock"}
+        for match in re.finditer(FORBIDDEN, path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    locks = [path for path in ROOT.glob("*.lock") if "://" in path.read_text(encoding="utf-8")]
+    assert (found, locks) == ([], [])
+
+
+def test_no_module_is_a_drawer() -> None:
+    assert [name for name in sources() if TEMPORARY.search(name)] == []
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = PROJECT["project"]["version"]
+    assert app.__version__ == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_vendored_files_are_what_their_note_says() -> None:
+    folder = ROOT / "app/api/static/swagger-ui"
+    sums = re.findall(
+        r"^([0-9a-f]{64})  (\S+)$", (folder / "VERSION").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(sums) == 2
+    for digest, name in sums:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
+    wanted = re.findall(
+        r"^COPY (?!--)(.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    admitted = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for name in " ".join(wanted).split():
+        assert (ROOT / name).exists(), name
+        assert f"!{name}" in admitted, name
+
+
+def test_make_run_passes_its_variables_on(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["make", "-n", "run", "POOL=thread", "PORT=8123", f"PYTHON={sys.executable}", "HANDLERS=mine"]
+    said = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert re.search(r'busway serve --handlers "mine" +--port "8123" --pool "thread"', said), said
