@@ -114,7 +114,7 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
         ws_max_size=settings.max_event_bytes + FRAME_ROOM,
         ws_per_message_deflate=False,
         ws_ping_interval=20,
-        ws_ping_timeout=20,
+        ws_ping_timeout=120,  # a slow reader answers pings late; 4408 finds it first
         lifespan="on",
         log_config=None,
         access_log=False,

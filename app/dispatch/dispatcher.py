@@ -178,9 +178,10 @@ class Dispatcher:
             lane = self._turn.popleft()
             if lane.wants:
                 self._read_on(lane)
-            idle = 0 if self._serve(lane, full) else idle + 1
+            started = self._serve(lane, full)
             if len(lane) or lane.wants:
                 self._turn.append(lane)
+                idle = 0 if started else idle + 1
             else:
                 lane.queued = False
 

@@ -44,6 +44,7 @@ class Service:
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.key: str | None = None
+        self.client = httpx.Client(timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
 
     def write(self, name: str, source: str) -> None:
         (self.handlers / name).write_text(source, encoding="utf-8")
@@ -90,6 +91,7 @@ class Service:
         return status
 
     def close(self) -> None:
+        self.client.close()
         if self.process is not None:
             self.kill()
 
@@ -99,7 +101,7 @@ class Service:
         headers = dict(more.pop("headers", {}))
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        return httpx.request(method, self.url + path, headers=headers, timeout=PATIENCE, **more)
+        return self.client.request(method, self.url + path, headers=headers, **more)
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.request("GET", path, **more)

@@ -150,7 +150,7 @@ def test_a_handler_gets_the_event_and_its_value_is_the_result(service: Service) 
         "type": "plain",
         "source": "/shop",
         "subject": "s",
-        "attributes": {"colour": "red", "size": 3},
+        "attributes": {"colour": "red", "size": 3, "correlationid": item["event"]["id"]},
         "handler": "plain",
         "attempt": 1,
     }
