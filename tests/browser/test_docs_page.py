@@ -1,0 +1,177 @@
+"""The docs page in a real Chromium that reaches nothing but this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+
+from tests.e2e.service import Service
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "handlers"
+FLAGS = (
+    "--no-sandbox",  # Chromium refuses its sandbox to root
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+TELL = """
+document.addEventListener("securitypolicyviolation", (event) => {
+  console.error("policy violation", event.violatedDirective, event.blockedURI, event.sourceFile);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None and os.environ.get("CI") != "true":
+        pytest.skip("no Chromium on this machine: install the package chromium")
+    assert program, "CI has no Chromium: .ci/run installs the package chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("docs"), handlers=EXAMPLES)
+    yield service.start()
+    service.close()
+
+
+class Visit:
+    """A page of the service, and all that went wrong on it."""
+
+    def __init__(self, page: Page, service: Service) -> None:
+        self.page, self.service = page, service
+        self.asked: list[str] = []
+        self.faults: list[str] = []
+        page.add_init_script(TELL)
+        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("requestfailed", lambda request: self.faults.append(f"{request.url}: {request.failure}"))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.route(self._is_foreign, self._refuse)
+
+    def _is_foreign(self, url: str) -> bool:
+        return not url.startswith((self.service.url + "/", "data:"))
+
+    def _refuse(self, route: Route, request: Request) -> None:
+        self.faults.append(f"it asked for {request.url}")
+        route.abort()
+
+    def open(self) -> None:
+        self.page.goto(f"{self.service.url}/docs")
+        self.page.locator(".opblock").first.wait_for()
+
+    def execute(self, method: str, path: str) -> tuple[int, Any]:
+        """Unfold an operation, press "Execute" as it stands, and read what the page shows as its answer."""
+        operation = self.page.locator(f".opblock-{method}").filter(
+            has=self.page.locator(f'.opblock-summary-path[data-path="{path}"]')
+        )
+        operation.locator(".opblock-summary-control").click()
+        operation.locator("button.execute").click()
+        answer = operation.locator(".live-responses-table .response").first
+        answer.wait_for()
+        body = answer.locator(".highlight-code code, .highlight-code pre").first.inner_text()
+        return int(answer.locator(".response-col_status").inner_text().split()[0]), json.loads(body)
+
+    def close(self) -> None:
+        assert self.faults == []
+        assert self.asked
+        assert all(not self._is_foreign(url) for url in self.asked)
+
+
+@pytest.fixture
+def visit(browser: Browser, service: Service) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": 1280, "height": 1600})
+    visit = Visit(context.new_page(), service)
+    yield visit
+    context.close()
+    visit.close()
+
+
+def test_a_newcomer_registers_a_handler_publishes_an_event_and_reads_its_run(visit: Visit) -> None:
+    visit.open()
+    status, handler = visit.execute("post", "/v1/handlers")
+    assert (status, handler["source"]) == (201, "api")
+    status, receipt = visit.execute("post", "/v1/events")
+    assert status == 202
+    visit.service.finished(receipt["seq"])
+    status, listed = visit.execute("get", "/v1/runs")
+    assert status == 200
+    mine = [run for run in listed["items"] if run["event"] == receipt["seq"]]
+    assert handler["name"] in {run["handler"] for run in mine}
+    assert {run["state"] for run in mine} == {"succeeded"}
+
+
+def test_every_operation_unfolds_without_a_fault(visit: Visit) -> None:
+    visit.open()
+    summaries = visit.page.locator(".opblock-summary-control")
+    assert summaries.count() > 10
+    for summary in summaries.all():
+        summary.click()
+        visit.page.locator("button.execute").wait_for()
+        summary.click()  # folded again, or each further one takes longer
+        visit.page.locator("button.execute").wait_for(state="detached")
+    visit.page.locator("section.models .models-control").first.click()
+    for model in visit.page.locator("section.models .json-schema-2020-12-accordion").all()[:10]:
+        model.click()
+
+
+def test_the_files_of_the_page_are_kept_by_the_browser(visit: Visit) -> None:
+    visit.open()
+    script = next(url for url in visit.asked if "swagger-ui-bundle.js" in url)
+    path = script.removeprefix(visit.service.url)
+    answer = visit.service.get(path)
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    again = visit.service.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert visit.service.get(path.partition("?")[0]).headers["cache-control"] == "no-cache"
+
+
+def test_the_page_allows_no_inline_script_and_no_frame_around_it(service: Service) -> None:
+    answer = service.get("/docs")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "<script>" not in answer.text
+    assert "<style" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("name", ["docs.html", "../docs_page.py", "swagger-ui/VERSION", "%2e%2e/events.py"])
+def test_no_other_file_is_served(service: Service, name: str) -> None:
+    answer = service.get(f"/docs/static/{name}")
+    assert answer.status_code == 404
+
+
+def test_a_key_is_given_once_and_kept_for_the_next_visit(visit: Visit) -> None:
+    """Last here: the first key closes the gateway to those without one."""
+    visit.service.key = visit.service.ok("POST", "/v1/keys", {"name": "docs", "scopes": ["admin"]})["key"]
+    visit.open()
+    visit.page.locator(".auth-wrapper .authorize").first.click()
+    visit.page.locator(".modal-ux input").fill(visit.service.key or "")
+    visit.page.locator(".modal-ux button.authorize").click()
+    visit.page.locator(".modal-ux button.btn-done").click()
+    visit.page.reload()
+    visit.page.locator(".opblock").first.wait_for()
+    status, listed = visit.execute("get", "/v1/runs")
+    assert (status, list(listed)) == (200, ["items", "next"])
