@@ -232,7 +232,7 @@ def _check(fields: dict[str, Any]) -> None:
 
 
 def _invalid(field: str, message: str) -> Invalid:
-    return Invalid(message, errors=[{"loc": ["body", field], "msg": message}])
+    return Invalid(f"{field}: {message}", errors=[{"loc": ["body", field], "msg": message}])
 
 
 def _versioned(handler: Handler) -> tuple[Spec, str]:

@@ -46,7 +46,7 @@ BODIES = {
     "a lone surrogate": (b'{"type":"t","data":"\\ud800"}', 400, "JSON"),
     "101 levels": (b'{"type":"t","data":' + b"[" * 100 + b"]" * 100 + b"}", 400, "100"),
     "4000 levels": (b"[" * 4000 + b"]" * 4000, 400, "100"),
-    "a string": (b'"t"', 422, "object"),
+    "a string": (b'"t"', 422, "event"),
     "an empty array": (b"[]", 422, "10000"),
     "no type": (b"{}", 422, "type"),
     "a number as type": (b'{"type":1}', 422, "type"),
@@ -162,7 +162,7 @@ def test_a_bad_handler_is_refused(service: Service, change: dict[str, Any], fiel
     answer = service.post("/v1/handlers", {k: v for k, v in {**GOOD, **change}.items() if v is not None})
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"][0]["loc"] == ["body", field]
-    assert field in answer.json()["detail"] or change[field] in answer.json()["detail"]
+    assert answer.json()["detail"].startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize(

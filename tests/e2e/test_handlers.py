@@ -25,24 +25,24 @@ async def streams(event): yield 1
 
 def test_targets_are_the_functions_of_the_folder(make_service: Serve) -> None:
     service = make_service(workers=1)
-    service.write("code.py", CODE)
-    service.write("json.py", "from code import declared as imported\ndef loads(event): return 1\n")
+    service.write("shop.py", CODE)
+    service.write("json.py", "from shop import declared as imported\ndef loads(event): return 1\n")
     service.write("_private.py", "def never(event): ...\n")
     service.start()
     targets = service.ok("GET", "/v1/targets")["items"]
     assert [(t["target"], t["kind"], t["doc"]) for t in targets] == [
-        ("code:declared", "function", "Says hello."),
-        ("code:free", "function", "Can be registered."),
-        ("code:streams", "async_generator", ""),
-        ("code:waits", "coroutine", ""),
-        ("code:yields", "generator", ""),
         ("json:loads", "function", ""),
+        ("shop:declared", "function", "Says hello."),
+        ("shop:free", "function", "Can be registered."),
+        ("shop:streams", "async_generator", ""),
+        ("shop:waits", "coroutine", ""),
+        ("shop:yields", "generator", ""),
     ]
 
 
 def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_service: Serve) -> None:
     service = make_service(workers=1)
-    service.write("code.py", CODE)
+    service.write("shop.py", CODE)
     service.start()
     first = service.ok("GET", "/v1/handlers/declared")
     assert (first["revision"], first["source"], first["timeout"], first["description"]) == (
@@ -59,21 +59,21 @@ def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_servic
     assert (kept["revision"], kept["timeout"], kept["description"]) == (2, 9, "mine")
     assert service.ok("PATCH", "/v1/handlers/declared", {"timeout": None})["timeout"] == 5
     assert service.stop() == 0
-    service.write("code.py", CODE + "# changed\n")
+    service.write("shop.py", CODE + "# changed\n")
     service.start()
     assert service.ok("GET", "/v1/handlers/declared")["revision"] == 4
     revisions = service.ok("GET", "/v1/handlers/declared/revisions")["items"]
     assert [(r["revision"], r["timeout"]) for r in revisions] == [(4, 5), (3, 5), (2, 9), (1, 5)]
     assert service.request("DELETE", "/v1/handlers/declared").status_code == 409
-    taken = {"name": "declared", "target": "code:free", "events": ["x"]}
+    taken = {"name": "declared", "target": "shop:free", "events": ["x"]}
     assert service.post("/v1/handlers", taken).status_code == 409
 
 
 def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> None:
     service = make_service(workers=1)
-    service.write("code.py", CODE)
+    service.write("shop.py", CODE)
     service.start()
-    fields = {"name": "mine", "target": "code:free", "events": ["m.**"], "pool": "thread"}
+    fields = {"name": "mine", "target": "shop:free", "events": ["m.**"], "pool": "thread"}
     made = service.ok("POST", "/v1/handlers", fields)
     assert (made["revision"], made["source"], made["placed_in"]["pool"]) == (1, "api", "thread")
     with service.subscribed(handlers=["mine"]) as socket:
@@ -105,7 +105,7 @@ def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> N
 def test_both_pools_run_side_by_side(make_service: Serve) -> None:
     service = make_service(workers=1)
     service.write(
-        "code.py",
+        "shop.py",
         "import os, threading\nfrom busway import handler\n"
         "def here(): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n"
         "@handler('t', pool='thread')\ndef a(event): return here()\n"
@@ -122,28 +122,28 @@ def test_both_pools_run_side_by_side(make_service: Serve) -> None:
 
 def test_a_handler_whose_file_breaks_goes_on_matching_and_its_runs_wait(make_service: Serve) -> None:
     service = make_service(workers=1)
-    service.write("code.py", CODE)
+    service.write("shop.py", CODE)
     service.start()
     assert service.stop() == 0
-    service.write("code.py", "1 / 0\n")
+    service.write("shop.py", "1 / 0\n")
     service.start()
     seq = service.publish("a.x")["seq"]
-    assert service.ok("GET", "/v1/handlers/declared")["waits_because"] == "code.py does not import"
+    assert service.ok("GET", "/v1/handlers/declared")["waits_because"] == "shop.py does not import"
     assert service.ok("GET", f"/v1/events/{seq}")["runs"][0]["state"] == "available"
     assert service.stop() == 0
-    service.write("code.py", CODE)
+    service.write("shop.py", CODE)
     service.start()
     assert until(lambda: service.run_of(seq)["state"] == "succeeded", "the run")
 
 
 def test_a_handler_that_code_no_longer_declares_keeps_its_runs(make_service: Serve) -> None:
     service = make_service(workers=1)
-    service.write("code.py", CODE)
+    service.write("shop.py", CODE)
     service.start()
     service.ok("POST", "/v1/handlers/declared/pause")
     seq = service.publish("a.x")["seq"]
     assert service.stop() == 0
-    service.write("code.py", "def other(event): ...\n")
+    service.write("shop.py", "def other(event): ...\n")
     service.start()
     assert "no longer declares" in service.ok("GET", "/v1/handlers/declared")["waits_because"]
     assert service.publish("a.x")["runs"] == 0
