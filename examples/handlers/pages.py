@@ -18,5 +18,5 @@ def render_report(event, ctx: Context):
             return None
         time.sleep(0.3)  # the rendering
         yield {"page": page, "text": f"Page {page} of {pages}."}
-        ctx.progress(page / pages, f"{page} of {pages} pages")
+        ctx.progress(round(page / pages, 2), f"{page} of {pages} pages")
     return {"pages": pages}
