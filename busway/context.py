@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from app.domain import jsonvalue
-from busway.attributes import check_attributes, check_type
+from busway.attributes import check
 
 
 class Line(Protocol):
@@ -18,7 +18,9 @@ class Line(Protocol):
     def cancelled(self) -> bool:
         """Whether the run was cancelled or its time is up."""
 
-    def publish(self, type: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]) -> None:  # noqa: A002 - the attribute's name
+    def publish(
+        self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
+    ) -> None:
         """Keep an event until the attempt succeeds."""
 
     def progress(self, data: bytes) -> None:
@@ -65,8 +67,7 @@ class Context:
             TypeError: a value is not JSON.
             ValueError: the type or an attribute is not what it must be; names it.
         """
-        check_type(type)
-        checked = check_attributes(attributes)
+        checked = check(type, attributes)
         if data is None:
             self._line.publish(type, None, False, checked)
         else:

@@ -18,7 +18,7 @@ _ABSENT: Any = object()
 _LONGEST = 31_536_000  # seconds, a year: as for a handler's backoff
 
 
-class Retry(Exception):  # noqa: N818 - it reads as what it asks for
+class Retry(Exception):
     """Raise it to ask for another attempt.
 
     Args:
@@ -32,11 +32,13 @@ class Retry(Exception):  # noqa: N818 - it reads as what it asks for
     def __init__(self, after: float | None = None, reason: str | None = None) -> None:
         if after is not None and not (math.isfinite(after) and 0 <= after <= _LONGEST):
             raise ValueError(f"Retry(after=...) is seconds from 0 to {_LONGEST}, not {after!r}")
-        super().__init__(reason or ("asks for another attempt" + (f" in {after:g} s" if after is not None else "")))
+        super().__init__(
+            reason or ("asks for another attempt" + (f" in {after:g} s" if after is not None else ""))
+        )
         self.after = None if after is None else float(after)
 
 
-class Fail(Exception):  # noqa: N818 - it reads as what it does
+class Fail(Exception):
     """Raise it to end the run as dead, without another attempt."""
 
     def __init__(self, reason: str = "the handler gave up") -> None:
@@ -87,7 +89,11 @@ def declared(function: Callable[..., Any]) -> list[dict[str, Any]]:
 
 def _fields(function: Callable[..., Any], events: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
     title = first_line(function)
-    fields = {"name": function.__name__, "events": list(events)} | ({"description": title} if title else {}) | given
+    fields = (
+        {"name": function.__name__, "events": list(events)}
+        | ({"description": title} if title else {})
+        | given
+    )
     if isinstance(fields.get("backoff"), Backoff | Mapping):
         fields["backoff"] = msgspec.to_builtins(fields["backoff"])
     try:

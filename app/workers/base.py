@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.domain.event import Event, NewEvent
+from app.domain.event import Event
 from app.domain.run import Error, Outcome
 
 
@@ -139,13 +139,13 @@ class Workers(Protocol):
     """
 
     async def start(self) -> Catalog:
-        """Start the zygote and return what the handlers folder holds; files that hang or kill are set aside."""
+        """Start the zygote and return what the handlers folder holds; what hangs or kills is set aside."""
 
     def offer(self, assignment: Assignment) -> bool:
         """Hand over an attempt; False if its pool has no room for it now."""
 
     def cancel(self, token: int) -> None:
-        """End an attempt that the store counts as over: ask, then kill. What it still reports is worthless."""
+        """End an attempt that the store counts as over: ask, then kill. Nothing more is told of it."""
 
     def credit(self, token: int, size: int) -> None:
         """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""

@@ -91,7 +91,7 @@ def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry])
     try:
         _serve(given, spawn, boot, entries)
         status = 0
-    except BaseException:  # noqa: BLE001 - a fault of this program, not of user code
+    except BaseException:
         traceback.print_exc(file=sys.__stderr__)
     finally:
         # Not sys.exit: a fork must not run what its zygote registered, nor wait for threads of handlers.
@@ -110,9 +110,11 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
     faulthandler.enable(file=given.page, all_threads=True)
     faulthandler.register(DUMP_SIGNAL, file=given.page, all_threads=True)
     channel = BlockingChannel(socket.socket(fileno=given.socket))
+    outbox = Outbox(channel)
+    os.register_at_fork(after_in_child=outbox.disown)
     peak = peak_now()
     page = Page(given.page, spawn.seats)
-    site = Site(entries, page, Outbox(channel), boot, peak, peak, spawn.threads == 1)
+    site = Site(entries, page, outbox, boot, peak, peak, spawn.threads == 1)
     Worker(site, channel, spawn.threads).serve()
     site.outbox.flush()
 

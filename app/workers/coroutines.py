@@ -49,7 +49,7 @@ class Coroutines:
         while True:
             try:
                 loop.run_forever()
-            except BaseException:  # noqa: BLE001,S112 - SystemExit in a handler's own task comes out here
+            except BaseException:  # noqa: S112 - SystemExit in a handler's own task comes out here
                 continue
 
     def _start(self, invocations: list[Invocation]) -> None:
@@ -87,11 +87,12 @@ class Coroutines:
                 await asyncio.to_thread(prepare, entry.module, self.wait)
             value = invocation.invoke(entry)
             if isinstance(value, AsyncGeneratorType):
-                value = await _drive(invocation, value)
+                await _drive(invocation, value)
+                value = None
             elif inspect.isawaitable(value):
                 value = await value
             answer = invocation.succeeded(value)
-        except BaseException as problem:  # noqa: BLE001 - SystemExit and KeyboardInterrupt fail the attempt too
+        except BaseException as problem:
             answer = invocation.failed(problem)
         invocation.finish(answer, measured=False)
 

@@ -30,7 +30,7 @@ def clean(text: str, limit: int = _MESSAGE_LIMIT) -> str:
 def _message(problem: BaseException) -> str:
     try:
         return clean(str(problem))
-    except BaseException as worse:  # noqa: BLE001 - __str__ is user code too
+    except BaseException as worse:
         return f"<its __str__ raised {type(worse).__name__}>"
 
 
@@ -40,7 +40,7 @@ def _traceback(problem: BaseException) -> str | None:
         if frames is None and not isinstance(problem, SyntaxError):
             return None
         lines = traceback.format_exception(type(problem), problem, frames)
-    except BaseException as worse:  # noqa: BLE001 - formatting calls user code too
+    except BaseException as worse:
         return f"<the traceback cannot be written: {type(worse).__name__}>"
     return clean("".join(lines), _TRACEBACK_LIMIT)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from app.domain.run import Error, Outcome
+from app.workers import stacks
 from app.workers.base import Assignment, Ended
 from app.workers.pace import Pace
 from app.workers.policy import Standing
@@ -66,6 +69,16 @@ class Moment(msgspec.Struct, frozen=True):
         return self.wall - (self.mono - mono) // 1000
 
 
+def now() -> Moment:
+    """Read both clocks."""
+    return Moment(time.monotonic_ns(), time.time_ns() // 1000)
+
+
+def stack_of(flight: Flight, page: Page) -> str | None:
+    """Return where the attempt's thread was when faulthandler last wrote, None if it did not."""
+    return stacks.of_thread(page.dumped(), page.thread(flight.seat))
+
+
 def answered(token: int, answer: Answer, worker: int | None) -> Ended:
     """Report what a worker answered."""
     return Ended(
@@ -93,7 +106,7 @@ def timed_out(flight: Flight, page: Page, now: Moment, worker: int | None, stack
     return broken_off(flight, page, now, worker, error)
 
 
-def broken_off(  # noqa: PLR0913 - the facts of one end
+def broken_off(
     flight: Flight,
     page: Page,
     now: Moment,

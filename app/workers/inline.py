@@ -26,7 +26,7 @@ def perform(invocation: Invocation, wait: Await) -> None:
         elif isinstance(value, CoroutineType):  # a wrapper hid that its function is async
             value = asyncio.run(value)
         answer = invocation.succeeded(value)
-    except BaseException as problem:  # noqa: BLE001 - SystemExit and KeyboardInterrupt fail the attempt too
+    except BaseException as problem:
         answer = invocation.failed(problem)
     invocation.finish(answer, measured=True)
 

@@ -14,9 +14,9 @@ from app.domain.run import Error
 from app.workers import output
 from app.workers.base import Published
 from app.workers.failure import describe
+from app.workers.lifecycle import SetupFailed
 from app.workers.loading import Entry
 from app.workers.outbox import Outbox
-from app.workers.lifecycle import SetupFailed
 from app.workers.slots import Page
 from app.workers.wire import Answer, Boot, Call, Piece
 from busway.context import Context
@@ -28,7 +28,7 @@ WINDOW_BYTES = 1024 * 1024
 _MEASURED = 0.001  # seconds: a shorter attempt is not worth the question how much memory it took
 
 
-class Cancelled(Exception):  # noqa: N818 - as asyncio's
+class Cancelled(Exception):
     """A generator was left at a yield because its attempt is wanted no more."""
 
 
@@ -152,8 +152,8 @@ class Invocation:
         return self.site.page.cancelled(self.call.seat, self.token)
 
     def publish(
-        self, type: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
-    ) -> None:  # noqa: A002 - the attribute's name
+        self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
+    ) -> None:
         """Keep an event until the attempt succeeds.
 
         Raises:
@@ -161,8 +161,8 @@ class Invocation:
         """
         size, most = len(data or b""), self.site.boot.max_event_bytes
         if size > most:
-            raise ValueError(f"the data published as {type!r} has {size} bytes, and an event at most {most}")
-        self.published.append(Published(type, data, binary, attributes))
+            raise ValueError(f"the data published as {type_!r} has {size} bytes, and an event at most {most}")
+        self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
         """Send a partial, or drop it while too many are under way: waiting could block an event loop."""

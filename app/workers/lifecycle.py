@@ -14,7 +14,7 @@ Await = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine on the worker's event loop and waits for it, from any other thread."""
 
 
-class SetupFailed(Exception):  # noqa: N818 - it reads as what happened
+class SetupFailed(Exception):
     """`setup()` of the target's file raised; `__cause__` is what."""
 
 
@@ -44,7 +44,7 @@ def teardown(modules: Iterable[Module], wait: Await) -> None:
             continue
         try:
             _call(module.teardown, wait)
-        except BaseException as problem:  # noqa: BLE001 - user code may raise anything
+        except BaseException as problem:
             told = describe(problem)
             sys.stderr.write(f"teardown() of {module.file} failed: {told.type}: {told.message}\n")
 

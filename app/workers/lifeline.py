@@ -17,7 +17,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def watch(descriptor: int) -> int:
-    """Have the caller's process group killed when the pipe's writing end closes; returns a descriptor to keep.
+    """Have the caller's process group killed when the pipe ends; return a descriptor to keep open.
 
     The caller must lead its process group. A fork of it must watch again for its own group.
     """

@@ -25,7 +25,7 @@ _START_PATIENCE = 60.0  # seconds until the first file is announced
 _DUMP_PATIENCE = 0.1  # seconds that faulthandler gets to write a stack
 
 
-class ZygoteLost(Exception):  # noqa: N818 - it reads as what happened
+class ZygoteLost(Exception):
     """The zygote ended, or had to be ended, while the folder was loaded.
 
     Args:

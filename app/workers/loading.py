@@ -90,7 +90,7 @@ def _load_file(
         declarations = _declarations(path, module, names)
     except _Refused as problem:
         return HandlerFile(path.name, digest, error=str(problem))
-    except BaseException as problem:  # noqa: BLE001 - a file may raise anything, SystemExit too
+    except BaseException as problem:
         return HandlerFile(path.name, digest, error=describe(problem).traceback or repr(problem))
     names.update((declaration.name, path.name) for declaration in declarations)
     entries.update(functions)
@@ -171,11 +171,9 @@ def _declarations(path: Path, module: types.ModuleType, names: dict[str, str]) -
         for fields in declared(function):
             handler = fields["name"]
             if handler in declarations or handler in names:
+                who = f"{path.name}: {name}() declares the handler {handler!r}"
                 other = names.get(handler, path.name)
-                raise _Refused(
-                    f"{path.name}: {name}() declares the handler {handler!r}, which {other} declares already: "
-                    "give one of them another name="
-                )
+                raise _Refused(f"{who}, which {other} declares already: give one of them another name=")
             declarations[handler] = Declaration(handler, _checked(path, name, function, fields))
     return list(declarations.values())
 

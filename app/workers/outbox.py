@@ -26,9 +26,12 @@ class Outbox:
         self._gate = threading.Lock()
         self._gate.acquire()
         self._clock: threading.Thread | None = None
+        self._foreign = False
 
     def answer(self, token: int, answer: Answer) -> None:
         """Keep an answer until `flush`, or send all if they are many."""
+        if self._foreign:
+            os._exit(0)  # the attempt forked, and this is the copy: the worker itself will answer
         self._add(pack(FromWorker.ANSWER, token, wire.encode(answer)))
 
     def skipped(self, token: int) -> None:
@@ -37,8 +40,14 @@ class Outbox:
 
     def piece(self, token: int, piece: Piece) -> None:
         """Send a value on its way out at once, behind what is kept."""
+        if self._foreign:
+            return
         self._add(pack(FromWorker.PARTIAL, token, wire.encode(piece)))
         self.flush()
+
+    def disown(self) -> None:
+        """Know that this process is a fork that handler code made: it has no say."""
+        self._foreign = True
 
     def ready(self) -> None:
         """Tell that the worker can take attempts."""

@@ -28,6 +28,14 @@ class Verdict(Enum):
     LOSE_ALONE = auto()
 
 
+_CERTAIN = {
+    Standing.SETTLED: Verdict.NOTHING,
+    Standing.UNSTARTED: Verdict.RETURN,
+    Standing.OVERDUE: Verdict.TIME_OUT,
+}
+_SUSPECT = {Standing.RUNNING, Standing.SETTLED, Standing.OVERDUE}
+
+
 def verdicts(standings: Iterable[Standing], *, killed: bool, alone: bool) -> list[Verdict]:
     """Decide for each attempt.
 
@@ -37,17 +45,13 @@ def verdicts(standings: Iterable[Standing], *, killed: bool, alone: bool) -> lis
         alone: the worker was made for one attempt, that had seen a worker die before.
     """
     standings = list(standings)
-    suspects = sum(s in {Standing.RUNNING, Standing.SETTLED} for s in standings)
+    suspects = sum(standing in _SUSPECT for standing in standings)
     return [_verdict(s, suspects, killed, alone) for s in standings]
 
 
 def _verdict(standing: Standing, suspects: int, killed: bool, alone: bool) -> Verdict:
-    if standing is Standing.SETTLED:
-        return Verdict.NOTHING
-    if standing is Standing.UNSTARTED:
-        return Verdict.RETURN
-    if standing is Standing.OVERDUE:
-        return Verdict.TIME_OUT
+    if standing in _CERTAIN:
+        return _CERTAIN[standing]
     if killed:
         return Verdict.LOSE
     if alone:

@@ -1,4 +1,4 @@
-"""A pool: P worker processes of T threads. The process pool is P × 1, the thread pool 1 × T."""
+"""A pool: P worker processes of T threads: P of one in the process pool, one of T in the thread pool."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from app.workers.base import Assignment, Returned, WorkerReport
 from app.workers.flight import Flight
 from app.workers.pace import Pace
-from app.workers.worker import State, Worker
 from app.workers.wire import Spawn
+from app.workers.worker import State, Worker
 
 QUEUE = 64  # quick attempts that may wait in one worker
 _RETIRED_AT_ONCE = 2
@@ -80,6 +80,11 @@ class Pool:
         """Return all workers that are not dead."""
         return [*self.workers, *self.retirees, *self.loners]
 
+    def complete(self) -> bool:
+        """Whether all its workers can take attempts."""
+        ready = sum(worker.state is State.READY for worker in self.workers)
+        return ready >= self.shape.processes
+
     def want(self) -> None:
         """Start the workers if they are not."""
         self.wanted = True
@@ -129,7 +134,7 @@ class Pool:
         return best
 
     def _free_for_async(self) -> Worker | None:
-        """Find a loop. A worker whose only thread runs a sync target would not read the attempt: it gets none.
+        """Find a loop. A worker whose only thread runs a sync target would not read it, so it gets none.
 
         Sync attempts may follow async ones into a worker: those run on in the loop's own thread.
         """
@@ -163,9 +168,8 @@ class Pool:
     def check(self, now: float) -> None:
         """End workers that did not boot in time, and retired ones whose siblings had theirs."""
         for worker in self.everyone():
-            if worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE:
-                worker.kill()
-            elif worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT:
+            late = worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE
+            if late or (worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT):
                 worker.kill()
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from app.workers.base import Assignment, Catalog, Returned, Sink, WorkerReport
-from app.workers.flight import Flight, Moment
+from app.workers.burial import reap
+from app.workers.flight import Flight
+from app.workers.flight import now as read_clocks
 from app.workers.lifeline import become_subreaper
 from app.workers.link import Link, ZygoteLost
 from app.workers.pool import Pool, Shape
@@ -75,6 +77,7 @@ class Supervisor:
         self._loaded = Loaded([], "fork")
         self._launched: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
+        self._unburied: set[int] = set()
         self._carriers: dict[int, Worker] = {}
         self._haunted: dict[int, int] = {}
         self._parked: deque[Assignment] = deque()
@@ -87,16 +90,13 @@ class Supervisor:
         return next(self._numbers)
 
     async def start(self) -> Catalog:
-        """Start the zygote and return what the handlers folder holds; files that hang or kill are set aside."""
+        """Start the zygote and return what the handlers folder holds, less what hangs or kills it."""
         become_subreaper()
         self._lifeline = os.pipe()
         self._loaded = await self._load()
         self._pools[self._default_pool].want()
-        await self._until(self._has_ready_worker, self._import_timeout)
+        await self._until(self._pools[self._default_pool].complete, self._import_timeout)
         return self._loaded.files
-
-    def _has_ready_worker(self) -> bool:
-        return any(worker.state is State.READY for worker in self._pools[self._default_pool].workers)
 
     async def _load(self) -> Loaded:
         while True:
@@ -107,7 +107,7 @@ class Supervisor:
             except ZygoteLost as lost:
                 if lost.file is None or lost.file in self._boot.skip:
                     raise
-                logger.error("handler file %s is set aside: %s", lost.file, lost.reason)
+                logger.warning("handler file %s is set aside: %s", lost.file, lost.reason)
                 self._boot.skip[lost.file] = lost.reason
                 continue
             if link.alive:
@@ -143,7 +143,7 @@ class Supervisor:
         return True
 
     def cancel(self, token: int) -> None:
-        """End an attempt that the store counts as over: ask, then kill. What it still reports is worthless."""
+        """End an attempt that the store counts as over: ask, then kill."""
         for assignment in self._parked:
             if assignment.token == token:
                 self._parked.remove(assignment)
@@ -227,6 +227,7 @@ class Supervisor:
 
     def exited(self, pid: int, status: int) -> None:
         """The zygote reaped a worker."""
+        self._unburied.discard(pid)
         worker = self._by_pid.get(pid)
         if worker is not None:
             worker.ended(status)
@@ -236,6 +237,8 @@ class Supervisor:
         self._launched.pop(worker.number, None)
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]
+            if not worker.reaped:
+                self._unburied.add(worker.pid)
 
     def down(self, link: Link) -> None:
         """The zygote is gone: its workers run on, a new one is started."""
@@ -244,6 +247,9 @@ class Supervisor:
             return
         logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
         self._link = None
+        for pid in self._unburied:
+            reap(pid)
+        self._unburied.clear()
         for worker in list(self._by_pid.values()):
             worker.reap()
         for worker in list(self._launched.values()):
@@ -282,7 +288,7 @@ class Supervisor:
 
     def _sweep(self) -> None:
         self._sweeping = False
-        now = Moment(time.monotonic_ns(), time.time_ns() // 1000)
+        now = read_clocks()
         for pool in self._pools.values():
             for worker in pool.everyone():
                 if worker.flights:
@@ -345,7 +351,10 @@ class Supervisor:
         for link in list(self._links):
             await link.close(_TEARDOWN_PATIENCE)
         for worker in self._everyone():
-            worker.ended(None)
+            if not worker.reap():
+                worker.ended(None)
+        for pid in self._unburied:
+            reap(pid)
         for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
             if descriptor >= 0:
                 os.close(descriptor)

@@ -97,7 +97,10 @@ class Piece(msgspec.Struct, array_like=True):
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """How an attempt ended. `started_at` in microseconds since 1970, `wall` and `cpu` in seconds, `peak` in bytes."""
+    """How an attempt ended.
+
+    `started_at` in microseconds since 1970, `wall` and `cpu` in seconds, `peak` in bytes.
+    """
 
     started_at: int
     wall: float

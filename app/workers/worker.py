@@ -11,14 +11,14 @@ from enum import Enum, auto
 from typing import Protocol
 
 from app.channel import Channel, Frame
-from app.domain.run import Error, Outcome
 from app.workers import flight as reports
-from app.workers import policy, stacks, wire
-from app.workers.base import Assignment, Ended, Partial, Returned, Started, WorkerReport
+from app.workers import wire
+from app.workers.base import Assignment, Ended, Partial, Started, WorkerReport
+from app.workers.burial import reap
 from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
+from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
-from app.workers.policy import Standing, Verdict
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
@@ -72,7 +72,7 @@ class Worker:
         alone: made for one attempt.
     """
 
-    def __init__(  # noqa: PLR0913 - set once, by its pool
+    def __init__(
         self, number: int, home: Home, *, threads: int, seats: int, grace: float, alone: bool = False
     ) -> None:
         self.number = number
@@ -82,7 +82,7 @@ class Worker:
         self.launched_at = time.monotonic()
         self.retired_at = 0.0
         self.served = 0
-        self.crashed = False
+        self.crashed = self.reaped = False
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
@@ -184,7 +184,7 @@ class Worker:
     def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport]) -> None:
         self.served += 1
         if flight.overdue and not flight.settled:
-            told.append(reports.timed_out(flight, self.page, _now(), self.pid, None))
+            told.append(reports.timed_out(flight, self.page, reports.now(), self.pid, None))
         elif not flight.settled:
             answer = wire.decode_answer(body)
             flight.pace.add(answer.wall)
@@ -239,8 +239,10 @@ class Worker:
         if self._has(flight) and not flight.settled:
             flight.settled = True
             self._home.settled(flight)
-            stack = stacks.of_thread(self.page.dumped(), self.page.thread(flight.seat))
-            self._home.reported(self, [reports.timed_out(flight, self.page, _now(), self.pid, stack)], [])
+            stack = reports.stack_of(flight, self.page)
+            self._home.reported(
+                self, [reports.timed_out(flight, self.page, reports.now(), self.pid, stack)], []
+            )
 
     def _has(self, flight: Flight) -> bool:
         return self.state is not State.DEAD and self.flights.get(flight.assignment.token) is flight
@@ -310,7 +312,7 @@ class Worker:
 
     def reap(self) -> bool:
         """Bury the process if the zygote died and it is ours now; False if it lives or is not ours."""
-        status = _reap(self.pid) if self.pid is not None else None
+        status = reap(self.pid) if self.pid is not None else None
         if status is None:
             return False
         self.ended(status)
@@ -320,48 +322,15 @@ class Worker:
         """The process is dead with that wait status (None: unknown), or will never be."""
         if self.state is State.DEAD:
             return
+        self.reaped = status is not None
         self._channel.drain()
         self.state = State.DEAD
         left = list(self.flights.values())
-        told = self._obituary(left, status)
+        death = Death(self.pid, status, killed=self._killed, alone=self.alone)
+        told = obituary(death, left, self.page, reports.now())
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
         self._close()
         self._home.gone(self, told, left)
-
-    def _obituary(self, left: list[Flight], status: int | None) -> list[WorkerReport]:
-        now = _now()
-        standings = [f.standing(self.page) for f in left]
-        told = [
-            self._last_word(flight, verdict, status, now)
-            for flight, verdict in zip(
-                left, policy.verdicts(standings, killed=self._killed, alone=self.alone), strict=True
-            )
-            if not flight.settled
-        ]
-        return [report for report in told if report is not None]
-
-    def _last_word(
-        self, flight: Flight, verdict: Verdict, status: int | None, now: Moment
-    ) -> WorkerReport | None:
-        if verdict is Verdict.NOTHING:
-            return None
-        if verdict is Verdict.RETURN:
-            return Returned(token=flight.assignment.token)
-        if verdict is Verdict.TIME_OUT:
-            return reports.timed_out(flight, self.page, now, self.pid, self._stack(flight))
-        return self._charge_or_lose(flight, verdict, status, now)
-
-    def _charge_or_lose(self, flight: Flight, verdict: Verdict, status: int | None, now: Moment) -> Ended:
-        stack = self._stack(flight) if flight.standing(self.page) is Standing.RUNNING else None
-        charged = verdict is Verdict.CHARGE
-        why = "the gateway ended it" if self._killed else policy.cause_of(status)
-        error = Error("WorkerDied", why, stack)
-        outcome = Outcome.FAILED if charged else Outcome.LOST
-        alone = verdict is Verdict.LOSE_ALONE or (charged and self.alone)
-        return reports.broken_off(flight, self.page, now, self.pid, error, outcome, alone=alone)
-
-    def _stack(self, flight: Flight) -> str | None:
-        return stacks.of_thread(self.page.dumped(), self.page.thread(flight.seat))
 
     def _close(self) -> None:
         if self._mourning is not None:
@@ -378,32 +347,3 @@ class Worker:
 def _partial(token: int, body: bytes) -> Partial:
     piece = wire.decode_piece(body)
     return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
-
-
-def _now() -> Moment:
-    return Moment(time.monotonic_ns(), time.time_ns() // 1000)
-
-
-def _reap(pid: int) -> int | None:
-    try:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return None
-    except ChildProcessError:
-        return None
-    # While it is unburied its number is taken, so this hits nobody else.
-    with_group = True
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        with_group = False
-    _, status = os.waitpid(pid, 0)
-    while with_group and _bury_stray(pid):
-        pass
-    return status
-
-
-def _bury_stray(group: int) -> bool:
-    try:
-        return os.waitpid(-group, os.WNOHANG)[0] != 0
-    except ChildProcessError:
-        return False

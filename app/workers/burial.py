@@ -1,0 +1,30 @@
+"""Bury children that the zygote left behind: the gateway is the subreaper, so they became its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+
+def reap(pid: int) -> int | None:
+    """Bury a dead worker with its group; return its wait status, None if it lives or is not ours."""
+    try:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+    except ChildProcessError:
+        return None
+    # While it is unburied its number is taken, so this hits nobody else.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    while _bury_stray(pid):
+        pass
+    return status
+
+
+def _bury_stray(group: int) -> bool:
+    try:
+        return os.waitpid(-group, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return False
