@@ -18,13 +18,12 @@ def reap(pid: int) -> int | None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    while _bury_stray(pid):
-        pass
+    bury_group(pid)
     return status
 
 
-def _bury_stray(group: int) -> bool:
-    try:
-        return os.waitpid(-group, os.WNOHANG)[0] != 0
-    except ChildProcessError:
-        return False
+def bury_group(group: int) -> None:
+    """Bury the dead of a worker's group that became ours."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass

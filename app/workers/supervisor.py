@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.workers.base import Assignment, Catalog, Returned, Sink, WorkerReport
-from app.workers.burial import reap
+from app.workers.burial import bury_group
 from app.workers.flight import Flight
 from app.workers.flight import now as read_clocks
 from app.workers.lifeline import become_subreaper
@@ -77,7 +77,7 @@ class Supervisor:
         self._loaded = Loaded([], "fork")
         self._launched: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
-        self._unburied: set[int] = set()
+        self._groups: set[int] = set()
         self._carriers: dict[int, Worker] = {}
         self._haunted: dict[int, int] = {}
         self._parked: deque[Assignment] = deque()
@@ -216,6 +216,7 @@ class Supervisor:
             os.close(pidfd)
             return
         self._by_pid[pid] = worker
+        self._groups.add(pid)
         worker.spawned(pid, pidfd)
 
     def refused(self, number: int, reason: str) -> None:
@@ -227,7 +228,6 @@ class Supervisor:
 
     def exited(self, pid: int, status: int) -> None:
         """The zygote reaped a worker."""
-        self._unburied.discard(pid)
         worker = self._by_pid.get(pid)
         if worker is not None:
             worker.ended(status)
@@ -237,8 +237,12 @@ class Supervisor:
         self._launched.pop(worker.number, None)
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]
-            if not worker.reaped:
-                self._unburied.add(worker.pid)
+
+    def _bury(self) -> None:
+        # What the zygote had not buried when it died came to us; its groups are known by their leaders.
+        for group in self._groups - self._by_pid.keys():
+            bury_group(group)
+            self._groups.discard(group)
 
     def down(self, link: Link) -> None:
         """The zygote is gone: its workers run on, a new one is started."""
@@ -247,11 +251,9 @@ class Supervisor:
             return
         logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
         self._link = None
-        for pid in self._unburied:
-            reap(pid)
-        self._unburied.clear()
         for worker in list(self._by_pid.values()):
             worker.reap()
+        self._bury()
         for worker in list(self._launched.values()):
             worker.ended(None)  # if it was started all the same, it ends with its socket
         self._reviving = asyncio.get_running_loop().create_task(self._revive())
@@ -353,8 +355,7 @@ class Supervisor:
         for worker in self._everyone():
             if not worker.reap():
                 worker.ended(None)
-        for pid in self._unburied:
-            reap(pid)
+        self._bury()
         for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
             if descriptor >= 0:
                 os.close(descriptor)

@@ -82,7 +82,7 @@ class Worker:
         self.launched_at = time.monotonic()
         self.retired_at = 0.0
         self.served = 0
-        self.crashed = self.reaped = False
+        self.crashed = False
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
@@ -322,7 +322,6 @@ class Worker:
         """The process is dead with that wait status (None: unknown), or will never be."""
         if self.state is State.DEAD:
             return
-        self.reaped = status is not None
         self._channel.drain()
         self.state = State.DEAD
         left = list(self.flights.values())

@@ -6,6 +6,7 @@ behind; when the gateway's end of its socket closes it kills every worker's grou
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import os
@@ -14,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,7 @@ from app.workers.loading import Entry, load
 from app.workers.programs import command
 from app.workers.wire import Boot, Executed, FromZygote, Loaded, Spawn, ToZygote
 
+_BURIAL = 0.5  # seconds to bury those killed at the end, so that they are not left to the gateway
 _READ_SIZE = 64 * 1024
 
 
@@ -147,6 +150,11 @@ class Zygote:
     def _end(self) -> None:
         for pid in self._workers:
             kill_group(pid)
+        deadline = time.monotonic() + _BURIAL
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                if not os.waitpid(-1, os.WNOHANG)[0]:
+                    time.sleep(0.002)
 
     def _tell(self, kind: FromZygote, number: int, body: bytes) -> None:
         try:
