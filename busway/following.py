@@ -183,5 +183,8 @@ def _reason(address: str, failure: Exception, *, began: bool) -> str:
             raise refusal(status, bytes(failure.response.body or b"")) from None
         return f"the gateway answered {status}"
     if not began and not isinstance(failure, _Unavailable | ConnectionClosed):
-        raise BuswayClientError(f"no gateway at {address}: {describe(failure)}") from failure
+        raise BuswayClientError(
+            f"no gateway answers at {address}: start one with `busway serve`, or check the address "
+            f"({describe(failure)})"
+        ) from failure
     return describe(failure)
