@@ -6,6 +6,7 @@ Publishing and subscribing are bare ASGI, because they carry the load; all else 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,7 @@ from app.api.bodies import Disconnected, next_message, too_large
 from app.api.stages import Stages
 from app.domain.access import Access
 from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
+from app.subscribers.connection import RawSend
 
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})
 
@@ -93,7 +95,9 @@ class Front:
         except BuswayError as error:
             await _refuse(error, scope, receive, send)
             return
-        await stages.subscribe(scope, receive, send, access)
+        await stages.subscribe(
+            scope, receive, cast("RawSend", send), access
+        )  # uvicorn's is a coroutine function
 
 
 def _holder(stages: Stages, scope: Scope) -> Access | None:
