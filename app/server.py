@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import os
@@ -87,6 +88,7 @@ async def _until_stopped(
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if gateway.ready.done():
         stages = gateway.ready.result()
+        _settle_garbage_collection()
         _announce(gateway.settings, listener, open_=stages.gate.open)
         await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
@@ -98,6 +100,13 @@ async def _until_stopped(
     server.should_exit = True
     await serving
     return 0
+
+
+def _settle_garbage_collection() -> None:
+    """Look for reference cycles seldom: what is under way is many small objects, and none of them cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _on_signal(stopping: asyncio.Event) -> None:
