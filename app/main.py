@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -93,15 +93,7 @@ class Gateway:
 
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
-    database = settings.database
-    await asyncio.to_thread(sqlite.migrate, database)
-    reader = SQLiteReader(database)
-    stack.callback(reader.close)
-    commits = SQLiteCommits(database)
-    await commits.start()
-    stack.push_async_callback(commits.close)
-    await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
-
+    commits, reader = await _open_store(settings, stack)
     underway: Underway = {}
     registry = Registry()
     recorder: Recorder
@@ -118,6 +110,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         processes=settings.workers,
         threads=settings.threads,
         max_result_bytes=settings.max_result_bytes,
+        max_event_bytes=settings.max_event_bytes,
         default_pool=settings.pool,
         sink=sink,
         on_room=lambda: dispatcher.wake(),  # noqa: PLW0108 - the dispatcher is made after the workers
@@ -126,24 +119,11 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
     recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes)
     dispatcher = Dispatcher(commits, reader, registry, workers, underway, settings.pool, clock)
     stack.callback(dispatcher.stop)
-    changes = Changes(commits, registry, clock, dispatcher.wake)
     hub = Hub(reader, commits.epoch)
     await hub.start()
     commits.listen(dispatcher.committed)
     commits.listen(hub.committed)
-    catalog = await workers.start()
-    registry.load(await reader.handlers(), catalog)
-    for broken in registry.broken_files():
-        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
-    await changes.declare(catalog)
-    for handler in registry.deleted():
-        await changes.cancel_waiting(handler)
     publisher = Publisher(commits, registry, clock, settings.max_event_bytes)
-
-    async def publish_frame(body: bytes, _access: Access) -> dict[str, Any]:
-        receipts, _ = await publisher.publish_body(body)
-        return msgspec.structs.asdict(receipts[0])
-
     stages = Stages(
         settings=settings,
         clock=clock,
@@ -154,19 +134,51 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         commits=commits,
         reader=reader,
         registry=registry,
-        changes=changes,
+        changes=Changes(commits, registry, clock, dispatcher.wake),
         dispatcher=dispatcher,
         workers=workers,
         recorder=recorder,
         hub=hub,
-        subscribe=WebSocketShell(hub, publish_frame, settings.max_event_bytes + FRAME_ROOM),
+        subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
     )
+    await _take_up_work(stages, stack)
+    return stages
+
+
+async def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[SQLiteCommits, SQLiteReader]:
+    """Open the store, and count what ran when the gateway last ended as lost."""
+    await asyncio.to_thread(sqlite.migrate, settings.database)
+    commits = SQLiteCommits(settings.database)
+    stack.push_async_callback(commits.close)
+    await commits.start()
+    reader = SQLiteReader(settings.database)
+    stack.callback(reader.close)
+    await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
+    return commits, reader
+
+
+async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
+    """Load handlers and keys; then, and not before, runs start and events are taken."""
+    registry = stages.registry
+    registry.load(await stages.reader.handlers(), await stages.workers.start())
+    for broken in registry.broken_files():
+        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
+    await stages.changes.declare(registry.catalog)
+    for handler in registry.deleted():
+        await stages.changes.cancel_waiting(handler)
     await keys.load_keys(stages)
     watch = asyncio.create_task(_watch_keys(stages))
     stack.callback(watch.cancel)
-    dispatcher.start()
-    publisher.closed = None
-    return stages
+    stages.dispatcher.start()
+    stages.publisher.closed = None
+
+
+def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
+    async def publish(body: bytes, _access: Access) -> dict[str, Any]:
+        receipts, _ = await publisher.publish_body(body)
+        return msgspec.structs.asdict(receipts[0])
+
+    return publish
 
 
 async def _watch_keys(stages: Stages) -> None:
