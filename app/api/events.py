@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -15,8 +16,10 @@ from app.api.schema import answers as described
 from app.api.stages import Here, Stages
 from app.domain.event import Event, document
 from app.domain.pattern import PatternError, check_pattern
-from app.errors import BadPattern, NotFound
-from app.store.base import EventQuery
+from app.domain.run import UNFINISHED, Error
+from app.errors import BadPattern, Conflict, NotFound
+from app.store.base import EventQuery, RunRecord
+from app.store.operations import Cancel
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
@@ -109,22 +112,54 @@ async def read_event(here: Here, seq: Seq) -> Response:
 async def read_tree(here: Here, seq: Seq) -> Response:
     """What its handlers published, what theirs published, and so on; 1000 events at most."""
     root = _node(await _event(here, seq))
-    layer, count = {seq: root}, 1
-    while layer and count <= MAX_TREE:
-        runs = await here.reader.runs_of(list(layer))
-        parents = {}
+    nodes, parents = {seq: root}, {}
+    async for runs, children in _layers(here, seq):
         for run in runs:
-            layer[run.event]["runs"].append(shown(here, run))
-            parents[run.id] = layer[run.event]
-        layer = {}
-        for parent, event in await here.reader.children(list(parents)):
-            count += 1
-            if count > MAX_TREE:
-                root["truncated"] = True
-                break
-            layer[event.seq] = _node(event)
-            parents[parent]["events"].append(layer[event.seq])
+            nodes[run.event]["runs"].append(shown(here, run))
+            parents[run.id] = nodes[run.event]
+        for parent, event in children:
+            if len(nodes) >= MAX_TREE:
+                return answers.json({**root, "truncated": True})
+            nodes[event.seq] = _node(event)
+            parents[parent]["events"].append(nodes[event.seq])
     return answers.json(root)
+
+
+@router.post(
+    "/{seq}/cancel",
+    summary="Cancel all that is unfinished of an event",
+    dependencies=needs("handlers:write"),
+    responses=described(EventDetail, "the event with its runs"),
+)
+async def cancel_event(here: Here, seq: Seq) -> Response:
+    """Its unfinished runs are cancelled, and those of all events that its handlers published."""
+    await _event(here, seq)
+    error = Error("Cancelled", "its event was cancelled over HTTP")
+    cancelled = 0
+    # From the root down: a run that is cancelled publishes nothing more below it.
+    async for runs, _ in _layers(here, seq):
+        unfinished = [run.id for run in runs if run.state in UNFINISHED]
+        if unfinished:
+            cancelled += len(
+                await here.commits.change(Cancel(runs=unfinished, error=error, now=here.clock()))
+            )
+    if not cancelled:
+        raise Conflict(f"event {seq} has no unfinished run, nor has anything that came of it")
+    return await read_event(here, seq)
+
+
+async def _layers(here: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord], list[tuple[int, Event]]]]:
+    """Go down an event's tree: the runs of each layer, and the events that they published.
+
+    The events are read after the caller is done with the runs: what it cancels publishes nothing then.
+    """
+    layer = [seq]
+    while layer:
+        runs = await here.reader.runs_of(layer)
+        yield runs, []
+        children = await here.reader.children([run.id for run in runs])
+        yield [], children
+        layer = [event.seq for _, event in children]
 
 
 def _node(event: Event) -> dict[str, Any]:

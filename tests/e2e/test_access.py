@@ -53,6 +53,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/events", None, "subscribe"),
     ("GET", "/v1/events/1", None, "subscribe"),
     ("GET", "/v1/events/1/tree", None, "subscribe"),
+    ("POST", "/v1/events/1/cancel", None, "handlers:write"),
     ("GET", "/v1/runs", None, "subscribe"),
     ("GET", "/v1/runs/1", None, "subscribe"),
     ("GET", "/v1/results", None, "subscribe"),

@@ -299,6 +299,19 @@ def test_a_running_run_can_be_cancelled(service: Service) -> None:
     service.ok("PATCH", "/v1/handlers/slow", {"timeout": None})
 
 
+def test_an_event_is_cancelled_with_all_that_came_of_it(service: Service) -> None:
+    service.ok("POST", "/v1/handlers/chain_next/pause")
+    root = service.publish("chain.start")["seq"]
+    until(lambda: service.ok("GET", f"/v1/events/{root}/tree")["events"], "its events")
+    with service.subscribed(types=["chain.*"]) as socket:
+        assert service.ok("POST", f"/v1/events/{root}/cancel")["runs"][0]["state"] == "succeeded"
+        got = items(socket, 2)
+    assert [i["kind"] for i in got] == ["cancelled", "cancelled"]
+    assert got[-1]["completes"] == {"succeeded": 1, "cancelled": 2}
+    assert service.post(f"/v1/events/{root}/cancel").status_code == 409
+    service.ok("POST", "/v1/handlers/chain_next/resume")
+
+
 def test_a_client_publishes_and_subscribes_on_one_socket(service: Service) -> None:
     with service.connect() as socket:
         say(socket, op="subscribe", id="a", types=["lone"])
