@@ -8,6 +8,7 @@ and delivers it to one WebSocket subscriber. Load: wrk, 64 connections, from a p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import httpx
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 CONNECTIONS = 64
@@ -61,9 +63,11 @@ class Subscriber(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with connect(
-            self.url.replace("http", "ws", 1) + "/v1/subscribe?after=latest", max_size=None, compression=None
-        ) as socket:
+        address = self.url.replace("http", "ws", 1) + "/v1/subscribe?after=latest"
+        with (
+            connect(address, max_size=None, compression=None) as socket,
+            contextlib.suppress(ConnectionClosed),
+        ):
             for frame in socket:
                 self.last = time.monotonic()
                 self.count += frame.count('"kind":"succeeded"')
@@ -122,7 +126,7 @@ def busway(seconds: float, pool: str = "process") -> dict[str, float]:
             sys.executable, "-m", "app", "serve", "--port", "8392", "--pool", pool, "--handlers", name,
             "--database-url", f"sqlite:///{name}/bench.db",
         ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         url = "http://127.0.0.1:8392"
         try:
             wait_ready(url, "/readyz")
