@@ -41,7 +41,7 @@ async def _shown(here: Stages, entries: list[Entry]) -> list[dict[str, Any]]:
 
 def _handler(here: Stages, entry: Entry, stats: dict[str, Any]) -> dict[str, Any]:
     handler, spec = entry.handler, entry.spec
-    later = {"filter": None, "concurrency": None, "rate": None, "ordered": False, "memory": None}
+    later = {"filter": None, "memory": None}
     return {
         "name": handler.name,
         **msgspec.structs.asdict(spec),

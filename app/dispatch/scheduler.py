@@ -7,10 +7,11 @@ times are wall-clock times, so every timer is short and looks at the clock again
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
+from bisect import insort
 from collections.abc import Callable
 
+from app.dispatch.budget import weight
 from app.dispatch.holding import Holding
 from app.domain.run import Error, Run
 from app.domain.times import SECOND
@@ -22,6 +23,7 @@ log = logging.getLogger("busway.dispatch")
 
 HORIZON = 60 * SECOND
 CAPACITY = 20_000
+MAX_BYTES = 16 << 20
 EXPIRE_AT_ONCE = 1_000
 SWEEP_EVERY = 30.0
 TICK = 0.25  # seconds: how soon a jump of the clock is noticed
@@ -36,6 +38,7 @@ class Scheduler:
         holding: the runs that dispatch holds.
         place: puts a held run where it belongs: its lane, or back here.
         wake: have dispatch look what can start.
+        rescan: have all lanes read the store: more came due at once than can be held.
     """
 
     def __init__(
@@ -46,10 +49,16 @@ class Scheduler:
         holding: Holding,
         place: Callable[[Run], None],
         wake: Callable[[], None],
+        rescan: Callable[[], None],
     ) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
         self._holding, self._place, self._wake_dispatch = holding, place, wake
-        self._heap: list[tuple[int, int, Run]] = []
+        self._rescan = rescan
+        self._later: list[tuple[int, int, Run]] = []  # by due time, the next one last
+        self._bytes = 0
+        self._edge: int | None = None  # what is due behind it is in the store alone
+        self._swept = clock()
+        self._forced = True
         self._expiry: int | None = None
         self._look_again = asyncio.Event()
         self._wake = asyncio.Event()
@@ -71,13 +80,22 @@ class Scheduler:
         if due > self._clock() + HORIZON:
             self._holding.leave(run)
             return
-        if len(self._heap) >= CAPACITY:
+        if self._edge is not None and due > self._edge:
             self._holding.leave(run)
-            self.look_again()
             return
-        if not self._heap or due < self._heap[0][0]:
+        insort(self._later, (-due, -run.id, run))
+        self._bytes += weight(run)
+        while len(self._later) > CAPACITY or (self._bytes > MAX_BYTES and len(self._later) > 1):
+            self._edge = -self._later[0][0]
+            self._holding.leave(self._remove(0))
+            self._look_again.set()
+        if self._later[-1][2] is run:
             self._wake.set()
-        heapq.heappush(self._heap, (due, run.id, run))
+
+    def _remove(self, at: int) -> Run:
+        run = self._later.pop(at)[2]
+        self._bytes -= weight(run)
+        return run
 
     def expire_at(self, moment: int) -> None:
         """Note that some run expires then."""
@@ -86,40 +104,52 @@ class Scheduler:
 
     def look_again(self) -> None:
         """Sweep the store soon: it has due runs that nobody holds."""
+        self._forced = True
         self._look_again.set()
 
     async def _fire(self) -> None:
         while True:
             now = self._clock()
-            while self._heap and self._heap[0][0] <= now:
-                run = heapq.heappop(self._heap)[2]
+            while self._later and -self._later[-1][0] <= now:
+                run = self._remove(-1)
                 if self._holding.holds(run):
                     self._place(run)
             self._wake_dispatch()
             self._wake.clear()
-            wait = (self._heap[0][0] - now) / SECOND if self._heap else SWEEP_EVERY
-            await _within(self._wake, min(wait, TICK) if self._heap else wait)
+            wait = (-self._later[-1][0] - now) / SECOND if self._later else SWEEP_EVERY
+            await _within(self._wake, min(wait, TICK) if self._later else wait)
 
     async def _sweep(self) -> None:
         while True:
             self._look_again.clear()
+            self._forced = False
             try:
                 await self._sweep_once()
             except Exception:
                 log.exception("sweeping due runs failed; trying again")
-                self._look_again.set()
+                self.look_again()
             await asyncio.sleep(1)
             await _within(self._look_again, SWEEP_EVERY)
+            while self._crowded() and not self._forced:
+                await asyncio.sleep(1)  # what is held is due before all that is not
+
+    def _crowded(self) -> bool:
+        return len(self._later) > CAPACITY // 2 or self._bytes > MAX_BYTES // 2
 
     async def _sweep_once(self) -> None:
-        limit = CAPACITY + len(self._heap)
-        with self._holding.reading():
-            found = await self._reader.due(self._clock() + HORIZON, limit)
-            if len(found) == limit:
-                self._look_again.set()
+        # What came due before the last sweep is found by the lanes: they read all that is due.
+        now = self._clock()
+        after, self._swept, self._edge = min(self._swept, now), now, None
+        limit, max_bytes = CAPACITY + len(self._later), MAX_BYTES + self._bytes
+        with self._holding.reading() as began:
+            found = await self._reader.due(now + HORIZON, limit, after=after, max_bytes=max_bytes)
             for run in found:
-                if self._holding.take(run):
+                if self._holding.take_read(run, began):
                     self._place(run)
+        if len(found) == limit or sum(len(run.event.data or b"") for run in found) >= max_bytes:
+            self._look_again.set()
+            if (found[-1].due or 0) <= now:
+                self._rescan()
         self._wake_dispatch()
 
     async def _expire(self) -> None:

@@ -50,6 +50,8 @@ class Run(msgspec.Struct, kw_only=True):
     `attempt` counts the attempts made; of these `lost` are not charged, and `granted` were made
     before the last retry by hand. `due`: not before, microseconds since 1970, None is at once.
     `expires_at`: not started after. `handler` is the handler's number in the store.
+    `key`: the partition key, by which an ordered handler keeps it in line; None: it stands outside
+    (its event has none, it is a replay, or it was retried by hand).
     `alone`: the next attempt gets a worker of its own, because a worker died with this one on it.
     """
 
@@ -62,6 +64,7 @@ class Run(msgspec.Struct, kw_only=True):
     priority: int = 4
     due: int | None = None
     expires_at: int | None = None
+    key: str | None = None
     alone: bool = False
 
     @property

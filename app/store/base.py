@@ -163,6 +163,21 @@ class RunQuery(msgspec.Struct, kw_only=True):
     before: int | None = None
 
 
+class KeyLine(msgspec.Struct):
+    """The first waiting runs of one partition key of a handler, as an ordered handler lines them up.
+
+    First the runs that an attempt has started, due or not, then the others that are due; each by
+    number. `more`: there are others behind them.
+    """
+
+    key: str
+    runs: list[Run]
+    more: bool
+
+
+NO_LIMIT = 1 << 62
+
+
 class Reader(Protocol):
     """Reads of committed state, each short, in threads of its own; none of them writes."""
 
@@ -193,11 +208,35 @@ class Reader(Protocol):
     async def run(self, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
         """Return one run with its attempts in order."""
 
-    async def waiting(self, handler: int, limit: int) -> list[Run]:
-        """Return waiting runs of a handler that are due at once, highest priority first, then oldest."""
+    async def waiting(
+        self, handler: int, limit: int, *, now: int = 0, max_bytes: int = NO_LIMIT, keyless: bool = False
+    ) -> list[Run]:
+        """Return waiting runs of a handler that are due, highest priority first, then oldest.
 
-    async def due(self, before: int, limit: int) -> list[Run]:
-        """Return waiting runs with a due time up to `before`, earliest first."""
+        Args:
+            handler: its number.
+            limit: the most runs; of those with a due time, the earliest are among them.
+            now: those with a due time up to then are due.
+            max_bytes: none after so many bytes of event data are reached.
+            keyless: only those without a partition key.
+        """
+
+    async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
+        """Return waiting runs with a due time after `after` and up to `before`, earliest first.
+
+        At most `limit`, none after `max_bytes` of event data are reached.
+        """
+
+    async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
+        """Return the first partition keys behind `after` of which a handler has waiting runs, in order."""
+
+    async def lines(
+        self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
+    ) -> list[KeyLine]:
+        """Return what waits of these partition keys of a handler, in the order asked for.
+
+        Keys are left out behind the one that reaches `max_bytes` of event data; the first never is.
+        """
 
     async def next_due(self) -> int | None:
         """Return the earliest due time of all waiting runs."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from app.domain.result import Kind
 from app.domain.run import Error, Outcome
-from app.store import settling, trees
+from app.store import settling, statements, trees
 from app.store.ledger import Ledger, RunRow, brief
 from app.store.operations import (
     Cancel,
@@ -35,7 +36,9 @@ _waiting = sa.text(WAITING)
 _at_once = sa.select(runs.c.id).where(
     runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_(None)
 )
-_later = sa.select(runs.c.id).where(_of(sa.bindparam("handler")), _waiting, runs.c.due.is_not(None))
+_later = sa.select(runs.c.id).where(
+    runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_not(None)
+)
 _expired = (
     sa.select(runs.c.id)
     .where(_waiting, sa.text("attempt = 0"), runs.c.expires_at <= sa.bindparam("now"))
@@ -128,6 +131,8 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
         run.granted, run.due = run.attempt - run.lost, None
         run.available_at, run.finished_at = now, None
         retried.append(run.id)
+    # What is retried by hand stands outside the order of its partition key.
+    ledger.rows(statements.LEAVE_LINE, None, msgspec.json.encode(retried).decode())
     return retried
 
 

@@ -102,6 +102,7 @@ class WaitingRow(EventRow, array_like=True):
     priority: int
     due: int | None
     expires_at: int | None
+    key: str | None
 
 
 WAITING_COLUMNS: Columns = (
@@ -114,6 +115,7 @@ WAITING_COLUMNS: Columns = (
     runs.c.priority,
     runs.c.due,
     runs.c.expires_at,
+    runs.c.partitionkey,
 )
 
 
@@ -129,6 +131,7 @@ def waiting_run(row: WaitingRow) -> Run:
         priority=row.priority,
         due=row.due,
         expires_at=row.expires_at,
+        key=row.key,
     )
 
 

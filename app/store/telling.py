@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from app.domain.event import NewEvent, stored
+from app.domain.event import NewEvent, partition_key, stored
 from app.domain.result import Result, origin
 from app.domain.run import WAITING, Run
 from app.store.base import Committed
@@ -66,6 +66,7 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
         if receipt.duplicate or not new.handlers:
             continue
         event = stored(new, receipt.seq)
+        key = partition_key(new.attributes)
         for id_, handler in enumerate(new.handlers, receipt.first_run):
             yield Run(
                 id=id_,
@@ -74,6 +75,7 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
                 priority=new.priority,
                 due=new.due,
                 expires_at=new.expires_at,
+                key=key,
             )
 
 

@@ -184,6 +184,13 @@ class Supervisor:
         run = flight.assignment.run
         self._haunted[run] = self._haunted.get(run, 0) + 1
 
+    def lingers(self, run: int) -> bool:
+        """Whether an attempt of that run was given up and may still run."""
+        if run not in self._haunted:
+            return False
+        self._refused = True
+        return True
+
     def forget(self, token: int) -> None:
         """No worker has an attempt of that token."""
         self._carriers.pop(token, None)
