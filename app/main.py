@@ -118,6 +118,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         processes=settings.workers,
         threads=settings.threads,
         max_result_bytes=settings.max_result_bytes,
+        max_event_bytes=settings.max_event_bytes,
         default_pool=settings.pool,
         sink=sink,
         on_room=lambda: dispatcher.wake(),  # noqa: PLW0108 - the dispatcher is made after the workers

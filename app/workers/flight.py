@@ -126,5 +126,6 @@ def broken_off(
         worker=worker,
         wall_time=max(0.0, (now.mono - since) / 1e9),
         error=error,
+        log=page.printed(flight.seat),
         alone=alone,
     )

@@ -67,7 +67,7 @@ class Invocation:
         self.site = site
         self.token = token
         self.call = call
-        self.log = output.Log()
+        self.log = output.Log(site.page, call.seat)
         self.published: list[Published] = []
         self._sent = self._sent_bytes = 0
 

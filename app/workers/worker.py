@@ -325,7 +325,7 @@ class Worker:
         self._channel.drain()
         self.state = State.DEAD
         left = list(self.flights.values())
-        death = Death(self.pid, status, killed=self._killed, alone=self.alone)
+        death = Death(self.pid, status, killed=self._killed, alone=self.alone, said=self._chatter.since)
         told = obituary(death, left, self.page, reports.now())
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
         self._close()
