@@ -69,6 +69,8 @@ class Worker:
                 entry = self._site.entries.get(call.target)
                 later = entry is not None and entry.kind in {"coroutine", "async_generator"}
                 (waiting if later else sync).append(Invocation(self._site, token, call))
+            elif kind == ToWorker.PING:
+                self._site.outbox.pong()
         if waiting:
             self._coroutines.submit(waiting)
         if self._threads is None:

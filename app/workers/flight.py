@@ -22,6 +22,7 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
 
     `quick`: it was sent as one of a handler whose attempts may queue. `overdue`: its time is up.
     `cancelled`: nobody wants it. `settled`: it was reported, or needs no report; it may still run.
+    `doubted`: its worker was told not to begin it. `recalled`: so it did not, and others have it now.
     `strike_at`: when the worker's patience with an overdue or cancelled attempt ends.
     """
 
@@ -35,6 +36,8 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
     overdue: bool = False
     cancelled: bool = False
     settled: bool = False
+    doubted: bool = False
+    recalled: bool = False
     struck: bool = False
     strike_at: int | None = None
 

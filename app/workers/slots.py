@@ -1,6 +1,6 @@
 """The page of shared memory between the gateway and one worker: who runs what since when, without a message.
 
-Each outstanding attempt has a seat of eight 64-bit words. Every word has one writer and is stored
+Each outstanding attempt has a seat of sixteen 64-bit words. Every word has one writer and is stored
 whole; seats name attempts by token, so what is left of an earlier attempt never speaks for a later one.
 Behind the words each seat has a ring with the last that its attempt printed, which outlives the worker; and
 behind those, in the same descriptor, faulthandler writes its stacks.
@@ -11,8 +11,8 @@ from __future__ import annotations
 import mmap
 import os
 
-_WORDS = 8
-_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED = range(8)
+_WORDS = 16
+_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED = range(9)
 _RING = 4096  # bytes: one page, which takes no memory until something is printed
 _LEFT_OUT = "… what was printed before is lost with the worker\n"
 _DUMP_LIMIT = 64 * 1024
@@ -86,6 +86,11 @@ class Page:
         """Worker: whether the attempt is wanted no more."""
         return self._words[seat * _WORDS + _CANCELLED] == token
 
+    def unwanted(self, seat: int, token: int) -> bool:
+        """Worker: whether the attempt must not be begun."""
+        words, at = self._words, seat * _WORDS
+        return words[at + _CANCELLED] == token or words[at + _RECALLED] == token
+
     def credited(self, seat: int) -> tuple[int, int]:
         """Worker: how many partials of the attempt were stored, and their bytes."""
         at = seat * _WORDS
@@ -99,6 +104,10 @@ class Page:
     def cancel(self, seat: int, token: int) -> None:
         """Gateway: the attempt is wanted no more."""
         self._words[seat * _WORDS + _CANCELLED] = token
+
+    def recall(self, seat: int, token: int) -> None:
+        """Gateway: the attempt must not be begun any more; if it has, it may go on."""
+        self._words[seat * _WORDS + _RECALLED] = token
 
     def credit(self, seat: int, size: int) -> None:
         """Gateway: a partial of `size` bytes was stored."""

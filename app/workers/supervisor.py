@@ -175,7 +175,7 @@ class Supervisor:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
         for flight in left:
             self._carriers.pop(flight.assignment.token, None)
-            if flight.settled:
+            if flight.settled and not flight.recalled:
                 self._lay(flight)
         if told:
             self._sink(told)
