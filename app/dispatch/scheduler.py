@@ -2,6 +2,7 @@
 
 The nearest ones wait in memory; the rest stays in the store, where a sweep finds it in time. Due
 times are wall-clock times, so every timer is short and looks at the clock again: the clock may jump.
+A backoff is a time that passes, not a time of day: when the clock is put back, so is the backoff's end.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import time
 from collections.abc import Callable
 
 from app.dispatch.holding import Holding
@@ -51,6 +53,7 @@ class Scheduler:
         self._holding, self._place, self._wake_dispatch = holding, place, wake
         self._heap: list[tuple[int, int, Run]] = []
         self._expiry: int | None = None
+        self._offset = clock() - time.monotonic_ns() // 1000
         self._look_again = asyncio.Event()
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -67,6 +70,7 @@ class Scheduler:
 
     def add(self, run: Run) -> None:
         """Take a run that is due later."""
+        self._notice_jump()
         due = run.due or 0
         if due > self._clock() + HORIZON:
             self._holding.leave(run)
@@ -88,8 +92,24 @@ class Scheduler:
         """Sweep the store soon: it has due runs that nobody holds."""
         self._look_again.set()
 
+    def _notice_jump(self) -> None:
+        offset = self._clock() - time.monotonic_ns() // 1000
+        back, self._offset = self._offset - offset, offset
+        if back > SECOND:
+            log.warning("the clock was put back by %d s", back // SECOND)
+            self._put_back(back)
+
+    def _put_back(self, back: int) -> None:
+        for _, _, run in self._heap:
+            if run.attempt and run.due is not None:
+                run.due -= back
+        self._heap = [(run.due or 0, run.id, run) for _, _, run in self._heap]
+        heapq.heapify(self._heap)
+        self._wake.set()
+
     async def _fire(self) -> None:
         while True:
+            self._notice_jump()
             now = self._clock()
             while self._heap and self._heap[0][0] <= now:
                 run = heapq.heappop(self._heap)[2]

@@ -84,6 +84,10 @@ def stack_of(flight: Flight, page: Page) -> str | None:
 
 def answered(token: int, answer: Answer, worker: int | None) -> Ended:
     """Report what a worker answered."""
+    finished = answer.started_at + int(answer.wall * 1e6)
+    clock = time.time_ns() // 1000
+    if finished > clock:  # the clock was put back meanwhile: what follows would wait for the old time
+        answer.started_at -= finished - clock
     return Ended(
         token=token,
         outcome=Outcome.SUCCEEDED if answer.error is None else Outcome.FAILED,

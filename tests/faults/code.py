@@ -88,6 +88,31 @@ def spins_in_c(event):
     re.match(r"(a+)+$", "a" * 60 + "b")  # holds the interpreter for ages
 
 
+@faulty(timeout=60)
+def spins_in_c_for_long(event):
+    time.sleep(0.3)  # until it is known to run
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+@faulty(timeout=60)
+def swallows_for_long(event):
+    while True:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
+
+@faulty()
+def daemonizes(event):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(0.05)
+        os._exit(0)
+    os.wait()
+
+
 @faulty(timeout=0.3)
 def swallows(event):
     while True:

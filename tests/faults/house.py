@@ -7,17 +7,19 @@ import os
 import random
 import re
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import httpx
 import psutil
 
-from ..e2e.service import Service, until
+from tests.e2e.service import Service, clean_environment, until
 
 __all__ = ["Bystanders", "Census", "House", "seeded", "until"]
 
@@ -41,7 +43,13 @@ class Census(NamedTuple):
 
 
 class House(Service):
-    """A service whose processes are known by what they do."""
+    """A service whose processes are known by what they do.
+
+    `prefix` is put before its command line, `environment` added to its environment.
+    """
+
+    prefix: Sequence[str] = ()
+    environment: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     @contextlib.contextmanager
@@ -72,6 +80,24 @@ class House(Service):
             list(many.map(lambda _: self.status(), range(64)))
             list(many.map(lambda _: self.runs(), range(64)))
         until(lambda: all(self.idle(pool) for pool in ("process", "thread")), "both pools")
+
+    # -- life
+
+    def launch(self) -> subprocess.Popen[str]:
+        """Start it, as a shell would: at the head of a process group."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*self.prefix, *self.command()],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**clean_environment(), **self.environment},
+                process_group=0,
+            )
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        return self._reap()
 
     # -- runs
 
@@ -272,3 +298,58 @@ def metric(text: str, name: str, **labels: str) -> float:
         if form and all(f'{key}="{value}"' in (form[1] or "") for key, value in labels.items()):
             total += float(form[2])
     return total
+
+
+class Publishing:
+    """Numbered events for a handler that writes each number into a file; which were acknowledged."""
+
+    def __init__(self, house: House, type_: str, file: str) -> None:
+        self._house, self._type, self._file = house, type_, file
+        self._acknowledged: list[int] = []
+        self._number = 0
+        self._going: threading.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    def resume(self) -> None:
+        """Publish from now on."""
+        self._going = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(self._going,), daemon=True)
+        self._thread.start()
+
+    def _run(self, stop: threading.Event) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not stop.is_set():
+                self._number += 1
+                data = {"n": self._number, "file": self._file}
+                with contextlib.suppress(httpx.TransportError):  # it is ending
+                    answer = client.post(
+                        self._house.url + "/v1/events", json={"type": self._type, "data": data}
+                    )
+                    assert answer.status_code in {202, 503}, answer.text
+                    if answer.status_code == 202:
+                        self._acknowledged.append(self._number)
+                time.sleep(0.01)
+
+    def pause(self) -> None:
+        """Publish no more for now."""
+        assert self._going is not None
+        assert self._thread is not None
+        self._going.set()
+        self._thread.join(60)
+
+    def check(self) -> None:
+        """Everything acknowledged ran, and each run has one final result."""
+        handler = self._type.partition(".")[2]
+
+        def unfinished() -> list[dict[str, Any]]:
+            return [run for run in self._house.runs(handler=handler) if run["state"] not in FINAL]
+
+        until(lambda: not unfinished(), "all to end")
+        finals = [i for i in self._house.results(handlers=handler) if i["kind"] in FINAL]
+        assert {item["kind"] for item in finals} == {"succeeded"}
+        numbers = [item["data"] for item in finals]
+        assert len(numbers) == len(set(numbers)), "a run has two final results"
+        assert set(numbers) >= set(self._acknowledged), "an acknowledged event was lost"
+        ran = set(map(int, Path(self._file).read_text().split()))
+        assert ran >= set(self._acknowledged)
+        assert len(self._acknowledged) > 10, "too little was under way to show anything"

@@ -20,7 +20,9 @@ def test_a_generator_that_crashes_leaves_its_partials_and_starts_again_at_0(hous
     assert len(charged) == 2
     results = house.results_of(run["id"])
     for attempt in charged:
-        partials = [(i["index"], i["data"]) for i in results if i["attempt"] == attempt and i["index"] is not None]
+        partials = [
+            (i["index"], i["data"]) for i in results if i["attempt"] == attempt and i["index"] is not None
+        ]
         assert partials == [(n, n) for n in range(5)], "what it sent before it died counts"
     assert [i["kind"] for i in results if i["kind"] != "partial"] == ["failed", "dead"]
 
