@@ -2,12 +2,14 @@
 
 The nearest ones wait in memory; the rest stays in the store, where a sweep finds it in time. Due
 times are wall-clock times, so every timer is short and looks at the clock again: the clock may jump.
+A backoff is a time that passes, not a time of day: when the clock is put back, so is the backoff's end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from bisect import insort
 from collections.abc import Callable
 
@@ -60,6 +62,7 @@ class Scheduler:
         self._swept = clock()
         self._forced = True
         self._expiry: int | None = None
+        self._offset = clock() - time.monotonic_ns() // 1000
         self._look_again = asyncio.Event()
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -76,6 +79,7 @@ class Scheduler:
 
     def add(self, run: Run) -> None:
         """Take a run that is due later."""
+        self._notice_jump()
         due = run.due or 0
         if due > self._clock() + HORIZON:
             self._holding.leave(run)
@@ -107,8 +111,23 @@ class Scheduler:
         self._forced = True
         self._look_again.set()
 
+    def _notice_jump(self) -> None:
+        offset = self._clock() - time.monotonic_ns() // 1000
+        back, self._offset = self._offset - offset, offset
+        if back > SECOND:
+            log.warning("the clock was put back by %d s", back // SECOND)
+            self._put_back(back)
+
+    def _put_back(self, back: int) -> None:
+        for _, _, run in self._later:
+            if run.attempt and run.due is not None:
+                run.due -= back
+        self._later = sorted((-(run.due or 0), -run.id, run) for _, _, run in self._later)
+        self._wake.set()
+
     async def _fire(self) -> None:
         while True:
+            self._notice_jump()
             now = self._clock()
             while self._later and -self._later[-1][0] <= now:
                 run = self._remove(-1)

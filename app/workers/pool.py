@@ -129,7 +129,7 @@ class Pool:
         for worker in self.workers:
             out = worker.sync_out
             full = (worker.slow_out >= threads or out >= self._most) if quick else out >= threads
-            if not full and len(worker.flights) < least and worker.open:
+            if not full and len(worker.flights) < least and worker.open and not worker.clogged:
                 best, least = worker, len(worker.flights)
         return best
 

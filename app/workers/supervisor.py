@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.workers.base import Assignment, Catalog, Returned, Sink, WorkerReport
-from app.workers.burial import bury_group
+from app.workers.burial import Strays, bury_group
 from app.workers.flight import Flight
 from app.workers.flight import now as read_clocks
 from app.workers.lifeline import become_subreaper
@@ -85,6 +85,7 @@ class Supervisor:
         self._restarts = 0
         self._reviving: asyncio.Task[None] | None = None
         self._lifeline: tuple[int, int] = (-1, -1)
+        self._strays = Strays()
 
     def _number(self) -> int:
         return next(self._numbers)
@@ -174,7 +175,7 @@ class Supervisor:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
         for flight in left:
             self._carriers.pop(flight.assignment.token, None)
-            if flight.settled:
+            if flight.settled and not flight.recalled:
                 self._lay(flight)
         if told:
             self._sink(told)
@@ -258,6 +259,7 @@ class Supervisor:
             return
         logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
         self._link = None
+        self._strays.watch()
         for worker in list(self._by_pid.values()):
             worker.reap()
         self._bury()
@@ -363,6 +365,7 @@ class Supervisor:
             if not worker.reap():
                 worker.ended(None)
         self._bury()
+        self._strays.stop()
         for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
             if descriptor >= 0:
                 os.close(descriptor)

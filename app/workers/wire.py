@@ -16,6 +16,7 @@ class ToWorker(IntEnum):
 
     RUN = 1  # body: Call
     END = 2  # nothing will follow: tear down and exit
+    PING = 3  # answered by PONG unless the interpreter is locked
 
 
 class FromWorker(IntEnum):
@@ -24,7 +25,8 @@ class FromWorker(IntEnum):
     READY = 1
     PARTIAL = 2  # body: Piece
     ANSWER = 3  # body: Answer
-    SKIPPED = 4  # cancelled before it started
+    SKIPPED = 4  # cancelled or recalled before it started
+    PONG = 5
 
 
 class ToZygote(IntEnum):
@@ -100,6 +102,7 @@ class Answer(msgspec.Struct, array_like=True):
     """How an attempt ended.
 
     `started_at` in microseconds since 1970, `wall` and `cpu` in seconds, `peak` in bytes.
+    `spent`: the worker ran out of descriptors, so that others would fail in it too.
     """
 
     started_at: int
@@ -113,6 +116,7 @@ class Answer(msgspec.Struct, array_like=True):
     published: list[Published] = []
     retry_after: float | None = None
     fatal: bool = False
+    spent: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode

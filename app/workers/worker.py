@@ -13,18 +13,20 @@ from typing import Protocol
 from app.channel import Channel, Frame
 from app.workers import flight as reports
 from app.workers import wire
-from app.workers.base import Assignment, Ended, Partial, Started, WorkerReport
+from app.workers.base import Assignment, Ended, Partial, Returned, Started, WorkerReport
 from app.workers.burial import reap
 from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
+from app.workers.recall import is_clogged, recall
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
 _PARTIAL, _ANSWER = int(FromWorker.PARTIAL), int(FromWorker.ANSWER)  # enum members are slow to look up
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
 _DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
+_HEARING = 1.0  # seconds that a retired worker gets to show that its siblings can go on
 _STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
 
 
@@ -82,13 +84,15 @@ class Worker:
         self.launched_at = time.monotonic()
         self.retired_at = 0.0
         self.served = 0
-        self.crashed = False
+        self.crashed = self.clogged = False
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
         self._grace = int(grace * 1e9)
         self._seats = list(range(seats))
-        self._killed = self._expected = False
+        self._killed = self._expected = self._spent = False
+        self._heard = True
+        self._threads = threads
         self._suspended = 0
         self._pidfd = -1
         self._mourning: asyncio.TimerHandle | None = None
@@ -155,8 +159,7 @@ class Worker:
         for kind, token, body in frames:
             flight = self.flights.get(token)
             if flight is None:
-                if kind == FromWorker.READY:
-                    self._ready()
+                self._spoke(kind)
             elif kind == _PARTIAL:
                 if not flight.settled:
                     told.append(_partial(token, body))
@@ -165,17 +168,24 @@ class Worker:
                 left.append(flight)
                 if kind == _ANSWER:
                     self._answered(flight, body, told)
+                elif flight.doubted and not flight.settled:
+                    told.append(Returned(token=token))
         if told or left:
             self._home.reported(self, told, left)
+        if self._spent:
+            self.retire()
         self._finish_retirement()
 
-    def _ready(self) -> None:
-        if self.state is State.BOOTING:
+    def _spoke(self, kind: int) -> None:
+        if kind == FromWorker.PONG:
+            self._heard = True
+        elif kind == FromWorker.READY and self.state is State.BOOTING:
             self.state = State.READY
             self._home.ready(self)
 
     def _release(self, flight: Flight) -> None:
         del self.flights[flight.assignment.token]
+        self.clogged = False
         self._seats.append(flight.seat)
         self._count(flight.awaits, flight.quick, -1)
         if flight.strike_at is not None:
@@ -188,6 +198,7 @@ class Worker:
         elif not flight.settled:
             answer = wire.decode_answer(body)
             flight.pace.add(answer.wall)
+            self._spent |= answer.spent
             told.append(reports.answered(flight.assignment.token, answer, self.pid))
 
     def cancel(self, flight: Flight) -> None:
@@ -214,7 +225,8 @@ class Worker:
                 flight.marked = True
                 token = flight.assignment.token
                 told.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
-        return told
+        self.clogged = is_clogged(self.flights.values(), page, self._threads, now)
+        return [*told, *recall(self.flights.values(), page)] if self.clogged else told
 
     def _lose_patience(self, flight: Flight, now: Moment) -> None:
         flight.strike_at = now.mono + self._grace
@@ -270,6 +282,15 @@ class Worker:
             self.retired_at = time.monotonic()
             self._home.retired(self)
             self._finish_retirement()
+            if self._threads > 1:  # its main thread only reads
+                self._heard = False
+                self._channel.send(ToWorker.PING, 0)
+                self._loop.call_later(_HEARING, self._end_if_deaf)
+
+    def _end_if_deaf(self) -> None:
+        # Something holds the interpreter: its siblings cannot end, so they begin again elsewhere.
+        if not self._heard:
+            self.kill()
 
     def _finish_retirement(self) -> None:
         if self.state is not State.RETIRED:
@@ -325,7 +346,7 @@ class Worker:
         self._channel.drain()
         self.state = State.DEAD
         left = list(self.flights.values())
-        death = Death(self.pid, status, killed=self._killed, alone=self.alone)
+        death = Death(self.pid, status, killed=self._killed, alone=self.alone, said=self._chatter.since)
         told = obituary(death, left, self.page, reports.now())
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
         self._close()
