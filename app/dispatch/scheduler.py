@@ -38,6 +38,7 @@ class Scheduler:
         holding: the runs that dispatch holds.
         place: puts a held run where it belongs: its lane, or back here.
         wake: have dispatch look what can start.
+        in_hand: tells which runs workers have; these do not expire.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class Scheduler:
         holding: Holding,
         place: Callable[[Run], None],
         wake: Callable[[], None],
+        in_hand: Callable[[], list[int]],
     ) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
         self._holding, self._place, self._wake_dispatch = holding, place, wake
+        self._in_hand = in_hand
         self._heap: list[tuple[int, int, Run]] = []
         self._expiry: int | None = None
         self._offset = clock() - time.monotonic_ns() // 1000
@@ -153,7 +156,9 @@ class Scheduler:
         self._expiry = None
         error = Error("Expired", "the event's expirytime passed before an attempt started")
         try:
-            while len(await self._commits.change(Expire(error=error, now=now, limit=EXPIRE_AT_ONCE))):
+            while await self._commits.change(
+                Expire(error=error, now=now, limit=EXPIRE_AT_ONCE, spare=self._in_hand())
+            ):
                 pass
             upcoming = await self._reader.next_expiry()
         except Unavailable:

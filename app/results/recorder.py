@@ -62,6 +62,7 @@ class Recorder:
                 started_at=started.started_at,
                 pool=attempt.pool,
                 worker=started.worker,
+                fence=attempt.run.fence,
             )
         )
 
@@ -81,6 +82,7 @@ class Recorder:
                     binary=value.binary,
                     time=value.time,
                 ),
+                fence=run.fence,
             ),
             run,
             attempt.handler,
@@ -116,6 +118,7 @@ class Recorder:
             report=_report(attempt, ended),
             result=_result(verdict, ended),
             published=events if ended.outcome is Outcome.SUCCEEDED else [],
+            fence=run.fence,
         )
         self._commits.settle(operation, run, attempt.handler)
 

@@ -102,6 +102,7 @@ class WaitingRow(EventRow, array_like=True):
     priority: int
     due: int | None
     expires_at: int | None
+    token: int | None
 
 
 WAITING_COLUMNS: Columns = (
@@ -114,6 +115,7 @@ WAITING_COLUMNS: Columns = (
     runs.c.priority,
     runs.c.due,
     runs.c.expires_at,
+    runs.c.token,
 )
 
 
@@ -129,7 +131,13 @@ def waiting_run(row: WaitingRow) -> Run:
         priority=row.priority,
         due=row.due,
         expires_at=row.expires_at,
+        fence=fence(row.token),
     )
+
+
+def fence(token: int | None) -> int:
+    """Return the fence of a waiting run: what a retry by hand put in place of the last attempt's token."""
+    return min(token or 0, 0)
 
 
 def read_waiting(connection: sa.Connection, ids: list[int]) -> list[Run]:

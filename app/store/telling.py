@@ -84,6 +84,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.rescan = True
         return
     run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
+    run.fence = 0
     if operation.result is not None and reply.number > known:
         result = _result(entry, run, operation, operation.result, reply.number)
         result.completes = reply.completes

@@ -159,10 +159,7 @@ class Worker:
         for kind, token, body in frames:
             flight = self.flights.get(token)
             if flight is None:
-                if kind == FromWorker.READY:
-                    self._ready()
-                elif kind == FromWorker.PONG:
-                    self._heard = True
+                self._hear(kind)
             elif kind == _PARTIAL:
                 if not flight.settled:
                     told.append(_partial(token, body))
@@ -179,8 +176,9 @@ class Worker:
             self.retire()
         self._finish_retirement()
 
-    def _ready(self) -> None:
-        if self.state is State.BOOTING:
+    def _hear(self, kind: int) -> None:
+        self._heard = True
+        if kind == FromWorker.READY and self.state is State.BOOTING:
             self.state = State.READY
             self._home.ready(self)
 
