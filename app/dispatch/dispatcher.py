@@ -58,7 +58,9 @@ class Dispatcher:
         self._pumping = self._open = False
         self._loop = asyncio.get_running_loop()
         self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
-        self.scheduler = Scheduler(commits, reader, clock, self._holding, self._place, self.wake, self._in_hand)
+        self.scheduler = Scheduler(
+            commits, reader, clock, self._holding, self._place, self.wake, self._in_hand
+        )
 
     def start(self) -> None:
         """Begin to hand out runs: first of all what the store has from before."""

@@ -13,6 +13,7 @@ from app.domain.event import NewEvent
 from app.domain.handler import FieldError, Rules
 from app.domain.result import Kind
 from app.domain.run import Error, Outcome
+from app.results.durations import Durations
 from app.results.latency import Latencies
 from app.results.verdict import Verdict, judge
 from app.store.base import Commits
@@ -38,6 +39,7 @@ class Recorder:
         self._max_event_bytes = max_event_bytes
         self._chance: Callable[[], float] = random.random
         self.latencies = Latencies()
+        self.durations = Durations()
 
     def take(self, reports: list[Partial | Started | Ended]) -> None:
         """Take reports in their order; those of attempts that were cancelled meanwhile are worthless."""
@@ -104,6 +106,7 @@ class Recorder:
         run = attempt.run
         run.alone = ended.alone
         self.latencies.note(run.handler, ended)
+        self.durations.note(attempt, ended)
         operation = Settle(
             run=run.id,
             token=attempt.token,

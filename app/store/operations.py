@@ -97,8 +97,9 @@ class Settle(Operation, kw_only=True):
     """Settle one attempt: run state, attempt, result and published events, together or not at all.
 
     It is accepted once (said again by `Commits`, it is answered again): the run must be marked running
-    under `token`, or be waiting, unmarked, with `attempt - 1` attempts made and behind the same `fence` as when it was handed
-    out: a retry by hand puts up a new one, so that the outcome of what was cancelled before is not taken.
+    under `token`, or be waiting, unmarked, with `attempt - 1` attempts made, behind the same `fence` as
+    when it was handed out: a retry by hand puts up a new one, so that the outcome of what was cancelled
+    before comes too late.
     `state` is the run's state afterwards: a final one, or `retryable`/`available` to start again at
     `due` (None: at once).
     Reply: `Settled`.

@@ -103,6 +103,8 @@ class WaitingRow(EventRow, array_like=True):
     due: int | None
     expires_at: int | None
     token: int | None
+    available_at: int | None
+    created_at: int
 
 
 WAITING_COLUMNS: Columns = (
@@ -116,6 +118,8 @@ WAITING_COLUMNS: Columns = (
     runs.c.due,
     runs.c.expires_at,
     runs.c.token,
+    runs.c.available_at,
+    runs.c.created_at,
 )
 
 
@@ -130,6 +134,7 @@ def waiting_run(row: WaitingRow) -> Run:
         granted=row.granted,
         priority=row.priority,
         due=row.due,
+        since=max(row.due or 0, row.available_at or row.created_at),
         expires_at=row.expires_at,
         fence=fence(row.token),
     )

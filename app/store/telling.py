@@ -73,6 +73,7 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
                 handler=handler,
                 priority=new.priority,
                 due=new.due,
+                since=max(new.due or 0, new.accepted_at),
                 expires_at=new.expires_at,
             )
 
@@ -93,6 +94,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.runs.extend(started(operation.published, reply.receipts))
     if operation.state in WAITING:
         run.due = operation.due
+        run.since = max(operation.due or 0, operation.report.finished_at)
         committed.runs.append(run)
 
 

@@ -19,6 +19,7 @@ from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
+from app.workers.policy import brief_cause
 from app.workers.recall import is_clogged, recall
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
@@ -42,6 +43,8 @@ class State(Enum):
 
 class Home(Protocol):
     """Who the worker belongs to."""
+
+    name: str
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
         """Have the zygote start the worker's process; the descriptors are copied."""
@@ -78,6 +81,7 @@ class Worker:
         self, number: int, home: Home, *, threads: int, seats: int, grace: float, alone: bool = False
     ) -> None:
         self.number = number
+        self.pool = home.name
         self.alone = alone
         self.pid: int | None = None
         self.state = State.BOOTING
@@ -85,6 +89,7 @@ class Worker:
         self.retired_at = 0.0
         self.served = 0
         self.crashed = self.clogged = False
+        self.cause = "unknown"
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
@@ -347,6 +352,7 @@ class Worker:
         left = list(self.flights.values())
         death = Death(self.pid, status, killed=self._killed, alone=self.alone, said=self._chatter.since)
         told = obituary(death, left, self.page, reports.now())
+        self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
         self._close()
         self._home.gone(self, told, left)
