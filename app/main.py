@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from app.api import docs_page, document, events, handlers, keys, problems, results, runs, service
+from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
 from app.api.access import Gate
 from app.api.front import Front
 from app.api.publishing import PublishEndpoint
@@ -204,7 +204,7 @@ def create_app(settings: Settings) -> tuple[Front, Gateway]:
 
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, runs, results, keys, service):
+    for routes in (events, handlers, runs, results, keys, service, metrics):
         rest.include_router(routes.router)
     docs_page.install(rest)
     problems.install(rest)

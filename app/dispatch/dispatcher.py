@@ -69,7 +69,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
         self.scheduler = Scheduler(
-            commits, reader, clock, self._holding, self._place, self.wake, self._rescan
+            commits, reader, clock, self._holding, self._place, self.wake, self._rescan, self._in_hand
         )
 
     def start(self) -> None:
@@ -117,6 +117,9 @@ class Dispatcher:
         """Return how many runs of a handler wait in memory."""
         lane = self._lanes.get(handler)
         return len(lane) if lane else 0
+
+    def _in_hand(self) -> list[int]:
+        return [a.run.id for a in self._underway.values() if a.run.expires_at is not None]
 
     # -- what is held
 

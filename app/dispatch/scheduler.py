@@ -41,6 +41,7 @@ class Scheduler:
         place: puts a held run where it belongs: its lane, or back here.
         wake: have dispatch look what can start.
         rescan: have all lanes read the store: more came due at once than can be held.
+        in_hand: tells which runs workers have; these do not expire.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Scheduler:
         place: Callable[[Run], None],
         wake: Callable[[], None],
         rescan: Callable[[], None],
+        in_hand: Callable[[], list[int]],
     ) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
         self._holding, self._place, self._wake_dispatch = holding, place, wake
-        self._rescan = rescan
+        self._rescan, self._in_hand = rescan, in_hand
         self._later: list[tuple[int, int, Run]] = []  # by due time, the next one last
         self._bytes = 0
         self._edge: int | None = None  # what is due behind it is in the store alone
@@ -182,7 +184,9 @@ class Scheduler:
         self._expiry = None
         error = Error("Expired", "the event's expirytime passed before an attempt started")
         try:
-            while len(await self._commits.change(Expire(error=error, now=now, limit=EXPIRE_AT_ONCE))):
+            while await self._commits.change(
+                Expire(error=error, now=now, limit=EXPIRE_AT_ONCE, spare=self._in_hand())
+            ):
                 pass
             upcoming = await self._reader.next_expiry()
         except Unavailable:

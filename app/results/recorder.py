@@ -13,6 +13,7 @@ from app.domain.event import NewEvent
 from app.domain.handler import FieldError, Rules
 from app.domain.result import Kind
 from app.domain.run import Error, Outcome
+from app.results.durations import Durations
 from app.results.latency import Latencies
 from app.results.verdict import Verdict, judge
 from app.store.base import Commits
@@ -38,6 +39,7 @@ class Recorder:
         self._max_event_bytes = max_event_bytes
         self._chance: Callable[[], float] = random.random
         self.latencies = Latencies()
+        self.durations = Durations()
 
     def take(self, reports: list[Partial | Started | Ended]) -> None:
         """Take reports in their order; those of attempts that were cancelled meanwhile are worthless."""
@@ -62,6 +64,7 @@ class Recorder:
                 started_at=started.started_at,
                 pool=attempt.pool,
                 worker=started.worker,
+                fence=attempt.run.fence,
             )
         )
 
@@ -81,6 +84,7 @@ class Recorder:
                     binary=value.binary,
                     time=value.time,
                 ),
+                fence=run.fence,
             ),
             run,
             attempt.handler,
@@ -102,6 +106,7 @@ class Recorder:
         run = attempt.run
         run.alone = ended.alone
         self.latencies.note(run.handler, ended)
+        self.durations.note(attempt, ended)
         operation = Settle(
             run=run.id,
             token=attempt.token,
@@ -116,6 +121,7 @@ class Recorder:
             report=_report(attempt, ended),
             result=_result(verdict, ended),
             published=events if ended.outcome is Outcome.SUCCEEDED else [],
+            fence=run.fence,
         )
         self._commits.settle(operation, run, attempt.handler)
 

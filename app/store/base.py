@@ -15,6 +15,7 @@ import msgspec
 from app.domain.cursor import Position
 from app.domain.event import Event
 from app.domain.handler import Handler
+from app.domain.histogram import SIZES, Histogram
 from app.domain.result import Result
 from app.domain.run import Error, Run, State
 from app.store.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
@@ -39,6 +40,15 @@ class Committed(msgspec.Struct, kw_only=True):
     rescan: bool = False
 
 
+class CommitStats:
+    """What commits came to since the gateway started: operations and seconds each, and how many failed."""
+
+    def __init__(self) -> None:
+        self.sizes = Histogram(SIZES)
+        self.seconds = Histogram()
+        self.failures = 0
+
+
 Listener = Callable[[Committed], None]
 
 
@@ -51,6 +61,7 @@ class Commits(Protocol):
     """
 
     epoch: str
+    stats: CommitStats
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every commit; those who listen first are told first."""
@@ -78,6 +89,10 @@ class Commits(Protocol):
             Conflict: it was refused by an integrity rule.
             Unavailable: the outcome is unknown.
         """
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the committer, None while there is none."""
 
     @property
     def backlog(self) -> int:
@@ -183,6 +198,9 @@ class Reader(Protocol):
 
     async def places(self) -> tuple[Position, Position]:
         """Return the head of the result log and its floor, the place just before the oldest result kept."""
+
+    async def totals(self) -> tuple[int, int]:
+        """Return how many events and how many results were ever stored."""
 
     async def position(self, number: int) -> Position | None:
         """Return the place behind result `number`, None if that result is not in the log."""

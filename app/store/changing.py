@@ -69,7 +69,10 @@ def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
 
 def expire(ledger: Ledger, operation: Expire) -> list[int]:
     """Cancel runs that no attempt started in time."""
-    ids = _ids(ledger, _expired.limit(operation.limit), {"now": operation.now})
+    most = operation.limit + len(operation.spare)
+    ids = _ids(ledger, _expired.limit(most), {"now": operation.now})
+    spared = set(operation.spare)
+    ids = [id_ for id_ in ids if id_ not in spared][: operation.limit]
     return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
 
 
@@ -127,6 +130,7 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
     for run in found:
         if run.state >= CANCELLED:
             trees.reopen(ledger, run)
+            run.token = -now  # a fence: outcomes of attempts before this moment come too late
         ledger.change(run, 0)
         run.granted, run.due = run.attempt - run.lost, None
         run.available_at, run.finished_at = now, None

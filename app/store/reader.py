@@ -117,6 +117,10 @@ class SQLiteReader:
         """Return the head of the result log and its floor, the place just before the oldest result kept."""
         return await self._read(_places)
 
+    async def totals(self) -> tuple[int, int]:
+        """Return how many events and how many results were ever stored."""
+        return await self._read(_totals)
+
     async def position(self, number: int) -> Position | None:
         """Return the place behind result `number`, None if that result is not in the log."""
         return await self._read(lambda connection: _position(connection, number))
@@ -250,6 +254,11 @@ def _among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElemen
 def _places(connection: sa.Connection) -> tuple[Position, Position]:
     row = connection.execute(sa.select(head)).one()
     return Position(row.result, row.digest), Position(row.floor, row.floor_digest)
+
+
+def _totals(connection: sa.Connection) -> tuple[int, int]:
+    row = connection.execute(sa.select(head.c.event, head.c.result)).one()
+    return row.event, row.result
 
 
 def _position(connection: sa.Connection, number: int) -> Position | None:

@@ -74,6 +74,7 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
                 handler=handler,
                 priority=new.priority,
                 due=new.due,
+                since=max(new.due or 0, new.accepted_at),
                 expires_at=new.expires_at,
                 key=key,
             )
@@ -86,6 +87,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.rescan = True
         return
     run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
+    run.fence = 0
     if operation.result is not None and reply.number > known:
         result = _result(entry, run, operation, operation.result, reply.number)
         result.completes = reply.completes
@@ -94,6 +96,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.runs.extend(started(operation.published, reply.receipts))
     if operation.state in WAITING:
         run.due = operation.due
+        run.since = max(operation.due or 0, operation.report.finished_at)
         committed.runs.append(run)
 
 

@@ -209,6 +209,10 @@ class Hub:
             "subscriptions": subscriptions,
             "live": live,
             "lagging": max(0, subscriptions - live),
+            "furthest_behind": max(
+                (self.latest.number - s.position for _, s, _ in self._quiet if s.open and not s.live),
+                default=0,
+            ),
             "head": self.latest.number,
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,11 @@ class Supervisor:
         self._parked: deque[Assignment] = deque()
         self._refused = self._sweeping = self._stopping = False
         self._restarts = 0
+        self._zygote_error: str | None = None
         self._reviving: asyncio.Task[None] | None = None
         self._lifeline: tuple[int, int] = (-1, -1)
         self._strays = Strays()
+        self._deaths: dict[str, Counter[str]] = {name: Counter() for name in self._pools}
 
     def _number(self) -> int:
         return next(self._numbers)
@@ -242,6 +244,7 @@ class Supervisor:
 
     def buried(self, worker: Worker) -> None:
         """A worker is dead and closed."""
+        self._deaths[worker.pool][worker.cause] += 1
         self._launched.pop(worker.number, None)
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]
@@ -275,9 +278,11 @@ class Supervisor:
             try:
                 loaded = await self._load()
             except (ZygoteLost, OSError) as problem:
+                self._zygote_error = str(problem)
                 logger.error("the zygote could not be started: %s", problem)  # noqa: TRY400 - the reason is all there is
                 continue
             self._restarts += 1
+            self._zygote_error = None
             self._compare(loaded)
             for pool in self._pools.values():
                 pool.fill()
@@ -379,7 +384,9 @@ class Supervisor:
                 "pid": link.pid if link is not None and link.alive else None,
                 "starts_workers_by": self._loaded.mode,
                 "restarts": self._restarts,
+                "error": self._zygote_error,
             },
             "parked": len(self._parked),
+            "deaths": {pool: dict(causes) for pool, causes in self._deaths.items()},
             "pools": {name: pool.status() for name, pool in self._pools.items()},
         }

@@ -19,6 +19,7 @@ from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
+from app.workers.policy import brief_cause
 from app.workers.recall import is_clogged, recall
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
@@ -42,6 +43,8 @@ class State(Enum):
 
 class Home(Protocol):
     """Who the worker belongs to."""
+
+    name: str
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
         """Have the zygote start the worker's process; the descriptors are copied."""
@@ -78,6 +81,7 @@ class Worker:
         self, number: int, home: Home, *, threads: int, seats: int, grace: float, alone: bool = False
     ) -> None:
         self.number = number
+        self.pool = home.name
         self.alone = alone
         self.pid: int | None = None
         self.state = State.BOOTING
@@ -85,6 +89,7 @@ class Worker:
         self.retired_at = 0.0
         self.served = 0
         self.crashed = self.clogged = False
+        self.cause = "unknown"
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
@@ -159,7 +164,7 @@ class Worker:
         for kind, token, body in frames:
             flight = self.flights.get(token)
             if flight is None:
-                self._spoke(kind)
+                self._hear(kind)
             elif kind == _PARTIAL:
                 if not flight.settled:
                     told.append(_partial(token, body))
@@ -176,10 +181,9 @@ class Worker:
             self.retire()
         self._finish_retirement()
 
-    def _spoke(self, kind: int) -> None:
-        if kind == FromWorker.PONG:
-            self._heard = True
-        elif kind == FromWorker.READY and self.state is State.BOOTING:
+    def _hear(self, kind: int) -> None:
+        self._heard = True
+        if kind == FromWorker.READY and self.state is State.BOOTING:
             self.state = State.READY
             self._home.ready(self)
 
@@ -348,6 +352,7 @@ class Worker:
         left = list(self.flights.values())
         death = Death(self.pid, status, killed=self._killed, alone=self.alone, said=self._chatter.since)
         told = obituary(death, left, self.page, reports.now())
+        self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
         self._close()
         self._home.gone(self, told, left)

@@ -1,4 +1,4 @@
-"""Runs know the partition key of their event, and what waits is found by it; late runs are found by handler."""
+"""Runs know their event's partition key, and what waits is found by it; late runs by handler."""
 
 from __future__ import annotations
 

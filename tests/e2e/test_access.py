@@ -65,6 +65,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/handlers/ok/revisions", None, "handlers:read"),
     ("GET", "/v1/targets", None, "handlers:read"),
     ("GET", "/v1/status", None, "handlers:read"),
+    ("GET", "/metrics", None, "handlers:read"),
     ("POST", "/v1/handlers", {}, "handlers:write"),
     ("PATCH", "/v1/handlers/ok", {}, "handlers:write"),
     ("DELETE", "/v1/handlers/ok", None, "handlers:write"),
@@ -85,7 +86,12 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
     }
     service.start()
     document = service.ok("GET", "/openapi.json")
-    told = {(m.upper(), p) for p, ms in document["paths"].items() for m in ms if p.startswith("/v1/")}
+    told = {
+        (m.upper(), p)
+        for p, ms in document["paths"].items()
+        for m in ms
+        if p.startswith(("/v1/", "/metrics"))
+    }
     asked = {
         (m, p.replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}"))
         for m, p, _, _ in ASKED
