@@ -113,6 +113,14 @@ class Dispatcher:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
+    def changed(self) -> None:
+        """Take note that a handler was changed: its new fields hold for what has not started."""
+        for lane in list(self._lanes.values()):
+            entry = self._registry.entry(lane.handler)
+            if entry is not None and entry.spec.ordered is not lane.ordered:
+                self._change_over(lane)
+        self.wake()
+
     def waiting(self, handler: int) -> int:
         """Return how many runs of a handler wait in memory."""
         lane = self._lanes.get(handler)
@@ -245,11 +253,8 @@ class Dispatcher:
         self._turn.rotate(-1)  # who comes first when there is room for one is another each time
 
     def _serve(self, lane: Lane, full: Places) -> bool:
-        entry = self._registry.entry(lane.handler)
-        if entry is not None and entry.spec.ordered is not lane.ordered:
-            self._change_over(lane)
-            return False
         run = lane.peek()
+        entry = self._registry.entry(lane.handler)
         if run is None or entry is None or self._registry.obstacle(entry):
             return False
         return self._start(lane, run, entry, full)
