@@ -66,6 +66,7 @@ class Dispatcher:
         self._reads: set[asyncio.Task[None]] = set()
         self._pumping = self._open = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
         self.scheduler = Scheduler(
@@ -290,11 +291,15 @@ class Dispatcher:
 
     def _wake_in(self, seconds: float) -> None:
         moment = self._loop.time() + seconds
-        if self._alarm is not None and not self._alarm.cancelled():
-            if self._loop.time() < self._alarm.when() <= moment:
+        if self._alarm is not None:
+            if self._alarm_at <= moment:
                 return
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(moment, self.wake)
+        self._alarm, self._alarm_at = self._loop.call_at(moment, self._ring), moment
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.wake()
 
     def _offer(self, run: Run, entry: Entry, pool: str, kind: str) -> bool:
         handler, spec = entry.handler, entry.spec

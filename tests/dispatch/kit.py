@@ -1,4 +1,4 @@
-"""Dispatch and recorder on a real store. The test itself is the workers: it says when an attempt ends, and how."""
+"""Dispatch and recorder on a real store. The test itself is the workers: it says how attempts end."""
 
 from __future__ import annotations
 

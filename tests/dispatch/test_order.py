@@ -67,7 +67,9 @@ class Oracle:
         others = [a.run for a in self.hands.taken.values() if a.run in line]
         if others:
             self.violations.append(f"{assignment.run} of {key} starts while {others} run")
-        before = [id_ for id_, state in self.unfinished[key].items() if self._goes_before(assignment, id_, state)]
+        before = [
+            id_ for id_, state in self.unfinished[key].items() if self._goes_before(assignment, id_, state)
+        ]
         if before:
             self.violations.append(f"{assignment.run} of {key} starts before {before}")
         self.parallel[len({self.key_of.get(a.run) for a in self.hands.taken.values()} - {None})] += 1
@@ -83,7 +85,7 @@ class Oracle:
 
 
 async def storm(path, chance, lives, events, keys, rooms=4):
-    """Publish and break things for some lives of the gateway; return the oracle and what became of the runs."""
+    """Publish and break things for some lives of the gateway; return who watched and who worked."""
     hands = Hands(rooms)
     oracle = Oracle(hands)
     hands.check = oracle.offered
@@ -279,7 +281,7 @@ def test_priority_sorts_the_heads_of_keys_and_never_one_key(path):
             await until(lambda: hands.taken)
             went += runs(hands)
             gw.end(of(hands, went[-1]))
-        assert went == [5, 4, 3, 1, 2, 6] or went == [5, 4, 3, 1, 6, 2], went
+        assert went in ([5, 4, 3, 1, 2, 6], [5, 4, 3, 1, 6, 2]), went
 
     drive(path, scenario, h={"ordered": True})
 
