@@ -134,7 +134,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         commits=commits,
         reader=reader,
         registry=registry,
-        changes=Changes(commits, registry, clock, dispatcher.wake),
+        changes=Changes(commits, registry, clock, dispatcher.changed),
         dispatcher=dispatcher,
         workers=workers,
         recorder=recorder,

@@ -66,6 +66,7 @@ class Dispatcher:
         self._reads: set[asyncio.Task[None]] = set()
         self._pumping = self._open = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
         self.scheduler = Scheduler(
@@ -112,6 +113,14 @@ class Dispatcher:
         if self._open and not self._pumping:
             self._pumping = True
             self._loop.call_soon(self._pump)
+
+    def changed(self) -> None:
+        """Take note that a handler was changed: its new fields hold for what has not started."""
+        for lane in list(self._lanes.values()):
+            entry = self._registry.entry(lane.handler)
+            if entry is not None and entry.spec.ordered is not lane.ordered:
+                self._change_over(lane)
+        self.wake()
 
     def waiting(self, handler: int) -> int:
         """Return how many runs of a handler wait in memory."""
@@ -248,11 +257,8 @@ class Dispatcher:
         self._turn.rotate(-1)  # who comes first when there is room for one is another each time
 
     def _serve(self, lane: Lane, full: Places) -> bool:
-        entry = self._registry.entry(lane.handler)
-        if entry is not None and entry.spec.ordered is not lane.ordered:
-            self._change_over(lane)
-            return False
         run = lane.peek()
+        entry = self._registry.entry(lane.handler)
         if run is None or entry is None or self._registry.obstacle(entry):
             return False
         return self._start(lane, run, entry, full)
@@ -288,11 +294,15 @@ class Dispatcher:
 
     def _wake_in(self, seconds: float) -> None:
         moment = self._loop.time() + seconds
-        if self._alarm is not None and not self._alarm.cancelled():
-            if self._loop.time() < self._alarm.when() <= moment:
+        if self._alarm is not None:
+            if self._alarm_at <= moment:
                 return
             self._alarm.cancel()
-        self._alarm = self._loop.call_at(moment, self.wake)
+        self._alarm, self._alarm_at = self._loop.call_at(moment, self._ring), moment
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.wake()
 
     def _offer(self, run: Run, entry: Entry, pool: str, kind: str) -> bool:
         handler, spec = entry.handler, entry.spec

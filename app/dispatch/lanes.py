@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import Callable
-from itertools import islice
+from itertools import count, islice
 
 import msgspec
 
@@ -26,6 +26,7 @@ LOW = CAPACITY // 4
 
 SCANNED = 2_000  # keys looked at in one read
 READ_ON = 200  # lines read on at once
+_entries = count()
 _REST = 0.05  # seconds after a look at keys that brought nothing
 
 
@@ -59,7 +60,7 @@ class Lane:
         self.pace = Pace()
         self.weight = 0
         self._budget = budget
-        self._waiting: list[tuple[int, int, Run]] = []  # the next one last
+        self._waiting: list[tuple[int, int, int, Run]] = []  # the next one last
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -83,7 +84,8 @@ class Lane:
 
     def add(self, run: Run) -> list[Run]:
         """Take a run in; return those that no longer fit, which stay in the store alone."""
-        insort(self._waiting, (run.priority, -run.id, run))
+        # A run that was cancelled may still stand here when it is retried: the last number tells them apart.
+        insort(self._waiting, (run.priority, -run.id, next(_entries), run))
         self._weigh(weight(run))
         if (
             len(self._waiting) <= CAPACITY
@@ -98,7 +100,7 @@ class Lane:
         while len(self._waiting) > 1 and (
             len(self._waiting) > CAPACITY or self.weight > self._budget.allowed(self.weight)
         ):
-            out.append(self._waiting.pop(0)[2])
+            out.append(self._waiting.pop(0)[3])
             self._weigh(-weight(out[-1]))
             self.more = True
         return out
@@ -109,11 +111,11 @@ class Lane:
 
     def peek(self) -> Run | None:
         """Return the next run."""
-        return self._waiting[-1][2] if self._waiting else None
+        return self._waiting[-1][3] if self._waiting else None
 
     def pop(self) -> Run:
         """Take the next run out."""
-        run = self._waiting.pop()[2]
+        run = self._waiting.pop()[3]
         self._weigh(-weight(run))
         return run
 
@@ -145,7 +147,7 @@ class Lane:
     def close(self) -> list[Run]:
         """Hold nothing any more: another lane takes its place."""
         self.closed = True
-        out = [run for _, _, run in self._waiting]
+        out = [entry[3] for entry in self._waiting]
         self._waiting.clear()
         self._weigh(-self.weight)
         return out
@@ -157,8 +159,8 @@ class Lane:
             Unavailable: the store cannot be read now.
         """
         self.more = False
-        count, size = source.holding.of(self.handler)
-        limit, max_bytes = CAPACITY + count, SHARE + size
+        held, size = source.holding.of(self.handler)
+        limit, max_bytes = CAPACITY + held, SHARE + size
         with source.holding.reading() as began:
             found = await source.reader.waiting(
                 self.handler, limit, now=source.clock(), max_bytes=max_bytes, keyless=self.ordered

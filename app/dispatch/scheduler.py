@@ -12,6 +12,7 @@ import logging
 import time
 from bisect import insort
 from collections.abc import Callable
+from itertools import count
 
 from app.dispatch.budget import weight
 from app.dispatch.holding import Holding
@@ -58,7 +59,8 @@ class Scheduler:
         self._commits, self._reader, self._clock = commits, reader, clock
         self._holding, self._place, self._wake_dispatch = holding, place, wake
         self._rescan, self._in_hand = rescan, in_hand
-        self._later: list[tuple[int, int, Run]] = []  # by due time, the next one last
+        self._later: list[tuple[int, int, int, Run]] = []  # by due time, the next one last
+        self._entries = count()
         self._bytes = 0
         self._edge: int | None = None  # what is due behind it is in the store alone
         self._swept = clock()
@@ -89,17 +91,17 @@ class Scheduler:
         if self._edge is not None and due > self._edge:
             self._holding.leave(run)
             return
-        insort(self._later, (-due, -run.id, run))
+        insort(self._later, (-due, -run.id, next(self._entries), run))
         self._bytes += weight(run)
         while len(self._later) > CAPACITY or (self._bytes > MAX_BYTES and len(self._later) > 1):
             self._edge = -self._later[0][0]
             self._holding.leave(self._remove(0))
             self._look_again.set()
-        if self._later[-1][2] is run:
+        if self._later[-1][3] is run:
             self._wake.set()
 
     def _remove(self, at: int) -> Run:
-        run = self._later.pop(at)[2]
+        run = self._later.pop(at)[3]
         self._bytes -= weight(run)
         return run
 
@@ -121,10 +123,10 @@ class Scheduler:
             self._put_back(back)
 
     def _put_back(self, back: int) -> None:
-        for _, _, run in self._later:
+        for *_, run in self._later:
             if run.attempt and run.due is not None:
                 run.due -= back
-        self._later = sorted((-(run.due or 0), -run.id, run) for _, _, run in self._later)
+        self._later = sorted((-(run.due or 0), -run.id, entry, run) for *_, entry, run in self._later)
         self._wake.set()
 
     async def _fire(self) -> None:
