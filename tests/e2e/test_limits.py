@@ -122,7 +122,7 @@ SEED = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
 INSERT INTO events (seq, id, source, type, time, accepted_at, binary, attributes, data)
 SELECT (SELECT event FROM head) + i, printf('seeded-%09d', i), '/', 'slow', 1, 1, 0,
-    CASE WHEN i % 2 THEN printf('{{"partitionkey":"k%d"}}', i % 50000) END, '{{"n":1}}' FROM n;
+    CASE WHEN i % 2 THEN printf('{{"partitionkey":"k%d"}}', i % 50000) END, CAST('{{"n":1}}' AS BLOB) FROM n;
 INSERT INTO runs (id, event, handler, root, priority, created_at, counted, partitionkey)
 SELECT (SELECT run FROM head) + seq - (SELECT event FROM head), seq,
     (SELECT id FROM handlers WHERE name = 'slow'), seq, 4, 1, 0,
