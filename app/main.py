@@ -182,13 +182,14 @@ def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[
 
 
 async def _watch_keys(stages: Stages) -> None:
-    """Notice keys that the command line made or revoked while the gateway runs."""
+    """Notice keys that the command line made or revoked, and what is left over of deleted handlers."""
     while True:
         await asyncio.sleep(KEYS_EVERY)
         try:
             await keys.load_keys(stages)
+            await stages.changes.cancel_left_over(await stages.reader.counts())
         except Exception:
-            log.exception("the keys could not be read again")
+            log.exception("the store could not be looked at again")
 
 
 def create_app(settings: Settings) -> tuple[Front, Gateway]:

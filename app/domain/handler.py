@@ -90,7 +90,7 @@ def check_fields(fields: dict[str, Any]) -> None:
     """
     for name, value in fields.items():
         if name in LATER:
-            if value not in (None, False):
+            if value is not None and value is not False:
                 raise FieldError(name, f"{name!r} is not built yet: leave it out")
             continue
         check = _CHECKS.get(name)

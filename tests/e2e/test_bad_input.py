@@ -62,6 +62,7 @@ BODIES = {
     "a true priority": (b'{"type":"t","priority":true}', 422, "priority"),
     "a bad deliverat": (b'{"type":"t","deliverat":"2026-01-01"}', 422, "deliverat"),
     "another specversion": (b'{"type":"t","specversion":"0.3"}', 422, "specversion"),
+    "the gateway's own word": (b'{"type":"t","seq":5}', 422, "seq"),
     "bad base64": (b'{"type":"t","data_base64":"*"}', 422, "data_base64"),
     "two payloads": (b'{"type":"t","data":1,"data_base64":""}', 422, "data_base64"),
     "the second of an array": (b'[{"type":"t"},{"type":5}]', 422, "[1].type"),
@@ -158,6 +159,7 @@ GOOD = {"name": "x", "target": "all:ok", "events": ["t"]}
         ({"rate": 5}, "rate"),
         ({"ordered": 1}, "ordered"),
         ({"memory": 64}, "memory"),
+        ({"memory": 0}, "memory"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -196,6 +198,12 @@ def test_a_bad_handler_is_refused(service: Service, change: dict[str, Any], fiel
         ("POST", "/v1/handlers/ok/resume", None, 409),
         ("POST", "/v1/handlers", {"name": "ok", "target": "all:ok", "events": ["t"]}, 409),
         ("POST", "/v1/keys", {"name": "k", "scopes": ["all"]}, 422),
+        (
+            "POST",
+            "/v1/keys",
+            {"name": "k", "scopes": ["admin"], "expires_at": "9999-12-31T23:59:59-01:00"},
+            422,
+        ),
         ("POST", "/v1/keys", {"name": "k", "scopes": ["publish"]}, 422),
         ("POST", "/v1/keys", {"name": "k", "scopes": ["admin"], "types": ["a"]}, 422),
     ],
