@@ -21,8 +21,7 @@ class Budget:
 
     def __init__(self) -> None:
         self.used = 0
-        self.total = TOTAL
 
     def allowed(self, own: int) -> int:
         """Return how many bytes a lane may take that has taken `own` already."""
-        return max(LEAST, min(SHARE, self.total - self.used + own))
+        return max(LEAST, min(SHARE, TOTAL - self.used + own))

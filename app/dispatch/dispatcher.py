@@ -59,6 +59,7 @@ class Dispatcher:
         self._underway, self._default_pool, self._clock, self._timer = underway, default_pool, clock, timer
         self._holding, self._budget = Holding(), Budget()
         self._source = Source(reader, self._holding, self._place, clock)
+        self._lingers = workers.lingers
         self._tokens: dict[int, int] = {}
         self._lingering: list[Run] = []  # their attempts were given up and may still run
         self._lanes: dict[int, Lane] = {}
@@ -93,7 +94,8 @@ class Dispatcher:
         for id_ in change.ended:
             self._let_go(id_)
         for run in change.runs:
-            self._admit(run)
+            if self._holding.take(run):
+                self._place(run)
         if change.rescan:
             self._rescan()
         self.wake()
@@ -132,14 +134,12 @@ class Dispatcher:
 
     # -- what is held
 
-    def _admit(self, run: Run) -> None:
-        if self._holding.take(run):
-            self._place(run)
-
     def _place(self, run: Run) -> None:
         if run.expires_at is not None and run.attempt == 0:
             self.scheduler.expire_at(run.expires_at)
-        lane = self._lane(run.handler)
+        lane = self._lanes.get(run.handler)
+        if lane is None or not lane.queued:
+            lane = self._lane(run.handler)
         if run.due is not None and run.due > self._clock():
             self.scheduler.add(run)
             pushed_out = lane.wait(run) if run.attempt else []
@@ -156,7 +156,7 @@ class Dispatcher:
             return
         if self._underway.pop(token, None) is not None:
             self._workers.cancel(token)
-        if self._workers.lingers(id_):
+        if self._lingers(id_):
             self._lingering.append(run)
         else:
             self._end(run)
@@ -171,12 +171,13 @@ class Dispatcher:
     def _end(self, run: Run) -> None:
         lane = self._lanes[run.handler]
         lane.end(run)
-        self._queue(lane)
+        if lane.ordered:  # it may have a head now; any other lane has its turns while it has runs
+            self._queue(lane)
 
     def _end_lingering(self) -> None:
         lingering, self._lingering = self._lingering, []
         for run in lingering:
-            if self._workers.lingers(run.id):
+            if self._lingers(run.id):
                 self._lingering.append(run)
             else:
                 self._end(run)
@@ -246,10 +247,12 @@ class Dispatcher:
         idle = 0
         while idle < len(self._turn):
             lane = self._turn.popleft()
+            if lane.closed:
+                continue
             if lane.wants:
                 self._read_on(lane)
             started = self._serve(lane, full)
-            if lane.active and not lane.closed:
+            if lane.active:
                 self._turn.append(lane)
                 idle = 0 if started else idle + 1
             else:
@@ -261,9 +264,6 @@ class Dispatcher:
         entry = self._registry.entry(lane.handler)
         if run is None or entry is None or self._registry.obstacle(entry):
             return False
-        return self._start(lane, run, entry, full)
-
-    def _start(self, lane: Lane, run: Run, entry: Entry, full: Places) -> bool:
         if not self._holding.holds(run):
             lane.pop()  # it was cancelled while it waited
             return True
@@ -272,7 +272,7 @@ class Dispatcher:
             return True
         pool, kind = entry.spec.pool or self._default_pool, self._registry.kind(entry.spec.target) or ""
         place = (pool, kind, run.alone)
-        if place in full or self._limited(lane, entry.spec):
+        if place in full or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
         if self._offer(run, entry, pool, kind):
             lane.start()
@@ -282,7 +282,7 @@ class Dispatcher:
         full.add(place)
         return False
 
-    def _limited(self, lane: Lane, spec: Spec) -> bool:
+    def _is_at_limit(self, lane: Lane, spec: Spec) -> bool:
         """Whether the handler's limits keep its runs back now."""
         if spec.concurrency is not None and lane.running >= spec.concurrency:
             return True

@@ -14,7 +14,7 @@ from itertools import count, islice
 
 import msgspec
 
-from app.dispatch.budget import SHARE, Budget, weight
+from app.dispatch.budget import SHARE, TOTAL, Budget, weight
 from app.dispatch.holding import Holding
 from app.dispatch.limits import Pace
 from app.dispatch.order import Order
@@ -60,7 +60,7 @@ class Lane:
         self.pace = Pace()
         self.weight = 0
         self._budget = budget
-        self._waiting: list[tuple[int, int, int, Run]] = []  # the next one last
+        self._waiting: list[tuple[int, int, int, Run, int]] = []  # the next one last
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -73,25 +73,20 @@ class Lane:
     @property
     def wants(self) -> bool:
         """Whether it is time to read on from the store."""
-        return not self.reading and self.runs_low
+        return self.more and not self.reading and self._is_low()
 
-    @property
-    def runs_low(self) -> bool:
-        """Whether there is room for what the store may have."""
-        return (
-            self.more and len(self._waiting) <= LOW and self.weight <= self._budget.allowed(self.weight) // 4
-        )
+    def _is_low(self) -> bool:
+        low = len(self._waiting) <= LOW
+        return low and self.weight <= self._budget.allowed(self.weight) // 4
 
     def add(self, run: Run) -> list[Run]:
         """Take a run in; return those that no longer fit, which stay in the store alone."""
-        # A run that was cancelled may still stand here when it is retried: the last number tells them apart.
-        insort(self._waiting, (run.priority, -run.id, next(_entries), run))
-        self._weigh(weight(run))
-        if (
-            len(self._waiting) <= CAPACITY
-            and self.weight <= SHARE
-            and self._budget.used <= self._budget.total
-        ):
+        size = weight(run)
+        self.weight += size
+        self._budget.used += size
+        # A run that was cancelled may still stand here when it is retried: the third number tells them apart.
+        insort(self._waiting, (run.priority, -run.id, next(_entries), run, size))
+        if len(self._waiting) <= CAPACITY and self.weight <= SHARE and self._budget.used <= TOTAL:
             return []
         return self._push_out()
 
@@ -100,14 +95,15 @@ class Lane:
         while len(self._waiting) > 1 and (
             len(self._waiting) > CAPACITY or self.weight > self._budget.allowed(self.weight)
         ):
-            out.append(self._waiting.pop(0)[3])
-            self._weigh(-weight(out[-1]))
+            out.append(self._remove(0))
             self.more = True
         return out
 
-    def _weigh(self, change: int) -> None:
-        self.weight += change
-        self._budget.used += change
+    def _remove(self, at: int) -> Run:
+        _, _, _, run, size = self._waiting.pop(at)
+        self.weight -= size
+        self._budget.used -= size
+        return run
 
     def peek(self) -> Run | None:
         """Return the next run."""
@@ -115,13 +111,13 @@ class Lane:
 
     def pop(self) -> Run:
         """Take the next run out."""
-        run = self._waiting.pop()[3]
-        self._weigh(-weight(run))
-        return run
+        return self._remove(-1)
 
     def start(self) -> None:
         """Take the next run out because its attempt is handed over."""
-        self.pop()
+        size = self._waiting.pop()[4]
+        self.weight -= size
+        self._budget.used -= size
         self.running += 1
 
     def end(self, run: Run) -> None:  # noqa: ARG002 - an ordered lane asks whose it was
@@ -149,7 +145,8 @@ class Lane:
         self.closed = True
         out = [entry[3] for entry in self._waiting]
         self._waiting.clear()
-        self._weigh(-self.weight)
+        self._budget.used -= self.weight
+        self.weight = 0
         return out
 
     async def read(self, source: Source) -> None:
@@ -266,7 +263,7 @@ class OrderedLane(Lane):
         Raises:
             Unavailable: the store cannot be read now.
         """
-        if self.runs_low:
+        if self.more and self._is_low():
             await super().read(source)
         try:
             await self._read_on(source)

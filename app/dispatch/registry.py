@@ -14,11 +14,12 @@ _CACHED_TYPES = 10_000
 
 
 class Entry(msgspec.Struct):
-    """A handler with what is derived from it: its fields in force and its compiled patterns."""
+    """A handler with what is derived from it: its fields in force and compiled patterns, and if it has limits."""
 
     handler: Handler
     spec: Spec
     matches: Matcher
+    limited: bool = False
 
 
 class Registry:
@@ -42,7 +43,9 @@ class Registry:
 
     def put(self, handler: Handler) -> None:
         """Take a handler as it was just committed."""
-        entry = Entry(handler, handler.spec, matcher(handler.spec.events))
+        spec = handler.spec
+        limited = spec.concurrency is not None or spec.rate is not None
+        entry = Entry(handler, spec, matcher(spec.events), limited)
         self._entries[handler.id] = self._by_name[handler.name] = entry
         self._matched.clear()
 

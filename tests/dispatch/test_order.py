@@ -169,7 +169,7 @@ def test_no_fault_breaks_the_order_of_a_key(path, tiny, number):
 
 def test_no_fault_breaks_the_order_with_room_for_all(path):
     chance = seeded()
-    oracle, _ = asyncio.run(storm(path, chance, lives=2, events=250, keys=10))
+    oracle, _ = asyncio.run(storm(path, chance, lives=2, events=120, keys=10))
     assert oracle.violations == []
 
 
