@@ -14,7 +14,7 @@ _CACHED_TYPES = 10_000
 
 
 class Entry(msgspec.Struct):
-    """A handler with what is derived from it: its fields in force and compiled patterns, and if it has limits."""
+    """A handler with what is derived from it: its fields in force, its patterns, whether it has limits."""
 
     handler: Handler
     spec: Spec
