@@ -64,7 +64,8 @@ class Invocation:
     """An attempt under way; also the line that its `Context` talks through."""
 
     __slots__ = (
-        "_cpu", "_late", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site", "token",
+        "_cpu", "_late", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site",
+        "token",
     )  # fmt: skip
 
     def __init__(self, site: Site, token: int, call: Call) -> None:
@@ -173,7 +174,7 @@ class Invocation:
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
-        """Send a partial. While too many are under way only the newest is kept: waiting could block a loop."""
+        """Send a partial. While too many are under way only the newest is kept: waiting might block."""
         if self._late is None and self.has_room():
             if not self.cancelled:
                 self._send(data, False)

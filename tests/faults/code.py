@@ -74,6 +74,7 @@ def floods_and_dies(event):
 def kills_itself(event):
     print("about to be killed")
     os.kill(os.getpid(), event.data)
+    time.sleep(20)  # another thread may be the one that takes it
 
 
 @faulty(max_attempts=3)
