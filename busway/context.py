@@ -76,7 +76,7 @@ class Context:
     def progress(self, fraction: float, note: str | None = None) -> None:
         """Send how far the attempt is as a partial result.
 
-        Reports that come faster than they can be stored may be left out.
+        Of reports that come faster than they can be stored only the newest is sent.
 
         Raises:
             ValueError: `fraction` is not a finite number, or `note` is not text.

@@ -15,6 +15,7 @@ from app.domain.run import Error
 from app.workers import output
 from app.workers.base import Published
 from app.workers.failure import describe
+from app.workers.latest import Latest
 from app.workers.lifecycle import SetupFailed
 from app.workers.loading import Entry
 from app.workers.outbox import Outbox
@@ -50,6 +51,7 @@ class Site(msgspec.Struct):
     peak: int
     alone: bool
     awaiting: int = 0
+    latest: Latest = msgspec.field(default_factory=Latest)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
 
@@ -62,7 +64,8 @@ class Invocation:
     """An attempt under way; also the line that its `Context` talks through."""
 
     __slots__ = (
-        "_cpu", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site", "token",
+        "_cpu", "_late", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site",
+        "token",
     )  # fmt: skip
 
     def __init__(self, site: Site, token: int, call: Call) -> None:
@@ -72,6 +75,7 @@ class Invocation:
         self.log = output.Log(site.page, call.seat)
         self.published: list[Published] = []
         self._sent = self._sent_bytes = 0
+        self._late: bytes | None = None
 
     def begin(self) -> bool:
         """Write the start into the page; False, and nothing more to do, if it was taken back before."""
@@ -146,6 +150,8 @@ class Invocation:
         if measured:
             answer.cpu = time.thread_time() - self._cpu
         output.current.set(None)
+        if self._late is not None:
+            self.send_late(now=True)
         self.site.page.finish(self.call.seat, self.token)
         self.site.outbox.answer(self.token, answer)
 
@@ -168,9 +174,23 @@ class Invocation:
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
-        """Send a partial, or drop it while too many are under way: waiting could block an event loop."""
-        if self.has_room() and not self.cancelled:
-            self._send(data, False)
+        """Send a partial. While too many are under way only the newest is kept: waiting might block."""
+        if self._late is None and self.has_room():
+            if not self.cancelled:
+                self._send(data, False)
+            return
+        self._late = data
+        self.site.latest.add(self)
+
+    def send_late(self, *, now: bool = False) -> bool:
+        """Send progress that waits for room, or at once; False if there is still none."""
+        if not (now or self.cancelled or self.has_room()):
+            return False
+        with self.site.lock:
+            late, self._late = self._late, None
+        if late is not None and not self.cancelled:
+            self._send(late, False)
+        return True
 
     def note(self, text: str) -> None:
         """Keep text with the attempt's log."""
@@ -182,7 +202,10 @@ class Invocation:
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
         """
-        self._send(*self._encode(value, "the yielded value"))
+        encoded = self._encode(value, "the yielded value")
+        if self._late is not None:
+            self.send_late(now=True)
+        self._send(*encoded)
 
     def has_room(self) -> bool:
         """Whether another partial may go out before an earlier one was stored."""

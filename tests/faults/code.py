@@ -54,9 +54,27 @@ def follow(pointer):
 
 
 @faulty()
+def fails_deep(event):
+    print("painting")
+    paint({})
+
+
+def paint(car):
+    return car["colour"]
+
+
+@faulty()
+def floods_and_dies(event):
+    for n in range(100_000):
+        print("line", n)
+    os._exit(4)
+
+
+@faulty()
 def kills_itself(event):
     print("about to be killed")
     os.kill(os.getpid(), event.data)
+    time.sleep(20)  # another thread may be the one that takes it
 
 
 @faulty(max_attempts=3)
@@ -161,8 +179,9 @@ def sleeps(event):
 
 @faulty(timeout=60)
 def bimodal(event):
-    time.sleep(event.data or 0)
-    return event.data
+    # Quick, unless it is told to wait for a file.
+    while event.data and not os.path.exists(event.data):
+        time.sleep(0.005)
 
 
 @faulty()
@@ -285,6 +304,15 @@ def never_ends(event):
 async def never_ends_async(event):
     while True:
         yield "x" * 4096
+
+
+@faulty(timeout=60)
+def reports_fast(event, ctx):
+    for n in range(5000):
+        ctx.progress(n)
+    while not os.path.exists(event.data):
+        time.sleep(0.005)
+    ctx.progress(5000)
 
 
 @faulty(timeout=60)

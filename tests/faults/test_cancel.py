@@ -81,7 +81,7 @@ def test_cancel_racing_completion_a_thousand_times(house: House) -> None:
 
 
 def test_what_is_cancelled_and_retried_at_once_ends_by_its_new_attempt(house: House) -> None:
-    for _ in range(30):
+    for _ in range(15):
         seq = house.publish("faulty.hits_or_misses", 20)["seq"]
         run = house.ok("GET", f"/v1/events/{seq}")["runs"][0]["id"]
         if house.post(f"/v1/runs/{run}/cancel").status_code == 200:

@@ -59,7 +59,7 @@ def test_ctrl_c_then_two_signals_then_sigkill_lose_nothing_and_leave_nobody(
 
     # a second signal ends at once
     publishing.resume()
-    run = house.begin("sleeps", 5)
+    run = house.begin("sleeps", 2)
     family = house.family()
     house.terminate()
     until(lambda: house.get("/readyz").status_code == 503, "the drain")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -53,3 +54,23 @@ def test_a_generator_whose_run_is_cancelled_is_closed(house: House, tmp_path: Pa
     until(closed.exists, "its finally")
     assert house.finals_of(run) == ["cancelled"]
     assert house.results_of(run)[-1]["kind"] == "cancelled", "nothing follows the end"
+
+
+def test_of_progress_that_is_too_fast_the_newest_arrives_while_the_handler_runs(
+    house: House, tmp_path: Path
+) -> None:
+    sign = tmp_path / "sign"
+    run = house.begin("reports_fast", str(sign))
+
+    def newest() -> Any:
+        return [item["data"]["progress"] for item in house.results_of(run)]
+
+    until(lambda: newest()[-1:] == [4999], "the newest report")
+    assert len(newest()) < 5000, "it was not too fast: the test shows nothing"
+    sign.touch()
+    assert house.end(run)["state"] == "succeeded"
+    results = house.results_of(run)
+    assert [item["index"] for item in results[:-1]] == list(range(len(results) - 1))
+    assert results[-2]["data"]["progress"] == 5000
+    told = [item["data"]["progress"] for item in results[:-1]]
+    assert told == sorted(set(told))
