@@ -20,6 +20,10 @@ def _duration(value: Any) -> Any:
     return int(form[1]) * _UNITS[form[2] or "s"] if form else value
 
 
+def _switch(value: Any) -> Any:
+    return False if value == "" else value  # an empty variable is as good as none
+
+
 class Settings(BaseSettings):
     """Frozen; built once by the command line and passed down."""
 
@@ -27,7 +31,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    pool: Literal["process", "thread"] = "process"
+    pool: Literal["process", "thread", "auto"] = "process"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
     handlers: Path = Path("handlers")
@@ -37,6 +41,7 @@ class Settings(BaseSettings):
     max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
     drain_timeout: float = Field(30, ge=0, le=86_400)
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1)
+    reload: Annotated[bool, BeforeValidator(_switch)] = False
 
     @property
     def database(self) -> Path:
@@ -47,10 +52,6 @@ class Settings(BaseSettings):
 _LATER = {
     "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
     "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
-    "reload": (
-        "--reload is not built yet: restart the gateway to load new handler code",
-        {"", "0", "false", "off"},
-    ),
 }
 
 
@@ -72,8 +73,6 @@ def load(**options: Any) -> Settings:
         option = str(first["loc"][0]).replace("_", "-")
         variable = f"BUSWAY_{option.replace('-', '_').upper()}"
         detail = f"--{option} (or {variable}): {first['msg']}, not {first['input']!r}"
-        if option == "pool" and first["input"] == "auto":
-            detail = "--pool auto is not built yet: choose 'process' or 'thread'"
         raise BadSettings(detail) from None
     _check(settings)
     return settings

@@ -12,13 +12,14 @@ from app.domain.pattern import PatternError, check_pattern
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-POOLS = ("process", "thread")
-LATER = ("filter", "concurrency", "rate", "ordered", "memory")
+POOLS = ("process", "thread", "auto")
+MAX_MEMORY = 1_048_576  # MiB
+LATER = ("filter", "concurrency", "rate", "ordered")
 """Fields of the contract that this version refuses by name unless they hold their default."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a handler that hold for an attempt; times in seconds."""
+    """The fields of a handler that hold for an attempt; times in seconds, `memory` in MiB."""
 
     target: str
     events: tuple[str, ...]
@@ -26,6 +27,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 60
     max_attempts: int = 5
     backoff: Backoff = Backoff()
+    memory: int | None = None
     paused: bool = False
     description: str = ""
 
@@ -95,6 +97,8 @@ def check_fields(fields: dict[str, Any]) -> None:
         problem = check(value)
         if problem:
             raise FieldError(name, problem)
+    if fields.get("memory") is not None and fields.get("pool") == "thread":
+        raise FieldError("memory", _MEMORY_IN_THREADS)
 
 
 def _check_name(value: Any) -> str | None:
@@ -127,9 +131,7 @@ def _check_events(value: Any) -> str | None:
 def _check_pool(value: Any) -> str | None:
     if value is None or value in POOLS:
         return None
-    if value == "auto":
-        return "'auto' is not built yet: choose 'process' or 'thread', or null for the gateway's"
-    return "pool is 'process', 'thread' or null"
+    return "pool is 'process', 'thread', 'auto' or null for the gateway's"
 
 
 def _number(value: Any) -> bool:
@@ -156,6 +158,13 @@ def _check_backoff(value: Any) -> str | None:
     return None
 
 
+def _check_memory(value: Any) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or (whole and 1 <= value <= MAX_MEMORY):
+        return None
+    return f"memory is whole MiB from 1 to {MAX_MEMORY} that one attempt may add to its worker, or null"
+
+
 def _check_paused(value: Any) -> str | None:
     return None if isinstance(value, bool) else "paused is true or false"
 
@@ -165,6 +174,11 @@ def _check_description(value: Any) -> str | None:
     return None if short else "description is text of at most 10000 characters"
 
 
+_MEMORY_IN_THREADS = (
+    "what one of several threads takes cannot be told: a handler with a memory limit has worker processes of "
+    "its own, so leave out pool 'thread' or memory"
+)
+
 _CHECKS = {
     "name": _check_name,
     "target": _check_target,
@@ -173,6 +187,7 @@ _CHECKS = {
     "timeout": _check_timeout,
     "max_attempts": _check_max_attempts,
     "backoff": _check_backoff,
+    "memory": _check_memory,
     "paused": _check_paused,
     "description": _check_description,
 }

@@ -16,7 +16,8 @@ class Assignment(msgspec.Struct, kw_only=True):
 
     `token` is random and names this attempt alone. `kind` is the target's, from the catalog.
     `pool` is `process` or `thread`. `timeout` in seconds. `alone`: it gets a worker of its own,
-    because a worker died with it on board.
+    because a worker died with it on board. `memory`: MiB that it may add to its worker; all attempts
+    of such a handler have workers that are the handler's own, and `pool` is `process`.
     """
 
     token: int
@@ -30,6 +31,7 @@ class Assignment(msgspec.Struct, kw_only=True):
     timeout: float
     event: Event
     alone: bool = False
+    memory: int | None = None
 
 
 class Partial(msgspec.Struct, kw_only=True):

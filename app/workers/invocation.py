@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 import time
@@ -16,6 +17,7 @@ from app.workers.base import Published
 from app.workers.failure import describe
 from app.workers.lifecycle import SetupFailed
 from app.workers.loading import Entry
+from app.workers.memory import resident
 from app.workers.outbox import Outbox
 from app.workers.slots import Page
 from app.workers.wire import Answer, Boot, Call, Piece
@@ -36,7 +38,8 @@ class Site(msgspec.Struct):
     """What all attempts of a worker share.
 
     `baseline`: the worker's peak memory when it started, `peak`: when it was last looked at, in bytes.
-    `alone`: it runs one sync target at a time. `awaiting`: coroutines under way.
+    `alone`: it runs one sync target at a time. `weighs`: it tells its memory before each attempt.
+    `awaiting`: coroutines under way.
     `lock`: of the values on their way out.
     """
 
@@ -47,6 +50,7 @@ class Site(msgspec.Struct):
     baseline: int
     peak: int
     alone: bool
+    weighs: bool = False
     awaiting: int = 0
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
@@ -98,6 +102,10 @@ class Invocation:
 
     def invoke(self, entry: Entry) -> Any:
         """Call the target; a coroutine or generator has only been made then."""
+        if self.site.weighs:
+            # Only now: what the file's setup() took is not the attempt's.
+            self.site.baseline = self.site.peak = peak_now()
+            self.site.page.weigh(self.call.seat, resident(os.getpid()) or 1)
         event = Event(self.call.event)
         return entry.function(event, self._context()) if entry.wants_context else entry.function(event)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum
 
 import msgspec
@@ -21,7 +22,7 @@ class ToWorker(IntEnum):
 class FromWorker(IntEnum):
     """Frames from a worker; the number is the attempt's token."""
 
-    READY = 1
+    READY = 1  # body: what `mark_of` says of the files, if it imported them by itself
     PARTIAL = 2  # body: Piece
     ANSWER = 3  # body: Answer
     SKIPPED = 4  # cancelled before it started
@@ -60,11 +61,20 @@ class Loaded(msgspec.Struct, array_like=True):
     mode: str
 
 
+def mark_of(files: list[HandlerFile]) -> str:
+    """Return what names the code of these files, as they were when they were imported."""
+    return hashlib.sha256(repr([(file.file, file.digest) for file in files]).encode()).hexdigest()
+
+
 class Spawn(msgspec.Struct, array_like=True):
-    """How a worker is to be: how many threads run sync targets, how many seats its page has."""
+    """How a worker is to be: how many threads run sync targets, how many seats its page has.
+
+    `weighs`: it tells how much memory it has before each attempt.
+    """
 
     threads: int
     seats: int
+    weighs: bool = False
 
 
 class Executed(msgspec.Struct, array_like=True):

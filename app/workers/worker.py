@@ -17,6 +17,7 @@ from app.workers.base import Assignment, Ended, Partial, Started, WorkerReport
 from app.workers.burial import reap
 from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
+from app.workers.memory import Scales, resident
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
 from app.workers.slots import Page, create
@@ -33,9 +34,13 @@ class State(Enum):
 
     BOOTING = auto()
     READY = auto()
+    LEAVING = auto()  # takes no new work, ends when it has none
     RETIRED = auto()  # has an attempt that does not end; killed when its siblings are done
     ENDING = auto()  # told to end, or killed
     DEAD = auto()
+
+
+_ALIVE = {State.BOOTING, State.READY, State.LEAVING}
 
 
 class Home(Protocol):
@@ -56,6 +61,9 @@ class Home(Protocol):
     def retired(self, worker: Worker) -> None:
         """The worker takes no new work and needs a replacement."""
 
+    def outgrown(self, worker: Worker) -> None:
+        """The worker has grown too much and is to be replaced; it may go on until then."""
+
     def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
         """The worker is dead and closed."""
 
@@ -66,34 +74,36 @@ class Worker:
     Args:
         number: names it towards the zygote.
         home: told what happens to it.
-        threads: how many sync targets it runs at once.
-        seats: how many attempts it may have at once.
+        spawn: how many sync targets and how many attempts at all it may have at once.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
+        growth: bytes by which it may grow before it is to be replaced.
         alone: made for one attempt.
     """
 
     def __init__(
-        self, number: int, home: Home, *, threads: int, seats: int, grace: float, alone: bool = False
+        self, number: int, home: Home, spawn: Spawn, *, grace: float, growth: int, alone: bool = False
     ) -> None:
         self.number = number
         self.alone = alone
+        self.mark = ""
         self.pid: int | None = None
         self.state = State.BOOTING
         self.launched_at = time.monotonic()
-        self.retired_at = 0.0
+        self.retired_at = self.ending_at = self.idle_at = 0.0
         self.served = 0
         self.crashed = False
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
         self._grace = int(grace * 1e9)
-        self._seats = list(range(seats))
+        self._seats = list(range(spawn.seats))
+        self._scales = Scales(growth)
         self._killed = self._expected = False
         self._suspended = 0
         self._pidfd = -1
         self._mourning: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._launch(Spawn(threads, seats))
+        self._launch(spawn)
 
     def _launch(self, spawn: Spawn) -> None:
         ours, theirs = socket.socketpair()
@@ -156,7 +166,7 @@ class Worker:
             flight = self.flights.get(token)
             if flight is None:
                 if kind == FromWorker.READY:
-                    self._ready()
+                    self._ready(body)
             elif kind == _PARTIAL:
                 if not flight.settled:
                     told.append(_partial(token, body))
@@ -167,12 +177,27 @@ class Worker:
                     self._answered(flight, body, told)
         if told or left:
             self._home.reported(self, told, left)
-        self._finish_retirement()
+        if not self.flights:
+            self._idle()
+        elif self.state is State.RETIRED:
+            self._finish_retirement()
 
-    def _ready(self) -> None:
+    def _ready(self, mark: bytes) -> None:
         if self.state is State.BOOTING:
             self.state = State.READY
+            self.mark = mark.decode()
+            self.idle_at = time.monotonic()
             self._home.ready(self)
+
+    def _idle(self) -> None:
+        if self.state is State.READY:
+            self.idle_at = time.monotonic()
+            if self._scales.idle(self.pid):
+                self._home.outgrown(self)
+        elif self.state is State.LEAVING:
+            self.end()
+        else:
+            self._finish_retirement()
 
     def _release(self, flight: Flight) -> None:
         del self.flights[flight.assignment.token]
@@ -183,12 +208,15 @@ class Worker:
 
     def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport]) -> None:
         self.served += 1
-        if flight.overdue and not flight.settled:
-            told.append(reports.timed_out(flight, self.page, reports.now(), self.pid, None))
-        elif not flight.settled:
-            answer = wire.decode_answer(body)
-            flight.pace.add(answer.wall)
-            told.append(reports.answered(flight.assignment.token, answer, self.pid))
+        answer = wire.decode_answer(body)
+        self._scales.answered(flight.assignment.handler, answer.wall)
+        if flight.settled:
+            return
+        if flight.given_up:
+            told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
+            return
+        flight.pace.add(answer.wall)
+        told.append(reports.answered(flight, answer, self.pid))
 
     def cancel(self, flight: Flight) -> None:
         """Ask an attempt to end; nothing more is reported of it."""
@@ -199,8 +227,12 @@ class Worker:
         """Look at the page: report what lasts, ask what is overdue, end what does not listen."""
         told: list[WorkerReport] = []
         page = self.page
+        if self.state is State.READY and self._scales.busy(self.pid, now.mono):
+            self._home.outgrown(self)
         for flight in list(self.flights.values()):
             if flight.struck or not flight.started(page):
+                continue
+            if flight.assignment.memory is not None and self._exceeds(flight):
                 continue
             since = flight.since(page)
             if flight.strike_at is not None:
@@ -215,6 +247,15 @@ class Worker:
                 token = flight.assignment.token
                 told.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
         return told
+
+    def _exceeds(self, flight: Flight) -> bool:
+        held = resident(self.pid)
+        if held is None or not flight.weigh(self.page, held) or flight.settled:
+            return False
+        flight.excessive = flight.struck = True
+        self._dump()
+        self._loop.call_later(_DUMP_PATIENCE, self._kill_for, flight)
+        return True
 
     def _lose_patience(self, flight: Flight, now: Moment) -> None:
         flight.strike_at = now.mono + self._grace
@@ -240,9 +281,8 @@ class Worker:
             flight.settled = True
             self._home.settled(flight)
             stack = reports.stack_of(flight, self.page)
-            self._home.reported(
-                self, [reports.timed_out(flight, self.page, reports.now(), self.pid, stack)], []
-            )
+            told = reports.given_up(flight, self.page, reports.now(), self.pid, stack)
+            self._home.reported(self, [told], [])
 
     def _has(self, flight: Flight) -> bool:
         return self.state is not State.DEAD and self.flights.get(flight.assignment.token) is flight
@@ -258,6 +298,7 @@ class Worker:
 
     def _kill_for(self, flight: Flight) -> None:
         if self._has(flight):
+            flight.weigh(self.page, resident(self.pid) or 0)
             self.kill()
 
     def _dump(self) -> None:
@@ -265,7 +306,7 @@ class Worker:
 
     def retire(self) -> None:
         """Take no new work, and end when the siblings of the attempt that does not end are done."""
-        if self.state in {State.READY, State.BOOTING}:
+        if self.state in _ALIVE:
             self.state = State.RETIRED
             self.retired_at = time.monotonic()
             self._home.retired(self)
@@ -277,10 +318,18 @@ class Worker:
         if not any(not f.settled and f.started(self.page) for f in self.flights.values()):
             self.kill()
 
+    def leave(self) -> None:
+        """Take no new work, and end when what it has is done."""
+        if self.state in {State.READY, State.BOOTING}:
+            self.state = State.LEAVING
+            if not self.flights:
+                self.end()
+
     def end(self) -> None:
         """Let it tear down and exit; it has no attempt."""
-        if self.state in {State.READY, State.BOOTING}:
+        if self.state in _ALIVE:
             self.state = State.ENDING
+            self.ending_at = time.monotonic()
             self._expected = True
             self._channel.send(ToWorker.END, 0)
 
