@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from app.dispatch.holding import Holding
 from app.dispatch.lanes import CAPACITY, Lane
+from app.dispatch.placement import Placement
 from app.dispatch.registry import Entry, Registry
 from app.dispatch.scheduler import Scheduler
 from app.domain.attempt import Attempt, Underway
@@ -34,7 +35,7 @@ class Dispatcher:
         registry: the handlers in force.
         workers: where attempts go.
         underway: the attempts in hand; shared with the recorder.
-        default_pool: the pool of handlers that do not choose.
+        placement: says which pool a handler's attempts go to.
         clock: microseconds since 1970.
     """
 
@@ -45,11 +46,11 @@ class Dispatcher:
         registry: Registry,
         workers: Workers,
         underway: Underway,
-        default_pool: str,
+        placement: Placement,
         clock: Callable[[], int],
     ) -> None:
         self._commits, self._reader, self._registry, self._workers = commits, reader, registry, workers
-        self._underway, self._default_pool, self._clock = underway, default_pool, clock
+        self._underway, self._placement, self._clock = underway, placement, clock
         self._holding = Holding()
         self._tokens: dict[int, int] = {}
         self._lanes: dict[int, Lane] = {}
@@ -172,7 +173,7 @@ class Dispatcher:
         self._pumping = False
         if not self._open or self._commits.backlog > MAX_BACKLOG:
             return
-        full: set[tuple[str, str, bool]] = set()
+        full: set[tuple[str, str, bool, int]] = set()
         idle = 0
         while idle < len(self._turn):
             lane = self._turn.popleft()
@@ -185,7 +186,7 @@ class Dispatcher:
             else:
                 lane.queued = False
 
-    def _serve(self, lane: Lane, full: set[tuple[str, str, bool]]) -> bool:
+    def _serve(self, lane: Lane, full: set[tuple[str, str, bool, int]]) -> bool:
         run = lane.peek()
         entry = self._registry.entry(lane.handler)
         if run is None or entry is None or self._registry.obstacle(entry):
@@ -196,8 +197,9 @@ class Dispatcher:
         if run.attempt == 0 and run.expires_at is not None and run.expires_at <= self._clock():
             self._holding.leave(lane.pop())  # the scheduler cancels it in the store
             return True
-        pool, kind = entry.spec.pool or self._default_pool, self._registry.kind(entry.spec.target) or ""
-        place = (pool, kind, run.alone)
+        kind = self._registry.kind(entry.spec.target) or ""
+        pool = self._placement.pool(entry, kind)
+        place = (pool, kind, run.alone, 0 if entry.spec.memory is None else lane.handler)
         if place in full:
             return False
         if self._offer(run, entry, pool, kind):
@@ -221,6 +223,7 @@ class Dispatcher:
             timeout=spec.timeout,
             event=run.event,
             alone=run.alone,
+            memory=spec.memory,
         )
         if not self._workers.offer(assignment):
             return False

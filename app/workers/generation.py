@@ -234,7 +234,8 @@ class Generation:
         self.links.discard(link)
         if link is not self.link:
             return
-        logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
+        if not self._left:
+            logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
         self.link = None
         for worker in list(self._by_pid.values()):
             worker.reap()
