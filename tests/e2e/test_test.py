@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -23,7 +24,7 @@ def full(event, ctx):
     ctx.progress(0.5, "half")
     yield {"page": 1}
     ctx.publish("t.out", {"n": 7}, subject="s")
-    return {"run": ctx.run, "attempt": ctx.attempt, "type": event.type, "colour": event.attributes.get("colour")}
+    return {"run": ctx.run, "attempt": ctx.attempt, "type": event.type, "colour": event.attributes["colour"]}
 
 @handler("t.bytes")
 def raw(event):
@@ -66,11 +67,13 @@ def publishes_badly(event, ctx):
 """
 
 
-@pytest.fixture(params=["process", "thread"])
-def service(make_service: Serve, request: pytest.FixtureRequest) -> Service:
-    service = make_service(pool=request.param, max_event_bytes=2000, workers=1)
+@pytest.fixture(scope="module", params=["process", "thread"])
+def service(tmp_path_factory: Any, request: pytest.FixtureRequest) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("trials")
+    service = Service(folder, pool=request.param, max_event_bytes=2000, workers=1)
     service.write("all.py", CODE)
-    return service.start()
+    yield service.start()
+    service.close()
 
 
 def trial(service: Service, name: str, data: Any = None, **members: Any) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def test_the_outcome_tells_all_that_an_attempt_leaves(service: Service) -> None:
 def test_nothing_is_stored_whatever_comes_of_it(service: Service) -> None:
     head = service.get("/v1/results").json()["cursor"]
     for name in ("full", "fails", "crash", "hang"):
-        trial(service, name)
+        trial(service, name, colour="red")
     assert service.ok("GET", "/v1/events")["items"] == []
     assert service.runs() == []
     assert service.get("/v1/results").json()["cursor"] == head
