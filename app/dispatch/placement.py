@@ -33,7 +33,10 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Measure(msgspec.Struct):
-    """What the attempts of a place took, in seconds; `first` and `last` in microseconds since 1970."""
+    """What the attempts of a place took, in seconds; `first` and `last` in microseconds since 1970.
+
+    `wall` is without the time that they had no processor, which says more of the machine than of them.
+    """
 
     attempts: int = 0
     cpu: float = 0.0
@@ -47,7 +50,7 @@ class Measure(msgspec.Struct):
         self.last = max(self.last, ended.finished_at)
         self.attempts += 1
         self.cpu += ended.cpu_time or 0.0
-        self.wall += ended.wall_time or 0.0
+        self.wall += (ended.wall_time or 0.0) - ended.starved
 
     @property
     def share(self) -> float:

@@ -59,6 +59,7 @@ class Ended(msgspec.Struct, kw_only=True):
     None), bytes if `binary`. `published` is what `ctx.publish` was given, as `Published`.
     `retry_after`: the handler asked for another attempt in so many seconds. `fatal`: the handler
     asked for no other attempt. `alone`: the next attempt must have a worker of its own.
+    `starved`: how much of `wall_time` it was ready to run and had no processor.
     """
 
     token: int
@@ -68,6 +69,7 @@ class Ended(msgspec.Struct, kw_only=True):
     worker: int | None
     cpu_time: float | None = None
     wall_time: float | None = None
+    starved: float = 0.0
     peak_memory: int | None = None
     data: bytes | None = None
     binary: bool = False

@@ -106,6 +106,7 @@ def answered(flight: Flight, answer: Answer, worker: int | None) -> Ended:
         worker=worker,
         cpu_time=answer.cpu,
         wall_time=answer.wall,
+        starved=answer.starved,
         peak_memory=max(answer.peak or 0, flight.peak) or None,
         data=answer.data,
         binary=answer.binary,

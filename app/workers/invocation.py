@@ -20,6 +20,7 @@ from app.workers.loading import Entry
 from app.workers.memory import resident
 from app.workers.outbox import Outbox
 from app.workers.slots import Page
+from app.workers.starving import starved
 from app.workers.wire import Answer, Boot, Call, Piece
 from busway.context import Context
 from busway.event import Event
@@ -27,7 +28,7 @@ from busway.handlers import Fail, Retry
 
 WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
-_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question how much memory it took
+_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question what it took
 
 
 class Cancelled(Exception):
@@ -150,6 +151,8 @@ class Invocation:
         """Hand the answer over; `measured`: the thread's CPU time is this attempt's own."""
         if measured:
             answer.cpu = time.thread_time() - self._cpu
+            if answer.wall >= _MEASURED:
+                answer.starved = min(starved(), answer.wall - min(answer.cpu, answer.wall))
         output.current.set(None)
         self.site.page.finish(self.call.seat, self.token)
         self.site.outbox.answer(self.token, answer)

@@ -109,7 +109,7 @@ class Piece(msgspec.Struct, array_like=True):
 class Answer(msgspec.Struct, array_like=True):
     """How an attempt ended.
 
-    `started_at` in microseconds since 1970, `wall` and `cpu` in seconds, `peak` in bytes.
+    `started_at` in microseconds since 1970, `wall`, `cpu` and `starved` in seconds, `peak` in bytes.
     """
 
     started_at: int
@@ -123,6 +123,7 @@ class Answer(msgspec.Struct, array_like=True):
     published: list[Published] = []
     retry_after: float | None = None
     fatal: bool = False
+    starved: float = 0.0
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -89,7 +90,8 @@ class Worker:
         self.pid: int | None = None
         self.state = State.BOOTING
         self.launched_at = time.monotonic()
-        self.retired_at = self.ending_at = self.idle_at = 0.0
+        self.retired_at = self.idle_at = 0.0
+        self.ending_at = math.inf
         self.served = 0
         self.crashed = False
         self.flights: dict[int, Flight] = {}

@@ -47,14 +47,14 @@ class Case:
         revision = revision or self.entry.handler.revision
         return Attempt(1, run, 1, "f", revision, self.entry.spec, pool or self.pool)
 
-    def note(self, cpu, wall=0.010, *, times=1, apart=None, **more):
+    def note(self, cpu, wall=0.010, *, times=1, apart=None, starved=0.0, **more):
         """End attempts one after another, or `apart` seconds apart though each takes `wall`."""
         for _ in range(times):
             attempt = self.attempt(**more)
             start, self.now = self.now, self.now + round((apart if apart is not None else wall) * 1e6)
             ended = Ended(
                 token=1, outcome=Outcome.SUCCEEDED, started_at=start, finished_at=start + round(wall * 1e6),
-                worker=1, cpu_time=cpu, wall_time=wall,
+                worker=1, cpu_time=cpu, wall_time=wall, starved=starved,
             )  # fmt: skip
             self.placement.note(attempt, ended)
 
@@ -135,6 +135,13 @@ def test_computing_shows_also_where_threads_wait_for_one_another():
     case.note(0.0004, times=ENOUGH)
     case.note(0.050, wall=0.400, apart=0.050, times=2 * ENOUGH)  # eight at once on one interpreter
     assert case.pool == "process"
+
+
+def test_on_a_busy_machine_a_handler_that_computes_is_told_from_one_that_waits():
+    burner, waiter = Case(), Case()
+    burner.note(0.010, wall=0.070, starved=0.0595, times=ENOUGH)
+    waiter.note(0.0004, wall=0.070, starved=0.060, times=ENOUGH)
+    assert (burner.pool, waiter.pool) == ("process", "thread")
 
 
 def test_a_busy_waiter_is_no_computer():
