@@ -339,8 +339,8 @@ def test_priority_goes_first_and_deliverat_waits(service: Service) -> None:
     low = service.publish("lone", "low", priority=1)["seq"]
     high = service.publish("lone", "high", priority=9)["seq"]
     later = service.publish("lone", "later", deliverat="2999-01-01T00:00:00Z")["seq"]
-    gone = service.publish("lone", "gone", expirytime="2020-01-01T00:00:00Z")["seq"]
     with service.subscribed(types=["lone"]) as socket:
+        gone = service.publish("lone", "gone", expirytime="2020-01-01T00:00:00Z")["seq"]
         until(lambda: service.run_of(gone)["state"] == "cancelled", "expiry")
         service.ok("POST", "/v1/handlers/lone/resume")
         got = [i for i in items(socket, 3) if i["kind"] == "succeeded"]
