@@ -218,7 +218,9 @@ class Pool:
     def outgrown(self, worker: Worker) -> None:
         """Start a worker that takes its place when it is ready."""
         expected = worker in self.successors.values()
-        if worker not in self.workers or expected or self._delayed or not self._owner.can_launch():
+        if worker not in self.workers or expected or self._delayed:
+            return
+        if self._owner.draining or not self._owner.can_launch():
             return
         logger.info("worker %s has grown by %d MiB or more: replaced", worker.pid, self.shape.growth // MIB)
         self.successors[self._worker(self.shape.threads)] = worker

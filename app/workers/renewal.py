@@ -38,7 +38,11 @@ class House(Protocol):
         """Load the folder anew, beside what runs."""
 
     async def boot(self, fresh: Generation) -> None:
-        """Start the workers that will be wanted, and wait until they are ready."""
+        """Start the workers that will be wanted, and wait until they are ready.
+
+        Raises:
+            OSError: one could not be started.
+        """
 
     def hold(self) -> None:
         """Let nothing start; what has not started goes back."""
@@ -105,8 +109,9 @@ class Renewal:
             self._due.clear()
             try:
                 fresh = await self.load()
+                await self._house.boot(fresh)
             except (ZygoteLost, OSError) as problem:
-                logger.error("the zygote could not be started: %s", problem)  # noqa: TRY400 - the reason is all there is
+                logger.error("handler code could not be loaded: %s", problem)  # noqa: TRY400 - the reason is all there is
                 self._delay = min(_LONGEST_DELAY, max(_FIRST_DELAY, self._delay * 2))
                 self._due.set()
                 continue
@@ -114,7 +119,6 @@ class Renewal:
             await self._take_over(fresh)
 
     async def _take_over(self, fresh: Generation) -> None:
-        await self._house.boot(fresh)
         if fresh.files != self._house.generation.files:
             logger.info("handler files have changed: loaded again")
             self._house.hold()

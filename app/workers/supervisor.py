@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import time
 from collections import deque
@@ -24,8 +25,11 @@ from app.workers.watching import Stamp
 from app.workers.wire import Boot
 from app.workers.worker import Worker
 
+logger = logging.getLogger("busway.workers")
+
 _SWEEP = 0.025  # seconds
 _TEARDOWN_PATIENCE = 5.0  # seconds
+_FORMER_AT_ONCE = 8  # generations that finish what they have
 
 
 async def _keep_to_itself(_catalog: Catalog) -> None:
@@ -81,7 +85,7 @@ class Supervisor:
         )
         self._generation = Generation(self, self._plan, boot, {})
         self._generations: set[Generation] = set()
-        self._former: set[Generation] = set()
+        self._former: list[Generation] = []
         self._closing: dict[Generation, asyncio.Task[None]] = {}
         self._renewal = Renewal(self, boot, on_catalog, reload=reload)
         self._carriers: dict[int, Worker] = {}
@@ -123,10 +127,18 @@ class Supervisor:
         return fresh
 
     async def boot(self, fresh: Generation) -> None:
-        """Start the workers that will be wanted, and wait until they are ready."""
-        for name, pool in self._generation.pools.items():
-            if pool.wanted and name in fresh.pools:
-                fresh.pools[name].want()
+        """Start the workers that will be wanted, and wait until they are ready.
+
+        Raises:
+            OSError: one could not be started.
+        """
+        try:
+            for name, pool in self._generation.pools.items():
+                if pool.wanted and name in fresh.pools:
+                    fresh.pools[name].want()
+        except OSError:
+            self._dismiss(fresh)
+            raise
         await self._until(fresh.complete, self._import_timeout)
 
     def hold(self) -> None:
@@ -136,11 +148,17 @@ class Supervisor:
 
     def succeed(self, fresh: Generation) -> None:
         """Let the fresh generation take all attempts from now on."""
-        self._former.add(self._generation)
-        self._generation.leave()
-        self._generation = fresh
+        former, self._generation = self._generation, fresh
         self._holding = False
+        self._dismiss(former)
         self.room()
+
+    def _dismiss(self, generation: Generation) -> None:
+        self._former.append(generation)
+        generation.leave()
+        if len(self._former) > _FORMER_AT_ONCE:
+            logger.warning("what still runs in the oldest of %d generations is ended", len(self._former))
+            self._former[0].stop()
         self.watch()
 
     def lost(self, generation: Generation) -> None:
@@ -157,7 +175,7 @@ class Supervisor:
     def _forget(self, generation: Generation) -> None:
         generation.bury()
         del self._closing[generation]
-        self._former.discard(generation)
+        self._former.remove(generation)
         self._generations.discard(generation)
 
     async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
@@ -324,8 +342,9 @@ class Supervisor:
         pools = self._generation.status()
         for generation in self._former:
             for name, left in generation.leavers().items():
-                if left:
-                    pools.setdefault(name, {"running": 0, "workers": []})["workers"] += left
+                pool = pools.setdefault(name, {"running": 0, "workers": []})
+                pool["running"] += sum(worker["running"] for worker in left)
+                pool["workers"] += left
         return {
             "zygote": {
                 "pid": link.pid if link is not None and link.alive else None,
