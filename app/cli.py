@@ -62,7 +62,7 @@ def _root(
 
 
 def _setting(text: str) -> Any:
-    return typer.Option(help=text, show_default=False)
+    return typer.Option(help=text.replace("[", "\\["), show_default=False)  # Rich takes brackets for markup
 
 
 @app.command()

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from app.api import docs_page, document, events, handlers, keys, problems, results, runs, service, trials
+from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
+from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.front import Front
 from app.api.publishing import PublishEndpoint
@@ -109,7 +110,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         if unstarted:
             dispatcher.returned(unstarted)
 
-    changes = Changes(commits, registry, clock, lambda: dispatcher.wake())  # noqa: PLW0108 - it is made below
+    changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
     placement = Placement(settings.pool, clock)
     workers = _make_workers(
         settings,
@@ -213,13 +214,14 @@ def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[
 
 
 async def _watch_keys(stages: Stages) -> None:
-    """Notice keys that the command line made or revoked while the gateway runs."""
+    """Notice keys that the command line made or revoked, and what is left over of deleted handlers."""
     while True:
         await asyncio.sleep(KEYS_EVERY)
         try:
             await keys.load_keys(stages)
+            await stages.changes.cancel_left_over(await stages.reader.counts())
         except Exception:
-            log.exception("the keys could not be read again")
+            log.exception("the store could not be looked at again")
 
 
 def create_app(settings: Settings) -> tuple[Front, Gateway]:
@@ -235,7 +237,7 @@ def create_app(settings: Settings) -> tuple[Front, Gateway]:
 
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, trials, runs, results, keys, service):
+    for routes in (events, handlers, trial_routes, runs, results, keys, service, metrics):
         rest.include_router(routes.router)
     docs_page.install(rest)
     problems.install(rest)

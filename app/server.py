@@ -19,6 +19,7 @@ import uvloop
 
 from app import logs
 from app.api.front import Front
+from app.cork import CorkedHttp
 from app.errors import BadSettings
 from app.main import FRAME_ROOM, Gateway, create_app
 from app.settings import Settings
@@ -118,7 +119,7 @@ def _on_signal(stopping: asyncio.Event) -> None:
 def _config(front: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
-        http="httptools",
+        http=CorkedHttp,
         ws="websockets-sansio",
         ws_max_size=settings.max_event_bytes + FRAME_ROOM,
         ws_per_message_deflate=False,

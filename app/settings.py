@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
     drain_timeout: float = Field(30, ge=0, le=86_400)
+    broker_url: str = ""
+    role: str = "all"
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1)
     reload: Annotated[bool, BeforeValidator(_switch)] = False
 
@@ -62,10 +64,6 @@ def load(**options: Any) -> Settings:
         BadSettings: a value is not what it must be; one line that names it.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    for name, (detail, harmless) in _LATER.items():
-        value = str(given.pop(name, os.environ.get(f"BUSWAY_{name.upper()}", min(harmless))))
-        if value.lower() not in harmless:
-            raise BadSettings(detail)
     try:
         settings = Settings(**given)
     except ValidationError as problem:
@@ -79,6 +77,9 @@ def load(**options: Any) -> Settings:
 
 
 def _check(settings: Settings) -> None:
+    for name, (detail, harmless) in _LATER.items():
+        if getattr(settings, name).lower() not in harmless:
+            raise BadSettings(detail)
     if settings.database_url.startswith("postgres"):
         raise BadSettings("PostgreSQL is not built yet: use --database-url sqlite:///FILE")
     if not settings.database_url.startswith("sqlite:///") or str(settings.database) in {"", ".", ":memory:"}:

@@ -8,6 +8,7 @@ and delivers it to one WebSocket subscriber. Load: wrk, 64 connections, from a p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -18,9 +19,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 CONNECTIONS = 64
@@ -61,9 +64,11 @@ class Subscriber(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with connect(
-            self.url.replace("http", "ws", 1) + "/v1/subscribe?after=latest", max_size=None, compression=None
-        ) as socket:
+        address = self.url.replace("http", "ws", 1) + "/v1/subscribe?after=latest"
+        with (
+            connect(address, max_size=None, compression=None) as socket,
+            contextlib.suppress(ConnectionClosed),
+        ):
             for frame in socket:
                 self.last = time.monotonic()
                 self.count += frame.count('"kind":"succeeded"')
@@ -88,63 +93,42 @@ def wait_ready(url: str, path: str) -> None:
         time.sleep(0.05)
 
 
-def baseline(seconds: float) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "noop.py").write_text(BASELINE)
-        command = [
-            sys.executable,
-            "-m",
-            "uvicorn",
-            "noop:app",
-            "--port",
-            "8391",
-            "--no-access-log",
-            "--loop",
-            "uvloop",
-            "--http",
-            "httptools",
-        ]
-        process = subprocess.Popen(command, cwd=name, stderr=subprocess.DEVNULL)
-        try:
-            wait_ready("http://127.0.0.1:8391", "/openapi.json")
-            wrk("http://127.0.0.1:8391", 2, Path(name))
-            rate, p50, p99, errors = wrk("http://127.0.0.1:8391", seconds, Path(name))
-        finally:
-            process.terminate()
-            process.wait()
-    return {"rate": rate, "p50_ms": p50, "p99_ms": p99, "errors": errors}
+@contextlib.contextmanager
+def fastapi(folder: Path) -> Iterator[str]:
+    (folder / "noop.py").write_text(BASELINE)
+    command = [sys.executable, "-m", "uvicorn", "noop:app", "--port", "8391", "--no-access-log"]
+    command += ["--loop", "uvloop", "--http", "httptools"]
+    yield from serving(command, "http://127.0.0.1:8391", "/openapi.json", folder)
 
 
-def busway(seconds: float, pool: str = "process") -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "noop.py").write_text(HANDLER)
-        command = [
-            sys.executable, "-m", "app", "serve", "--port", "8392", "--pool", pool, "--handlers", name,
-            "--database-url", f"sqlite:///{name}/bench.db",
-        ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        url = "http://127.0.0.1:8392"
-        try:
-            wait_ready(url, "/readyz")
-            subscriber = Subscriber(url)
-            wrk(url, 2, Path(name))
-            time.sleep(1)
-            rate, p50, p99, errors = wrk(url, seconds, Path(name))
-            ended = time.monotonic()
-            while time.monotonic() - max(subscriber.last, ended) < 1.5:
-                time.sleep(0.05)
-            stored = httpx.get(url + "/v1/events?limit=1").json()["items"][0]["seq"]
-        finally:
-            process.terminate()
-            process.wait()
-        lag, missing = subscriber.last - ended, stored - subscriber.count
+@contextlib.contextmanager
+def busway(folder: Path) -> Iterator[str]:
+    (folder / "handlers").mkdir()
+    (folder / "handlers" / "noop.py").write_text(HANDLER)
+    command = [sys.executable, "-m", "app", "serve", "--port", "8392", "--pool", "process"]
+    command += ["--handlers", str(folder / "handlers"), "--database-url", f"sqlite:///{folder}/bench.db"]
+    yield from serving(command, "http://127.0.0.1:8392", "/readyz", None)
+
+
+def serving(command: list[str], url: str, path: str, folder: Path | None) -> Iterator[str]:
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=folder, stdout=quiet, stderr=quiet)
+    try:
+        wait_ready(url, path)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def delivered(subscriber: Subscriber, url: str, ended: float) -> dict[str, float]:
+    """Wait for the last result; say how long after the last 202 it came, and how many never did."""
+    while time.monotonic() - max(subscriber.last, ended) < 1.5:
+        time.sleep(0.05)
+    stored = httpx.get(url + "/v1/events?limit=1").json()["items"][0]["seq"]
     return {
-        "rate": rate,
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "errors": errors,
-        "last_result_after_s": lag,
-        "undelivered": missing,
+        "last_result_after_s": round(subscriber.last - ended, 3),
+        "undelivered": stored - subscriber.count,
     }
 
 
@@ -154,12 +138,23 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("this needs wrk, the load generator: apt-get install wrk")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    ratios = []
-    for _ in range(rounds):
-        base, ours = baseline(seconds), busway(seconds)
-        ratios.append(ours["rate"] / base["rate"])
-        print(json.dumps({"fastapi": base, "busway": ours, "ratio": round(ratios[-1], 2)}), flush=True)
-    print(f"median ratio {statistics.median(ratios):.2f}")
+    rates: dict[str, list[float]] = {"fastapi": [], "busway": []}
+    with tempfile.TemporaryDirectory() as name, fastapi(Path(name)) as theirs, busway(Path(name)) as ours:
+        subscriber = Subscriber(ours)
+        for url in (theirs, ours):
+            wrk(url, 2, Path(name))
+        for _ in range(rounds):
+            row: dict[str, object] = {}
+            for peer, url in (("fastapi", theirs), ("busway", ours)):
+                rate, p50, p99, errors = wrk(url, seconds, Path(name))
+                row[peer] = {"rate": round(rate), "p50_ms": p50, "p99_ms": p99, "errors": errors}
+                rates[peer].append(rate)
+            print(json.dumps(row | delivered(subscriber, ours, time.monotonic())), flush=True)
+    medians = {peer: statistics.median(found) for peer, found in rates.items()}
+    each = [round(b / f, 2) for f, b in zip(rates["fastapi"], rates["busway"], strict=True)]
+    ratio = medians["busway"] / medians["fastapi"]
+    print(f"medians {medians['busway']:.0f} / {medians['fastapi']:.0f} = {ratio:.2f}")
+    print(f"ratios of the rounds {each}, median {statistics.median(each):.2f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Callable, Iterable
 
@@ -16,7 +17,9 @@ from app.store.base import KeyRecord
 Headers = Iterable[tuple[bytes, bytes]]
 
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
+_KEY = re.compile(r"bw_([0-9]{1,18})_(.{1,200})", re.ASCII)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_LOOPBACK_4 = re.compile(r"127(?:\.[0-9]{1,3}){3}", re.ASCII)
 _LOOKED_AT = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
 
 
@@ -46,17 +49,22 @@ class Gate:
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._keys: dict[int, KeyRecord] = {}
+        self._holders: set[int | None] = {None}
 
     @property
     def open(self) -> bool:
         """Whether no key was ever made: everybody on loopback may do everything."""
         return not self._keys
 
-    def load(self, keys: list[KeyRecord]) -> list[int]:
-        """Take the keys as the store has them; return those that are good no longer."""
-        before = {id_ for id_ in self._keys if self._good(self._keys[id_])}
+    def load(self, keys: list[KeyRecord]) -> set[int | None]:
+        """Take the keys as the store has them; return those that are good no longer.
+
+        None is among them when the first key closed the open gateway.
+        """
+        before = self._holders
         self._keys = {key.id: key for key in keys}
-        return [id_ for id_ in before if id_ not in self._keys or not self._good(self._keys[id_])]
+        self._holders = {key.id for key in keys if self._good(key)} if keys else {None}
+        return before - self._holders
 
     def admit(self, headers: Headers) -> Access:
         """Tell who asks.
@@ -78,7 +86,7 @@ class Gate:
 
     def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if name.lower() not in _LOOPBACK:
+        if name.lower() not in _LOOPBACK and not _LOOPBACK_4.fullmatch(name):
             raise Misdirected(
                 f"this gateway has no keys and answers only to localhost, not to {host!r}: "
                 "make a key with `busway keys create NAME`"
@@ -93,11 +101,10 @@ class Gate:
         if authorization is None:
             raise Unauthorized("send a key: Authorization: Bearer KEY (`busway keys create NAME` makes one)")
         scheme, _, text = authorization.decode("latin-1").partition(" ")
-        prefix, _, rest = text.strip().partition("_")
-        number, _, secret = rest.partition("_")
-        if scheme.lower() != "bearer" or prefix != "bw" or not (number.isascii() and number.isdigit()):
+        form = _KEY.fullmatch(text.strip())
+        if scheme.lower() != "bearer" or form is None:
             raise Unauthorized("that is no key: send Authorization: Bearer bw_…")
-        key = self._keys.get(int(number))
+        key, secret = self._keys.get(int(form[1])), form[2]
         if not hmac.compare_digest(digest(secret), key.digest if key else b"") or key is None:
             raise Unauthorized("this key is not known here")
         if not self._good(key):

@@ -40,7 +40,7 @@ class EventIn(BaseModel):
     correlationid: str | None = Field(None, description="what it belongs to; defaults to its own id")
     causationid: str | None = Field(None, description="the id of the event that caused it")
     partitionkey: str | None = Field(
-        None, description="kept with the event; ordered handlers are not built yet"
+        None, description="ordered handlers run the events of one key one after another"
     )
 
 
@@ -219,12 +219,27 @@ class HandlerChange(BaseModel):
     memory: int | None = Field(
         None, ge=1, le=1048576, description="MiB that one attempt may add to its worker; not with threads"
     )
+    concurrency: int | None = Field(
+        None, ge=1, le=100_000, description="at most so many runs at once; null: no limit"
+    )
+    rate: str | None = Field(
+        None,
+        pattern="^[1-9][0-9]{0,8}/[smh]$",
+        description="at most so many starts a second, minute or hour, spread evenly and never dropped; "
+        "null: no limit",
+        examples=["100/s"],
+    )
+    ordered: bool | None = Field(
+        None,
+        description="the due runs of one `partitionkey` go in event order, one at a time; a run that waits "
+        "for its next attempt holds its key",
+    )
     paused: bool | None = Field(None, description="runs wait, started attempts finish")
     description: str | None = Field(None, description="for people")
 
 
 class HandlerIn(HandlerChange):
-    """A handler to make. `filter`, `concurrency`, `rate`, `ordered` are refused for now."""
+    """A handler to make. `filter` is refused for now."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")
     target: str = Field(description="module:function of the handlers folder")
@@ -242,9 +257,9 @@ class HandlerBody(BaseModel):
     timeout: float
     max_attempts: int
     backoff: BackoffBody
-    concurrency: None = None
-    rate: None = None
-    ordered: bool = False
+    concurrency: int | None
+    rate: str | None
+    ordered: bool
     memory: int | None
     paused: bool
     description: str

@@ -35,12 +35,27 @@ async def healthz() -> Response:
 
 @router.get("/readyz", summary="Can it take work", responses=described(None, "it can"))
 async def readyz(request: Request) -> Response:
-    """200 once events are taken, 503 before, while draining, and while nothing can be stored."""
+    """200 once events are taken, 503 before, while draining, and while nothing can be stored.
+
+    `trouble` names what keeps handlers from running though events are taken: files that do not import,
+    workers or a zygote that die as soon as they are started. `/v1/status` has the details.
+    """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
-    if obstacle:
-        return problems.response(Unavailable(obstacle))
-    return answers.json({"status": "ready"})
+    if obstacle or stages is None:
+        return problems.response(Unavailable(obstacle or STARTING))
+    return answers.json({"status": "ready", "trouble": _trouble(stages)})
+
+
+def _trouble(stages: Stages) -> list[str]:
+    found = [f"{broken['file']} does not import" for broken in stages.registry.broken_files()]
+    workers = stages.workers.status()
+    if workers["zygote"]["error"]:
+        found.append(f"the zygote cannot be started: {workers['zygote']['error'].splitlines()[0]}")
+    for name, pool in workers["pools"].items():
+        if pool.get("crash_loop"):
+            found.append(f"workers of the pool {name} die before they have an attempt")
+    return found
 
 
 def _obstacle(stages: Stages | None) -> str | None:
@@ -68,6 +83,7 @@ async def status(here: Here) -> Response:
             "started_at": when(here.started_at),
             "access": "open on loopback: no key was made" if here.gate.open else "by key",
             "workers": here.workers.status(),
+            "committer": {"pid": here.commits.pid, "healthy": here.commits.healthy},
             "queues": {
                 "publishes_and_outcomes": here.commits.backlog,
                 "handlers": [

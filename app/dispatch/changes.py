@@ -11,7 +11,7 @@ import msgspec
 
 from app.dispatch.registry import Entry, Registry
 from app.domain.handler import FIELDS, FieldError, Handler, Spec, check_fields
-from app.domain.run import Error
+from app.domain.run import WAITING, Error
 from app.errors import Conflict, Invalid, NotFound
 from app.store.base import Commits
 from app.store.operations import CancelWaiting, SaveHandler
@@ -121,7 +121,7 @@ class Changes:
             if handler.declared is not None and not handler.missing:
                 raise Conflict(f"code declares the handler {name!r}: remove its decorator, or pause it")
             await self._save(msgspec.structs.replace(handler, deleted=True, updated_at=self._clock()))
-        await self.cancel_waiting(handler)
+            await self.cancel_waiting(handler)  # before the name can be made again
 
     async def cancel_waiting(self, handler: Handler) -> None:
         """Cancel all waiting runs of a deleted handler, in steps that let others commit between them."""
@@ -130,6 +130,13 @@ class Changes:
             step = CancelWaiting(handler=handler.id, error=error, now=self._clock(), limit=CANCEL_AT_ONCE)
             if not await self._commits.change(step):
                 return
+
+    async def cancel_left_over(self, counts: dict[int, dict[str, int]]) -> None:
+        """Cancel what waits of deleted handlers: an attempt that ran on after the deletion and failed."""
+        async with self._one_at_a_time:
+            for handler in self._registry.deleted():
+                if any(counts.get(handler.id, {}).get(state) for state in WAITING):
+                    await self.cancel_waiting(handler)
 
     async def declare(self, catalog: Catalog) -> None:
         """Bring the handlers in step with what the code of the folder declares now."""

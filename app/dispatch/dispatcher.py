@@ -9,15 +9,18 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 
+from app.dispatch.budget import Budget
 from app.dispatch.holding import Holding
-from app.dispatch.lanes import CAPACITY, Lane
+from app.dispatch.lanes import Lane, OrderedLane, Source
 from app.dispatch.placement import Placement
 from app.dispatch.registry import Entry, Registry
 from app.dispatch.scheduler import Scheduler
 from app.domain.attempt import Attempt, Underway
+from app.domain.handler import Spec
 from app.domain.run import Run
 from app.store.base import Commits, Committed, Reader
 from app.workers.base import Assignment, Workers
@@ -25,6 +28,8 @@ from app.workers.base import Assignment, Workers
 log = logging.getLogger("busway.dispatch")
 
 MAX_BACKLOG = 5_000  # outcomes not yet stored: beyond it nothing new starts
+Places = set[tuple[str, str, bool, int]]
+"""Pools and kinds (whether alone, and whose if a handler has workers of its own) that have no room now."""
 
 
 class Dispatcher:
@@ -37,6 +42,7 @@ class Dispatcher:
         underway: the attempts in hand; shared with the recorder.
         placement: says which pool a handler's attempts go to.
         clock: microseconds since 1970.
+        timer: seconds of a monotonic clock.
     """
 
     def __init__(
@@ -48,18 +54,25 @@ class Dispatcher:
         underway: Underway,
         placement: Placement,
         clock: Callable[[], int],
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._commits, self._reader, self._registry, self._workers = commits, reader, registry, workers
-        self._underway, self._placement, self._clock = underway, placement, clock
-        self._holding = Holding()
+        self._commits, self._registry, self._workers = commits, registry, workers
+        self._underway, self._placement, self._clock, self._timer = underway, placement, clock, timer
+        self._holding, self._budget = Holding(), Budget()
+        self._source = Source(reader, self._holding, self._place, clock)
         self._tokens: dict[int, int] = {}
+        self._lingering: list[Run] = []  # their attempts were given up and may still run
         self._lanes: dict[int, Lane] = {}
         self._turn: deque[Lane] = deque()
         self._reads: set[asyncio.Task[None]] = set()
         self._pumping = self._open = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
-        self.scheduler = Scheduler(commits, reader, clock, self._holding, self._place, self.wake)
+        self.scheduler = Scheduler(
+            commits, reader, clock, self._holding, self._place, self.wake, self._rescan, self._in_hand
+        )
 
     def start(self) -> None:
         """Begin to hand out runs: first of all what the store has from before."""
@@ -71,6 +84,8 @@ class Dispatcher:
         """Hand out nothing more; what waits stays in the store."""
         self._open = False
         self.scheduler.stop()
+        if self._alarm is not None:
+            self._alarm.cancel()
         for read in self._reads:
             read.cancel()
 
@@ -79,7 +94,6 @@ class Dispatcher:
         for id_ in change.ended:
             self._let_go(id_)
         for run in change.runs:
-            self._holding.again(run.id)
             self._admit(run)
         if change.rescan:
             self._rescan()
@@ -92,6 +106,7 @@ class Dispatcher:
             if attempt is not None:
                 self._tokens.pop(attempt.run.id, None)
                 self._place(attempt.run)
+                self._lanes[attempt.run.handler].end(attempt.run)
         self.wake()
 
     def wake(self) -> None:
@@ -100,10 +115,21 @@ class Dispatcher:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
+    def changed(self) -> None:
+        """Take note that a handler was changed: its new fields hold for what has not started."""
+        for lane in list(self._lanes.values()):
+            entry = self._registry.entry(lane.handler)
+            if entry is not None and entry.spec.ordered is not lane.ordered:
+                self._change_over(lane)
+        self.wake()
+
     def waiting(self, handler: int) -> int:
         """Return how many runs of a handler wait in memory."""
         lane = self._lanes.get(handler)
         return len(lane) if lane else 0
+
+    def _in_hand(self) -> list[int]:
+        return [a.run.id for a in self._underway.values() if a.run.expires_at is not None]
 
     # -- what is held
 
@@ -114,57 +140,99 @@ class Dispatcher:
     def _place(self, run: Run) -> None:
         if run.expires_at is not None and run.attempt == 0:
             self.scheduler.expire_at(run.expires_at)
+        lane = self._lane(run.handler)
         if run.due is not None and run.due > self._clock():
             self.scheduler.add(run)
-            return
-        pushed_out = self._lane(run.handler).add(run)
-        if pushed_out is not None:
-            self._holding.leave(pushed_out)
-            if pushed_out.due is not None:
-                self.scheduler.look_again()
+            pushed_out = lane.wait(run) if run.attempt else []
+        else:
+            pushed_out = lane.add(run)
+        for out in pushed_out:
+            self._holding.leave(out)
 
     def _let_go(self, id_: int) -> None:
-        self._holding.end(id_)
+        run = self._holding.end(id_)
         token = self._tokens.pop(id_, None)
-        if token is not None and self._underway.pop(token, None) is not None:
+        if run is None or token is None:
+            self._lift(id_, run)
+            return
+        if self._underway.pop(token, None) is not None:
             self._workers.cancel(token)
+        if self._workers.lingers(id_):
+            self._lingering.append(run)
+        else:
+            self._end(run)
+
+    def _lift(self, id_: int, run: Run | None) -> None:
+        """Free the key of a run that was cancelled while it waited for its next attempt."""
+        for lane in self._lanes.values() if run is None else [self._lane(run.handler)]:
+            if lane.ordered:
+                lane.lift(id_)
+                self._queue(lane)
+
+    def _end(self, run: Run) -> None:
+        lane = self._lanes[run.handler]
+        lane.end(run)
+        self._queue(lane)
+
+    def _end_lingering(self) -> None:
+        lingering, self._lingering = self._lingering, []
+        for run in lingering:
+            if self._workers.lingers(run.id):
+                self._lingering.append(run)
+            else:
+                self._end(run)
+
+    # -- lanes
 
     def _lane(self, handler: int) -> Lane:
         lane = self._lanes.get(handler)
         if lane is None:
-            lane = self._lanes[handler] = Lane(handler)
-        if not lane.queued:
+            entry = self._registry.entry(handler)
+            kind = OrderedLane if entry is not None and entry.spec.ordered else Lane
+            lane = self._lanes[handler] = kind(handler, self._budget)
+        self._queue(lane)
+        return lane
+
+    def _queue(self, lane: Lane) -> None:
+        if not lane.queued and not lane.closed:
             lane.queued = True
             self._turn.append(lane)
-        return lane
+
+    def _change_over(self, old: Lane) -> None:
+        """Put a lane of the other kind in a lane's place: the handler was, or is no longer, ordered."""
+        for waiting in old.close():
+            self._holding.leave(waiting)
+        del self._lanes[old.handler]
+        new = self._lane(old.handler)
+        new.pace = old.pace
+        under_way = [run for id_ in self._tokens if (run := self._holding.get(id_)) is not None]
+        for attempted in [*under_way, *self._lingering]:
+            if attempted.handler == old.handler:
+                new.adopt(attempted)
 
     # -- reading on from the store
 
     def _rescan(self) -> None:
         for entry in self._registry.live():
-            self._lane(entry.handler.id).more = True
+            for run in self._lane(entry.handler.id).rescan():
+                self._holding.leave(run)
         self.scheduler.look_again()
 
     def _read_on(self, lane: Lane) -> None:
-        lane.reading, lane.more = True, False
+        lane.reading = True
         read = self._loop.create_task(self._refill(lane))
         self._reads.add(read)
         read.add_done_callback(self._reads.discard)
 
     async def _refill(self, lane: Lane) -> None:
-        limit = CAPACITY + self._holding.of(lane.handler)
-        with self._holding.reading():
-            try:
-                found = await self._reader.waiting(lane.handler, limit)
-            except Exception:
-                log.exception("reading waiting runs failed; trying again")
-                await asyncio.sleep(1)
-                lane.more, found = True, []
-            lane.reading = False
-            lane.more = lane.more or len(found) == limit
-            for run in found:
-                self._admit(run)
-        self._lane(lane.handler)
+        try:
+            await lane.read(self._source)
+        except Exception:
+            log.exception("reading waiting runs failed; trying again")
+            await asyncio.sleep(1)
+            lane.more = True
+        lane.reading = False
+        self._queue(lane)
         self.wake()
 
     # -- handing out
@@ -173,24 +241,30 @@ class Dispatcher:
         self._pumping = False
         if not self._open or self._commits.backlog > MAX_BACKLOG:
             return
-        full: set[tuple[str, str, bool, int]] = set()
+        if self._lingering:
+            self._end_lingering()
+        full: Places = set()
         idle = 0
         while idle < len(self._turn):
             lane = self._turn.popleft()
             if lane.wants:
                 self._read_on(lane)
             started = self._serve(lane, full)
-            if len(lane) or lane.wants:
+            if lane.active and not lane.closed:
                 self._turn.append(lane)
                 idle = 0 if started else idle + 1
             else:
                 lane.queued = False
+        self._turn.rotate(-1)  # who comes first when there is room for one is another each time
 
-    def _serve(self, lane: Lane, full: set[tuple[str, str, bool, int]]) -> bool:
+    def _serve(self, lane: Lane, full: Places) -> bool:
         run = lane.peek()
         entry = self._registry.entry(lane.handler)
         if run is None or entry is None or self._registry.obstacle(entry):
             return False
+        return self._start(lane, run, entry, full)
+
+    def _start(self, lane: Lane, run: Run, entry: Entry, full: Places) -> bool:
         if not self._holding.holds(run):
             lane.pop()  # it was cancelled while it waited
             return True
@@ -200,13 +274,37 @@ class Dispatcher:
         kind = self._registry.kind(entry.spec.target) or ""
         pool = self._placement.pool(entry, kind)
         place = (pool, kind, run.alone, 0 if entry.spec.memory is None else lane.handler)
-        if place in full:
+        if place in full or self._limited(lane, entry.spec):
             return False
         if self._offer(run, entry, pool, kind):
-            lane.pop()
+            lane.start()
+            if entry.spec.rate is not None:
+                lane.pace.start(entry.spec.rate, self._timer())
             return True
         full.add(place)
         return False
+
+    def _limited(self, lane: Lane, spec: Spec) -> bool:
+        """Whether the handler's limits keep its runs back now."""
+        if spec.concurrency is not None and lane.running >= spec.concurrency:
+            return True
+        wait = lane.pace.wait(spec.rate, self._timer()) if spec.rate is not None else 0
+        if wait <= 0:
+            return False
+        self._wake_in(wait)
+        return True
+
+    def _wake_in(self, seconds: float) -> None:
+        moment = self._loop.time() + seconds
+        if self._alarm is not None:
+            if self._alarm_at <= moment:
+                return
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = self._loop.call_at(moment, self._ring), moment
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.wake()
 
     def _offer(self, run: Run, entry: Entry, pool: str, kind: str) -> bool:
         handler, spec = entry.handler, entry.spec

@@ -13,6 +13,7 @@ from app.domain.handler import FieldError
 from app.domain.text import check_name
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
+_OURS = frozenset({"seq", "runs"})
 _NOT_IN_A_TYPE = re.compile(r"[\s*]")
 _KNOWN = frozenset(
     {"type", "id", "source", "subject", "time", "specversion", "datacontenttype", "data", "data_base64"}
@@ -33,14 +34,14 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
     """
     if fields.get("specversion", "1.0") != "1.0":
         raise FieldError("specversion", 'specversion is "1.0": Busway takes CloudEvents 1.0')
-    given_id = _text(fields, "id")
+    given_id, time = _text(fields, "id"), _time(fields, "time")
     id_ = given_id or new_id(now)
     event = NewEvent(
         id=id_,
         source=_text(fields, "source", 1024) or source,
         type=_type(fields),
         subject=_text(fields, "subject"),
-        time=_time(fields, "time") or now,
+        time=now if time is None else time,
         accepted_at=now,
         datacontenttype=_text(fields, "datacontenttype"),
         data=data,
@@ -113,6 +114,8 @@ def _read_attributes(event: NewEvent, fields: dict[str, Any]) -> None:
 
 
 def _attribute(name: str, value: Any) -> Attribute:
+    if name in _OURS:
+        raise FieldError(name, f"{name!r} is what the gateway itself says of an event: choose another name")
     if not _ATTRIBUTE.fullmatch(name):
         raise FieldError(name, f"{name!r} is no attribute: names are 1 to 20 of a-z and 0-9")
     if isinstance(value, int) and abs(value) >= 1 << 63:

@@ -65,6 +65,12 @@ class Event(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     root: int
 
 
+def partition_key(attributes: dict[str, Attribute]) -> str | None:
+    """Return the key that ordered handlers keep the event in line by, None if it has none."""
+    key = attributes.get("partitionkey") if attributes else None
+    return key if isinstance(key, str) else None
+
+
 def stored(new: NewEvent, seq: int) -> Event:
     """Return the event that `new` became when the store gave it the number `seq`."""
     return Event(

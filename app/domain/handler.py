@@ -14,7 +14,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 POOLS = ("process", "thread", "auto")
 MAX_MEMORY = 1_048_576  # MiB
-LATER = ("filter", "concurrency", "rate", "ordered")
+RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])", re.ASCII)
+LATER = ("filter",)
 """Fields of the contract that this version refuses by name unless they hold their default."""
 
 
@@ -27,6 +28,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 60
     max_attempts: int = 5
     backoff: Backoff = Backoff()
+    concurrency: int | None = None
+    rate: str | None = None
+    ordered: bool = False
     memory: int | None = None
     paused: bool = False
     description: str = ""
@@ -88,7 +92,7 @@ def check_fields(fields: dict[str, Any]) -> None:
     """
     for name, value in fields.items():
         if name in LATER:
-            if value not in (None, False):
+            if value is not None and value is not False:
                 raise FieldError(name, f"{name!r} is not built yet: leave it out")
             continue
         check = _CHECKS.get(name)
@@ -165,6 +169,25 @@ def _check_memory(value: Any) -> str | None:
     return f"memory is whole MiB from 1 to {MAX_MEMORY} that one attempt may add to its worker, or null"
 
 
+def _check_concurrency(value: Any) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or (whole and 1 <= value <= 100_000):
+        return None
+    return "concurrency is a whole number from 1 to 100000, or null for no limit"
+
+
+def _check_rate(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and RATE.fullmatch(value)):
+        return None
+    return (
+        'rate is starts per second, minute or hour, such as "100/s", "60/m" or "1000/h", or null for no limit'
+    )
+
+
+def _check_ordered(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "ordered is true or false"
+
+
 def _check_paused(value: Any) -> str | None:
     return None if isinstance(value, bool) else "paused is true or false"
 
@@ -187,6 +210,9 @@ _CHECKS = {
     "timeout": _check_timeout,
     "max_attempts": _check_max_attempts,
     "backoff": _check_backoff,
+    "concurrency": _check_concurrency,
+    "rate": _check_rate,
+    "ordered": _check_ordered,
     "memory": _check_memory,
     "paused": _check_paused,
     "description": _check_description,

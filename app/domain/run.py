@@ -49,7 +49,11 @@ class Run(msgspec.Struct, kw_only=True):
 
     `attempt` counts the attempts made; of these `lost` are not charged, and `granted` were made
     before the last retry by hand. `due`: not before, microseconds since 1970, None is at once.
-    `expires_at`: not started after. `handler` is the handler's number in the store.
+    `since`: when it could have started. `expires_at`: not started after. `handler` is the handler's
+    number in the store. `fence`: what outcomes of this run must name, so that those of attempts before
+    a retry by hand are refused.
+    `key`: the partition key, by which an ordered handler keeps it in line; None: it stands outside
+    (its event has none, it is a replay, or it was retried by hand).
     `alone`: the next attempt gets a worker of its own, because a worker died with this one on it.
     """
 
@@ -61,7 +65,10 @@ class Run(msgspec.Struct, kw_only=True):
     granted: int = 0
     priority: int = 4
     due: int | None = None
+    since: int = 0
     expires_at: int | None = None
+    key: str | None = None
+    fence: int = 0
     alone: bool = False
 
     @property

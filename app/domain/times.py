@@ -29,4 +29,8 @@ def from_text(text: str) -> int:
         raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z") from None
     if offset is None:
         raise ValueError(f"{text!r} has no offset: end it with Z or, say, +02:00")
-    return (moment.replace(tzinfo=UTC) - offset - _EPOCH) // _MICROSECOND
+    try:
+        moment = moment.replace(tzinfo=UTC) - offset
+    except OverflowError:
+        raise ValueError(f"{text!r} is beyond the years 1 to 9999 in UTC") from None
+    return (moment - _EPOCH) // _MICROSECOND

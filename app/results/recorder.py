@@ -13,6 +13,7 @@ from app.domain.event import NewEvent
 from app.domain.handler import FieldError, Rules
 from app.domain.result import Kind
 from app.domain.run import Error, Outcome
+from app.results.durations import Durations
 from app.results.latency import Latencies
 from app.results.verdict import Verdict, judge
 from app.store.base import Commits
@@ -45,6 +46,7 @@ class Recorder:
         self._max_event_bytes, self._on_ended = max_event_bytes, on_ended
         self._chance: Callable[[], float] = random.random
         self.latencies = Latencies()
+        self.durations = Durations()
 
     def take(self, reports: list[Partial | Started | Ended]) -> None:
         """Take reports in their order; those of attempts that were cancelled meanwhile are worthless."""
@@ -69,6 +71,7 @@ class Recorder:
                 started_at=started.started_at,
                 pool=attempt.pool,
                 worker=started.worker,
+                fence=attempt.run.fence,
             )
         )
 
@@ -88,6 +91,7 @@ class Recorder:
                     binary=value.binary,
                     time=value.time,
                 ),
+                fence=run.fence,
             ),
             run,
             attempt.handler,
@@ -110,6 +114,7 @@ class Recorder:
         run.alone = ended.alone
         self.latencies.note(run.handler, ended)
         self._on_ended(attempt, ended)
+        self.durations.note(attempt, ended)
         operation = Settle(
             run=run.id,
             token=attempt.token,
@@ -124,6 +129,7 @@ class Recorder:
             report=_report(attempt, ended),
             result=_result(verdict, ended),
             published=events if ended.outcome is Outcome.SUCCEEDED else [],
+            fence=run.fence,
         )
         self._commits.settle(operation, run, attempt.handler)
 

@@ -15,6 +15,7 @@ import msgspec
 from app.domain.cursor import Position
 from app.domain.event import Event
 from app.domain.handler import Handler
+from app.domain.histogram import SIZES, Histogram
 from app.domain.result import Result
 from app.domain.run import Error, Run, State
 from app.store.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
@@ -39,6 +40,15 @@ class Committed(msgspec.Struct, kw_only=True):
     rescan: bool = False
 
 
+class CommitStats:
+    """What commits came to since the gateway started: operations and seconds each, and how many failed."""
+
+    def __init__(self) -> None:
+        self.sizes = Histogram(SIZES)
+        self.seconds = Histogram()
+        self.failures = 0
+
+
 Listener = Callable[[Committed], None]
 
 
@@ -51,6 +61,7 @@ class Commits(Protocol):
     """
 
     epoch: str
+    stats: CommitStats
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every commit; those who listen first are told first."""
@@ -78,6 +89,10 @@ class Commits(Protocol):
             Conflict: it was refused by an integrity rule.
             Unavailable: the outcome is unknown.
         """
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the committer, None while there is none."""
 
     @property
     def backlog(self) -> int:
@@ -163,11 +178,29 @@ class RunQuery(msgspec.Struct, kw_only=True):
     before: int | None = None
 
 
+class KeyLine(msgspec.Struct):
+    """The first waiting runs of one partition key of a handler, as an ordered handler lines them up.
+
+    First the runs that an attempt has started, due or not, then the others that are due; each by
+    number. `more`: there are others behind them.
+    """
+
+    key: str
+    runs: list[Run]
+    more: bool
+
+
+NO_LIMIT = 1 << 62
+
+
 class Reader(Protocol):
     """Reads of committed state, each short, in threads of its own; none of them writes."""
 
     async def places(self) -> tuple[Position, Position]:
         """Return the head of the result log and its floor, the place just before the oldest result kept."""
+
+    async def totals(self) -> tuple[int, int]:
+        """Return how many events and how many results were ever stored."""
 
     async def position(self, number: int) -> Position | None:
         """Return the place behind result `number`, None if that result is not in the log."""
@@ -193,11 +226,35 @@ class Reader(Protocol):
     async def run(self, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
         """Return one run with its attempts in order."""
 
-    async def waiting(self, handler: int, limit: int) -> list[Run]:
-        """Return waiting runs of a handler that are due at once, highest priority first, then oldest."""
+    async def waiting(
+        self, handler: int, limit: int, *, now: int = 0, max_bytes: int = NO_LIMIT, keyless: bool = False
+    ) -> list[Run]:
+        """Return waiting runs of a handler that are due, highest priority first, then oldest.
 
-    async def due(self, before: int, limit: int) -> list[Run]:
-        """Return waiting runs with a due time up to `before`, earliest first."""
+        Args:
+            handler: its number.
+            limit: the most runs; of those with a due time, the earliest are among them.
+            now: those with a due time up to then are due.
+            max_bytes: none after so many bytes of event data are reached.
+            keyless: only those without a partition key.
+        """
+
+    async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
+        """Return waiting runs with a due time after `after` and up to `before`, earliest first.
+
+        At most `limit`, none after `max_bytes` of event data are reached.
+        """
+
+    async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
+        """Return the first partition keys behind `after` of which a handler has waiting runs, in order."""
+
+    async def lines(
+        self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
+    ) -> list[KeyLine]:
+        """Return what waits of these partition keys of a handler, in the order asked for.
+
+        Keys are left out behind the one that reaches `max_bytes` of event data; the first never is.
+        """
 
     async def next_due(self) -> int | None:
         """Return the earliest due time of all waiting runs."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from app.domain.result import Kind
 from app.domain.run import Error, Outcome
-from app.store import settling, trees
+from app.store import settling, statements, trees
 from app.store.ledger import Ledger, RunRow, brief
 from app.store.operations import (
     Cancel,
@@ -35,7 +36,9 @@ _waiting = sa.text(WAITING)
 _at_once = sa.select(runs.c.id).where(
     runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_(None)
 )
-_later = sa.select(runs.c.id).where(_of(sa.bindparam("handler")), _waiting, runs.c.due.is_not(None))
+_later = sa.select(runs.c.id).where(
+    runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_not(None)
+)
 _expired = (
     sa.select(runs.c.id)
     .where(_waiting, sa.text("attempt = 0"), runs.c.expires_at <= sa.bindparam("now"))
@@ -66,7 +69,10 @@ def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
 
 def expire(ledger: Ledger, operation: Expire) -> list[int]:
     """Cancel runs that no attempt started in time."""
-    ids = _ids(ledger, _expired.limit(operation.limit), {"now": operation.now})
+    most = operation.limit + len(operation.spare)
+    ids = _ids(ledger, _expired.limit(most), {"now": operation.now})
+    spared = set(operation.spare)
+    ids = [id_ for id_ in ids if id_ not in spared][: operation.limit]
     return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
 
 
@@ -124,10 +130,13 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
     for run in found:
         if run.state >= CANCELLED:
             trees.reopen(ledger, run)
+            run.token = -now  # a fence: outcomes of attempts before this moment come too late
         ledger.change(run, 0)
         run.granted, run.due = run.attempt - run.lost, None
         run.available_at, run.finished_at = now, None
         retried.append(run.id)
+    # What is retried by hand stands outside the order of its partition key.
+    ledger.rows(statements.LEAVE_LINE, None, msgspec.json.encode(retried).decode())
     return retried
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.channel import Frame
 from app.domain.run import Run
 from app.errors import Conflict, Unavailable
 from app.store import frames
-from app.store.base import Committed, Listener
+from app.store.base import CommitStats, Committed, Listener
 from app.store.child import Committer, open_committer
 from app.store.operations import Append, Mark, Operation, Publish, Receipt, Retried, Settle, Settled
 from app.store.queues import Entry, Queues
@@ -39,6 +40,7 @@ class SQLiteCommits:
 
     def __init__(self, path: Path) -> None:
         self.epoch = ""
+        self.stats = CommitStats()
         self._path = path.resolve()
         self._listeners: list[Listener] = []
         self._queues = Queues()
@@ -47,6 +49,7 @@ class SQLiteCommits:
         self._batch: list[Entry] = []
         self._batch_outcomes = 0
         self._number = 0
+        self._sent_at = 0.0
         self._told = 0  # the newest result that listeners know of
         self._since = 0  # the newest result when a batch was last answered
         self._well = True
@@ -170,6 +173,7 @@ class SQLiteCommits:
         self._batch = self._queues.take()
         self._batch_outcomes = waiting - self._queues.outcomes
         self._number += 1
+        self._sent_at = time.monotonic()
         operations = [msgspec.Raw(entry.body) for entry in self._batch]
         self._committer.send(self._number, frames.RawBatch(self._since, operations))
 
@@ -192,6 +196,8 @@ class SQLiteCommits:
 
     def _done(self, done: frames.RawDone) -> None:
         entries = self._end_batch()
+        self.stats.sizes.add(len(entries))
+        self.stats.seconds.add(time.monotonic() - self._sent_at)
         committed = Committed(head=done.head)
         replies: list[Any] = []
         for index, entry in enumerate(entries):
@@ -218,6 +224,7 @@ class SQLiteCommits:
         """Take note that the outcome of the batch under way is unknown."""
         entries = self._end_batch()
         self._well = False
+        self.stats.failures += bool(entries)
         self._queues.put_back([entry for entry in entries if isinstance(entry.operation, _OUTCOMES)])
         _fail([entry for entry in entries if not isinstance(entry.operation, _OUTCOMES)], why)
 

@@ -78,6 +78,7 @@ class Mark(Operation, kw_only=True):
     started_at: int
     pool: str
     worker: int
+    fence: int = 0
 
 
 class Append(Operation, kw_only=True):
@@ -89,13 +90,16 @@ class Append(Operation, kw_only=True):
     revision: int
     attempt: int
     result: NewResult
+    fence: int = 0
 
 
 class Settle(Operation, kw_only=True):
     """Settle one attempt: run state, attempt, result and published events, together or not at all.
 
     It is accepted once (said again by `Commits`, it is answered again): the run must be marked running
-    under `token`, or be waiting, unmarked, with `attempt - 1` attempts made.
+    under `token`, or be waiting, unmarked, with `attempt - 1` attempts made, behind the same `fence` as
+    when it was handed out: a retry by hand puts up a new one, so that the outcome of what was cancelled
+    before comes too late.
     `state` is the run's state afterwards: a final one, or `retryable`/`available` to start again at
     `due` (None: at once).
     Reply: `Settled`.
@@ -114,6 +118,7 @@ class Settle(Operation, kw_only=True):
     report: Report
     result: NewResult | None = None
     published: list[NewEvent] = []
+    fence: int = 0
 
 
 class Settled(msgspec.Struct, array_like=True):
@@ -147,11 +152,15 @@ class CancelWaiting(Operation, kw_only=True):
 
 
 class Expire(Operation, kw_only=True):
-    """Cancel up to `limit` runs that no attempt started by their event's `expirytime`. Reply: their ids."""
+    """Cancel up to `limit` runs that no attempt started by their event's `expirytime`. Reply: their ids.
+
+    `spare`: runs that workers have already, whether the store knows it or not.
+    """
 
     error: Error
     now: int
     limit: int
+    spare: list[int] = []
 
 
 class Retry(Operation, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from app.domain.event import NewEvent
+from app.domain.event import NewEvent, partition_key
 from app.store import trees
 from app.store.ledger import Ledger
 from app.store.operations import Publish, Receipt
@@ -72,6 +72,7 @@ def _row(new: NewEvent, seq: int) -> tuple[object, ...]:
 
 def _start(ledger: Ledger, new: NewEvent, seq: int, counted: int) -> None:
     run = ledger.head.run
+    key = partition_key(new.attributes)
     for handler in new.handlers:
         run += 1
         ledger.runs.append(
@@ -85,6 +86,7 @@ def _start(ledger: Ledger, new: NewEvent, seq: int, counted: int) -> None:
                 new.accepted_at,
                 counted,
                 new.due,
+                key,
             )
         )
         ledger.counts[handler, 0] += 1

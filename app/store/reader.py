@@ -19,8 +19,17 @@ from app.domain.handler import Handler
 from app.domain.result import Result
 from app.domain.run import Error, Run
 from app.errors import Unavailable
-from app.store import records, searching, sqlite
-from app.store.base import AttemptRecord, EventQuery, KeyRecord, RevisionRecord, RunQuery, RunRecord
+from app.store import records, searching, sqlite, waiting
+from app.store.base import (
+    NO_LIMIT,
+    AttemptRecord,
+    EventQuery,
+    KeyLine,
+    KeyRecord,
+    RevisionRecord,
+    RunQuery,
+    RunRecord,
+)
 from app.store.keys import select_keys
 from app.store.packing import Row, fetch, pack
 from app.store.schema import (
@@ -43,17 +52,6 @@ Answer = TypeVar("Answer")
 
 _waiting = sa.text(WAITING)
 _ALL = 1 << 40  # a limit that is none, so that a packed query keeps its order
-_runs_with_events = sa.select(*records.WAITING_COLUMNS).join(events, events.c.seq == runs.c.event)
-_at_once = pack(
-    _runs_with_events.where(runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_(None))
-    .order_by(runs.c.priority.desc(), runs.c.id)
-    .limit(sa.bindparam("limit"))
-)
-_due = pack(
-    _runs_with_events.where(_waiting, runs.c.due <= sa.bindparam("before"))
-    .order_by(runs.c.due)
-    .limit(sa.bindparam("limit"))
-)
 _next = results.c.number > sa.bindparam("after")
 _sizes = pack(
     sa.select(sa.func.coalesce(sa.func.length(results.c.data), 0))
@@ -119,6 +117,10 @@ class SQLiteReader:
         """Return the head of the result log and its floor, the place just before the oldest result kept."""
         return await self._read(_places)
 
+    async def totals(self) -> tuple[int, int]:
+        """Return how many events and how many results were ever stored."""
+        return await self._read(_totals)
+
     async def position(self, number: int) -> Position | None:
         """Return the place behind result `number`, None if that result is not in the log."""
         return await self._read(lambda connection: _position(connection, number))
@@ -158,15 +160,33 @@ class SQLiteReader:
         """Return one run with its attempts in order."""
         return await self._read(lambda connection: _read_run(connection, id_))
 
-    async def waiting(self, handler: int, limit: int) -> list[Run]:
-        """Return waiting runs of a handler that are due at once, highest priority first, then oldest."""
-        rows = await self._fetch(_at_once, records.WaitingRow, {"handler": handler, "limit": limit})
-        return [records.waiting_run(row) for row in rows]
+    async def waiting(
+        self, handler: int, limit: int, *, now: int = 0, max_bytes: int = NO_LIMIT, keyless: bool = False
+    ) -> list[Run]:
+        """Return waiting runs of a handler that are due, highest priority first, then oldest."""
+        return await self._read(
+            lambda connection: waiting.find_due(
+                connection, handler, limit, now=now, max_bytes=max_bytes, keyless=keyless
+            )
+        )
 
-    async def due(self, before: int, limit: int) -> list[Run]:
-        """Return waiting runs with a due time up to `before`, earliest first."""
-        rows = await self._fetch(_due, records.WaitingRow, {"before": before, "limit": limit})
-        return [records.waiting_run(row) for row in rows]
+    async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
+        """Return waiting runs with a due time after `after` and up to `before`, earliest first."""
+        return await self._read(
+            lambda connection: waiting.find_later(connection, after, before, limit, max_bytes)
+        )
+
+    async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
+        """Return the first partition keys behind `after` of which a handler has waiting runs, in order."""
+        return await self._read(lambda connection: waiting.find_keys(connection, handler, after, limit))
+
+    async def lines(
+        self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
+    ) -> list[KeyLine]:
+        """Return what waits of these partition keys of a handler, in the order asked for."""
+        return await self._read(
+            lambda connection: waiting.find_lines(connection, handler, keys, now, per_key, max_bytes)
+        )
 
     async def next_due(self) -> int | None:
         """Return the earliest due time of all waiting runs."""
@@ -234,6 +254,11 @@ def _among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElemen
 def _places(connection: sa.Connection) -> tuple[Position, Position]:
     row = connection.execute(sa.select(head)).one()
     return Position(row.result, row.digest), Position(row.floor, row.floor_digest)
+
+
+def _totals(connection: sa.Connection) -> tuple[int, int]:
+    row = connection.execute(sa.select(head.c.event, head.c.result)).one()
+    return row.event, row.result
 
 
 def _position(connection: sa.Connection, number: int) -> Position | None:

@@ -102,6 +102,10 @@ class WaitingRow(EventRow, array_like=True):
     priority: int
     due: int | None
     expires_at: int | None
+    key: str | None
+    token: int | None
+    available_at: int | None
+    created_at: int
 
 
 WAITING_COLUMNS: Columns = (
@@ -114,6 +118,10 @@ WAITING_COLUMNS: Columns = (
     runs.c.priority,
     runs.c.due,
     runs.c.expires_at,
+    runs.c.partitionkey,
+    runs.c.token,
+    runs.c.available_at,
+    runs.c.created_at,
 )
 
 
@@ -128,8 +136,16 @@ def waiting_run(row: WaitingRow) -> Run:
         granted=row.granted,
         priority=row.priority,
         due=row.due,
+        since=max(row.due or 0, row.available_at or row.created_at),
         expires_at=row.expires_at,
+        key=row.key,
+        fence=fence(row.token),
     )
+
+
+def fence(token: int | None) -> int:
+    """Return the fence of a waiting run: what a retry by hand put in place of the last attempt's token."""
+    return min(token or 0, 0)
 
 
 def read_waiting(connection: sa.Connection, ids: list[int]) -> list[Run]:

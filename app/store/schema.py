@@ -21,6 +21,8 @@ OUTCOME_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 RUNNING, SUCCEEDED, CANCELLED, DEAD = 2, 3, 4, 5
 WAITING = "state < 2"  # partial indexes are found by these very words
+UNSTARTED = "(attempt = 0)"  # in an index it puts what was started before what was not
+IN_LINE = f"{WAITING} AND partitionkey IS NOT NULL"
 ALONE, COUNTED, OUTSIDE = 0, 1, 2  # how a run stands to the tree of its root event
 
 APPLICATION_ID = 0x42757377  # "Busw": tells a Busway database from any other file
@@ -112,6 +114,7 @@ runs = sa.Table(
     _column("wall_time", sa.REAL, null=True),
     _integer("peak_memory", null=True),
     _column("error", sa.TEXT, null=True),
+    _column("partitionkey", sa.TEXT, null=True),  # null: no ordered handler keeps it in line
     sqlite_strict=True,
 )
 sa.Index("runs_event", runs.c.event)
@@ -121,7 +124,17 @@ sa.Index(
     runs.c.handler,
     runs.c.priority.desc(),
     runs.c.id,
+    runs.c.partitionkey,
     sqlite_where=sa.text(f"{WAITING} AND due IS NULL"),
+)
+sa.Index("runs_late", runs.c.handler, runs.c.due, sqlite_where=sa.text(f"{WAITING} AND due IS NOT NULL"))
+sa.Index(
+    "runs_in_line",
+    runs.c.handler,
+    runs.c.partitionkey,
+    sa.text(UNSTARTED),
+    runs.c.id,
+    sqlite_where=sa.text(IN_LINE),
 )
 sa.Index("runs_due", runs.c.due, sqlite_where=sa.text(f"{WAITING} AND due IS NOT NULL"))
 sa.Index("runs_running", runs.c.id, sqlite_where=sa.text("state = 2"))

@@ -8,6 +8,7 @@ from app.domain.run import Outcome
 from app.store import publishing, trees
 from app.store.ledger import Ledger, RunRow, brief
 from app.store.operations import Append, Mark, Receipt, Report, Settle, Settled
+from app.store.records import fence
 from app.store.schema import OUTCOME_CODES, RUNNING, STATE_CODES
 
 
@@ -18,7 +19,7 @@ def mark(ledger: Ledger, operation: Mark) -> bool:
         return False
     if run.state == RUNNING and run.token == operation.token:
         return True  # said again, because the answer got lost
-    if not _waits_for(run, operation.attempt):
+    if not _waits_for(run, operation):
         return False
     ledger.change(run, RUNNING)
     run.attempt, run.token, run.revision = operation.attempt, operation.token, operation.revision
@@ -33,7 +34,7 @@ def append(ledger: Ledger, operation: Append) -> int:
     if earlier:
         return earlier[0]
     run = ledger.run(operation.run)
-    if run is None or not (_runs_as(run, operation.attempt) or _waits_for(run, operation.attempt)):
+    if run is None or not (_runs_as(run, operation.attempt) or _waits_for(run, operation)):
         return 0
     return ledger.add_result(run, new, operation.revision, operation.attempt)
 
@@ -89,14 +90,15 @@ def _runs_as(run: RunRow, attempt: int) -> bool:
     return run.state == RUNNING and run.attempt == attempt
 
 
-def _waits_for(run: RunRow, attempt: int) -> bool:
-    return run.state < RUNNING and run.attempt == attempt - 1
+def _waits_for(run: RunRow, operation: Mark | Append | Settle) -> bool:
+    waits = run.state < RUNNING and run.attempt == operation.attempt - 1
+    return waits and fence(run.token) == operation.fence
 
 
 def _is_under_way(run: RunRow, operation: Settle) -> bool:
     if run.state == RUNNING:
         return run.token == operation.token
-    return _waits_for(run, operation.attempt)
+    return _waits_for(run, operation)
 
 
 def _said_again(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:

@@ -25,13 +25,14 @@ def _insert(table: sa.Table, *columns: str) -> str:
     return _compile(sa.insert(table), names, names)
 
 
-MUTABLE = tuple(column.name for column in runs.columns)[7:]
+MUTABLE = tuple(column.name for column in runs.columns)[7:-1]
 """What changes in a run's life, in the order in which `UPDATE_RUN` takes it, the id behind it."""
 
 INSERT_EVENT = _insert(events)
 INSERT_RUN = _insert(
-    runs, "id", "event", "handler", "root", "priority", "expires_at", "created_at", "counted", "due"
-)
+    runs, "id", "event", "handler", "root", "priority", "expires_at", "created_at", "counted", "due",
+    "partitionkey",
+)  # fmt: skip
 INSERT_RESULT = _insert(results)
 INSERT_ATTEMPT = _insert(attempts)
 UPDATE_RUN = _compile(
@@ -85,6 +86,12 @@ SELECT_RUNS = _compile(
         *(runs.c[name] for name in MUTABLE), runs.c.id, runs.c.event, runs.c.handler, runs.c.root
     ).where(runs.c.id.in_(_listed("ids"))),
     ("ids",),
+)
+LEAVE_LINE = _compile(
+    sa.update(runs)
+    .where(runs.c.id.in_(_listed("ids")), runs.c.partitionkey.is_not(None))
+    .values(partitionkey=None),
+    ("partitionkey", "ids"),
 )
 _wanted = sa.func.json_each(sa.bindparam("pairs")).table_valued("value")
 SELECT_SEEN = _compile(

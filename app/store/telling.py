@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from app.domain.event import NewEvent, stored
+from app.domain.event import NewEvent, partition_key, stored
 from app.domain.result import Result, origin
 from app.domain.run import WAITING, Run
 from app.store.base import Committed
@@ -66,6 +66,7 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
         if receipt.duplicate or not new.handlers:
             continue
         event = stored(new, receipt.seq)
+        key = partition_key(new.attributes)
         for id_, handler in enumerate(new.handlers, receipt.first_run):
             yield Run(
                 id=id_,
@@ -73,7 +74,9 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
                 handler=handler,
                 priority=new.priority,
                 due=new.due,
+                since=max(new.due or 0, new.accepted_at),
                 expires_at=new.expires_at,
+                key=key,
             )
 
 
@@ -84,6 +87,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.rescan = True
         return
     run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
+    run.fence = 0
     if operation.result is not None and reply.number > known:
         result = _result(entry, run, operation, operation.result, reply.number)
         result.completes = reply.completes
@@ -92,6 +96,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.runs.extend(started(operation.published, reply.receipts))
     if operation.state in WAITING:
         run.due = operation.due
+        run.since = max(operation.due or 0, operation.report.finished_at)
         committed.runs.append(run)
 
 

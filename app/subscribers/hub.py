@@ -194,11 +194,11 @@ class Hub:
         for sink in list(self._sinks):
             sink.close(code, reason, flush=False)
 
-    def revoke(self, key: int) -> None:
-        """Close the connections of a revoked key."""
+    def revoke(self, key: int | None) -> None:
+        """Close the connections of a key that is good no longer; None: those from before the first key."""
         for sink in list(self._sinks):
             if sink.key == key:
-                sink.close(4401, "this key was revoked: use another", flush=False)
+                sink.close(4401, "a key is needed that was not revoked and has not expired", flush=False)
 
     def status(self) -> dict[str, Any]:
         """Describe the subscribers for `/v1/status`."""
@@ -209,6 +209,10 @@ class Hub:
             "subscriptions": subscriptions,
             "live": live,
             "lagging": max(0, subscriptions - live),
+            "furthest_behind": max(
+                (self.latest.number - s.position for _, s, _ in self._quiet if s.open and not s.live),
+                default=0,
+            ),
             "head": self.latest.number,
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }

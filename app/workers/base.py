@@ -154,6 +154,9 @@ class Workers(Protocol):
     def credit(self, token: int, size: int) -> None:
         """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""
 
+    def lingers(self, run: int) -> bool:
+        """Whether an attempt of that run was given up and may still run; `on_room` follows its end."""
+
     async def drain(self, timeout: float) -> None:
         """Take nothing new, let what runs end for up to `timeout` seconds; what did not start is returned."""
 

@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
+from collections import deque
 
 logger = logging.getLogger("busway.workers.output")
 
 _READ_SIZE = 64 * 1024
 _LINES_A_SECOND = 100
+_LINE = 4096  # bytes of a line that are kept
+_LAST = 50  # lines that are remembered
 
 
 class Chatter:
@@ -29,6 +33,7 @@ class Chatter:
         self._allowance = _LINES_A_SECOND
         self._dropped = 0
         self._second = 0.0
+        self._last: deque[tuple[int, bytes]] = deque(maxlen=_LAST)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(descriptor, self._read)
 
@@ -39,6 +44,13 @@ class Chatter:
         self._read()
         if self._descriptor >= 0:
             self._end()
+
+    def since(self, moment: int) -> str:
+        """Return the last lines that came after that moment (monotonic nanoseconds)."""
+        if self._descriptor >= 0:
+            self._read()
+        lines = [line for at, line in self._last if at >= moment]
+        return b"\n".join([*lines, self._rest]).decode(errors="backslashreplace")
 
     def _read(self) -> None:
         try:
@@ -54,6 +66,8 @@ class Chatter:
         if len(self._rest) > _READ_SIZE:
             lines.append(self._rest)
             self._rest = b""
+        now = time.monotonic_ns()
+        self._last.extend((now, line[:_LINE]) for line in lines[-_LAST:])
         self._tell(lines)
 
     def _tell(self, lines: list[bytes]) -> None:
@@ -64,7 +78,7 @@ class Chatter:
                 logger.info("%s wrote %d more lines, which were left out", self.who, self._dropped)
                 self._dropped = 0
         for line in lines[: self._allowance]:
-            logger.info("%s: %s", self.who, line[:4096].decode(errors="backslashreplace"))
+            logger.info("%s: %s", self.who, line[:_LINE].decode(errors="backslashreplace"))
         self._dropped += max(0, len(lines) - self._allowance)
         self._allowance = max(0, self._allowance - len(lines))
 

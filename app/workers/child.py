@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import os
 import signal
@@ -28,6 +29,7 @@ from app.workers.threads import Threads
 from app.workers.wire import Boot, Executed, Spawn, ToWorker
 
 DUMP_SIGNAL = signal.SIGUSR1
+_BY_LINE = 1  # _IOLBF
 
 
 class Descriptors(msgspec.Struct, array_like=True):
@@ -67,6 +69,8 @@ class Worker:
                 entry = self._site.entries.get(call.target)
                 later = entry is not None and entry.kind in {"coroutine", "async_generator"}
                 (waiting if later else sync).append(Invocation(self._site, token, call))
+            elif kind == ToWorker.PING:
+                self._site.outbox.pong()
         if waiting:
             self._coroutines.submit(waiting)
         if self._threads is None:
@@ -105,6 +109,7 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
     os.dup2(given.output, 1)
     os.dup2(given.output, 2)
     os.close(given.output)
+    _line_by_line()
     output.install()
     quiet_signals()
     faulthandler.enable(file=given.page, all_threads=True)
@@ -117,6 +122,13 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
     site = Site(entries, page, outbox, boot, peak, peak, spawn.threads == 1, spawn.weighs)
     Worker(site, channel, spawn.threads).serve(mark)
     site.outbox.flush()
+
+
+def _line_by_line() -> None:
+    # C code would keep what it prints to a pipe until 4 KiB are full, and a worker may never get there.
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(ValueError):  # another libc calls it otherwise
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _BY_LINE, 0)
 
 
 def quiet_signals() -> None:

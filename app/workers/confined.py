@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from app.workers.base import Assignment
+from app.workers.home import State
 from app.workers.pool import Pool
-from app.workers.worker import State, Worker
+from app.workers.worker import Worker
 
 _LINGER = 5.0  # seconds without an attempt after which a worker ends
 

@@ -24,6 +24,7 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
     `quick`: it was sent as one of a handler whose attempts may queue. `overdue`: its time is up.
     `peak`: the most memory that it was seen to take, in bytes; `excessive`: that is over its limit.
     `cancelled`: nobody wants it. `settled`: it was reported, or needs no report; it may still run.
+    `doubted`: its worker was told not to begin it. `recalled`: so it did not, and others have it now.
     `strike_at`: when the worker's patience with an overdue or cancelled attempt ends.
     """
 
@@ -39,6 +40,8 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
     peak: int = 0
     cancelled: bool = False
     settled: bool = False
+    doubted: bool = False
+    recalled: bool = False
     struck: bool = False
     strike_at: int | None = None
 
@@ -98,6 +101,10 @@ def stack_of(flight: Flight, page: Page) -> str | None:
 
 def answered(flight: Flight, answer: Answer, worker: int | None) -> Ended:
     """Report what a worker answered."""
+    finished = answer.started_at + int(answer.wall * 1e6)
+    clock = time.time_ns() // 1000
+    if finished > clock:  # the clock was put back meanwhile: what follows would wait for the old time
+        answer.started_at -= finished - clock
     return Ended(
         token=flight.assignment.token,
         outcome=Outcome.SUCCEEDED if answer.error is None else Outcome.FAILED,
@@ -153,5 +160,6 @@ def broken_off(
         wall_time=max(0.0, (now.mono - since) / 1e9),
         peak_memory=flight.peak or None,
         error=error,
+        log=page.printed(flight.seat),
         alone=alone,
     )

@@ -18,11 +18,12 @@ from app.workers.base import Assignment, Catalog, WorkerReport
 from app.workers.burial import bury_group
 from app.workers.confined import Confined
 from app.workers.flight import Flight
+from app.workers.home import State
 from app.workers.link import Link, ZygoteLost
 from app.workers.pool import Pool, Shape, describe
 from app.workers.watching import Stamp
 from app.workers.wire import Boot, Loaded, Spawn, mark_of
-from app.workers.worker import State, Worker
+from app.workers.worker import Worker
 
 logger = logging.getLogger("busway.workers")
 
@@ -48,6 +49,9 @@ class House(Protocol):
 
     def lost(self, generation: Generation) -> None:
         """The generation can start no workers any more."""
+
+    def died(self, worker: Worker) -> None:
+        """A worker is dead."""
 
     def watch(self) -> None:
         """There are workers to look at."""
@@ -200,6 +204,7 @@ class Generation:
 
     def buried(self, worker: Worker) -> None:
         """A worker is dead and closed."""
+        self._house.died(worker)
         self._launched.pop(worker.number, None)
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]

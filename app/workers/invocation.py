@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -28,6 +29,7 @@ from busway.handlers import Fail, Retry
 
 WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _MEASURED = 0.001  # seconds: a shorter attempt is not worth the question what it took
 
 
@@ -72,14 +74,14 @@ class Invocation:
         self.site = site
         self.token = token
         self.call = call
-        self.log = output.Log()
+        self.log = output.Log(site.page, call.seat)
         self.published: list[Published] = []
         self._sent = self._sent_bytes = 0
 
     def begin(self) -> bool:
-        """Write the start into the page; False, and nothing more to do, if it was cancelled before."""
+        """Write the start into the page; False, and nothing more to do, if it was taken back before."""
         page, seat = self.site.page, self.call.seat
-        if page.cancelled(seat, self.token):
+        if page.unwanted(seat, self.token):
             self.site.outbox.skipped(self.token)
             return False
         self._started_at = time.time_ns() // 1000
@@ -132,7 +134,8 @@ class Invocation:
             cause = describe(problem.__cause__)
             error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
         after = problem.after if isinstance(problem, Retry) else None
-        return self._answer(error=error, retry_after=after, fatal=isinstance(problem, Fail))
+        spent = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
+        return self._answer(error=error, retry_after=after, fatal=isinstance(problem, Fail), spent=spent)
 
     def _answer(self, *, data: bytes | None = None, **how: Any) -> Answer:
         wall = (time.monotonic_ns() - self._since) / 1e9

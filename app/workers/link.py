@@ -209,6 +209,9 @@ class Link:
         self._loop.remove_reader(self._pidfd)
         self._readable()  # what it told before it died
         self.alive = False
+        with contextlib.suppress(ProcessLookupError):
+            # While its number is still taken. Workers have groups of their own: this is what imports started.
+            os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
         self._status = -code if code < 0 else code << 8
         self._last_stack = self._stack()

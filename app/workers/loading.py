@@ -81,6 +81,10 @@ def load(folder: Path, skip: Mapping[str, str], announce: Callable[[str], None])
     for path in sorted(folder.glob("*.py")):
         if path.name[0] in "_." or not path.is_file():
             continue
+        if not path.name.isprintable():  # bytes that are not UTF-8 among them
+            shown = path.name.encode(errors="backslashreplace").decode()
+            loaded.files.append(HandlerFile(shown, "", error="the file's name cannot be printed: rename it"))
+            continue
         announce(path.name)
         loaded.files.append(_load_file(path, skip.get(path.name), names, loaded.entries))
     return loaded

@@ -54,6 +54,11 @@ class Outbox:
         self._add(pack(FromWorker.READY, os.getpid(), mark.encode()))
         self.flush()
 
+    def pong(self) -> None:
+        """Tell that this worker still hears."""
+        self._add(pack(FromWorker.PONG, 0))
+        self.flush()
+
     def flush(self) -> None:
         """Send what is kept."""
         with self._lock:

@@ -10,21 +10,25 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
+from app.workers.slots import Page
+
 LIMIT = 64 * 1024
 _NOTE = "\n… output beyond 64 KiB was left out\n"
 
 
 class Log:
-    """The log of one attempt, of at most 64 KiB."""
+    """The log of one attempt, of at most 64 KiB; its last lines stand in the page, should the worker die."""
 
-    __slots__ = ("_lines", "_size")
+    __slots__ = ("_lines", "_page", "_seat", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, page: Page, seat: int) -> None:
+        self._page, self._seat = page, seat
         self._lines: list[str] | None = None
         self._size = 0
 
     def write(self, text: str) -> None:
         """Keep text; what is over the limit is dropped."""
+        self._page.print(self._seat, text.encode("utf-8", "backslashreplace"))
         if self._size > LIMIT:
             return
         if self._lines is None:

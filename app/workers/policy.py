@@ -62,6 +62,16 @@ def _verdict(standing: Standing, suspects: int, killed: bool, alone: bool) -> Ve
     return Verdict.LOSE if suspects else Verdict.LOSE_ALONE
 
 
+def brief_cause(status: int | None) -> str:
+    """Name how a process ended, from its wait status, as a word to count by."""
+    if status is None:
+        return "unknown"
+    code = status & 0x7F
+    if code == 0:
+        return f"exit {status >> 8}"
+    return signal.Signals(code).name if code in set(signal.Signals) else f"signal {code}"
+
+
 def cause_of(status: int | None) -> str:
     """Say how a process ended, from its wait status; None: nobody could tell."""
     if status is None:

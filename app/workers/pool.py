@@ -12,10 +12,11 @@ import msgspec
 
 from app.workers.base import Assignment, Returned, WorkerReport
 from app.workers.flight import Flight
+from app.workers.home import State
 from app.workers.memory import MIB, resident
 from app.workers.pace import Pace
 from app.workers.wire import Spawn
-from app.workers.worker import State, Worker
+from app.workers.worker import Worker
 
 logger = logging.getLogger("busway.workers")
 
@@ -93,6 +94,7 @@ class Pool:
         self._numbers = numbers
         self._paces: dict[str, Pace] = {}
         self._failures = 0
+        self._last_failure: str | None = None
         self._delayed: asyncio.TimerHandle | None = None
         self._most = max(QUEUE, shape.threads)
 
@@ -152,7 +154,7 @@ class Pool:
         for worker in self.workers:
             out = worker.sync_out
             full = (worker.slow_out >= threads or out >= self._most) if quick else out >= threads
-            if not full and len(worker.flights) < least and worker.open:
+            if not full and len(worker.flights) < least and worker.open and not worker.clogged:
                 best, least = worker, len(worker.flights)
         return best
 
@@ -245,7 +247,7 @@ class Pool:
     def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass on what the worker told; one that was made for this attempt ends."""
         if left:
-            self._failures = 0
+            self._failures, self._last_failure = 0, None
         self._owner.report(told, left)
         if worker.alone and left and not worker.flights:
             worker.end()
@@ -276,6 +278,7 @@ class Pool:
             told = [*told, Returned(token=pending.token)]
         self._owner.report(told, left)
         if worker.crashed:
+            self._last_failure = f"a worker without an attempt: {worker.cause}"
             self._slow_down()
         self.fill()
         self._owner.room()
@@ -308,6 +311,17 @@ class Pool:
         for worker in self.everyone():
             worker.kill()
 
+    def _crash_loop(self) -> dict[str, Any] | None:
+        """Describe deaths without an attempt in a row; `next_start_in` is in seconds."""
+        if self._failures < 2:
+            return None
+        wait = self._delayed.when() - asyncio.get_running_loop().time() if self._delayed else 0.0
+        return {
+            "deaths": self._failures,
+            "last": self._last_failure,
+            "next_start_in": round(max(0.0, wait), 3),
+        }
+
     def status(self) -> dict[str, Any]:
         """Describe the pool for `/v1/status`."""
         return {
@@ -315,6 +329,7 @@ class Pool:
             "threads": self.shape.threads,
             "running": sum(len(worker.flights) for worker in self.everyone()),
             "delayed": self._delayed is not None,
+            "crash_loop": self._crash_loop(),
             "workers": [describe(worker) for worker in self.everyone() if worker.pid is not None],
         }
 

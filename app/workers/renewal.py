@@ -54,6 +54,8 @@ class House(Protocol):
 class Renewal:
     """Runs in the background from `start` to `stop`.
 
+    `renewals` counts them, `error` is why the last one failed, None if it did not.
+
     Args:
         house: the supervisor.
         boot: what zygote and workers must know; files to set aside are added.
@@ -71,6 +73,7 @@ class Renewal:
         self._loops: list[asyncio.Task[None]] = []
         self._born = self._delay = 0.0
         self.renewals = 0
+        self.error: str | None = None
 
     async def load(self) -> Generation:
         """Load the folder; a file that was set aside is tried again when it has changed.
@@ -112,10 +115,12 @@ class Renewal:
                 await self._house.boot(fresh)
             except (ZygoteLost, OSError) as problem:
                 logger.error("handler code could not be loaded: %s", problem)  # noqa: TRY400 - the reason is all there is
+                self.error = str(problem)
                 self._delay = min(_LONGEST_DELAY, max(_FIRST_DELAY, self._delay * 2))
                 self._due.set()
                 continue
             self.renewals += 1
+            self.error = None
             await self._take_over(fresh)
 
     async def _take_over(self, fresh: Generation) -> None:

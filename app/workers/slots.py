@@ -1,8 +1,9 @@
 """The page of shared memory between the gateway and one worker: who runs what since when, without a message.
 
-Each outstanding attempt has a seat of eight 64-bit words. Every word has one writer and is stored
+Each outstanding attempt has a seat of sixteen 64-bit words. Every word has one writer and is stored
 whole; seats name attempts by token, so what is left of an earlier attempt never speaks for a later one.
-Behind the page, in the same descriptor, faulthandler writes its stacks.
+Behind the words each seat has a ring with the last that its attempt printed, which outlives the worker; and
+behind those, in the same descriptor, faulthandler writes its stacks.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import mmap
 import os
 
-_WORDS = 8
-_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _HELD = range(_WORDS)
+_WORDS = 16
+_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED, _HELD = range(10)
+_RING = 4096  # bytes: one page, which takes no memory until something is printed
+_LEFT_OUT = "… what was printed before is lost with the worker\n"
 _DUMP_LIMIT = 64 * 1024
 
 
@@ -24,7 +27,11 @@ def create(seats: int) -> int:
 
 
 def _size(seats: int) -> int:
-    return seats * _WORDS * 8
+    return _rings(seats) + seats * _RING
+
+
+def _rings(seats: int) -> int:
+    return -(-seats * _WORDS * 8 // _RING) * _RING
 
 
 class Page:
@@ -39,6 +46,7 @@ class Page:
         self.descriptor = descriptor
         self._map = mmap.mmap(descriptor, _size(seats))
         self._words = memoryview(self._map).cast("Q")
+        self._rings = _rings(seats)
         self._behind = _size(seats)
 
     def begin(self, seat: int, token: int, since: int, thread: int) -> None:
@@ -47,6 +55,7 @@ class Page:
         words[at + _SINCE] = since
         words[at + _THREAD] = thread
         words[at + _HELD] = 0
+        words[at + _PRINTED] = 0
         words[at + _STARTED] = token
 
     def weigh(self, seat: int, held: int) -> None:
@@ -57,9 +66,35 @@ class Page:
         """Worker: the attempt's target has returned; its answer is not sent yet."""
         self._words[seat * _WORDS + _FINISHED] = token
 
+    def print(self, seat: int, raw: bytes) -> None:
+        """Worker: the attempt has printed that."""
+        at, ring = seat * _WORDS + _PRINTED, self._rings + seat * _RING
+        printed = self._words[at]
+        self._words[at] = printed + len(raw)
+        raw = raw[-_RING:]
+        start = (self._words[at] - len(raw)) % _RING
+        first = min(len(raw), _RING - start)
+        self._map[ring + start : ring + start + first] = raw[:first]
+        self._map[ring : ring + len(raw) - first] = raw[first:]
+
+    def printed(self, seat: int) -> str | None:
+        """Gateway: the last that the attempt printed, None if it printed nothing."""
+        size, ring = self._words[seat * _WORDS + _PRINTED], self._rings + seat * _RING
+        kept = self._map[ring : ring + _RING]
+        if size <= _RING:
+            return kept[:size].decode(errors="replace") or None
+        end = size % _RING
+        whole = kept[end:] + kept[:end]
+        return _LEFT_OUT + whole.partition(b"\n")[2].decode(errors="replace")
+
     def cancelled(self, seat: int, token: int) -> bool:
         """Worker: whether the attempt is wanted no more."""
         return self._words[seat * _WORDS + _CANCELLED] == token
+
+    def unwanted(self, seat: int, token: int) -> bool:
+        """Worker: whether the attempt must not be begun."""
+        words, at = self._words, seat * _WORDS
+        return words[at + _CANCELLED] == token or words[at + _RECALLED] == token
 
     def credited(self, seat: int) -> tuple[int, int]:
         """Worker: how many partials of the attempt were stored, and their bytes."""
@@ -74,6 +109,10 @@ class Page:
     def cancel(self, seat: int, token: int) -> None:
         """Gateway: the attempt is wanted no more."""
         self._words[seat * _WORDS + _CANCELLED] = token
+
+    def recall(self, seat: int, token: int) -> None:
+        """Gateway: the attempt must not be begun any more; if it has, it may go on."""
+        self._words[seat * _WORDS + _RECALLED] = token
 
     def credit(self, seat: int, size: int) -> None:
         """Gateway: a partial of `size` bytes was stored."""

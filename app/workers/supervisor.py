@@ -7,12 +7,13 @@ import itertools
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from app.workers.base import Assignment, Catalog, Returned, Sink, WorkerReport
+from app.workers.burial import Strays
 from app.workers.flight import Flight
 from app.workers.flight import now as read_clocks
 from app.workers.generation import Generation, Plan
@@ -93,6 +94,8 @@ class Supervisor:
         self._parked: deque[Assignment] = deque()
         self._refused = self._sweeping = self._holding = self._stopping = False
         self._lifeline: tuple[int, int] = (-1, -1)
+        self._strays = Strays()
+        self._deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     async def start(self) -> Catalog:
         """Start the zygote and return what the handlers folder holds, less what hangs or kills it."""
@@ -163,8 +166,16 @@ class Supervisor:
 
     def lost(self, generation: Generation) -> None:
         """A generation can start no workers any more: another takes its place."""
-        if generation not in self._former and not self._stopping:
+        if self._stopping:
+            return
+        if generation.everyone():
+            self._strays.watch()
+        if generation not in self._former:
             self._renewal.lost()
+
+    def died(self, worker: Worker) -> None:
+        """A worker is dead: count it by its pool and cause."""
+        self._deaths[worker.pool.partition(":")[0]][worker.cause] += 1
 
     def _close(self, generation: Generation) -> None:
         if generation not in self._closing:
@@ -240,7 +251,7 @@ class Supervisor:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
         for flight in left:
             self._carriers.pop(flight.assignment.token, None)
-            if flight.settled:
+            if flight.settled and not flight.recalled:
                 self._lay(flight)
         if told:
             self._sink(told)
@@ -249,6 +260,13 @@ class Supervisor:
         """An attempt is given up while it may still be running: its run waits for the end of that."""
         run = flight.assignment.run
         self._haunted[run] = self._haunted.get(run, 0) + 1
+
+    def lingers(self, run: int) -> bool:
+        """Whether an attempt of that run was given up and may still run."""
+        if run not in self._haunted:
+            return False
+        self._refused = True
+        return True
 
     def forget(self, token: int) -> None:
         """No worker has an attempt of that token."""
@@ -331,6 +349,7 @@ class Supervisor:
                 worker.ended(None)
         for generation in self._generations:
             generation.bury()
+        self._strays.stop()
         for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
             if descriptor >= 0:
                 os.close(descriptor)
@@ -350,7 +369,9 @@ class Supervisor:
                 "pid": link.pid if link is not None and link.alive else None,
                 "starts_workers_by": self._generation.loaded.mode,
                 "restarts": self._renewal.renewals,
+                "error": self._renewal.error,
             },
             "parked": len(self._parked),
+            "deaths": {pool: dict(causes) for pool, causes in self._deaths.items()},
             "pools": pools,
         }

@@ -17,6 +17,7 @@ class ToWorker(IntEnum):
 
     RUN = 1  # body: Call
     END = 2  # nothing will follow: tear down and exit
+    PING = 3  # answered by PONG unless the interpreter is locked
 
 
 class FromWorker(IntEnum):
@@ -25,7 +26,8 @@ class FromWorker(IntEnum):
     READY = 1  # body: what `mark_of` says of the files, if it imported them by itself
     PARTIAL = 2  # body: Piece
     ANSWER = 3  # body: Answer
-    SKIPPED = 4  # cancelled before it started
+    SKIPPED = 4  # cancelled or recalled before it started
+    PONG = 5
 
 
 class ToZygote(IntEnum):
@@ -110,6 +112,7 @@ class Answer(msgspec.Struct, array_like=True):
     """How an attempt ended.
 
     `started_at` in microseconds since 1970, `wall`, `cpu` and `starved` in seconds, `peak` in bytes.
+    `spent`: the worker ran out of descriptors, so that others would fail in it too.
     """
 
     started_at: int
@@ -124,6 +127,7 @@ class Answer(msgspec.Struct, array_like=True):
     retry_after: float | None = None
     fatal: bool = False
     starved: float = 0.0
+    spent: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -8,65 +8,28 @@ import os
 import signal
 import socket
 import time
-from enum import Enum, auto
-from typing import Protocol
 
 from app.channel import Channel, Frame
 from app.workers import flight as reports
 from app.workers import wire
-from app.workers.base import Assignment, Ended, Partial, Started, WorkerReport
+from app.workers.base import Assignment, Ended, Partial, Returned, Started, WorkerReport
 from app.workers.burial import reap
 from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
+from app.workers.home import ALIVE, Home, State
 from app.workers.memory import Scales, resident
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
+from app.workers.policy import brief_cause
+from app.workers.recall import is_clogged, recall
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
 _PARTIAL, _ANSWER = int(FromWorker.PARTIAL), int(FromWorker.ANSWER)  # enum members are slow to look up
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
 _DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
+_HEARING = 1.0  # seconds that a retired worker gets to show that its siblings can go on
 _STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
-
-
-class State(Enum):
-    """What a worker is good for."""
-
-    BOOTING = auto()
-    READY = auto()
-    LEAVING = auto()  # takes no new work, ends when it has none
-    RETIRED = auto()  # has an attempt that does not end; killed when its siblings are done
-    ENDING = auto()  # told to end, or killed
-    DEAD = auto()
-
-
-_ALIVE = {State.BOOTING, State.READY, State.LEAVING}
-
-
-class Home(Protocol):
-    """Who the worker belongs to."""
-
-    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start the worker's process; the descriptors are copied."""
-
-    def ready(self, worker: Worker) -> None:
-        """The worker can take attempts."""
-
-    def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """The worker answered; `left` are the attempts that it no longer has."""
-
-    def settled(self, flight: Flight) -> None:
-        """An attempt is given up while it may still be running."""
-
-    def retired(self, worker: Worker) -> None:
-        """The worker takes no new work and needs a replacement."""
-
-    def outgrown(self, worker: Worker) -> None:
-        """The worker has grown too much and is to be replaced; it may go on until then."""
-
-    def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """The worker is dead and closed."""
 
 
 class Worker:
@@ -85,6 +48,7 @@ class Worker:
         self, number: int, home: Home, spawn: Spawn, *, grace: float, growth: int, alone: bool = False
     ) -> None:
         self.number = number
+        self.pool = home.name
         self.alone = alone
         self.mark = ""
         self.pid: int | None = None
@@ -93,14 +57,17 @@ class Worker:
         self.retired_at = self.idle_at = 0.0
         self.ending_at = math.inf
         self.served = 0
-        self.crashed = False
+        self.crashed = self.clogged = False
+        self.cause = "unknown"
         self.flights: dict[int, Flight] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
         self._grace = int(grace * 1e9)
         self._seats = list(range(spawn.seats))
         self._scales = Scales(growth)
-        self._killed = self._expected = False
+        self._killed = self._expected = self._spent = False
+        self._heard = True
+        self._threads = spawn.threads
         self._suspended = 0
         self._pidfd = -1
         self._mourning: asyncio.TimerHandle | None = None
@@ -167,8 +134,7 @@ class Worker:
         for kind, token, body in frames:
             flight = self.flights.get(token)
             if flight is None:
-                if kind == FromWorker.READY:
-                    self._ready(body)
+                self._hear(kind, body)
             elif kind == _PARTIAL:
                 if not flight.settled:
                     told.append(_partial(token, body))
@@ -177,32 +143,35 @@ class Worker:
                 left.append(flight)
                 if kind == _ANSWER:
                     self._answered(flight, body, told)
+                elif flight.doubted and not flight.settled:
+                    told.append(Returned(token=token))
         if told or left:
             self._home.reported(self, told, left)
-        if not self.flights:
-            self._idle()
-        elif self.state is State.RETIRED:
-            self._finish_retirement()
+        self._go_on()
 
-    def _ready(self, mark: bytes) -> None:
-        if self.state is State.BOOTING:
+    def _hear(self, kind: int, mark: bytes) -> None:
+        self._heard = True
+        if kind == FromWorker.READY and self.state is State.BOOTING:
             self.state = State.READY
             self.mark = mark.decode()
             self.idle_at = time.monotonic()
             self._home.ready(self)
 
-    def _idle(self) -> None:
-        if self.state is State.READY:
+    def _go_on(self) -> None:
+        if self._spent:
+            self.retire()
+        if self.flights or self.state is State.RETIRED:
+            self._finish_retirement()
+        elif self.state is State.LEAVING:
+            self.end()
+        elif self.state is State.READY:
             self.idle_at = time.monotonic()
             if self._scales.idle(self.pid):
                 self._home.outgrown(self)
-        elif self.state is State.LEAVING:
-            self.end()
-        else:
-            self._finish_retirement()
 
     def _release(self, flight: Flight) -> None:
         del self.flights[flight.assignment.token]
+        self.clogged = False
         self._seats.append(flight.seat)
         self._count(flight.awaits, flight.quick, -1)
         if flight.strike_at is not None:
@@ -212,6 +181,7 @@ class Worker:
         self.served += 1
         answer = wire.decode_answer(body)
         self._scales.answered(flight.assignment.handler, answer.wall)
+        self._spent |= answer.spent
         if flight.settled:
             return
         if flight.given_up:
@@ -248,7 +218,8 @@ class Worker:
                 flight.marked = True
                 token = flight.assignment.token
                 told.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
-        return told
+        self.clogged = is_clogged(self.flights.values(), page, self._threads, now)
+        return [*told, *recall(self.flights.values(), page)] if self.clogged else told
 
     def _exceeds(self, flight: Flight) -> bool:
         held = resident(self.pid)
@@ -308,11 +279,20 @@ class Worker:
 
     def retire(self) -> None:
         """Take no new work, and end when the siblings of the attempt that does not end are done."""
-        if self.state in _ALIVE:
+        if self.state in ALIVE:
             self.state = State.RETIRED
             self.retired_at = time.monotonic()
             self._home.retired(self)
             self._finish_retirement()
+            if self._threads > 1:  # its main thread only reads
+                self._heard = False
+                self._channel.send(ToWorker.PING, 0)
+                self._loop.call_later(_HEARING, self._end_if_deaf)
+
+    def _end_if_deaf(self) -> None:
+        # Something holds the interpreter: its siblings cannot end, so they begin again elsewhere.
+        if not self._heard:
+            self.kill()
 
     def _finish_retirement(self) -> None:
         if self.state is not State.RETIRED:
@@ -329,7 +309,7 @@ class Worker:
 
     def end(self) -> None:
         """Let it tear down and exit; it has no attempt."""
-        if self.state in _ALIVE:
+        if self.state in ALIVE:
             self.state = State.ENDING
             self.ending_at = time.monotonic()
             self._expected = True
@@ -376,8 +356,9 @@ class Worker:
         self._channel.drain()
         self.state = State.DEAD
         left = list(self.flights.values())
-        death = Death(self.pid, status, killed=self._killed, alone=self.alone)
+        death = Death(self.pid, status, killed=self._killed, alone=self.alone, said=self._chatter.since)
         told = obituary(death, left, self.page, reports.now())
+        self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in told)
         self._close()
         self._home.gone(self, told, left)

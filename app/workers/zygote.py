@@ -22,6 +22,7 @@ import msgspec
 
 from app.channel import Buffer, pack
 from app.workers import child, lifeline, wire
+from app.workers.burial import children
 from app.workers.child import Descriptors
 from app.workers.loading import Entry, load
 from app.workers.programs import command
@@ -150,10 +151,13 @@ class Zygote:
     def _end(self) -> None:
         for pid in self._workers:
             kill_group(pid)
+        # What left its worker's group became ours when the worker died: nothing outlives the gateway.
         deadline = time.monotonic() + _BURIAL
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < deadline:
                 if not os.waitpid(-1, os.WNOHANG)[0]:
+                    for pid in children():
+                        os.kill(pid, signal.SIGKILL)
                     time.sleep(0.002)
 
     def _tell(self, kind: FromZygote, number: int, body: bytes) -> None:

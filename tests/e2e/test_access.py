@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -65,6 +66,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/handlers/ok/revisions", None, "handlers:read"),
     ("GET", "/v1/targets", None, "handlers:read"),
     ("GET", "/v1/status", None, "handlers:read"),
+    ("GET", "/metrics", None, "handlers:read"),
     ("POST", "/v1/handlers", {}, "handlers:write"),
     ("PATCH", "/v1/handlers/ok", {}, "handlers:write"),
     ("DELETE", "/v1/handlers/ok", None, "handlers:write"),
@@ -86,7 +88,12 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
     }
     service.start()
     document = service.ok("GET", "/openapi.json")
-    told = {(m.upper(), p) for p, ms in document["paths"].items() for m in ms if p.startswith("/v1/")}
+    told = {
+        (m.upper(), p)
+        for p, ms in document["paths"].items()
+        for m in ms
+        if p.startswith(("/v1/", "/metrics"))
+    }
     asked = {
         (m, p.replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}"))
         for m, p, _, _ in ASKED
@@ -107,7 +114,17 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer x", "Bearer bw_1_wrong", "Bearer bw_9_x", "Basic eDp5", "Bearer bw_²_x"]
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer x",
+        "Bearer bw_1_wrong",
+        "Bearer bw_9_x",
+        "Bearer bw_" + "9" * 5000 + "_x",
+        "Basic eDp5",
+        "Bearer bw_²_x",
+    ],
 )
 def test_what_is_no_key_is_refused(make_service: Serve, header: str) -> None:
     service = make_service(workers=1)
@@ -143,6 +160,30 @@ def test_a_revoked_key_is_out_and_its_sockets_close_with_4401(make_service: Serv
     assert closed.value.rcvd.code == 4401
     service.key = made["key"]
     assert service.get("/v1/events").status_code == 401
+
+
+def test_the_first_key_ends_the_open_sockets(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    with service.connect() as socket:
+        say(socket, op="ping")
+        assert hear(socket) == {"op": "pong"}
+        service.ok("POST", "/v1/keys", {"name": "me", "scopes": ["admin"]})
+        with pytest.raises(ConnectionClosedError) as closed:
+            hear(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+
+
+def test_an_expired_key_ends_its_sockets(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    busway(service, "keys", "create", "me")
+    soon = datetime.now(UTC) + timedelta(seconds=8)
+    service.key = busway(service, "keys", "create", "guest", "--expires-at", soon.isoformat())
+    service.start()
+    with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
+        hear(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
 
 
 def test_a_socket_without_a_key_closes_with_4401(make_service: Serve) -> None:

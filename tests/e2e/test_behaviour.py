@@ -342,10 +342,11 @@ def test_priority_goes_first_and_deliverat_waits(service: Service) -> None:
     with service.subscribed(types=["lone"]) as socket:
         gone = service.publish("lone", "gone", expirytime="2020-01-01T00:00:00Z")["seq"]
         until(lambda: service.run_of(gone)["state"] == "cancelled", "expiry")
-        service.ok("POST", "/v1/handlers/lone/resume")
+        service.ok("PATCH", "/v1/handlers/lone", {"concurrency": 1, "paused": False})
         got = [i for i in items(socket, 3) if i["kind"] == "succeeded"]
     started = {i["event"]["seq"]: service.run_of(i["event"]["seq"])["attempts"][0]["started_at"] for i in got}
     assert started[high] <= started[low]
     (waiting,) = service.ok("GET", f"/v1/events/{later}")["runs"]
     assert (waiting["state"], waiting["available_at"]) == ("available", "2999-01-01T00:00:00.000000Z")
     service.ok("POST", f"/v1/runs/{waiting['id']}/cancel")
+    service.ok("PATCH", "/v1/handlers/lone", {"concurrency": None})

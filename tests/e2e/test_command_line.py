@@ -172,6 +172,14 @@ def test_settings_come_from_the_environment_too(make_service: Serve) -> None:
     assert "BUSWAY_WORKERS" in done.stderr
 
 
+def test_settings_in_dot_env_are_refused_by_name_too(tmp_path: Path) -> None:
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / ".env").write_text("BUSWAY_ROLE=worker\n")
+    done = busway("serve", "--port=0", cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
+    assert done.returncode == 2
+    assert "--role" in done.stderr
+
+
 def test_the_port_in_use_is_said(service: Service, tmp_path: Path) -> None:
     port = service.options["port"]
     done = busway(

@@ -74,7 +74,8 @@ def test_a_retry_after_completion_completes_nothing_again(store):
     assert len(completes(store)) == 2
     store.write(Retry(runs=[1, 2], now=NOW))
     store.write(
-        settle(1, 2, root=1, published=[event(root=1, parent=1, handlers=(1, 2))]), settle(2, 2, root=2)
+        settle(1, 2, root=1, published=[event(root=1, parent=1, handlers=(1, 2))], fence=-NOW),
+        settle(2, 2, root=2, fence=-NOW),
     )
     store.write(settle(4, root=1), settle(5, root=1))
     assert len(completes(store)) == 2
@@ -85,7 +86,7 @@ def test_a_retry_before_completion_makes_the_run_unfinished_again(store):
     store.write(settle(1, state=State.DEAD), Retry(runs=[1], now=NOW))
     store.write(settle(2))
     assert completes(store) == {}
-    store.write(settle(1, attempt=2))
+    store.write(settle(1, attempt=2, fence=-NOW))
     assert completes(store) == {3: {"succeeded": 2}}
 
 
@@ -106,6 +107,7 @@ class Model:
                 "attempt": 0,
                 "handler": handler_,
                 "counts": counts,
+                "fence": 0,
             }
             self.runs[len(self.runs) + 1] = made
 
@@ -121,7 +123,7 @@ class Model:
         return self.results.append(dict(Counter(inside)))
 
     def retry(self, run):
-        run["state"] = State.AVAILABLE
+        run["state"], run["fence"] = State.AVAILABLE, -NOW
         run["counts"] &= run["root"] not in self.completed
 
 
@@ -141,6 +143,7 @@ class Play:
         id_, run = self.pick(State.AVAILABLE, State.RETRYABLE)
         state = self.chance.choice((State.SUCCEEDED, State.SUCCEEDED, State.RETRYABLE, State.DEAD))
         run["attempt"] += 1
+        fence, run["fence"] = run["fence"], 0
         published = []
         for _ in range(self.chance.choice((0, 0, 1, 2)) if state is State.SUCCEEDED else 0):
             handlers = tuple(self.chance.choices((1, 2), k=self.chance.choice((0, 1, 2))))
@@ -149,8 +152,9 @@ class Play:
             published.append(event(root=run["root"], parent=id_, handlers=handlers))
         self.model.end(run, state)
         return settle(
-            id_, run["attempt"], state, root=run["root"], published=published, handler=run["handler"]
-        )
+            id_, run["attempt"], state, root=run["root"], published=published, handler=run["handler"],
+            fence=fence,
+        )  # fmt: skip
 
     def refused(self):
         return handler("one")

@@ -7,7 +7,7 @@ from app.domain import cursor
 from app.domain.cursor import Position
 from app.domain.pattern import matcher
 from app.domain.run import Error, State
-from app.store import changing, reader, searching
+from app.store import changing, reader, searching, waiting
 from app.store.base import EventQuery, RunQuery
 from tests.store.kit import NOW, append, event, mark, publish, settle
 
@@ -121,15 +121,19 @@ def test_counts_and_errors_are_kept_by_handler(store):
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (reader._at_once, "runs_waiting"),
-        (reader._due, "runs_due"),
+        (waiting._DUE[False][0], "runs_waiting"),
+        (waiting._DUE[True][0], "runs_waiting"),
+        (waiting._DUE[False][1], "runs_late"),
+        (waiting._later, "runs_due"),
+        (waiting._keys, "runs_in_line (handler=? AND partitionkey>?)"),
+        (waiting._lines, "runs_in_line (handler=? AND partitionkey=?)"),
         (reader._run, "INTEGER PRIMARY KEY"),
         (searching._in_state(searching.select_runs(), 5), "runs_ended"),
         (searching._in_state(searching.select_runs(), 2), "runs_running"),
         (searching._in_state(searching.select_runs(), 0), "runs_due"),
         (searching._in_state(searching.select_runs(), 0), "runs_waiting"),
         (changing._at_once, "runs_waiting"),
-        (changing._later, "runs_due"),
+        (changing._later, "runs_late"),
         (changing._expired, "runs_expiring"),
         (changing._running, "runs_running"),
         (changing._ended, "runs_ended"),
@@ -139,6 +143,10 @@ def test_counts_and_errors_are_kept_by_handler(store):
 def test_open_runs_are_found_by_a_partial_index(store, query, index):
     plan = explain(store, query)
     assert index in plan, plan
+
+
+def test_only_what_was_found_is_sorted_not_whole_lines(store):
+    assert explain(store, waiting._lines).count("TEMP B-TREE") == 1
 
 
 def explain(store, query):

@@ -1,0 +1,36 @@
+"""Counts of values by size: kept by the stages as they work, shown by `/metrics`."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+
+
+class Histogram:
+    """How many values lie up to each bound, and the sum of all.
+
+    Args:
+        bounds: rising; what is above the last is counted too.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return each bound as text with the number of values up to it, `+Inf` last."""
+        told, sum_ = [], 0
+        for bound, count in zip((*self.bounds, None), self.counts, strict=True):
+            sum_ += count
+            told.append(("+Inf" if bound is None else repr(float(bound)), float(sum_)))
+        return told

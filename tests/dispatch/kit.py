@@ -1,0 +1,151 @@
+"""Dispatch and recorder on a real store. The test itself is the workers: it says how attempts end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from contextlib import asynccontextmanager
+
+from app.dispatch.dispatcher import Dispatcher
+from app.dispatch.placement import Placement
+from app.dispatch.registry import Registry
+from app.domain.handler import Handler
+from app.domain.run import MAX_LOSSES, Error, Outcome
+from app.domain.times import SECOND
+from app.results.recorder import Recorder
+from app.store import sqlite
+from app.store.commits import SQLiteCommits
+from app.store.operations import Publish, Rescue, SaveHandler
+from app.store.reader import SQLiteReader
+from app.workers.base import Ended, HandlerFile, Returned, Started, Target
+from tests.store.kit import NOW, event
+
+CATALOG = [HandlerFile("a.py", "1", [Target("a:b", "function", ""), Target("a:c", "coroutine", "")])]
+
+
+def seeded(number=None):
+    value = int(os.environ.get("BUSWAY_TEST_SEED", random.randrange(1 << 32) if number is None else number))
+    print(f"BUSWAY_TEST_SEED={value}")
+    return random.Random(value)
+
+
+class Hands:
+    """The workers' port, moved by hand: `room` attempts fit in."""
+
+    def __init__(self, room=4):
+        self.room = room
+        self.taken = {}
+        self.history = []
+        self.cancelled = []
+        self.ghosts = set()
+        self.marked = set()
+        self.check = lambda _assignment: None
+        self.asked = 0
+
+    def offer(self, assignment):
+        self.asked += 1
+        if len(self.taken) >= self.room:
+            return False
+        self.check(assignment)
+        self.taken[assignment.token] = assignment
+        self.history.append(assignment)
+        return True
+
+    def cancel(self, token):
+        self.cancelled.append(self.taken.pop(token).run)
+
+    def credit(self, token, size):
+        pass
+
+    def lingers(self, run):
+        return run in self.ghosts
+
+
+class Gateway:
+    """One life of a gateway over a database."""
+
+    def __init__(self, commits, reader, hands, timer):
+        self.commits, self.reader, self.hands = commits, reader, hands
+        self.now = NOW
+        self.registry = Registry()
+        self.underway = {}
+        more = {"timer": timer} if timer else {}
+        place = Placement("process", lambda: self.now)
+        self.recorder = Recorder(commits, self.registry, self.underway, hands, 1 << 20, place.note)
+        self.dispatcher = Dispatcher(
+            commits, reader, self.registry, hands, self.underway, place, lambda: self.now, **more
+        )
+
+    async def load(self):
+        self.registry.load(await self.reader.handlers(), CATALOG)
+
+    async def handler(self, name, **fields):
+        """Make a handler, or change it."""
+        known = self.registry.named(name)
+        overrides = {"target": "a:b", "events": [f"{name}.**"], "max_attempts": 1000, **fields}
+        number = known.handler.id if known else 0
+        handler = Handler(id=number, name=name, overrides=overrides)
+        handler.id = await self.commits.change(SaveHandler(handler=handler, fields=overrides))
+        self.registry.put(handler)
+        self.dispatcher.changed()
+        return handler.id
+
+    async def publish(self, *events):
+        return await self.commits.publish(Publish(events=list(events)))
+
+    def event(self, name, key=None, **fields):
+        attributes = {"partitionkey": key} if key else {}
+        numbers = self.registry.match(f"{name}.x")
+        return event(handlers=numbers, type_=f"{name}.x", attributes=attributes, **fields)
+
+    def end(self, assignment, outcome=Outcome.SUCCEEDED, **more):
+        del self.hands.taken[assignment.token]
+        error = None if outcome is Outcome.SUCCEEDED else Error("E", "as the test wants it")
+        ended = Ended(
+            token=assignment.token, outcome=outcome, started_at=self.now, finished_at=self.now, worker=1,
+            error=error, **more,
+        )  # fmt: skip
+        self.recorder.take([ended])
+        self.dispatcher.wake()
+
+    def give_back(self, assignment):
+        del self.hands.taken[assignment.token]
+        assert isinstance(Returned(token=assignment.token), Returned)
+        self.dispatcher.returned([assignment.token])
+
+    def mark(self, assignment):
+        self.recorder.take([Started(token=assignment.token, started_at=self.now, worker=1)])
+
+    def tick(self, seconds):
+        self.now += round(seconds * SECOND)
+
+
+@asynccontextmanager
+async def gateway(path, hands, *, check=None, now=NOW, timer=None, **handlers):
+    """A gateway that has started; `check` hears of commits before dispatch does."""
+    sqlite.migrate(path)
+    commits, reader = SQLiteCommits(path), SQLiteReader(path)
+    await commits.start()
+    made = Gateway(commits, reader, hands, timer)
+    made.now = now
+    try:
+        await commits.change(Rescue(now=made.now, max_losses=MAX_LOSSES))
+        if check:
+            commits.listen(check)
+        commits.listen(made.dispatcher.committed)
+        await made.load()
+        for name, fields in handlers.items():
+            await made.handler(name, **fields)
+        made.dispatcher.start()
+        yield made
+    finally:
+        made.dispatcher.stop()
+        await commits.close(timeout=10)
+        await asyncio.to_thread(reader.close)
+
+
+async def until(condition, what="it", seconds=30):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)

@@ -1,0 +1,171 @@
+"""Concurrency, rate, fairness and memory on the real service."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from .conftest import Serve
+from .service import Service, hear, until
+from .test_order import seed
+
+CODE = """
+import asyncio, os, random, time
+from busway import handler
+
+LOG = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+@handler("c.sync", concurrency=3, max_attempts=20, backoff={{"initial": 0.01, "factor": 1}})
+def few(event, ctx):
+    os.write(LOG, b"+")
+    time.sleep(random.Random(event.id).random() * 0.03)
+    os.write(LOG, b"-")
+    if random.Random(f"{{event.id}}{{ctx.attempt}}").random() < 0.2:
+        raise ValueError("again")
+
+@handler("c.async", concurrency=5)
+async def few_async(event):
+    os.write(LOG, b"+")
+    await asyncio.sleep(random.Random(event.id).random() * 0.03)
+    os.write(LOG, b"-")
+
+@handler("r", rate="50/s")
+def paced(event): pass
+
+@handler("slow")
+def slow(event): time.sleep(10)
+
+@handler("quick")
+def quick(event): return event.data
+"""
+
+
+def serve(make_service: Serve, **options: Any) -> tuple[Service, Path]:
+    service = make_service(**options)
+    log = service.folder / "order.log"
+    service.write("limits.py", CODE.format(log=str(log)))
+    return service.start(), log
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize(("kind", "limit"), [("sync", 3), ("async", 5)])
+def test_concurrency_is_never_exceeded_and_is_reached(
+    make_service: Serve, pool: str, kind: str, limit: int
+) -> None:
+    service, log = serve(make_service, pool=pool, workers=4, threads=8)
+    value = seed()
+    events = [{"type": f"c.{kind}", "id": f"{value}-{n}"} for n in range(200)]
+    service.ok("POST", "/v1/events", events)
+    until(lambda: all(run["state"] == "succeeded" for run in service.runs()), "all runs to end")
+    running = most = 0
+    for mark in log.read_text():
+        running += 1 if mark == "+" else -1
+        most = max(most, running)
+    assert most == limit
+
+
+def test_a_rate_spreads_the_starts_and_drops_none(make_service: Serve) -> None:
+    service, _ = serve(make_service)
+    service.ok("POST", "/v1/events", [{"type": "r"} for _ in range(100)])
+    until(lambda: all(run["state"] == "succeeded" for run in service.runs()), "all runs to end")
+    starts = sorted(
+        datetime.fromisoformat(
+            service.ok("GET", f"/v1/runs/{run['id']}")["attempts"][0]["started_at"]
+        ).timestamp()
+        for run in service.runs()
+    )
+    assert len(starts) == 100
+    assert starts[-1] - starts[0] >= 98 / 50 * 0.9
+    for window in (0.2, 0.5, 1.0):
+        most = max(sum(begin <= s < begin + window for s in starts) for begin in starts)
+        assert most <= 50 * (window + 0.15) + 1, f"{most} starts within {window} s"
+
+
+def test_changing_rate_and_concurrency_takes_effect_for_what_waits(make_service: Serve) -> None:
+    service, _ = serve(make_service)
+    service.ok("PATCH", "/v1/handlers/paced", {"rate": "1/h"})
+    service.ok("POST", "/v1/events", [{"type": "r"} for _ in range(50)])
+    until(lambda: any(run["state"] == "succeeded" for run in service.runs()), "the first")
+    assert sum(run["state"] == "available" for run in service.runs()) == 49
+    shown = service.ok("PATCH", "/v1/handlers/paced", {"rate": "10000/s", "concurrency": 2, "ordered": True})
+    assert (shown["rate"], shown["concurrency"], shown["ordered"]) == ("10000/s", 2, True)
+    until(lambda: all(run["state"] == "succeeded" for run in service.runs()), "all runs to end")
+    shown = service.ok("PATCH", "/v1/handlers/paced", {"rate": None, "concurrency": None, "ordered": None})
+    assert (shown["rate"], shown["concurrency"], shown["ordered"]) == ("50/s", None, False)
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_ten_seconds_runs_delay_no_short_ones_of_another_handler(make_service: Serve, pool: str) -> None:
+    service, _ = serve(make_service, pool=pool, workers=2, threads=4)
+    service.ok("PATCH", "/v1/handlers/slow", {"concurrency": 1})
+    began = time.monotonic()
+    slow = service.ok("POST", "/v1/events", [{"type": "slow"} for _ in range(20)])["items"]
+    until(lambda: any(r["state"] == "running" for r in service.runs(handler="slow")), "a long run")
+    with service.subscribed(handlers=["quick"]) as socket:
+        for n in range(50):
+            service.publish("quick", n)
+        got: list[int] = []
+        while len(got) < 50:
+            got += [item["data"] for item in hear(socket)["items"]]
+    assert time.monotonic() - began < 10, "they waited for a long run to end"
+    assert not any(r["state"] == "succeeded" for r in service.runs(handler="slow"))
+    service.request("POST", f"/v1/runs/{service.runs(event=slow[0]['seq'])[0]['id']}/cancel")
+
+
+SEED = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+INSERT INTO events (seq, id, source, type, time, accepted_at, binary, attributes, data)
+SELECT (SELECT event FROM head) + i, printf('seeded-%09d', i), '/', 'slow', 1, 1, 0,
+    CASE WHEN i % 2 THEN printf('{{"partitionkey":"k%d"}}', i % 50000) END, CAST('{{"n":1}}' AS BLOB) FROM n;
+INSERT INTO runs (id, event, handler, root, priority, created_at, counted, partitionkey)
+SELECT (SELECT run FROM head) + seq - (SELECT event FROM head), seq,
+    (SELECT id FROM handlers WHERE name = 'slow'), seq, 4, 1, 0,
+    CASE WHEN seq % 2 THEN printf('k%d', seq % 50000) END
+FROM events WHERE seq > (SELECT event FROM head);
+INSERT OR REPLACE INTO counts VALUES ((SELECT id FROM handlers WHERE name = 'slow'), 0, {count});
+UPDATE head SET event = event + {count}, run = run + {count};
+"""
+GROWTH = 64 << 20  # bytes
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_million_waiting_runs_take_little_memory_and_delay_nobody(
+    make_service: Serve, ordered: bool
+) -> None:
+    service, _ = serve(make_service)
+    service.ok("PATCH", "/v1/handlers/slow", {"ordered": ordered, "concurrency": 1})
+    quick = service.publish("quick", 0)
+    assert service.run_of(quick["seq"])["state"] == "succeeded"
+    before = resident(service)
+    assert service.stop() == 0
+    with sqlite3.connect(service.database) as connection:
+        connection.executescript(
+            "PRAGMA synchronous=OFF; PRAGMA cache_size=-200000; BEGIN;"
+            + SEED.format(count=1_000_000)
+            + "COMMIT;"
+        )
+    connection.close()
+    service.start()
+    until(lambda: service.runs(state="running", handler="slow"), "the first of a million")
+    began = time.monotonic()
+    receipts = [service.publish("quick", n) for n in range(20)]
+    for receipt in receipts:
+        assert service.run_of(receipt["seq"])["state"] == "succeeded"
+    took = time.monotonic() - began
+    growth = resident(service) - before
+    print(f"resident memory grew by {growth >> 20} MiB; 20 runs of another handler took {took:.2f} s")
+    assert growth < GROWTH
+    assert service.ok("GET", "/v1/handlers/slow")["stats"]["runs"]["available"] > 900_000
+
+
+def resident(service: Service) -> int:
+    assert service.process is not None
+    found: int = psutil.Process(service.process.pid).memory_info().rss
+    return found

@@ -1,0 +1,54 @@
+"""Outcomes that come too late are refused, and what a worker has already does not expire."""
+
+import pytest
+
+from app.domain.run import Error, State
+from app.store.operations import Cancel, Expire, Retry
+from tests.store.kit import NOW, append, event, mark, publish, settle
+
+LATE = Error("Expired", "too late")
+
+
+def retried(store, now=NOW + 3):
+    store.write(publish(event()))
+    store.write(Cancel(runs=[1], now=NOW + 1))
+    store.write(Retry(runs=[1], now=now))
+    return store.read("waiting", 1, 10)[0]
+
+
+def test_the_outcome_of_what_was_cancelled_is_not_taken_for_that_of_the_retry(store):
+    run = retried(store)
+    assert not store.write_one(settle(1, token=7)).accepted
+    assert not store.write_one(mark(1, token=7))
+    assert store.write_one(append(1, 0)) == 0
+    late = settle(1, token=8, fence=run.fence)
+    assert store.write_one(late).accepted
+    assert [result.kind for result in store.results()] == ["cancelled", "succeeded"]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_each_retry_puts_up_another_fence(store, marked):
+    first = retried(store)
+    store.write(Cancel(runs=[1], now=NOW + 4), Retry(runs=[1], now=NOW + 5))
+    second = store.read("waiting", 1, 10)[0]
+    assert first.fence != second.fence
+    assert not store.write_one(settle(1, token=7, fence=first.fence)).accepted
+    if marked:
+        marking = mark(1, token=9)
+        marking.fence = second.fence
+        assert store.write_one(marking)
+    assert store.write_one(settle(1, token=9, fence=second.fence)).accepted
+
+
+def test_behind_its_first_outcome_a_retried_run_has_no_fence(store):
+    run = retried(store)
+    store.write(settle(1, token=9, state=State.RETRYABLE, fence=run.fence, due=NOW + 30))
+    assert store.read("due", NOW + 60, 10)[0].fence == 0
+    assert store.write_one(settle(1, attempt=2)).accepted
+
+
+def test_runs_that_workers_have_do_not_expire(store):
+    store.write(publish(*(event(expires_at=NOW + n) for n in range(3))))
+    assert store.write_one(Expire(error=LATE, now=NOW + 9, limit=2, spare=[1, 2])) == [3]
+    assert store.write_one(settle(1)).accepted
+    assert store.write_one(Expire(error=LATE, now=NOW + 9, limit=2)) == [2]

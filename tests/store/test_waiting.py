@@ -1,0 +1,120 @@
+"""What dispatch reads on: bounded in runs and bytes, by key in the order that ordered handlers keep."""
+
+import asyncio
+import sqlite3
+
+from alembic import command
+from alembic.config import Config
+
+from app.domain.run import State
+from app.store import sqlite
+from app.store.operations import Cancel, Retry
+from tests.store.kit import NOW, event, publish, settle
+
+
+def keyed(key, **fields):
+    return event(attributes={"partitionkey": key}, **fields)
+
+
+def failed(run, due=NOW + 1000, **more):
+    return settle(run, state=State.RETRYABLE, due=due, **more)
+
+
+def lines(store, *keys, now=NOW, per_key=10, max_bytes=1 << 30):
+    return [
+        (line.key, [run.id for run in line.runs], line.more)
+        for line in store.read("lines", 1, list(keys), now, per_key, max_bytes)
+    ]
+
+
+def test_a_run_knows_its_partition_key(store):
+    store.write(publish(keyed("a"), event()))
+    assert [run.key for run in store.read("waiting", 1, 10)] == ["a", None]
+
+
+def test_keys_are_those_of_waiting_runs_page_by_page(store):
+    store.write(publish(*[keyed(k) for k in "cabca"], event(), keyed("z", handlers=(2,)), keyed("d")))
+    store.write(settle(8))
+    assert store.read("partition_keys", 1, "", 10) == ["a", "b", "c"]
+    assert store.read("partition_keys", 1, "", 2) == ["a", "b"]
+    assert store.read("partition_keys", 1, "b", 2) == ["c"]
+    assert store.read("partition_keys", 1, "c", 2) == []
+
+
+def test_a_line_has_started_runs_first_then_those_that_are_due_in_event_order(store):
+    store.write(publish(*[keyed("a", priority=n) for n in range(4)], keyed("a", due=NOW + 5), keyed("b")))
+    store.write(failed(3))
+    assert lines(store, "a", "b") == [("a", [3, 1, 2, 4], False), ("b", [6], False)]
+    assert lines(store, "b", "none", "a", now=NOW + 5)[2] == ("a", [3, 1, 2, 4, 5], False)
+    assert lines(store, "a", per_key=2) == [("a", [3, 1], True)]
+
+
+def test_lines_end_at_the_bytes_but_the_first_run_always_comes(store):
+    store.write(publish(*[keyed(k, data=b"x" * 100) for k in "aaabb"]))
+    assert lines(store, "a", "b", max_bytes=1) == [("a", [1], True)]
+    assert lines(store, "a", "b", max_bytes=350) == [("a", [1, 2, 3], False), ("b", [4], True)]
+
+
+def test_a_retry_by_hand_takes_the_key_away(store):
+    store.write(publish(*[keyed("a") for _ in range(3)]), failed(1), Cancel(runs=[2], now=NOW))
+    reply = store.write_one(Retry(runs=[1, 2], now=NOW))
+    assert [run.key for run in reply.runs] == [None]
+    assert lines(store, "a") == [("a", [3], False)]
+    assert [run.id for run in store.read("waiting", 1, 10)] == [1, 2, 3]
+
+
+def test_waiting_runs_may_be_those_without_a_key(store):
+    store.write(publish(keyed("a"), event(), keyed("b"), event(due=NOW + 5)))
+    assert [run.id for run in read(store, "waiting", 1, 10, keyless=True)] == [2]
+    assert [run.id for run in read(store, "waiting", 1, 10, now=NOW + 5, keyless=True)] == [2, 4]
+
+
+def test_waiting_runs_with_a_due_time_that_passed_are_among_the_others(store):
+    store.write(publish(event(due=NOW + 2, priority=9), event(due=NOW + 9), event(), event(priority=5)))
+    assert [run.id for run in read(store, "waiting", 1, 10, now=NOW + 2)] == [1, 4, 3]
+    assert [run.id for run in read(store, "waiting", 1, 1, now=NOW + 2)] == [1]
+
+
+def test_waiting_and_due_runs_end_at_the_bytes(store):
+    store.write(publish(*[event(data=b"x" * 100) for _ in range(3)]))
+    store.write(publish(*[event(data=b"x" * 100, due=NOW + n) for n in range(1, 4)]))
+    assert [run.id for run in read(store, "waiting", 1, 10, max_bytes=150)] == [1, 2]
+    assert [run.id for run in read(store, "due", NOW + 9, 10, max_bytes=1)] == [4]
+    assert [run.id for run in read(store, "due", NOW + 9, 10, after=NOW + 1)] == [5, 6]
+
+
+def read(store, name, *arguments, **named):
+    async def call():
+        return await getattr(store.reader, name)(*arguments, **named)
+
+    return asyncio.run(call())
+
+
+def test_waiting_runs_of_the_first_schema_get_their_keys(path):
+    config = Config()
+    config.set_main_option("script_location", str(sqlite._MIGRATIONS))
+    made = sqlite.engine(path, "journal_mode=WAL")
+    with made.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("COMMIT")
+    made.dispose()
+    with sqlite3.connect(path) as connection:
+        for seq, attributes in enumerate(('{"partitionkey":"a"}', '{"priority":5}', None), 1):
+            connection.execute(
+                "INSERT INTO events (seq, id, source, type, time, accepted_at, binary, attributes)"
+                " VALUES (?, ?, '/', 't', 1, 1, 0, ?)",
+                (seq, str(seq), attributes),
+            )
+            connection.execute(
+                "INSERT INTO runs (id, event, handler, root, priority, created_at, counted)"
+                " VALUES (?, ?, 1, 1, 4, 1, 0)",
+                (seq, seq),
+            )
+    connection.close()
+    sqlite.migrate(path)
+    with sqlite3.connect(path) as connection:
+        keys = connection.execute("SELECT partitionkey FROM runs ORDER BY id").fetchall()
+    connection.close()
+    assert keys == [("a",), (None,), (None,)]
