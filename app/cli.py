@@ -70,7 +70,7 @@ def serve(
     host: Annotated[str | None, _setting("Where it listens [127.0.0.1].")] = None,
     port: Annotated[int | None, _setting("Its port, 0 for any free one [8000].")] = None,
     pool: Annotated[
-        str | None, _setting("process or thread, for handlers that do not choose [process].")
+        str | None, _setting("process, thread or auto, for handlers that do not choose [process].")
     ] = None,
     workers: Annotated[int | None, _setting("Worker processes of the process pool [number of CPUs].")] = None,
     threads: Annotated[
@@ -88,7 +88,8 @@ def serve(
     ] = None,
     retention: Annotated[str | None, _setting("Not enforced yet: everything is kept [7d].")] = None,
     reload: Annotated[
-        bool | None, typer.Option("--reload", help="Not built yet.", show_default=False)
+        bool | None,
+        typer.Option("--reload", help="Load handler code again when a file changes.", show_default=False),
     ] = None,
 ) -> None:
     """Run the gateway. Every option may also be a variable BUSWAY_… or stand in .env."""

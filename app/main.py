@@ -13,13 +13,16 @@ import msgspec
 from fastapi import FastAPI
 
 from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
+from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.front import Front
 from app.api.publishing import PublishEndpoint
 from app.api.stages import Stages
 from app.dispatch.changes import Changes
 from app.dispatch.dispatcher import Dispatcher
+from app.dispatch.placement import Placement
 from app.dispatch.registry import Registry
+from app.dispatch.trials import Trials
 from app.domain.access import Access
 from app.domain.attempt import Underway
 from app.domain.run import MAX_LOSSES
@@ -32,7 +35,7 @@ from app.store.operations import Rescue
 from app.store.reader import SQLiteReader
 from app.subscribers.hub import Hub
 from app.subscribers.websocket import WebSocketShell
-from app.workers.base import Returned, WorkerReport
+from app.workers.base import Catalog, Returned, Sink, WorkerReport
 from app.workers.supervisor import Supervisor
 
 log = logging.getLogger("busway")
@@ -98,26 +101,27 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
     registry = Registry()
     recorder: Recorder
     dispatcher: Dispatcher
+    trials: Trials
 
     def sink(reports: list[WorkerReport]) -> None:
+        trials.take(reports)
         unstarted = [r.token for r in reports if isinstance(r, Returned)]
         recorder.take([r for r in reports if not isinstance(r, Returned)])
         if unstarted:
             dispatcher.returned(unstarted)
 
-    workers = Supervisor(
-        handlers=settings.handlers,
-        processes=settings.workers,
-        threads=settings.threads,
-        max_result_bytes=settings.max_result_bytes,
-        max_event_bytes=settings.max_event_bytes,
-        default_pool=settings.pool,
-        sink=sink,
-        on_room=lambda: dispatcher.wake(),  # noqa: PLW0108 - the dispatcher is made after the workers
+    changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
+    placement = Placement(settings.pool, clock)
+    workers = _make_workers(
+        settings,
+        sink,
+        lambda: dispatcher.wake(),  # noqa: PLW0108 - as above
+        lambda catalog: _declare(registry, changes, catalog),
     )
     stack.push_async_callback(workers.stop)
-    recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes)
-    dispatcher = Dispatcher(commits, reader, registry, workers, underway, settings.pool, clock)
+    recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes, placement.note)
+    dispatcher = Dispatcher(commits, reader, registry, workers, underway, placement, clock)
+    trials = Trials(workers, changes, registry, placement, settings.max_event_bytes, clock)
     stack.callback(dispatcher.stop)
     hub = Hub(reader, commits.epoch)
     await hub.start()
@@ -134,8 +138,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         commits=commits,
         reader=reader,
         registry=registry,
-        changes=Changes(commits, registry, clock, dispatcher.changed),
+        changes=changes,
+        placement=placement,
         dispatcher=dispatcher,
+        trials=trials,
         workers=workers,
         recorder=recorder,
         hub=hub,
@@ -160,10 +166,8 @@ async def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[SQLite
 async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
     """Load handlers and keys; then, and not before, runs start and events are taken."""
     registry = stages.registry
-    registry.load(await stages.reader.handlers(), await stages.workers.start())
-    for broken in registry.broken_files():
-        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
-    await stages.changes.declare(registry.catalog)
+    registry.load(await stages.reader.handlers(), [])
+    await _declare(registry, stages.changes, await stages.workers.start())
     for handler in registry.deleted():
         await stages.changes.cancel_waiting(handler)
     await keys.load_keys(stages)
@@ -171,6 +175,34 @@ async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
     stack.callback(watch.cancel)
     stages.dispatcher.start()
     stages.publisher.closed = None
+
+
+async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> None:
+    """Bring targets and handlers in step with the files of the handlers folder."""
+    registry.load([], catalog)
+    for broken in registry.broken_files():
+        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
+    await changes.declare(catalog)
+
+
+def _make_workers(
+    settings: Settings,
+    sink: Sink,
+    on_room: Callable[[], None],
+    on_catalog: Callable[[Catalog], Awaitable[None]],
+) -> Supervisor:
+    return Supervisor(
+        handlers=settings.handlers,
+        processes=settings.workers,
+        threads=settings.threads,
+        max_result_bytes=settings.max_result_bytes,
+        max_event_bytes=settings.max_event_bytes,
+        default_pool=settings.pool,
+        reload=settings.reload,
+        sink=sink,
+        on_room=on_room,
+        on_catalog=on_catalog,
+    )
 
 
 def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
@@ -205,7 +237,7 @@ def create_app(settings: Settings) -> tuple[Front, Gateway]:
 
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, runs, results, keys, service, metrics):
+    for routes in (events, handlers, trial_routes, runs, results, keys, service, metrics):
         rest.include_router(routes.router)
     docs_page.install(rest)
     problems.install(rest)

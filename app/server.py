@@ -170,7 +170,8 @@ def _bind(settings: Settings) -> socket.socket:
 def _announce(settings: Settings, listener: socket.socket, *, open_: bool) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    size = f"{settings.workers} workers" if settings.pool == "process" else f"{settings.threads} threads"
+    sizes = {"process": f"{settings.workers} workers", "thread": f"{settings.threads} threads"}
+    size = sizes.get(settings.pool) or " and ".join(sizes.values())
     lines = [
         f"busway {url}  pool {settings.pool} ({size})  database {settings.database_url}",
         f"  docs  {url}/docs",

@@ -20,6 +20,10 @@ def _duration(value: Any) -> Any:
     return int(form[1]) * _UNITS[form[2] or "s"] if form else value
 
 
+def _switch(value: Any) -> Any:
+    return False if value == "" else value  # an empty variable is as good as none
+
+
 class Settings(BaseSettings):
     """Frozen; built once by the command line and passed down."""
 
@@ -27,7 +31,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    pool: Literal["process", "thread"] = "process"
+    pool: Literal["process", "thread", "auto"] = "process"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
     handlers: Path = Path("handlers")
@@ -38,8 +42,8 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(30, ge=0, le=86_400)
     broker_url: str = ""
     role: str = "all"
-    reload: str = ""
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1)
+    reload: Annotated[bool, BeforeValidator(_switch)] = False
 
     @property
     def database(self) -> Path:
@@ -50,10 +54,6 @@ class Settings(BaseSettings):
 _LATER = {
     "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
     "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
-    "reload": (
-        "--reload is not built yet: restart the gateway to load new handler code",
-        {"", "0", "false", "off"},
-    ),
 }
 
 
@@ -64,8 +64,6 @@ def load(**options: Any) -> Settings:
         BadSettings: a value is not what it must be; one line that names it.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if "reload" in given:
-        given["reload"] = str(given["reload"])
     try:
         settings = Settings(**given)
     except ValidationError as problem:
@@ -73,8 +71,6 @@ def load(**options: Any) -> Settings:
         option = str(first["loc"][0]).replace("_", "-")
         variable = f"BUSWAY_{option.replace('-', '_').upper()}"
         detail = f"--{option} (or {variable}): {first['msg']}, not {first['input']!r}"
-        if option == "pool" and first["input"] == "auto":
-            detail = "--pool auto is not built yet: choose 'process' or 'thread'"
         raise BadSettings(detail) from None
     _check(settings)
     return settings

@@ -30,6 +30,7 @@ _BODIES: list[type[BaseModel]] = [
     schema.EventIn,
     schema.HandlerIn,
     schema.HandlerChange,
+    schema.TrialIn,
     schema.RetryIn,
     schema.KeyIn,
 ]

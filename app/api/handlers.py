@@ -41,7 +41,8 @@ async def _shown(here: Stages, entries: list[Entry]) -> list[dict[str, Any]]:
 
 def _handler(here: Stages, entry: Entry, stats: dict[str, Any]) -> dict[str, Any]:
     handler, spec = entry.handler, entry.spec
-    later = {"filter": None, "memory": None}
+    place = here.placement.place(entry, here.registry.kind(spec.target) or "")
+    later = {"filter": None}
     return {
         "name": handler.name,
         **msgspec.structs.asdict(spec),
@@ -51,11 +52,7 @@ def _handler(here: Stages, entry: Entry, stats: dict[str, Any]) -> dict[str, Any
         "created_at": when(handler.created_at),
         "updated_at": when(handler.updated_at),
         "waits_because": here.registry.obstacle(entry),
-        "placed_in": {
-            "pool": spec.pool or here.settings.pool,
-            "reason": "the handler chose it" if spec.pool else "the gateway was started with it",
-            "since": when(handler.updated_at if spec.pool else here.started_at),
-        },
+        "placed_in": {"pool": place.pool, "reason": place.reason, "since": when(place.since)},
         "stats": stats,
     }
 

@@ -208,14 +208,17 @@ class HandlerChange(BaseModel):
         None, description="module:function of the handlers folder", examples=["orders:price"]
     )
     events: list[str] | None = Field(None, description="type patterns", examples=[["order.*"]])
-    pool: Literal["process", "thread"] | None = Field(
-        None, description="null: what the gateway was started with"
+    pool: Literal["process", "thread", "auto"] | None = Field(
+        None, description="auto: as its attempts are measured; null: what the gateway was started with"
     )
     timeout: float | None = Field(
         None, gt=0, le=86400, description="seconds for one attempt; 60 if not given"
     )
     max_attempts: int | None = Field(None, ge=1, le=1000, description="5 if not given")
     backoff: BackoffBody | None = Field(None, description="seconds between attempts")
+    memory: int | None = Field(
+        None, ge=1, le=1048576, description="MiB that one attempt may add to its worker; not with threads"
+    )
     concurrency: int | None = Field(
         None, ge=1, le=100_000, description="at most so many runs at once; null: no limit"
     )
@@ -236,7 +239,7 @@ class HandlerChange(BaseModel):
 
 
 class HandlerIn(HandlerChange):
-    """A handler to make. `filter` and `memory` are refused for now."""
+    """A handler to make. `filter` is refused for now."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")
     target: str = Field(description="module:function of the handlers folder")
@@ -257,7 +260,7 @@ class HandlerBody(BaseModel):
     concurrency: int | None
     rate: str | None
     ordered: bool
-    memory: None = None
+    memory: int | None
     paused: bool
     description: str
     revision: int
@@ -265,8 +268,40 @@ class HandlerBody(BaseModel):
     created_at: str
     updated_at: str
     waits_because: str | None = Field(description="why its runs wait, null if nothing holds them")
-    placed_in: dict[str, Any] = Field(description="`pool`, `reason`, `since`")
+    placed_in: dict[str, Any] = Field(
+        description="`pool`, `since`, and `reason`, with the figures if measured"
+    )
     stats: dict[str, Any] = Field(description="runs by state, latency in seconds, last error")
+
+
+class TrialIn(BaseModel):
+    """What to run a handler on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event: EventIn
+
+
+class TrialAnswer(BaseModel):
+    """How one attempt ended, of which nothing was stored."""
+
+    outcome: Literal["succeeded", "failed", "lost"] = Field(
+        description="lost: the gateway had to end the worker; try again"
+    )
+    revision: int = Field(description="the revision that it ran")
+    data: Any = Field(None, description="the final value; a binary one stands as `data_base64` in its place")
+    data_base64: str | None = None
+    partials: list[dict[str, Any]] = Field(description="`index` and `data` of the first ones, 1 MiB at most")
+    partials_left_out: int
+    published: list[dict[str, Any]] = Field(description="the events that a run would have stored")
+    published_left_out: int
+    error: ErrorBody | None
+    log: str | None = Field(description="what it printed and logged, 64 KiB at most")
+    wall_time: float | None = Field(description="seconds")
+    cpu_time: float | None = Field(description="seconds; null where it cannot be told for one attempt alone")
+    peak_memory: int | None = Field(description="bytes; null where it cannot be told")
+    pool: str = Field(description="where its runs go: process or thread")
+    worker: int | None = Field(description="process id")
 
 
 class HandlerList(BaseModel):

@@ -12,7 +12,9 @@ from app.api.access import Gate
 from app.api.publishing import PublishEndpoint
 from app.dispatch.changes import Changes
 from app.dispatch.dispatcher import Dispatcher
+from app.dispatch.placement import Placement
 from app.dispatch.registry import Registry
+from app.dispatch.trials import Trials
 from app.ingest.publisher import Publisher
 from app.results.recorder import Recorder
 from app.settings import Settings
@@ -36,7 +38,9 @@ class Stages:
     reader: Reader
     registry: Registry
     changes: Changes
+    placement: Placement
     dispatcher: Dispatcher
+    trials: Trials
     workers: Workers
     recorder: Recorder
     hub: Hub

@@ -93,6 +93,7 @@ class Changes:
             for needed in ("target", "events"):
                 if needed not in overrides and needed not in (handler.declared or {}):
                     raise _invalid(needed, f"{needed} cannot be null: this handler has no other")
+            _check({**(handler.declared or {}), **overrides})
             return await self._revise(handler, overrides=overrides)
 
     async def set_paused(self, name: str, *, paused: bool) -> Entry:

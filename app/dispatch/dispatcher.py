@@ -16,6 +16,7 @@ from collections.abc import Callable
 from app.dispatch.budget import Budget
 from app.dispatch.holding import Holding
 from app.dispatch.lanes import Lane, OrderedLane, Source
+from app.dispatch.placement import Placement
 from app.dispatch.registry import Entry, Registry
 from app.dispatch.scheduler import Scheduler
 from app.domain.attempt import Attempt, Underway
@@ -27,8 +28,8 @@ from app.workers.base import Assignment, Workers
 log = logging.getLogger("busway.dispatch")
 
 MAX_BACKLOG = 5_000  # outcomes not yet stored: beyond it nothing new starts
-Places = set[tuple[str, str, bool]]
-"""Pools and kinds (and whether alone) that have no room now."""
+Places = set[tuple[str, str, bool, int]]
+"""Pools and kinds (whether alone, and whose if a handler has workers of its own) that have no room now."""
 
 
 class Dispatcher:
@@ -39,7 +40,7 @@ class Dispatcher:
         registry: the handlers in force.
         workers: where attempts go.
         underway: the attempts in hand; shared with the recorder.
-        default_pool: the pool of handlers that do not choose.
+        placement: says which pool a handler's attempts go to.
         clock: microseconds since 1970.
         timer: seconds of a monotonic clock.
     """
@@ -51,12 +52,12 @@ class Dispatcher:
         registry: Registry,
         workers: Workers,
         underway: Underway,
-        default_pool: str,
+        placement: Placement,
         clock: Callable[[], int],
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._commits, self._registry, self._workers = commits, registry, workers
-        self._underway, self._default_pool, self._clock, self._timer = underway, default_pool, clock, timer
+        self._underway, self._placement, self._clock, self._timer = underway, placement, clock, timer
         self._holding, self._budget = Holding(), Budget()
         self._source = Source(reader, self._holding, self._place, clock)
         self._lingers = workers.lingers
@@ -270,8 +271,9 @@ class Dispatcher:
         if run.attempt == 0 and run.expires_at is not None and run.expires_at <= self._clock():
             self._holding.leave(lane.pop())  # the scheduler cancels it in the store
             return True
-        pool, kind = entry.spec.pool or self._default_pool, self._registry.kind(entry.spec.target) or ""
-        place = (pool, kind, run.alone)
+        kind = self._registry.kind(entry.spec.target) or ""
+        pool = self._placement.pool(entry, kind)
+        place = (pool, kind, run.alone, 0 if entry.spec.memory is None else lane.handler)
         if place in full or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
         if self._offer(run, entry, pool, kind):
@@ -319,6 +321,7 @@ class Dispatcher:
             timeout=spec.timeout,
             event=run.event,
             alone=run.alone,
+            memory=spec.memory,
         )
         if not self._workers.offer(assignment):
             return False

@@ -96,12 +96,16 @@ class Registry:
             return "its code no longer declares it: declare it again or delete it"
         if entry.spec.paused:
             return "it is paused"
-        if entry.spec.target in self._kinds:
+        return self.missing(entry.spec.target)
+
+    def missing(self, target: str) -> str | None:
+        """Tell why a target cannot be run, None if it can."""
+        if target in self._kinds:
             return None
-        file = self._files.get(entry.spec.target.partition(":")[0])
+        file = self._files.get(target.partition(":")[0])
         if file is not None and file.error is not None:
             return f"{file.file} does not import"
-        return f"the handlers folder has no target {entry.spec.target}"
+        return f"the handlers folder has no target {target}"
 
     def broken_files(self) -> list[dict[str, Any]]:
         """Return the files that do not import, each with its traceback."""

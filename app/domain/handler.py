@@ -12,14 +12,15 @@ from app.domain.pattern import PatternError, check_pattern
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-POOLS = ("process", "thread")
+POOLS = ("process", "thread", "auto")
+MAX_MEMORY = 1_048_576  # MiB
 RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])", re.ASCII)
-LATER = ("filter", "memory")
+LATER = ("filter",)
 """Fields of the contract that this version refuses by name unless they hold their default."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a handler that hold for an attempt; times in seconds."""
+    """The fields of a handler that hold for an attempt; times in seconds, `memory` in MiB."""
 
     target: str
     events: tuple[str, ...]
@@ -30,6 +31,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     rate: str | None = None
     ordered: bool = False
+    memory: int | None = None
     paused: bool = False
     description: str = ""
 
@@ -99,6 +101,8 @@ def check_fields(fields: dict[str, Any]) -> None:
         problem = check(value)
         if problem:
             raise FieldError(name, problem)
+    if fields.get("memory") is not None and fields.get("pool") == "thread":
+        raise FieldError("memory", _MEMORY_IN_THREADS)
 
 
 def _check_name(value: Any) -> str | None:
@@ -131,9 +135,7 @@ def _check_events(value: Any) -> str | None:
 def _check_pool(value: Any) -> str | None:
     if value is None or value in POOLS:
         return None
-    if value == "auto":
-        return "'auto' is not built yet: choose 'process' or 'thread', or null for the gateway's"
-    return "pool is 'process', 'thread' or null"
+    return "pool is 'process', 'thread', 'auto' or null for the gateway's"
 
 
 def _number(value: Any) -> bool:
@@ -158,6 +160,13 @@ def _check_backoff(value: Any) -> str | None:
     if not all(_number(v) and 0 <= v <= 31_536_000 for v in value.values()) or value.get("jitter", 0) > 1:
         return form + ": seconds from 0, factor from 0, jitter from 0 to 1"
     return None
+
+
+def _check_memory(value: Any) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or (whole and 1 <= value <= MAX_MEMORY):
+        return None
+    return f"memory is whole MiB from 1 to {MAX_MEMORY} that one attempt may add to its worker, or null"
 
 
 def _check_concurrency(value: Any) -> str | None:
@@ -188,6 +197,11 @@ def _check_description(value: Any) -> str | None:
     return None if short else "description is text of at most 10000 characters"
 
 
+_MEMORY_IN_THREADS = (
+    "what one of several threads takes cannot be told: a handler with a memory limit has worker processes of "
+    "its own, so leave out pool 'thread' or memory"
+)
+
 _CHECKS = {
     "name": _check_name,
     "target": _check_target,
@@ -199,6 +213,7 @@ _CHECKS = {
     "concurrency": _check_concurrency,
     "rate": _check_rate,
     "ordered": _check_ordered,
+    "memory": _check_memory,
     "paused": _check_paused,
     "description": _check_description,
 }

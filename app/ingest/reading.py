@@ -20,6 +20,7 @@ class _Payload(msgspec.Struct):
 
 
 _decode_payload = msgspec.json.Decoder(_Payload).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -58,9 +59,36 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEv
     ], True
 
 
-def _read_one(fields: Any, raw: bytes, now: int, limit: int, where: tuple[int, ...]) -> NewEvent:
+def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEvent:
+    """Read the event that is the one member `name` of a body.
+
+    Args:
+        body: the JSON text of an object.
+        name: the member's name.
+        now: microseconds since 1970.
+        max_event_bytes: the most bytes that the event may have.
+
+    Raises:
+        BadRequest, Invalid, TooLarge: as `read_events`.
+    """
+    try:
+        value = decode_json(body)
+    except JSONError as problem:
+        raise BadRequest(str(problem)) from None
+    if type(value) is not dict:
+        raise _invalid(f'the body is {{"{name}": {{"type": …, "data": …}}}}', [])
+    for other in value:
+        if other != name:
+            raise _invalid(f"there is no field {other!r}: the body has {name!r} alone", [other])
+    if name not in value:
+        raise _invalid(f'{name} is missing: the body is {{"{name}": {{"type": …, "data": …}}}}', [name])
+    raw = _members(body)[name]
+    return _read_one(value[name], bytes(raw), now, max_event_bytes, (name,))
+
+
+def _read_one(fields: Any, raw: bytes, now: int, limit: int, where: tuple[int | str, ...]) -> NewEvent:
     if len(raw) > limit:
-        place = f"event {where[0]} of the array" if where else "the event"
+        place = f"event {where[0]} of the array" if where and isinstance(where[0], int) else "the event"
         raise TooLarge(f"{place} has {len(raw)} bytes, the limit is {limit} (--max-event-bytes)")
     if type(fields) is not dict:
         raise _invalid("an event is a JSON object", [*where])

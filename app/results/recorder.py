@@ -30,13 +30,20 @@ class Recorder:
         underway: the attempts in hand; shared with dispatch.
         workers: told when a partial is stored, so that generators go at the store's pace.
         max_event_bytes: the most bytes of data that a published event may have.
+        on_ended: told each attempt that ended, and how.
     """
 
     def __init__(
-        self, commits: Commits, rules: Rules, underway: Underway, workers: Workers, max_event_bytes: int
+        self,
+        commits: Commits,
+        rules: Rules,
+        underway: Underway,
+        workers: Workers,
+        max_event_bytes: int,
+        on_ended: Callable[[Attempt, Ended], None],
     ) -> None:
         self._commits, self._rules, self._underway, self._workers = commits, rules, underway, workers
-        self._max_event_bytes = max_event_bytes
+        self._max_event_bytes, self._on_ended = max_event_bytes, on_ended
         self._chance: Callable[[], float] = random.random
         self.latencies = Latencies()
         self.durations = Durations()
@@ -106,6 +113,7 @@ class Recorder:
         run = attempt.run
         run.alone = ended.alone
         self.latencies.note(run.handler, ended)
+        self._on_ended(attempt, ended)
         self.durations.note(attempt, ended)
         operation = Settle(
             run=run.id,

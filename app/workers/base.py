@@ -16,7 +16,8 @@ class Assignment(msgspec.Struct, kw_only=True):
 
     `token` is random and names this attempt alone. `kind` is the target's, from the catalog.
     `pool` is `process` or `thread`. `timeout` in seconds. `alone`: it gets a worker of its own,
-    because a worker died with it on board.
+    because a worker died with it on board. `memory`: MiB that it may add to its worker; all attempts
+    of such a handler have workers that are the handler's own, and `pool` is `process`.
     """
 
     token: int
@@ -30,6 +31,7 @@ class Assignment(msgspec.Struct, kw_only=True):
     timeout: float
     event: Event
     alone: bool = False
+    memory: int | None = None
 
 
 class Partial(msgspec.Struct, kw_only=True):
@@ -57,6 +59,7 @@ class Ended(msgspec.Struct, kw_only=True):
     None), bytes if `binary`. `published` is what `ctx.publish` was given, as `Published`.
     `retry_after`: the handler asked for another attempt in so many seconds. `fatal`: the handler
     asked for no other attempt. `alone`: the next attempt must have a worker of its own.
+    `starved`: how much of `wall_time` it was ready to run and had no processor.
     """
 
     token: int
@@ -66,6 +69,7 @@ class Ended(msgspec.Struct, kw_only=True):
     worker: int | None
     cpu_time: float | None = None
     wall_time: float | None = None
+    starved: float = 0.0
     peak_memory: int | None = None
     data: bytes | None = None
     binary: bool = False

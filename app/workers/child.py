@@ -50,9 +50,9 @@ class Worker:
         self._coroutines = Coroutines(site)
         self._threads = Threads(threads, site.outbox, self._coroutines.wait) if threads > 1 else None
 
-    def serve(self) -> None:
+    def serve(self, mark: str) -> None:
         """Make attempts until the gateway says that no more will follow."""
-        self._site.outbox.ready()
+        self._site.outbox.ready(mark)
         while frames := self._channel.receive():
             self._take(frames)
             if frames[-1][0] == ToWorker.END:
@@ -89,11 +89,11 @@ class Worker:
         outbox.flush()
 
 
-def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry]) -> NoReturn:
+def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str = "") -> NoReturn:
     """Be a worker in this process, which leads its own session, until it ends."""
     status = 1
     try:
-        _serve(given, spawn, boot, entries)
+        _serve(given, spawn, boot, entries, mark)
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
@@ -104,7 +104,7 @@ def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry])
         os._exit(status)
 
 
-def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry]) -> None:
+def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str) -> None:
     lifeline.watch(given.lifeline)
     os.dup2(given.output, 1)
     os.dup2(given.output, 2)
@@ -119,8 +119,8 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
     os.register_at_fork(after_in_child=outbox.disown)
     peak = peak_now()
     page = Page(given.page, spawn.seats)
-    site = Site(entries, page, outbox, boot, peak, peak, spawn.threads == 1)
-    Worker(site, channel, spawn.threads).serve()
+    site = Site(entries, page, outbox, boot, peak, peak, spawn.threads == 1, spawn.weighs)
+    Worker(site, channel, spawn.threads).serve(mark)
     site.outbox.flush()
 
 
@@ -155,4 +155,5 @@ def main() -> NoReturn:
     """Be a worker that was exec'd: import the folder first."""
     given = msgspec.json.decode(sys.argv[1], type=Executed)
     folder = load(Path(given.boot.folder), given.boot.skip, lambda _file: None)
-    run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries)
+    mark = wire.mark_of(folder.files)
+    run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, mark)

@@ -9,6 +9,7 @@ import msgspec
 from app.domain.run import Error, Outcome
 from app.workers import stacks
 from app.workers.base import Assignment, Ended
+from app.workers.memory import MIB
 from app.workers.pace import Pace
 from app.workers.policy import Standing
 from app.workers.slots import Page
@@ -21,6 +22,7 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
     """One attempt between handing it over and its answer. Times in monotonic nanoseconds.
 
     `quick`: it was sent as one of a handler whose attempts may queue. `overdue`: its time is up.
+    `peak`: the most memory that it was seen to take, in bytes; `excessive`: that is over its limit.
     `cancelled`: nobody wants it. `settled`: it was reported, or needs no report; it may still run.
     `doubted`: its worker was told not to begin it. `recalled`: so it did not, and others have it now.
     `strike_at`: when the worker's patience with an overdue or cancelled attempt ends.
@@ -34,6 +36,8 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
     pace: Pace
     marked: bool = False
     overdue: bool = False
+    excessive: bool = False
+    peak: int = 0
     cancelled: bool = False
     settled: bool = False
     doubted: bool = False
@@ -44,6 +48,19 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
     def started(self, page: Page) -> bool:
         """Whether its worker has begun it."""
         return page.started(self.seat, self.assignment.token)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it fails whatever else it does: for its time, or for its memory."""
+        return self.overdue or self.excessive
+
+    def weigh(self, page: Page, held: int) -> bool:
+        """Take note of what its worker holds; True if it took more than its limit."""
+        limit, before = self.assignment.memory, page.weighed(self.seat)
+        if limit is None or not before:
+            return False
+        self.peak = max(self.peak, held - before)
+        return self.peak > limit * MIB
 
     def since(self, page: Page) -> int:
         """When it was begun; never before it was sent, whatever another processor's view of the page."""
@@ -56,7 +73,7 @@ class Flight(msgspec.Struct, kw_only=True, eq=False):
             return Standing.SETTLED if page.started(self.seat, token) else Standing.UNSTARTED
         if not page.started(self.seat, token):
             return Standing.UNSTARTED
-        if self.overdue:
+        if self.given_up:
             return Standing.OVERDUE
         return Standing.RETURNED if page.finished(self.seat, token) else Standing.RUNNING
 
@@ -82,21 +99,22 @@ def stack_of(flight: Flight, page: Page) -> str | None:
     return stacks.of_thread(page.dumped(), page.thread(flight.seat))
 
 
-def answered(token: int, answer: Answer, worker: int | None) -> Ended:
+def answered(flight: Flight, answer: Answer, worker: int | None) -> Ended:
     """Report what a worker answered."""
     finished = answer.started_at + int(answer.wall * 1e6)
     clock = time.time_ns() // 1000
     if finished > clock:  # the clock was put back meanwhile: what follows would wait for the old time
         answer.started_at -= finished - clock
     return Ended(
-        token=token,
+        token=flight.assignment.token,
         outcome=Outcome.SUCCEEDED if answer.error is None else Outcome.FAILED,
         started_at=answer.started_at,
         finished_at=answer.started_at + int(answer.wall * 1e6),
         worker=worker,
         cpu_time=answer.cpu,
         wall_time=answer.wall,
-        peak_memory=answer.peak,
+        starved=answer.starved,
+        peak_memory=max(answer.peak or 0, flight.peak) or None,
         data=answer.data,
         binary=answer.binary,
         published=answer.published,
@@ -107,10 +125,18 @@ def answered(token: int, answer: Answer, worker: int | None) -> Ended:
     )
 
 
-def timed_out(flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None) -> Ended:
-    """Report an attempt whose time was up, whatever else it did."""
-    error = Error("Timeout", f"ran longer than {flight.assignment.timeout:g} s", stack)
+def given_up(flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None) -> Ended:
+    """Report an attempt whose time was up or that took too much memory, whatever else it did."""
+    if flight.excessive:
+        error = Error("MemoryExceeded", _excess(flight), stack)
+    else:
+        error = Error("Timeout", f"ran longer than {flight.assignment.timeout:g} s", stack)
     return broken_off(flight, page, now, worker, error)
+
+
+def _excess(flight: Flight) -> str:
+    used, limit = -(-flight.peak // MIB), flight.assignment.memory
+    return f"used {used} MiB, the limit is {limit} MiB: take less at once, or raise the handler's memory"
 
 
 def broken_off(
@@ -132,6 +158,7 @@ def broken_off(
         finished_at=now.wall,
         worker=worker,
         wall_time=max(0.0, (now.mono - since) / 1e9),
+        peak_memory=flight.peak or None,
         error=error,
         log=page.printed(flight.seat),
         alone=alone,

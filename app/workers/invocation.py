@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import threading
 import time
@@ -18,8 +19,10 @@ from app.workers.failure import describe
 from app.workers.latest import Latest
 from app.workers.lifecycle import SetupFailed
 from app.workers.loading import Entry
+from app.workers.memory import resident
 from app.workers.outbox import Outbox
 from app.workers.slots import Page
+from app.workers.starving import starved
 from app.workers.wire import Answer, Boot, Call, Piece
 from busway.context import Context
 from busway.event import Event
@@ -28,7 +31,7 @@ from busway.handlers import Fail, Retry
 WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question how much memory it took
+_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question what it took
 
 
 class Cancelled(Exception):
@@ -39,7 +42,8 @@ class Site(msgspec.Struct):
     """What all attempts of a worker share.
 
     `baseline`: the worker's peak memory when it started, `peak`: when it was last looked at, in bytes.
-    `alone`: it runs one sync target at a time. `awaiting`: coroutines under way.
+    `alone`: it runs one sync target at a time. `weighs`: it tells its memory before each attempt.
+    `awaiting`: coroutines under way.
     `lock`: of the values on their way out.
     """
 
@@ -50,6 +54,7 @@ class Site(msgspec.Struct):
     baseline: int
     peak: int
     alone: bool
+    weighs: bool = False
     awaiting: int = 0
     latest: Latest = msgspec.field(default_factory=Latest)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
@@ -104,6 +109,10 @@ class Invocation:
 
     def invoke(self, entry: Entry) -> Any:
         """Call the target; a coroutine or generator has only been made then."""
+        if self.site.weighs:
+            # Only now: what the file's setup() took is not the attempt's.
+            self.site.baseline = self.site.peak = peak_now()
+            self.site.page.weigh(self.call.seat, resident(os.getpid()) or 1)
         event = Event(self.call.event)
         return entry.function(event, self._context()) if entry.wants_context else entry.function(event)
 
@@ -149,6 +158,8 @@ class Invocation:
         """Hand the answer over; `measured`: the thread's CPU time is this attempt's own."""
         if measured:
             answer.cpu = time.thread_time() - self._cpu
+            if answer.wall >= _MEASURED:
+                answer.starved = min(starved(), answer.wall - min(answer.cpu, answer.wall))
         output.current.set(None)
         if self._late is not None:
             self.send_late(now=True)

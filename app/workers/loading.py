@@ -10,6 +10,14 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +74,7 @@ def load(folder: Path, skip: Mapping[str, str], announce: Callable[[str], None])
     """
     folder = folder.resolve()
     if str(folder) not in sys.path:
+        sys.path_hooks.insert(0, partial(_finder, str(folder)))
         sys.path.append(str(folder))
     loaded = Folder([], {})
     names: dict[str, str] = {}
@@ -101,6 +110,24 @@ def _load_file(
     return HandlerFile(path.name, digest, targets, declarations)
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles a file as it stands now.
+
+    A compiled one is taken for the same if the time, in whole seconds, and the size are: what was
+    saved twice within a second would run as it was before.
+    """
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Tell nothing, so that no compiled file is looked for, and none is written."""
+        raise OSError(f"{path} is compiled anew each time")
+
+
+def _finder(folder: str, path: str) -> FileFinder:
+    if path != folder and not path.startswith(folder + "/"):
+        raise ImportError(f"{path} is not below the handlers folder")
+    return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Uncached, SOURCE_SUFFIXES))
+
+
 class _Refused(Exception):
     """The file imports, but what it declares cannot be."""
 
@@ -125,7 +152,7 @@ def _is_ours(name: str, path: Path) -> bool:
 def _import_hidden(name: str, path: Path) -> types.ModuleType:
     # A library has this name: the file gets another, so that `import NAME` still means the library.
     hidden = f"{_HIDDEN}.{name}"
-    spec = importlib.util.spec_from_file_location(hidden, path)
+    spec = importlib.util.spec_from_file_location(hidden, path, loader=_Uncached(hidden, str(path)))
     if spec is None or spec.loader is None:
         raise _Refused(f"{path.name} cannot be imported")
     module = importlib.util.module_from_spec(spec)

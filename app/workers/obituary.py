@@ -9,7 +9,7 @@ import msgspec
 from app.domain.run import Error, Outcome
 from app.workers import policy
 from app.workers.base import Ended, Returned, WorkerReport
-from app.workers.flight import Flight, Moment, broken_off, stack_of, timed_out
+from app.workers.flight import Flight, Moment, broken_off, given_up, stack_of
 from app.workers.policy import Standing, Verdict
 from app.workers.slots import Page
 
@@ -56,8 +56,8 @@ def _last_word(
         return None
     if verdict is Verdict.RETURN:
         return Returned(token=flight.assignment.token)
-    if verdict is Verdict.TIME_OUT:
-        return timed_out(flight, page, now, death.pid, stack_of(flight, page))
+    if verdict is Verdict.GIVE_UP:
+        return given_up(flight, page, now, death.pid, stack_of(flight, page))
     return _charged_or_lost(death, flight, verdict, page, now)
 
 

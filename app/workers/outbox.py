@@ -49,9 +49,9 @@ class Outbox:
         """Know that this process is a fork that handler code made: it has no say."""
         self._foreign = True
 
-    def ready(self) -> None:
-        """Tell that the worker can take attempts."""
-        self._add(pack(FromWorker.READY, os.getpid()))
+    def ready(self, mark: str) -> None:
+        """Tell that the worker can take attempts; `mark` names its code if it imported that by itself."""
+        self._add(pack(FromWorker.READY, os.getpid(), mark.encode()))
         self.flush()
 
     def pong(self) -> None:

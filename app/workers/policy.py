@@ -14,7 +14,7 @@ class Standing(Enum):
     RUNNING = auto()
     RETURNED = auto()  # its target had returned, its answer was still to be sent
     SETTLED = auto()  # reported already (timed out, cancelled) but perhaps still running
-    OVERDUE = auto()  # its time was up, the worker was killed for it
+    OVERDUE = auto()  # its time was up or its memory exceeded, the worker was killed for it
 
 
 class Verdict(Enum):
@@ -23,7 +23,7 @@ class Verdict(Enum):
     NOTHING = auto()
     RETURN = auto()
     CHARGE = auto()
-    TIME_OUT = auto()
+    GIVE_UP = auto()
     LOSE = auto()
     LOSE_ALONE = auto()
 
@@ -31,7 +31,7 @@ class Verdict(Enum):
 _CERTAIN = {
     Standing.SETTLED: Verdict.NOTHING,
     Standing.UNSTARTED: Verdict.RETURN,
-    Standing.OVERDUE: Verdict.TIME_OUT,
+    Standing.OVERDUE: Verdict.GIVE_UP,
 }
 _SUSPECT = {Standing.RUNNING, Standing.SETTLED, Standing.OVERDUE}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -11,37 +12,53 @@ import msgspec
 
 from app.workers.base import Assignment, Returned, WorkerReport
 from app.workers.flight import Flight
+from app.workers.home import State
+from app.workers.memory import MIB, resident
 from app.workers.pace import Pace
 from app.workers.wire import Spawn
-from app.workers.worker import State, Worker
+from app.workers.worker import Worker
+
+logger = logging.getLogger("busway.workers")
 
 QUEUE = 64  # quick attempts that may wait in one worker
 _RETIRED_AT_ONCE = 2
 _ALONE_AT_ONCE = 4
 _RETIREMENT = 30.0  # seconds that siblings of an attempt that does not end may take
 _BOOT_PATIENCE = 60.0  # seconds
+_TEARDOWN_PATIENCE = 10.0  # seconds
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds between workers that die without an attempt
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """The two numbers of a pool, and how many coroutines one worker holds; grace in seconds."""
+    """The two numbers of a pool, and how many coroutines one worker holds.
+
+    Grace in seconds; `growth`: bytes by which a worker may grow before it is replaced.
+    """
 
     processes: int
     threads: int
     coroutines: int
     grace: float
+    growth: int
 
 
 class Owner(Protocol):
-    """The supervisor as its pools see it."""
+    """The generation as its pools see it: `mark` names the code that workers must have."""
 
-    draining: bool
+    mark: str
+
+    @property
+    def draining(self) -> bool:
+        """Whether no worker is to be started because all is to end."""
 
     def can_launch(self) -> bool:
         """Whether there is a zygote that can start workers."""
 
     def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
         """Have the zygote start a worker's process."""
+
+    def outdated(self) -> None:
+        """A worker that had to import the folder by itself found other files there."""
 
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
@@ -62,12 +79,16 @@ class Owner(Protocol):
 class Pool:
     """Its workers start when it is first wanted. Attempts go to the least loaded one."""
 
+    weighs = False  # whether its workers tell their memory before each attempt
+
     def __init__(self, name: str, shape: Shape, owner: Owner, numbers: Callable[[], int]) -> None:
         self.name = name
         self.shape = shape
         self.wanted = False
         self.workers: list[Worker] = []
         self.retirees: list[Worker] = []
+        self.leavers: list[Worker] = []
+        self.successors: dict[Worker, Worker] = {}
         self.loners: dict[Worker, Assignment | None] = {}
         self._owner = owner
         self._numbers = numbers
@@ -79,7 +100,11 @@ class Pool:
 
     def everyone(self) -> list[Worker]:
         """Return all workers that are not dead."""
-        return [*self.workers, *self.retirees, *self.loners]
+        return [*self.workers, *self.retirees, *self.leavers, *self.successors, *self.loners]
+
+    def unsteady(self) -> bool:
+        """Whether it has a worker that is to be looked at."""
+        return any(worker.state is not State.READY or worker.flights for worker in self.everyone())
 
     def complete(self) -> bool:
         """Whether all its workers can take attempts."""
@@ -99,10 +124,9 @@ class Pool:
             self.workers.append(self._worker(self.shape.threads))
 
     def _worker(self, threads: int, *, alone: bool = False) -> Worker:
-        seats = self._most + self.shape.coroutines
-        return Worker(
-            self._numbers(), self, threads=threads, seats=seats, grace=self.shape.grace, alone=alone
-        )
+        shape = self.shape
+        spawn = Spawn(threads, self._most + shape.coroutines, self.weighs)
+        return Worker(self._numbers(), self, spawn, grace=shape.grace, growth=shape.growth, alone=alone)
 
     def offer(self, assignment: Assignment) -> Worker | None:
         """Hand an attempt over; returns its worker, None if there is no room."""
@@ -167,10 +191,11 @@ class Pool:
         return [a.token for a in self.loners.values() if a is not None]
 
     def check(self, now: float) -> None:
-        """End workers that did not boot in time, and retired ones whose siblings had theirs."""
+        """End workers that did not boot or leave in time, and retired ones whose siblings had theirs."""
         for worker in self.everyone():
             late = worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE
-            if late or (worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT):
+            stuck = worker.state is State.ENDING and now - worker.ending_at > _TEARDOWN_PATIENCE
+            if late or stuck or (worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT):
                 worker.kill()
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
@@ -178,13 +203,46 @@ class Pool:
         self._owner.enlist(worker, spawn, descriptors)
 
     def ready(self, worker: Worker) -> None:
-        """Use the worker from now on."""
+        """Use the worker from now on, if it has the code of the others."""
+        if worker.mark not in {"", self._owner.mark}:
+            worker.kill()
+            self._owner.outdated()
+            return
         assignment = self.loners.get(worker)
         if assignment is not None:
             self.loners[worker] = None
             awaits = assignment.kind in {"coroutine", "async_generator"}
             worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
+        elif worker in self.successors:
+            self._succeed(worker)
         self._owner.room()
+
+    def outgrown(self, worker: Worker) -> None:
+        """Start a worker that takes its place when it is ready."""
+        expected = worker in self.successors.values()
+        if worker not in self.workers or expected or self._delayed:
+            return
+        if self._owner.draining or not self._owner.can_launch():
+            return
+        logger.info("worker %s has grown by %d MiB or more: replaced", worker.pid, self.shape.growth // MIB)
+        self.successors[self._worker(self.shape.threads)] = worker
+
+    def _succeed(self, successor: Worker) -> None:
+        old = self.successors.pop(successor)
+        self.workers.append(successor)
+        if old in self.workers:
+            self._dismiss(old)
+
+    def _dismiss(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        self.leavers.append(worker)
+        worker.leave()
+
+    def leave(self) -> None:
+        """Have all workers end when they are done, and start none: other pools take over."""
+        self.wanted = False
+        for worker in [*self.workers, *self.successors]:
+            worker.leave()
 
     def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass on what the worker told; one that was made for this attempt ends."""
@@ -202,9 +260,10 @@ class Pool:
 
     def retired(self, worker: Worker) -> None:
         """Start a replacement; the oldest of too many retired workers goes at once."""
-        if worker in self.workers:
-            self.workers.remove(worker)
-            self.retirees.append(worker)
+        for ours in (self.workers, self.leavers):
+            if worker in ours:
+                ours.remove(worker)
+                self.retirees.append(worker)
         if len(self.retirees) > _RETIRED_AT_ONCE:
             self.retirees[0].kill()
         self.fill()
@@ -212,10 +271,7 @@ class Pool:
     def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
         """Report what was lost and start a replacement."""
         pending = self.loners.pop(worker, None)
-        if worker in self.workers:
-            self.workers.remove(worker)
-        if worker in self.retirees:
-            self.retirees.remove(worker)
+        self._strike_off(worker)
         self._owner.buried(worker)
         if pending is not None:
             self._owner.forget(pending.token)
@@ -226,6 +282,16 @@ class Pool:
             self._slow_down()
         self.fill()
         self._owner.room()
+
+    def _strike_off(self, worker: Worker) -> None:
+        for ours in (self.workers, self.retirees, self.leavers):
+            if worker in ours:
+                ours.remove(worker)
+        self.successors.pop(worker, None)
+        for successor, old in list(self.successors.items()):
+            if old is worker:
+                del self.successors[successor]
+                self.workers.append(successor)
 
     def _slow_down(self) -> None:
         self._failures += 1
@@ -264,16 +330,18 @@ class Pool:
             "running": sum(len(worker.flights) for worker in self.everyone()),
             "delayed": self._delayed is not None,
             "crash_loop": self._crash_loop(),
-            "workers": [_describe(worker) for worker in self.everyone() if worker.pid is not None],
+            "workers": [describe(worker) for worker in self.everyone() if worker.pid is not None],
         }
 
 
-def _describe(worker: Worker) -> dict[str, Any]:
+def describe(worker: Worker) -> dict[str, Any]:
+    """Describe a worker for `/v1/status`; memory in bytes, age in seconds."""
     return {
         "pid": worker.pid,
         "state": worker.state.name.lower(),
         "running": len(worker.flights),
         "served": worker.served,
         "alone": worker.alone,
+        "memory": resident(worker.pid),
         "age": round(time.monotonic() - worker.launched_at, 3),
     }

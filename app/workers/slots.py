@@ -12,7 +12,7 @@ import mmap
 import os
 
 _WORDS = 16
-_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED = range(9)
+_STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED, _HELD = range(10)
 _RING = 4096  # bytes: one page, which takes no memory until something is printed
 _LEFT_OUT = "… what was printed before is lost with the worker\n"
 _DUMP_LIMIT = 64 * 1024
@@ -54,8 +54,13 @@ class Page:
         words, at = self._words, seat * _WORDS
         words[at + _SINCE] = since
         words[at + _THREAD] = thread
+        words[at + _HELD] = 0
         words[at + _PRINTED] = 0
         words[at + _STARTED] = token
+
+    def weigh(self, seat: int, held: int) -> None:
+        """Worker: it held so many bytes of memory when the attempt's target was about to be called."""
+        self._words[seat * _WORDS + _HELD] = held
 
     def finish(self, seat: int, token: int) -> None:
         """Worker: the attempt's target has returned; its answer is not sent yet."""
@@ -130,6 +135,10 @@ class Page:
     def thread(self, seat: int) -> int:
         """Gateway: the ident of the thread that runs the attempt."""
         return self._words[seat * _WORDS + _THREAD]
+
+    def weighed(self, seat: int) -> int:
+        """Gateway: the memory before the attempt's target was called, 0 if it was not called yet."""
+        return self._words[seat * _WORDS + _HELD]
 
     def dumped(self, skip: int = 0) -> str:
         """Gateway: the stacks that faulthandler wrote, without the first `skip` bytes."""

@@ -1,4 +1,4 @@
-"""The supervisor: one zygote, two pools, and the port `Workers` to the rest of the gateway."""
+"""The supervisor: the port `Workers` to the rest of the gateway, over generations of zygote and pools."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from app.workers.base import Assignment, Catalog, Returned, Sink, WorkerReport
-from app.workers.burial import Strays, bury_group
+from app.workers.burial import Strays
 from app.workers.flight import Flight
 from app.workers.flight import now as read_clocks
+from app.workers.generation import Generation, Plan
 from app.workers.lifeline import become_subreaper
-from app.workers.link import Link, ZygoteLost
+from app.workers.link import ZygoteLost
+from app.workers.memory import MIB
 from app.workers.pool import Pool, Shape
-from app.workers.wire import Boot, Loaded, Spawn
-from app.workers.worker import State, Worker
+from app.workers.renewal import Renewal
+from app.workers.watching import Stamp
+from app.workers.wire import Boot
+from app.workers.worker import Worker
 
 logger = logging.getLogger("busway.workers")
 
 _SWEEP = 0.025  # seconds
-_SPAWN_PATIENCE = 10.0  # seconds that a zygote may take to start a worker
 _TEARDOWN_PATIENCE = 5.0  # seconds
-_FIRST_DELAY, _LONGEST_DELAY, _STEADY = (
-    0.05,
-    5.0,
-    10.0,
-)  # seconds between zygotes that die; alive so long is well
+_FORMER_AT_ONCE = 8  # generations that finish what they have
+
+
+async def _keep_to_itself(_catalog: Catalog) -> None:
+    pass
 
 
 class Supervisor:
@@ -39,7 +42,7 @@ class Supervisor:
 
     Args:
         handlers: the folder of handler files.
-        processes: worker processes of the process pool.
+        processes: worker processes of the process pool, and of a handler with a memory limit.
         threads: threads of the thread pool; also how many coroutines one worker holds.
         max_result_bytes: a larger value fails its attempt.
         sink: told all reports, in batches, in order per attempt.
@@ -48,6 +51,10 @@ class Supervisor:
         default_pool: the pool to start at once; the other starts when it is first wanted.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
         max_event_bytes: more data than this cannot be published.
+        growth: bytes by which a worker may grow from attempt to attempt before it is replaced.
+        reload: load the folder again when a file of it changes.
+        on_catalog: given what the folder holds when that has changed; nothing starts until it returns,
+            and all that starts afterwards has the new code.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of the workers, each by name
@@ -63,59 +70,124 @@ class Supervisor:
         default_pool: str = "process",
         grace: float = 0.5,
         max_event_bytes: int = 1_048_576,
+        growth: int = 256 * MIB,
+        reload: bool = False,
+        on_catalog: Callable[[Catalog], Awaitable[None]] = _keep_to_itself,
     ) -> None:
         self.draining = False
-        self._boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes)
         self._sink, self._on_room = sink, on_room
         self._import_timeout = import_timeout
-        self._default_pool = default_pool
-        self._numbers = itertools.count(1)
-        shapes = {"process": Shape(processes, 1, threads, grace), "thread": Shape(1, threads, threads, grace)}
-        self._pools = {name: Pool(name, shape, self, self._number) for name, shape in shapes.items()}
-        self._link: Link | None = None
-        self._links: set[Link] = set()
-        self._loaded = Loaded([], "fork")
-        self._launched: dict[int, Worker] = {}
-        self._by_pid: dict[int, Worker] = {}
-        self._groups: set[int] = set()
+        self._default_pool = "thread" if default_pool == "thread" else "process"
+        boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes)
+        self._plan = Plan(
+            Shape(processes, 1, threads, grace, growth),
+            Shape(1, threads, threads, grace, growth),
+            itertools.count(1).__next__,
+        )
+        self._generation = Generation(self, self._plan, boot, {})
+        self._generations: set[Generation] = set()
+        self._former: list[Generation] = []
+        self._closing: dict[Generation, asyncio.Task[None]] = {}
+        self._renewal = Renewal(self, boot, on_catalog, reload=reload)
         self._carriers: dict[int, Worker] = {}
         self._haunted: dict[int, int] = {}
         self._parked: deque[Assignment] = deque()
-        self._refused = self._sweeping = self._stopping = False
-        self._restarts = 0
-        self._zygote_error: str | None = None
-        self._reviving: asyncio.Task[None] | None = None
+        self._refused = self._sweeping = self._holding = self._stopping = False
         self._lifeline: tuple[int, int] = (-1, -1)
         self._strays = Strays()
-        self._deaths: dict[str, Counter[str]] = {name: Counter() for name in self._pools}
-
-    def _number(self) -> int:
-        return next(self._numbers)
+        self._deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     async def start(self) -> Catalog:
         """Start the zygote and return what the handlers folder holds, less what hangs or kills it."""
         become_subreaper()
         self._lifeline = os.pipe()
-        self._loaded = await self._load()
-        self._pools[self._default_pool].want()
-        await self._until(self._pools[self._default_pool].complete, self._import_timeout)
-        return self._loaded.files
+        self._generation = await self._renewal.load()
+        self._generation.pools[self._default_pool].want()
+        await self._until(self._generation.complete, self._import_timeout)
+        self._renewal.start()
+        return self._generation.files
 
-    async def _load(self) -> Loaded:
-        while True:
-            link = Link(self, self._lifeline[0])
-            self._links.add(link)
-            try:
-                loaded = await link.load(self._boot, self._import_timeout)
-            except ZygoteLost as lost:
-                if lost.file is None or lost.file in self._boot.skip:
-                    raise
-                logger.warning("handler file %s is set aside: %s", lost.file, lost.reason)
-                self._boot.skip[lost.file] = lost.reason
-                continue
-            if link.alive:
-                self._link = link
-                return loaded
+    # -- one generation after another
+
+    @property
+    def generation(self) -> Generation:
+        """The generation that takes new attempts."""
+        return self._generation
+
+    async def prepare(self, boot: Boot, stamp: Stamp) -> Generation:
+        """Load the folder anew, beside what runs.
+
+        Raises:
+            ZygoteLost, OSError: the zygote could not be started.
+        """
+        fresh = Generation(self, self._plan, boot, stamp)
+        self._generations.add(fresh)
+        try:
+            await fresh.load(self._lifeline[0], self._import_timeout)
+        except (ZygoteLost, OSError):
+            self._generations.discard(fresh)
+            raise
+        return fresh
+
+    async def boot(self, fresh: Generation) -> None:
+        """Start the workers that will be wanted, and wait until they are ready.
+
+        Raises:
+            OSError: one could not be started.
+        """
+        try:
+            for name, pool in self._generation.pools.items():
+                if pool.wanted and name in fresh.pools:
+                    fresh.pools[name].want()
+        except OSError:
+            self._dismiss(fresh)
+            raise
+        await self._until(fresh.complete, self._import_timeout)
+
+    def hold(self) -> None:
+        """Let nothing start; what has not started goes back."""
+        self._holding = self._refused = True
+        self._give_back()
+
+    def succeed(self, fresh: Generation) -> None:
+        """Let the fresh generation take all attempts from now on."""
+        former, self._generation = self._generation, fresh
+        self._holding = False
+        self._dismiss(former)
+        self.room()
+
+    def _dismiss(self, generation: Generation) -> None:
+        self._former.append(generation)
+        generation.leave()
+        if len(self._former) > _FORMER_AT_ONCE:
+            logger.warning("what still runs in the oldest of %d generations is ended", len(self._former))
+            self._former[0].stop()
+        self.watch()
+
+    def lost(self, generation: Generation) -> None:
+        """A generation can start no workers any more: another takes its place."""
+        if self._stopping:
+            return
+        if generation.everyone():
+            self._strays.watch()
+        if generation not in self._former:
+            self._renewal.lost()
+
+    def died(self, worker: Worker) -> None:
+        """A worker is dead: count it by its pool and cause."""
+        self._deaths[worker.pool.partition(":")[0]][worker.cause] += 1
+
+    def _close(self, generation: Generation) -> None:
+        if generation not in self._closing:
+            closing = generation.close(_TEARDOWN_PATIENCE)
+            self._closing[generation] = asyncio.get_running_loop().create_task(closing)
+            self._closing[generation].add_done_callback(lambda _: self._forget(generation))
+
+    def _forget(self, generation: Generation) -> None:
+        generation.bury()
+        del self._closing[generation]
+        self._former.remove(generation)
+        self._generations.discard(generation)
 
     async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
         deadline = time.monotonic() + patience
@@ -125,9 +197,12 @@ class Supervisor:
             await asyncio.sleep(0.002)
         return True
 
+    # -- attempts
+
     def offer(self, assignment: Assignment) -> bool:
         """Hand over an attempt; False if its pool has no room for it now."""
-        if self.draining:
+        if self.draining or self._holding:
+            self._refused = True
             return False
         if assignment.run in self._haunted:
             # An attempt of this run is given up but may be running still: this one waits for its end.
@@ -136,13 +211,12 @@ class Supervisor:
         return self._place(assignment)
 
     def _place(self, assignment: Assignment) -> bool:
-        worker = self._pools[assignment.pool].offer(assignment)
+        worker = self._generation.pool_of(assignment).offer(assignment)
         if worker is None:
             self._refused = True
             return False
         self._carriers[assignment.token] = worker
-        if not self._sweeping:
-            self._sweep_later()
+        self.watch()
         return True
 
     def cancel(self, token: int) -> None:
@@ -157,7 +231,7 @@ class Supervisor:
             if not flight.settled:
                 self.settled(flight)
             worker.cancel(flight)
-        elif any(pool.withdraw(token) for pool in self._pools.values()):
+        elif any(pool.withdraw(token) for pool in self._pools()):
             self._carriers.pop(token, None)
 
     def credit(self, token: int, size: int) -> None:
@@ -204,100 +278,14 @@ class Supervisor:
             assignment = self._parked.popleft()
             if assignment.run in self._haunted or not self._place(assignment):
                 self._parked.append(assignment)
-        if self._refused and not self.draining:
+        if self._refused and not (self.draining or self._holding):
             self._refused = False
             self._on_room()
 
-    def can_launch(self) -> bool:
-        """Whether there is a zygote that can start workers."""
-        return self._link is not None and self._link.alive and not self._stopping
+    # -- watching
 
-    def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start a worker's process."""
-        if self._link is not None:
-            self._launched[worker.number] = worker
-            self._link.spawn(worker.number, spawn, descriptors)
-        self._sweep_later()
-
-    def spawned(self, number: int, pid: int, pidfd: int) -> None:
-        """The zygote started a worker."""
-        worker = self._launched.pop(number, None)
-        if worker is None or worker.state is State.DEAD:
-            os.close(pidfd)
-            return
-        self._by_pid[pid] = worker
-        self._groups.add(pid)
-        worker.spawned(pid, pidfd)
-
-    def refused(self, number: int, reason: str) -> None:
-        """The zygote could not start a worker."""
-        logger.error("a worker could not be started: %s", reason)
-        worker = self._launched.pop(number, None)
-        if worker is not None:
-            worker.ended(None)
-
-    def exited(self, pid: int, status: int) -> None:
-        """The zygote reaped a worker."""
-        worker = self._by_pid.get(pid)
-        if worker is not None:
-            worker.ended(status)
-
-    def buried(self, worker: Worker) -> None:
-        """A worker is dead and closed."""
-        self._deaths[worker.pool][worker.cause] += 1
-        self._launched.pop(worker.number, None)
-        if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
-            del self._by_pid[worker.pid]
-
-    def _bury(self) -> None:
-        # What the zygote had not buried when it died came to us; its groups are known by their leaders.
-        for group in self._groups - self._by_pid.keys():
-            bury_group(group)
-            self._groups.discard(group)
-
-    def down(self, link: Link) -> None:
-        """The zygote is gone: its workers run on, a new one is started."""
-        self._links.discard(link)
-        if link is not self._link or self._stopping:
-            return
-        logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
-        self._link = None
-        self._strays.watch()
-        for worker in list(self._by_pid.values()):
-            worker.reap()
-        self._bury()
-        for worker in list(self._launched.values()):
-            worker.ended(None)  # if it was started all the same, it ends with its socket
-        self._reviving = asyncio.get_running_loop().create_task(self._revive())
-
-    async def _revive(self) -> None:
-        delay = 0.0
-        while not self._stopping:
-            await asyncio.sleep(delay)
-            delay = min(_LONGEST_DELAY, max(_FIRST_DELAY, delay * 2))
-            try:
-                loaded = await self._load()
-            except (ZygoteLost, OSError) as problem:
-                self._zygote_error = str(problem)
-                logger.error("the zygote could not be started: %s", problem)  # noqa: TRY400 - the reason is all there is
-                continue
-            self._restarts += 1
-            self._zygote_error = None
-            self._compare(loaded)
-            for pool in self._pools.values():
-                pool.fill()
-            self.room()
-            return
-
-    def _compare(self, loaded: Loaded) -> None:
-        before = {file.file: file.digest for file in self._loaded.files}
-        if before != {file.file: file.digest for file in loaded.files}:
-            logger.warning(
-                "handler files have changed: restart the gateway to register what they declare now"
-            )
-        self._loaded.mode = loaded.mode
-
-    def _sweep_later(self) -> None:
+    def watch(self) -> None:
+        """Look at the workers from time to time, as long as there is something to see."""
         if not self._sweeping:
             self._sweeping = True
             asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
@@ -305,31 +293,20 @@ class Supervisor:
     def _sweep(self) -> None:
         self._sweeping = False
         now = read_clocks()
-        for pool in self._pools.values():
-            for worker in pool.everyone():
+        for generation in list(self._generations):
+            for worker in generation.everyone():
                 if worker.flights:
                     self.report(worker.sweep(now), [])
-            pool.check(now.mono / 1e9)
-        self._check_zygote(now.mono / 1e9)
-        if self._carriers or self._parked or any(self._unsteady()):
-            self._sweep_later()
-
-    def _unsteady(self) -> list[Worker]:
-        return [
-            worker
-            for pool in self._pools.values()
-            for worker in pool.everyone()
-            if worker.state is not State.READY or worker.flights
-        ]
-
-    def _check_zygote(self, now: float) -> None:
-        late = any(now - worker.launched_at > _SPAWN_PATIENCE for worker in self._launched.values())
-        if late and self._link is not None:
-            self._link.kill()
+            generation.check(now.mono / 1e9)
+            if generation in self._former and not generation.everyone():
+                self._close(generation)
+        if self._carriers or self._parked or self._former or self._generation.unsteady():
+            self.watch()
 
     async def drain(self, timeout: float) -> None:
         """Take nothing new, let what runs end for up to `timeout` seconds; what did not start is returned."""
         self.draining = True
+        self._renewal.stop()
         self._give_back()
         await self._until(lambda: not self._carriers, timeout)
         for worker in self._everyone():
@@ -345,7 +322,7 @@ class Supervisor:
     def _give_back(self) -> None:
         tokens = [assignment.token for assignment in self._parked]
         self._parked.clear()
-        for pool in self._pools.values():
+        for pool in self._pools():
             for token in pool.pending():
                 pool.withdraw(token)
                 self._carriers.pop(token, None)
@@ -353,23 +330,25 @@ class Supervisor:
         if tokens:
             self._sink([Returned(token=token) for token in tokens])
 
+    def _pools(self) -> list[Pool]:
+        return [pool for generation in self._generations for pool in generation.pools.values()]
+
     def _everyone(self) -> list[Worker]:
-        return [worker for pool in self._pools.values() for worker in pool.everyone()]
+        return [worker for generation in self._generations for worker in generation.everyone()]
 
     async def stop(self) -> None:
         """End all children at once and wait until they are gone."""
         self.draining = self._stopping = True
-        if self._reviving is not None:
-            self._reviving.cancel()
-        for pool in self._pools.values():
-            pool.stop()
+        self._renewal.stop()
+        for generation in self._generations:
+            generation.stop()
         await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
-        for link in list(self._links):
-            await link.close(_TEARDOWN_PATIENCE)
+        await asyncio.gather(*(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations))
         for worker in self._everyone():
             if not worker.reap():
                 worker.ended(None)
-        self._bury()
+        for generation in self._generations:
+            generation.bury()
         self._strays.stop()
         for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
             if descriptor >= 0:
@@ -378,15 +357,21 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Describe zygote, pools and workers for `/v1/status`."""
-        link = self._link
+        link = self._generation.link
+        pools = self._generation.status()
+        for generation in self._former:
+            for name, left in generation.leavers().items():
+                pool = pools.setdefault(name, {"running": 0, "workers": []})
+                pool["running"] += sum(worker["running"] for worker in left)
+                pool["workers"] += left
         return {
             "zygote": {
                 "pid": link.pid if link is not None and link.alive else None,
-                "starts_workers_by": self._loaded.mode,
-                "restarts": self._restarts,
-                "error": self._zygote_error,
+                "starts_workers_by": self._generation.loaded.mode,
+                "restarts": self._renewal.renewals,
+                "error": self._renewal.error,
             },
             "parked": len(self._parked),
             "deaths": {pool: dict(causes) for pool, causes in self._deaths.items()},
-            "pools": {name: pool.status() for name, pool in self._pools.items()},
+            "pools": pools,
         }

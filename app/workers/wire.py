@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum
 
 import msgspec
@@ -22,7 +23,7 @@ class ToWorker(IntEnum):
 class FromWorker(IntEnum):
     """Frames from a worker; the number is the attempt's token."""
 
-    READY = 1
+    READY = 1  # body: what `mark_of` says of the files, if it imported them by itself
     PARTIAL = 2  # body: Piece
     ANSWER = 3  # body: Answer
     SKIPPED = 4  # cancelled or recalled before it started
@@ -62,11 +63,20 @@ class Loaded(msgspec.Struct, array_like=True):
     mode: str
 
 
+def mark_of(files: list[HandlerFile]) -> str:
+    """Return what names the code of these files, as they were when they were imported."""
+    return hashlib.sha256(repr([(file.file, file.digest) for file in files]).encode()).hexdigest()
+
+
 class Spawn(msgspec.Struct, array_like=True):
-    """How a worker is to be: how many threads run sync targets, how many seats its page has."""
+    """How a worker is to be: how many threads run sync targets, how many seats its page has.
+
+    `weighs`: it tells how much memory it has before each attempt.
+    """
 
     threads: int
     seats: int
+    weighs: bool = False
 
 
 class Executed(msgspec.Struct, array_like=True):
@@ -101,7 +111,7 @@ class Piece(msgspec.Struct, array_like=True):
 class Answer(msgspec.Struct, array_like=True):
     """How an attempt ended.
 
-    `started_at` in microseconds since 1970, `wall` and `cpu` in seconds, `peak` in bytes.
+    `started_at` in microseconds since 1970, `wall`, `cpu` and `starved` in seconds, `peak` in bytes.
     `spent`: the worker ran out of descriptors, so that others would fail in it too.
     """
 
@@ -116,6 +126,7 @@ class Answer(msgspec.Struct, array_like=True):
     published: list[Published] = []
     retry_after: float | None = None
     fatal: bool = False
+    starved: float = 0.0
     spent: bool = False
 
 

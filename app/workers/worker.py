@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
 import time
-from enum import Enum, auto
-from typing import Protocol
 
 from app.channel import Channel, Frame
 from app.workers import flight as reports
@@ -17,6 +16,8 @@ from app.workers.base import Assignment, Ended, Partial, Returned, Started, Work
 from app.workers.burial import reap
 from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
+from app.workers.home import ALIVE, Home, State
+from app.workers.memory import Scales, resident
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
 from app.workers.policy import brief_cause
@@ -31,62 +32,30 @@ _HEARING = 1.0  # seconds that a retired worker gets to show that its siblings c
 _STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
 
 
-class State(Enum):
-    """What a worker is good for."""
-
-    BOOTING = auto()
-    READY = auto()
-    RETIRED = auto()  # has an attempt that does not end; killed when its siblings are done
-    ENDING = auto()  # told to end, or killed
-    DEAD = auto()
-
-
-class Home(Protocol):
-    """Who the worker belongs to."""
-
-    name: str
-
-    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start the worker's process; the descriptors are copied."""
-
-    def ready(self, worker: Worker) -> None:
-        """The worker can take attempts."""
-
-    def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """The worker answered; `left` are the attempts that it no longer has."""
-
-    def settled(self, flight: Flight) -> None:
-        """An attempt is given up while it may still be running."""
-
-    def retired(self, worker: Worker) -> None:
-        """The worker takes no new work and needs a replacement."""
-
-    def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """The worker is dead and closed."""
-
-
 class Worker:
     """A child process, from its launch to its last report.
 
     Args:
         number: names it towards the zygote.
         home: told what happens to it.
-        threads: how many sync targets it runs at once.
-        seats: how many attempts it may have at once.
+        spawn: how many sync targets and how many attempts at all it may have at once.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
+        growth: bytes by which it may grow before it is to be replaced.
         alone: made for one attempt.
     """
 
     def __init__(
-        self, number: int, home: Home, *, threads: int, seats: int, grace: float, alone: bool = False
+        self, number: int, home: Home, spawn: Spawn, *, grace: float, growth: int, alone: bool = False
     ) -> None:
         self.number = number
         self.pool = home.name
         self.alone = alone
+        self.mark = ""
         self.pid: int | None = None
         self.state = State.BOOTING
         self.launched_at = time.monotonic()
-        self.retired_at = 0.0
+        self.retired_at = self.idle_at = 0.0
+        self.ending_at = math.inf
         self.served = 0
         self.crashed = self.clogged = False
         self.cause = "unknown"
@@ -94,15 +63,16 @@ class Worker:
         self.sync_out = self.slow_out = self.async_out = 0
         self._home = home
         self._grace = int(grace * 1e9)
-        self._seats = list(range(seats))
+        self._seats = list(range(spawn.seats))
+        self._scales = Scales(growth)
         self._killed = self._expected = self._spent = False
         self._heard = True
-        self._threads = threads
+        self._threads = spawn.threads
         self._suspended = 0
         self._pidfd = -1
         self._mourning: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._launch(Spawn(threads, seats))
+        self._launch(spawn)
 
     def _launch(self, spawn: Spawn) -> None:
         ours, theirs = socket.socketpair()
@@ -164,7 +134,7 @@ class Worker:
         for kind, token, body in frames:
             flight = self.flights.get(token)
             if flight is None:
-                self._hear(kind)
+                self._hear(kind, body)
             elif kind == _PARTIAL:
                 if not flight.settled:
                     told.append(_partial(token, body))
@@ -177,15 +147,27 @@ class Worker:
                     told.append(Returned(token=token))
         if told or left:
             self._home.reported(self, told, left)
-        if self._spent:
-            self.retire()
-        self._finish_retirement()
+        self._go_on()
 
-    def _hear(self, kind: int) -> None:
+    def _hear(self, kind: int, mark: bytes) -> None:
         self._heard = True
         if kind == FromWorker.READY and self.state is State.BOOTING:
             self.state = State.READY
+            self.mark = mark.decode()
+            self.idle_at = time.monotonic()
             self._home.ready(self)
+
+    def _go_on(self) -> None:
+        if self._spent:
+            self.retire()
+        if self.flights or self.state is State.RETIRED:
+            self._finish_retirement()
+        elif self.state is State.LEAVING:
+            self.end()
+        elif self.state is State.READY:
+            self.idle_at = time.monotonic()
+            if self._scales.idle(self.pid):
+                self._home.outgrown(self)
 
     def _release(self, flight: Flight) -> None:
         del self.flights[flight.assignment.token]
@@ -197,13 +179,16 @@ class Worker:
 
     def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport]) -> None:
         self.served += 1
-        if flight.overdue and not flight.settled:
-            told.append(reports.timed_out(flight, self.page, reports.now(), self.pid, None))
-        elif not flight.settled:
-            answer = wire.decode_answer(body)
-            flight.pace.add(answer.wall)
-            self._spent |= answer.spent
-            told.append(reports.answered(flight.assignment.token, answer, self.pid))
+        answer = wire.decode_answer(body)
+        self._scales.answered(flight.assignment.handler, answer.wall)
+        self._spent |= answer.spent
+        if flight.settled:
+            return
+        if flight.given_up:
+            told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
+            return
+        flight.pace.add(answer.wall)
+        told.append(reports.answered(flight, answer, self.pid))
 
     def cancel(self, flight: Flight) -> None:
         """Ask an attempt to end; nothing more is reported of it."""
@@ -214,8 +199,12 @@ class Worker:
         """Look at the page: report what lasts, ask what is overdue, end what does not listen."""
         told: list[WorkerReport] = []
         page = self.page
+        if self.state is State.READY and self._scales.busy(self.pid, now.mono):
+            self._home.outgrown(self)
         for flight in list(self.flights.values()):
             if flight.struck or not flight.started(page):
+                continue
+            if flight.assignment.memory is not None and self._exceeds(flight):
                 continue
             since = flight.since(page)
             if flight.strike_at is not None:
@@ -231,6 +220,15 @@ class Worker:
                 told.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
         self.clogged = is_clogged(self.flights.values(), page, self._threads, now)
         return [*told, *recall(self.flights.values(), page)] if self.clogged else told
+
+    def _exceeds(self, flight: Flight) -> bool:
+        held = resident(self.pid)
+        if held is None or not flight.weigh(self.page, held) or flight.settled:
+            return False
+        flight.excessive = flight.struck = True
+        self._dump()
+        self._loop.call_later(_DUMP_PATIENCE, self._kill_for, flight)
+        return True
 
     def _lose_patience(self, flight: Flight, now: Moment) -> None:
         flight.strike_at = now.mono + self._grace
@@ -256,9 +254,8 @@ class Worker:
             flight.settled = True
             self._home.settled(flight)
             stack = reports.stack_of(flight, self.page)
-            self._home.reported(
-                self, [reports.timed_out(flight, self.page, reports.now(), self.pid, stack)], []
-            )
+            told = reports.given_up(flight, self.page, reports.now(), self.pid, stack)
+            self._home.reported(self, [told], [])
 
     def _has(self, flight: Flight) -> bool:
         return self.state is not State.DEAD and self.flights.get(flight.assignment.token) is flight
@@ -274,6 +271,7 @@ class Worker:
 
     def _kill_for(self, flight: Flight) -> None:
         if self._has(flight):
+            flight.weigh(self.page, resident(self.pid) or 0)
             self.kill()
 
     def _dump(self) -> None:
@@ -281,7 +279,7 @@ class Worker:
 
     def retire(self) -> None:
         """Take no new work, and end when the siblings of the attempt that does not end are done."""
-        if self.state in {State.READY, State.BOOTING}:
+        if self.state in ALIVE:
             self.state = State.RETIRED
             self.retired_at = time.monotonic()
             self._home.retired(self)
@@ -302,10 +300,18 @@ class Worker:
         if not any(not f.settled and f.started(self.page) for f in self.flights.values()):
             self.kill()
 
+    def leave(self) -> None:
+        """Take no new work, and end when what it has is done."""
+        if self.state in {State.READY, State.BOOTING}:
+            self.state = State.LEAVING
+            if not self.flights:
+                self.end()
+
     def end(self) -> None:
         """Let it tear down and exit; it has no attempt."""
-        if self.state in {State.READY, State.BOOTING}:
+        if self.state in ALIVE:
             self.state = State.ENDING
+            self.ending_at = time.monotonic()
             self._expected = True
             self._channel.send(ToWorker.END, 0)
 

@@ -8,6 +8,7 @@ import random
 from contextlib import asynccontextmanager
 
 from app.dispatch.dispatcher import Dispatcher
+from app.dispatch.placement import Placement
 from app.dispatch.registry import Registry
 from app.domain.handler import Handler
 from app.domain.run import MAX_LOSSES, Error, Outcome
@@ -70,9 +71,10 @@ class Gateway:
         self.registry = Registry()
         self.underway = {}
         more = {"timer": timer} if timer else {}
-        self.recorder = Recorder(commits, self.registry, self.underway, hands, 1 << 20)
+        place = Placement("process", lambda: self.now)
+        self.recorder = Recorder(commits, self.registry, self.underway, hands, 1 << 20, place.note)
         self.dispatcher = Dispatcher(
-            commits, reader, self.registry, hands, self.underway, "process", lambda: self.now, **more
+            commits, reader, self.registry, hands, self.underway, place, lambda: self.now, **more
         )
 
     async def load(self):

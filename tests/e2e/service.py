@@ -50,7 +50,10 @@ class Service:
         (self.handlers / name).write_text(source, encoding="utf-8")
 
     def command(self) -> list[str]:
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in self.options.items()]
+        options = [
+            f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
+            for name, value in self.options.items()
+        ]
         return [sys.executable, "-m", "app", "serve", f"--database-url=sqlite:///{self.database}", *options]
 
     def launch(self) -> subprocess.Popen[str]:

@@ -72,6 +72,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("DELETE", "/v1/handlers/ok", None, "handlers:write"),
     ("POST", "/v1/handlers/ok/pause", None, "handlers:write"),
     ("POST", "/v1/handlers/ok/resume", None, "handlers:write"),
+    ("POST", "/v1/handlers/ok/test", {}, "handlers:write"),
     ("POST", "/v1/keys", {}, "admin"),
     ("GET", "/v1/keys", None, "admin"),
     ("DELETE", "/v1/keys/99", None, "admin"),

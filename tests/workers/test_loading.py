@@ -162,8 +162,8 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
         ('from busway import handler\n@handler("a.**.b")\ndef f(event): ...', ["f()", "events", "a.**.b"]),
         ('from busway import handler\n@handler("a")\ndef Upper(event): ...', ["Upper()", "name", "name="]),
         (
-            'from busway import handler\n@handler("a", memory=64)\ndef f(event): ...',
-            ["f()", "memory", "not built"],
+            'from busway import handler\n@handler("a", filter={"a": 1})\ndef f(event): ...',
+            ["f()", "filter", "not built"],
         ),
         ('from busway import handler\n@handler("a", color=1)\ndef f(event): ...', ["color"]),
         ("from busway import handler\n@handler\ndef f(event): ...", ["needs the event types"]),

@@ -78,12 +78,12 @@ def test_one_that_had_returned_is_suspect_when_nothing_ran():
 
 def test_a_kill_for_an_overdue_attempt_costs_its_siblings_nothing():
     standings = (OVERDUE, RUNNING, RETURNED, UNSTARTED, SETTLED)
-    expected = [Verdict.TIME_OUT, Verdict.LOSE, Verdict.LOSE, Verdict.RETURN, Verdict.NOTHING]
+    expected = [Verdict.GIVE_UP, Verdict.LOSE, Verdict.LOSE, Verdict.RETURN, Verdict.NOTHING]
     assert judge(*standings, killed=True) == expected
 
 
 def test_an_overdue_attempt_in_its_grace_is_a_suspect_too():
-    assert judge(OVERDUE, RUNNING) == [Verdict.TIME_OUT, Verdict.LOSE_ALONE]
+    assert judge(OVERDUE, RUNNING) == [Verdict.GIVE_UP, Verdict.LOSE_ALONE]
 
 
 def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():

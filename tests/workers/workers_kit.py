@@ -64,12 +64,24 @@ class Bench:
         kinds = {t.target: t.kind for file in self.catalog for t in file.targets}
         return kinds.get(target, "function")
 
-    def hand(self, target, data=None, *, timeout=20.0, alone=False, run=None, pool=None, **fields):
+    def hand(
+        self,
+        target,
+        data=None,
+        *,
+        timeout=20.0,
+        alone=False,
+        run=None,
+        pool=None,
+        memory=None,
+        revision=1,
+        **fields,
+    ):
         token = secrets.randbits(62) + 1
         assignment = Assignment(
-            token=token, run=run or token, attempt=1, handler=target.partition(":")[2], revision=1,
+            token=token, run=run or token, attempt=1, handler=target.partition(":")[2], revision=revision,
             target=target, kind=self.kind(target), pool=pool or self.pool, timeout=timeout, alone=alone,
-            event=event(json.dumps(data).encode(), **fields),
+            memory=memory, event=event(json.dumps(data).encode(), **fields),
         )  # fmt: skip
         if not self.supervisor.offer(assignment):
             self.waiting.append(assignment)

@@ -1,0 +1,136 @@
+"""`--reload`: new handler code takes over without losing a run, and each run records the revision it ran."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from .conftest import Serve
+from .load import HANDLERS, Publisher, Subscriber, check
+from .service import Service, until
+
+CODE = """
+import os, time
+from busway import handler
+
+VERSION = {version}
+
+@handler("t")
+def versioned(event, ctx):
+    return [VERSION, ctx.revision]
+
+@handler("slow")
+def slow(event, ctx):
+    open(event.data, "a").close()
+    while not os.path.exists(event.data + ".go"):
+        time.sleep(0.01)
+    return [VERSION, ctx.revision]
+
+def free(event, ctx):
+    return [VERSION, ctx.revision]
+"""
+
+
+def put(service: Service, version: int) -> None:
+    service.write("all.py", CODE.format(version=version))
+
+
+def revision(service: Service, name: str = "versioned") -> int:
+    number: int = service.ok("GET", f"/v1/handlers/{name}")["revision"]
+    return number
+
+
+def value(service: Service, seq: int) -> object:
+    service.finished(seq)
+    (result,) = [r for r in service.results() if r["event"]["seq"] == seq and r["kind"] == "succeeded"]
+    return result["data"]
+
+
+@pytest.fixture
+def reloading(make_service: Serve, request: pytest.FixtureRequest) -> Service:
+    service = make_service(pool=getattr(request, "param", "process"), reload=True)
+    put(service, 1)
+    return service.start()
+
+
+both = pytest.mark.parametrize("reloading", ["process", "thread"], indirect=True)
+
+
+@both
+def test_a_changed_file_makes_a_new_revision_and_runs_record_what_they_ran(reloading: Service) -> None:
+    service = reloading
+    service.ok("POST", "/v1/handlers", {"name": "mine", "target": "all:free", "events": ["m"]})
+    mark = service.folder / "mark"
+    running = service.publish("slow", str(mark))["seq"]
+    until(mark.exists, "the slow attempt to begin")
+    assert value(service, service.publish("t")["seq"]) == [1, 1]
+    for version in (2, 3):
+        put(service, version)
+        until(lambda version=version: revision(service) == version, "the new revision")
+        seq = service.publish("t")["seq"]
+        assert value(service, seq) == [version, version]
+        assert service.run_of(seq)["revision"] == version
+        assert value(service, service.publish("m")["seq"]) == [version, version]
+    mark.with_name("mark.go").touch()
+    assert value(service, running) == [1, 1]
+    assert service.run_of(running)["revision"] == 1
+    assert [r["revision"] for r in service.ok("GET", "/v1/handlers/versioned/revisions")["items"]] == [
+        3,
+        2,
+        1,
+    ]
+
+
+@both
+def test_a_file_that_breaks_is_reported_its_runs_wait_and_run_when_it_is_mended(reloading: Service) -> None:
+    service = reloading
+    service.write("all.py", "1 / 0\n")
+    until(lambda: service.ok("GET", "/v1/status")["files_that_do_not_import"], "the report")
+    assert service.ok("GET", "/v1/handlers/versioned")["waits_because"] == "all.py does not import"
+    seq = service.publish("t")["seq"]
+    assert service.ok("GET", f"/v1/events/{seq}")["runs"][0]["state"] == "available"
+    assert service.post("/v1/handlers/versioned/test", {"event": {"type": "t"}}).status_code == 409
+    put(service, 2)
+    assert value(service, seq) == [2, 2]
+    assert service.ok("GET", "/v1/status")["files_that_do_not_import"] == []
+
+
+def test_handlers_come_and_go_with_the_code(reloading: Service) -> None:
+    service = reloading
+    service.write("more.py", "from busway import handler\n@handler('t')\ndef added(event): return 1\n")
+    until(lambda: service.get("/v1/handlers/added").status_code == 200, "the new handler")
+    assert service.publish("t")["runs"] == 2
+    (service.handlers / "more.py").unlink()
+    until(lambda: service.ok("GET", "/v1/handlers/added")["waits_because"], "it to be missed")
+    assert service.publish("t")["runs"] == 1
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+@both
+def test_reloading_under_load_loses_and_repeats_nothing(reloading: Service) -> None:
+    service = reloading
+    service.write("load.py", HANDLERS)
+    until(lambda: service.get("/v1/handlers/leaf").status_code == 200, "the handlers")
+    publisher, subscriber = Publisher(service, 7), Subscriber(service)
+    for version in range(2, 8):
+        service.write("load.py", HANDLERS + f"# version {version}\n")
+        until(lambda version=version: revision(service, "leaf") == version, "the new revision")
+    check(service, publisher, subscriber)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_without_reload_a_zygote_that_dies_brings_the_changed_code_under_a_new_revision(
+    make_service: Serve, pool: str
+) -> None:
+    service = make_service(pool=pool)
+    put(service, 1)
+    service.start()
+    put(service, 2)
+    assert value(service, service.publish("t")["seq"]) == [1, 1]
+    os.kill(service.ok("GET", "/v1/status")["workers"]["zygote"]["pid"], signal.SIGKILL)
+    until(lambda: revision(service) == 2, "the new revision")
+    assert value(service, service.publish("t")["seq"]) == [2, 2]
