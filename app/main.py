@@ -30,6 +30,7 @@ from app.ingest.publisher import Publisher
 from app.results.recorder import Recorder
 from app.settings import Settings
 from app.store import sqlite
+from app.store.child import Launched
 from app.store.commits import SQLiteCommits
 from app.store.operations import Rescue
 from app.store.reader import SQLiteReader
@@ -55,8 +56,9 @@ class Gateway:
     `stages` is None until work can be taken. `ready` resolves then, or has the error of why not.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, committer: Launched | None = None) -> None:
         self.settings = settings
+        self._committer = committer
         self.stages: Stages | None = None
         self.ready: asyncio.Future[Stages]
 
@@ -74,7 +76,7 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         try:
-            self.stages = await _build(self.settings, stack)
+            self.stages = await _build(self.settings, self._committer, stack)
         except Exception as problem:
             self.ready.set_exception(problem)
             return
@@ -95,10 +97,12 @@ class Gateway:
         await stages.hub.close(1012, "the gateway restarts: come back with your cursor")
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
-    commits, reader = await _open_store(settings, stack)
+async def _build(settings: Settings, committer: Launched | None, stack: AsyncExitStack) -> Stages:
+    commits = SQLiteCommits(settings.database, committer)
+    stack.push_async_callback(commits.close)
     underway: Underway = {}
     registry = Registry()
+    known = asyncio.Event()  # the registry has what the store knows
     recorder: Recorder
     dispatcher: Dispatcher
     trials: Trials
@@ -110,15 +114,18 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         if unstarted:
             dispatcher.returned(unstarted)
 
+    async def on_catalog(catalog: Catalog) -> None:
+        await known.wait()
+        await _declare(registry, changes, catalog)
+
     changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
     placement = Placement(settings.pool, clock)
-    workers = _make_workers(
-        settings,
-        sink,
-        lambda: dispatcher.wake(),  # noqa: PLW0108 - as above
-        lambda catalog: _declare(registry, changes, catalog),
-    )
+    workers = _make_workers(settings, sink, lambda: dispatcher.wake(), on_catalog)  # noqa: PLW0108 - as above
     stack.push_async_callback(workers.stop)
+    # The handlers folder is imported while the store opens: both are other processes.
+    loading = asyncio.create_task(workers.start())
+    stack.callback(loading.cancel)
+    reader = await _open_store(settings, commits, stack)
     recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes, placement.note)
     dispatcher = Dispatcher(commits, reader, registry, workers, underway, placement, clock)
     trials = Trials(workers, changes, registry, placement, settings.max_event_bytes, clock)
@@ -147,28 +154,26 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> Stages:
         hub=hub,
         subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
     )
+    registry.load(await reader.handlers(), [])
+    known.set()
+    await _declare(registry, changes, await loading)
     await _take_up_work(stages, stack)
     return stages
 
 
-async def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[SQLiteCommits, SQLiteReader]:
+async def _open_store(settings: Settings, commits: SQLiteCommits, stack: AsyncExitStack) -> SQLiteReader:
     """Open the store, and count what ran when the gateway last ended as lost."""
     await asyncio.to_thread(sqlite.migrate, settings.database)
-    commits = SQLiteCommits(settings.database)
-    stack.push_async_callback(commits.close)
     await commits.start()
     reader = SQLiteReader(settings.database)
     stack.callback(reader.close)
     await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
-    return commits, reader
+    return reader
 
 
 async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
-    """Load handlers and keys; then, and not before, runs start and events are taken."""
-    registry = stages.registry
-    registry.load(await stages.reader.handlers(), [])
-    await _declare(registry, stages.changes, await stages.workers.start())
-    for handler in registry.deleted():
+    """Load keys; then, and not before, runs start and events are taken."""
+    for handler in stages.registry.deleted():
         await stages.changes.cancel_waiting(handler)
     await keys.load_keys(stages)
     watch = asyncio.create_task(_watch_keys(stages))
@@ -224,13 +229,17 @@ async def _watch_keys(stages: Stages) -> None:
             log.exception("the store could not be looked at again")
 
 
-def create_app(settings: Settings) -> tuple[Front, Gateway]:
+def create_app(settings: Settings, committer: Launched | None = None) -> tuple[Front, Gateway]:
     """Build the ASGI application of a gateway; its lifespan starts and stops everything.
+
+    Args:
+        settings: as they were given.
+        committer: its process, where one was launched to start sooner.
 
     Returns:
         the application, and the gateway that runs behind it.
     """
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, committer)
     rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
     return Front(lambda: gateway.stages, rest, settings.max_body_bytes), gateway
 

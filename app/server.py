@@ -24,6 +24,7 @@ from app.errors import BadSettings
 from app.main import FRAME_ROOM, Gateway, create_app
 from app.settings import Settings
 from app.store import sqlite
+from app.store.child import Launched
 
 log = logging.getLogger("busway")
 
@@ -39,8 +40,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, committer: Launched) -> int:
     """Run a gateway until it is told to stop.
+
+    Args:
+        settings: as they were given.
+        committer: its process, which imported its part while this one did.
 
     Returns:
         the exit status: 0 after a clean drain, 1 otherwise.
@@ -55,13 +60,13 @@ def run(settings: Settings) -> int:
         _check_access(settings)
         listener = _bind(settings)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, listener))
+            return runner.run(_serve(settings, committer, listener))
     finally:
         lock.release()
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> int:
-    front, gateway = create_app(settings)
+async def _serve(settings: Settings, committer: Launched, listener: socket.socket) -> int:
+    front, gateway = create_app(settings, committer)
     server = _Server(_config(front, settings))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -105,8 +110,8 @@ async def _until_stopped(
 
 def _settle_garbage_collection() -> None:
     """Look for reference cycles seldom: what is under way is many small objects, and none of them cycles."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 100)
 
 

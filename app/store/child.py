@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from app.channel import Channel, Frame
 from app.errors import Unavailable
@@ -19,18 +20,29 @@ GONE_WITHIN = 30.0  # seconds: the last checkpoint may have much to write
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+class Launched(NamedTuple):
+    """A committer's process that waits to be told which database to open; it ends when the socket closes."""
+
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+
+
 class Committer:
     """A committer process and the channel to it; made by `open_committer`.
 
     `hello` is what it said when it could write; `ended` is set when it is gone or going.
     """
 
-    def __init__(self, process: Process, sock: socket.socket, on_frame: Callable[[Frame], None]) -> None:
-        self.process = process
+    def __init__(self, launched: Launched, on_frame: Callable[[Frame], None]) -> None:
+        self.process = launched.process
         self.ended = asyncio.Event()
         self.hello: asyncio.Future[frames.Hello] = asyncio.get_running_loop().create_future()
         self._on_frame = on_frame
-        self._channel = Channel(sock, self._take, self.ended.set)
+        self._channel = Channel(launched.sock, self._take, self.ended.set)
+
+    def open(self, path: Path) -> None:
+        """Have it open a database."""
+        self._channel.send(frames.OPEN, 0, os.fsencode(path))
 
     def send(self, number: int, batch: frames.RawBatch) -> None:
         """Hand over a batch."""
@@ -40,17 +52,15 @@ class Committer:
         """Have it write its last checkpoint and end."""
         self._channel.close()
         try:
-            async with asyncio.timeout(GONE_WITHIN):
-                await self.process.wait()
-        except TimeoutError:
+            await asyncio.to_thread(self.process.wait, GONE_WITHIN)
+        except subprocess.TimeoutExpired:
             await self.kill()
 
     async def kill(self) -> None:
         """Make sure that it is gone."""
         self._channel.close()
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait)
 
     def _take(self, received: list[Frame]) -> None:
         for frame in received:
@@ -60,25 +70,34 @@ class Committer:
                 self._on_frame(frame)
 
 
-async def open_committer(path: Path, on_frame: Callable[[Frame], None]) -> Committer:
-    """Start a committer and wait until it can write.
+def launch() -> Launched:
+    """Start a committer's process, which opens no database yet.
 
     It has a session of its own, so that a Ctrl-C meant for the gateway's group leaves it alone.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            (sys.executable, "-P", "-m", "app.store.committer", str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+        )
+    return Launched(process, ours)
+
+
+async def open_committer(
+    path: Path, on_frame: Callable[[Frame], None], launched: Launched | None = None
+) -> Committer:
+    """Open a database in a committer, one that was launched before if there is one, until it can write.
 
     Raises:
         Unavailable: it ended, or said nothing in time; what it wrote to stderr says why.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "app.store.committer", str(path), str(theirs.fileno())),
-            pass_fds=(theirs.fileno(),),
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
-        )
-    committer = Committer(process, ours, on_frame)
+    committer = Committer(launched or launch(), on_frame)
+    committer.open(path)
     try:
         await _greeted(committer)
     finally:

@@ -20,7 +20,7 @@ from app.domain.run import Run
 from app.errors import Conflict, Unavailable
 from app.store import frames
 from app.store.base import CommitStats, Committed, Listener
-from app.store.child import Committer, open_committer
+from app.store.child import Committer, Launched, open_committer
 from app.store.operations import Append, Mark, Operation, Publish, Receipt, Retried, Settle, Settled
 from app.store.queues import Entry, Queues
 from app.store.telling import refuse, tell
@@ -35,13 +35,15 @@ class SQLiteCommits:
     """Implements `Commits` over a committer process.
 
     Args:
-        path: the database, migrated and locked.
+        path: the database, migrated and locked when it starts.
+        launched: the committer's process, if there is one already.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, launched: Launched | None = None) -> None:
         self.epoch = ""
         self.stats = CommitStats()
         self._path = path.resolve()
+        self._launched = launched
         self._listeners: list[Listener] = []
         self._queues = Queues()
         self._committer: Committer | None = None
@@ -265,7 +267,8 @@ class SQLiteCommits:
             return committer
 
     async def _open(self) -> Committer:
-        self._committer = committer = await open_committer(self._path, self._take)
+        launched, self._launched = self._launched, None
+        self._committer = committer = await open_committer(self._path, self._take, launched)
         hello = committer.hello.result()
         self.epoch, self._told = hello.epoch, hello.head
         self._well = True

@@ -1,13 +1,15 @@
 """The program of the committer: the one process that writes to a SQLite database while a gateway runs.
 
-    python -m app.store.committer DATABASE FD
+    python -m app.store.committer FD
 
-FD is its end of a socketpair. It ends when the other end closes, after the batch in hand.
+FD is its end of a socketpair; the first frame names the database. It ends when the other end closes,
+after the batch in hand.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import select
 import signal
@@ -72,14 +74,13 @@ class Database:
         self.checkpoints = Checkpoints(self._connection, self._path, BUSY)
 
 
-def serve(sock: socket.socket, database: Database) -> None:
+def serve(sock: socket.socket, channel: BlockingChannel, database: Database) -> None:
     """Write batches until the gateway closes its end.
 
     Raises:
         OSError: the gateway went away before it had its answer.
         Replaced: another committer took over.
     """
-    channel = BlockingChannel(sock)
     hello = frames.Hello(database.head.epoch, database.head.result)
     channel.send(pack(frames.HELLO, 0, frames.encode(hello)))
     while True:
@@ -106,11 +107,15 @@ def main() -> None:
     """Serve one gateway; the exit status is 1 if the database does not let it go on."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)  # the gateway drains first, then it closes the socket
-    sock = socket.socket(fileno=int(sys.argv[2]))
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    channel = BlockingChannel(sock)
+    asked = channel.receive()
+    if not asked:
+        return
     try:
-        database = Database(Path(sys.argv[1]))
+        database = Database(Path(os.fsdecode(asked[0][2])))
         with contextlib.suppress(OSError):
-            serve(sock, database)
+            serve(sock, channel, database)
         database.close()
     except (sa.exc.DBAPIError, sqlite3.Error) as problem:
         sys.exit(f"the committer ends: {sqlite.cause(problem)}")

@@ -1,7 +1,7 @@
 """What gateway and committer say to each other: the frames on their socketpair.
 
-The gateway sends a `BATCH`, one at a time, and gets `DONE` or `FAILED` with its number. The
-committer says `HELLO` when it can write.
+The gateway says with `OPEN` which database, and the committer `HELLO` when it can write. Then the gateway
+sends a `BATCH`, one at a time, and gets `DONE` or `FAILED` with its number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.store.operations import (
     Settled,
 )
 
-HELLO, BATCH, DONE, FAILED = 1, 2, 3, 4
+OPEN, HELLO, BATCH, DONE, FAILED = 1, 2, 3, 4, 5
 
 
 class Hello(msgspec.Struct, array_like=True):

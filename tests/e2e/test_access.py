@@ -113,26 +113,30 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
         assert service.get(path).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        "Bearer",
-        "Bearer x",
-        "Bearer bw_1_wrong",
-        "Bearer bw_9_x",
-        "Bearer bw_" + "9" * 5000 + "_x",
-        "Basic eDp5",
-        "Bearer bw_²_x",
-    ],
+NO_KEYS = (
+    "",
+    "Bearer",
+    "Bearer x",
+    "Bearer bw_1_wrong",
+    "Bearer bw_9_x",
+    "Bearer bw_" + "9" * 5000 + "_x",
+    "Basic eDp5",
+    "Bearer bw_²_x",
 )
-def test_what_is_no_key_is_refused(make_service: Serve, header: str) -> None:
+
+
+def test_without_a_key_requests_get_401_and_sockets_close_with_4401(make_service: Serve) -> None:
     service = make_service(workers=1)
     busway(service, "keys", "create", "me")
     service.start()
-    answer = service.get("/v1/events", headers={"Authorization": header.encode()})
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    for header in NO_KEYS:
+        answer = service.get("/v1/events", headers={"Authorization": header.encode()})
+        assert answer.status_code == 401, header
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
+        hear(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
 
 
 def test_a_revoked_key_is_out_and_its_sockets_close_with_4401(make_service: Serve) -> None:
@@ -179,16 +183,6 @@ def test_an_expired_key_ends_its_sockets(make_service: Serve) -> None:
     busway(service, "keys", "create", "me")
     soon = datetime.now(UTC) + timedelta(seconds=8)
     service.key = busway(service, "keys", "create", "guest", "--expires-at", soon.isoformat())
-    service.start()
-    with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
-        hear(socket)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4401
-
-
-def test_a_socket_without_a_key_closes_with_4401(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    busway(service, "keys", "create", "me")
     service.start()
     with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
         hear(socket)

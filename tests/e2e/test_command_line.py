@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,21 @@ def busway(
     )  # fmt: skip
 
 
-@pytest.fixture
-def service(make_service: Serve) -> Service:
-    service = make_service(workers=1)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("commands"), workers=1)
     service.write(
         "all.py",
         "from busway import handler\n@handler('greet')\ndef hello(event): return ['hello', event.data]\n",
     )
-    return service.start()
+    yield service.start()
+    service.close()
+
+
+def newest(service: Service) -> str:
+    """The cursor behind all results that there are."""
+    cursor: str = service.get("/v1/results", params={"limit": 1000}).json()["cursor"]
+    return cursor
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
         "tail",
         "greet",
         "--json",
-        "--after=earliest",
+        f"--after={newest(service)}",
         f"--url={service.url}",
     ]
     tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
@@ -81,7 +89,15 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
 
 
 def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
-    command = [sys.executable, "-m", "app", "tail", "--json", "--after=earliest", f"--url={service.url}"]
+    command = [
+        sys.executable,
+        "-m",
+        "app",
+        "tail",
+        "--json",
+        f"--after={newest(service)}",
+        f"--url={service.url}",
+    ]
     tail = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert tail.stdout is not None
     service.publish("greet", 1)
@@ -96,7 +112,7 @@ def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
 
 
 def test_a_person_sees_lines_with_kind_type_and_value(service: Service) -> None:
-    command = [sys.executable, "-m", "app", "tail", "--after=earliest", f"--url={service.url}"]
+    command = [sys.executable, "-m", "app", "tail", f"--after={newest(service)}", f"--url={service.url}"]
     tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
     assert tail.stdout is not None
     service.publish("greet", "you")
