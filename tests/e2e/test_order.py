@@ -127,6 +127,53 @@ def test_order_holds_through_failures_and_kills(make_service: Serve, tmp_path: P
     check_attempts(service, runs)
 
 
+@pytest.mark.fault
+@pytest.mark.timeout(240)
+def test_pausing_and_changing_under_load_loses_and_reorders_nothing(
+    make_service: Serve, tmp_path: Path
+) -> None:
+    value = seed()
+    chance = random.Random(value)
+    log = tmp_path / "order.log"
+    service = make_service(threads=8)
+    service.write("steps.py", CODE.format(log=str(log)))
+    service.start()
+    load = Load(service, chance, value)
+    revision, paused = 1, False
+    for _ in range(40):
+        load.send()
+        toggle = "resume" if paused else "pause"
+        change = chance.choice(
+            [
+                toggle,
+                toggle,
+                {"pool": chance.choice(["process", "thread"])},
+                {"timeout": chance.randrange(5, 60)},
+            ]
+        )
+        if isinstance(change, str):
+            paused = service.ok("POST", f"/v1/handlers/step/{change}")["paused"]
+        else:
+            changed = service.ok("PATCH", "/v1/handlers/step", change)["revision"]
+            assert changed in {revision, revision + 1}
+            revision = changed
+    if paused:
+        service.ok("POST", "/v1/handlers/step/resume")
+    all_end(service)
+    runs = service.runs()
+    assert len(runs) == load.published
+    check_log(log)
+    check_attempts(service, runs)
+    ran = {
+        attempt["revision"]
+        for run in runs
+        for attempt in service.ok("GET", f"/v1/runs/{run['id']}")["attempts"]
+    }
+    assert ran <= set(range(1, revision + 1))
+    assert len(ran) > 1, "no change took effect under load"
+    assert {run["revision"] for run in runs} <= ran
+
+
 def all_end(service: Service) -> None:
     def unfinished() -> int:
         stats = service.ok("GET", "/v1/handlers/step")["stats"]["runs"]
