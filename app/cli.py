@@ -29,10 +29,17 @@ app.add_typer(keys, name="keys")
 Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="The gateway.")]
 Key = Annotated[str | None, typer.Option(envvar="BUSWAY_KEY", help="A key, where the gateway needs one.")]
 Database = Annotated[
-    str, typer.Option(envvar="BUSWAY_DATABASE_URL", help="The database, sqlite:///FILE.", show_default=True)
+    str | None,
+    typer.Option(help="The database, sqlite:///FILE; else BUSWAY_DATABASE_URL, .env, sqlite:///busway.db."),
 ]
+_SAID_OTHERWISE = {
+    "type": "TYPE",
+    "data": "--data",
+    "source": "--source",
+    "subject": "--subject",
+    "id": "--id",
+}
 _URL = "http://127.0.0.1:8000"
-_DATABASE = "sqlite:///busway.db"
 
 
 def main() -> None:
@@ -116,7 +123,8 @@ def publish(
         str | None, typer.Option("--id", help="An id; a second event with it is a duplicate.")
     ] = None,
     attribute: Annotated[
-        list[str] | None, typer.Option("--attribute", "-a", help="An extension attribute, NAME=VALUE.")
+        list[str] | None,
+        typer.Option("--attribute", "-a", help="An extension attribute, NAME=VALUE, such as priority=9."),
     ] = None,
     url: Url = _URL,
     key: Key = None,
@@ -209,27 +217,29 @@ def create_key(
     expires_at: Annotated[
         str | None, typer.Option(help="When it ends, such as 2027-01-31T12:00:00Z.")
     ] = None,
-    database_url: Database = _DATABASE,
+    database_url: Database = None,
 ) -> None:
     """Make a key and print it, this once. A running gateway knows it within 5 seconds."""
-    from app.api.access import key_text  # noqa: PLC0415 - only the keys commands need these
+    from app import settings  # noqa: PLC0415 - only the keys commands need these
+    from app.api.access import key_text  # noqa: PLC0415
     from app.api.keys import new_key  # noqa: PLC0415
     from app.main import clock  # noqa: PLC0415
     from app.store import sqlite  # noqa: PLC0415
 
     fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at}
     operation, secret = new_key(fields, clock())
-    typer.echo(key_text(sqlite.apply(_database(database_url), operation), secret))
+    typer.echo(key_text(sqlite.apply(settings.database(database_url), operation), secret))
 
 
 @keys.command("list")
-def list_keys(database_url: Database = _DATABASE) -> None:
+def list_keys(database_url: Database = None) -> None:
     """List the keys, without their secrets."""
-    from app.api.answers import when  # noqa: PLC0415 - only the keys commands need these
+    from app import settings  # noqa: PLC0415 - only the keys commands need these
+    from app.api.answers import when  # noqa: PLC0415
     from app.store import sqlite  # noqa: PLC0415
 
     table = Table("id", "name", "scopes", "made", "ends", "revoked")
-    for key in sqlite.read_keys(_database(database_url)):
+    for key in sqlite.read_keys(settings.database(database_url)):
         row = (
             key.id,
             key.name,
@@ -245,25 +255,28 @@ def list_keys(database_url: Database = _DATABASE) -> None:
 @keys.command("revoke")
 def revoke_key(
     id_: Annotated[int, typer.Argument(metavar="ID", help="Its number, from `busway keys list`.")],
-    database_url: Database = _DATABASE,
+    database_url: Database = None,
 ) -> None:
     """Revoke a key. A running gateway knows it within 5 seconds."""
-    from app.main import clock  # noqa: PLC0415 - only the keys commands need these
+    from app import settings  # noqa: PLC0415 - only the keys commands need these
+    from app.main import clock  # noqa: PLC0415
     from app.store import sqlite  # noqa: PLC0415
     from app.store.operations import RevokeKey  # noqa: PLC0415
 
-    if not sqlite.apply(_database(database_url), RevokeKey(id=id_, now=clock())):
+    if not sqlite.apply(settings.database(database_url), RevokeKey(id=id_, now=clock())):
         raise BuswayError(f"there is no key {id_}: `busway keys list` lists them")
     typer.echo(f"key {id_} is revoked")
 
 
 @app.command()
-def migrate(database_url: Database = _DATABASE) -> None:
+def migrate(database_url: Database = None) -> None:
     """Bring the database's schema up to date; `serve` does so itself on SQLite."""
-    from app.store import sqlite  # noqa: PLC0415 - only this command needs it
+    from app import settings  # noqa: PLC0415 - only the commands on the database need these
+    from app.store import sqlite  # noqa: PLC0415
 
-    sqlite.migrate(_database(database_url))
-    typer.echo(f"{database_url} is up to date")
+    path = settings.database(database_url)
+    sqlite.migrate(path)
+    typer.echo(f"{path} is up to date")
 
 
 @app.command()
@@ -277,16 +290,13 @@ def openapi(
     from app.subscribers import asyncapi  # noqa: PLC0415
 
     rest = describe(FastAPI(openapi_url=None, docs_url=None, redoc_url=None))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, document in (("openapi.json", rest.openapi()), ("asyncapi.json", asyncapi.document())):
-        (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        typer.echo(f"{folder / name}")
-
-
-def _database(url: str) -> Path:
-    if not url.startswith("sqlite:///") or url == "sqlite:///":
-        raise BadSettings(f"--database-url is sqlite:///FILE, not {url!r}")
-    return Path(url.removeprefix("sqlite:///"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, document in (("openapi.json", rest.openapi()), ("asyncapi.json", asyncapi.document())):
+            (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            typer.echo(f"{folder / name}")
+    except OSError as problem:
+        raise BadSettings(f"the folder {str(folder)!r} cannot be written: {problem.strerror}") from None
 
 
 def _payload(data: str | None, file: Path | None) -> Any:
@@ -310,11 +320,15 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _attribute(text: str) -> tuple[str, str]:
+def _attribute(text: str) -> tuple[str, str | int]:
     name, equals, value = text.partition("=")
     if not equals:
         raise BadSettings(f"--attribute is NAME=VALUE, not {text!r}")
-    return name, value
+    if name in _SAID_OTHERWISE:
+        raise BadSettings(
+            f"--attribute is for extension attributes: say the {name} with {_SAID_OTHERWISE[name]}"
+        )
+    return name, int(value) if name == "priority" and value.isdecimal() else value
 
 
 def _call(url: str, key: str | None, method: str, path: str, body: Any = None) -> Any:

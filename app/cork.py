@@ -7,9 +7,12 @@ client to wake up for. Measured on publishing, the second cost about a twelfth o
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_OFFER = re.compile(rb"\r\nUpgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 
 class Corked:
@@ -50,3 +53,17 @@ class CorkedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client, without an offer of HTTP/2.
+
+        A server may ignore such an offer (RFC 9110, section 7.8), but uvicorn's parser stops at it and
+        loses the body; Java's client and `curl --http2` make it.
+        """
+        if b"h2c" in data and self._is_idle():
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = _OFFER.sub(b"", head) + end + body
+        super().data_received(data)
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)

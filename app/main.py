@@ -10,11 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
 from app.api import trials as trial_routes
 from app.api.access import Gate
+from app.api.answers import known_parameters
 from app.api.front import Front
 from app.api.publishing import PublishEndpoint
 from app.api.stages import Stages
@@ -247,7 +248,7 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
     for routes in (events, handlers, trial_routes, runs, results, keys, service, metrics):
-        rest.include_router(routes.router)
+        rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
     docs_page.install(rest)
     problems.install(rest)
     rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it

@@ -24,10 +24,16 @@ def _switch(value: Any) -> Any:
     return False if value == "" else value  # an empty variable is as good as none
 
 
-class Settings(BaseSettings):
-    """Frozen; built once by the command line and passed down."""
+class _Stored(BaseSettings):
+    """What the commands on the database need to know."""
 
     model_config = SettingsConfigDict(env_prefix="BUSWAY_", env_file=".env", frozen=True, extra="ignore")
+
+    database_url: str = "sqlite:///busway.db"
+
+
+class Settings(_Stored):
+    """Frozen; built once by the command line and passed down."""
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
@@ -35,7 +41,6 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
     handlers: Path = Path("handlers")
-    database_url: str = "sqlite:///busway.db"
     max_event_bytes: int = Field(1_048_576, ge=1, le=1_073_741_824)
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
@@ -51,6 +56,7 @@ class Settings(BaseSettings):
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
+_NOT_UTF8 = "the file .env is not UTF-8: save it as such"
 _LATER = {
     "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
     "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
@@ -72,8 +78,30 @@ def load(**options: Any) -> Settings:
         variable = f"BUSWAY_{option.replace('-', '_').upper()}"
         detail = f"--{option} (or {variable}): {first['msg']}, not {first['input']!r}"
         raise BadSettings(detail) from None
+    except UnicodeDecodeError:
+        raise BadSettings(_NOT_UTF8) from None
     _check(settings)
     return settings
+
+
+def database(url: str | None) -> Path:
+    """Return the SQLite file that an option, else the environment, else `.env` names.
+
+    Raises:
+        BadSettings: it names none.
+    """
+    try:
+        found = url or _Stored().database_url
+    except UnicodeDecodeError:
+        raise BadSettings(_NOT_UTF8) from None
+    return _file(found)
+
+
+def _file(url: str) -> Path:
+    path = url.removeprefix("sqlite:///")
+    if path == url or path in {"", ".", ":memory:"}:
+        raise BadSettings(f"--database-url is sqlite:///FILE, not {url!r}")
+    return Path(path)
 
 
 def _check(settings: Settings) -> None:
@@ -82,8 +110,7 @@ def _check(settings: Settings) -> None:
             raise BadSettings(detail)
     if settings.database_url.startswith("postgres"):
         raise BadSettings("PostgreSQL is not built yet: use --database-url sqlite:///FILE")
-    if not settings.database_url.startswith("sqlite:///") or str(settings.database) in {"", ".", ":memory:"}:
-        raise BadSettings(f"--database-url is sqlite:///FILE, not {settings.database_url!r}")
+    _file(settings.database_url)
     if not settings.handlers.is_dir():
         raise BadSettings(
             f"there is no handlers folder {str(settings.handlers)!r}: make it, or name one with --handlers"

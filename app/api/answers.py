@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 
 from app.domain import times
 from app.domain.run import Error
-from app.errors import BadRequest
+from app.errors import BadRequest, Invalid
 from app.store.base import AttemptRecord, RunRecord
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="the most items of one page")]
@@ -39,6 +39,26 @@ def number(after: str | None) -> int | None:
     if not (after.isascii() and after.isdigit() and len(after) < 19):
         raise BadRequest(f"after is the `next` of the page before, not {after!r}")
     return int(after)
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse parameters that the operation does not have: a misspelt one would silently not narrow a list.
+
+    Raises:
+        Invalid: there is one.
+    """
+    if not (request.query_params and request.url.path.startswith("/v1/")):
+        return  # health checks may carry what they like
+    known = _query_names(request.scope["route"].dependant)
+    unknown = sorted(request.query_params.keys() - known)
+    if unknown:
+        detail = f"there is no parameter {unknown[0]!r} here: {', '.join(sorted(known)) or 'it takes none'}"
+        raise Invalid(detail, errors=[{"loc": ["query", unknown[0]], "msg": "unknown"}])
+
+
+def _query_names(dependant: Any) -> set[str]:
+    names = {parameter.alias for parameter in dependant.query_params}
+    return names.union(*map(_query_names, dependant.dependencies))
 
 
 def when(us: int | None) -> str | None:

@@ -51,6 +51,8 @@ class Front:
             pass
 
     async def _route(self, stages: Stages | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server sends no body for it (RFC 9110, section 9.3.2)
         path = scope["path"]
         public = path in PUBLIC or path.startswith("/docs/")
         if stages is None:

@@ -8,10 +8,13 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.errors import BadRequest, BuswayError, Invalid, NotFound
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 def document(error: BuswayError) -> dict[str, Any]:
@@ -65,8 +68,25 @@ def install(app: FastAPI) -> None:
     async def theirs(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return response(NotFound(f"there is no {request.url.path}: /docs lists what there is"))
-        plain = BadRequest(f"{request.method} is not for {request.url.path}: /docs lists what there is")
+        if error.status_code == 405:
+            return _not_for(app, request)
+        plain = BadRequest(f"{request.url.path}: {error.detail}")
         plain.status, plain.title = error.status_code, str(error.detail)
         answer = response(plain)
         answer.headers.update(error.headers or {})
         return answer
+
+
+def _not_for(app: FastAPI, request: Request) -> Response:
+    """Say which methods there are: each route knows only its own."""
+    allowed = ", ".join(m for m in METHODS if _takes(app, request.scope, "GET" if m == "HEAD" else m))
+    error = BadRequest(f"{request.method} is not for {request.url.path}, which takes {allowed}: see /docs")
+    error.status, error.title = 405, "Method not allowed"
+    answer = response(error)
+    answer.headers["Allow"] = allowed
+    return answer
+
+
+def _takes(app: FastAPI, scope: Scope, method: str) -> bool:
+    asked = {**scope, "method": method}
+    return any(route.matches(asked)[0] is Match.FULL for route in app.routes)

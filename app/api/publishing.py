@@ -65,6 +65,8 @@ def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
             media_type = value
         elif name == b"ce-specversion":
             raise UnsupportedMediaType("CloudEvents binary mode is not built yet: send application/json")
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaType("bodies are taken as they are: send it without Content-Encoding")
         elif name in _REFUSED:
             raise BadRequest(_REFUSED[name])
     if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:

@@ -108,12 +108,12 @@ async def retry_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the cont
     responses=described(RetryAnswer, "how many wait again"),
 )
 async def retry_runs(here: Here, request: Request) -> Response:
-    """Runs of deleted handlers are left as they are."""
+    """Runs of deleted handlers, and those that end meanwhile, are left as they are."""
     fields = await read_object(request)
     state, handler = _retry_fields(here, fields)
-    retried = 0
+    retried, now = 0, here.clock()
     while True:
-        step = RetryDead(state=state, handler=handler, now=here.clock(), limit=RETRY_AT_ONCE)
+        step = RetryDead(state=state, handler=handler, now=now, limit=RETRY_AT_ONCE)
         ids = await here.commits.change(step)
         retried += len(ids)
         if len(ids) < RETRY_AT_ONCE:

@@ -15,7 +15,7 @@ from app.api.access import needs
 from app.api.answers import when
 from app.api.schema import answers as described
 from app.api.stages import Here, Stages
-from app.errors import STARTING, Unavailable
+from app.errors import STARTING, BuswayError, Unavailable
 from app.subscribers import asyncapi
 
 router = APIRouter(tags=["service"])
@@ -25,6 +25,20 @@ router = APIRouter(tags=["service"])
 async def root() -> Response:
     """Send people to the docs page."""
     return RedirectResponse("docs")
+
+
+class UpgradeRequired(BuswayError):
+    """It is a WebSocket (RFC 9110, section 15.5.22)."""
+
+    status, title = 426, "Upgrade required"
+
+
+@router.get("/v1/subscribe", include_in_schema=False)
+async def subscribe_is_a_websocket() -> Response:
+    """Tell those who open it like a page what it is."""
+    refusal = problems.response(UpgradeRequired("/v1/subscribe is a WebSocket: see /asyncapi.json"))
+    refusal.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
+    return refusal
 
 
 @router.get("/healthz", summary="Is the process alive", responses=described(None, "it is"))

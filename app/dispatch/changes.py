@@ -42,6 +42,7 @@ class Changes:
             Invalid: a field is missing or not what it must be, or the target is none of the folder's.
             Conflict: the name is taken.
         """
+        fields = {name: value for name, value in fields.items() if value is not None}
         _check(fields)
         for name in ("name", "target", "events"):
             if name not in fields:
@@ -53,7 +54,7 @@ class Changes:
                 raise Conflict(
                     f"there is a handler {fields['name']!r} already: change it with PATCH, or delete it"
                 )
-            overrides = {k: v for k, v in fields.items() if k != "name" and v is not None}
+            overrides = {k: v for k, v in fields.items() if k != "name"}
             handler = known.handler if known else Handler(id=0, name=fields["name"], revision=0)
             now = self._clock()
             return await self._save(

@@ -28,7 +28,7 @@ HORIZON = 60 * SECOND
 CAPACITY = 20_000
 MAX_BYTES = 16 << 20
 EXPIRE_AT_ONCE = 1_000
-SWEEP_EVERY = 30.0
+SWEEP_EVERY, PAUSE = 30.0, 1.0  # seconds between two sweeps at most, and at least
 TICK = 0.25  # seconds: how soon a jump of the clock is noticed
 
 
@@ -151,10 +151,10 @@ class Scheduler:
             except Exception:
                 log.exception("sweeping due runs failed; trying again")
                 self.look_again()
-            await asyncio.sleep(1)
+            await asyncio.sleep(PAUSE)
             await _within(self._look_again, SWEEP_EVERY)
             while self._crowded() and not self._forced:
-                await asyncio.sleep(1)  # what is held is due before all that is not
+                await asyncio.sleep(PAUSE)  # what is held is due before all that is not
 
     def _crowded(self) -> bool:
         return len(self._later) > CAPACITY // 2 or self._bytes > MAX_BYTES // 2

@@ -10,7 +10,7 @@ from typing import Any
 from app.domain import times
 from app.domain.event import Attribute, NewEvent, new_id
 from app.domain.handler import FieldError
-from app.domain.text import check_name
+from app.domain.text import check_name, holds_control
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})
@@ -120,7 +120,11 @@ def _attribute(name: str, value: Any) -> Attribute:
         raise FieldError(name, f"{name!r} is no attribute: names are 1 to 20 of a-z and 0-9")
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise FieldError(name, f"{name} is beyond 64 bits: send it as a string")
-    if isinstance(value, str | int):
+    if isinstance(value, str):
+        if holds_control(value):
+            raise FieldError(name, f"the attribute {name} must not hold control characters")
+        return value
+    if isinstance(value, int):
         return value
     raise FieldError(
         name,

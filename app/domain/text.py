@@ -30,9 +30,14 @@ def check_name(value: str, what: str, limit: int = 255) -> str:
     """
     if not 1 <= len(value) <= limit:
         raise ValueError(f"{what} has 1 to {limit} characters, this one has {len(value)}")
-    if not value.isprintable() and _CONTROL.search(value):
+    if holds_control(value):
         raise ValueError(f"{what} must not hold control characters")
     return value
+
+
+def holds_control(value: str) -> bool:
+    """Tell whether a text holds control characters."""
+    return not value.isprintable() and _CONTROL.search(value) is not None
 
 
 def decode_json(body: bytes) -> Any:

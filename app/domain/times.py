@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FORM = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
 SECOND = 1_000_000
 
 
@@ -20,7 +24,7 @@ def from_text(text: str) -> int:
     Raises:
         ValueError: it is no RFC 3339 time, or has no offset.
     """
-    if len(text) < 20 or text[10] not in "Tt ":
+    if not _FORM.fullmatch(text):
         raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z")
     try:
         moment = datetime.fromisoformat(text)

@@ -181,7 +181,10 @@ class Retried(msgspec.Struct, array_like=True):
 
 
 class RetryDead(Operation, kw_only=True):
-    """Make up to `limit` dead (or cancelled) runs available, of one handler or of all. Reply: their ids."""
+    """Make up to `limit` runs available that were dead (or cancelled) at `now`. Reply: their ids.
+
+    `handler` None: of all handlers.
+    """
 
     state: State
     handler: int | None

@@ -56,6 +56,8 @@ BODIES = {
     "a control character": (b'{"type":"a\\u0000"}', 422, "type"),
     "a long type": (b'{"type":"' + b"a" * 256 + b'"}', 422, "type"),
     "an unknown member": (b'{"type":"t","Data":1}', 422, "Data"),
+    "a control character in an attribute": (b'{"type":"t","colour":"a\\u0001"}', 422, "colour"),
+    "a week as time": (b'{"type":"t","time":"2026-W10-1T12:00:00Z"}', 422, "time"),
     "an object as attribute": (b'{"type":"t","colour":{}}', 422, "colour"),
     "a bad time": (b'{"type":"t","time":"yesterday"}', 422, "time"),
     "a bad priority": (b'{"type":"t","priority":10}', 422, "priority"),
@@ -101,6 +103,48 @@ def test_what_is_not_built_yet_is_refused_by_name(
 ) -> None:
     answer = service.request("POST", "/v1/events", content=b'{"type":"t"}', headers=headers)
     assert answer.status_code == status, answer.text
+
+
+def test_a_compressed_body_is_refused(service: Service) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = service.request("POST", "/v1/events", content=b'{"type":"t"}', headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding" in answer.json()["detail"]
+
+
+def test_a_parameter_that_the_operation_does_not_have_is_refused(service: Service) -> None:
+    for path in ("/v1/events?tpye=a", "/v1/runs?limit=5&stat=dead", "/v1/status?x=1"):
+        answer = service.get(path)
+        assert answer.status_code == 422, path
+        assert answer.json()["errors"][0]["loc"][0] == "query"
+    assert service.get("/healthz?x=1").status_code == 200
+
+
+def test_a_method_that_is_not_for_a_path_says_which_are(service: Service) -> None:
+    answer = service.request("PUT", "/v1/events")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, POST")
+    assert service.request("DELETE", "/v1/runs/1").headers["Allow"] == "GET, HEAD"
+    for path in ("/healthz", "/readyz", "/v1/events"):
+        head = service.request("HEAD", path)
+        assert (head.status_code, head.content) == (200, b"")
+
+
+def test_a_websocket_that_is_opened_like_a_page_says_so(service: Service) -> None:
+    answer = service.get("/v1/subscribe")
+    assert (answer.status_code, answer.headers["Upgrade"]) == (426, "websocket")
+
+
+def test_an_offer_of_http_2_is_ignored_and_loses_no_body(service: Service) -> None:
+    headers = {
+        "Content-Type": "application/json",
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAMAAABkAAQAoAAAAAIAAAAA",
+    }
+    body = b'{"type":5,"data":"\\r\\nUpgrade: h2c"}'
+    answer = service.request("POST", "/v1/events", content=body, headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["loc"] == ["body", "type"]
 
 
 def test_a_chunked_body_without_a_length_is_bounded(service: Service) -> None:

@@ -81,6 +81,7 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
         done = busway("publish", "greet", *words, "-a", "colour=red", f"--url={service.url}", text=text)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["runs"] == 1
+    assert busway("publish", "other", "-a", "priority=9", f"--url={service.url}").returncode == 0
     lines = [json.loads(tail.stdout.readline()) for _ in range(3)]
     assert [line["data"][1] for line in lines] == ["x", {"from": "file"}, [1]]
     tail.send_signal(signal.SIGINT)
@@ -142,6 +143,10 @@ def test_handlers_are_listed(service: Service) -> None:
         (("publish", "a", "--file", "nowhere.json"), 2, "nowhere.json"),
         (("publish", "a", "--data", "1", "--file", "x"), 2, "not both"),
         (("publish", "a", "-a", "x", "--url={url}"), 2, "NAME=VALUE"),
+        (("publish", "a", "-a", "type=b", "--url={url}"), 2, "TYPE"),
+        (("publish", "a", "-a", "priority=high", "--url={url}"), 1, "priority"),
+        (("openapi", "/dev/null/x"), 2, "/dev/null/x"),
+        (("keys", "list", "--database-url", "postgresql://x"), 2, "--database-url"),
         (("publish", "a", "--url=http://127.0.0.1:9"), 1, "busway serve"),
         (("tail", "--url=http://127.0.0.1:9"), 1, "busway serve"),
         (("tail", "a..b", "--url={url}"), 1, "a..b"),
@@ -186,6 +191,17 @@ def test_settings_come_from_the_environment_too(make_service: Serve) -> None:
     done = busway("serve", *[f"--{n}={v}" for n, v in service.options.items()], BUSWAY_WORKERS="many")
     assert done.returncode == 2
     assert "BUSWAY_WORKERS" in done.stderr
+
+
+def test_the_commands_on_the_database_find_it_in_dot_env(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BUSWAY_DATABASE_URL=sqlite:///kept.db\n")
+    root = str(Path(__file__).parents[2])
+    assert busway("keys", "create", "me", cwd=tmp_path, PYTHONPATH=root).stdout.startswith("bw_1_")
+    assert (tmp_path / "kept.db").exists()
+    assert not (tmp_path / "busway.db").exists()
+    (tmp_path / ".env").write_bytes(b"BUSWAY_DATABASE_URL=\xff\n")
+    done = busway("keys", "list", cwd=tmp_path, PYTHONPATH=root)
+    assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0), done.stderr
 
 
 def test_settings_in_dot_env_are_refused_by_name_too(tmp_path: Path) -> None:
