@@ -20,20 +20,10 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] | None = Field(None, description="bad fields: `{loc, msg}` each")
 
 
-def _absent_not_null(model: dict[str, Any]) -> None:
-    for name in ("data_base64", "specversion", *_MEANT_HERE):
-        member = model["properties"][name]
-        member |= member.pop("anyOf")[0]
-        member.pop("default", None)
-
-
-_MEANT_HERE = ("priority", "deliverat", "expirytime", "correlationid", "causationid", "partitionkey")
-
-
 class EventIn(BaseModel):
     """An event to publish. Only `type` is required; other names of a-z and 0-9 are extension attributes."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_absent_not_null)
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="what happened, in segments between dots", examples=["order.created"])
     data: Any = Field(None, description="any JSON", examples=[{"item": "book", "quantity": 2}])
