@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -115,12 +116,9 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         if unstarted:
             dispatcher.returned(unstarted)
 
-    async def on_catalog(catalog: Catalog) -> None:
-        await known.wait()
-        await _declare(registry, changes, catalog)
-
     changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
     placement = Placement(settings.pool, clock)
+    on_catalog = partial(_declare_later, known, registry, changes)
     workers = _make_workers(settings, sink, lambda: dispatcher.wake(), on_catalog)  # noqa: PLW0108 - as above
     stack.push_async_callback(workers.stop)
     # The handlers folder is imported while the store opens: both are other processes.
@@ -189,6 +187,13 @@ async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> No
     for broken in registry.broken_files():
         log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
     await changes.declare(catalog)
+
+
+async def _declare_later(
+    known: asyncio.Event, registry: Registry, changes: Changes, catalog: Catalog
+) -> None:
+    await known.wait()
+    await _declare(registry, changes, catalog)
 
 
 def _make_workers(
