@@ -147,6 +147,10 @@ class Channel:
         self._write(self._rest)
 
 
+# As they were before handler code was imported, which may replace them.
+receive, send_all = socket.socket.recv, socket.socket.sendall
+
+
 class BlockingChannel:
     """A child's end: reads block, writes go out whole."""
 
@@ -160,7 +164,7 @@ class BlockingChannel:
         frames: list[Frame] = []
         while not frames:
             try:
-                chunk = self._sock.recv(READ_SIZE)
+                chunk = receive(self._sock, READ_SIZE)
             except OSError:
                 return []
             if not chunk:
@@ -174,4 +178,4 @@ class BlockingChannel:
         Raises:
             OSError: the other end is gone.
         """
-        self._sock.sendall(chunk)
+        send_all(self._sock, chunk)

@@ -22,6 +22,7 @@ logger = logging.getLogger("busway.workers")
 
 _READ_SIZE = 64 * 1024
 _START_PATIENCE = 60.0  # seconds until the first file is announced
+_END_PATIENCE = 0.5  # seconds that a zygote may take to end when it has closed its socket
 _DUMP_PATIENCE = 0.1  # seconds that faulthandler gets to write a stack
 
 
@@ -188,7 +189,7 @@ class Link:
         self._pidfds += received
         if not chunk:
             self._loop.remove_reader(self._socket)
-            self.kill()
+            self._loop.call_later(_END_PATIENCE, self.kill)  # how it ends by itself tells more
             return False
         for frame in self._buffer.feed(chunk):
             self._take(frame)

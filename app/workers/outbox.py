@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 import time
+import traceback
 
 from app.channel import BlockingChannel, pack
 from app.workers import wire
@@ -71,6 +74,10 @@ class Outbox:
                 self._channel.send(chunk)
             except OSError:
                 os._exit(0)  # the gateway is gone: nobody wants the rest
+            except BaseException:  # handler code broke what this needs: a worker that is mute is of no use
+                with contextlib.suppress(BaseException):
+                    traceback.print_exc(file=sys.__stderr__)
+                os._exit(1)
 
     def flush_soon(self) -> None:
         """Have what is kept sent within about a millisecond, though the caller goes on working."""

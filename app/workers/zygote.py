@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from app.channel import Buffer, pack
+from app.channel import Buffer, pack, send_all
 from app.workers import child, lifeline, wire
 from app.workers.burial import children
 from app.workers.child import Descriptors
@@ -75,11 +75,14 @@ class Zygote:
 
     def _load(self, boot: Boot) -> None:
         self._boot = boot
+        kept = os.dup(1)
         folder = load(
             Path(boot.folder), boot.skip, lambda file: self._tell(FromZygote.LOADING, 0, file.encode())
         )
         self._entries = folder.entries
-        sys.stdout.flush()  # or every fork would write it again
+        restore_standard_descriptors(kept)
+        with contextlib.suppress(Exception):  # an import may have put anything there
+            sys.stdout.flush()  # or every fork would write it again
         self._forks = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - names suffice
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
@@ -162,10 +165,28 @@ class Zygote:
 
     def _tell(self, kind: FromZygote, number: int, body: bytes) -> None:
         try:
-            self._control.sendall(pack(kind, number, body))
+            send_all(self._control, pack(kind, number, body))
         except OSError:
             self._end()
             os._exit(0)
+
+
+def restore_standard_descriptors(output: int) -> None:
+    """Open those of 0 to 2 that imports closed: a worker's socket, say, would get their numbers."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest number that is free
+    for number in (0, 1, 2):
+        if number == nothing or not _is_open(number):
+            os.dup2(output if number else nothing, number)
+    for descriptor in {nothing, output} - {0, 1, 2}:
+        os.close(descriptor)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def kill_group(pid: int) -> None:

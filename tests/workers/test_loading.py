@@ -232,6 +232,30 @@ def test_a_file_that_hangs_or_kills_its_importer_is_set_aside(tmp_path, source, 
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nfor number in (0, 1, 2): os.close(number)",
+        "import os\nos.close(0)",
+        "import sys\nsys.stdout = sys.stderr = None",
+        "import socket\nsocket.socket.sendall = socket.socket.recv = None",
+    ],
+)
+def test_a_file_that_breaks_what_all_share_at_import_harms_no_attempt(tmp_path, pool, source):
+    kit.write(tmp_path, a="def f(event): return 1", bad=source + "\ndef g(event): print('heard'); return 2")
+
+    async def scenario(bench):
+        assert [file.error for file in bench.catalog] == [None, None]
+        assert (await bench.run("a:f")).data == b"1"
+        ended = await bench.run("bad:g")
+        assert (ended.data, ended.log) == (b"2", "heard\n")
+        assert (await bench.run("a:f")).data == b"1"
+
+    kit.drive(scenario, tmp_path, pool)
+
+
+@pytest.mark.fault
 def test_after_the_zygotes_death_a_file_set_aside_stays_so(tmp_path):
     kit.write(tmp_path, a="def f(event): return 1", bad="import os\nos._exit(7)")
 
