@@ -111,13 +111,14 @@ async def retry_runs(here: Here, request: Request) -> Response:
     """Runs of deleted handlers, and those that end meanwhile, are left as they are."""
     fields = await read_object(request)
     state, handler = _retry_fields(here, fields)
-    retried, now = 0, here.clock()
+    retried = after = 0  # by number: what dies again meanwhile is not met again
     while True:
-        step = RetryDead(state=state, handler=handler, now=now, limit=RETRY_AT_ONCE)
+        step = RetryDead(state=state, handler=handler, now=here.clock(), limit=RETRY_AT_ONCE, after=after)
         ids = await here.commits.change(step)
         retried += len(ids)
         if len(ids) < RETRY_AT_ONCE:
             return answers.json({"retried": retried})
+        after = max(ids)
 
 
 def _retry_fields(here: Stages, fields: dict[str, Any]) -> tuple[State, int | None]:

@@ -48,7 +48,7 @@ _running = sa.select(runs.c.id).where(sa.text("state = 2"))
 _ended = (
     sa.select(runs.c.id)
     .where(sa.text("runs.state >= 4"), runs.c.state == sa.bindparam("state"))
-    .where(runs.c.finished_at <= sa.bindparam("now"))
+    .where(runs.c.id > sa.bindparam("after"))
     .where(runs.c.handler.not_in(sa.select(handlers.c.id).where(handlers.c.deleted == 1)))
     .order_by(runs.c.id)
 )
@@ -92,11 +92,11 @@ def retry(ledger: Ledger, operation: Retry) -> Retried:
 
 
 def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:
-    """Make dead (or cancelled) runs of living handlers available again, but those that ended since."""
+    """Make dead (or cancelled) runs of living handlers available again."""
     found = _ended.limit(operation.limit)
     if operation.handler is not None:
         found = found.where(_of(operation.handler))
-    ids = _ids(ledger, found, {"state": STATE_CODES[operation.state], "now": operation.now})
+    ids = _ids(ledger, found, {"state": STATE_CODES[operation.state], "after": operation.after})
     return _retry(ledger, ledger.load(ids), operation.now)
 
 

@@ -181,7 +181,7 @@ class Retried(msgspec.Struct, array_like=True):
 
 
 class RetryDead(Operation, kw_only=True):
-    """Make up to `limit` runs available that were dead (or cancelled) at `now`. Reply: their ids.
+    """Make up to `limit` dead (or cancelled) runs available, those behind `after`. Reply: their ids.
 
     `handler` None: of all handlers.
     """
@@ -190,6 +190,7 @@ class RetryDead(Operation, kw_only=True):
     handler: int | None
     now: int
     limit: int
+    after: int = 0
 
 
 class Rescue(Operation, kw_only=True):

@@ -95,6 +95,15 @@ def test_dead_runs_are_retried_by_handler_in_steps(store):
     assert store.write_one(RetryDead(state=State.CANCELLED, handler=None, now=NOW, limit=2)) == []
 
 
+def test_retrying_goes_on_behind_a_run_so_that_what_dies_again_is_not_met_again(store):
+    store.write(publish(event(), event(), event()), *[settle(n, state=State.DEAD) for n in (1, 2, 3)])
+    step = RetryDead(state=State.DEAD, handler=None, now=NOW, limit=2)
+    assert store.write_one(step) == [1, 2]
+    store.write(settle(1, token=7, attempt=2, state=State.DEAD))
+    assert store.write_one(RetryDead(state=State.DEAD, handler=None, now=NOW, limit=2, after=2)) == [3]
+    assert store.write_one(step) == [1]
+
+
 def test_rescue_counts_running_attempts_as_lost(store):
     store.write(publish(event(), event()), mark(1))
     assert store.write_one(Rescue(now=NOW + 60, max_losses=10)) == 1
