@@ -99,7 +99,7 @@ def test_retrying_goes_on_behind_a_run_so_that_what_dies_again_is_not_met_again(
     store.write(publish(event(), event(), event()), *[settle(n, state=State.DEAD) for n in (1, 2, 3)])
     step = RetryDead(state=State.DEAD, handler=None, now=NOW, limit=2)
     assert store.write_one(step) == [1, 2]
-    store.write(settle(1, token=7, attempt=2, state=State.DEAD))
+    store.write(settle(1, attempt=2, state=State.DEAD, fence=-NOW))
     assert store.write_one(RetryDead(state=State.DEAD, handler=None, now=NOW, limit=2, after=2)) == [3]
     assert store.write_one(step) == [1]
 
