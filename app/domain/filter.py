@@ -168,7 +168,7 @@ def _check_payload_value(dialect: str, value: Any, name: str, place: str) -> Non
     elif not _scalar(value):
         raise _wrong(
             place,
-            f"{_short(name)} is compared with a string, number, boolean or null: "
+            f"{_short(name)} is compared with a string, a number of at most 64 bits, a boolean or null: "
             "compare what is in objects and lists by its path",
         )
     if isinstance(value, str):
@@ -176,12 +176,9 @@ def _check_payload_value(dialect: str, value: Any, name: str, place: str) -> Non
 
 
 def _scalar(value: Any) -> bool:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return math.isfinite(value)
-        except OverflowError:
-            return False
-    return value is None or isinstance(value, str | bool)
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 64  # what every encoding on its way can carry
+    return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_unicode(value: str, place: str) -> None:

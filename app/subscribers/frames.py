@@ -29,7 +29,6 @@ _FIELDS: dict[str, frozenset[str]] = {
     "ping": frozenset(),
 }
 _LATER = {
-    "filter": "filters are not built yet: leave 'filter' out and pick from the items you receive",
     "durable": "durable subscriptions are not built yet: leave 'durable' out and keep the cursor yourself",
     "shadow": "shadow replays are not built yet: leave 'shadow' out",
 }
