@@ -1,4 +1,4 @@
-"""Filtered subscriptions: live, from the ring and from the store they get the same, and others pay nothing."""
+"""Filtered subscriptions: live, from the ring and the store they get the same; others pay nothing."""
 
 from __future__ import annotations
 
