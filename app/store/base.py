@@ -149,6 +149,15 @@ class KeyRecord(msgspec.Struct, kw_only=True):
     revoked_at: int | None
 
 
+class DurableRecord(msgspec.Struct, kw_only=True):
+    """A durable subscription, acknowledged up to `position`. Times in microseconds since 1970."""
+
+    name: str
+    position: Position
+    created_at: int
+    acknowledged_at: int | None
+
+
 class RevisionRecord(msgspec.Struct, kw_only=True):
     """A revision of a handler: the fields in force and the digest of its source file."""
 
@@ -281,3 +290,9 @@ class Reader(Protocol):
 
     async def keys(self) -> list[KeyRecord]:
         """Return all keys, revoked ones too."""
+
+    async def durable(self, name: str) -> DurableRecord | None:
+        """Return one durable subscription."""
+
+    async def durables(self, after: str, limit: int) -> list[DurableRecord]:
+        """Return up to `limit` durable subscriptions behind the name `after`, by name."""

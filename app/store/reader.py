@@ -19,10 +19,11 @@ from app.domain.handler import Handler
 from app.domain.result import Result
 from app.domain.run import Error, Run
 from app.errors import Unavailable
-from app.store import records, searching, sqlite, waiting
+from app.store import durables, records, searching, sqlite, waiting
 from app.store.base import (
     NO_LIMIT,
     AttemptRecord,
+    DurableRecord,
     EventQuery,
     KeyLine,
     KeyRecord,
@@ -233,6 +234,14 @@ class SQLiteReader:
     async def keys(self) -> list[KeyRecord]:
         """Return all keys, revoked ones too."""
         return await self._read(select_keys)
+
+    async def durable(self, name: str) -> DurableRecord | None:
+        """Return one durable subscription."""
+        return await self._read(lambda connection: durables.find_durable(connection, name))
+
+    async def durables(self, after: str, limit: int) -> list[DurableRecord]:
+        """Return up to `limit` durable subscriptions behind the name `after`, by name."""
+        return await self._read(lambda connection: durables.find_durables(connection, after, limit))
 
     async def _fetch(
         self, packed: sa.Select[tuple[str]], row: type[Row], parameters: dict[str, Any] | None = None

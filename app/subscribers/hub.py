@@ -15,10 +15,11 @@ import logging
 from collections import deque
 from typing import Any, Protocol
 
-from app.domain.cursor import START
+from app.domain.cursor import START, Position
 from app.domain.result import Result
 from app.errors import Gone
 from app.store.base import Committed, Reader
+from app.subscribers.durables import Durables
 from app.subscribers.frames import After
 from app.subscribers.groups import Group, pick, ready
 from app.subscribers.places import READ_BYTES, READ_RESULTS, honour
@@ -58,11 +59,15 @@ class Hub:
     Args:
         reader: where results are read that the ring no longer holds.
         epoch: names the log in cursors.
+        durables: the names that subscriptions go by beyond their connection.
         ring_bytes: memory for the newest results.
     """
 
-    def __init__(self, reader: Reader, epoch: str, *, ring_bytes: int = RING_BYTES) -> None:
+    def __init__(
+        self, reader: Reader, epoch: str, durables: Durables, *, ring_bytes: int = RING_BYTES
+    ) -> None:
         self.epoch = epoch
+        self.durables = durables
         self.latest = START
         self.closing: tuple[int, str] | None = None
         self.reader = reader
@@ -124,6 +129,11 @@ class Hub:
             return Start(await honour(self.reader, self.epoch, after), True, self._floor)
         except Gone:
             return Start(self.latest, False, self._floor)
+
+    def knows_better(self, position: Position) -> bool:
+        """Tell whether that is, as far as the ring goes, not the place of a result in this log."""
+        known = self._ring.position(position.number)
+        return known is not None and known != position
 
     def join(self, subscription: Subscription, sink: Sink) -> bool:
         """Push to a subscription from now on; False if it is not at the head."""

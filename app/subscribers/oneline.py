@@ -10,8 +10,8 @@ from app.errors import BadRequest
 
 DEFAULT = "default"
 _LISTS = ("types", "handlers", "kinds")
-_SINGLE = ("correlationid", "after", "filter")
-_LATER = ("durable", "shadow", "ticket")
+_SINGLE = ("correlationid", "after", "filter", "durable")
+_LATER = ("shadow", "ticket")
 _SECRETS = ("key", "apikey", "api_key", "token", "access_token", "authorization", "bearer")
 
 
@@ -57,4 +57,4 @@ def _check_name(name: str) -> None:
         raise BadRequest("keys are not taken from a query string: use the header Authorization: Bearer KEY")
     if name in _LATER:
         raise BadRequest(f"{name!r} is not built yet: leave it out")
-    raise BadRequest(f"no parameter {name[:20]!a}: use types, handlers, kinds, filter, correlationid, after")
+    raise BadRequest(f"no parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE))}")

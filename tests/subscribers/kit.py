@@ -26,6 +26,7 @@ from app.store.base import Committed
 from app.store.commits import SQLiteCommits
 from app.store.operations import NewResult, Publish, Report, SaveHandler, Settle
 from app.store.reader import SQLiteReader
+from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
 from app.subscribers.websocket import WebSocketShell
 
@@ -113,7 +114,7 @@ async def store(folder: Path, ring_bytes: int = 1 << 20) -> AsyncIterator[Store]
     try:
         handler = Handler(id=0, name="invoice", overrides={"target": "a:b", "events": ["**"]})
         number = await commits.change(SaveHandler(handler=handler, fields={}))
-        hub = Hub(reader, commits.epoch, ring_bytes=ring_bytes)
+        hub = Hub(reader, commits.epoch, Durables(commits, reader, now), ring_bytes=ring_bytes)
         await hub.start()
         commits.listen(hub.committed)
         yield Store(commits, reader, hub, number)
