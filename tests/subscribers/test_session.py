@@ -40,17 +40,14 @@ CODES = {
 
 ids = st.sampled_from(["a", "b", "c"])
 durables = st.sampled_from([None, "me", "you"])
-filters = st.sampled_from(
-    [
-        None,
-        {"exact": {"data.even": True}},
-        {"not": {"exact": {"data.even": True}}},
-        {"prefix": {"type": "order."}},
-        {"any": [{"exact": {"data.n": n}} for n in range(1, 40, 3)]},
-        {},
-        {"exact": {"subject": 1}},
-    ]
-)
+GOOD_FILTERS: list[Any] = [
+    None,
+    {"exact": {"data.even": True}},
+    {"not": {"exact": {"data.even": True}}},
+    {"prefix": {"type": "order."}},
+    {"any": [{"exact": {"data.n": n}} for n in range(1, 40, 3)]},
+]
+filters = st.sampled_from([*GOOD_FILTERS, {}, {"exact": {"subject": 1}}])
 patterns = st.lists(st.sampled_from(["order.*", "user.*", "**", "order.paid", "a..b"]), max_size=2)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -147,6 +144,25 @@ class Sessions(RuleBasedStateMachine):
             effect = self.session.receive(json.dumps(frame))
             assert isinstance(effect, Send)
             assert json.loads(effect.text)["code"] == code
+
+    @rule(id_=ids, filter_=st.sampled_from(GOOD_FILTERS), durable=durables)
+    def subscribe_at_once(self, id_: str, filter_: Any, durable: str | None) -> None:
+        """As most clients do: a good frame, and it is open."""
+        opening = len(self.opening)
+        self.subscribe(id_, [], filter_, durable)
+        if len(self.opening) > opening:
+            subscription = self.opening.pop()
+            assert self.session.opened(subscription, Start(START, True, START)) is not None
+            self.began[subscription] = 0
+            self.got[subscription] = []
+            self.sent[subscription] = {0}
+
+    @rule(data=st.data(), wrong=st.sampled_from(["", "", "", "epoch", "text"]))
+    def ack_somewhere(self, data: st.DataObject, wrong: str) -> None:
+        durable = [s.id for s in self.following.values() if s.durable and s.open]
+        if durable:
+            number = data.draw(st.integers(0, len(self.log)))
+            self.ack(data.draw(st.sampled_from(durable)), number, wrong)
 
     @rule(id_=ids, number=st.integers(0, 60), wrong=st.sampled_from(["", "epoch", "text"]))
     def ack(self, id_: str, number: int, wrong: str) -> None:
