@@ -61,7 +61,13 @@ The one-line form opens the subscription `default` from the query string, for ex
 `filter` speaks of the result's event: its attributes, and its payload by path. While nothing matches, the
 cursor moves on in frames without items, so a rare match does not mean a long replay.
 
-Not built yet, and refused by name: `durable`, `shadow`, and the frame `ack`.
+With `durable` the gateway keeps the place up to which the client acknowledged: subscribing with that name
+goes on behind it, whatever `after` says; `after` is where its first connection begins. An `ack` is answered
+only if it is not taken, with an `error`; it never goes back. A `pong` says that each `ack` before its `ping`
+is safe on disk. One subscription has a name at a time: the newest takes it over, the other ends with an `error`.
+Names belong to the gateway, not to keys; `GET /v1/subscriptions` lists them.
+
+Not built yet, and refused by name: `shadow`.
 
 Close codes: 1001 and 1012 going away, reconnect; 1008 not allowed; 1009 frame too large; 1011 a fault
 of the gateway, reconnect; 1013 try again later; 4400 bad first message or query string; 4401 key missing or
@@ -70,7 +76,7 @@ revoked; 4408 no progress for 60 s."""
 
 def document() -> dict[str, Any]:
     """Build the document."""
-    sent = ("subscribe", "unsubscribe", "publish", "ping")
+    sent = ("subscribe", "unsubscribe", "publish", "ack", "ping")
     received = ("subscribed", "unsubscribed", "results", "published", "error", "pong")
     channel = "#/channels/subscribe"
     return {
@@ -134,6 +140,7 @@ def _message(name: str) -> dict[str, Any]:
 def _query() -> dict[str, Any]:
     properties = {name: _SELECT[name] for name in ("types", "handlers", "kinds", "correlationid", "after")}
     properties["filter"] = {"type": "string", "description": "a filter as URL-encoded JSON"}
+    properties["durable"] = {"type": "string", "description": "as in the frame"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -245,7 +252,11 @@ _FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
             "id": _ID,
             **_SELECT,
             "filter": {"oneOf": [{"$ref": "#/components/schemas/filter"}, {"type": "null"}]},
-            "durable": {"type": "null", "description": "not built yet"},
+            "durable": {
+                **_nullable("string", "the name under which the acknowledged place is kept"),
+                "minLength": 1,
+                "maxLength": 255,
+            },
             "shadow": {"enum": [False, None], "description": "not built yet"},
         },
         {"id": "s1", "types": ["order.*"], "filter": _FILTER, "after": "latest"},
@@ -256,6 +267,12 @@ _FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
         ["event"],
         {"ref": _REF, "event": {"type": "object", "description": "as in `POST /v1/events`"}},
         {"ref": "r1", "event": {"type": "order.created", "data": {"n": 7}}},
+    ),
+    "ack": (
+        "Everything up to a cursor is done: a durable subscription resumes behind it.",
+        ["id", "cursor"],
+        {"id": _ID, "cursor": {**_CURSOR_FIELD, "description": "of an item or of a `results` frame"}},
+        {"id": "s1", "cursor": _CURSOR},
     ),
     "ping": ("Ask for a `pong`.", [], {}, {}),
     "subscribed": (
@@ -302,5 +319,5 @@ _FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
             "detail": "the id 's1' is in use: choose another or unsubscribe it first",
         },
     ),
-    "pong": ("The answer to `ping`.", [], {}, {}),
+    "pong": ("The answer to `ping`; acknowledgements before it are safe on disk.", [], {}, {}),
 }

@@ -142,7 +142,7 @@ def test_a_durable_name_goes_on_over_kills_and_restarts_while_results_pour_in(ma
     log: list[str] = []  # cursors, in order, each once
     sure = 0  # how many of them were said to be kept
     try:
-        for round_ in range(8):
+        for round_ in range(5):
             with service.connect() as socket:
                 answer = opened(socket, durable="k", kinds=["succeeded"], filter=EVEN, after="earliest")
                 assert answer["recovered"]
