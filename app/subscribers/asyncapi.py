@@ -64,8 +64,8 @@ cursor moves on in frames without items, so a rare match does not mean a long re
 With `durable` the gateway keeps the place up to which the client acknowledged: subscribing with that name
 goes on behind it, whatever `after` says; `after` is where its first connection begins. An `ack` is answered
 only if it is not taken, with an `error`; it never goes back. A `pong` says that each `ack` before its `ping`
-is safe on disk. One subscription has a name at a time: the newest takes it over, the other ends with an `error`.
-Names belong to the gateway, not to keys; `GET /v1/subscriptions` lists them.
+is safe on disk. One subscription has a name at a time: the newest takes it over, the other ends with an
+`error`. Names belong to the gateway, not to keys; `GET /v1/subscriptions` lists them.
 
 Not built yet, and refused by name: `shadow`.
 

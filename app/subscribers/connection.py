@@ -99,8 +99,9 @@ class Connection:
             self.unacknowledged(subscription, problem)
 
     def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> None:
-        """Tell that an acknowledgement was not taken."""
-        self.answer(self._session.unacknowledged(subscription, problem))
+        """Tell that an acknowledgement was not taken, unless the subscription ended."""
+        if subscription in self._session:
+            self.answer(self._session.unacknowledged(subscription, problem))
 
     def superseded(self, subscription: Subscription) -> None:
         """End a subscription whose durable name another one took over."""

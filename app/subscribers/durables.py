@@ -39,15 +39,19 @@ class Holder(Protocol):
 
 
 class _Place:
-    """A name in use: what the store has, the newest acknowledgement not written yet, and whose it is."""
+    """A name in use: what the store has, whose it is, and the newest acknowledgement not written yet.
 
-    __slots__ = ("holder", "loading", "position", "wanted")
+    `by` made that acknowledgement; the name may be another's meanwhile.
+    """
+
+    __slots__ = ("by", "holder", "loading", "position", "wanted")
 
     def __init__(self, loading: asyncio.Future[DurableRecord | None]) -> None:
         self.loading = loading
         self.position: Position | None = None
         self.wanted: Position | None = None
         self.holder: tuple[Subscription, Holder] | None = None
+        self.by: tuple[Subscription, Holder] | None = None
 
 
 class Durables:
@@ -127,7 +131,7 @@ class Durables:
             return
         if position.number <= newest.number:
             raise BadCursor("more than that was acknowledged already, and an acknowledgement never goes back")
-        place.wanted = position
+        place.wanted, place.by = position, place.holder
         self._waiting.add(name)
         self._taken += 1
         if self._writing is None:
@@ -207,10 +211,16 @@ class Durables:
             place.position = position
         if place.wanted == position:
             place.wanted = None
-        if problem is not None and place.holder is not None:
-            subscription, holder = place.holder
-            holder.unacknowledged(subscription, problem)
+        if problem is not None and place.by is not None:
+            _tell(*place.by, problem)
         self._forget(name, place)
+
+
+def _tell(subscription: Subscription, holder: Holder, problem: BuswayError) -> None:
+    try:
+        holder.unacknowledged(subscription, problem)
+    except Exception:  # one subscriber's fault must not reach the others
+        logger.exception("a subscriber cannot be told that its acknowledgement was not taken")
 
 
 async def _nothing_after(deleting: asyncio.Future[bool]) -> None:

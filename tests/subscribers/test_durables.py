@@ -193,6 +193,23 @@ def test_the_newest_connection_takes_a_name_over(tmp_path: Path) -> None:
     run(tmp_path, claim)
 
 
+def test_what_the_one_before_acknowledged_wrongly_is_not_told_to_the_next(tmp_path: Path) -> None:
+    async def claim(there: Store, server: Server) -> None:
+        await there.produce(3)
+        async with peer(server) as old, peer(server) as new:
+            await follow(old, after="earliest")
+            epoch, _, digest = (await old.items(3))[2]["cursor"].split("-")
+            await old.say(op="ack", id="s1", cursor=f"{epoch}-2-{digest}")  # forged
+            await new.say(op="subscribe", id="s1", durable="me")
+            await kept(old)
+            answer = await new.hear()
+            assert (answer["op"], number(answer["cursor"])) == ("subscribed", 0)
+            assert seqs(await new.items(3)) == [1, 2, 3]
+            assert await new.ask(op="ping") == {"op": "pong"}
+
+    run(tmp_path, claim, ring_bytes=1)
+
+
 def test_one_connection_uses_a_name_once_at_a_time(tmp_path: Path) -> None:
     async def claim(there: Store, server: Server) -> None:
         async with peer(server) as client:
