@@ -103,6 +103,12 @@ class BadPattern(Invalid):
     title, code = "Bad pattern", "bad_pattern"
 
 
+class BadFilter(Invalid):
+    """A filter cannot be read."""
+
+    title, code = "Bad filter", "bad_filter"
+
+
 class BadSubscription(Invalid):
     """A subscription cannot be opened as asked."""
 

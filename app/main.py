@@ -13,7 +13,19 @@ from typing import Any
 import msgspec
 from fastapi import Depends, FastAPI
 
-from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
+from app.api import (
+    docs_page,
+    document,
+    events,
+    handlers,
+    keys,
+    metrics,
+    problems,
+    results,
+    runs,
+    service,
+    subscriptions,
+)
 from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.answers import known_parameters
@@ -36,6 +48,7 @@ from app.store.child import Launched
 from app.store.commits import SQLiteCommits
 from app.store.operations import Rescue
 from app.store.reader import SQLiteReader
+from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
 from app.subscribers.websocket import WebSocketShell
 from app.workers.base import Catalog, Returned, Sink, WorkerReport
@@ -97,6 +110,7 @@ class Gateway:
         while stages.commits.backlog and stages.commits.healthy:
             await asyncio.sleep(0.01)
         await stages.hub.close(1012, "the gateway restarts: come back with your cursor")
+        await stages.hub.durables.settled()
 
 
 async def _build(settings: Settings, committer: Launched | None, stack: AsyncExitStack) -> Stages:
@@ -129,7 +143,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
     dispatcher = Dispatcher(commits, reader, registry, workers, underway, placement, clock)
     trials = Trials(workers, changes, registry, placement, settings.max_event_bytes, clock)
     stack.callback(dispatcher.stop)
-    hub = Hub(reader, commits.epoch)
+    hub = Hub(reader, commits.epoch, Durables(commits, reader, clock))
     await hub.start()
     commits.listen(dispatcher.committed)
     commits.listen(hub.committed)
@@ -252,7 +266,7 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
 
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, trial_routes, runs, results, keys, service, metrics):
+    for routes in (events, handlers, trial_routes, runs, results, subscriptions, keys, service, metrics):
         rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
     docs_page.install(rest)
     problems.install(rest)

@@ -42,11 +42,9 @@ async def _shown(here: Stages, entries: list[Entry]) -> list[dict[str, Any]]:
 def _handler(here: Stages, entry: Entry, stats: dict[str, Any]) -> dict[str, Any]:
     handler, spec = entry.handler, entry.spec
     place = here.placement.place(entry, here.registry.kind(spec.target) or "")
-    later = {"filter": None}
     return {
         "name": handler.name,
         **msgspec.structs.asdict(spec),
-        **later,
         "revision": handler.revision,
         "source": "code" if handler.declared is not None else "api",
         "created_at": when(handler.created_at),

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.filters import Filter
+
 State = Literal["available", "running", "retryable", "succeeded", "cancelled", "dead"]
 TIME = "RFC 3339 in UTC"
 
@@ -208,6 +210,7 @@ class HandlerChange(BaseModel):
         None, description="module:function of the handlers folder", examples=["orders:price"]
     )
     events: list[str] | None = Field(None, description="type patterns", examples=[["order.*"]])
+    filter: Filter | None = Field(None, description="which of these events; null: all")
     pool: Literal["process", "thread", "auto"] | None = Field(
         None, description="auto: as its attempts are measured; null: what the gateway was started with"
     )
@@ -239,7 +242,7 @@ class HandlerChange(BaseModel):
 
 
 class HandlerIn(HandlerChange):
-    """A handler to make. `filter` is refused for now."""
+    """A handler to make."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")
     target: str = Field(description="module:function of the handlers folder")
@@ -252,7 +255,7 @@ class HandlerBody(BaseModel):
     name: str
     target: str
     events: list[str]
-    filter: None = None
+    filter: Filter | None
     pool: str | None
     timeout: float
     max_attempts: int
@@ -289,6 +292,7 @@ class TrialAnswer(BaseModel):
         description="lost: the gateway had to end the worker; try again"
     )
     revision: int = Field(description="the revision that it ran")
+    matches: bool = Field(description="whether its patterns and filter admit the event")
     data: Any = Field(None, description="the final value; a binary one stands as `data_base64` in its place")
     data_base64: str | None = None
     partials: list[dict[str, Any]] = Field(description="`index` and `data` of the first ones, 1 MiB at most")

@@ -17,6 +17,7 @@ from app.api.schema import TrialAnswer, TrialIn
 from app.api.schema import answers as described
 from app.api.stages import Here
 from app.dispatch.trials import TrialResult
+from app.domain.event import NewEvent
 from app.domain.run import Outcome
 from app.ingest.reading import read_member
 
@@ -37,7 +38,8 @@ async def test_handler(here: Here, name: Name, request: Request) -> Response:
     """It runs in a worker of its own, with the handler's timeout and memory limit, also while it is paused.
 
     Nothing is stored: no event, no run, no result, and what it publishes is only shown. Side effects
-    of its code are real. The event need not match the handler's patterns.
+    of its code are real. The event need not match the handler's patterns and filter; `matches` tells
+    whether it does.
     """
     event = read_member(await request.body(), "event", here.clock(), here.settings.max_event_bytes)
     trial = asyncio.create_task(here.trials.run(name, event))
@@ -46,14 +48,18 @@ async def test_handler(here: Here, name: Name, request: Request) -> Response:
             await asyncio.wait([trial], timeout=_GONE_AFTER)
             if not trial.done() and await request.is_disconnected():
                 raise Disconnected
-        return answers.json(_answer(trial.result()))
+        return answers.json(_answer(trial.result(), event))
     finally:
         trial.cancel()
 
 
-def _answer(result: TrialResult) -> dict[str, Any]:
+def _answer(result: TrialResult, event: NewEvent) -> dict[str, Any]:
     ended, trial = result.ended, result.trial
-    answer: dict[str, Any] = {"outcome": ended.outcome, "revision": trial.entry.handler.revision}
+    answer: dict[str, Any] = {
+        "outcome": ended.outcome,
+        "revision": trial.entry.handler.revision,
+        "matches": trial.entry.starts(event),
+    }
     if ended.outcome is Outcome.SUCCEEDED:
         answer |= _value(ended.data, binary=ended.binary)
     else:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from app.domain.event import NewEvent
+from app.domain.filter import Test, View, compile_filter
 from app.domain.handler import Handler, Spec
 from app.domain.pattern import Matcher, matcher
 from app.workers.base import Catalog, HandlerFile
@@ -14,12 +16,29 @@ _CACHED_TYPES = 10_000
 
 
 class Entry(msgspec.Struct):
-    """A handler with what is derived from it: its fields in force, its patterns, whether it has limits."""
+    """A handler with what is derived from it: its fields in force, patterns, limits, filter."""
 
     handler: Handler
     spec: Spec
     matches: Matcher
     limited: bool = False
+    test: Test | None = None
+
+    def starts(self, event: NewEvent) -> bool:
+        """Tell whether its patterns and its filter admit an event, be it in force or not."""
+        return self.matches(event.type) and (self.test is None or self.test(View(event)))
+
+
+class _Candidates(msgspec.Struct, frozen=True):
+    """The handlers whose patterns match one type, and the filters of those that have one."""
+
+    ids: tuple[int, ...]
+    tests: dict[int, Test]
+
+    def pick(self, event: NewEvent) -> tuple[int, ...]:
+        """Return those that the filters admit, decoding the payload at most once for all of them."""
+        view, tests = View(event), self.tests
+        return tuple(id_ for id_ in self.ids if id_ not in tests or tests[id_](view))
 
 
 class Registry:
@@ -31,7 +50,7 @@ class Registry:
         self._kinds: dict[str, str] = {}
         self._entries: dict[int, Entry] = {}
         self._by_name: dict[str, Entry] = {}
-        self._matched: dict[str, tuple[int, ...]] = {}
+        self._matched: dict[str, _Candidates] = {}
 
     def load(self, handlers: list[Handler], catalog: Catalog) -> None:
         """Take the handlers as the store has them and the folder as the workers found it."""
@@ -45,23 +64,29 @@ class Registry:
         """Take a handler as it was just committed."""
         spec = handler.spec
         limited = spec.concurrency is not None or spec.rate is not None
-        entry = Entry(handler, spec, matcher(spec.events), limited)
+        test = None if spec.filter is None else compile_filter(spec.filter)
+        entry = Entry(handler, spec, matcher(spec.events), limited, test)
         self._entries[handler.id] = self._by_name[handler.name] = entry
         self._matched.clear()
 
-    def match(self, type_: str) -> tuple[int, ...]:
-        """Return the numbers of the handlers that an event of this type starts, paused ones too."""
-        known = self._matched.get(type_)
+    def match(self, event: NewEvent) -> tuple[int, ...]:
+        """Return the numbers of the handlers that an event starts, paused ones too."""
+        known = self._matched.get(event.type)
         if known is None:
-            if len(self._matched) >= _CACHED_TYPES:
-                self._matched.clear()
-            known = tuple(
-                id_
-                for id_, entry in self._entries.items()
-                if not (entry.handler.deleted or entry.handler.missing) and entry.matches(type_)
-            )
-            self._matched[type_] = known
-        return known
+            known = self._candidates(event.type)
+        return known.pick(event) if known.tests else known.ids
+
+    def _candidates(self, type_: str) -> _Candidates:
+        found = {
+            id_: entry
+            for id_, entry in self._entries.items()
+            if not (entry.handler.deleted or entry.handler.missing) and entry.matches(type_)
+        }
+        if len(self._matched) >= _CACHED_TYPES:
+            self._matched.clear()
+        tests = {id_: entry.test for id_, entry in found.items() if entry.test is not None}
+        self._matched[type_] = _Candidates(tuple(found), tests)
+        return self._matched[type_]
 
     def entry(self, id_: int) -> Entry | None:
         """Return a handler by number."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from app.domain.backoff import Backoff
+from app.domain.event import NewEvent
+from app.domain.filter import FilterError, compile_filter
 from app.domain.pattern import PatternError, check_pattern
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
@@ -15,8 +17,6 @@ TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 POOLS = ("process", "thread", "auto")
 MAX_MEMORY = 1_048_576  # MiB
 RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])", re.ASCII)
-LATER = ("filter",)
-"""Fields of the contract that this version refuses by name unless they hold their default."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     target: str
     events: tuple[str, ...]
+    filter: dict[str, Any] | None = None
     pool: str | None = None
     timeout: float = 60
     max_attempts: int = 5
@@ -66,8 +67,8 @@ class Handler(msgspec.Struct, kw_only=True):
 class Rules(Protocol):
     """The handlers in force, as the stages need them that start runs or judge attempts."""
 
-    def match(self, type_: str) -> tuple[int, ...]:
-        """Return the numbers of the handlers that an event of this type starts."""
+    def match(self, event: NewEvent) -> tuple[int, ...]:
+        """Return the numbers of the handlers that this event starts."""
 
 
 class FieldError(ValueError):
@@ -80,21 +81,16 @@ class FieldError(ValueError):
 
 def spec_of(fields: dict[str, Any]) -> Spec:
     """Build the fields in force from a mapping that `check_fields` has passed."""
-    known = {name: value for name, value in fields.items() if name not in LATER}
-    return msgspec.convert(known, Spec)
+    return msgspec.convert(fields, Spec)
 
 
 def check_fields(fields: dict[str, Any]) -> None:
     """Check the handler fields that are present, whoever gave them: code or HTTP.
 
     Raises:
-        FieldError: the first field that is unknown, of the wrong type, out of range or not built yet.
+        FieldError: the first field that is unknown, of the wrong type or out of range.
     """
     for name, value in fields.items():
-        if name in LATER:
-            if value is not None and value is not False:
-                raise FieldError(name, f"{name!r} is not built yet: leave it out")
-            continue
         check = _CHECKS.get(name)
         if check is None:
             raise FieldError(name, f"a handler has no field {name!r}")
@@ -128,6 +124,15 @@ def _check_events(value: Any) -> str | None:
                 return 'each of events is a type pattern, such as "order.*"'
             check_pattern(pattern)
     except PatternError as problem:
+        return str(problem)
+    return None
+
+
+def _check_filter(value: Any) -> str | None:
+    try:
+        if value is not None:
+            compile_filter(value)
+    except FilterError as problem:
         return str(problem)
     return None
 
@@ -206,6 +211,7 @@ _CHECKS = {
     "name": _check_name,
     "target": _check_target,
     "events": _check_events,
+    "filter": _check_filter,
     "pool": _check_pool,
     "timeout": _check_timeout,
     "max_attempts": _check_max_attempts,
@@ -218,5 +224,5 @@ _CHECKS = {
     "description": _check_description,
 }
 
-FIELDS = frozenset({*_CHECKS, *LATER})
+FIELDS = frozenset(_CHECKS)
 """Every field that a handler may be given."""

@@ -37,7 +37,10 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """One numbered entry of the log: `data` is JSON text, or bytes if `binary`; `time` in microseconds."""
+    """One numbered entry of the log: `data` is JSON text, or bytes if `binary`; `time` in microseconds.
+
+    `of` is the whole event, where filters need it and it is at hand; subscribers are not given it.
+    """
 
     number: int
     kind: Kind
@@ -53,6 +56,7 @@ class Result(msgspec.Struct, kw_only=True):
     completes: bytes | None = None
     replay: bool = False
     time: int = 0
+    of: Event | None = None
 
     @property
     def position(self) -> cursor.Position:

@@ -67,7 +67,7 @@ class Publisher:
             raise Unavailable(self.closed)
         match = self._rules.match
         for event in events:
-            event.handlers = match(event.type)
+            event.handlers = match(event)
         receipts = await self._commits.publish(Publish(events=events))
         return [
             EventReceipt(

@@ -147,7 +147,7 @@ class Recorder:
         )
         event.binary = published.binary
         event.root, event.parent = parent.root, attempt.run.id
-        event.handlers = self._rules.match(event.type)
+        event.handlers = self._rules.match(event)
         return event
 
 

@@ -149,6 +149,15 @@ class KeyRecord(msgspec.Struct, kw_only=True):
     revoked_at: int | None
 
 
+class DurableRecord(msgspec.Struct, kw_only=True):
+    """A durable subscription, acknowledged up to `position`. Times in microseconds since 1970."""
+
+    name: str
+    position: Position
+    created_at: int
+    acknowledged_at: int | None
+
+
 class RevisionRecord(msgspec.Struct, kw_only=True):
     """A revision of a handler: the fields in force and the digest of its source file."""
 
@@ -205,8 +214,13 @@ class Reader(Protocol):
     async def position(self, number: int) -> Position | None:
         """Return the place behind result `number`, None if that result is not in the log."""
 
-    async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
-        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
+    async def results(
+        self, after: int, limit: int, max_bytes: int, *, with_events: bool = False
+    ) -> list[Result]:
+        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached.
+
+        `with_events`: each has its event in `of`, and the bytes of each event count too, once.
+        """
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
@@ -276,3 +290,9 @@ class Reader(Protocol):
 
     async def keys(self) -> list[KeyRecord]:
         """Return all keys, revoked ones too."""
+
+    async def durable(self, name: str) -> DurableRecord | None:
+        """Return one durable subscription."""
+
+    async def durables(self, after: str, limit: int) -> list[DurableRecord]:
+        """Return up to `limit` durable subscriptions behind the name `after`, by name."""

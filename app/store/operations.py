@@ -227,7 +227,36 @@ class RevokeKey(Operation, kw_only=True):
     now: int
 
 
+class OpenDurable(Operation, kw_only=True):
+    """Give a durable subscription its first place, unless it has one or there are `most` names already.
+
+    Reply: the `(number, digest)` of its place, None if there are too many.
+    """
+
+    name: str
+    number: int
+    digest: int
+    now: int
+    most: int
+
+
+class Acknowledge(Operation, kw_only=True):
+    """Move durable subscriptions forward to `(name, number, digest)`, each at most once; none moves back.
+
+    Reply: the names whose place is not one of this log; they stay where they were.
+    """
+
+    places: list[tuple[str, int, int]]
+    now: int
+
+
+class DeleteDurable(Operation, kw_only=True):
+    """Forget a durable subscription. Reply: bool, False if there is none of that name."""
+
+    name: str
+
+
 AnyOperation = (
     Publish | Mark | Append | Settle | Cancel | CancelWaiting | Expire | Retry | RetryDead | Rescue
-    | SaveHandler | CreateKey | RevokeKey
+    | SaveHandler | CreateKey | RevokeKey | OpenDurable | Acknowledge | DeleteDurable
 )  # fmt: skip

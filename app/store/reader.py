@@ -19,10 +19,11 @@ from app.domain.handler import Handler
 from app.domain.result import Result
 from app.domain.run import Error, Run
 from app.errors import Unavailable
-from app.store import records, searching, sqlite, waiting
+from app.store import durables, records, searching, sqlite, waiting
 from app.store.base import (
     NO_LIMIT,
     AttemptRecord,
+    DurableRecord,
     EventQuery,
     KeyLine,
     KeyRecord,
@@ -53,8 +54,14 @@ Answer = TypeVar("Answer")
 _waiting = sa.text(WAITING)
 _ALL = 1 << 40  # a limit that is none, so that a packed query keeps its order
 _next = results.c.number > sa.bindparam("after")
-_sizes = pack(
-    sa.select(sa.func.coalesce(sa.func.length(results.c.data), 0))
+_size = sa.func.coalesce(sa.func.length(results.c.data), 0)
+_event_size = sa.func.coalesce(sa.func.length(events.c.data), 0) + sa.func.coalesce(
+    sa.func.length(events.c.attributes), 0
+)
+_sizes = pack(sa.select(_size).where(_next).order_by(results.c.number).limit(sa.bindparam("limit")))
+_sizes_with_events = pack(
+    sa.select(_size, events.c.seq, _event_size)
+    .join(events, events.c.seq == results.c.event)
     .where(_next)
     .order_by(results.c.number)
     .limit(sa.bindparam("limit"))
@@ -125,9 +132,12 @@ class SQLiteReader:
         """Return the place behind result `number`, None if that result is not in the log."""
         return await self._read(lambda connection: _position(connection, number))
 
-    async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
+    async def results(
+        self, after: int, limit: int, max_bytes: int, *, with_events: bool = False
+    ) -> list[Result]:
         """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
-        return await self._read(lambda connection: _read_results(connection, after, limit, max_bytes))
+        read = _read_with_events if with_events else _read_results
+        return await self._read(lambda connection: read(connection, after, limit, max_bytes))
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
@@ -225,6 +235,14 @@ class SQLiteReader:
         """Return all keys, revoked ones too."""
         return await self._read(select_keys)
 
+    async def durable(self, name: str) -> DurableRecord | None:
+        """Return one durable subscription."""
+        return await self._read(lambda connection: durables.find_durable(connection, name))
+
+    async def durables(self, after: str, limit: int) -> list[DurableRecord]:
+        """Return up to `limit` durable subscriptions behind the name `after`, by name."""
+        return await self._read(lambda connection: durables.find_durables(connection, after, limit))
+
     async def _fetch(
         self, packed: sa.Select[tuple[str]], row: type[Row], parameters: dict[str, Any] | None = None
     ) -> list[Row]:
@@ -277,6 +295,28 @@ def _read_results(connection: sa.Connection, after: int, limit: int, max_bytes: 
         max_bytes -= _OVERHEAD + size
         if max_bytes <= 0:
             break
+    return _results_within(connection, after, within)
+
+
+def _read_with_events(connection: sa.Connection, after: int, limit: int, max_bytes: int) -> list[Result]:
+    """Read each event once, however many of the results are its."""
+    within, seqs = 0, set[int]()
+    bounds = {"after": after, "limit": limit}
+    for size, seq, event_size in fetch(connection, _sizes_with_events, tuple[int, int, int], bounds):
+        within += 1
+        max_bytes -= _OVERHEAD + size + (event_size if seq not in seqs else 0)
+        seqs.add(seq)
+        if max_bytes <= 0:
+            break
+    found = _results_within(connection, after, within)
+    query = pack(sa.select(*records.EVENT_COLUMNS).where(_among(events.c.seq, sorted(seqs))))
+    known = {row.seq: records.event(row) for row in fetch(connection, query, records.EventRow)}
+    for result in found:
+        result.of = known[result.event.seq]
+    return found
+
+
+def _results_within(connection: sa.Connection, after: int, within: int) -> list[Result]:
     if not within:
         return []
     rows = fetch(connection, _results, records.ResultRow, {"after": after, "limit": within})

@@ -236,6 +236,18 @@ handler_revisions = sa.Table(
     sqlite_strict=True,
 )
 
+durables = sa.Table(
+    "durables",
+    metadata,
+    sa.Column("name", sa.TEXT, primary_key=True),
+    _integer("number"),
+    _integer("digest"),
+    _integer("created_at"),
+    _integer("acknowledged_at", null=True),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
 keys = sa.Table(
     "keys",
     metadata,

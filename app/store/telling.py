@@ -115,4 +115,5 @@ def _result(entry: Entry, run: Run, operation: Settle | Append, new: NewResult, 
         binary=new.binary,
         error=new.error,
         time=new.time,
+        of=run.event,
     )

@@ -9,15 +9,18 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from app.store import changing, keeping, publishing, settling, statements
+from app.store import changing, durables, keeping, publishing, settling, statements
 from app.store.ledger import Head, Ledger, Unacknowledged
 from app.store.operations import (
+    Acknowledge,
     Append,
     Cancel,
     CancelWaiting,
     CreateKey,
+    DeleteDurable,
     Expire,
     Mark,
+    OpenDurable,
     Operation,
     Publish,
     Rescue,
@@ -42,6 +45,9 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     SaveHandler: keeping.save_handler,
     CreateKey: keeping.create_key,
     RevokeKey: keeping.revoke_key,
+    OpenDurable: durables.open_durable,
+    Acknowledge: durables.acknowledge,
+    DeleteDurable: durables.delete_durable,
 }
 
 

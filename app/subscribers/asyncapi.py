@@ -38,6 +38,12 @@ _ITEM = {
     "replay": False,
     "time": "2026-01-31T12:00:00.000001Z",
 }
+_FILTER = {"all": [{"prefix": {"subject": "eu-"}}, {"exact": {"data.customer.country": "NO"}}]}
+_FILTER_DESCRIPTION = """\
+One dialect of the CloudEvents Subscriptions API; several comparisons in one must all hold. Names are
+attributes, or paths into the event's payload: keys and list positions between dots. Attributes are
+compared with text; in the payload `exact` takes any string, number, boolean or null and keeps their types
+apart. What is missing does not match. At most 16 deep, 256 comparisons, 16,384 characters."""
 _CODES = [
     "bad_frame", "bad_subscription", "bad_pattern", "bad_filter", "bad_cursor", "bad_event",
     "unknown_subscription", "not_allowed", "too_many", "unavailable",
@@ -52,7 +58,16 @@ kept, `subscribed` says `"recovered": false` and is live from now.
 The one-line form opens the subscription `default` from the query string, for example
 `/v1/subscribe?types=order.*&after=latest`.
 
-Not built yet, and refused by name: `filter`, `durable`, `shadow`, and the frame `ack`.
+`filter` speaks of the result's event: its attributes, and its payload by path. While nothing matches, the
+cursor moves on in frames without items, so a rare match does not mean a long replay.
+
+With `durable` the gateway keeps the place up to which the client acknowledged: subscribing with that name
+goes on behind it, whatever `after` says; `after` is where its first connection begins. An `ack` is answered
+only if it is not taken, with an `error`; it never goes back. A `pong` says that each `ack` before its `ping`
+is safe on disk. One subscription has a name at a time: the newest takes it over, the other ends with an
+`error`. Names belong to the gateway, not to keys; `GET /v1/subscriptions` lists them.
+
+Not built yet, and refused by name: `shadow`.
 
 Close codes: 1001 and 1012 going away, reconnect; 1008 not allowed; 1009 frame too large; 1011 a fault
 of the gateway, reconnect; 1013 try again later; 4400 bad first message or query string; 4401 key missing or
@@ -61,7 +76,7 @@ revoked; 4408 no progress for 60 s."""
 
 def document() -> dict[str, Any]:
     """Build the document."""
-    sent = ("subscribe", "unsubscribe", "publish", "ping")
+    sent = ("subscribe", "unsubscribe", "publish", "ack", "ping")
     received = ("subscribed", "unsubscribed", "results", "published", "error", "pong")
     channel = "#/channels/subscribe"
     return {
@@ -89,7 +104,7 @@ def document() -> dict[str, Any]:
         },
         "components": {
             "messages": {name: _message(name) for name in sent + received},
-            "schemas": {"item": _item(), "receipt": _receipt()},
+            "schemas": {"item": _item(), "receipt": _receipt(), "filter": _filter()},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."}
             },
@@ -124,6 +139,8 @@ def _message(name: str) -> dict[str, Any]:
 
 def _query() -> dict[str, Any]:
     properties = {name: _SELECT[name] for name in ("types", "handlers", "kinds", "correlationid", "after")}
+    properties["filter"] = {"type": "string", "description": "a filter as URL-encoded JSON"}
+    properties["durable"] = {"type": "string", "description": "as in the frame"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -179,6 +196,27 @@ def _item() -> dict[str, Any]:
     }
 
 
+def _filter() -> dict[str, Any]:
+    this = {"$ref": "#/components/schemas/filter"}
+    several = {"type": "array", "items": this, "minItems": 1, "maxItems": 256}
+    texts = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string", "minLength": 1}}
+    scalar = {"type": ["string", "number", "boolean", "null"]}
+    return {
+        "type": "object",
+        "description": _FILTER_DESCRIPTION,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": {
+            "exact": {"type": "object", "minProperties": 1, "additionalProperties": scalar},
+            **dict.fromkeys(("prefix", "suffix"), texts),
+            **dict.fromkeys(("all", "any"), several),
+            "not": this,
+        },
+        "additionalProperties": False,
+        "examples": [_FILTER],
+    }
+
+
 def _receipt() -> dict[str, Any]:
     return {
         "type": "object",
@@ -213,11 +251,15 @@ _FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
         {
             "id": _ID,
             **_SELECT,
-            "filter": {"type": "null", "description": "not built yet"},
-            "durable": {"type": "null", "description": "not built yet"},
+            "filter": {"oneOf": [{"$ref": "#/components/schemas/filter"}, {"type": "null"}]},
+            "durable": {
+                **_nullable("string", "the name under which the acknowledged place is kept"),
+                "minLength": 1,
+                "maxLength": 255,
+            },
             "shadow": {"enum": [False, None], "description": "not built yet"},
         },
-        {"id": "s1", "types": ["order.*"], "after": "latest"},
+        {"id": "s1", "types": ["order.*"], "filter": _FILTER, "after": "latest"},
     ),
     "unsubscribe": ("End a subscription; answered by `unsubscribed`.", ["id"], {"id": _ID}, {"id": "s1"}),
     "publish": (
@@ -225,6 +267,12 @@ _FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
         ["event"],
         {"ref": _REF, "event": {"type": "object", "description": "as in `POST /v1/events`"}},
         {"ref": "r1", "event": {"type": "order.created", "data": {"n": 7}}},
+    ),
+    "ack": (
+        "Everything up to a cursor is done: a durable subscription resumes behind it.",
+        ["id", "cursor"],
+        {"id": _ID, "cursor": {**_CURSOR_FIELD, "description": "of an item or of a `results` frame"}},
+        {"id": "s1", "cursor": _CURSOR},
     ),
     "ping": ("Ask for a `pong`.", [], {}, {}),
     "subscribed": (
@@ -271,5 +319,5 @@ _FRAMES: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
             "detail": "the id 's1' is in use: choose another or unsubscribe it first",
         },
     ),
-    "pong": ("The answer to `ping`.", [], {}, {}),
+    "pong": ("The answer to `ping`; acknowledgements before it are safe on disk.", [], {}, {}),
 }

@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from app.errors import BuswayError, Gone, Unavailable
+from app.errors import BadCursor, BuswayError, Gone, Unavailable
+from app.subscribers.durables import superseded
 from app.subscribers.eager import begin
+from app.subscribers.frames import After
 from app.subscribers.hub import Hub
 from app.subscribers.ring import Piece
-from app.subscribers.session import Open, Session, Shut, Subscription
+from app.subscribers.session import Ack, Open, Pong, Session, Shut, Start, Subscription
 
 logger = logging.getLogger("busway.websocket")
 
@@ -57,19 +59,20 @@ class Connection:
         self._answered: asyncio.Future[None] | None = None
         self._closing: tuple[int, str] | None = None
         self._ended = False
+        self._acknowledged = False
         self._loop = asyncio.get_running_loop()
 
     async def open(self, effect: Open) -> None:
         """Begin a subscription where it asks to."""
         subscription = effect.subscription
         try:
-            start = await self._hub.locate(effect.after)
+            start = await self._locate(subscription, effect.after)
         except BuswayError as problem:
-            return self.answer(self._session.refused(subscription, problem))
+            return self._refuse(subscription, problem)
         except Exception:
             logger.exception("a subscription cannot begin")
             refusal = Unavailable("the result log cannot be read now: subscribe again later")
-            return self.answer(self._session.refused(subscription, refusal))
+            return self._refuse(subscription, refusal)
         text = self._session.opened(subscription, start)
         if text is None or self._ended:
             return None
@@ -81,7 +84,35 @@ class Connection:
 
     def shut(self, effect: Shut) -> None:
         """End a subscription."""
-        self._hub.leave(effect.subscription)
+        self._leave(effect.subscription)
+        self.answer(effect.text)
+
+    def acknowledge(self, effect: Ack) -> None:
+        """Have an acknowledgement kept, or say why not."""
+        subscription, position = effect.subscription, effect.position
+        self._acknowledged = True
+        try:
+            if self._hub.knows_better(position):
+                raise BadCursor("that cursor is none that you were sent: it names another result")
+            self._hub.durables.acknowledge(subscription, subscription.durable or "", position)
+        except BuswayError as problem:
+            self.unacknowledged(subscription, problem)
+
+    def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> None:
+        """Tell that an acknowledgement was not taken, unless the subscription ended."""
+        if subscription in self._session:
+            self.answer(self._session.unacknowledged(subscription, problem))
+
+    def superseded(self, subscription: Subscription) -> None:
+        """End a subscription whose durable name another one took over."""
+        self._hub.leave(subscription)
+        self.answer(self._session.refused(subscription, superseded(subscription.durable or "")))
+
+    async def pong(self, effect: Pong) -> None:
+        """Answer a ping; the acknowledgements before it are kept then."""
+        if self._acknowledged:
+            self._acknowledged = False
+            await self._hub.durables.settled()
         self.answer(effect.text)
 
     def answer(self, text: str) -> None:
@@ -132,12 +163,37 @@ class Connection:
         """Let go of everything: the socket is gone."""
         self._ended = True
         for subscription in self._session.end():
-            self._hub.leave(subscription)
+            self._leave(subscription)
         self._hub.exit(self)
         self._quiet_since.clear()
         self._drop()
         if self._pump is not None:
             self._pump.cancel()
+
+    async def _locate(self, subscription: Subscription, after: After) -> Start:
+        name = subscription.durable
+        if name is None:
+            return await self._hub.locate(after)
+        durables, epoch = self._hub.durables, self._hub.epoch
+        known = await durables.claim(subscription, name, self)
+        if known is not None:
+            return await self._hub.locate((epoch, known))
+        start = await self._hub.locate(after)
+        kept = await durables.begin(subscription, name, start.position)
+        return start if kept == start.position else await self._hub.locate((epoch, kept))
+
+    def _refuse(self, subscription: Subscription, problem: BuswayError) -> None:
+        self._give_back(subscription)
+        if subscription in self._session:
+            self.answer(self._session.refused(subscription, problem))
+
+    def _leave(self, subscription: Subscription) -> None:
+        self._hub.leave(subscription)
+        self._give_back(subscription)
+
+    def _give_back(self, subscription: Subscription) -> None:
+        if subscription.durable is not None:
+            self._hub.durables.release(subscription, subscription.durable)
 
     def _write(self, text: str) -> None:
         try:
@@ -189,6 +245,7 @@ class Connection:
         try:
             piece = await self._hub.read(subscription)
         except Gone as problem:
+            self._give_back(subscription)
             self._answers.append(self._session.refused(subscription, problem))
             return
         if not subscription.open:

@@ -29,8 +29,6 @@ _FIELDS: dict[str, frozenset[str]] = {
     "ping": frozenset(),
 }
 _LATER = {
-    "filter": "filters are not built yet: leave 'filter' out and pick from the items you receive",
-    "durable": "durable subscriptions are not built yet: leave 'durable' out and keep the cursor yourself",
     "shadow": "shadow replays are not built yet: leave 'shadow' out",
 }
 
@@ -67,19 +65,17 @@ def check_fields(frame: dict[str, Any]) -> str:
 
     Raises:
         BadRequest: unknown `op` or field.
-        BadSubscription: unknown or unbuilt field of a subscription.
+        BadSubscription: unknown field of a subscription.
     """
     op = frame.get("op")
     known = _FIELDS.get(op) if isinstance(op, str) else None
     if known is None:
-        raise BadRequest(f"'op' is one of {', '.join(name for name in _FIELDS if name != 'ack')}")
+        raise BadRequest(f"'op' is one of {', '.join(_FIELDS)}")
     assert isinstance(op, str)  # noqa: S101 (for the type checker)
     unknown = sorted(frame.keys() - known - {"op"})
     if unknown:
         refusal = BadSubscription if op == "subscribe" else BadRequest
         raise refusal(f"{op!r} has no field {unknown[0]!r}: remove it")
-    if op == "ack":
-        raise BadSubscription("'ack' is for durable subscriptions, which are not built yet: leave it out")
     return op
 
 
@@ -104,6 +100,22 @@ def read_id(value: Any) -> str:
         raise BadSubscription("'id' names the subscription: text of 1 to 255 characters, such as \"s1\"")
     try:
         return check_name(value, "a subscription's id")
+    except ValueError as problem:
+        raise BadSubscription(str(problem)) from None
+
+
+def read_durable(value: Any) -> str | None:
+    """Return the name of a durable subscription, None if it is not to be one.
+
+    Raises:
+        BadSubscription: it is not 1 to 255 characters of text.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise BadSubscription("'durable' is the name under which the place is kept, text, or null")
+    try:
+        return check_name(value, "a durable name")
     except ValueError as problem:
         raise BadSubscription(str(problem)) from None
 
@@ -133,6 +145,21 @@ def read_after(value: Any) -> After:
         return cursor.decode(value if isinstance(value, str) else "")
     except CursorError as problem:
         raise BadCursor(f'{problem}; \'after\' may also be null, "latest" or "earliest"') from None
+
+
+def read_place(value: Any, epoch: str) -> Position:
+    """Read the `cursor` of an `ack` for the log `epoch`.
+
+    Raises:
+        BadCursor: it is no cursor, or one of another log.
+    """
+    try:
+        of, position = cursor.decode(value if isinstance(value, str) else "")
+    except CursorError as problem:
+        raise BadCursor(str(problem)) from None
+    if of != epoch:
+        raise BadCursor("that cursor is of another log: acknowledge one that you were sent")
+    return position
 
 
 def read_event(frame: dict[str, Any], text: str) -> bytes:

@@ -3,6 +3,9 @@
 Subscriptions with equal selections that have everything up to the head form a group. A commit costs
 one look a group, not one a socket: only those groups that it concerns are pushed to, each with
 one encoded piece. Whoever is not free takes its own way through the log and joins again at the head.
+
+Filters look at whole events, so while there is a subscription with one the ring keeps them too. What is
+too much to look at in one turn of the loop, or has no event at hand, filtered groups read on their own way.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import logging
 from collections import deque
 from typing import Any, Protocol
 
-from app.domain.cursor import START
+from app.domain.cursor import START, Position
 from app.domain.result import Result
 from app.errors import Gone
 from app.store.base import Committed, Reader
+from app.subscribers.durables import Durables
 from app.subscribers.frames import After
+from app.subscribers.groups import Group, pick, ready
 from app.subscribers.places import READ_BYTES, READ_RESULTS, honour
 from app.subscribers.ring import Entry, Piece, Ring, cut
 from app.subscribers.selection import Selection, predicate
@@ -48,26 +53,21 @@ class Sink(Protocol):
         """Close soon; with `flush` after everything up to the head was sent."""
 
 
-class _Group:
-    __slots__ = ("matches", "members", "selection")
-
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
-        self.matches = predicate(selection)
-        self.members: dict[Subscription, Sink] = {}
-
-
 class Hub:
     """Give it to the commits as a listener, then `start` it.
 
     Args:
         reader: where results are read that the ring no longer holds.
         epoch: names the log in cursors.
+        durables: the names that subscriptions go by beyond their connection.
         ring_bytes: memory for the newest results.
     """
 
-    def __init__(self, reader: Reader, epoch: str, *, ring_bytes: int = RING_BYTES) -> None:
+    def __init__(
+        self, reader: Reader, epoch: str, durables: Durables, *, ring_bytes: int = RING_BYTES
+    ) -> None:
         self.epoch = epoch
+        self.durables = durables
         self.latest = START
         self.closing: tuple[int, str] | None = None
         self.reader = reader
@@ -75,17 +75,18 @@ class Hub:
         self._floor_at = 0.0
         self._ring_bytes = ring_bytes
         self._ring = Ring(ring_bytes, 0)
-        self._groups: dict[str | None, dict[Selection, _Group]] = {None: {}}
+        self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
         self._sinks: dict[Sink, None] = {}
         self._queue: deque[Committed] = deque()
         self._started = self._scheduled = False
         self._filling: asyncio.Task[None] | None = None
         self._shared: dict[tuple[int, Selection], Piece] = {}
         self._shared_bytes = 0
-        self._reads: dict[int, asyncio.Task[list[Entry]]] = {}
+        self._reads: dict[tuple[int, bool], asyncio.Task[list[Entry]]] = {}
         self._reading = asyncio.Semaphore(READS)
         self._quiet: deque[tuple[float, Subscription, Sink]] = deque()
         self._beating = False
+        self._filtered: set[Subscription] = set()
 
     async def start(self) -> None:
         """Read where the log is; commits told before are taken up from there."""
@@ -129,6 +130,11 @@ class Hub:
         except Gone:
             return Start(self.latest, False, self._floor)
 
+    def knows_better(self, position: Position) -> bool:
+        """Tell whether that is, as far as the ring goes, not the place of a result in this log."""
+        known = self._ring.position(position.number)
+        return known is not None and known != position
+
     def join(self, subscription: Subscription, sink: Sink) -> bool:
         """Push to a subscription from now on; False if it is not at the head."""
         if subscription.position != self.latest.number:
@@ -137,7 +143,7 @@ class Hub:
         groups = self._groups.setdefault(selection.correlationid, {})
         group = groups.get(selection)
         if group is None:
-            group = groups[selection] = _Group(selection)
+            group = groups[selection] = Group(selection)
         group.members[subscription] = sink
         subscription.live = True
         return True
@@ -159,6 +165,8 @@ class Hub:
 
     def watch(self, subscription: Subscription, sink: Sink) -> None:
         """Tell an open subscription now and then how far its cursor moved while nothing matched."""
+        if subscription.selection.filter is not None:
+            self._filtered.add(subscription)
         self._quiet.append((self._loop.time() + 1, subscription, sink))
         if not self._beating:
             self._beating = True
@@ -174,9 +182,8 @@ class Hub:
         if after >= self.latest.number:
             return None
         if after + 1 < self._ring.first:
-            entries = await self._read_store(after)
-            return cut(after, entries, predicate(selection), self.epoch)
-        return self._shared_piece(after, selection)
+            return await self._stored_piece(after, selection)
+        return self._shared_piece(after, selection) or await self._stored_piece(after, selection)
 
     async def close(self, code: int, reason: str, grace: float = 5.0) -> None:
         """Close all connections, each when it has everything; the slow ones after `grace` seconds.
@@ -243,7 +250,9 @@ class Hub:
     async def _fill(self, head: int) -> None:
         while self.latest.number < head:
             try:
-                results = await self.reader.results(self.latest.number, READ_RESULTS, READ_BYTES)
+                results = await self.reader.results(
+                    self.latest.number, READ_RESULTS, READ_BYTES, with_events=bool(self._filtered)
+                )
             except Exception:
                 logger.exception("results after %d cannot be read; trying again", self.latest.number)
                 results = []
@@ -258,17 +267,39 @@ class Hub:
         before = self.latest.number
         entries = [Entry(result) for result in results]
         for entry in entries:
+            if not self._filtered:
+                entry.result.of = None  # nobody looks at it, so it takes no room
             self._ring.append(entry)
         self._shared.clear()
         self._shared_bytes = 0
         concerned = {entry.result.event.correlationid for entry in entries} & self._groups.keys()
         groups = [group for name in (None, *concerned) for group in self._groups[name].values()]
         self.latest = results[-1].position
+        filtered = [group for group in groups if group.test]
         for group in groups:
-            if any(group.matches(entry.result) for entry in entries):
+            if group.test is None and any(group.matches(entry.result) for entry in entries):
                 self._push(group, before, cut(before, entries, group.matches, self.epoch))
+        if filtered:
+            self._show_filtered(filtered, before, entries)
 
-    def _push(self, group: _Group, before: int, piece: Piece) -> None:
+    def _show_filtered(self, groups: list[Group[Sink]], before: int, entries: list[Entry]) -> None:
+        """Push to groups with filters, behind all others."""
+        wanted = [entry for entry in entries if any(group.matches(entry.result) for group in groups)]
+        if len(ready(wanted)) < len(wanted):
+            for group in groups:
+                self._fall_behind(group, before)
+            return
+        for group, picked in pick(groups, wanted).items():
+            if picked.numbers:
+                self._push(group, before, cut(before, entries, picked, self.epoch))
+
+    def _fall_behind(self, group: Group[Sink], before: int) -> None:
+        for subscription, sink in list(group.members.items()):
+            self.leave(subscription)
+            subscription.position = before
+            sink.lag(subscription)
+
+    def _push(self, group: Group[Sink], before: int, piece: Piece) -> None:
         whole = piece.until == self.latest
         for subscription, sink in list(group.members.items()):
             if not subscription.live:
@@ -289,10 +320,16 @@ class Hub:
             sink.close(1011, "a fault of the gateway: resume at your cursor", flush=False)
             return False
 
-    def _shared_piece(self, after: int, selection: Selection) -> Piece:
+    def _shared_piece(self, after: int, selection: Selection) -> Piece | None:
+        """Cut the next piece off the ring; None if a filter needs events that it did not keep."""
         piece = self._shared.get((after, selection))
         if piece is None:
-            piece = cut(after, self._ring.after(after, SCAN), predicate(selection), self.epoch)
+            entries = self._ring.after(after, SCAN)
+            if selection.filter is not None:
+                entries = ready(entries)
+                if not entries:
+                    return None
+            piece = cut(after, entries, predicate(selection), self.epoch)
             self._shared_bytes += piece.size
             if self._shared_bytes > SHARED_BYTES:
                 self._shared.clear()
@@ -300,16 +337,18 @@ class Hub:
             self._shared[after, selection] = piece
         return piece
 
-    async def _read_store(self, after: int) -> list[Entry]:
-        reading = self._reads.get(after)
+    async def _stored_piece(self, after: int, selection: Selection) -> Piece:
+        which = after, selection.filter is not None
+        reading = self._reads.get(which)
         if reading is None:
-            reading = self._reads[after] = self._loop.create_task(self._read_entries(after))
-            reading.add_done_callback(lambda _: self._reads.pop(after, None))
-        return await asyncio.shield(reading)
+            reading = self._reads[which] = self._loop.create_task(self._read_entries(*which))
+            reading.add_done_callback(lambda _: self._reads.pop(which, None))
+        entries = await asyncio.shield(reading)
+        return cut(after, entries, predicate(selection), self.epoch)
 
-    async def _read_entries(self, after: int) -> list[Entry]:
+    async def _read_entries(self, after: int, with_events: bool) -> list[Entry]:
         async with self._reading:
-            results = await self.reader.results(after, READ_RESULTS, READ_BYTES // 4)
+            results = await self.reader.results(after, READ_RESULTS, READ_BYTES // 4, with_events=with_events)
         if not results or results[0].number != after + 1:
             raise Gone("results that you had not taken yet are no longer kept: subscribe again")
         return [Entry(result) for result in results]
@@ -319,6 +358,7 @@ class Hub:
         while self._quiet and self._quiet[0][0] <= now and left:
             _, subscription, sink = self._quiet.popleft()
             if not subscription.open:
+                self._filtered.discard(subscription)
                 continue
             if subscription.live and subscription.heard == subscription.told < head.number:
                 subscription.position = subscription.told

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl
 
+from app.domain.text import JSONError, decode_json
 from app.errors import BadRequest
 
 DEFAULT = "default"
 _LISTS = ("types", "handlers", "kinds")
-_SINGLE = ("correlationid", "after")
-_LATER = ("filter", "durable", "shadow", "ticket")
+_SINGLE = ("correlationid", "after", "filter", "durable")
+_LATER = ("shadow", "ticket")
 _SECRETS = ("key", "apikey", "api_key", "token", "access_token", "authorization", "bearer")
 
 
@@ -32,8 +33,21 @@ def read_query(query: bytes) -> dict[str, Any] | None:
         elif name in fields:
             raise BadRequest(f"{name!r} stands twice in the query string: give it once")
         else:
-            fields[name] = value
+            fields[name] = _filter(value) if name == "filter" else value
     return fields if pairs else None
+
+
+class BadQueryFilter(BadRequest):
+    """The filter of a query string cannot even be read."""
+
+    code = "bad_filter"
+
+
+def _filter(text: str) -> Any:
+    try:
+        return decode_json(text.encode())
+    except JSONError:
+        raise BadQueryFilter('filter is URL-encoded JSON, such as {"exact": {"subject": "x"}}') from None
 
 
 def _check_name(name: str) -> None:
@@ -43,4 +57,4 @@ def _check_name(name: str) -> None:
         raise BadRequest("keys are not taken from a query string: use the header Authorization: Bearer KEY")
     if name in _LATER:
         raise BadRequest(f"{name!r} is not built yet: leave it out")
-    raise BadRequest(f"no parameter {name[:20]!a}: use types, handlers, kinds, correlationid, after")
+    raise BadRequest(f"no parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE))}")

@@ -8,6 +8,7 @@ import msgspec
 
 from app.domain import cursor
 from app.domain.cursor import Position
+from app.domain.event import Event
 from app.domain.result import Result
 from app.subscribers.encoding import encode_item
 from app.subscribers.selection import Predicate
@@ -23,12 +24,16 @@ _SHARED_NAMES = 4  # most clients name their subscription alike
 
 
 class Entry:
-    """A result in the ring; its item is encoded when first wanted, and once."""
+    """A result in the ring; its item is encoded when first wanted, and once.
 
-    __slots__ = ("_item", "result")
+    `size` are the bytes to reckon with, encoded or not.
+    """
+
+    __slots__ = ("_item", "result", "size")
 
     def __init__(self, result: Result) -> None:
         self.result = result
+        self.size = _OVERHEAD + 2 * len(result.data or b"")
         self._item: bytes | None = None
 
     def item(self, epoch: str) -> bytes:
@@ -36,11 +41,6 @@ class Entry:
         if self._item is None:
             self._item = encode_item(self.result, epoch)
         return self._item
-
-    @property
-    def size(self) -> int:
-        """Bytes to reckon with, encoded or not."""
-        return _OVERHEAD + 2 * len(self.result.data or b"")
 
 
 class Piece:
@@ -72,6 +72,14 @@ class Piece:
         return frame
 
 
+def event_bytes(event: Event | None) -> int:
+    """Return the bytes to reckon with for an event that is kept for filters."""
+    if event is None:
+        return 0
+    attributes = sum(100 + len(str(value)) for value in event.attributes.values())
+    return 500 + attributes + len(event.data or b"")
+
+
 def cut(after: int, entries: Iterable[Entry], matches: Predicate, epoch: str) -> Piece:
     """Cut one piece off a non-empty stretch of the log that follows `after` without a hole."""
     items: list[bytes] = []
@@ -95,6 +103,7 @@ class Ring:
     def __init__(self, max_bytes: int, head: int) -> None:
         self._max = max_bytes
         self._entries: dict[int, Entry] = {}
+        self._event: Event | None = None
         self.first = head + 1
         self.bytes = 0
 
@@ -104,6 +113,9 @@ class Ring:
     def append(self, entry: Entry) -> None:
         """Take the next result; the oldest go when there is no room."""
         self._entries[entry.result.number] = entry
+        if entry.result.of is not self._event:
+            self._event = entry.result.of
+            entry.size += event_bytes(self._event)  # results that follow one another share it
         self.bytes += entry.size
         while self.bytes > self._max:
             self.bytes -= self._entries.pop(self.first).size

@@ -10,7 +10,7 @@ import msgspec
 from app.domain import cursor
 from app.domain.access import Access
 from app.domain.cursor import Position
-from app.errors import BadRequest, BadSubscription, BuswayError, Forbidden
+from app.errors import BadCursor, BadRequest, BadSubscription, BuswayError, Forbidden
 from app.subscribers import frames
 from app.subscribers.frames import After
 from app.subscribers.ring import Piece
@@ -23,14 +23,15 @@ class Subscription:
     """An open subscription and its place in the log.
 
     Everything that it selects up to number `position` was handed over; `told` is the last number
-    whose cursor the client was given. `live`: the hub pushes to it.
+    whose cursor the client was given. `live`: the hub pushes to it. `durable` names it beyond the connection.
     """
 
-    __slots__ = ("heard", "id", "live", "open", "position", "selection", "told")
+    __slots__ = ("durable", "heard", "id", "live", "open", "position", "selection", "told")
 
-    def __init__(self, name: str, selection: Selection) -> None:
+    def __init__(self, name: str, selection: Selection, durable: str | None = None) -> None:
         self.id = name
         self.selection = selection
+        self.durable = durable
         self.position = 0
         self.told = 0
         self.heard = 0  # what `told` was when the hub last looked whether to send an empty frame
@@ -66,6 +67,19 @@ class Shut(msgspec.Struct, frozen=True):
     text: str
 
 
+class Ack(msgspec.Struct, frozen=True):
+    """Keep everything up to `position` as acknowledged; send something only if it is not taken."""
+
+    subscription: Subscription
+    position: Position
+
+
+class Pong(msgspec.Struct, frozen=True):
+    """Send this text frame once everything acknowledged before is kept."""
+
+    text: str
+
+
 class Publish(msgspec.Struct, frozen=True):
     """Store this event (JSON text), then send what `published` or `failed` return."""
 
@@ -73,7 +87,7 @@ class Publish(msgspec.Struct, frozen=True):
     event: bytes
 
 
-Effect = Send | Open | Shut | Publish
+Effect = Send | Open | Shut | Ack | Pong | Publish
 
 
 class Session:
@@ -83,6 +97,9 @@ class Session:
         self._access = access
         self._epoch = epoch
         self.subscriptions: dict[str, Subscription] = {}
+
+    def __contains__(self, subscription: Subscription) -> bool:
+        return self.subscriptions.get(subscription.id) is subscription
 
     def receive(self, text: str) -> Effect:
         """Take a text frame; whatever is wrong with it becomes an `error` frame."""
@@ -128,6 +145,10 @@ class Session:
         subscription.open = False
         return frames.error(problem, name=subscription.id)
 
+    def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> str:
+        """Tell that an acknowledgement was not taken; the subscription goes on."""
+        return frames.error(problem, name=subscription.id)
+
     def deliver(self, subscription: Subscription, piece: Piece, *, quiet: bool = False) -> str | None:
         """Hand over the next piece; None if there is nothing to send because `quiet` keeps empty frames back.
 
@@ -166,7 +187,9 @@ class Session:
             return self._unsubscribe(frame.get("id"))
         if op == "publish":
             return self._publish(frame, text)
-        return Send(frames.PONG)
+        if op == "ack":
+            return self._ack(frame)
+        return Pong(frames.PONG)
 
     def _subscribe(self, fields: Mapping[str, Any]) -> Effect:
         if not self._access.may("subscribe"):
@@ -178,18 +201,41 @@ class Session:
             limit = f"a connection has at most {MAX_SUBSCRIPTIONS} subscriptions"
             raise frames.TooMany(f"{limit}: unsubscribe one or open another connection")
         frames.check_built(fields)
-        subscription = Subscription(name, select(fields))
+        subscription = Subscription(name, select(fields), self._durable(fields.get("durable")))
         after = frames.read_after(fields.get("after"))
         self.subscriptions[name] = subscription
         return Open(subscription, after)
 
+    def _durable(self, value: Any) -> str | None:
+        durable = frames.read_durable(value)
+        for other in self.subscriptions.values():
+            if durable is not None and other.durable == durable:
+                raise BadSubscription(
+                    f"the durable name {durable!r} is that of {other.id!r} on this connection"
+                )
+        return durable
+
     def _unsubscribe(self, value: Any) -> Effect:
+        subscription = self._known(value)
+        del self.subscriptions[subscription.id]
+        subscription.open = False
+        return Shut(subscription, frames.write({"op": "unsubscribed", "id": subscription.id}))
+
+    def _ack(self, frame: dict[str, Any]) -> Effect:
+        subscription = self._known(frame.get("id"))
+        if subscription.durable is None:
+            raise BadSubscription(f"{subscription.id!r} is not durable: subscribe with a name in 'durable'")
+        position = frames.read_place(frame.get("cursor"), self._epoch)
+        if not subscription.open or position.number > subscription.told:
+            raise BadCursor("that cursor is ahead of what this subscription was sent")
+        return Ack(subscription, position)
+
+    def _known(self, value: Any) -> Subscription:
         name = frames.read_id(value)
-        subscription = self.subscriptions.pop(name, None)
+        subscription = self.subscriptions.get(name)
         if subscription is None:
             raise frames.UnknownSubscription(f"no subscription of this connection has the id {name!r}")
-        subscription.open = False
-        return Shut(subscription, frames.write({"op": "unsubscribed", "id": name}))
+        return subscription
 
     def _publish(self, frame: dict[str, Any], text: str) -> Effect:
         ref = frames.read_ref(frame.get("ref"))

@@ -13,7 +13,7 @@ from app.subscribers import frames
 from app.subscribers.connection import PUBLISHES, Connection, RawSend
 from app.subscribers.hub import Hub
 from app.subscribers.oneline import read_query
-from app.subscribers.session import Effect, Open, Publish, Session, Shut
+from app.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Shut
 
 logger = logging.getLogger("busway.websocket")
 
@@ -111,6 +111,10 @@ class _Served:
             await self._connection.open(effect)
         elif isinstance(effect, Shut):
             self._connection.shut(effect)
+        elif isinstance(effect, Ack):
+            self._connection.acknowledge(effect)
+        elif isinstance(effect, Pong):
+            await self._connection.pong(effect)
         else:
             self._connection.answer(effect.text)
 

@@ -96,8 +96,9 @@ class Gateway:
 
     def event(self, name, key=None, **fields):
         attributes = {"partitionkey": key} if key else {}
-        numbers = self.registry.match(f"{name}.x")
-        return event(handlers=numbers, type_=f"{name}.x", attributes=attributes, **fields)
+        new = event(type_=f"{name}.x", attributes=attributes, **fields)
+        new.handlers = self.registry.match(new)
+        return new
 
     def end(self, assignment, outcome=Outcome.SUCCEEDED, **more):
         del self.hands.taken[assignment.token]

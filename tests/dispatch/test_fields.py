@@ -14,6 +14,7 @@ BAD = [
     *[("rate", value) for value in (1, "", "1", "0/s", "01/s", "1.5/s", "1/d", "1 /s", "1/S", "1/s\n", True)],
     *[("ordered", value) for value in (None, 0, 1, "true", [])],
     *[("memory", value) for value in (0, -1, 1.5, True, "64", [])],
+    *[("filter", value) for value in ({}, [], "x", {"exact": {}}, {"exact": {"subject": 1}}, {"sql": "x"})],
 ]
 
 
@@ -40,6 +41,8 @@ def test_a_bad_value_is_refused_by_name_over_http_and_in_code(name, value):
         ("rate", "999999999/s"),
         ("ordered", True),
         ("ordered", False),
+        ("filter", None),
+        ("filter", {"not": {"exact": {"data.n": 1}}}),
     ],
 )
 def test_a_good_value_is_in_force(name, value):
@@ -53,7 +56,7 @@ def test_a_good_value_is_in_force(name, value):
 
 def test_fields_that_are_not_given_limit_nothing():
     spec = spec_of({"target": "a:b", "events": ["a"]})
-    assert (spec.concurrency, spec.rate, spec.ordered) == (None, None, False)
+    assert (spec.concurrency, spec.rate, spec.ordered, spec.filter) == (None, None, False, None)
 
 
 def test_a_rate_is_an_interval():

@@ -13,7 +13,7 @@ import httpx
 import jsonschema
 import pytest
 
-from .service import PATIENCE, Service, hear, say
+from .service import PATIENCE, Service, hear, say, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +80,11 @@ def executed(service: Service, method: str, path: str, operation: dict[str, Any]
 
 def test_every_example_works_when_executed_as_it_stands(service: Service) -> None:
     document = service.ok("GET", "/openapi.json")
+    with service.connect("?durable=billing") as socket:  # made over a socket, so nothing here could make it
+        hear(socket)
+    until(
+        lambda: not service.ok("GET", "/v1/subscriptions")["items"][0]["connected"], "the end of the socket"
+    )
     for method, path, operation in operations(document):
         if path.startswith("/v1/keys"):
             continue  # the first key closes the open gateway: test_access has its turn

@@ -80,7 +80,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             assert settled.receipts == [Receipt(2, 2)]
             assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
             async_reader = SQLiteReader(path)
-            assert told.results == await async_reader.results(0, 10, 1 << 20)
+            assert told.results == await async_reader.results(0, 10, 1 << 20, with_events=True)
             async_reader.close()
 
     asyncio.run(main())

@@ -1,5 +1,7 @@
 """Reads answer what was asked, in order, and by way of an index."""
 
+import asyncio
+
 import pytest
 import sqlalchemy as sa
 
@@ -38,6 +40,27 @@ def test_results_end_at_the_limit_or_the_bytes(store):
     assert [r.number for r in store.read("results", 3, 4, 1 << 20)] == [4, 5, 6, 7]
     assert [r.number for r in store.read("results", 3, 4, 1)] == [4]
     assert store.read("results", 10, 4, 1 << 20) == []
+
+
+def test_results_come_with_their_events_where_asked_and_each_event_counts_once(store):
+    store.write(publish(event("a", data=b"1" * 3000), event("b", subject="s", attributes={"colour": "red"})))
+    store.write(*[append(1, n) for n in range(4)], append(2, 0))
+
+    def read(after, max_bytes):
+        async def call():
+            return await store.reader.results(after, 100, max_bytes, with_events=True)
+
+        return asyncio.run(call())
+
+    found = read(0, 1 << 20)
+    assert [r.of.id for r in found] == ["a", "a", "a", "a", "b"]
+    assert [r.of for r in found[3:]] == [store.read("event", 1), store.read("event", 2)]
+    assert found[0].of is found[3].of
+    assert [r.number for r in read(0, 3500)] == [1, 2, 3]
+    assert [r.number for r in read(0, 100)] == [1]
+    assert [r.number for r in read(4, 100)] == [5]
+    assert read(5, 100) == []
+    assert [r.of for r in store.results()] == [None] * 5
 
 
 def test_waiting_runs_come_by_priority_then_age(store):

@@ -26,6 +26,7 @@ from app.store.base import Committed
 from app.store.commits import SQLiteCommits
 from app.store.operations import NewResult, Publish, Report, SaveHandler, Settle
 from app.store.reader import SQLiteReader
+from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
 from app.subscribers.websocket import WebSocketShell
 
@@ -52,15 +53,23 @@ class Store:
         self._runs += committed.runs
 
     async def produce(
-        self, count: int, type_: str = "order.created", data: bytes = b"1", correlationid: str = "c"
+        self,
+        count: int,
+        type_: str = "order.created",
+        data: bytes = b"1",
+        correlationid: str = "c",
+        **fields: Any,
     ) -> None:
         """Store `count` events of one run each, and the final result of each run."""
-        events = [self._event(type_, correlationid) for _ in range(count)]
+        await self.complete([self.event(type_, correlationid, **fields) for _ in range(count)], data)
+
+    async def complete(self, events: list[NewEvent], data: bytes = b"1") -> None:
+        """Store these events, and the final result of each one's run."""
         await self.commits.publish(Publish(events=events))
         runs, self._runs = self._runs, []
         await asyncio.gather(*(self._settle(run, data) for run in runs))
 
-    def _event(self, type_: str, correlationid: str) -> NewEvent:
+    def event(self, type_: str = "order.created", correlationid: str = "c", **fields: Any) -> NewEvent:
         moment = now()
         return NewEvent(
             id=new_id(moment),
@@ -71,6 +80,7 @@ class Store:
             correlationid=correlationid,
             made_id=True,
             handlers=(self.handler,),
+            **fields,
         )
 
     def _settle(self, run: Run, data: bytes) -> asyncio.Future[Any]:
@@ -104,7 +114,7 @@ async def store(folder: Path, ring_bytes: int = 1 << 20) -> AsyncIterator[Store]
     try:
         handler = Handler(id=0, name="invoice", overrides={"target": "a:b", "events": ["**"]})
         number = await commits.change(SaveHandler(handler=handler, fields={}))
-        hub = Hub(reader, commits.epoch, ring_bytes=ring_bytes)
+        hub = Hub(reader, commits.epoch, Durables(commits, reader, now), ring_bytes=ring_bytes)
         await hub.start()
         commits.listen(hub.committed)
         yield Store(commits, reader, hub, number)

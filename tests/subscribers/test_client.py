@@ -95,8 +95,9 @@ def test_refusals_are_raised_with_what_to_do(tmp_path: Path) -> None:
             with pytest.raises(BuswayClientError, match=r"a\.\.b") as refused:
                 await take(client.subscribe("a..b"), 1)
             assert refused.value.code == "bad_pattern"
-            with pytest.raises(BuswayClientError, match="not built yet"):
-                await take(client.subscribe(durable="me"), 1)
+            with pytest.raises(BuswayClientError, match="empty") as refused:
+                await take(client.subscribe(filter={}), 1)
+            assert refused.value.code == "bad_filter"
             server.access = None
             with pytest.raises(BuswayClientError, match="key") as refused:
                 await take(client.subscribe(), 1)

@@ -10,20 +10,44 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from app.domain import cursor
 from app.domain.access import OPEN
+from app.domain.cursor import START
+from app.domain.event import Event
+from app.domain.filter import View, compile_filter
 from app.domain.result import Kind, Origin, Result
 from app.subscribers.ring import Entry, cut
 from app.subscribers.selection import predicate
-from app.subscribers.session import Open, Publish, Send, Session, Shut, Start, Subscription
+from app.subscribers.session import (
+    MAX_SUBSCRIPTIONS,
+    Ack,
+    Open,
+    Pong,
+    Publish,
+    Send,
+    Session,
+    Shut,
+    Start,
+    Subscription,
+)
 
 EPOCH = "0123456789abcdef"
 TYPES = ("order.created", "order.paid", "user.created")
 CODES = {
-    "bad_frame", "bad_subscription", "bad_pattern", "bad_cursor", "bad_event",
+    "bad_frame", "bad_subscription", "bad_pattern", "bad_filter", "bad_cursor", "bad_event",
     "unknown_subscription", "not_allowed", "too_many",
 }  # fmt: skip
 
 ids = st.sampled_from(["a", "b", "c"])
+durables = st.sampled_from([None, "me", "you"])
+GOOD_FILTERS: list[Any] = [
+    None,
+    {"exact": {"data.even": True}},
+    {"not": {"exact": {"data.even": True}}},
+    {"prefix": {"type": "order."}},
+    {"any": [{"exact": {"data.n": n}} for n in range(1, 40, 3)]},
+]
+filters = st.sampled_from([*GOOD_FILTERS, {}, {"exact": {"subject": 1}}])
 patterns = st.lists(st.sampled_from(["order.*", "user.*", "**", "order.paid", "a..b"]), max_size=2)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -52,7 +76,11 @@ ops = st.sampled_from(["subscribe", "unsubscribe", "publish", "ack", "ping", "",
 
 def result(number: int, type_: str = "order.created", **fields: Any) -> Result:
     origin = Origin(number, f"id-{number}", type_, "/", None, "c")
-    fields = {"kind": Kind.SUCCEEDED, "data": b"1", "time": number, **fields}
+    of = Event(
+        seq=number, id=origin.id, source="/", type=type_, time=number, correlationid="c", root=number,
+        data=json.dumps({"n": number, "even": number % 2 == 0}).encode(),
+    )  # fmt: skip
+    fields = {"kind": Kind.SUCCEEDED, "data": b"1", "time": number, "of": of, **fields}
     return Result(number=number, event=origin, handler="invoice", revision=1, run=number, attempt=1, **fields)
 
 
@@ -67,6 +95,7 @@ class Sessions(RuleBasedStateMachine):
         self.following: dict[str, Subscription] = {}
         self.began: dict[Subscription, int] = {}
         self.got: dict[Subscription, list[int]] = {}
+        self.sent: dict[Subscription, set[int]] = {}
 
     def check(self, text: str) -> dict[str, Any]:
         frame: dict[str, Any] = json.loads(text)
@@ -88,13 +117,77 @@ class Sessions(RuleBasedStateMachine):
             assert self.check(effect.text) == {"op": "unsubscribed", "id": gone.id}
         elif isinstance(effect, Publish):
             assert isinstance(json.loads(effect.event), dict)
+        elif isinstance(effect, Pong):
+            assert self.check(effect.text) == {"op": "pong"}
+        elif isinstance(effect, Ack):
+            assert effect.subscription.durable
+            assert effect.position.number <= effect.subscription.told
         else:
             assert isinstance(effect, Send)
             self.check(effect.text)
 
-    @rule(id_=ids, types=patterns)
-    def subscribe(self, id_: str, types: list[str]) -> None:
-        self.apply(json.dumps({"op": "subscribe", "id": id_, "types": types}))
+    @rule(id_=ids, types=patterns, filter_=filters, durable=durables)
+    def subscribe(self, id_: str, types: list[str], filter_: Any, durable: str | None) -> None:
+        names = {other.durable for other in self.following.values()}
+        code = (
+            "bad_subscription" if id_ in self.following
+            else "bad_pattern" if "a..b" in types
+            else "bad_filter" if filter_ in ({}, {"exact": {"subject": 1}})
+            else "bad_subscription" if durable in names - {None}
+            else None
+        )  # fmt: skip
+        frame = {"op": "subscribe", "id": id_, "types": types, "filter": filter_, "durable": durable}
+        before = dict(self.following)
+        self.apply(json.dumps(frame))
+        assert (self.following == before) is (code is not None)
+        if code is not None:
+            effect = self.session.receive(json.dumps(frame))
+            assert isinstance(effect, Send)
+            assert json.loads(effect.text)["code"] == code
+
+    @rule(id_=ids, filter_=st.sampled_from(GOOD_FILTERS), durable=durables)
+    def subscribe_at_once(self, id_: str, filter_: Any, durable: str | None) -> None:
+        """As most clients do: a good frame, and it is open."""
+        opening = len(self.opening)
+        self.subscribe(id_, [], filter_, durable)
+        if len(self.opening) > opening:
+            subscription = self.opening.pop()
+            assert self.session.opened(subscription, Start(START, True, START)) is not None
+            self.began[subscription] = 0
+            self.got[subscription] = []
+            self.sent[subscription] = {0}
+
+    @rule(data=st.data(), wrong=st.sampled_from(["", "", "", "epoch", "text"]))
+    def ack_somewhere(self, data: st.DataObject, wrong: str) -> None:
+        durable = [s.id for s in self.following.values() if s.durable and s.open]
+        if durable:
+            number = data.draw(st.integers(0, len(self.log)))
+            self.ack(data.draw(st.sampled_from(durable)), number, wrong)
+
+    @rule(id_=ids, number=st.integers(0, 60), wrong=st.sampled_from(["", "epoch", "text"]))
+    def ack(self, id_: str, number: int, wrong: str) -> None:
+        """The session admits what was sent under this id, and nothing else."""
+        position = self.log[number - 1].position if 0 < number <= len(self.log) else START
+        place = cursor.encode("f" * 16 if wrong == "epoch" else EPOCH, position)
+        effect = self.session.receive(
+            json.dumps({"op": "ack", "id": id_, "cursor": "x" if wrong == "text" else place})
+        )
+        subscription = self.following.get(id_)
+        if isinstance(effect, Ack):
+            assert (effect.subscription, effect.position) == (subscription, position)
+            assert not wrong
+            assert position.number <= max(self.sent[effect.subscription])
+            return
+        assert isinstance(effect, Send)
+        code = self.check(effect.text)["code"]
+        if subscription is None:
+            assert code == "unknown_subscription"
+        elif subscription.durable is None:
+            assert code == "bad_subscription"
+        else:
+            assert code == "bad_cursor"
+            told = max(self.sent.get(subscription, {-1}))
+            assert wrong or position.number > told
 
     @rule(id_=ids)
     def unsubscribe(self, id_: str) -> None:
@@ -132,6 +225,7 @@ class Sessions(RuleBasedStateMachine):
         assert self.check(text)["recovered"] is recovered
         self.began[subscription] = start.number
         self.got[subscription] = []
+        self.sent[subscription] = {start.number}
 
     @rule(data=st.data(), quiet=st.booleans())
     def deliver(self, data: st.DataObject, quiet: bool) -> None:
@@ -150,6 +244,7 @@ class Sessions(RuleBasedStateMachine):
         assert frame["id"] == subscription.id
         assert int(frame["cursor"].split("-")[1]) == subscription.position == subscription.told
         self.got[subscription] += [item["event"]["seq"] for item in frame["items"]]
+        self.sent[subscription].add(subscription.position)
 
     @rule(data=st.data())
     def deliver_out_of_place(self, data: st.DataObject) -> None:
@@ -171,7 +266,33 @@ class Sessions(RuleBasedStateMachine):
             matches = predicate(subscription.selection)
             passed = self.log[self.began[subscription] : subscription.position]
             assert got == [r.number for r in passed if matches(r)]
+        held = [s.durable for s in self.following.values() if s.durable]
+        assert len(held) == len(set(held))
 
 
 TestSessions = Sessions.TestCase
 TestSessions.settings = settings(derandomize=True, max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_ten_thousand_subscriptions_are_answered_and_only_so_many_kept() -> None:
+    session = Session(OPEN, EPOCH)
+    refused = 0
+    for n in range(10_000):
+        effect = session.receive(json.dumps({"op": "subscribe", "id": f"s{n}", "durable": f"d{n}"}))
+        if isinstance(effect, Send):
+            assert json.loads(effect.text)["code"] == "too_many"
+            refused += 1
+    assert len(session.subscriptions) == MAX_SUBSCRIPTIONS == 10_000 - refused
+    assert isinstance(session.receive(json.dumps({"op": "unsubscribe", "id": "s0"})), Shut)
+    assert isinstance(session.receive(json.dumps({"op": "subscribe", "id": "again"})), Open)
+
+
+def test_a_filter_in_a_subscription_means_what_it_means_for_a_handler() -> None:
+    filter_ = {"all": [{"exact": {"data.even": True}}, {"prefix": {"type": "order."}}]}
+    effect = Session(OPEN, EPOCH).receive(json.dumps({"op": "subscribe", "id": "a", "filter": filter_}))
+    assert isinstance(effect, Open)
+    matches, test = predicate(effect.subscription.selection), compile_filter(filter_)
+    for number in range(1, 30):
+        one = result(number, TYPES[number % 3])
+        assert one.of is not None
+        assert matches(one) is test(View(one.of))

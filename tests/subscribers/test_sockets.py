@@ -185,6 +185,14 @@ def test_the_cursor_moves_past_results_that_do_not_match(tmp_path: Path) -> None
     run(tmp_path, claim)
 
 
+def deep(levels: int) -> str:
+    return '{"not":' * (levels - 1) + '{"exact":{"id":"x"}}' + "}" * (levels - 1)
+
+
+def wide(members: int) -> str:
+    return '{"any":[' + ",".join(["{}"] * members) + "]}"
+
+
 BAD_FRAMES: list[tuple[str | bytes, str, str]] = [
     ("", "bad_frame", "JSON"),
     ("[]", "bad_frame", "object"),
@@ -209,10 +217,27 @@ BAD_FRAMES: list[tuple[str | bytes, str, str]] = [
     ('{"op": "subscribe", "id": "x", "correlationid": 1}', "bad_subscription", "correlationid"),
     ('{"op": "subscribe", "id": "x", "after": "yesterday"}', "bad_cursor", "cursor"),
     ('{"op": "subscribe", "id": "x", "after": 5}', "bad_cursor", "cursor"),
-    ('{"op": "subscribe", "id": "x", "filter": {"exact": {}}}', "bad_subscription", "filter"),
-    ('{"op": "subscribe", "id": "x", "durable": "me"}', "bad_subscription", "durable"),
+    ('{"op": "subscribe", "id": "x", "filter": {}}', "bad_filter", "empty"),
+    ('{"op": "subscribe", "id": "x", "filter": []}', "bad_filter", "object"),
+    ('{"op": "subscribe", "id": "x", "filter": "exact"}', "bad_filter", "object"),
+    ('{"op": "subscribe", "id": "x", "filter": {"exact": {"subject": 1}}}', "bad_filter", "subject"),
+    ('{"op": "subscribe", "id": "x", "filter": {"sql": "true"}}', "bad_filter", "sql"),
+    (f'{{"op": "subscribe", "id": "x", "filter": {deep(17)}}}', "bad_filter", "16 deep"),
+    (f'{{"op": "subscribe", "id": "x", "filter": {deep(1000)}}}', "bad_frame", "deeper than 100"),
+    (f'{{"op": "subscribe", "id": "x", "filter": {wide(10_000)}}}', "bad_filter", "256"),
+    (
+        f'{{"op": "subscribe", "id": "x", "filter": {{"exact": {{"id": "{"x" * 50_000}"}}}}}}',
+        "bad_filter",
+        "16384",
+    ),
+    ('{"op": "subscribe", "id": "x", "durable": ""}', "bad_subscription", "durable"),
+    ('{"op": "subscribe", "id": "x", "durable": 5}', "bad_subscription", "durable"),
+    ('{"op": "subscribe", "id": "x", "durable": "a\\nb"}', "bad_subscription", "control"),
+    (f'{{"op": "subscribe", "id": "x", "durable": "{"x" * 256}"}}', "bad_subscription", "255"),
     ('{"op": "subscribe", "id": "x", "shadow": true}', "bad_subscription", "shadow"),
-    ('{"op": "ack", "id": "x", "cursor": "y"}', "bad_subscription", "ack"),
+    ('{"op": "ack", "id": "x", "cursor": "y"}', "unknown_subscription", "'x'"),
+    ('{"op": "ack", "cursor": "y"}', "bad_subscription", "id"),
+    ('{"op": "ack", "id": "x", "upto": "y"}', "bad_frame", "upto"),
     ('{"op": "unsubscribe", "id": "nobody"}', "unknown_subscription", "nobody"),
     ('{"op": "publish", "ref": "r"}', "bad_event", "event"),
     ('{"op": "publish", "ref": ["r"], "event": {}}', "bad_frame", "ref"),
@@ -314,8 +339,8 @@ def test_the_one_line_form_opens_default(tmp_path: Path) -> None:
 
 BAD_QUERIES = [
     ("?colour=red", "colour"),
-    ("?filter=%7B%7D", "filter"),
-    ("?durable=me", "durable"),
+    ("?filter=%7B", "URL-encoded JSON"),
+    ("?filter=%7B%7D&filter=%7B%7D", "twice"),
     ("?ticket=abc", "ticket"),
     ("?key=secret", "Authorization"),
     ("?access_token=secret", "Authorization"),
@@ -339,10 +364,11 @@ def test_a_query_string_that_is_not_taken_closes_with_4400(tmp_path: Path) -> No
 
 def test_a_bad_value_in_the_query_string_is_an_error_frame(tmp_path: Path) -> None:
     async def claim(there: Store, server: Server) -> None:
-        async with peer(server, "?types=a..b") as client:
-            answer = await client.hear()
-            assert (answer["code"], answer["id"]) == ("bad_pattern", "default")
-            assert await client.ask(op="ping") == {"op": "pong"}
+        for query, code in (("?types=a..b", "bad_pattern"), ("?filter=%7B%7D", "bad_filter")):
+            async with peer(server, query) as client:
+                answer = await client.hear()
+                assert (answer["code"], answer["id"]) == (code, "default")
+                assert await client.ask(op="ping") == {"op": "pong"}
 
     run(tmp_path, claim)
 

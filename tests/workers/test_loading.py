@@ -163,7 +163,7 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
         ('from busway import handler\n@handler("a")\ndef Upper(event): ...', ["Upper()", "name", "name="]),
         (
             'from busway import handler\n@handler("a", filter={"a": 1})\ndef f(event): ...',
-            ["f()", "filter", "not built"],
+            ["f()", "filter", "dialect 'a'"],
         ),
         ('from busway import handler\n@handler("a", color=1)\ndef f(event): ...', ["color"]),
         ("from busway import handler\n@handler\ndef f(event): ...", ["needs the event types"]),

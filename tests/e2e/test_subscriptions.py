@@ -1,0 +1,213 @@
+"""Filtered and durable subscriptions on a real gateway: over kills and restarts, and in the list."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from .conftest import Serve
+from .service import Service, hear, items, say, until
+
+SEED = int(os.environ.get("BUSWAY_TEST_SEED", "20261123"))
+CODE = """
+from busway import handler
+
+@handler("n.**")
+def echo(event):
+    return event.data
+"""
+EVEN = {"exact": {"data.even": True}}
+
+
+def opened(socket: ClientConnection, id_: str = "s", **fields: Any) -> dict[str, Any]:
+    say(socket, op="subscribe", id=id_, **fields)
+    answer = hear(socket)
+    assert answer["op"] == "subscribed", answer
+    return answer
+
+
+def acknowledge(socket: ClientConnection, cursor: str, id_: str = "s") -> None:
+    """Acknowledge, and wait until it is kept."""
+    say(socket, op="ack", id=id_, cursor=cursor)
+    say(socket, op="ping")
+    while (frame := hear(socket))["op"] != "pong":
+        assert frame["op"] == "results", frame
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder: Path = tmp_path_factory.mktemp("subscriptions")
+    made = Service(folder, pool="thread", workers=1)
+    made.write("n.py", CODE)
+    made.start()
+    yield made
+    made.close()
+
+
+def test_a_filter_on_the_payload_picks_results_live_and_from_the_log(service: Service) -> None:
+    with service.subscribed(types=["n.f"], filter=EVEN) as socket:
+        for n in range(10):
+            service.publish("n.f", {"n": n, "even": n % 2 == 0})
+        live = items(socket, 5)
+        assert sorted(item["data"]["n"] for item in live) == [0, 2, 4, 6, 8]
+    query = f"?types=n.f&after=earliest&filter={quote(json.dumps(EVEN))}"
+    with service.connect(query) as socket:
+        assert hear(socket)["id"] == "default"
+        assert [item["cursor"] for item in items(socket, 5)] == [item["cursor"] for item in live]
+
+
+def test_durable_subscriptions_are_listed_and_forgotten(service: Service) -> None:
+    service.publish("n.d", 1)
+    service.publish("n.d", 2)
+    with service.connect() as socket:
+        opened(socket, "list b", durable="list b", types=["never"], after="earliest")
+        opened(socket, "list/a", durable="list/a", types=["n.d"], after="earliest")
+        first = items(socket, 1)[0]
+        acknowledge(socket, first["cursor"], "list/a")
+        shown = {s["name"]: s for s in service.ok("GET", "/v1/subscriptions")["items"]}
+        assert (shown["list/a"]["cursor"], shown["list/a"]["connected"]) == (first["cursor"], True)
+        assert shown["list/a"]["behind"] == shown["list b"]["behind"] - int(first["cursor"].split("-")[1])
+        assert shown["list b"]["acknowledged_at"] is None
+        assert shown["list/a"]["acknowledged_at"] > shown["list/a"]["created_at"]
+        page = service.get("/v1/subscriptions", params={"limit": 1}).json()
+        rest = service.get("/v1/subscriptions", params={"after": page["next"]}).json()
+        assert [s["name"] for s in page["items"] + rest["items"]] == sorted(shown)
+        assert service.request("DELETE", "/v1/subscriptions/list%2Fa").status_code == 409
+        say(socket, op="unsubscribe", id="list/a")
+        say(socket, op="unsubscribe", id="list b")
+        while hear(socket) != {"op": "unsubscribed", "id": "list b"}:
+            pass
+    assert service.request("DELETE", "/v1/subscriptions/list%2Fa").status_code == 204
+    assert service.request("DELETE", "/v1/subscriptions/list%2Fa").status_code == 404
+    assert [s["name"] for s in service.ok("GET", "/v1/subscriptions")["items"]] == ["list b"]
+    with service.connect() as socket:
+        assert opened(socket, durable="list/a", after="earliest")["cursor"].split("-")[1] == "0"
+
+
+def test_ten_thousand_subscriptions_on_one_connection_leave_it_alive(service: Service) -> None:
+    with service.connect() as socket:
+        for n in range(10_000):
+            say(socket, op="subscribe", id=str(n), types=["never"], filter={"exact": {"id": str(n)}})
+        frames = [hear(socket) for _ in range(10_000)]
+        assert {frame["op"] for frame in frames[:1000]} == {"subscribed"}
+        assert {frame.get("code") for frame in frames[1000:]} == {"too_many"}
+        say(socket, op="ping")
+        assert hear(socket) == {"op": "pong"}
+    until(lambda: service.ok("GET", "/v1/status")["subscribers"]["subscriptions"] == 0, "the end of them")
+
+
+class Feed(threading.Thread):
+    """Publishes numbers until told to end, again and again until each is safe."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self.service = service
+        self.count = 0
+        self.ending = threading.Event()
+
+    def run(self) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not self.ending.is_set():
+                data = {"n": self.count, "even": not self.count % 2}
+                event = {"type": "n.k", "id": str(self.count), "data": data}
+                try:
+                    answer = client.post(f"{self.service.url}/v1/events", json=event)
+                except httpx.TransportError:
+                    continue
+                if answer.status_code == 202:
+                    self.count += 1
+
+
+def test_a_durable_name_goes_on_over_kills_and_restarts_while_results_pour_in(make_service: Serve) -> None:
+    """Everything comes, in order, and nothing again that a pong said was kept."""
+    chance = random.Random(SEED)
+    print("BUSWAY_TEST_SEED", SEED)
+    service = make_service(pool="thread", workers=1)
+    service.write("n.py", CODE)
+    service.start()
+    feed = Feed(service)
+    feed.start()
+    log: list[str] = []  # cursors, in order, each once
+    sure = 0  # how many of them were said to be kept
+    try:
+        for round_ in range(5):
+            with service.connect() as socket:
+                answer = opened(socket, durable="k", kinds=["succeeded"], filter=EVEN, after="earliest")
+                assert answer["recovered"]
+                sure = _follow(socket, log, sure, chance)
+                if round_ % 3 == 1:
+                    service.kill()
+                elif round_ % 3 == 2:
+                    service.terminate()
+                    _until_closed(socket)
+                    assert service._reap() == 0
+            if service.process is None:
+                service.start()
+    finally:
+        feed.ending.set()
+        feed.join()
+    total = service.publish("n.k", {"n": -1, "even": True})["seq"]
+    service.finished(total)
+    with service.connect() as socket:
+        opened(socket, durable="k", kinds=["succeeded"], filter=EVEN)
+        last = ""
+        while not last.startswith("last "):
+            for item in hear(socket).get("items", []):
+                _take(item, log, sure)
+                last = f"last {item['cursor']}" if item["data"]["n"] == -1 else ""
+    whole = [i for i in service.results(kinds="succeeded") if i["data"]["even"]]
+    assert log == [item["cursor"] for item in whole]
+    assert len(log) >= feed.count // 2
+
+
+def _follow(socket: ClientConnection, log: list[str], sure: int, chance: random.Random) -> int:
+    """Take results, acknowledge some and have some of that confirmed; return how many surely are kept."""
+    for _ in range(chance.randint(3, 10)):
+        found = items(socket, 1)
+        for item in found:
+            _take(item, log, sure)
+        if chance.random() < 0.6:
+            item = chance.choice(found)
+            place = log.index(item["cursor"]) + 1
+            if place > sure and chance.random() < 0.5:
+                say(socket, op="ack", id="s", cursor=item["cursor"])
+                say(socket, op="ping")
+                while (frame := hear(socket))["op"] != "pong":
+                    assert frame["op"] == "results", frame
+                    for other in frame["items"]:
+                        _take(other, log, sure)
+                sure = place
+    return sure
+
+
+def _take(item: dict[str, Any], log: list[str], sure: int) -> None:
+    """Note an item: the next one, or one again that was not surely kept."""
+    if item["cursor"] in log:
+        assert log.index(item["cursor"]) >= sure, "it was acknowledged"
+        return
+    assert item["data"]["even"]
+    assert not log or _number(item["cursor"]) > _number(log[-1])
+    log.append(item["cursor"])
+
+
+def _number(cursor: str) -> int:
+    return int(cursor.split("-")[1])
+
+
+def _until_closed(socket: ClientConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            hear(socket)
+    assert socket.protocol.close_code == 1012

@@ -1,0 +1,102 @@
+"""Durable names in the store: a first place, forward only, and only to what stands in the log."""
+
+import sqlite3
+
+import pytest
+from alembic import command
+from alembic.config import Config
+
+from app.domain.cursor import Position
+from app.store import sqlite
+from app.store.operations import Acknowledge, DeleteDurable, OpenDurable
+from tests.store.kit import NOW, append, event, publish
+
+
+def opening(name, number=0, digest=0, most=10):
+    return OpenDurable(name=name, number=number, digest=digest, now=NOW, most=most)
+
+
+def acknowledging(*places, now=NOW + 1):
+    return Acknowledge(places=list(places), now=now)
+
+
+def mark(store, number):
+    position = store.read("position", number)
+    return position.digest
+
+
+@pytest.fixture
+def log(store):
+    store.write(publish(event()), *[append(1, n) for n in range(5)])
+    return store
+
+
+def places(store):
+    return {record.name: record.position.number for record in store.read("durables", "", 100)}
+
+
+def test_the_first_place_of_a_name_stays(log):
+    assert tuple(log.write_one(opening("a", 2, mark(log, 2)))) == (2, mark(log, 2))
+    assert tuple(log.write_one(opening("a", 4, mark(log, 4)))) == (2, mark(log, 2))
+    record = log.read("durable", "a")
+    assert (record.position, record.created_at, record.acknowledged_at) == (
+        Position(2, mark(log, 2)),
+        NOW,
+        None,
+    )
+    assert log.read("durable", "b") is None
+
+
+def test_names_move_forward_and_never_back(log):
+    log.write(opening("a"), opening("b"))
+    assert log.write_one(acknowledging(("a", 4, mark(log, 4)), ("b", 1, mark(log, 1)))) == []
+    assert log.write_one(acknowledging(("a", 2, mark(log, 2)), ("b", 5, mark(log, 5)))) == []
+    assert places(log) == {"a": 4, "b": 5}
+    assert log.read("durable", "a").acknowledged_at == NOW + 1
+
+
+def test_a_place_that_is_not_in_the_log_is_refused_and_the_others_of_its_operation_are_not(log):
+    log.write(opening("a"), opening("b"), opening("c"))
+    operation = acknowledging(("a", 3, mark(log, 4)), ("b", 9, 1), ("c", 3, mark(log, 3)))
+    assert log.write_one(operation) == ["a", "b"]
+    assert places(log) == {"a": 0, "b": 0, "c": 3}
+
+
+def test_what_was_pruned_is_taken_as_it_is(log):
+    log.write(opening("a"))
+    log.connection.exec_driver_sql("DELETE FROM results WHERE number <= 3")
+    log.connection.exec_driver_sql("UPDATE head SET floor = 3")
+    assert log.write_one(acknowledging(("a", 2, 7))) == []
+    assert places(log) == {"a": 2}
+
+
+def test_there_is_room_for_so_many_names(log):
+    assert all(log.write(*[opening(name, most=2) for name in "ab"]))
+    assert log.write_one(opening("c", most=2)) is None
+    assert log.write_one(opening("a", most=2)) is not None
+    assert log.write_one(DeleteDurable(name="a")) is True
+    assert log.write_one(DeleteDurable(name="a")) is False
+    assert log.write_one(opening("c", most=2)) is not None
+    assert places(log) == {"b": 0, "c": 0}
+
+
+def test_names_are_listed_in_pages(log):
+    log.write(*[opening(f"n{n}") for n in range(5)])
+    assert [r.name for r in log.read("durables", "", 2)] == ["n0", "n1"]
+    assert [r.name for r in log.read("durables", "n1", 10)] == ["n2", "n3", "n4"]
+
+
+def test_a_database_of_the_version_before_gets_the_table(path):
+    config = Config()
+    config.set_main_option("script_location", str(sqlite._MIGRATIONS))
+    made = sqlite.engine(path, "journal_mode=WAL")
+    with made.connect() as connection:
+        config.attributes["connection"] = connection
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        command.upgrade(config, "0002")
+        connection.exec_driver_sql("COMMIT")
+    made.dispose()
+    sqlite.migrate(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM durables").fetchone() == (0,)
+    connection.close()
