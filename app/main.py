@@ -14,6 +14,7 @@ import msgspec
 from fastapi import Depends, FastAPI
 
 from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
+from app.api import streaming as stream_routes
 from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.answers import known_parameters
@@ -37,6 +38,7 @@ from app.store.commits import SQLiteCommits
 from app.store.operations import Rescue
 from app.store.reader import SQLiteReader
 from app.subscribers.hub import Hub
+from app.subscribers.sse import StreamShell
 from app.subscribers.websocket import WebSocketShell
 from app.workers.base import Catalog, Returned, Sink, WorkerReport
 from app.workers.supervisor import Supervisor
@@ -152,6 +154,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         recorder=recorder,
         hub=hub,
         subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
+        stream=StreamShell(hub),
     )
     registry.load(await reader.handlers(), [])
     known.set()
@@ -252,7 +255,7 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
 
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, trial_routes, runs, results, keys, service, metrics):
+    for routes in (events, handlers, trial_routes, runs, results, stream_routes, keys, service, metrics):
         rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
     docs_page.install(rest)
     problems.install(rest)
