@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from app.domain.access import Access
-from app.errors import BuswayError, Unavailable
+from app.errors import BadSubscription, BuswayError, Unavailable
 from app.subscribers import stream
 from app.subscribers.connection import Connection
 from app.subscribers.hub import Hub
@@ -130,6 +130,8 @@ def _notice_silence(transport: Any) -> None:
 
 def _fields(scope: MutableMapping[str, Any]) -> dict[str, Any]:
     fields = read_query(scope.get("query_string", b"")) or {"id": DEFAULT}
+    if fields.get("durable") is not None:
+        raise BadSubscription("a stream acknowledges nothing: leave 'durable' out, or use the WebSocket")
     last = _header(scope, b"last-event-id")
     return {**fields, "after": last} if last else fields
 
