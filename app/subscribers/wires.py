@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -75,5 +76,5 @@ class StreamWire:
 
 
 def transport(send: RawSend) -> Any:
-    """Return the transport behind an ASGI send where it is uvicorn's own, else None."""
-    return getattr(getattr(send, "__self__", None), "transport", None)
+    """Return the transport behind an ASGI send where it is uvicorn's own, or wraps it, else None."""
+    return getattr(getattr(inspect.unwrap(send), "__self__", None), "transport", None)
