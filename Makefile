@@ -57,6 +57,7 @@ lock: $(VENV)/.python
 	test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build -o requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra dev -c requirements.lock -o requirements-dev.lock
+	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,tests/asyncapi/node.txt,$(LOCK)) -o tests/asyncapi/node.lock
 
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-config --custom-compile-command "make lock"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -136,8 +137,14 @@ def publish(
     payload = _payload(data, file)
     if payload is not None:
         event["data"] = payload
-    receipt = _call(url, key, "POST", "/v1/events", event)
-    typer.echo(json.dumps(receipt))
+    from busway import BuswayClientError, SyncClient  # noqa: PLC0415 - the other commands start faster
+
+    try:
+        with SyncClient(url, key) as client:
+            receipt = client.publish_many([event])[0]
+    except (BuswayClientError, ValueError) as problem:
+        raise BuswayError(str(problem)) from None
+    typer.echo(msgspec.json.encode(receipt).decode())
 
 
 @app.command()
@@ -147,13 +154,25 @@ def tail(
         typer.Argument(metavar="[PATTERN]...", help="Event types, such as 'order.*'; all if none."),
     ] = None,
     after: Annotated[str, typer.Option(help="latest, earliest or a cursor.")] = "latest",
-    handler: Annotated[list[str] | None, typer.Option(help="Only results of this handler.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only this kind of result.")] = None,
+    handler: Annotated[
+        list[str] | None, typer.Option(help="Only results of this handler; may be repeated.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only this kind of result, or completed; may be repeated.")
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help='Only of events that match, as JSON: \'{"exact": {"subject": "x"}}\'.'),
+    ] = None,
+    correlationid: Annotated[str | None, typer.Option(help="Only of events with it.")] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     url: Url = _URL,
     key: Key = None,
 ) -> None:
-    """Show results as they come; reconnects and goes on where it was."""
+    """Show results as they come; reconnects and goes on where it was.
+
+    Ctrl-C ends it and says with which --after to go on.
+    """
     from app.tail import tail as follow  # noqa: PLC0415 - only this command needs it
 
     asyncio.run(
@@ -164,8 +183,9 @@ def tail(
             after=after,
             handlers=handler or [],
             kinds=kind or [],
+            filter=_json("--filter", filter_) if filter_ is not None else None,
+            correlationid=correlationid,
             json_lines=json_lines,
-            console=Console(),
         )
     )
 
@@ -307,13 +327,16 @@ def _payload(data: str | None, file: Path | None) -> Any:
             data = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
             raise BadSettings(f"--file {file} cannot be read: {problem}") from None
-    if data is None:
-        return None
+    return None if data is None else _json("--file" if file else "--data", data)
+
+
+def _json(option: str, text: str) -> Any:
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except ValueError as problem:
-        where = "--file" if file else "--data"
-        raise BadSettings(f"{where} is no JSON ({problem}): a string needs quotes, '\"like this\"'") from None
+        raise BadSettings(
+            f"{option} is no JSON ({problem}): a string needs quotes, '\"like this\"'"
+        ) from None
 
 
 def _no_constant(name: str) -> Any:

@@ -26,6 +26,7 @@ from app.api import (
     service,
     subscriptions,
 )
+from app.api import streaming as stream_routes
 from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.answers import known_parameters
@@ -50,6 +51,7 @@ from app.store.operations import Rescue
 from app.store.reader import SQLiteReader
 from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
+from app.subscribers.sse import StreamShell
 from app.subscribers.websocket import WebSocketShell
 from app.workers.base import Catalog, Returned, Sink, WorkerReport
 from app.workers.supervisor import Supervisor
@@ -166,6 +168,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         recorder=recorder,
         hub=hub,
         subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
+        stream=StreamShell(hub),
     )
     registry.load(await reader.handlers(), [])
     known.set()
@@ -264,9 +267,14 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
     return Front(lambda: gateway.stages, rest, settings.max_body_bytes), gateway
 
 
+_ROUTES = (
+    events, handlers, trial_routes, runs, results, stream_routes, subscriptions, keys, service, metrics
+)  # fmt: skip
+
+
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, trial_routes, runs, results, subscriptions, keys, service, metrics):
+    for routes in _ROUTES:
         rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
     docs_page.install(rest)
     problems.install(rest)

@@ -6,8 +6,8 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterable
-from contextlib import aclosing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from app.errors import BuswayError
-from busway.client import BuswayClientError, Client, Item
+from busway.client import BuswayClientError, Client, Item, Subscription
 
 DATA_WIDTH = 200
+BEHIND = 5.0  # seconds of age from which results are told to be old
+NOTE_EVERY = 10.0  # seconds between such notes
 _COLOURS = {
     "partial": "cyan",
     "succeeded": "green",
@@ -27,50 +29,89 @@ _COLOURS = {
 }
 
 
+class Tail:
+    """Prints a subscription: for people, or with `json_lines` one JSON object a line.
+
+    What is not a result (reconnects, how far behind it is, where to resume) is told on `notes`.
+    """
+
+    def __init__(self, *, json_lines: bool, console: Console, notes: Console) -> None:
+        self._json_lines, self._console, self._notes = json_lines, console, notes
+        self._behind = False
+        self._noted_at = 0.0
+
+    async def follow(self, subscription: Subscription) -> None:
+        """Print items until interrupted, then say where to resume."""
+        try:
+            await subscription.open()
+            async for item in subscription:
+                self._note_lag(item)
+                self._show(item)
+        finally:
+            if subscription.cursor:
+                self._note(f"go on with --after {subscription.cursor}", "dim")
+
+    def reconnecting(self, problem: str, pause: float) -> None:
+        """Tell why the connection is made again."""
+        self._note(f"{problem}; connecting again in {pause:.1f} s", "yellow")
+
+    def _note_lag(self, item: Item) -> None:
+        lag = (datetime.now(UTC) - datetime.fromisoformat(item.time)).total_seconds()
+        if lag > BEHIND and monotonic() - self._noted_at > NOTE_EVERY:
+            self._behind, self._noted_at = True, monotonic()
+            self._note(f"behind: these are results of {timedelta(seconds=round(lag))} ago", "yellow")
+        elif lag < BEHIND / 2 and self._behind:
+            self._behind, self._noted_at = False, 0.0
+            self._note("caught up: these are results of now", "green")
+
+    def _show(self, item: Item) -> None:
+        if self._json_lines:
+            self._console.file.write(msgspec.json.encode(members(item)).decode() + "\n")
+            self._console.file.flush()
+        else:
+            self._console.print(line(item), soft_wrap=True)
+
+    def _note(self, text: str, style: str) -> None:
+        self._notes.print(Text(text, style), soft_wrap=True)
+
+
 async def tail(
     url: str,
     key: str | None,
     patterns: Iterable[str],
     *,
-    after: str | None = None,
-    kinds: Iterable[str] = (),
-    handlers: Iterable[str] = (),
     json_lines: bool = False,
     console: Console | None = None,
+    notes: Console | None = None,
+    **wanted: Any,
 ) -> None:
-    """Print results until interrupted: for people, or with `json_lines` one JSON object a line.
+    """Print results until interrupted; Ctrl-C ends it quietly.
 
-    Reconnects are told on stderr. Ctrl-C ends it quietly.
+    Args:
+        url: the gateway.
+        key: a key, where it needs one.
+        patterns: types of events, as for `Client.subscribe`, like `wanted`.
+        json_lines: one JSON object a line, nothing else on `console`.
+        console: where results go, standard output.
+        notes: where all else goes, standard error.
+        wanted: what else `Client.subscribe` takes.
 
     Raises:
         BuswayError: the gateway is not there or refuses; `detail` is one clear line.
     """
-    console = console or Console()
-    notes = Console(stderr=True)
-
-    def on_reconnect(problem: str, pause: float) -> None:
-        notes.print(Text(f"{problem}; connecting again in {pause:.1f} s", "yellow"))
-
+    shown = Tail(json_lines=json_lines, console=console or Console(), notes=notes or Console(stderr=True))
     try:
-        async with Client(url, key, on_reconnect=on_reconnect) as client:
-            stream = client.subscribe(*patterns, handlers=handlers, kinds=kinds, after=after)
-            async with aclosing(stream):  # type: ignore[type-var] # an async generator
-                async for item in stream:
-                    _show(item, console, json_lines=json_lines)
+        async with (
+            Client(url, key, on_reconnect=shown.reconnecting) as client,
+            client.subscribe(*patterns, **wanted) as subscription,
+        ):
+            await shown.follow(subscription)
     except asyncio.CancelledError:
         return  # Ctrl-C: asyncio.run cancels, and there is nothing left to tell
     except BrokenPipeError:
         sys.stderr.close()  # `busway tail | head`: nobody reads any more
     except (BuswayClientError, ValueError) as problem:
         raise BuswayError(str(problem)) from None
-
-
-def _show(item: Item, console: Console, *, json_lines: bool) -> None:
-    if json_lines:
-        console.file.write(msgspec.json.encode(members(item)).decode() + "\n")
-        console.file.flush()
-    else:
-        console.print(line(item), soft_wrap=True)
 
 
 def members(item: Item) -> dict[str, Any]:

@@ -8,33 +8,39 @@ async with busway.Client("http://127.0.0.1:8000") as client:
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
 
-from busway.following import Following, Item, ItemError, OnReconnect, Origin
-from busway.problems import BuswayClientError, Gap, describe, refusal
+from app.domain.event import new_id
+from busway.following import Following, OnReconnect, unreachable
+from busway.items import Item, ItemError, Origin
+from busway.problems import BuswayClientError, Gap, Gateway, describe, refusal
+from busway.subscription import Subscription
+from busway.waiting import Completed, NotCompleted, Receipt, seqs
 
-__all__ = ["BuswayClientError", "Client", "Gap", "Item", "ItemError", "Origin", "Receipt"]
+__all__ = [
+    "BuswayClientError",
+    "Client",
+    "Completed",
+    "Gap",
+    "Item",
+    "ItemError",
+    "NotCompleted",
+    "Origin",
+    "Receipt",
+    "Subscription",
+]
 
 MAX_BATCH = 10_000  # events that one request may carry
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What the gateway answers when an event is safe: its number, its names, how many runs it starts."""
-
-    seq: int
-    id: str
-    source: str
-    type: str
-    runs: int
-    duplicate: bool = False
 
 
 class Client:
@@ -57,14 +63,12 @@ class Client:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url is like http://127.0.0.1:8000, not {url!r}")
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._timeout = timeout
+        self._gateway = Gateway(url.rstrip("/"), key, timeout)
         self._on_reconnect = on_reconnect
-        self._http = httpx.AsyncClient(headers=self._headers, timeout=timeout)
+        self._http = httpx.AsyncClient(headers=self._gateway.headers, timeout=timeout)
         self._following: set[Following] = set()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -105,49 +109,126 @@ class Client:
             receipts += msgspec.convert(body["items"], list[Receipt])
         return receipts
 
-    async def subscribe(
+    async def wait(
+        self,
+        type: str,  # noqa: A002 (as publish)
+        data: Any = None,
+        *,
+        timeout: float = 60,
+        **attributes: Any,
+    ) -> Completed:
+        """Publish one event and wait until it, and all that its handlers published, is completed.
+
+        An event that was published before (same `source` and `id`) is waited for all the same.
+
+        Args:
+            type: as for `publish`, like `data` and `attributes`.
+            data: JSON, or bytes.
+            timeout: seconds for all of it.
+            attributes: CloudEvents attributes and extensions.
+
+        Raises:
+            NotCompleted: the time was up first; a TimeoutError that has what came so far.
+            BuswayClientError, TypeError: as `publish`; Gap as `subscribe`.
+        """
+        name = attributes.setdefault("id", new_id(time.time_ns() // 1000))
+        shared = "correlationid" in attributes
+        correlation = attributes.setdefault("correlationid", name)
+        results: list[Item] = []
+        receipt: Receipt | None = None
+        try:
+            async with asyncio.timeout(timeout), self.subscribe(correlationid=correlation) as stream:
+                await stream.open()
+                receipt = await self.publish(type, data, **attributes)
+                if receipt.duplicate:
+                    return await self._completed_before(receipt, results)
+                if receipt.runs:
+                    await self._collect(stream, receipt, results, shared=shared)
+                return Completed(receipt, results)
+        except TimeoutError:
+            raise NotCompleted(receipt, results, timeout) from None
+
+    def subscribe(
         self,
         *types: str,
         handlers: Iterable[str] = (),
         kinds: Iterable[str] = (),
         filter: Mapping[str, Any] | None = None,  # noqa: A002 (CONTRACT 3)
+        correlationid: str | None = None,
         after: str | None = None,
         durable: str | None = None,
-    ) -> AsyncIterator[Item]:
+    ) -> Subscription:
         """Follow results as they come; types are patterns, empty means all.
 
-        `after`: None or "latest" from now, "earliest" from the oldest kept, or the cursor of an item.
         When the connection breaks it is made again and goes on behind the last item, without gap
-        and without repeat.
+        and without repeat. Iterating raises what `Subscription.open` raises.
 
-        Raises:
-            BuswayClientError: refused, or the gateway could not be reached in the first place.
-            Gap: the place to go on from is no longer in the log.
+        Args:
+            types: patterns of the types of the results' events.
+            handlers: only results of these.
+            kinds: only these kinds of result, or `completed`.
+            filter: only results of events that it matches.
+            correlationid: only results of events with it.
+            after: None or "latest" from now, "earliest" from the oldest kept, or the cursor of an item.
+            durable: a name under which the gateway keeps the place. An item is acknowledged once
+                the next one is asked for, so that one which was not dealt with comes again; `after` says
+                where the name begins.
         """
-        wanted: dict[str, Any] = {"types": types, "handlers": list(handlers), "kinds": list(kinds)}
-        wanted |= {"filter": filter, "durable": durable}
-        address = f"ws{self._url.removeprefix('http')}/v1/subscribe"
-        following = Following(address, self._headers, self._timeout, wanted, after)
+        wanted: dict[str, Any] = {
+            "types": list(types),
+            "handlers": list(handlers),
+            "kinds": list(kinds),
+            "filter": filter,
+            "correlationid": correlationid,
+            "durable": durable,
+        }
+        following = Following(self._gateway, wanted, after, self._on_reconnect, self._following.discard)
         self._following.add(following)
-        try:
-            async for item in following.items(self._on_reconnect):
-                yield item
-        finally:
-            self._following.discard(following)
-            await following.close()
+        return Subscription(following)
+
+    async def _completed_before(self, receipt: Receipt, results: list[Item]) -> Completed:
+        """Wait for an event that another request published, from the oldest results that are kept."""
+        event = await self._ask("GET", f"/v1/events/{receipt.seq}")
+        if event["runs"]:
+            async with self.subscribe(correlationid=event["correlationid"], after="earliest") as stream:
+                await self._collect(stream, receipt, results, shared=True)
+        return Completed(receipt, results)
+
+    async def _collect(
+        self, stream: Subscription, receipt: Receipt, results: list[Item], *, shared: bool
+    ) -> None:
+        """Add items to `results` up to the one that completes the event, none of other events."""
+        async for item in stream:
+            results.append(item)
+            if item.completes is None:
+                continue
+            if not shared:
+                return
+            tree = await self._ask("GET", f"/v1/events/{receipt.seq}/tree")
+            mine = set(seqs(tree))
+            if item.event.seq in mine or tree.get("truncated"):
+                results[:] = [item for item in results if item.event.seq in mine or tree.get("truncated")]
+                return
 
     async def _post(self, body: Any) -> Any:
         content = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return await self._ask("POST", "/v1/events", content)
+
+    async def _ask(self, method: str, path: str, content: bytes | None = None) -> Any:
+        url, kind = self._gateway.url, {"Content-Type": "application/json"}
         try:
-            answer = await self._http.post(
-                f"{self._url}/v1/events", content=content, headers={"Content-Type": "application/json"}
-            )
-        except httpx.TransportError as problem:
+            answer = await self._http.request(method, url + path, content=content, headers=kind)
+        except httpx.ConnectError as problem:
+            raise unreachable(self._gateway, problem) from problem
+        except (httpx.TransportError, httpx.InvalidURL) as problem:
             why = "it took too long" if isinstance(problem, httpx.TimeoutException) else describe(problem)
-            raise BuswayClientError(f"no answer from {self._url}: {why}") from problem
-        if answer.is_success:
+            raise BuswayClientError(f"no answer from {url}: {why}") from problem
+        if not answer.is_success:
+            raise refusal(self._gateway, answer.status_code, answer.content)
+        try:
             return answer.json()
-        raise refusal(answer.status_code, answer.content)
+        except ValueError:
+            raise refusal(self._gateway, answer.status_code, b"") from None
 
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,41 @@
-"""What the client raises."""
+"""Which gateway a client speaks to, and what it raises."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
+
+_KEY = re.compile(r"bw_[0-9]+_", re.ASCII)
+_KEYS = {401, 403, 4401, "not_allowed"}
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """Where the gateway is, with which key, and how many seconds it has for an answer."""
+
+    url: str
+    key: str | None = None
+    timeout: float = 30
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that every request has."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    @property
+    def socket(self) -> str:
+        """The address of its WebSocket."""
+        return f"ws{self.url.removeprefix('http')}/v1/subscribe"
+
+    def asked(self) -> str:
+        """Name the gateway and the key, without its secret."""
+        if not self.key:
+            return f"{self.url}, asked without a key"
+        form = _KEY.match(self.key)
+        return f"{self.url}, asked with {f'the key {form[0]}…' if form else 'what is no key'}"
 
 
 class BuswayClientError(Exception):
@@ -53,13 +84,21 @@ def describe(problem: Exception) -> str:
     return str(problem) or type(problem).__name__
 
 
-def refusal(status: int, body: bytes) -> BuswayClientError:
+def refusal(gateway: Gateway, status: int, body: bytes) -> BuswayClientError:
     """Build the error for an answer that is none of success, from its problem document."""
     try:
         problem = json.loads(body)
     except ValueError:
         problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    detail = problem.get("detail") or f"the gateway answered {status}"
-    return BuswayClientError(str(detail), status=status, problem=problem)
+    if not isinstance(problem, dict) or "detail" not in problem:
+        return BuswayClientError(f"{gateway.url} answered {status}: is it a Busway gateway?", status=status)
+    return BuswayClientError(_told(gateway, str(problem["detail"]), status), status=status, problem=problem)
+
+
+def refused(gateway: Gateway, detail: str, code: str | int) -> BuswayClientError:
+    """Build the error for an `error` frame or a close code."""
+    return BuswayClientError(_told(gateway, detail or f"closed with {code}", code), code=code)
+
+
+def _told(gateway: Gateway, detail: str, code: str | int) -> str:
+    return f"{detail} ({gateway.asked()})" if code in _KEYS else detail

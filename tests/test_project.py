@@ -24,7 +24,7 @@ import app
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NOT_OURS = {"__pycache__", "build", "dist", "swagger-ui"}
+NOT_OURS = {"__pycache__", "build", "dist", "node_modules", "swagger-ui"}
 
 
 def files(*names: str) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The OpenAPI page at /docs, from files of this package alone: no CDN, no inline script or style."""
+"""The OpenAPI page at /docs and /client.js, from files of this package: no CDN, no inline script or style."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_CLIENT = "client.js"
 _MEDIA_TYPES = {
+    _CLIENT: "text/javascript; charset=utf-8",
     "docs.css": "text/css; charset=utf-8",
     "docs.js": "text/javascript; charset=utf-8",
     "favicon.svg": "image/svg+xml",
@@ -38,16 +40,24 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def install(app: FastAPI) -> None:
-    """Serve GET /docs and the files it needs; neither stands in the OpenAPI document.
+    """Serve GET /docs and the files it needs, and /client.js; none stands in the OpenAPI document.
 
     `app` must have FastAPI's own pages switched off (`docs_url=None, redoc_url=None`).
     """
-    for path, endpoint in (("/docs", _page), ("/docs/static/{name:path}", _static)):
+    for path, endpoint in (
+        ("/docs", _page),
+        ("/docs/static/{name:path}", _static),
+        ("/client.js", _client),
+    ):
         app.router.routes.append(Route(path, endpoint, methods=["GET"], include_in_schema=False))
 
 
 async def _page(request: Request) -> Response:
     return _answer(request, _html(), "no-cache")
+
+
+async def _client(request: Request) -> Response:
+    return _answer(request, _file(_CLIENT), "no-cache")
 
 
 async def _static(request: Request) -> Response:

@@ -15,9 +15,10 @@ from app.api.bodies import Disconnected, next_message, too_large
 from app.api.stages import Stages
 from app.domain.access import Access
 from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
-from app.subscribers.connection import RawSend
+from app.subscribers.sse import come_back
+from app.subscribers.wires import RawSend
 
-PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"})
 
 
 class Front:
@@ -51,11 +52,16 @@ class Front:
             pass
 
     async def _route(self, stages: Stages | None, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":
+        head = scope["method"] == "HEAD"
+        if head:
             scope = {**scope, "method": "GET"}  # the server sends no body for it (RFC 9110, section 9.3.2)
         path = scope["path"]
         public = path in PUBLIC or path.startswith("/docs/")
+        streams = path == "/v1/subscribe/sse" and scope["method"] == "GET"
         if stages is None:
+            if streams:
+                await come_back(scope, cast("RawSend", send), STARTING)
+                return
             if not public:
                 raise Unavailable(STARTING)
         else:
@@ -66,6 +72,9 @@ class Front:
                     raise
             if path == "/v1/events" and scope["method"] == "POST":
                 await stages.publish(scope, receive, send)
+                return
+            if streams:
+                await stages.stream(scope, receive, cast("RawSend", send), scope["busway.access"], head=head)
                 return
         await self._rest(scope, self._bounded(receive), send)
 
@@ -97,9 +106,8 @@ class Front:
         except BuswayError as error:
             await _refuse(error, scope, receive, send)
             return
-        await stages.subscribe(
-            scope, receive, cast("RawSend", send), access
-        )  # uvicorn's is a coroutine function
+        # uvicorn's send is a coroutine function
+        await stages.subscribe(scope, receive, cast("RawSend", send), access)
 
 
 def _holder(stages: Stages, scope: Scope) -> Access | None:

@@ -20,6 +20,7 @@ from app.results.recorder import Recorder
 from app.settings import Settings
 from app.store.base import Commits, Reader
 from app.subscribers.hub import Hub
+from app.subscribers.sse import StreamShell
 from app.subscribers.websocket import WebSocketShell
 from app.workers.base import Workers
 
@@ -45,6 +46,7 @@ class Stages:
     recorder: Recorder
     hub: Hub
     subscribe: WebSocketShell
+    stream: StreamShell
 
 
 def _stages(request: Request) -> Stages:

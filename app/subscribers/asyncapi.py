@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of `/v1/subscribe`: every frame, with an example of each."""
+"""The AsyncAPI 3.0 document of `/v1/subscribe`, frames and events, with an example of each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from app import __version__
 from app.domain.result import KINDS, Kind
+from app.subscribers import asyncapi_stream
 
 _CURSOR = "3f8a1c0de5b79264-41-9b2f00c7"
 _RECEIPT = {
@@ -69,9 +70,9 @@ is safe on disk. One subscription has a name at a time: the newest takes it over
 
 Not built yet, and refused by name: `shadow`.
 
-Close codes: 1001 and 1012 going away, reconnect; 1008 not allowed; 1009 frame too large; 1011 a fault
-of the gateway, reconnect; 1013 try again later; 4400 bad first message or query string; 4401 key missing or
-revoked; 4408 no progress for 60 s."""
+Close codes:
+
+"""
 
 
 def document() -> dict[str, Any]:
@@ -81,29 +82,45 @@ def document() -> dict[str, Any]:
     channel = "#/channels/subscribe"
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Busway", "version": __version__, "description": _DESCRIPTION},
+        "info": {
+            "title": "Busway",
+            "version": __version__,
+            "description": _DESCRIPTION + asyncapi_stream.CLOSES,
+            "contact": {"name": "Busway"},
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            "tags": [{"name": "results", "description": "what handlers produced, in one order"}],
+        },
         "defaultContentType": "application/json",
         "servers": {
             "local": {
                 "host": "127.0.0.1:8000",
                 "protocol": "ws",
                 "security": [{"$ref": "#/components/securitySchemes/key"}],
-            }
+            },
+            "http": {
+                "host": "127.0.0.1:8000",
+                "protocol": "http",
+                "security": [{"$ref": "#/components/securitySchemes/key"}],
+            },
         },
         "channels": {
             "subscribe": {
                 "address": "/v1/subscribe",
                 "title": "Results, live and resumable",
+                "servers": [{"$ref": "#/servers/local"}],
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in sent + received},
                 "bindings": {"ws": {"method": "GET", "query": _query(), "bindingVersion": "0.1.0"}},
-            }
+            },
+            "stream": asyncapi_stream.channel(_query()),
         },
         "operations": {
             "send": _operation("receive", "What a client sends", channel, sent),
             "receive": _operation("send", "What the gateway sends", channel, received),
+            "stream": asyncapi_stream.operation(_query()),
         },
         "components": {
-            "messages": {name: _message(name) for name in sent + received},
+            "messages": {name: _message(name) for name in sent + received}
+            | asyncapi_stream.messages(_CURSOR_FIELD, {"$ref": "#/components/schemas/item"}, _ITEM),
             "schemas": {"item": _item(), "receipt": _receipt(), "filter": _filter()},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."}

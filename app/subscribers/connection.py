@@ -1,4 +1,4 @@
-"""One WebSocket: a session, its way to the hub, and everything that is sent on it, in order.
+"""One connection: a session, its way to the hub, and everything that is sent on it, in order.
 
 While the socket has room, frames go out at once. When it has none, a pump begins: a coroutine that
 waits for room, then sends what is to be answered and takes lagging subscriptions through the
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable
 
 from app.errors import BadCursor, BuswayError, Gone, Unavailable
 from app.subscribers.durables import superseded
@@ -20,6 +19,7 @@ from app.subscribers.frames import After
 from app.subscribers.hub import Hub
 from app.subscribers.ring import Piece
 from app.subscribers.session import Ack, Open, Pong, Session, Shut, Start, Subscription
+from app.subscribers.wires import Wire
 
 logger = logging.getLogger("busway.websocket")
 
@@ -28,12 +28,13 @@ STALL_LOOKS = 12
 FAREWELL = 2.0  # seconds that a close frame gets
 PUBLISHES = 64  # publishes of one connection under way at once
 
-Frame = dict[str, Any]
-RawSend = Callable[[Frame], Coroutine[Any, Any, None]]
 
+class _Ended(Exception):
+    """The connection cannot go on: its close code and reason."""
 
-class Stalled(Exception):
-    """The socket made no progress for `STALL` seconds."""
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.close = (code, reason)
 
 
 class Connection:
@@ -42,16 +43,16 @@ class Connection:
     Args:
         session: its protocol.
         hub: where results come from.
-        send: the server's ASGI send; where it is uvicorn's own, its transport tells progress and can be cut.
+        wire: carries its text; where it knows its transport, that tells progress and can be cut.
         key: the number of the key it came with.
     """
 
-    def __init__(self, session: Session, hub: Hub, send: RawSend, key: int | None) -> None:
+    def __init__(self, session: Session, hub: Hub, wire: Wire, key: int | None) -> None:
         self.key = key
         self._session = session
         self._hub = hub
-        self._send = send
-        self._transport = getattr(getattr(send, "__self__", None), "transport", None)
+        self._wire = wire
+        self._transport = wire.transport
         self._answers: deque[str] = deque()
         self._lagging: deque[Subscription] = deque()
         self._quiet_since: dict[Subscription, float] = {}
@@ -61,6 +62,11 @@ class Connection:
         self._ended = False
         self._acknowledged = False
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was to be sent went out."""
+        return self._pump is None
 
     async def open(self, effect: Open) -> None:
         """Begin a subscription where it asks to."""
@@ -73,14 +79,17 @@ class Connection:
             logger.exception("a subscription cannot begin")
             refusal = Unavailable("the result log cannot be read now: subscribe again later")
             return self._refuse(subscription, refusal)
+        return self.begin(subscription, start)
+
+    def begin(self, subscription: Subscription, start: Start) -> None:
+        """Begin a subscription whose place was found."""
         text = self._session.opened(subscription, start)
         if text is None or self._ended:
-            return None
+            return
         self.answer(text)
         self._hub.watch(subscription, self)
         if not self._hub.join(subscription, self):
             self.lag(subscription)
-        return None
 
     def shut(self, effect: Shut) -> None:
         """End a subscription."""
@@ -197,17 +206,11 @@ class Connection:
 
     def _write(self, text: str) -> None:
         try:
-            rest = begin(self._send_text(text))
+            rest = begin(self._wire.send(text))
         except OSError:
             return  # the socket is gone: the receiving side is told and ends the connection
         if rest is not None:
             self._start(rest)
-
-    async def _send_text(self, text: str) -> None:
-        try:
-            await self._send({"type": "websocket.send", "text": text})
-        except RuntimeError as problem:  # what ASGI servers raise behind a close of their own
-            raise ConnectionError("the socket is closed") from problem
 
     def _start(self, rest: Awaitable[None] | None) -> None:
         if self._pump is None:
@@ -226,8 +229,8 @@ class Connection:
                 else:
                     break
             self._pump = None
-        except Stalled:
-            self._closing = (4408, "no progress for 60 s: read faster, and resume at your cursor")
+        except _Ended as end:
+            self._closing = end.close
         except OSError:
             self._closing = (1006, "")
             self._drop()
@@ -246,7 +249,10 @@ class Connection:
             piece = await self._hub.read(subscription)
         except Gone as problem:
             self._give_back(subscription)
-            self._answers.append(self._session.refused(subscription, problem))
+            text = self._session.refused(subscription, problem)
+            if self._session.single:
+                raise _Ended(1013, text) from None
+            self._answers.append(text)
             return
         if not subscription.open:
             return
@@ -256,15 +262,15 @@ class Connection:
             await asyncio.sleep(0.01)
             return
         quiet = now - self._quiet_since[subscription] < 1
-        text = self._session.deliver(subscription, piece, quiet=quiet)
-        if text is None:
+        delivery = self._session.deliver(subscription, piece, quiet=quiet)
+        if delivery is None:
             await asyncio.sleep(0)
             return
         self._quiet_since[subscription] = now
-        await self._put(text)
+        await self._put(delivery)
 
     async def _put(self, text: str) -> None:
-        rest = begin(self._send_text(text))
+        rest = begin(self._wire.send(text))
         if rest is not None:
             await self._progress(rest)
         else:
@@ -279,7 +285,7 @@ class Connection:
                 looks = looks + 1 if now_left >= left else 0
                 left = now_left
                 if looks >= STALL_LOOKS:
-                    raise Stalled
+                    raise _Ended(4408, "no progress for 60 s: read faster, and resume at your cursor")
             sending.result()
         finally:
             sending.cancel()
@@ -294,9 +300,9 @@ class Connection:
 
     async def _farewell(self, code: int, reason: str) -> None:
         self._drop()
-        closing = self._send({"type": "websocket.close", "code": code, "reason": reason})
         try:
-            await asyncio.wait_for(closing, FAREWELL)
+            await asyncio.wait_for(self._wire.close(code, reason), FAREWELL)
+            await asyncio.sleep(0)  # what was corked in this turn leaves
         except (OSError, RuntimeError):
             return  # closed already, or no room: TimeoutError is an OSError
         finally:

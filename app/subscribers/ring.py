@@ -10,6 +10,7 @@ from app.domain import cursor
 from app.domain.cursor import Position
 from app.domain.event import Event
 from app.domain.result import Result
+from app.subscribers import stream
 from app.subscribers.encoding import encode_item
 from app.subscribers.selection import Predicate
 
@@ -46,30 +47,36 @@ class Entry:
 class Piece:
     """A stretch of the log as one selection sees it: what matches after `after`, up to and with `until`."""
 
-    __slots__ = ("_frames", "_items", "after", "count", "cursor", "until")
+    __slots__ = ("_events", "_frames", "_items", "_joined", "after", "count", "cursor", "size", "until")
 
     def __init__(self, after: int, until: Position, items: list[bytes], epoch: str) -> None:
         self.after = after
         self.until = until
         self.cursor = cursor.encode(epoch, until)
         self.count = len(items)
-        self._items = b",".join(items).decode()
+        self.size = sum(map(len, items))  # bytes of its items
+        self._items = items
+        self._joined: str | None = None
         self._frames: dict[str, str] = {}
-
-    @property
-    def size(self) -> int:
-        """Characters of its items."""
-        return len(self._items)
+        self._events: str | None = None
 
     def frame(self, name: str) -> str:
         """Return the `results` frame for the subscription `name`; equal names share it."""
         frame = self._frames.get(name)
         if frame is None:
+            if self._joined is None:
+                self._joined = b",".join(self._items).decode()
             quoted = msgspec.json.encode(name).decode()
-            frame = f'{{"op":"results","id":{quoted},"items":[{self._items}],"cursor":"{self.cursor}"}}'
+            frame = f'{{"op":"results","id":{quoted},"items":[{self._joined}],"cursor":"{self.cursor}"}}'
             if len(self._frames) < _SHARED_NAMES:
                 self._frames[name] = frame
         return frame
+
+    def events(self) -> str:
+        """Return its items as Server-Sent Events; all streams share them."""
+        if self._events is None:
+            self._events = stream.results(self._items, self.cursor)
+        return self._events
 
 
 def event_bytes(event: Event | None) -> int:

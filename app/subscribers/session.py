@@ -11,7 +11,7 @@ from app.domain import cursor
 from app.domain.access import Access
 from app.domain.cursor import Position
 from app.errors import BadCursor, BadRequest, BadSubscription, BuswayError, Forbidden
-from app.subscribers import frames
+from app.subscribers import frames, stream
 from app.subscribers.frames import After
 from app.subscribers.ring import Piece
 from app.subscribers.selection import Selection, select
@@ -93,6 +93,9 @@ Effect = Send | Open | Shut | Ack | Pong | Publish
 class Session:
     """One connection: its access and its subscriptions by id, each in order, without gap or repeat."""
 
+    single = False
+    """Whether the connection ends with its subscription."""
+
     def __init__(self, access: Access, epoch: str) -> None:
         self._access = access
         self._epoch = epoch
@@ -128,14 +131,13 @@ class Session:
             return None
         subscription.open = True
         subscription.position = subscription.told = start.position.number
-        return frames.write(
+        return self._begun(
+            subscription,
             {
-                "op": "subscribed",
-                "id": subscription.id,
                 "cursor": cursor.encode(self._epoch, start.position),
                 "recovered": start.recovered,
                 "oldest": cursor.encode(self._epoch, start.oldest),
-            }
+            },
         )
 
     def refused(self, subscription: Subscription, problem: BuswayError) -> str:
@@ -161,7 +163,7 @@ class Session:
         if quiet and not piece.count:
             return None
         subscription.told = piece.until.number
-        return piece.frame(subscription.id)
+        return self._shown(subscription, piece)
 
     def published(self, ref: str | int | None, receipt: Mapping[str, Any]) -> str:
         """Answer a publish with its receipt."""
@@ -179,6 +181,12 @@ class Session:
         self.subscriptions.clear()
         return ended
 
+    def _begun(self, subscription: Subscription, place: dict[str, Any]) -> str:
+        return frames.write({"op": "subscribed", "id": subscription.id, **place})
+
+    def _shown(self, subscription: Subscription, piece: Piece) -> str:
+        return piece.frame(subscription.id)
+
     def _take(self, frame: dict[str, Any], text: str) -> Effect:
         op = frames.check_fields(frame)
         if op == "subscribe":
@@ -191,7 +199,7 @@ class Session:
             return self._ack(frame)
         return Pong(frames.PONG)
 
-    def _subscribe(self, fields: Mapping[str, Any]) -> Effect:
+    def _subscribe(self, fields: Mapping[str, Any]) -> Open:
         if not self._access.may("subscribe"):
             raise Forbidden("this key may not subscribe: use one with the scope 'subscribe'")
         name = frames.read_id(fields.get("id"))
@@ -242,3 +250,29 @@ class Session:
         if not self._access.may("publish"):
             raise Forbidden("this key may not publish: use one with the scope 'publish'")
         return Publish(ref, frames.read_event(frame, text))
+
+
+class StreamSession(Session):
+    """A connection that is one subscription, opened by its request and told as Server-Sent Events."""
+
+    single = True
+
+    def begin(self, fields: Mapping[str, Any]) -> Open:
+        """Open the subscription.
+
+        Raises:
+            BadRequest, BadPattern, BadSubscription: a field is not what it must be.
+            Forbidden: the key may not subscribe.
+        """
+        return self._subscribe(fields)
+
+    def refused(self, subscription: Subscription, problem: BuswayError) -> str:
+        """End the subscription; the text is the reason to close with."""
+        super().refused(subscription, problem)
+        return problem.detail
+
+    def _begun(self, _: Subscription, place: dict[str, Any]) -> str:
+        return stream.subscribed(**place)
+
+    def _shown(self, _: Subscription, piece: Piece) -> str:
+        return piece.events()

@@ -10,10 +10,11 @@ from typing import Any
 from app.domain.access import Access
 from app.errors import BadRequest, BuswayError, Unavailable
 from app.subscribers import frames
-from app.subscribers.connection import PUBLISHES, Connection, RawSend
+from app.subscribers.connection import PUBLISHES, Connection
 from app.subscribers.hub import Hub
 from app.subscribers.oneline import read_query
 from app.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Shut
+from app.subscribers.wires import RawSend, SocketWire
 
 logger = logging.getLogger("busway.websocket")
 
@@ -68,7 +69,7 @@ class _Served:
         self._max_frame = max_frame
         self._access = access
         self._session = Session(access, hub.epoch)
-        self._connection = Connection(self._session, hub, send, access.key)
+        self._connection = Connection(self._session, hub, SocketWire(send), access.key)
         self._publishing: set[asyncio.Task[None]] = set()
         hub.enter(self._connection)
 

@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route
 
 from tests.e2e.service import Service
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "handlers"
-FLAGS = (
-    "--no-sandbox",  # Chromium refuses its sandbox to root
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-)
 TELL = """
 document.addEventListener("securitypolicyviolation", (event) => {
   console.error("policy violation", event.violatedDirective, event.blockedURI, event.sourceFile);
 });
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None and os.environ.get("CI") != "true":
-        pytest.skip("no Chromium on this machine: install the package chromium")
-    assert program, "CI has no Chromium: .ci/run installs the package chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

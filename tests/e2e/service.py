@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from tests.asyncapi.frames import heard
+
 PATIENCE = 60.0  # seconds; far more than anything here takes
 
 
@@ -186,7 +188,7 @@ def say(socket: ClientConnection, **frame: Any) -> None:
 
 def hear(socket: ClientConnection, patience: float = PATIENCE) -> dict[str, Any]:
     frame: dict[str, Any] = json.loads(socket.recv(timeout=patience))
-    return frame
+    return heard(frame)
 
 
 def items(socket: ClientConnection, wanted: int) -> list[dict[str, Any]]:

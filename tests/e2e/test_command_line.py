@@ -89,6 +89,32 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
     tail.stdout.close()
 
 
+def test_ctrl_c_ends_the_tail_with_the_cursor_to_go_on_from(service: Service) -> None:
+    def tailed(after: str, wanted: list[int]) -> str:
+        words = ["tail", "--json", "--correlationid=odd", "--handler=hello", f"--after={after}"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "app", *words, f"--url={service.url}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
+        ) as running:  # fmt: skip
+            assert running.stdout
+            assert running.stderr
+            assert [json.loads(running.stdout.readline())["data"][1] for _ in wanted] == wanted
+            running.send_signal(signal.SIGINT)
+            notes = running.stderr.read()
+            assert running.wait(PATIENCE) == 0
+        assert "Traceback" not in notes
+        return notes.split("--after ")[1].split()[0]
+
+    begin = newest(service)
+    for number in range(4):
+        service.finished(
+            service.publish("greet", number, correlationid="odd" if number % 2 else "even")["seq"]
+        )
+    cursor = tailed(begin, [1, 3])
+    service.publish("greet", 5, correlationid="odd")
+    tailed(cursor, [5])
+
+
 def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
     command = [
         sys.executable,
@@ -151,6 +177,7 @@ def test_handlers_are_listed(service: Service) -> None:
         (("tail", "--url=http://127.0.0.1:9"), 1, "busway serve"),
         (("tail", "a..b", "--url={url}"), 1, "a..b"),
         (("tail", "--after", "x", "--url={url}"), 1, "cursor"),
+        (("tail", "--filter", "{", "--url={url}"), 2, "--filter"),
         (("handlers", "--url=http://127.0.0.1:9"), 1, "busway serve"),
         (("serve", "--pool", "fiber"), 2, "--pool"),
         (("serve", "--workers", "0"), 2, "--workers"),

@@ -71,6 +71,10 @@ def executed(service: Service, method: str, path: str, operation: dict[str, Any]
         if parameter["in"] == "path":
             example = (parameter["schema"].get("examples") or parameter["examples"])[0]
             path = path.replace("{" + parameter["name"] + "}", str(example))
+    if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+        with service.client.stream(method, service.url + path) as answer:
+            assert next(answer.iter_lines()).startswith("retry: ")
+        return answer
     if "requestBody" not in operation:
         return service.request(method, path)
     return service.request(

@@ -16,11 +16,14 @@ import msgspec
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
+from app.api import problems
+from app.cork import CorkedHttp
 from app.domain.access import OPEN, Access
 from app.domain.event import NewEvent, new_id
 from app.domain.handler import Handler
 from app.domain.result import Kind
 from app.domain.run import Outcome, Run, State
+from app.errors import BuswayError
 from app.store import sqlite
 from app.store.base import Committed
 from app.store.commits import SQLiteCommits
@@ -28,7 +31,9 @@ from app.store.operations import NewResult, Publish, Report, SaveHandler, Settle
 from app.store.reader import SQLiteReader
 from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
+from app.subscribers.sse import StreamShell
 from app.subscribers.websocket import WebSocketShell
+from tests.asyncapi.frames import heard
 
 PATIENCE = 60.0
 _tokens = itertools.count(1)
@@ -137,13 +142,18 @@ class Server:
         self.connections = 0
         self.max_frame = max_frame
         self._shell = WebSocketShell(store_.hub, publish, max_frame)
+        self._streams = StreamShell(store_.hub)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "websocket":
-            return
         self.connections += 1
         try:
-            await self._shell(scope, receive, send, self.access)
+            if scope["type"] == "websocket":
+                await self._shell(scope, receive, send, self.access)
+            else:
+                assert self.access
+                await self._streams(scope, receive, send, self.access)
+        except BuswayError as problem:
+            await problems.response(problem)(scope, receive, send)
         finally:
             self.connections -= 1
 
@@ -157,6 +167,7 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         server.url = f"ws://127.0.0.1:{server.port}/v1/subscribe"
         config = uvicorn.Config(
             server,
+            http=CorkedHttp,
             ws="websockets-sansio",
             ws_max_size=server.max_frame,
             ws_per_message_deflate=False,
@@ -195,7 +206,7 @@ class Peer:
         async with asyncio.timeout(PATIENCE):
             frame = await self.socket.recv()
         assert isinstance(frame, str)
-        return dict(json.loads(frame))
+        return heard(json.loads(frame))
 
     async def ask(self, **frame: Any) -> dict[str, Any]:
         await self.say(**frame)

@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from rich.console import Console
 
+import app.tail
 from app.domain.access import OPEN
 from app.errors import BuswayError
 from app.tail import tail
@@ -35,7 +36,7 @@ def test_items_have_their_fields_as_attributes(tmp_path: Path) -> None:
     async def claim() -> None:
         async with store(tmp_path) as there, serve(Server(there)) as server, Client(http(server)) as client:
             await there.produce(2, data=b'{"pages": 1}')
-            async with aclosing(client.subscribe("order.*", after="earliest")) as stream:  # type: ignore[type-var]
+            async with aclosing(client.subscribe("order.*", after="earliest")) as stream:
                 one, two = await take(stream, 2)
             assert (one.event.seq, one.event.type, one.handler, one.kind) == (
                 1,
@@ -44,7 +45,7 @@ def test_items_have_their_fields_as_attributes(tmp_path: Path) -> None:
                 "succeeded",
             )
             assert (one.data, one.completes, one.error) == ({"pages": 1}, {"succeeded": 1}, None)
-            async with aclosing(client.subscribe(after=one.cursor)) as stream:  # type: ignore[type-var]
+            async with aclosing(client.subscribe(after=one.cursor)) as stream:
                 assert await take(stream, 1) == [two]
             await until(lambda: server.connections == 0)
 
@@ -83,7 +84,7 @@ def test_a_gap_is_raised_never_passed_over(tmp_path: Path) -> None:
             await there.produce(2)
             with pytest.raises(Gap) as gap:
                 await take(client.subscribe(after=f"{'0' * 16}-1-00000000"), 1)
-            async with aclosing(client.subscribe(after=gap.value.oldest)) as stream:  # type: ignore[type-var]
+            async with aclosing(client.subscribe(after=gap.value.oldest)) as stream:
                 assert [item.event.seq for item in await take(stream, 2)] == [1, 2]
 
     asyncio.run(claim())
@@ -111,7 +112,7 @@ def test_no_gateway_is_said(unused_port: int) -> None:
         async with Client(f"http://127.0.0.1:{unused_port}") as client:
             with pytest.raises(BuswayClientError, match="no gateway"):
                 await take(client.subscribe(), 1)
-            with pytest.raises(BuswayClientError, match="no answer"):
+            with pytest.raises(BuswayClientError, match="no gateway"):
                 await client.publish("order.created")
 
     asyncio.run(claim())
@@ -212,5 +213,35 @@ def test_tail_says_in_one_line_what_is_wrong(tmp_path: Path, unused_port: int) -
             with pytest.raises(BuswayError, match="key"):
                 await tail(http(server), "wrong", [])
             server.access = OPEN
+
+    asyncio.run(claim())
+
+
+def test_tail_says_that_it_is_behind_and_that_it_caught_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def claim() -> None:
+        out, notes = io.StringIO(), io.StringIO()
+        async with store(tmp_path) as there, serve(Server(there)) as server:
+            monkeypatch.setattr(app.tail, "BEHIND", 0.0)
+            following = asyncio.create_task(
+                tail(
+                    http(server),
+                    None,
+                    [],
+                    after="earliest",
+                    console=Console(file=out),
+                    notes=Console(file=notes),
+                )
+            )
+            await there.produce(1)
+            await until(lambda: "behind" in notes.getvalue())
+            monkeypatch.setattr(app.tail, "BEHIND", 1e9)
+            await there.produce(1)
+            await until(lambda: "caught up" in notes.getvalue())
+            following.cancel()
+            await following
+            assert "--after" in notes.getvalue()
+            assert "behind" not in out.getvalue()
 
     asyncio.run(claim())

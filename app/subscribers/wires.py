@@ -1,0 +1,80 @@
+"""What carries a connection's text to its client: ASGI messages of a WebSocket or of a streamed body."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from app.subscribers import stream
+
+RawSend = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
+
+
+class Wire(Protocol):
+    """Sends in order; each call is a coroutine that waits until there is room.
+
+    `transport` is the server's, None where it is unknown. A gone client is an OSError, or nothing at all.
+    """
+
+    transport: Any
+
+    def send(self, text: str) -> Coroutine[Any, Any, None]:
+        """Send text."""
+
+    def close(self, code: int, reason: str) -> Coroutine[Any, Any, None]:
+        """Send the last there is, and say why."""
+
+
+class SocketWire:
+    """A WebSocket, accepted already.
+
+    Args:
+        send: the server's ASGI send.
+    """
+
+    __slots__ = ("_send", "transport")
+
+    def __init__(self, send: RawSend) -> None:
+        self._send = send
+        self.transport = transport(send)
+
+    async def send(self, text: str) -> None:
+        """Send a text frame."""
+        try:
+            await self._send({"type": "websocket.send", "text": text})
+        except RuntimeError as problem:  # what ASGI servers raise behind a close of their own
+            raise ConnectionError("the socket is closed") from problem
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame."""
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+class StreamWire:
+    """The body of a response whose head went out already.
+
+    Args:
+        send: the server's ASGI send.
+    """
+
+    __slots__ = ("_send", "quiet", "transport")
+
+    def __init__(self, send: RawSend) -> None:
+        self._send = send
+        self.transport = transport(send)
+        self.quiet = False  # nothing was sent since somebody set it
+
+    async def send(self, text: str) -> None:
+        """Send a part of the body."""
+        self.quiet = False
+        await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say why, and end the body."""
+        await self._send({"type": "http.response.body", "body": stream.closed(code, reason).encode()})
+
+
+def transport(send: RawSend) -> Any:
+    """Return the transport behind an ASGI send where it is uvicorn's own, or wraps it, else None."""
+    return getattr(getattr(inspect.unwrap(send), "__self__", None), "transport", None)

