@@ -24,6 +24,7 @@ from app.dispatch.changes import Changes
 from app.dispatch.dispatcher import Dispatcher
 from app.dispatch.placement import Placement
 from app.dispatch.registry import Registry
+from app.dispatch.retention import Retention
 from app.dispatch.trials import Trials
 from app.domain.access import Access
 from app.domain.attempt import Underway
@@ -178,6 +179,9 @@ async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
     watch = asyncio.create_task(_watch_keys(stages))
     stack.callback(watch.cancel)
     stages.dispatcher.start()
+    retention = Retention(stages.commits, stages.reader, stages.settings.retention, clock)
+    retention.start()
+    stack.callback(retention.stop)
     stages.publisher.closed = None
 
 

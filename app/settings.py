@@ -47,7 +47,7 @@ class Settings(_Stored):
     drain_timeout: float = Field(30, ge=0, le=86_400)
     broker_url: str = ""
     role: str = "all"
-    retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1)
+    retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
     reload: Annotated[bool, BeforeValidator(_switch)] = False
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from app.store import changing, keeping, publishing, settling, statements
+from app.store import changing, keeping, pruning, publishing, settling, statements
 from app.store.ledger import Head, Ledger, Unacknowledged
 from app.store.operations import (
     Append,
@@ -19,6 +19,8 @@ from app.store.operations import (
     Expire,
     Mark,
     Operation,
+    PruneEvents,
+    PruneResults,
     Publish,
     Rescue,
     Retry,
@@ -42,6 +44,8 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     SaveHandler: keeping.save_handler,
     CreateKey: keeping.create_key,
     RevokeKey: keeping.revoke_key,
+    PruneResults: pruning.prune_results,
+    PruneEvents: pruning.prune_events,
 }
 
 

@@ -189,6 +189,7 @@ class Connection:
         try:
             piece = await self._hub.read(subscription)
         except Gone as problem:
+            self._quiet_since.pop(subscription, None)
             self._answers.append(self._session.refused(subscription, problem))
             return
         if not subscription.open:
