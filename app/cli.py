@@ -96,6 +96,13 @@ def serve(
     retention: Annotated[
         str | None, _setting("How long finished events and results are kept: 90s, 30m, 12h, 7d, 4w [7d].")
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another origin whose pages may use this gateway, as https://app.example; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     reload: Annotated[
         bool | None,
         typer.Option("--reload", help="Load handler code again when a file changes.", show_default=False),

@@ -13,11 +13,24 @@ from typing import Any
 import msgspec
 from fastapi import Depends, FastAPI
 
-from app.api import docs_page, document, events, handlers, keys, metrics, problems, results, runs, service
+from app.api import (
+    docs_page,
+    document,
+    events,
+    handlers,
+    keys,
+    metrics,
+    problems,
+    results,
+    runs,
+    service,
+    tickets,
+)
 from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.answers import known_parameters
 from app.api.front import Front
+from app.api.origins import Origins
 from app.api.publishing import PublishEndpoint
 from app.api.stages import Stages
 from app.dispatch.changes import Changes
@@ -139,7 +152,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         settings=settings,
         clock=clock,
         started_at=clock(),
-        gate=Gate(clock),
+        gate=Gate(clock, Origins(settings.allow_origin)),
         publisher=publisher,
         publish=PublishEndpoint(publisher, settings.max_body_bytes),
         commits=commits,
@@ -251,12 +264,13 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
     """
     gateway = Gateway(settings, committer)
     rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
-    return Front(lambda: gateway.stages, rest, settings.max_body_bytes), gateway
+    allowed = Origins(settings.allow_origin)
+    return Front(lambda: gateway.stages, rest, settings.max_body_bytes, allowed), gateway
 
 
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
-    for routes in (events, handlers, trial_routes, runs, results, keys, service, metrics):
+    for routes in (events, handlers, trial_routes, runs, results, keys, tickets, service, metrics):
         rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
     docs_page.install(rest)
     problems.install(rest)

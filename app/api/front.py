@@ -10,13 +10,15 @@ from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problems
+from app.api import origins, problems
 from app.api.bodies import Disconnected, next_message, too_large
+from app.api.origins import Origins
 from app.api.stages import Stages
 from app.domain.access import Access
 from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
 from app.subscribers.connection import RawSend
 
+EVENT_STREAM = "/v1/subscribe/sse"
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"})
 
 
@@ -27,10 +29,18 @@ class Front:
         stages: returns the running stages, None while the gateway starts.
         rest: everything that is not the hot path.
         max_body_bytes: the most bytes of one request body.
+        allowed: whose pages may use this gateway beside its own.
     """
 
-    def __init__(self, stages: Callable[[], Stages | None], rest: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        stages: Callable[[], Stages | None],
+        rest: ASGIApp,
+        max_body_bytes: int,
+        allowed: Origins,
+    ) -> None:
         self._stages, self._rest, self._max_body_bytes = stages, rest, max_body_bytes
+        self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -43,6 +53,12 @@ class Front:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         stages = scope["busway.stages"] = self._stages()
+        origin = self._allowed.allowed(scope["headers"])
+        if origin is not None:
+            send = origins.shared(send, origin)
+            answer = origins.preflight(scope)
+            if answer is not None:
+                return await answer(scope, receive, send)
         try:
             await self._route(stages, scope, receive, send)
         except BuswayError as error:
@@ -60,7 +76,11 @@ class Front:
                 raise Unavailable(STARTING)
         else:
             try:
-                scope["busway.access"] = stages.gate.admit(scope["headers"])
+                if path == EVENT_STREAM:
+                    access = stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
+                else:
+                    access = stages.gate.admit(scope["headers"])
+                scope["busway.access"] = access
             except Unauthorized:
                 if not public:
                     raise
@@ -102,11 +122,12 @@ class Front:
         )  # uvicorn's is a coroutine function
 
 
-def _holder(stages: Stages, scope: Scope) -> Access | None:
+def _holder(stages: Stages, scope: Scope) -> Access | Unauthorized:
+    """Return who subscribes, or why nobody may: pages see close codes, not the status of a handshake."""
     try:
-        return stages.gate.admit(scope["headers"])
-    except Unauthorized:
-        return None
+        return stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
+    except Unauthorized as refusal:
+        return refusal
 
 
 async def _refuse(error: BuswayError, scope: Scope, receive: Receive, send: Send) -> None:

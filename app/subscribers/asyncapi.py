@@ -52,11 +52,19 @@ kept, `subscribed` says `"recovered": false` and is live from now.
 The one-line form opens the subscription `default` from the query string, for example
 `/v1/subscribe?types=order.*&after=latest`.
 
+A page, which cannot send a key as a header, asks `POST /v1/tickets` for a ticket before each connection
+and adds it: `/v1/subscribe?ticket=…`. It works once and for 30 seconds, and stands for the key that asked for
+it: what the key may do, and when it ends. A key itself is never taken from a query string. Pages of other
+origins are refused with 403 unless the gateway was started with `--allow-origin`.
+
+When results that a subscription has not taken yet go because of their age (`--retention`), it ends with an
+`error` of the code `bad_cursor`: subscribe again.
+
 Not built yet, and refused by name: `filter`, `durable`, `shadow`, and the frame `ack`.
 
 Close codes: 1001 and 1012 going away, reconnect; 1008 not allowed; 1009 frame too large; 1011 a fault
 of the gateway, reconnect; 1013 try again later; 4400 bad first message or query string; 4401 key missing or
-revoked; 4408 no progress for 60 s."""
+revoked, or a ticket that is unknown, used or expired; 4408 no progress for 60 s."""
 
 
 def document() -> dict[str, Any]:
@@ -72,7 +80,10 @@ def document() -> dict[str, Any]:
             "local": {
                 "host": "127.0.0.1:8000",
                 "protocol": "ws",
-                "security": [{"$ref": "#/components/securitySchemes/key"}],
+                "security": [
+                    {"$ref": "#/components/securitySchemes/key"},
+                    {"$ref": "#/components/securitySchemes/ticket"},
+                ],
             }
         },
         "channels": {
@@ -91,7 +102,13 @@ def document() -> dict[str, Any]:
             "messages": {name: _message(name) for name in sent + received},
             "schemas": {"item": _item(), "receipt": _receipt()},
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."}
+                "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."},
+                "ticket": {
+                    "type": "httpApiKey",
+                    "name": "ticket",
+                    "in": "query",
+                    "description": "A ticket for one connection: `POST /v1/tickets`.",
+                },
             },
         },
     }
@@ -124,6 +141,7 @@ def _message(name: str) -> dict[str, Any]:
 
 def _query() -> dict[str, Any]:
     properties = {name: _SELECT[name] for name in ("types", "handlers", "kinds", "correlationid", "after")}
+    properties["ticket"] = {"type": "string", "description": "from `POST /v1/tickets`, in place of a key"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 

@@ -21,6 +21,7 @@ from app.domain.event import NewEvent, new_id
 from app.domain.handler import Handler
 from app.domain.result import Kind
 from app.domain.run import Outcome, Run, State
+from app.errors import Unauthorized
 from app.store import sqlite
 from app.store.base import Committed
 from app.store.commits import SQLiteCommits
@@ -121,7 +122,7 @@ class Server:
     """uvicorn in this loop, serving the shell as the gateway does; `access` is what each connection gets."""
 
     def __init__(self, store_: Store, publish: Any = refuse_all, max_frame: int = 65_536) -> None:
-        self.access: Access | None = OPEN
+        self.access: Access | Unauthorized = OPEN
         self.port = 0
         self.url = ""
         self.connections = 0
