@@ -22,6 +22,7 @@ from app.domain.handler import Handler
 from app.domain.result import Kind
 from app.domain.run import Outcome, Run, State
 from app.errors import Unauthorized
+from app.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
 from app.store import sqlite
 from app.store.base import Committed
 from app.store.commits import SQLiteCommits
@@ -127,6 +128,7 @@ class Server:
         self.url = ""
         self.connections = 0
         self.max_frame = max_frame
+        self.pings = (PING_EVERY, PONG_WITHIN)
         self._shell = WebSocketShell(store_.hub, publish, max_frame)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -148,7 +150,9 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         server.url = f"ws://127.0.0.1:{server.port}/v1/subscribe"
         config = uvicorn.Config(
             server,
-            ws="websockets-sansio",
+            ws=PatientWebSocket,
+            ws_ping_interval=server.pings[0],
+            ws_ping_timeout=server.pings[1],
             ws_max_size=server.max_frame,
             ws_per_message_deflate=False,
             lifespan="off",
