@@ -1,9 +1,15 @@
-"""WebSockets that are pinged, and cut when nobody is there any more, but not because somebody is slow.
+"""What uvicorn's WebSockets lack: patience with the slow, and bounds for the hostile.
+
+Sockets are pinged, and cut when nobody is there any more, but not because somebody is slow.
 
 A reader that takes its time has our ping behind all that it is yet to read, so a late pong says
 nothing. What tells a dead peer from a slow one is whether its kernel still acknowledges anything: our
 ping, or the probe of a window that is shut. Who is alive and makes no progress is left to the close
 code 4408.
+
+A message may have very many fragments of no bytes, and pings ask for answers that nobody reads: neither may
+fill the memory, so the first has a limit (close code 1009), and pongs that do not fit are left out, as
+RFC 6455 (section 5.5.3) lets us.
 """
 
 from __future__ import annotations
@@ -14,14 +20,30 @@ import sys
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 PING_EVERY = 20.0  # seconds
 PONG_WITHIN = 30.0  # seconds: a peer that is gone is found within 50
+MOST_FRAGMENTS = 16_384  # of one message
 _LAST_ACK = struct.Struct("=56xI")  # tcpi_last_ack_recv of struct tcp_info: milliseconds
 
 
 class PatientWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol with another judgement of a pong that does not come."""
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a fragment of a message, unless it has too many."""
+        super().handle_cont(event)
+        if len(self.frames) > MOST_FRAGMENTS and not self.close_sent:
+            self.frames.clear()
+            self.conn.fail(1009, f"a frame has at most {MOST_FRAGMENTS} fragments")
+            self.handle_parser_exception()
+
+    def handle_ping(self) -> None:
+        """Answer a ping, if there is room for the answer."""
+        pong = self.conn.data_to_send()
+        if self.writable.is_set() or self.conn.close_sent is not None:
+            self.transport.write(b"".join(pong))
 
     def keepalive_timeout(self) -> None:
         """Ping again if the peer is there, else let go of it."""

@@ -129,6 +129,7 @@ class Server:
         self.connections = 0
         self.max_frame = max_frame
         self.pings = (PING_EVERY, PONG_WITHIN)
+        self.sockets: Callable[[], list[Any]] = list  # the server's protocols, while it serves
         self._shell = WebSocketShell(store_.hub, publish, max_frame)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -163,6 +164,7 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         running.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         serving = asyncio.create_task(running.serve(sockets=[listener]))
         await until(lambda: running.started)
+        server.sockets = lambda: list(running.server_state.connections)
         try:
             yield server
         finally:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ctypes
 import os
 import socket
 import struct
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, Protocol
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 PATIENCE = 60.0
@@ -102,12 +104,37 @@ class RawPeer:
     def resume(self) -> None:
         self._writer.transport.resume_reading()  # type: ignore[attr-defined]
 
-    def abort(self) -> None:
+    async def end(self) -> None:
         self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
 
-async def raw_peer(port: int, query: str = "", receive_buffer: int = 0, extra: str = "") -> RawPeer:
+class Dial(Protocol):
     """Connect and shake hands; `extra` header lines end with CRLF."""
+
+    async def __call__(
+        self, port: int, query: str = "", *, receive_buffer: int = 0, extra: str = ""
+    ) -> RawPeer: ...
+
+
+@contextlib.asynccontextmanager
+async def dialling() -> AsyncIterator[Dial]:
+    """Give the means to connect; what was connected is gone at the end."""
+    peers: list[RawPeer] = []
+
+    async def dial(port: int, query: str = "", *, receive_buffer: int = 0, extra: str = "") -> RawPeer:
+        peers.append(await _connect(port, query, receive_buffer, extra))
+        return peers[-1]
+
+    try:
+        yield dial
+    finally:
+        for peer in peers:
+            await peer.end()
+
+
+async def _connect(port: int, query: str, receive_buffer: int, extra: str) -> RawPeer:
     sock = socket.socket()
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -12,9 +12,9 @@ import pytest
 
 from app import keepalive, server
 from tests.subscribers.kit import Server, Store, peer, serve, store, until
-from tests.subscribers.raw import PING, PONG, TEXT, Frame, RawPeer, frame, raw_peer
+from tests.subscribers.raw import PING, PONG, TEXT, Dial, Frame, RawPeer, dialling, frame
 
-Claim = Callable[[Store, Server], Awaitable[None]]
+Claim = Callable[[Store, Server, Dial], Awaitable[None]]
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="tells a dead peer by what Linux's kernel knows")
 
@@ -24,8 +24,8 @@ def run(folder: Path, claim: Claim, pings: tuple[float, float] = (0.1, 0.4)) -> 
         async with store(folder) as there:
             made = Server(there)
             made.pings = pings
-            async with serve(made):
-                await claim(there, made)
+            async with serve(made), dialling() as dial:
+                await claim(there, made, dial)
 
     asyncio.run(scene())
 
@@ -47,59 +47,56 @@ def test_a_peer_that_is_gone_is_found_within_a_minute_of_its_last_sign() -> None
 
 @linux
 def test_a_half_open_connection_is_found(tmp_path: Path) -> None:
-    async def claim(there: Store, made: Server) -> None:
-        gone = await raw_peer(made.port, "?after=latest")
+    async def claim(there: Store, made: Server, dial: Dial) -> None:
+        gone = await dial(made.port, "?after=latest")
         await gone.hear()
         async with peer(made) as other:
             gone.vanish()
             await until(lambda: there.hub.status()["connections"] == 1)
             assert await other.ask(op="ping") == {"op": "pong"}
-        gone.abort()
 
     run(tmp_path, claim)
 
 
 @linux
 def test_a_half_open_connection_with_much_unsent_is_found(tmp_path: Path) -> None:
-    async def claim(there: Store, made: Server) -> None:
-        gone = await raw_peer(made.port, "?after=latest", receive_buffer=4096)
+    async def claim(there: Store, made: Server, dial: Dial) -> None:
+        gone = await dial(made.port, "?after=latest", receive_buffer=4096)
         await gone.hear()
         gone.vanish()
         await there.produce(100, data=json.dumps("x" * 100_000).encode())
         await until(lambda: there.hub.status()["connections"] == 0)
-        gone.abort()
 
     run(tmp_path, claim)
 
 
 @linux
 def test_a_peer_that_answers_no_ping_but_is_there_is_not_cut(tmp_path: Path) -> None:
-    async def claim(there: Store, made: Server) -> None:
-        client = await raw_peer(made.port, "?after=latest")
+    async def claim(there: Store, made: Server, dial: Dial) -> None:
+        client = await dial(made.port, "?after=latest")
         assert len({ping.payload for ping in await heard_pings(client, 4)}) == 4
         await there.produce(1)
         while (heard := await client.hear()) is not None and heard.opcode != TEXT:
             pass
         assert heard is not None
         assert there.hub.status()["connections"] == 1
-        client.abort()
 
     run(tmp_path, claim)
 
 
 @linux
 def test_a_reader_that_stops_for_many_pings_gets_everything_when_it_goes_on(tmp_path: Path) -> None:
-    async def claim(there: Store, made: Server) -> None:
-        client = await raw_peer(made.port, "?after=latest", receive_buffer=4096)
+    async def claim(there: Store, made: Server, dial: Dial) -> None:
+        client = await dial(made.port, "?after=latest", receive_buffer=4096)
         await client.hear()
         client.pause()
         await there.produce(300, data=json.dumps("x" * 30_000).encode())
         await until(lambda: there.hub.status()["lagging"] == 1)
         async with peer(made) as other:
             watch = made.connections
-            pings = await raw_peer(made.port)
+            pings = await dial(made.port)
             await heard_pings(pings, 3)  # so long that the silent one missed as many
-            pings.abort()
+            await pings.end()
             assert await other.ask(op="ping") == {"op": "pong"}
         assert watch == 2
         client.resume()
@@ -111,17 +108,15 @@ def test_a_reader_that_stops_for_many_pings_gets_everything_when_it_goes_on(tmp_
                 for item in json.loads(heard.payload).get("items", ()):
                     seen += 1
                     assert item["event"]["seq"] == seen
-        client.abort()
 
     run(tmp_path, claim, pings=(0.2, 2.0))
 
 
 def test_pings_of_a_client_are_answered_with_what_they_carry(tmp_path: Path) -> None:
-    async def claim(_there: Store, made: Server) -> None:
-        client = await raw_peer(made.port, "?after=latest")
+    async def claim(_there: Store, made: Server, dial: Dial) -> None:
+        client = await dial(made.port, "?after=latest")
         await client.hear()
         await client.send(frame(PING, b"are you there"))
         assert await client.hear() == Frame(PONG, b"are you there")
-        client.abort()
 
     run(tmp_path, claim, pings=(20, 30))
