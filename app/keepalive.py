@@ -23,9 +23,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 PING_EVERY = 20.0  # seconds
-PONG_WITHIN = 30.0  # seconds: a peer that is gone is found within 50
+PONG_WITHIN = 25.0  # seconds: a peer that is gone is found within 50, answered it pings before or not
 MOST_FRAGMENTS = 16_384  # of one message
-_LAST_ACK = struct.Struct("=56xI")  # tcpi_last_ack_recv of struct tcp_info: milliseconds
+_TCP_INFO = struct.Struct("=3xB20xI28xI")  # of struct tcp_info: tcpi_probes, _unacked, _last_ack_recv
 
 
 class PatientWebSocket(WebSocketsSansIOProtocol):
@@ -48,22 +48,23 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         """Ping again if the peer is there, else let go of it."""
         waited = self.loop.time() - self.ping_sent_at
-        if silent_for(self.transport.get_extra_info("socket")) < waited:
-            self.pong_timer = None
-            self.pending_ping_payload = None
-            self.schedule_ping()
+        if is_there(self.transport.get_extra_info("socket"), waited):
+            self.send_keepalive_ping()  # at once: how long it is there without answering is not known
             return
         super().keepalive_timeout()
         self.transport.abort()  # or the socket waits a quarter of an hour for somebody to take what is left
 
 
-def silent_for(sock: Any) -> float:
-    """Return the seconds since the peer's kernel acknowledged anything; for ever where that is not known."""
+def is_there(sock: Any, seconds: float) -> bool:
+    """Tell whether the peer's kernel acknowledged what we sent, or anything in these seconds.
+
+    False where that is not known: then a pong that does not come decides.
+    """
     if sys.platform != "linux" or sock is None:
-        return float("inf")
+        return False
     try:
-        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK.size)
-        milliseconds: int = _LAST_ACK.unpack(told)[0]
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        probes, unacknowledged, silent = _TCP_INFO.unpack(told)
     except (OSError, struct.error):
-        return float("inf")
-    return milliseconds / 1000
+        return False
+    return bool((probes == 0 and unacknowledged == 0) or silent / 1000 < seconds)
