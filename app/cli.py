@@ -94,7 +94,16 @@ def serve(
     drain_timeout: Annotated[
         float | None, _setting("Seconds that running handlers get at shutdown [30].")
     ] = None,
-    retention: Annotated[str | None, _setting("Not enforced yet: everything is kept [7d].")] = None,
+    retention: Annotated[
+        str | None, _setting("How long finished events and results are kept: 90s, 30m, 12h, 7d, 4w [7d].")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another origin whose pages may use this gateway, as https://app.example; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     reload: Annotated[
         bool | None,
         typer.Option("--reload", help="Load handler code again when a file changes.", show_default=False),

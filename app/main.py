@@ -25,18 +25,21 @@ from app.api import (
     runs,
     service,
     subscriptions,
+    tickets,
 )
 from app.api import streaming as stream_routes
 from app.api import trials as trial_routes
 from app.api.access import Gate
 from app.api.answers import known_parameters
 from app.api.front import Front
+from app.api.origins import Origins
 from app.api.publishing import PublishEndpoint
 from app.api.stages import Stages
 from app.dispatch.changes import Changes
 from app.dispatch.dispatcher import Dispatcher
 from app.dispatch.placement import Placement
 from app.dispatch.registry import Registry
+from app.dispatch.retention import Retention
 from app.dispatch.trials import Trials
 from app.domain.access import Access
 from app.domain.attempt import Underway
@@ -154,7 +157,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         settings=settings,
         clock=clock,
         started_at=clock(),
-        gate=Gate(clock),
+        gate=Gate(clock, Origins(settings.allow_origin)),
         publisher=publisher,
         publish=PublishEndpoint(publisher, settings.max_body_bytes),
         commits=commits,
@@ -195,6 +198,9 @@ async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
     watch = asyncio.create_task(_watch_keys(stages))
     stack.callback(watch.cancel)
     stages.dispatcher.start()
+    retention = Retention(stages.commits, stages.reader, stages.settings.retention, clock)
+    retention.start()
+    stack.callback(retention.stop)
     stages.publisher.closed = None
 
 
@@ -264,11 +270,13 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
     """
     gateway = Gateway(settings, committer)
     rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
-    return Front(lambda: gateway.stages, rest, settings.max_body_bytes), gateway
+    allowed = Origins(settings.allow_origin)
+    return Front(lambda: gateway.stages, rest, settings.max_body_bytes, allowed), gateway
 
 
 _ROUTES = (
-    events, handlers, trial_routes, runs, results, stream_routes, subscriptions, keys, service, metrics
+    events, handlers, trial_routes, runs, results, stream_routes, subscriptions,
+    keys, tickets, service, metrics,
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from app import logs
 from app.api.front import Front
 from app.cork import CorkedHttp
 from app.errors import BadSettings
+from app.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
 from app.main import FRAME_ROOM, Gateway, create_app
 from app.settings import Settings
 from app.store import sqlite
@@ -125,11 +126,11 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
         http=CorkedHttp,
-        ws="websockets-sansio",
+        ws=PatientWebSocket,
         ws_max_size=settings.max_event_bytes + FRAME_ROOM,
         ws_per_message_deflate=False,
-        ws_ping_interval=20,
-        ws_ping_timeout=120,  # a slow reader answers pings late; 4408 finds it first
+        ws_ping_interval=PING_EVERY,
+        ws_ping_timeout=PONG_WITHIN,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.origin import read_origin
 from app.errors import BadSettings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -22,6 +23,14 @@ def _duration(value: Any) -> Any:
 
 def _switch(value: Any) -> Any:
     return False if value == "" else value  # an empty variable is as good as none
+
+
+def _origins(value: Any) -> Any:
+    texts = value if isinstance(value, list | tuple) else [value]
+    found = [origin for text in texts for origin in str(text).replace(",", " ").split()]
+    for origin in found:
+        read_origin(origin)
+    return tuple(found)
 
 
 class _Stored(BaseSettings):
@@ -47,7 +56,8 @@ class Settings(_Stored):
     drain_timeout: float = Field(30, ge=0, le=86_400)
     broker_url: str = ""
     role: str = "all"
-    retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1)
+    retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
+    allow_origin: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
     reload: Annotated[bool, BeforeValidator(_switch)] = False
 
     @property
@@ -69,7 +79,7 @@ def load(**options: Any) -> Settings:
     Raises:
         BadSettings: a value is not what it must be; one line that names it.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, [])}
     try:
         settings = Settings(**given)
     except ValidationError as problem:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 
+from app.api.origins import Origins
 from app.domain.access import OPEN, Access
-from app.errors import Forbidden, Misdirected, Unauthorized
+from app.domain.ticket import NoRoom, TicketError, Tickets
+from app.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from app.store.base import KeyRecord
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -46,10 +51,19 @@ class Gate:
 
     Args:
         clock: microseconds since 1970.
+        origins: whose pages may ask.
+        monotonic: seconds, for the life of tickets.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        origins: Origins | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock, self._monotonic = clock, monotonic
+        self._origins = origins or Origins()
+        self._tickets = Tickets()
         self._keys: dict[int, KeyRecord] = {}
         self._holders: set[int | None] = {None}
 
@@ -76,15 +90,50 @@ class Gate:
             Forbidden: a page of a foreign origin asks.
             Misdirected: the gateway is open and is not asked by its loopback name, or by a proxy.
         """
+        found = self._look(headers)
+        return self._holder(found.get(b"authorization")) if self._keys else OPEN
+
+    def admit_subscriber(self, headers: Headers, query: bytes) -> Access:
+        """Tell who subscribes: a `ticket` in the query string stands for the key that it was given to.
+
+        Raises:
+            Unauthorized: also if the ticket is unknown, used, expired, or its key good no longer.
+            Forbidden, Misdirected: as from `admit`.
+        """
+        tickets = [value for name, value in _pairs(query) if name == "ticket"]
+        if not tickets:
+            return self.admit(headers)
+        self._look(headers)
+        try:
+            return self._held(self._tickets.redeem(tickets[0], self._monotonic()))
+        except TicketError as problem:
+            raise Unauthorized(str(problem)) from None
+
+    def ticket(self, access: Access) -> str:
+        """Issue a ticket that stands for this access.
+
+        Raises:
+            Unavailable: too many are about.
+        """
+        try:
+            return self._tickets.issue(access.key, self._monotonic())
+        except NoRoom as problem:
+            seconds = math.ceil(problem.seconds)
+            raise Unavailable("too many tickets are about: ask again later", retry_after=seconds) from None
+
+    def _look(self, headers: Headers) -> dict[bytes, bytes]:
+        """Check where a request comes from and return the headers that tell who asks."""
         found = {name: value for name, value in headers if name in _LOOKED_AT}
         host = found.get(b"host", b"").decode("latin-1")
         origin = found.get(b"origin")
-        if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
-            raise Forbidden("pages of other origins may not use this gateway: open it under its own address")
-        if self._keys:
-            return self._holder(found.get(b"authorization"))
-        self._check_loopback(host, found)
-        return OPEN
+        if origin is not None and not self._origins.admit(origin.decode("latin-1"), host):
+            raise Forbidden(
+                "pages of other origins may not use this gateway: open it under its own address, "
+                "or allow their origin with --allow-origin"
+            )
+        if not self._keys:
+            self._check_loopback(host, found)
+        return found
 
     def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
@@ -111,20 +160,53 @@ class Gate:
             raise Unauthorized("this key is not known here")
         if not self._good(key):
             raise Unauthorized("this key was revoked or has expired")
-        return Access(key.id, frozenset(key.scopes))
+        return _access(key)
+
+    def _held(self, id_: int | None) -> Access:
+        """Return the access of a ticket by the number of its key, as that key is now."""
+        key = None if id_ is None else self._keys.get(id_)
+        if id_ is None and not self._keys:
+            return OPEN
+        if id_ is None:
+            raise Unauthorized(
+                "this ticket is from before the first key was made: ask for another with a key"
+            )
+        if key is None or not self._good(key):
+            raise Unauthorized(
+                "the key of this ticket was revoked or has expired: ask for another with a good one"
+            )
+        return _access(key)
 
     def _good(self, key: KeyRecord) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
+
+
+def _access(key: KeyRecord) -> Access:
+    return Access(key.id, frozenset(key.scopes))
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    """Return the names and values of a query string; what cannot be read is refused by who takes it."""
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+
+
+def holder(request: Request) -> Access:
+    """Return who asks; a dependency that admits everybody with a key.
+
+    Raises:
+        Unauthorized: there is none.
+    """
+    access = request.scope["busway.access"]
+    if not isinstance(access, Access):
+        raise Unauthorized("send a key: Authorization: Bearer KEY")
+    return access
 
 
 def need(scope: str) -> Callable[[Request], Access]:
     """Return a dependency that admits only holders of a scope."""
 
     def check(request: Request) -> Access:
-        access = request.scope["busway.access"]
-        if not isinstance(access, Access):
-            raise Unauthorized("send a key: Authorization: Bearer KEY")
-        return check_scope(access, scope)
+        return check_scope(holder(request), scope)
 
     return check
 

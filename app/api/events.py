@@ -50,7 +50,8 @@ async def publish(request: Request) -> Response:
     """Events are stored durably, then answered with a receipt; all of an array or none.
 
     A second event with the same `source` and `id` is not stored again: its receipt has
-    `"duplicate": true` and the first one's `seq`.
+    `"duplicate": true` and the first one's `seq`. This holds as long as the first one is kept
+    (`--retention`).
     """
     raise AssertionError(f"the front serves {request.url.path}; this route stands for the document")
 
@@ -169,5 +170,8 @@ def _node(event: Event) -> dict[str, Any]:
 async def _event(here: Stages, seq: int) -> Event:
     event = await here.reader.event(seq)
     if event is None:
-        raise NotFound(f"there is no event {seq}: GET /v1/events lists them")
+        raise NotFound(
+            f"there is no event {seq}, or it was finished and older than --retention: "
+            "GET /v1/events lists them"
+        )
     return event

@@ -10,14 +10,16 @@ from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problems
+from app.api import origins, problems
 from app.api.bodies import Disconnected, next_message, too_large
+from app.api.origins import Origins
 from app.api.stages import Stages
 from app.domain.access import Access
 from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
 from app.subscribers.sse import come_back
 from app.subscribers.wires import RawSend
 
+EVENT_STREAM = "/v1/subscribe/sse"
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"})
 
 
@@ -28,10 +30,18 @@ class Front:
         stages: returns the running stages, None while the gateway starts.
         rest: everything that is not the hot path.
         max_body_bytes: the most bytes of one request body.
+        allowed: whose pages may use this gateway beside its own.
     """
 
-    def __init__(self, stages: Callable[[], Stages | None], rest: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        stages: Callable[[], Stages | None],
+        rest: ASGIApp,
+        max_body_bytes: int,
+        allowed: Origins,
+    ) -> None:
         self._stages, self._rest, self._max_body_bytes = stages, rest, max_body_bytes
+        self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -44,6 +54,12 @@ class Front:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         stages = scope["busway.stages"] = self._stages()
+        origin = self._allowed.allowed(scope["headers"])
+        if origin is not None:
+            send = origins.shared(send, origin)
+            answer = origins.preflight(scope)
+            if answer is not None:
+                return await answer(scope, receive, send)
         try:
             await self._route(stages, scope, receive, send)
         except BuswayError as error:
@@ -57,7 +73,7 @@ class Front:
             scope = {**scope, "method": "GET"}  # the server sends no body for it (RFC 9110, section 9.3.2)
         path = scope["path"]
         public = path in PUBLIC or path.startswith("/docs/")
-        streams = path == "/v1/subscribe/sse" and scope["method"] == "GET"
+        streams = path == EVENT_STREAM and scope["method"] == "GET"
         if stages is None:
             if streams:
                 await come_back(scope, cast("RawSend", send), STARTING)
@@ -66,7 +82,11 @@ class Front:
                 raise Unavailable(STARTING)
         else:
             try:
-                scope["busway.access"] = stages.gate.admit(scope["headers"])
+                if streams:
+                    access = stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
+                else:
+                    access = stages.gate.admit(scope["headers"])
+                scope["busway.access"] = access
             except Unauthorized:
                 if not public:
                     raise
@@ -110,11 +130,12 @@ class Front:
         await stages.subscribe(scope, receive, cast("RawSend", send), access)
 
 
-def _holder(stages: Stages, scope: Scope) -> Access | None:
+def _holder(stages: Stages, scope: Scope) -> Access | Unauthorized:
+    """Return who subscribes, or why nobody may: pages see close codes, not the status of a handshake."""
     try:
-        return stages.gate.admit(scope["headers"])
-    except Unauthorized:
-        return None
+        return stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
+    except Unauthorized as refusal:
+        return refusal
 
 
 async def _refuse(error: BuswayError, scope: Scope, receive: Receive, send: Send) -> None:

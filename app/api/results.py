@@ -33,7 +33,8 @@ async def list_results(
 ) -> Response:
     """`cursor` is where to go on from, also when `next` is null: ask again with it later.
 
-    A cursor whose place is no longer in the log gets 410.
+    A cursor whose place is no longer in the log (`--retention`, another log, a restored backup) gets
+    410: begin again without `after`, or with `latest`.
     """
     return answers.json(
         await results_page(here.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit)

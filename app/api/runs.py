@@ -143,5 +143,7 @@ def _invalid(field: str, message: str) -> Invalid:
 async def _found(here: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:
     found = await here.reader.run(id_)
     if found is None:
-        raise NotFound(f"there is no run {id_}: GET /v1/runs lists them")
+        raise NotFound(
+            f"there is no run {id_}, or it was finished and older than --retention: GET /v1/runs lists them"
+        )
     return found

@@ -53,8 +53,12 @@ _PARAMETERS = [
     _parameter("types", "type patterns of the results' events", many=True),
     _parameter("handlers", "only of these handlers", many=True),
     _parameter("kinds", "only of these kinds, or `completed`", many=True),
+    _parameter("filter", "a filter on the results' events, as URL-encoded JSON"),
     _parameter("correlationid", "only of events with this correlationid"),
     _parameter("after", "`latest` (as without one), `earliest` or a cursor"),
+    _parameter(
+        "ticket", "from `POST /v1/tickets`, for a page that cannot send its key; good for one connection"
+    ),
     _parameter("Last-Event-ID", "a cursor; goes before `after`", where="header"),
 ]
 

@@ -28,7 +28,7 @@ class Committed(msgspec.Struct, kw_only=True):
     `runs`: those that may start, now or when due: new ones, then those that wait again.
     `results`: the results of this commit that this process knows by content, in log order. `head`
     is the number of the newest result; where the results do not reach from the last head to it,
-    read the rest from the store.
+    read the rest from the store. `floor`: where the log begins now, if results were pruned.
     `rescan`: there may be runs in the store that were told to nobody (the committer died, or another
     process wrote): look there.
     """
@@ -37,6 +37,7 @@ class Committed(msgspec.Struct, kw_only=True):
     ended: list[int] = []
     results: list[Result] = []
     head: int
+    floor: Position | None = None
     rescan: bool = False
 
 
@@ -199,6 +200,24 @@ class KeyLine(msgspec.Struct):
     more: bool
 
 
+class OldRoots(msgspec.Struct):
+    """Root events that are old, each with its bytes; `next`: where to look on, None at the end."""
+
+    roots: list[tuple[int, int]]
+    next: int | None
+
+
+class Layer(msgspec.Struct):
+    """What retention must know of some events.
+
+    `kept`: those that must stay, because a run is unfinished, a result of it is kept or an event that
+    it published is young. `children`: (event, event that its runs published, bytes of that).
+    """
+
+    kept: set[int]
+    children: list[tuple[int, int, int]]
+
+
 NO_LIMIT = 1 << 62
 
 
@@ -275,6 +294,25 @@ class Reader(Protocol):
 
     async def next_expiry(self) -> int | None:
         """Return the earliest `expires_at` of all runs that no attempt started."""
+
+    async def old_results(self, before: int, limit: int, max_bytes: int) -> int | None:
+        """Return the newest number among the oldest results that are older than `before`, None if none is.
+
+        Looks at no more than `limit` results, and at none after `max_bytes` are reached. A result
+        that a younger one precedes is old too: clocks go back, the log does not.
+        """
+
+    async def old_roots(self, after: int, before: int, limit: int) -> OldRoots:
+        """Return root events behind number `after` that were accepted before `before`.
+
+        Looks at no more than `limit` events; the end is where none of them is old.
+        """
+
+    async def layer(self, events: list[int], before: int) -> Layer:
+        """Return which of these events must be kept, and what their runs published.
+
+        An event that a run published is young if it was accepted at or after `before`.
+        """
 
     async def handlers(self) -> list[Handler]:
         """Return all handlers, deleted ones too."""

@@ -161,7 +161,7 @@ def _end(
     ledger.change(run, state)
     run.finished_at, run.error, run.token = now, brief(error), None
     new = NewResult(kind=kind, error=(error.type, error.message) if error else None, time=now)
-    ledger.add_result(run, new, revision, run.attempt, completes)
+    run.last_result = ledger.add_result(run, new, revision, run.attempt, completes)
 
 
 def _record(ledger: Ledger, run: RunRow, outcome: Outcome, error: Error | None, now: int) -> None:

@@ -12,7 +12,9 @@ import msgspec
 
 from app.store.operations import (
     AnyOperation,
+    Floor,
     Operation,
+    PruneResults,
     Publish,
     Receipt,
     Retried,
@@ -78,6 +80,7 @@ _REPLIES: dict[type[Operation], Any] = {
     Publish: msgspec.msgpack.Decoder(list[Receipt]).decode,
     Settle: msgspec.msgpack.Decoder(Settled).decode,
     Retry: msgspec.msgpack.Decoder(Retried).decode,
+    PruneResults: msgspec.msgpack.Decoder(Floor).decode,
 }
 _decode_plain = msgspec.msgpack.Decoder().decode
 

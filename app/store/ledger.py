@@ -54,6 +54,7 @@ class RunRow(msgspec.Struct):
     wall_time: float | None
     peak_memory: int | None
     error: str | None
+    last_result: int | None
     id: int
     event: int
     handler: int
@@ -153,6 +154,11 @@ class Ledger:
             self.counts[run.handler, state] += 1
             run.state = state
         self._changed[run.id] = run
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Know nothing more of runs that are removed; what changed of them was flushed before."""
+        for id_ in ids:
+            self._known.pop(id_, None)
 
     def put_tree(self, tree: TreeRow) -> None:
         """Have a new or changed counter row written."""

@@ -256,7 +256,35 @@ class DeleteDurable(Operation, kw_only=True):
     name: str
 
 
+class PruneResults(Operation, kw_only=True):
+    """Remove the oldest results, up to and with number `until`. Reply: `Floor`.
+
+    The floor of the log moves there: what may be resumed from begins behind it.
+    """
+
+    until: int
+
+
+class Floor(msgspec.Struct, array_like=True):
+    """The place just before the oldest result kept, and how many were removed to move it there."""
+
+    number: int
+    digest: int
+    removed: int
+
+
+class PruneEvents(Operation, kw_only=True):
+    """Remove events with their runs and attempts, each list all or none. Reply: how many events.
+
+    A list is left as it is if a run of its events is unfinished, has a result that is still kept, or
+    published an event that is there and not in the list.
+    """
+
+    trees: list[list[int]]
+
+
 AnyOperation = (
     Publish | Mark | Append | Settle | Cancel | CancelWaiting | Expire | Retry | RetryDead | Rescue
     | SaveHandler | CreateKey | RevokeKey | OpenDurable | Acknowledge | DeleteDurable
+    | PruneResults | PruneEvents
 )  # fmt: skip

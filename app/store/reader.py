@@ -19,7 +19,7 @@ from app.domain.handler import Handler
 from app.domain.result import Result
 from app.domain.run import Error, Run
 from app.errors import Unavailable
-from app.store import durables, records, searching, sqlite, waiting
+from app.store import durables, pruning, records, searching, sqlite, waiting
 from app.store.base import (
     NO_LIMIT,
     AttemptRecord,
@@ -27,6 +27,8 @@ from app.store.base import (
     EventQuery,
     KeyLine,
     KeyRecord,
+    Layer,
+    OldRoots,
     RevisionRecord,
     RunQuery,
     RunRecord,
@@ -209,6 +211,20 @@ class SQLiteReader:
             _waiting, sa.text("attempt = 0"), runs.c.expires_at.is_not(None)
         )
         return await self._read(lambda connection: connection.execute(query).scalar())
+
+    async def old_results(self, before: int, limit: int, max_bytes: int) -> int | None:
+        """Return up to where the oldest results are older than `before`, None if none is."""
+        return await self._read(
+            lambda connection: pruning.find_old_results(connection, before, limit, max_bytes)
+        )
+
+    async def old_roots(self, after: int, before: int, limit: int) -> OldRoots:
+        """Return root events behind number `after` that were accepted before `before`."""
+        return await self._read(lambda connection: pruning.find_old_roots(connection, after, before, limit))
+
+    async def layer(self, events: list[int], before: int) -> Layer:
+        """Return which of these events must be kept, and what their runs published."""
+        return await self._read(lambda connection: pruning.find_layer(connection, events, before))
 
     async def handlers(self) -> list[Handler]:
         """Return all handlers, deleted ones too."""

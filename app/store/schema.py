@@ -115,6 +115,7 @@ runs = sa.Table(
     _integer("peak_memory", null=True),
     _column("error", sa.TEXT, null=True),
     _column("partitionkey", sa.TEXT, null=True),  # null: no ordered handler keeps it in line
+    _integer("last_result", null=True),  # of a run that ended: it has none behind this number
     sqlite_strict=True,
 )
 sa.Index("runs_event", runs.c.event)

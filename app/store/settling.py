@@ -56,6 +56,7 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
     number = 0
     if new is not None:
         number = ledger.add_result(run, new, operation.report.revision, operation.attempt, completes)
+    run.last_result = ledger.head.result if state > RUNNING else None
     return Settled(True, number, completes.encode() if completes else None, receipts, run.granted)
 
 

@@ -20,7 +20,7 @@ from app.store.operations import Operation
 from app.store.schema import APPLICATION_ID
 from app.store.writer import Refused, Writer
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration, so that a database which is up to date needs no Alembic to say so."""
 
 _MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"

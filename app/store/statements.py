@@ -25,7 +25,7 @@ def _insert(table: sa.Table, *columns: str) -> str:
     return _compile(sa.insert(table), names, names)
 
 
-MUTABLE = tuple(column.name for column in runs.columns)[7:-1]
+MUTABLE = tuple(column.name for column in runs.columns if column.name != "partitionkey")[7:]
 """What changes in a run's life, in the order in which `UPDATE_RUN` takes it, the id behind it."""
 
 INSERT_EVENT = _insert(events)
@@ -113,4 +113,26 @@ SELECT_RESULTS_AFTER = _compile(
         results.c.completes,
     ).where(results.c.number > sa.bindparam("after")),
     ("after",),
+)
+SELECT_RESULT = _compile(
+    sa.select(results.c.number, results.c.run, results.c.attempt, results.c.time).where(
+        results.c.number == sa.bindparam("number")
+    ),
+    ("number",),
+)
+DELETE_RESULTS = _compile(
+    sa.delete(results).where(results.c.number <= sa.bindparam("until")).returning(results.c.number),
+    ("until",),
+)
+SELECT_FLOOR = _compile(sa.select(head.c.floor, head.c.floor_digest), ())
+MOVE_FLOOR = _compile(sa.update(head), ("floor", "floor_digest"), ("floor", "floor_digest"))
+DELETE_RUNS = _compile(
+    sa.delete(runs)
+    .where(runs.c.event.in_(_listed("events")))
+    .returning(runs.c.id, runs.c.handler, runs.c.state),
+    ("events",),
+)
+DELETE_ATTEMPTS = _compile(sa.delete(attempts).where(attempts.c.run.in_(_listed("runs"))), ("runs",))
+DELETE_EVENTS = _compile(
+    sa.delete(events).where(events.c.seq.in_(_listed("events"))).returning(events.c.seq), ("events",)
 )

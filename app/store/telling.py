@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from app.domain.cursor import Position
 from app.domain.event import NewEvent, partition_key, stored
 from app.domain.result import Result, origin
 from app.domain.run import WAITING, Run
@@ -15,6 +16,7 @@ from app.store.operations import (
     CancelWaiting,
     Expire,
     NewResult,
+    PruneResults,
     Publish,
     Receipt,
     Rescue,
@@ -49,6 +51,8 @@ def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
         committed.ended.extend(run.id for run in reply.runs)  # held as they were; told anew
         committed.runs.extend(reply.runs)
         committed.rescan |= len(reply.ids) > len(reply.runs)
+    elif isinstance(operation, PruneResults):
+        committed.floor = Position(reply.number, reply.digest)
     elif isinstance(operation, RetryDead | Rescue):
         committed.rescan |= bool(reply)
 

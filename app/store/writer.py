@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from app.store import changing, durables, keeping, publishing, settling, statements
+from app.store import changing, durables, keeping, pruning, publishing, settling, statements
 from app.store.ledger import Head, Ledger, Unacknowledged
 from app.store.operations import (
     Acknowledge,
@@ -22,6 +22,8 @@ from app.store.operations import (
     Mark,
     OpenDurable,
     Operation,
+    PruneEvents,
+    PruneResults,
     Publish,
     Rescue,
     Retry,
@@ -48,6 +50,8 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     OpenDurable: durables.open_durable,
     Acknowledge: durables.acknowledge,
     DeleteDurable: durables.delete_durable,
+    PruneResults: pruning.prune_results,
+    PruneEvents: pruning.prune_events,
 }
 
 

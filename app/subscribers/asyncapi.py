@@ -68,6 +68,14 @@ only if it is not taken, with an `error`; it never goes back. A `pong` says that
 is safe on disk. One subscription has a name at a time: the newest takes it over, the other ends with an
 `error`. Names belong to the gateway, not to keys; `GET /v1/subscriptions` lists them.
 
+A page, which cannot send a key as a header, asks `POST /v1/tickets` for a ticket before each connection
+and adds it: `/v1/subscribe?ticket=…`. It works once and for 30 seconds, and stands for the key that asked for
+it: what the key may do, and when it ends. A key itself is never taken from a query string. Pages of other
+origins are refused with 403 unless the gateway was started with `--allow-origin`.
+
+When results that a subscription has not taken yet go because of their age (`--retention`), it ends with an
+`error` of the code `bad_cursor`: subscribe again.
+
 Not built yet, and refused by name: `shadow`.
 
 Close codes:
@@ -95,12 +103,18 @@ def document() -> dict[str, Any]:
             "local": {
                 "host": "127.0.0.1:8000",
                 "protocol": "ws",
-                "security": [{"$ref": "#/components/securitySchemes/key"}],
+                "security": [
+                    {"$ref": "#/components/securitySchemes/key"},
+                    {"$ref": "#/components/securitySchemes/ticket"},
+                ],
             },
             "http": {
                 "host": "127.0.0.1:8000",
                 "protocol": "http",
-                "security": [{"$ref": "#/components/securitySchemes/key"}],
+                "security": [
+                    {"$ref": "#/components/securitySchemes/key"},
+                    {"$ref": "#/components/securitySchemes/ticket"},
+                ],
             },
         },
         "channels": {
@@ -123,7 +137,13 @@ def document() -> dict[str, Any]:
             | asyncapi_stream.messages(_CURSOR_FIELD, {"$ref": "#/components/schemas/item"}, _ITEM),
             "schemas": {"item": _item(), "receipt": _receipt(), "filter": _filter()},
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."}
+                "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."},
+                "ticket": {
+                    "type": "httpApiKey",
+                    "name": "ticket",
+                    "in": "query",
+                    "description": "A ticket for one connection: `POST /v1/tickets`.",
+                },
             },
         },
     }
@@ -158,6 +178,7 @@ def _query() -> dict[str, Any]:
     properties = {name: _SELECT[name] for name in ("types", "handlers", "kinds", "correlationid", "after")}
     properties["filter"] = {"type": "string", "description": "a filter as URL-encoded JSON"}
     properties["durable"] = {"type": "string", "description": "as in the frame"}
+    properties["ticket"] = {"type": "string", "description": "from `POST /v1/tickets`, in place of a key"}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 

@@ -12,7 +12,7 @@ _CLOSES = {
     1012: "the gateway restarts: connect again with your cursor",
     1013: "try again later",
     4400: "bad first message or query string",
-    4401: "a key is missing, was revoked or has expired",
+    4401: "a key is missing, was revoked or has expired, or a ticket is unknown, used or expired",
     4408: "no progress for 60 s: read faster, and connect again with your cursor",
 }
 CLOSES = "\n".join(f"- `{code}` {meaning}" for code, meaning in _CLOSES.items())

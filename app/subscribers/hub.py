@@ -99,6 +99,7 @@ class Hub:
 
     def committed(self, commit: Committed) -> None:
         """Take a commit; its results are shown in the next turn of the loop, in commit order."""
+        self._floor = commit.floor or self._floor
         self._queue.append(commit)
         if self._started and not self._scheduled:
             self._scheduled = True
@@ -123,7 +124,8 @@ class Hub:
         epoch, position = after
         if epoch == self.epoch and self._ring.position(position.number) == position:
             await self._look_at_floor()
-            return Start(position, True, self._floor)
+            oldest = min(self._floor, position, key=lambda place: place.number)
+            return Start(position, True, oldest)
         await self._look_at_floor(0)
         try:
             return Start(await honour(self.reader, self.epoch, after), True, self._floor)
@@ -258,10 +260,37 @@ class Hub:
                 results = []
             if results and results[0].number == self.latest.number + 1:
                 self._show(results)
-            else:
+            elif not await self._skip_pruned():
                 await asyncio.sleep(0.2)
         self._filling = None
         self._advance()
+
+    async def _skip_pruned(self) -> bool:
+        """Go on behind results that were pruned before anybody saw them; those who wait for them are told."""
+        try:
+            _, floor = await self.reader.places()
+        except Exception:
+            logger.exception("the places of the log cannot be read; trying again")
+            return False
+        if floor.number <= self.latest.number:
+            return False
+        self._floor, self._floor_at = floor, self._loop.time()
+        self._ring = Ring(self._ring_bytes, floor.number)
+        self._shared.clear()
+        self._shared_bytes = 0
+        for group in [group for groups in self._groups.values() for group in groups.values()]:
+            self._all_fall_behind(group, self.latest.number)
+        self.latest = floor
+        return True
+
+    def _all_fall_behind(self, group: Group[Sink], position: int) -> None:
+        for subscription, sink in list(group.members.items()):
+            self._fall_behind(subscription, sink, position)
+
+    def _fall_behind(self, subscription: Subscription, sink: Sink, position: int) -> None:
+        self.leave(subscription)
+        subscription.position = position
+        sink.lag(subscription)
 
     def _show(self, results: list[Result]) -> None:
         before = self.latest.number
@@ -287,17 +316,11 @@ class Hub:
         wanted = [entry for entry in entries if any(group.matches(entry.result) for group in groups)]
         if len(ready(wanted)) < len(wanted):
             for group in groups:
-                self._fall_behind(group, before)
+                self._all_fall_behind(group, before)
             return
         for group, picked in pick(groups, wanted).items():
             if picked.numbers:
                 self._push(group, before, cut(before, entries, picked, self.epoch))
-
-    def _fall_behind(self, group: Group[Sink], before: int) -> None:
-        for subscription, sink in list(group.members.items()):
-            self.leave(subscription)
-            subscription.position = before
-            sink.lag(subscription)
 
     def _push(self, group: Group[Sink], before: int, piece: Piece) -> None:
         whole = piece.until == self.latest
@@ -307,10 +330,7 @@ class Hub:
             subscription.position = before
             if self._sent(subscription, sink, piece) and whole:
                 continue
-            position = subscription.position
-            self.leave(subscription)
-            subscription.position = position
-            sink.lag(subscription)
+            self._fall_behind(subscription, sink, subscription.position)
 
     def _sent(self, subscription: Subscription, sink: Sink, piece: Piece) -> bool:
         try:
@@ -350,7 +370,10 @@ class Hub:
         async with self._reading:
             results = await self.reader.results(after, READ_RESULTS, READ_BYTES // 4, with_events=with_events)
         if not results or results[0].number != after + 1:
-            raise Gone("results that you had not taken yet are no longer kept: subscribe again")
+            raise Gone(
+                "results that this subscription had not taken yet are no longer kept, and it has ended: "
+                "subscribe again with 'earliest' or 'latest'"
+            )
         return [Entry(result) for result in results]
 
     def _beat(self) -> None:

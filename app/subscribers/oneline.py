@@ -11,7 +11,8 @@ from app.errors import BadRequest
 DEFAULT = "default"
 _LISTS = ("types", "handlers", "kinds")
 _SINGLE = ("correlationid", "after", "filter", "durable")
-_LATER = ("shadow", "ticket")
+_LATER = ("shadow",)
+_TICKET = "ticket"  # whoever admitted the connection took it
 _SECRETS = ("key", "apikey", "api_key", "token", "access_token", "authorization", "bearer")
 
 
@@ -26,7 +27,10 @@ def read_query(query: bytes) -> dict[str, Any] | None:
     except ValueError:
         raise BadRequest("the query string cannot be read: use %-encoded UTF-8, at most 300 values") from None
     fields: dict[str, Any] = {"id": DEFAULT}
-    for name, value in pairs:
+    wanted = [pair for pair in pairs if pair[0] != _TICKET]
+    if len(pairs) - len(wanted) > 1:
+        raise BadRequest("'ticket' stands twice in the query string: give it once")
+    for name, value in wanted:
         _check_name(name)
         if name in _LISTS:
             fields.setdefault(name, []).append(value)
@@ -34,7 +38,7 @@ def read_query(query: bytes) -> dict[str, Any] | None:
             raise BadRequest(f"{name!r} stands twice in the query string: give it once")
         else:
             fields[name] = _filter(value) if name == "filter" else value
-    return fields if pairs else None
+    return fields if wanted else None
 
 
 class BadQueryFilter(BadRequest):
@@ -54,7 +58,9 @@ def _check_name(name: str) -> None:
     if name in _LISTS or name in _SINGLE:
         return
     if name.lower() in _SECRETS:
-        raise BadRequest("keys are not taken from a query string: use the header Authorization: Bearer KEY")
+        raise BadRequest(
+            "keys are not taken from a query string: use the header Authorization, or POST /v1/tickets"
+        )
     if name in _LATER:
         raise BadRequest(f"{name!r} is not built yet: leave it out")
-    raise BadRequest(f"no parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE))}")
+    raise BadRequest(f"no parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE, _TICKET))}")

@@ -46,8 +46,9 @@ async def results_page(
         BadSubscription: another value is not what it must be.
     """
     matches = predicate(select({"types": types, "handlers": handlers, "kinds": kinds}))
+    at = None if after is None else read_after(after)
     head, floor = await hub.reader.places()
-    position = floor if after is None else await _begin(hub, read_after(after), head, floor)
+    position = floor if after is None else await _begin(hub, at, head, floor)
     items: list[msgspec.Raw] = []
     passed = size = 0
     while (
@@ -55,7 +56,12 @@ async def results_page(
     ):
         results = await hub.reader.results(position.number, READ_RESULTS, READ_BYTES)
         if not results or results[0].number != position.number + 1:
-            raise Gone("what followed that cursor is no longer kept: begin again at 'earliest'")
+            if passed:
+                break  # pruned meanwhile: what was read is whole, and the next page says that it is gone
+            if after is not None and not isinstance(at, str):
+                raise Gone("what followed that cursor is no longer kept: begin again at 'earliest'")
+            _, position = await hub.reader.places()
+            continue
         for result in results:
             position = result.position
             passed += 1

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from app.domain.access import Access
-from app.errors import BadRequest, BuswayError, Unavailable
+from app.errors import BadRequest, BuswayError, Unauthorized, Unavailable
 from app.subscribers import frames
 from app.subscribers.connection import PUBLISHES, Connection
 from app.subscribers.hub import Hub
@@ -40,17 +40,18 @@ class WebSocketShell:
         self._max_frame = max_frame
 
     async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: RawSend, access: Access | None
+        self, scope: MutableMapping[str, Any], receive: Receive, send: RawSend, access: Access | Unauthorized
     ) -> None:
         """Serve one connection until it ends; nothing was received from it yet.
 
-        `access` None: the key is missing or unknown. Host and Origin were checked before.
+        `access` may be why there is none: key or ticket is missing or not good. Host and Origin were
+        checked before.
         """
         await receive()
         protocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
         await send({"type": "websocket.accept", "subprotocol": protocol})
-        if access is None:
-            return await _close(send, 4401, "a key is needed: send the header Authorization: Bearer KEY")
+        if isinstance(access, Unauthorized):
+            return await _close(send, 4401, access.detail)
         if self._hub.closing:
             return await _close(send, *self._hub.closing)
         try:

@@ -200,3 +200,39 @@ def test_a_page_without_a_key_is_told_so(page: Page, service: Service) -> None:
       try { await new Busway().subscribe().next(); } catch (problem) { return problem.message; }
     }"""
     assert "key" in page.evaluate(code)
+
+
+TICKETS = """async ({ key, own }) => {
+  const { Busway } = await import("/client.js");
+  const seen = (window.seen = { tickets: 0, got: [], receipts: [], problem: null });
+  const ticket = async () => {
+    seen.tickets += 1;
+    const answer = await fetch("/v1/tickets", { method: "POST", headers: { Authorization: `Bearer ${key}` } });
+    return (await answer.json()).ticket;
+  };
+  const busway = (window.busway = new Busway(undefined, own ? { ticket } : { key }));
+  (async () => {
+    try { for await (const item of busway.subscribe({ after: "earliest" })) seen.got.push(item.cursor); }
+    catch (problem) { seen.problem = `${problem.code} ${problem.message}`; }
+  })();
+  seen.receipts.push(await busway.publish("order.created", { n: 1 }));
+}"""
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["key", "ticket"])
+def test_each_connection_of_a_page_has_a_ticket_of_its_own(page: Page, service: Service, own: bool) -> None:
+    """Behind the test that closes the gateway."""
+    key = service.ok("POST", "/v1/keys", {"name": "page", "scopes": ["publish", "subscribe"]})
+    page.evaluate(TICKETS, {"key": key["key"], "own": own})
+    until(lambda: page.evaluate("seen.receipts.length"), "the receipt")
+    service.kill()
+    service.start()
+    page.evaluate("busway.publish('order.created', { n: 2 })")
+    service.finished(service.publish("order.created", {"n": 3})["seq"])
+    log = [item["cursor"] for item in service.results()]
+    until(lambda: page.evaluate("seen.got.length") >= len(log), "the log")
+    seen = page.evaluate("seen")
+    exactly(log, seen["got"], "the page with tickets")
+    assert seen["tickets"] >= 2 or not own
+    assert service.request("DELETE", f"/v1/keys/{key['id']}").is_success
+    until(lambda: page.evaluate("seen.problem"), "the end of its key")

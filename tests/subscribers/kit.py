@@ -23,7 +23,8 @@ from app.domain.event import NewEvent, new_id
 from app.domain.handler import Handler
 from app.domain.result import Kind
 from app.domain.run import Outcome, Run, State
-from app.errors import BuswayError
+from app.errors import BuswayError, Unauthorized
+from app.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
 from app.store import sqlite
 from app.store.base import Committed
 from app.store.commits import SQLiteCommits
@@ -136,11 +137,13 @@ class Server:
     """uvicorn in this loop, serving the shell as the gateway does; `access` is what each connection gets."""
 
     def __init__(self, store_: Store, publish: Any = refuse_all, max_frame: int = 65_536) -> None:
-        self.access: Access | None = OPEN
+        self.access: Access | Unauthorized = OPEN
         self.port = 0
         self.url = ""
         self.connections = 0
         self.max_frame = max_frame
+        self.pings = (PING_EVERY, PONG_WITHIN)
+        self.sockets: Callable[[], list[Any]] = list  # the server's protocols, while it serves
         self._shell = WebSocketShell(store_.hub, publish, max_frame)
         self._streams = StreamShell(store_.hub)
 
@@ -168,7 +171,9 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         config = uvicorn.Config(
             server,
             http=CorkedHttp,
-            ws="websockets-sansio",
+            ws=PatientWebSocket,
+            ws_ping_interval=server.pings[0],
+            ws_ping_timeout=server.pings[1],
             ws_max_size=server.max_frame,
             ws_per_message_deflate=False,
             lifespan="off",
@@ -179,6 +184,7 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         running.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         serving = asyncio.create_task(running.serve(sockets=[listener]))
         await until(lambda: running.started)
+        server.sockets = lambda: list(running.server_state.connections)
         try:
             yield server
         finally:

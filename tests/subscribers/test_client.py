@@ -17,7 +17,7 @@ from rich.console import Console
 
 import app.tail
 from app.domain.access import OPEN
-from app.errors import BuswayError
+from app.errors import BuswayError, Unauthorized
 from app.tail import tail
 from busway.client import BuswayClientError, Client, Gap, Item
 from tests.subscribers.kit import PATIENCE, Server, serve, store, until
@@ -99,7 +99,7 @@ def test_refusals_are_raised_with_what_to_do(tmp_path: Path) -> None:
             with pytest.raises(BuswayClientError, match="empty") as refused:
                 await take(client.subscribe(filter={}), 1)
             assert refused.value.code == "bad_filter"
-            server.access = None
+            server.access = Unauthorized("a key is needed")
             with pytest.raises(BuswayClientError, match="key") as refused:
                 await take(client.subscribe(), 1)
             assert refused.value.code == 4401
@@ -209,7 +209,7 @@ def test_tail_says_in_one_line_what_is_wrong(tmp_path: Path, unused_port: int) -
         with pytest.raises(BuswayError, match="no gateway"):
             await tail(f"http://127.0.0.1:{unused_port}", None, [])
         async with store(tmp_path) as there, serve(Server(there)) as server:
-            server.access = None
+            server.access = Unauthorized("a key is needed")
             with pytest.raises(BuswayError, match="key"):
                 await tail(http(server), "wrong", [])
             server.access = OPEN

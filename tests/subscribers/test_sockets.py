@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from app.domain.access import Access
-from app.errors import Invalid, Unavailable
+from app.errors import Invalid, Unauthorized, Unavailable
 from app.subscribers import connection
 from tests.subscribers.kit import Peer, Server, Store, number, peer, seqs, serve, store, until
 
@@ -341,7 +341,7 @@ BAD_QUERIES = [
     ("?colour=red", "colour"),
     ("?filter=%7B", "URL-encoded JSON"),
     ("?filter=%7B%7D&filter=%7B%7D", "twice"),
-    ("?ticket=abc", "ticket"),
+    ("?ticket=abc&ticket=def", "ticket"),
     ("?key=secret", "Authorization"),
     ("?access_token=secret", "Authorization"),
     ("?after=latest&after=earliest", "twice"),
@@ -375,7 +375,7 @@ def test_a_bad_value_in_the_query_string_is_an_error_frame(tmp_path: Path) -> No
 
 def test_close_codes(tmp_path: Path) -> None:
     async def claim(there: Store, server: Server) -> None:
-        server.access = None
+        server.access = Unauthorized("send a key")
         async with peer(server) as client:
             assert (await close_code(client))[0] == 4401
         server.access = Access(7, frozenset({"subscribe"}))

@@ -1,0 +1,14 @@
+"""Runs that ended know that none of their results is behind a number: what retention needs to let them go."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    op.add_column("runs", sa.Column("last_result", sa.INTEGER(), nullable=True))
+    op.execute("UPDATE runs SET last_result = (SELECT result FROM head) WHERE state > 2")

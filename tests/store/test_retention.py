@@ -1,0 +1,294 @@
+"""Retention: what goes, what stays whole, and what readers and numbers are afterwards."""
+
+import asyncio
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from app.dispatch import retention
+from app.dispatch.retention import Retention
+from app.domain.run import State
+from app.store.base import EventQuery, RunQuery
+from app.store.operations import PruneEvents, PruneResults, Retry
+from app.store.reader import SQLiteReader
+from tests.store.kit import NOW, Store, append, committing, event, publish, run_of, settle
+
+DAY = 86_400 * 1_000_000
+KEPT = 7 * 86_400
+LATER = NOW + 8 * DAY
+
+
+class Direct:
+    """Commits over the writer of a test's store, so that a sweep needs no process."""
+
+    def __init__(self, store):
+        self.store = store
+        self.steps = []
+
+    def change(self, operation):
+        future = asyncio.get_running_loop().create_future()
+        self.steps.append(operation)
+        future.set_result(self.store.write_one(operation))
+        return future
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr(retention, "PAUSE", 0)
+    monkeypatch.setattr(retention, "SHARE", 0)
+
+
+def sweep(store, now=LATER):
+    """Sweep as if it were `now` and return the steps."""
+    commits = Direct(store)
+    asyncio.run(Retention(commits, store.reader, KEPT, lambda: now).sweep())
+    return commits.steps
+
+
+def events_of(store):
+    return [seq for (seq,) in store.rows("SELECT seq FROM events ORDER BY seq")]
+
+
+def finish(store, *events_, first_run=1):
+    """Store events of one run each and let the runs succeed."""
+    store.write_one(publish(*events_))
+    store.write(*(settle(first_run + n, event=first_run + n) for n in range(len(events_))))
+
+
+def test_what_is_finished_and_old_goes_with_all_its_rows(store):
+    finish(store, event(), event())
+    store.write_one(publish(event(handlers=())))
+    sweep(store)
+    for table in ("events", "runs", "attempts", "results", "trees"):
+        assert store.rows(f"SELECT count(*) FROM {table}") == [(0,)], table
+    assert store.read("counts") == {}
+
+
+def test_what_is_young_stays(store):
+    finish(store, event(), event())
+    assert sweep(store, NOW + 6 * DAY) == []
+    assert events_of(store) == [1, 2]
+    assert len(store.results()) == 2
+
+
+@pytest.mark.parametrize("state", [State.RETRYABLE, State.AVAILABLE])
+def test_an_event_with_an_unfinished_run_stays_though_its_results_go(store, state):
+    finish(store, event())
+    store.write_one(publish(event()))
+    store.write_one(settle(2, event=2, state=State.RETRYABLE) if state is State.RETRYABLE else append(2, 0))
+    sweep(store)
+    assert events_of(store) == [2]
+    record, attempts = store.read("run", 2)
+    assert record.state is state
+    assert len(attempts) == (state is State.RETRYABLE)
+    assert store.results() == []
+
+
+def test_one_unfinished_run_keeps_its_whole_tree(store):
+    store.write_one(publish(event(), event()))
+    store.write_one(settle(1, event=1, published=[event(root=1, parent=1), event(root=1, parent=1)]))
+    store.write_one(settle(2, event=2, published=[event(root=2, parent=2)]))
+    store.write(settle(3, event=3, root=1), settle(5, event=5, root=2))
+    sweep(store)
+    assert events_of(store) == [1, 3, 4]  # run 4 waits
+    store.write_one(settle(4, event=4, root=1))
+    sweep(store)
+    assert events_of(store) == []
+
+
+def test_a_young_event_keeps_its_tree(store):
+    store.write_one(publish(event()))
+    young = event(root=1, parent=1, handlers=(), accepted_at=NOW + 5 * DAY)
+    store.write_one(settle(1, event=1, published=[young]))
+    sweep(store)
+    assert events_of(store) == [1, 2]
+    sweep(store, NOW + 13 * DAY)
+    assert events_of(store) == []
+
+
+def test_an_event_stays_while_a_result_of_it_is_kept(store):
+    store.write_one(publish(event()))
+    done = settle(1, event=1)
+    done.result.time = done.report.finished_at = NOW + 5 * DAY
+    store.write_one(done)
+    sweep(store)
+    assert events_of(store) == [1]
+    assert [result.event.seq for result in store.results()] == [1]
+    assert store.read("run", 1)[0].state is State.SUCCEEDED
+
+
+def test_a_clock_that_went_back_makes_no_hole_in_the_log(store):
+    finish(store, event(), event(), event())
+    store.connection.exec_driver_sql(f"UPDATE results SET time = {LATER} WHERE number = 2")
+    sweep(store)
+    assert store.results() == []  # the one between two old ones is old too
+    finish(store, event(accepted_at=NOW), first_run=4)
+    store.connection.exec_driver_sql(f"UPDATE results SET time = {LATER} WHERE number = 4")
+    sweep(store)
+    assert [result.number for result in store.results()] == [4]
+    assert events_of(store) == [4]
+
+
+def test_a_run_that_is_retried_in_time_stays(store):
+    finish(store, event())
+    store.write_one(publish(event()))
+    store.write_one(settle(2, event=2, state=State.DEAD))
+    asyncio.run(
+        Retention(Direct(store), store.reader, KEPT, lambda: LATER)._prune_results(LATER - KEPT * 10**6)
+    )
+    retried, pruned = store.write(Retry(runs=[2], now=LATER), PruneEvents(trees=[[1], [2]]))
+    assert (retried.ids, pruned) == ([2], 1)
+    assert events_of(store) == [2]
+    assert store.read("counts") == {1: {"available": 1}}
+
+
+def test_counts_are_those_of_the_runs_that_are_left(store):
+    finish(store, event(), event())
+    young = event(accepted_at=LATER)
+    store.write_one(publish(young))
+    sweep(store)
+    assert store.read("counts") == {1: {"available": 1}}
+
+
+def test_numbers_go_on_after_everything_was_pruned_and_a_new_start(tmp_path):
+    path = tmp_path / "busway.db"
+    first = Store(path)
+    finish(first, event(), event())
+    head, _ = first.read("places")
+    sweep(first)
+    assert first.read("places") == (head, head)
+    first.close()
+
+    async def scene():
+        async with committing(path) as commits:
+            receipts = await commits.publish(publish(event()))
+            assert (receipts[0].seq, receipts[0].first_run) == (3, 3)
+            run = run_of(3, event(), 3)
+            settled = await commits.settle(settle(3, event=3), run, "one")
+            assert settled.number == 3
+            reader = SQLiteReader(path)
+            try:
+                assert [result.number for result in await reader.results(2, 10, 1 << 20)] == [3]
+                assert await reader.position(head.number) == head
+                assert await reader.position(1) is None
+            finally:
+                reader.close()
+
+    asyncio.run(scene())
+
+
+def test_a_duplicate_is_known_until_its_first_one_goes(store):
+    finish(store, event("mine"))
+    assert store.write_one(publish(event("mine")))[0].duplicate
+    sweep(store)
+    again = store.write_one(publish(event("mine")))[0]
+    assert (again.duplicate, again.seq) == (False, 2)
+
+
+def test_readers_see_only_what_is_left(store):
+    finish(store, event(), event())
+    store.write_one(publish(event(accepted_at=LATER), event(accepted_at=LATER)))
+    sweep(store)
+    assert store.read("event", 1) is None
+    assert store.read("run", 1) is None
+    assert [e.seq for e in store.read("events", EventQuery(), 10)] == [4, 3]
+    assert store.read("events", EventQuery(before=3), 10) == []
+    assert [r.id for r in store.read("runs", RunQuery(before=4), 10)] == [3]
+    assert store.read("runs_of", [1, 2, 3]) == store.read("runs", RunQuery(event=3), 10)
+    assert store.read("totals") == (4, 2)
+
+
+def test_a_large_tree_goes_from_its_ends(store, monkeypatch):
+    monkeypatch.setattr(retention, "STEP_EVENTS", 3)
+    store.write_one(publish(event()))
+    store.write_one(settle(1, event=1, published=[event(root=1, parent=1) for _ in range(4)]))
+    for run in range(2, 6):
+        store.write_one(settle(run, event=run, root=1, published=[event(root=1, parent=run, handlers=())]))
+    commits = Direct(store)
+
+    async def scene():
+        stage = Retention(commits, store.reader, KEPT, lambda: LATER)
+        removed = []
+        change = commits.change
+
+        def watched(operation):
+            answer = change(operation)
+            removed.append(events_of(store))
+            return answer
+
+        commits.change = watched
+        await stage.sweep()
+        return [
+            left for left, step in zip(removed, commits.steps, strict=True) if isinstance(step, PruneEvents)
+        ]
+
+    assert asyncio.run(scene()) == [[1, 2, 3, 4, 5, 6], [1, 2, 3], []]
+
+
+def test_a_step_leaves_a_tree_that_has_more_than_it_names(store):
+    store.write_one(publish(event()))
+    store.write_one(settle(1, event=1, published=[event(root=1, parent=1, handlers=())]))
+    store.write_one(PruneResults(until=1))
+    assert store.write_one(PruneEvents(trees=[[1]])) == 0
+    assert store.write_one(PruneEvents(trees=[[2], [1]])) == 1  # of two lists, the upper one stays
+    assert store.write_one(PruneEvents(trees=[[1]])) == 1
+
+
+def test_steps_are_bounded_in_bytes(store, monkeypatch):
+    monkeypatch.setattr(retention, "STEP_BYTES", 10_000)
+    finish(store, *(event(data=b"[" + b"1," * 2_000 + b"1]") for _ in range(10)))
+    steps = sweep(store)
+    assert events_of(store) == []
+    taken = [len(step.trees) for step in steps if isinstance(step, PruneEvents)]
+    assert max(taken) == 2
+    assert sum(taken) == 10
+
+
+def test_random_trees_stay_whole_or_go_whole(store):
+    seed = int(os.environ.get("BUSWAY_TEST_SEED", random.randrange(1 << 32)))
+    print("BUSWAY_TEST_SEED", seed)
+    chance = random.Random(seed)
+    store.write_one(publish(*(event(accepted_at=NOW - chance.randrange(3) * DAY) for _ in range(40))))
+    roots = {seq: seq for seq in range(1, 41)}
+    waiting, last = list(range(1, 41)), 40
+    while waiting and last < 400:
+        run = waiting.pop(chance.randrange(len(waiting)))
+        if chance.random() < 0.1:
+            continue  # it stays unfinished
+        published = [event(root=roots[run], parent=run) for _ in range(chance.choice((0, 0, 1, 2)))]
+        state = chance.choice((State.SUCCEEDED, State.DEAD, State.CANCELLED))
+        store.write_one(settle(run, event=run, root=roots[run], state=state, published=published))
+        for _ in published:
+            last += 1
+            roots[last] = roots[run]
+            waiting.append(last)
+    unfinished = {roots[event_] for (event_,) in store.rows("SELECT event FROM runs WHERE state < 3")}
+    sweep(store)
+    assert events_of(store) == [seq for seq, root in roots.items() if root in unfinished]
+    assert not store.rows("SELECT 1 FROM runs WHERE event NOT IN (SELECT seq FROM events)")
+    assert not store.rows("SELECT 1 FROM attempts WHERE run NOT IN (SELECT id FROM runs)")
+
+
+def test_file_and_log_do_not_grow_because_of_it(tmp_path):
+    path = Path(tmp_path / "busway.db")
+
+    async def scene():
+        async with committing(path) as commits:
+            reader = SQLiteReader(path)
+            for _ in range(20):
+                await commits.publish(publish(*(event(handlers=(), data=b"1" * 500) for _ in range(1_000))))
+            before = path.stat().st_size
+            stage = Retention(commits, reader, KEPT, lambda: LATER)
+            await stage.sweep()
+            assert (await reader.old_roots(0, LATER, 10)).roots == []
+            assert path.stat().st_size <= max(before, 20 << 20)
+            assert path.with_name("busway.db-wal").stat().st_size <= 20 << 20
+            full = path.stat().st_size
+            for _ in range(10):
+                await commits.publish(publish(*(event(handlers=(), data=b"1" * 500) for _ in range(1_000))))
+            reader.close()
+        assert path.stat().st_size <= full + (1 << 20)  # the room is used again
+
+    asyncio.run(scene())
