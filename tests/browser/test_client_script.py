@@ -207,7 +207,8 @@ TICKETS = """async ({ key, own }) => {
   const seen = (window.seen = { tickets: 0, got: [], receipts: [], problem: null });
   const ticket = async () => {
     seen.tickets += 1;
-    const answer = await fetch("/v1/tickets", { method: "POST", headers: { Authorization: `Bearer ${key}` } });
+    const headers = { Authorization: `Bearer ${key}` };
+    const answer = await fetch("/v1/tickets", { method: "POST", headers });
     return (await answer.json()).ticket;
   };
   const busway = (window.busway = new Busway(undefined, own ? { ticket } : { key }));
