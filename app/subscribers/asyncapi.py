@@ -83,6 +83,11 @@ Close codes:
 """
 
 
+def _server(protocol: str) -> dict[str, Any]:
+    ways = [{"$ref": f"#/components/securitySchemes/{name}"} for name in ("key", "ticket")]
+    return {"host": "127.0.0.1:8000", "protocol": protocol, "security": ways}
+
+
 def document() -> dict[str, Any]:
     """Build the document."""
     sent = ("subscribe", "unsubscribe", "publish", "ack", "ping")
@@ -99,24 +104,7 @@ def document() -> dict[str, Any]:
             "tags": [{"name": "results", "description": "what handlers produced, in one order"}],
         },
         "defaultContentType": "application/json",
-        "servers": {
-            "local": {
-                "host": "127.0.0.1:8000",
-                "protocol": "ws",
-                "security": [
-                    {"$ref": "#/components/securitySchemes/key"},
-                    {"$ref": "#/components/securitySchemes/ticket"},
-                ],
-            },
-            "http": {
-                "host": "127.0.0.1:8000",
-                "protocol": "http",
-                "security": [
-                    {"$ref": "#/components/securitySchemes/key"},
-                    {"$ref": "#/components/securitySchemes/ticket"},
-                ],
-            },
-        },
+        "servers": {"local": _server("ws"), "http": _server("http")},
         "channels": {
             "subscribe": {
                 "address": "/v1/subscribe",

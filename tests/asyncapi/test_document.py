@@ -97,7 +97,8 @@ def ask(socket: ClientConnection, name: str) -> dict[str, Any]:
 
 
 def test_the_examples_are_frames_that_the_gateway_takes_and_sends(service: Service) -> None:
-    event = {"type": "order.created", "data": {"item": "pen", "quantity": 1}}
+    data = {"item": "pen", "quantity": 1, "customer": {"country": "NO"}}  # as the example's filter wants it
+    event = {"type": "order.created", "data": data}
     with service.connect() as socket:
         begun = ask(socket, "subscribe")
         again = ask(socket, "subscribe")

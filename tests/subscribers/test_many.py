@@ -7,6 +7,7 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 from tests.subscribers.kit import Server, number, serve, store, until
 from tests.subscribers.raw import CLOSE, TEXT, Dial, RawPeer, dialling
@@ -82,10 +83,10 @@ def test_all_come_back_at_once_with_cursors_and_share_few_reads(tmp_path: Path) 
             reads = 0
             results = there.reader.results
 
-            async def counted(after: int, limit: int, max_bytes: int) -> object:
+            async def counted(*arguments: Any, **options: Any) -> object:
                 nonlocal reads
                 reads += 1
-                return await results(after, limit, max_bytes)
+                return await results(*arguments, **options)
 
             there.reader.results = counted  # type: ignore[assignment,method-assign]
             clients = await connect(dial, server.port, 300, "?after=earliest")
