@@ -98,7 +98,7 @@ def ask(socket: ClientConnection, name: str) -> dict[str, Any]:
 
 def test_the_examples_are_frames_that_the_gateway_takes_and_sends(service: Service) -> None:
     data = {"item": "pen", "quantity": 1, "customer": {"country": "NO"}}  # as the example's filter wants it
-    event = {"type": "order.created", "data": data}
+    event = {"type": "order.created", "subject": "eu-1", "data": data}
     with service.connect() as socket:
         begun = ask(socket, "subscribe")
         again = ask(socket, "subscribe")
