@@ -4,7 +4,7 @@
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
 #   make test                all tests            make test ARGS="tests/workers -x"
 #   make lint                ruff, mypy, import rules
-#   make bench               the benchmark
+#   make bench               all benchmarks      make bench ROW=publish
 #   make lock                renew the locked dependencies
 #   make format              let ruff mend what it can
 
@@ -26,6 +26,7 @@ WORKERS :=
 THREADS :=
 DATABASE_URL :=
 ARGS :=
+ROW := publish pools sockets
 option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
@@ -46,7 +47,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/publish.py $(ARGS)
+	@for row in $(ROW); do echo "== $$row"; $(BIN)/python benchmarks/$$row.py $(ARGS) || exit 1; done
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

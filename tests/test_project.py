@@ -31,7 +31,7 @@ def files(*names: str) -> Iterator[Path]:
     """All files of the project, or of these parts of it, but for what tools left behind."""
     for path in sorted(path for name in names or ("",) for path in (ROOT / name).rglob("*")):
         parts = path.relative_to(ROOT).parts
-        hidden = any(p.startswith(".") and p != ".ci" for p in parts[:-1])
+        hidden = any(p.startswith(".") and p != ".ci" for p in parts[:-1]) or parts == (".git",)
         ours = not hidden and NOT_OURS.isdisjoint(parts) and not any(p.endswith(".egg-info") for p in parts)
         if ours and path.is_file():
             yield path

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -56,7 +57,10 @@ def _install(program: str) -> None:
         return
     script = Path(program).resolve().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     npm = [program, str(script)] if script.exists() else [shutil.which("npm") or "npm"]
-    subprocess.run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True)
+    trusted = ssl.get_default_verify_paths().cafile  # a node from a wheel does not know the machine's own
+    environment = {"NODE_EXTRA_CA_CERTS": trusted, **os.environ} if trusted else dict(os.environ)
+    command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    subprocess.run(command, cwd=HERE, check=True, env=environment)
     installed.touch()
 
 
