@@ -58,6 +58,9 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/runs", None, "subscribe"),
     ("GET", "/v1/runs/1", None, "subscribe"),
     ("GET", "/v1/results", None, "subscribe"),
+    ("GET", "/v1/subscribe/sse?kinds=none", None, "subscribe"),
+    ("GET", "/v1/subscriptions", None, "subscribe"),
+    ("DELETE", "/v1/subscriptions/ok", None, "subscribe"),
     ("POST", "/v1/runs/1/retry", None, "handlers:write"),
     ("POST", "/v1/runs/1/cancel", None, "handlers:write"),
     ("POST", "/v1/runs/retry", {}, "handlers:write"),
@@ -95,7 +98,7 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
         if p.startswith(("/v1/", "/metrics"))
     }
     asked = {
-        (m, p.replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}"))
+        (m, p.partition("?")[0].replace("/1", "/{id}").replace("/99", "/{id}").replace("/ok", "/{name}"))
         for m, p, _, _ in ASKED
     }
     asked.add(("POST", "/v1/tickets"))  # for any key: tests/e2e/test_tickets.py
@@ -110,7 +113,7 @@ def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
             assert (status == 403) is (held not in {scope, "admin"}), (method, path, held, status)
             assert status != 401
     service.key = None
-    for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/asyncapi.json"):
+    for path in ("/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"):
         assert service.get(path).status_code == 200
 
 
