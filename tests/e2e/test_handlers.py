@@ -73,7 +73,7 @@ def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> N
     service = make_service(workers=1)
     service.write("shop.py", CODE)
     service.start()
-    fields = {"name": "mine", "target": "shop:free", "events": ["m.**"], "pool": "thread"}
+    fields = {"name": "mine", "target": "shop:free", "events": ["m.**"], "pool": "thread", "concurrency": 1}
     made = service.ok("POST", "/v1/handlers", fields)
     assert (made["revision"], made["source"], made["placed_in"]["pool"]) == (1, "api", "thread")
     with service.subscribed(handlers=["mine"]) as socket:
