@@ -4,7 +4,8 @@
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
 #   make test                all tests            make test ARGS="tests/workers -x"
 #   make lint                ruff, mypy, import rules
-#   make bench               all benchmarks      make bench ROW=publish
+#   make bench               every row beside its peers, under 20 minutes
+#   make bench ROW=publish   one row             make bench ROW=publish BESIDE=fastapi   beside one peer, in a minute
 #   make lock                renew the locked dependencies
 #   make format              let ruff mend what it can
 
@@ -26,7 +27,8 @@ WORKERS :=
 THREADS :=
 DATABASE_URL :=
 ARGS :=
-ROW := publish pools sockets
+ROW :=
+BESIDE :=
 option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
@@ -46,8 +48,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev
-	@for row in $(ROW); do echo "== $$row"; $(BIN)/python benchmarks/$$row.py $(ARGS) || exit 1; done
+# The peers get environments of their own, made by the rows that need them.
+bench: $(VENV)/.bench
+	$(VENV)/bench/bin/python -m benchmarks $(ROW) $(if $(BESIDE),--beside $(BESIDE)) $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
@@ -59,6 +62,9 @@ lock: $(VENV)/.python
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build -o requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra dev -c requirements.lock -o requirements-dev.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,tests/asyncapi/node.txt,$(LOCK)) -o tests/asyncapi/node.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra bench -c requirements.lock -o benchmarks/requirements.lock
+	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,benchmarks/peers.txt,$(LOCK)) -o benchmarks/peers.lock
+	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,benchmarks/crossbar.txt,$(LOCK)) -o benchmarks/crossbar.lock
 
 LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-config --custom-compile-command "make lock"
@@ -82,3 +88,9 @@ $(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml | $(VENV)/.
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.runtime $@
+
+$(VENV)/.bench: benchmarks/requirements.lock pyproject.toml | $(VENV)/.python
+	$(PYTHON) -m venv $(VENV)/bench
+	$(VENV)/bench/bin/python -m pip install --quiet --require-hashes -r benchmarks/requirements.lock
+	$(VENV)/bench/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -15,8 +15,13 @@ from dataclasses import dataclass, field
 Reading = dict[str, float]
 """What one round found, by the metric's name, each with its unit in the name: `p50_ms`, `events_per_s`."""
 
+Once = Callable[[float], Reading]
+"""Measures one round. It is told what part of its usual time or amount to take: 1.0, or less in a hurry."""
+
 Say = Callable[[str], None]
 """Shows progress, one line at a time."""
+
+OURS = "busway"
 
 
 class Missing(Exception):
@@ -29,13 +34,15 @@ class Side:
 
     Attributes:
         name: As the report names it: `busway`, `crossbar`.
-        settings: The settings it ran with, in words, for the report.
+        settings: What it is and the settings it ran with, in words, for the report.
         open: Starts it and gives the function that measures one round; ends it afterwards. Raises `Missing`.
+        alone: It is started for its round and ended after it, because it would disturb the others.
     """
 
     name: str
     settings: str
-    open: Callable[[], AbstractContextManager[Callable[[], Reading]]]
+    open: Callable[[], AbstractContextManager[Once]]
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,23 +51,23 @@ class Comparison:
 
     Attributes:
         metric: Which metric of Busway's side.
-        beside: The side it is compared with. None compares `metric` with the plain number `theirs`, or with itself.
+        beside: The sides it is compared with; of several the best one is the one to beat. Empty: `theirs` says
+            with what.
         must: The ratio that has to be reached.
         aim: The ratio that is wished for.
         at_most: True where less is better (latency, memory): the ratio must not be above `must`.
-        theirs: The peer's metric, where it has another name; or a number.
-        best_of: Several sides; the best of them is the one to beat.
+        theirs: The peers' metric, where it has another name; without peers, another metric of our own
+            side or a plain number.
         side: Whose metric is compared, where it is not Busway's first side.
     """
 
     metric: str
-    beside: str | None
+    beside: tuple[str, ...]
     must: float
     aim: float
     at_most: bool = False
     theirs: str | float | None = None
-    best_of: tuple[str, ...] = ()
-    side: str = "busway"
+    side: str = OURS
 
 
 @dataclass(frozen=True)
@@ -87,23 +94,55 @@ class Found:
         values = [reading[metric] for reading in self.readings.get(side, []) if metric in reading]
         return statistics.median(values) if values else None
 
+    def ratio(self, comparison: Comparison) -> float | None:
+        """Ours divided by theirs, or None if one of them was not measured."""
+        ours, theirs = self.median(comparison.side, comparison.metric), self._theirs(comparison)
+        return ours / theirs if ours is not None and theirs else None
 
-def measure(row: Row, say: Say) -> Found:
+    def _theirs(self, comparison: Comparison) -> float | None:
+        theirs = comparison.theirs
+        if isinstance(theirs, float | int):
+            return float(theirs)
+        metric = theirs or comparison.metric
+        if not comparison.beside:
+            return self.median(comparison.side, metric)
+        found = [self.median(side, metric) for side in comparison.beside]
+        measured = [value for value in found if value is not None]
+        if not measured:
+            return None
+        return min(measured) if comparison.at_most else max(measured)
+
+
+def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
     """Start all sides, let them take turns, end them. What is missing is told and left out."""
     found = Found(row)
     with ExitStack() as stack:
-        rounds: dict[str, Callable[[], Reading]] = {}
+        turns: dict[str, Once] = {}
         for side in row.sides:
-            say(f"{row.name}: starting {side.name}")
             try:
-                rounds[side.name] = stack.enter_context(side.open())
+                turns[side.name] = _alone(side) if side.alone else stack.enter_context(side.open())
+                say(f"{row.name}: {side.name} is there")
             except Missing as why:
                 found.missing[side.name] = str(why)
                 say(f"{row.name}: without {side.name}: {why}")
         for turn in range(row.rounds):
-            for name, once in rounds.items():
-                reading = once()
+            for name, once in list(turns.items()):
+                try:
+                    reading = once(effort)
+                except Missing as why:
+                    found.missing[name] = str(why)
+                    del turns[name]
+                    say(f"{row.name}: without {name}: {why}")
+                    continue
                 found.readings.setdefault(name, []).append(reading)
-                shown = ", ".join(f"{metric} {value:,.3g}" for metric, value in reading.items())
+                shown = ", ".join(f"{metric} {value:,.4g}" for metric, value in reading.items())
                 say(f"{row.name}: round {turn + 1} of {row.rounds}, {name}: {shown}")
     return found
+
+
+def _alone(side: Side) -> Once:
+    def once(effort: float) -> Reading:
+        with side.open() as measured:
+            return measured(effort)
+
+    return once

@@ -1,0 +1,205 @@
+"""The processes that are measured: started, asked, ended; where they are installed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import venv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.row import Missing, Reading
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / "benchmarks" / "peers"
+PATIENCE = 60.0  # seconds for whatever must start
+NOOP = "from busway import handler\n@handler('bench.*')\ndef noop(event):\n    return None\n"
+
+
+def port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def tool(command: str, package: str) -> str:
+    """Return the path of a program that is not Python, installing Debian's package where that is possible.
+
+    Raises:
+        Missing: it is not there and cannot be installed; says how.
+    """
+    if shutil.which(command) is None:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise Missing(f"{command} is not installed: apt-get install {package}")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)  # type: ignore[call-overload]
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        subprocess.run(install, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, check=False, **quiet)  # type: ignore[call-overload]
+    found = shutil.which(command)
+    if found is None:
+        raise Missing(f"{command} could not be installed: apt-get install {package}")
+    return found
+
+
+def python(environment: str, module: str) -> str:
+    """Return the interpreter of the peers' environment `environment`, made and filled from its lock if need be.
+
+    Args:
+        environment: names `benchmarks/ENVIRONMENT.lock` and the folder beside our own environment.
+        module: what must be importable there.
+
+    Raises:
+        Missing: it cannot be installed or imported; says why.
+    """
+    folder = Path(sys.prefix).parent / f"bench-{environment}"
+    interpreter, lock = folder / "bin" / "python", ROOT / "benchmarks" / f"{environment}.lock"
+    stamp = folder / ".installed"
+    if not stamp.exists() or stamp.stat().st_mtime < lock.stat().st_mtime:
+        print(f"installing {lock.name}", flush=True)
+        venv.create(folder, with_pip=True)
+        pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*pip, "--require-hashes", "-r", str(lock)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Missing(f"{lock.name} could not be installed: {done.stderr.strip().splitlines()[-1:]}")
+        stamp.touch()
+    done = subprocess.run([str(interpreter), "-c", f"import {module}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Missing(f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    return str(interpreter)
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="busway-bench-") as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], ready: str | None = None, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, from when the URL `ready` answers below 500 (any answer counts) until the end of the block.
+
+    Raises:
+        Missing: it ended, or did not become ready; with its last words.
+    """
+    with tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=os.environ | (env or {}), stdout=words, stderr=words, start_new_session=True
+        )
+        try:
+            end = time.monotonic() + PATIENCE
+            while ready is not None and not answers(ready):
+                if process.poll() is not None or time.monotonic() > end:
+                    words.seek(0)
+                    last = words.read()[-2000:].decode(errors="replace")
+                    raise Missing(f"{' '.join(command[:4])} did not start: {last}")
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether something answers there, and not that it cannot yet."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status) < 500
+    except urllib.error.HTTPError as problem:
+        return problem.code < 500
+    except OSError:
+        return False
+
+
+class Busway:
+    """A gateway with handlers of its own, on a database of its own."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], place: Path) -> None:
+        self.url, self.process, self.place = url, process, place
+
+
+@contextlib.contextmanager
+def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> Iterator[Busway]:
+    """Busway as `busway serve` starts it, synced, in the process pool if the options do not say otherwise.
+
+    Args:
+        options: for `busway serve`.
+        handlers: the code of its handlers.
+        place: the folder with its database `bench.db`; a new one if None.
+    """
+    with contextlib.ExitStack() as stack:
+        place = place or stack.enter_context(folder())
+        (place / "handlers").mkdir(exist_ok=True)
+        (place / "handlers" / "bench.py").write_text(handlers)
+        number = port()
+        url = f"http://127.0.0.1:{number}"
+        command = [sys.executable, "-m", "app", "serve", f"--port={number}", f"--handlers={place / 'handlers'}"]
+        command += [f"--database-url=sqlite:///{place / 'bench.db'}", *options]
+        yield Busway(url, stack.enter_context(running(command, url + "/readyz")), place)
+
+
+class Program:
+    """A program that measures by itself when it is told to: a line of JSON in, a line of JSON out.
+
+    It says one line of JSON when it is ready (`{}`, or `{"missing": why}`), then answers each request with a
+    `Reading`. It reads requests from stdin until that ends.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._answer()
+
+    def ask(self, **request: float | str) -> Reading:
+        """Send a request and wait for its reading."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Reading:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise Missing("it ended; what it said stands above")
+        answer = json.loads(line)
+        if "missing" in answer:
+            raise Missing(answer["missing"])
+        return answer  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def program(command: Sequence[str], env: dict[str, str] | None = None, cwd: Path = ROOT) -> Iterator[Program]:
+    """A `Program`, running until the end of the block.
+
+    Raises:
+        Missing: it says that it cannot measure.
+    """
+    process = subprocess.Popen(
+        command, cwd=cwd, env=os.environ | (env or {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield Program(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
