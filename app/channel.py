@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 HEADER = struct.Struct("!IBQ")
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024  # more would be mapped anew for each read, and cleared by the kernel page for page
 
 Frame = tuple[int, int, bytes]
 """(kind, number, body)"""
@@ -27,24 +27,34 @@ class Buffer:
     """Bytes in, whole frames out."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._rest: list[bytes] = []
+        self._size = 0
+        self._wanted = HEADER.size
 
-    def feed(self, chunk: bytes) -> Iterator[Frame]:
-        """Take bytes as they came; yield the frames that are whole now."""
-        pending = self._bytes
-        pending += chunk
-        at, size = 0, len(pending)
-        try:
-            while size - at >= HEADER.size:
-                length, kind, number = HEADER.unpack_from(pending, at)
-                end = at + HEADER.size + length
-                if end > size:
-                    break
-                yield kind, number, bytes(memoryview(pending)[at + HEADER.size : end])
-                at = end
-        finally:
-            if at:
-                del pending[:at]
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Take bytes as they came; return the frames that are whole now."""
+        if self._rest:
+            self._rest.append(chunk)
+            self._size += len(chunk)
+            if self._size < self._wanted:
+                return []
+            chunk = b"".join(self._rest)
+            self._rest.clear()
+        frames: list[Frame] = []
+        at, size, head = 0, len(chunk), HEADER.size
+        wanted = head
+        while size - at >= head:
+            length, kind, number = HEADER.unpack_from(chunk, at)
+            wanted = head + length
+            if size - at < wanted:
+                break
+            frames.append((kind, number, chunk[at + head : at + wanted]))
+            at += wanted
+            wanted = head
+        if at < size:
+            self._rest.append(chunk[at:])
+            self._size, self._wanted = size - at, wanted
+        return frames
 
 
 class Channel:
@@ -81,6 +91,11 @@ class Channel:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def flush(self) -> None:
+        """Write what is queued now, not at the end of this turn of the loop."""
+        if not self._rest:
+            self._flush()
+
     def drain(self) -> None:
         """Read what the other end had sent before it died, without waiting."""
         while self._open and self._read_some():
@@ -109,7 +124,7 @@ class Channel:
         if not chunk:
             self._end()
             return False
-        frames = list(self._buffer.feed(chunk))
+        frames = self._buffer.feed(chunk)
         if frames:
             self._on_frames(frames)
         return True
@@ -121,7 +136,7 @@ class Channel:
 
     def _flush(self) -> None:
         self._flushing = False
-        if not self._open or self._rest:
+        if not self._open or self._rest or not self._out:
             return
         chunk = b"".join(self._out)
         self._out.clear()
@@ -169,7 +184,7 @@ class BlockingChannel:
                 return []
             if not chunk:
                 return []
-            frames = list(self._buffer.feed(chunk))
+            frames = self._buffer.feed(chunk)
         return frames
 
     def send(self, chunk: bytes) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import re
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from app.exchange import DirectHttp
 
 _OFFER = re.compile(rb"\r\nUpgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
@@ -34,6 +34,17 @@ class Corked:
             self._waiting.clear()
             self._transport.write(chunk)
 
+    def write_whole(self, data: bytes) -> None:
+        """Write now what nothing follows in this turn."""
+        if self._waiting:
+            self.write(data)
+        else:
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Tell whether the transport is closed or about to be."""
+        return self._transport.is_closing()
+
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are not with the kernel yet."""
         return self._transport.get_write_buffer_size() + sum(map(len, self._waiting))
@@ -47,12 +58,17 @@ class Corked:
         return getattr(self._transport, name)
 
 
-class CorkedHttp(HttpToolsProtocol):
+class CorkedHttp(DirectHttp):
     """uvicorn's HTTP protocol, and the WebSocket protocol it hands on to, on a corked transport."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
+        self._corked = Corked(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._corked))
+
+    def write_whole(self, data: bytes) -> None:
+        """Write what nothing follows for now."""
+        self._corked.write(data)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client, without an offer of HTTP/2.

@@ -20,7 +20,8 @@ import sys
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
 
 PING_EVERY = 20.0  # seconds
 PONG_WITHIN = 25.0  # seconds: a peer that is gone is found within 50, answered it pings before or not
@@ -30,6 +31,32 @@ _TCP_INFO = struct.Struct("=3xB20xI28xI")  # of struct tcp_info: tcpi_probes, _u
 
 class PatientWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol with another judgement of a pong that does not come."""
+
+    _shared: tuple[str, bytes] = ("", b"")  # the text that was sent last on any socket, and its frame
+
+    async def send(self, message: Any) -> None:
+        """Send a message of the application; a text that many sockets get becomes a frame once.
+
+        What a server sends is not masked (RFC 6455, section 5.1), so the frame is the same for all.
+        """
+        text = message.get("text")
+        if text is None or message["type"] != "websocket.send" or not self._is_plain():
+            await super().send(message)
+            return
+        if not self.writable.is_set():
+            await self.writable.wait()
+        if not self._is_plain():  # while it waited
+            await super().send(message)
+            return
+        known, frame = PatientWebSocket._shared
+        if text is not known:
+            frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+            PatientWebSocket._shared = text, frame
+        self.transport.write(frame)
+
+    def _is_plain(self) -> bool:
+        """Whether a frame may go straight to the transport: the connection is open and nothing encodes it."""
+        return self.handshake_complete and self.conn.state is OPEN and not self.conn.extensions
 
     def handle_cont(self, event: Frame) -> None:
         """Take a fragment of a message, unless it has too many."""

@@ -33,7 +33,6 @@ from app.api.access import Gate
 from app.api.answers import known_parameters
 from app.api.front import Front
 from app.api.origins import Origins
-from app.api.publishing import PublishEndpoint
 from app.api.stages import Stages
 from app.dispatch.changes import Changes
 from app.dispatch.dispatcher import Dispatcher
@@ -159,7 +158,6 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         started_at=clock(),
         gate=Gate(clock, Origins(settings.allow_origin)),
         publisher=publisher,
-        publish=PublishEndpoint(publisher, settings.max_body_bytes),
         commits=commits,
         reader=reader,
         registry=registry,
@@ -241,8 +239,9 @@ def _make_workers(
 
 def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
     async def publish(body: bytes, _access: Access) -> dict[str, Any]:
-        receipts, _ = await publisher.publish_body(body)
-        return msgspec.structs.asdict(receipts[0])
+        submission = publisher.submit(body)
+        await submission.stored
+        return msgspec.structs.asdict(submission.receipts()[0])
 
     return publish
 

@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
@@ -136,13 +137,12 @@ class Gate:
         return found
 
     def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-        if name.lower() not in _LOOPBACK and not _LOOPBACK_4.fullmatch(name):
+        if not _is_loopback(host):
             raise Misdirected(
                 f"this gateway has no keys and answers only to localhost, not to {host!r}: "
                 "make a key with `busway keys create NAME`"
             )
-        if found.keys() & _FORWARDED:
+        if not _FORWARDED.isdisjoint(found):
             raise Misdirected(
                 "this gateway has no keys and takes no forwarded requests: "
                 "make a key with `busway keys create NAME`"
@@ -179,6 +179,12 @@ class Gate:
 
     def _good(self, key: KeyRecord) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
+
+
+@lru_cache(256)
+def _is_loopback(host: str) -> bool:
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    return name.lower() in _LOOPBACK or _LOOPBACK_4.fullmatch(name) is not None
 
 
 def _access(key: KeyRecord) -> Access:

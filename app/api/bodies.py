@@ -24,31 +24,6 @@ class Disconnected(Exception):
     """The client went away in the middle of its request."""
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """Read a whole body, also one that comes chunked and without a length.
-
-    Raises:
-        TooLarge: it has more than `limit` bytes.
-        RequestTimeout: no byte came for 30 seconds.
-        Disconnected: the client went away.
-    """
-    message = await receive()
-    chunk: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        _check_there(message)
-        if len(chunk) > limit:
-            raise too_large(limit)
-        return chunk
-    chunks, size = [chunk], len(chunk)
-    while message.get("more_body", False):
-        message = await next_message(receive)
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise too_large(limit)
-    return b"".join(chunks)
-
-
 async def next_message(receive: Receive) -> Message:
     """Receive one more part of a body.
 

@@ -1,6 +1,7 @@
-"""The outermost ASGI application: admits each request, then sends it one of three ways.
+"""The outermost ASGI application: admits each request, then sends it its way.
 
-Publishing and subscribing are bare ASGI, because they carry the load; all else is FastAPI.
+Publishing and subscribing carry the load: the first goes past ASGI altogether (`direct`), the second is
+bare ASGI; all else is FastAPI.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import origins, problems
 from app.api.bodies import Disconnected, next_message, too_large
 from app.api.origins import Origins
+from app.api.publishing import PublishEndpoint
 from app.api.stages import Stages
 from app.domain.access import Access
 from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
@@ -42,6 +44,7 @@ class Front:
     ) -> None:
         self._stages, self._rest, self._max_body_bytes = stages, rest, max_body_bytes
         self._allowed = allowed
+        self.direct = PublishEndpoint(stages, max_body_bytes, allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -90,9 +93,6 @@ class Front:
             except Unauthorized:
                 if not public:
                     raise
-            if path == "/v1/events" and scope["method"] == "POST":
-                await stages.publish(scope, receive, send)
-                return
             if streams:
                 await stages.stream(scope, receive, cast("RawSend", send), scope["busway.access"], head=head)
                 return

@@ -68,18 +68,23 @@ def _permissions(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     return granted
 
 
-def shared(send: Send, origin: bytes) -> Send:
-    """Let a page of this origin read the answer, whatever it is."""
-    extra = [
+def sharing(origin: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that let a page of this origin read an answer."""
+    return [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _EXPOSED),
         (b"vary", b"Origin"),
     ]
 
+
+def shared(send: Send, origin: bytes) -> Send:
+    """Let a page of this origin read the answer, whatever it is."""
+    extra = sharing(origin)
+
     @functools.wraps(send)  # who needs the transport behind it must still find it
-    async def sharing(message: Message) -> None:
+    async def send_shared(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *extra]}
         await send(message)
 
-    return sharing
+    return send_shared

@@ -1,16 +1,25 @@
-"""POST /v1/events as bare ASGI: the hot path, with nothing between the socket and ingest."""
+"""POST /v1/events: the hot path, with nothing between the socket and ingest."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import msgspec
-from starlette.types import Receive, Scope, Send
 
 from app.api import problems
 from app.api.access import check_scope
-from app.api.bodies import read_body
-from app.domain.access import Access
-from app.errors import BadRequest, BuswayError, UnsupportedMediaType
-from app.ingest.publisher import EventReceipt, Publisher
+from app.api.bodies import IDLE, RequestTimeout, too_large
+from app.api.direct import Answer, Headers, Respond
+from app.api.origins import Origins, sharing
+from app.api.stages import Stages
+from app.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
+from app.ingest.publisher import EventReceipt, Submission
+
+log = logging.getLogger("busway.api")
 
 _JSON = b"application/json"
 _REFUSED = {
@@ -28,37 +37,82 @@ class Items(msgspec.Struct):
 
 
 class PublishEndpoint:
-    """Takes events; `scope["busway.access"]` says who asks."""
+    """Takes events, as a `Direct` of the HTTP protocol.
 
-    def __init__(self, publisher: Publisher, max_body_bytes: int) -> None:
-        self._publisher, self._max_body_bytes = publisher, max_body_bytes
+    Args:
+        stages: returns the running stages, None while the gateway starts.
+        max_body_bytes: the most bytes of one request body.
+        allowed: whose pages may use this gateway beside its own.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Be an ASGI application."""
+    path = "/v1/events"
+    idle = IDLE
+
+    def __init__(self, stages: Callable[[], Stages | None], max_body_bytes: int, allowed: Origins) -> None:
+        self._stages, self.max_body, self._allowed = stages, max_body_bytes, allowed
+
+    def admit(self, headers: Headers) -> Answer | None:
+        """Answer who may not publish here, or not like this."""
         try:
-            access: Access = scope["busway.access"]
-            check_scope(access, "publish")
-            _check_headers(scope["headers"])
-            body = await read_body(receive, self._max_body_bytes)
-            receipts, many = await self._publisher.publish_body(body)
+            check_scope(self._open().gate.admit(headers), "publish")
+            _check_headers(headers)
         except BuswayError as error:
-            await problems.response(error)(scope, receive, send)
+            return self._refusal(headers, error)
+        return None
+
+    def take(self, headers: Headers, body: bytes, respond: Respond) -> None:
+        """Store the events of a body, then answer with their receipts."""
+        try:
+            submission = self._open().publisher.submit(body)
+        except Exception as problem:
+            respond(self._refusal(headers, problem))
             return
-        answer = _encode(Items(receipts) if many else receipts[0])
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 202,
-                "headers": [
-                    (b"content-type", _JSON),
-                    (b"content-length", b"%d" % len(answer)),
-                ],
-            }
+        submission.stored.add_done_callback(partial(self._stored, headers, submission, respond))
+
+    def too_large(self, headers: Headers) -> Answer:
+        """Refuse a body over the limit."""
+        return self._refusal(headers, too_large(self.max_body))
+
+    def too_slow(self, headers: Headers) -> Answer:
+        """Refuse a body that stands still."""
+        return self._refusal(
+            headers, RequestTimeout(f"no byte of the body came for {self.idle:.0f} s: send it again")
         )
-        await send({"type": "http.response.body", "body": answer})
+
+    def _open(self) -> Stages:
+        stages = self._stages()
+        if stages is None:
+            raise Unavailable(STARTING)
+        return stages
+
+    def _stored(
+        self, headers: Headers, submission: Submission, respond: Respond, stored: asyncio.Future[Any]
+    ) -> None:
+        problem = stored.exception()
+        if problem is not None:
+            respond(self._refusal(headers, problem))
+            return
+        receipts = submission.receipts()
+        body = _encode(Items(receipts) if submission.many else receipts[0])
+        respond(self._answer(headers, 202, [(b"content-type", _JSON), _length(body)], body))
+
+    def _refusal(self, headers: Headers, problem: BaseException) -> Answer:
+        if not isinstance(problem, BuswayError):
+            log.error("publishing failed", exc_info=problem)
+            problem = BuswayError("publishing failed: the gateway's log says why")
+        told = problems.response(problem)
+        return self._answer(headers, told.status_code, told.raw_headers, bytes(told.body))
+
+    def _answer(self, headers: Headers, status: int, own: Headers, body: bytes) -> Answer:
+        origin = self._allowed.allowed(headers)
+        return Answer(status, own if origin is None else [*own, *sharing(origin)], body)
 
 
-def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+def _length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", b"%d" % len(body)
+
+
+def _check_headers(headers: Headers) -> None:
     media_type = b""
     for name, value in headers:
         if name == b"content-type":

@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.access import Gate
-from app.api.publishing import PublishEndpoint
 from app.dispatch.changes import Changes
 from app.dispatch.dispatcher import Dispatcher
 from app.dispatch.placement import Placement
@@ -34,7 +33,6 @@ class Stages:
     started_at: int
     gate: Gate
     publisher: Publisher
-    publish: PublishEndpoint
     commits: Commits
     reader: Reader
     registry: Registry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -11,7 +12,7 @@ from app.domain.handler import Rules
 from app.errors import STARTING, Unavailable
 from app.ingest.reading import read_events
 from app.store.base import Commits
-from app.store.operations import Publish
+from app.store.operations import Publish, Receipt
 
 
 class EventReceipt(msgspec.Struct):
@@ -26,6 +27,28 @@ class EventReceipt(msgspec.Struct):
     type: str
     runs: int
     duplicate: bool
+
+
+class Submission(msgspec.Struct):
+    """Events on their way into the store; `many`: they came as an array."""
+
+    events: list[NewEvent]
+    many: bool
+    stored: asyncio.Future[list[Receipt]]
+
+    def receipts(self) -> list[EventReceipt]:
+        """Return what the publisher is told, once they are stored."""
+        return [
+            EventReceipt(
+                stored.seq,
+                event.id,
+                event.source,
+                event.type,
+                0 if stored.duplicate else len(event.handlers),
+                stored.duplicate,
+            )
+            for event, stored in zip(self.events, self.stored.result(), strict=True)
+        ]
 
 
 class Publisher:
@@ -45,38 +68,17 @@ class Publisher:
         self._max_event_bytes = max_event_bytes
         self.closed: str | None = STARTING
 
-    async def publish_body(self, body: bytes) -> tuple[list[EventReceipt], bool]:
-        """Store the events of a JSON body, all or none; the second value tells whether it was an array.
+    def submit(self, body: bytes) -> Submission:
+        """Have the events of a JSON body stored, all or none, with the runs they start.
 
         Raises:
-            BadRequest, Invalid, TooLarge: the body is not what it must be; nothing was stored.
-            Unavailable: starting, draining, overloaded, or the outcome is unknown.
+            BadRequest, Invalid, TooLarge: the body is not what it must be; nothing is stored.
+            Unavailable: starting, draining or overloaded; from the future, the outcome is unknown.
         """
         if self.closed:
             raise Unavailable(self.closed)
         events, many = read_events(body, self._clock(), self._max_event_bytes)
-        return await self.publish(events), many
-
-    async def publish(self, events: list[NewEvent]) -> list[EventReceipt]:
-        """Store checked events, all or none, with the runs they start.
-
-        Raises:
-            Unavailable: starting, draining, overloaded, or the outcome is unknown.
-        """
-        if self.closed:
-            raise Unavailable(self.closed)
         match = self._rules.match
         for event in events:
             event.handlers = match(event)
-        receipts = await self._commits.publish(Publish(events=events))
-        return [
-            EventReceipt(
-                stored.seq,
-                event.id,
-                event.source,
-                event.type,
-                0 if stored.duplicate else len(event.handlers),
-                stored.duplicate,
-            )
-            for event, stored in zip(events, receipts, strict=True)
-        ]
+        return Submission(events, many, self._commits.publish(Publish(events=events)))

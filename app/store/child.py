@@ -47,6 +47,7 @@ class Committer:
     def send(self, number: int, batch: frames.RawBatch) -> None:
         """Hand over a batch."""
         self._channel.send(frames.BATCH, number, frames.encode(batch))
+        self._channel.flush()
 
     async def close(self) -> None:
         """Have it write its last checkpoint and end."""

@@ -28,6 +28,7 @@ from app.store.telling import refuse, tell
 log = logging.getLogger("busway.store")
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
+PROMPT = 16  # operations that are not kept waiting for what else this turn of the loop brings
 _OUTCOMES = (Settle, Append, Mark)
 
 
@@ -68,6 +69,7 @@ class SQLiteCommits:
         Raises:
             Unavailable: it cannot; its last words stand on stderr.
         """
+        self._loop = asyncio.get_running_loop()
         committer = await self._open()
         self._since = self._told
         self._keeper = asyncio.create_task(self._keep(committer))
@@ -161,8 +163,15 @@ class SQLiteCommits:
     # -- batches
 
     def _kick(self) -> None:
-        if self._sending is None and not self._batch and self._committer is not None and self._queues:
-            loop = asyncio.get_running_loop()
+        """Send a batch soon: with all that this turn of the loop brings, unless that is much."""
+        if self._batch or self._committer is None or not self._queues:
+            return
+        if not self._delay and len(self._queues) >= PROMPT:
+            if self._sending is not None:
+                self._sending.cancel()
+            self._send()
+        elif self._sending is None:
+            loop = self._loop
             self._sending = (
                 loop.call_later(self._delay, self._send) if self._delay else loop.call_soon(self._send)
             )
@@ -193,13 +202,17 @@ class SQLiteCommits:
                 f"the store could not commit ({failed.why}): see its log, free some disk space, try again"
             )
             self._catch_up(failed.head)
-        self._turned.set()
+        if self._closing:
+            self._turned.set()
         self._kick()
 
     def _done(self, done: frames.RawDone) -> None:
         entries = self._end_batch()
         self.stats.sizes.add(len(entries))
         self.stats.seconds.add(time.monotonic() - self._sent_at)
+        self._well, self._delay = True, 0.0
+        self._since = done.head
+        self._kick()  # now, so that the next batch is written while this one is told
         committed = Committed(head=done.head)
         replies: list[Any] = []
         for index, entry in enumerate(entries):
@@ -211,8 +224,6 @@ class SQLiteCommits:
                 reply = Conflict(f"the store refused it: {why}")
                 refuse(committed, entry)
             replies.append(reply.ids if isinstance(reply, Retried) else reply)
-        self._well, self._delay = True, 0.0
-        self._since = done.head
         self._tell(committed)
         for entry, reply in zip(entries, replies, strict=True):
             _resolve(entry, reply)

@@ -74,6 +74,9 @@ class Queues:
     def __bool__(self) -> bool:
         return bool(self._outcomes.entries or self._changes.entries)
 
+    def __len__(self) -> int:
+        return len(self._outcomes.entries) + len(self._changes.entries)
+
     @property
     def outcomes(self) -> int:
         """How many outcomes wait."""

@@ -12,6 +12,7 @@ import pytest
 from app.domain.run import State
 from app.errors import Conflict, Unavailable
 from app.store import queues
+from app.store.commits import PROMPT
 from app.store.operations import Append, Cancel, Receipt, Retry, Settle
 from app.store.reader import SQLiteReader
 from app.store.writer import Replaced, Writer
@@ -53,9 +54,19 @@ def test_what_waits_for_a_commit_goes_together_in_the_next(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
-            await asyncio.gather(*[commits.publish(publish(event())) for _ in range(100)])
-            assert len(told) == 1
-            assert len(told.runs) == 100
+            first = [commits.publish(publish(event())) for _ in range(PROMPT)]
+            await asyncio.gather(*first, *[commits.publish(publish(event())) for _ in range(100)])
+            assert [len(commit.runs) for commit in told] == [PROMPT, 100]
+
+    asyncio.run(main())
+
+
+def test_what_one_turn_of_the_loop_brings_goes_together_unless_it_is_much(path):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            await asyncio.gather(*[commits.publish(publish(event())) for _ in range(PROMPT - 1)])
+            assert [len(commit.runs) for commit in told] == [PROMPT - 1]
 
     asyncio.run(main())
 

@@ -1,0 +1,39 @@
+"""The port between the HTTP protocol and what answers requests without ASGI in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Answer(NamedTuple):
+    """A whole response."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+Respond = Callable[[Answer], None]
+
+
+class Direct(Protocol):
+    """What answers the POSTs to one path. `max_body` in bytes, `idle` in seconds without one of them."""
+
+    path: str
+    max_body: int
+    idle: float
+
+    def admit(self, headers: Headers) -> Answer | None:
+        """Answer a request whose body is not wanted; None to have the body read."""
+
+    def take(self, headers: Headers, body: bytes, respond: Respond) -> None:
+        """Answer an admitted request, now or later; who is gone by then hears nothing."""
+
+    def too_large(self, headers: Headers) -> Answer:
+        """Answer a request whose body has more bytes than `max_body`."""
+
+    def too_slow(self, headers: Headers) -> Answer:
+        """Answer a request of whose body nothing came for `idle` seconds."""

@@ -1,0 +1,249 @@
+"""One request and its answer without ASGI, for the one route that carries the load.
+
+uvicorn parses such a request as it does all others. What is left out is what ASGI makes of it: a scope, a
+cycle with its event, a task, and messages in dictionaries (`docs/performance.md` says what they cost). An
+application has a `direct` of the type `Direct`, or all its requests are ASGI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.api.direct import Answer, Direct, Headers
+
+
+class _Nobody:
+    """Stands for the event that a cycle of uvicorn waits for."""
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+class Exchange:
+    """One request and its answer, where uvicorn expects a cycle of its own."""
+
+    __slots__ = (
+        "_body", "_deadline", "_direct", "_headers", "_protocol", "_size", "_started", "disconnected",
+        "expects", "keep_alive", "more_body", "response_complete",
+    )  # fmt: skip
+    message_event = _Nobody()
+
+    def __init__(
+        self, protocol: DirectHttp, direct: Direct, headers: Headers, *, keep_alive: bool, expects: bool
+    ) -> None:
+        self._protocol, self._direct, self._headers = protocol, direct, headers
+        self._body: list[bytes] = []
+        self._size = 0
+        self._started = self.response_complete = self.disconnected = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self.keep_alive, self.expects = keep_alive, expects
+        self.more_body = True
+
+    def start(self) -> None:
+        """Begin, now that the answers to earlier requests of the connection are out."""
+        if self.disconnected:
+            return
+        self._started = True
+        refusal = self._direct.admit(self._headers)
+        if refusal is not None:
+            self.respond(refusal)
+        elif self._size > self._direct.max_body:
+            self.respond(self._direct.too_large(self._headers))
+        elif not self.more_body:
+            self._take()
+        elif self.expects:
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def add(self, chunk: bytes) -> None:
+        """Take in a part of the body."""
+        if self.response_complete:
+            return
+        self._size += len(chunk)
+        if self._size <= self._direct.max_body:
+            self._body.append(chunk)
+        elif self._started:
+            self.respond(self._direct.too_large(self._headers))
+
+    def complete(self) -> None:
+        """Go on with the whole body."""
+        self.more_body = False
+        if self._started and not self.response_complete:
+            self._take()
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the rest of the body its time, counted from now."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._started and self.more_body and not self.response_complete:
+            self._deadline = loop.call_later(self._direct.idle, self._give_up)
+
+    def respond(self, answer: Answer) -> None:
+        """Send the answer, unless there is one already or nobody is there any more."""
+        if self.disconnected or self.response_complete:
+            return
+        self.response_complete = True
+        self._body.clear()
+        self._protocol.answer(answer, keep_alive=self.keep_alive)
+
+    def _take(self) -> None:
+        body = self._body
+        self._direct.take(self._headers, body[0] if len(body) == 1 else b"".join(body), self.respond)
+
+    def _give_up(self) -> None:
+        self.respond(self._direct.too_slow(self._headers))
+
+
+class DirectHttp(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, with a way past ASGI for requests to the application's `direct`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._direct: Direct | None = getattr(self.app, "direct", None)
+        self._exchange: Exchange | None = None
+        self._path = b"" if self._direct is None else self._direct.path.encode()
+        self._known_headers: Headers = []
+        self._known = b""
+        self._idle_since: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        super().data_received(data)
+        exchange = self._exchange
+        if exchange is not None and exchange.more_body:
+            exchange.watch(self.loop)
+
+    def on_message_begin(self) -> None:
+        """Begin a request; its scope is made when it is known to need one."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Send the request its way."""
+        direct = self._direct
+        if direct is None or not self._is_direct(direct):
+            self._exchange = None
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.headers, self.expect_100_continue = url, headers, expects
+            self.scope["headers"] = headers
+            super().on_headers_complete()
+            return
+        keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        self._exchange = exchange = Exchange(
+            self, direct, self.headers, keep_alive=keep_alive, expects=self.expect_100_continue
+        )
+        before: Any = self.cycle
+        self.cycle = exchange  # type: ignore[assignment]
+        if before is None or before.response_complete:
+            exchange.start()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+
+    def _is_direct(self, direct: Direct) -> bool:
+        if self.parser.get_method() != b"POST" or (self.parser.should_upgrade() and self._should_upgrade()):
+            return False
+        if self.url == self._path:
+            return True
+        path = httptools.parse_url(self.url).path.decode("ascii")
+        return urllib.parse.unquote(path) == direct.path
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of a body."""
+        if self._exchange is not None:
+            self._exchange.add(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Know that a request is whole."""
+        if self._exchange is not None:
+            self._exchange.complete()
+        else:
+            super().on_message_complete()
+
+    def answer(self, answer: Answer, *, keep_alive: bool) -> None:
+        """Write a whole response; then the connection is the next request's."""
+        shared = self.server_state.default_headers
+        if shared is not self._known_headers:
+            self._known_headers, self._known = shared, b"".join(map(_line, shared))
+        head = [STATUS_LINE[answer.status], self._known, *map(_line, answer.headers)]
+        if not keep_alive:
+            head.append(b"connection: close\r\n")
+        head += (b"\r\n", answer.body)
+        self.write_whole(b"".join(head))
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def write_whole(self, data: bytes) -> None:
+        """Write what nothing follows for now."""
+        self.transport.write(data)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request of the connection, or wait for one.
+
+        uvicorn sets a timer after each answer and takes it back with the next request; here one timer a
+        connection goes on until it finds that the connection was idle all its time.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not self.flow.write_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_at_idleness(self._idle_since)
+
+    def _look_at_idleness(self, since: float) -> None:
+        left = since + self.timeout_keep_alive
+        self.timeout_keep_alive_task = self.loop.call_at(left, self._was_it_idle, since)
+
+    def _was_it_idle(self, since: float) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since == since:
+            self.timeout_keep_alive_handler()
+        elif self._idle_since is not None:
+            self._look_at_idleness(self._idle_since)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End with the connection."""
+        super().connection_lost(exc)
+        self._idle_since = None
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Exchange):
+            self.loop.call_soon(cycle.start)  # not now: many may stand in line, each inside the one before
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        """Read nothing of who does not read: an answer is whole and waits for nobody."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on."""
+        super().resume_writing()
+        if self.cycle is None or self.cycle.response_complete:
+            self.flow.resume_reading()
+
+
+def _line(header: tuple[bytes, bytes]) -> bytes:
+    return b"%b: %b\r\n" % header
