@@ -7,13 +7,14 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from circuits import Component, Event, Worker, task
 
 from benchmarks.peers.calling import ALONE, NOOP, answer
 from benchmarks.peers.work import noop
 
-UNDER_WAY = 32
+UNDER_WAY = {"process": 256, "thread": 128}  # what suits each best
 THREADS = 32
 
 
@@ -44,10 +45,10 @@ class Callers(Component):
             self.tick()
         return len(self.taken) / (time.perf_counter() - begun)
 
-    def once(self, effort: float) -> dict[str, float]:
+    def once(self, under_way: int, effort: float) -> dict[str, float]:
         """Measure no-ops with many under way and one at a time."""
-        self.calls(NOOP / 4 * effort, UNDER_WAY)  # warm
-        found = {"noop_per_s": self.calls(NOOP * effort, UNDER_WAY)}
+        self.calls(NOOP / 4 * effort, under_way)  # warm
+        found = {"noop_per_s": self.calls(NOOP * effort, under_way)}
         self.calls(ALONE * effort, 1)
         return found | {"p50_us": statistics.median(self.taken) * 1e6}
 
@@ -59,7 +60,7 @@ def main(pool: str) -> None:
         callers
     )
     callers.flush()
-    answer(callers.once)
+    answer(partial(callers.once, UNDER_WAY[pool]))
     worker.pool.close()
     worker.pool.join()
 

@@ -15,7 +15,12 @@ from benchmarks.peers.calling import Call, answer, measure
 
 CPUS = os.cpu_count() or 1
 THREADS = 32
-UNDER_WAY = 256
+UNDER_WAY = {
+    "ProcessPoolExecutor": 64,
+    "run_in_executor": 256,
+    "pebble": 256,
+    "loky": 16,
+}  # what suits each best
 OTHERS = ("burn", "wait")
 
 
@@ -60,7 +65,7 @@ def main(name: str) -> None:
     executor = MAKE[name]()
 
     async def once(effort: float) -> dict[str, float]:
-        return await measure(calling(name, executor), UNDER_WAY, others, effort)
+        return await measure(calling(name, executor), UNDER_WAY[name], others, effort)
 
     async def warm() -> None:
         call = calling(name, executor)

@@ -66,7 +66,7 @@ ROW = Row(
         ),
         Side(
             "ProcessPoolExecutor",
-            f"concurrent.futures, {CPUS} processes, by loop.run_in_executor; 256 under way",
+            f"concurrent.futures, {CPUS} processes, by loop.run_in_executor; 64 under way",
             side("executors", "ProcessPoolExecutor"),
         ),
         Side(
@@ -81,13 +81,13 @@ ROW = Row(
         ),
         Side(
             "loky",
-            f"get_reusable_executor, {CPUS} processes, by loop.run_in_executor; 256 under way",
+            f"get_reusable_executor, {CPUS} processes, by loop.run_in_executor; 16 under way",
             side("executors", "loky", "peers"),
         ),
         Side(
             "circuits",
-            f"Worker(process=True), {CPUS} processes, by call(task(…)) from its own loop; 32 under way; "
-            "thread_…: Worker(), 32 threads",
+            f"Worker(process=True), {CPUS} processes, by call(task(…)) from its own loop; 256 under way; "
+            "thread_…: Worker(), 32 threads, 128 under way",
             circuits,
         ),
     ),
