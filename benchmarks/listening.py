@@ -8,6 +8,7 @@ import resource
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,31 @@ def upgrade(port: int, path: str, protocol: str = "") -> bytes:
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"{offered}Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
+
+
+def opened(port: int, path: str, steps: Sequence[Step] = UPGRADED, protocol: str = "") -> socket.socket:
+    """Open a single WebSocket, for who reads or writes it himself.
+
+    Raises:
+        ConnectionError: the server did not open it.
+    """
+    sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(upgrade(port, path, protocol))
+    heard = sock.recv(1 << 16)
+    if not heard.startswith(b"HTTP/1.1 101"):
+        sock.close()
+        raise ConnectionError(f"no WebSocket at {path}: {heard[:100]!r}")
+    for step in steps:
+        while step.awaited not in heard:
+            data = sock.recv(1 << 16)
+            if not data:
+                raise ConnectionError(f"closed while it opened, after {heard[-200:]!r}")
+            heard += data
+        heard = heard.partition(step.awaited)[2]
+        if step.said:
+            sock.sendall(step.said)
+    return sock
 
 
 def allow_many_sockets() -> None:
@@ -127,8 +153,8 @@ class Clients:
                 tail, data = b"", self._opened(number, data)
                 if not data:
                     continue
-            # The tail holds the beginning of a mark that the last data broke off, and may hold the whole of the
-            # shorter mark, which was counted then.
+            # The tail may hold the beginning of a mark that was broken off, and also the whole of the shorter
+            # of the two, which was counted with the data it came in.
             whole = tail + data
             self.items += whole.count(mark) - tail.count(mark)
             if frame is not None:
@@ -163,3 +189,29 @@ class Clients:
         for sock in self.sockets.values():
             sock.close()
         self._epoll.close()
+
+
+class Background(threading.Thread):
+    """Reads from clients in a thread of this process, until they are closed by `close`."""
+
+    def __init__(self, clients: Clients) -> None:
+        super().__init__(daemon=True)
+        self.clients, self._ended = clients, False
+        self.start()
+
+    def run(self) -> None:
+        """Read until the end."""
+        while not self._ended:
+            self.clients.poll(0.05)
+
+    def settle(self, total: int, patience: float = 30.0) -> None:
+        """Wait until `total` items came, or the patience is over."""
+        end = time.monotonic() + patience
+        while self.clients.items < total and time.monotonic() < end:
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """End the reading and close the clients."""
+        self._ended = True
+        self.join()
+        self.clients.close()

@@ -1,7 +1,7 @@
 """A bare ASGI loop on Busway's uvicorn settings: it accepts sockets, and sends the same text to all of them.
 
-`python -m benchmarks.peers.bare PORT`; then `GET /COUNT?TEXT` sends TEXT to every socket, COUNT times, one message
-after another, and answers when all is handed over.
+`python -m benchmarks.peers.bare PORT`; then `GET /COUNT?TEXT` sends TEXT to every socket, COUNT times, one
+message after another, and answers when all is handed over.
 """
 
 from __future__ import annotations
