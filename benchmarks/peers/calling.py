@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 Call = Callable[[str], Awaitable[object]]
 """Gives one task of `work` to the pool, by its name, and can be awaited until its outcome is there."""
 
-NOOP, ALONE, OTHER = 1.5, 0.5, 0.8  # seconds: no-ops, no-ops one at a time, each other task
+NOOP, ALONE, OTHER = 1.3, 0.5, 0.8  # seconds: no-ops, no-ops one at a time, each other task
 UNDER_WAY = {"burn": 16, "wait": 128, "wait_async": 128}
 
 
