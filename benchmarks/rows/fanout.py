@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import sys
 import time
@@ -25,15 +24,14 @@ from benchmarks.row import OURS, Comparison, Once, Reading, Row, Side
 from benchmarks.running import PEERS
 
 SOCKETS = 1000
-MESSAGES = 400  # in a round
+MESSAGES = 150  # in a round
 UNDER_WAY = 8  # messages that are published before the subscribers have the first of them
 FRAME = b'"op":"results"'
 BODY = b'{"type":"bench.noop"}'
-SIZE = 450  # bytes of Busway's frame, which the peers' messages match
-TEXT = json.dumps(
-    {"op": "results", "id": "default", "items": [{"cursor": "x" * 345}], "cursor": "c" * 40},
-    separators=(",", ":"),
-)
+SIZE = 477  # bytes of Busway's frame with its head of 4; the peers' frames are filled up to as many
+BARE_TEXT = '{"op":"results","id":"default","items":[{"cursor":"' + "x" * (SIZE - 59) + '"}]}'
+CROSSBAR_TEXT = "x" * (SIZE - 50)
+SOCKETIO_TEXT = "x" * (SIZE - 19)
 SOCKETIO_JOINED = (Step(b"\r\n\r\n"), Step(b"0{", text_frame("40")), Step(b"40{"))
 
 
@@ -116,7 +114,7 @@ def bare() -> Iterator[Once]:
                 socket.create_connection(("127.0.0.1", port)) as asking,
             ):
                 began = time.monotonic()
-                asking.sendall(f"GET /{messages}?{TEXT} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+                asking.sendall(f"GET /{messages}?{BARE_TEXT} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
                 clients.read(lambda: clients.items >= messages * SOCKETS)
                 return {"frames_per_s": messages * SOCKETS / (clients.last - began)}
 
@@ -129,14 +127,13 @@ def crossbar() -> Iterator[Once]:
     with crossbar_node.node() as port:
 
         def once(effort: float) -> Reading:
-            argument = "x" * (SIZE - 50)
             steps, protocol = crossbar_node.SUBSCRIBED, crossbar_node.PROTOCOL
             with (
                 Clients(port, SOCKETS, "/ws", crossbar_node.EVENT, None, steps, protocol) as clients,
                 opened(port, "/ws", crossbar_node.JOINED, protocol) as publisher,
             ):
                 return paced(
-                    clients, lambda n: publisher.sendall(crossbar_node.publication(n, argument)), effort
+                    clients, lambda n: publisher.sendall(crossbar_node.publication(n, CROSSBAR_TEXT)), effort
                 )
 
         yield once
@@ -152,7 +149,7 @@ def socketio() -> Iterator[Once]:
 
         def once(effort: float) -> Reading:
             path = "/socket.io/?EIO=4&transport=websocket"
-            message = text_frame(f'42["publish","{"x" * (SIZE - 14)}"]')
+            message = text_frame(f'42["publish","{SOCKETIO_TEXT}"]')
             with (
                 Clients(port, SOCKETS, path, b'42["result",', None, SOCKETIO_JOINED) as clients,
                 opened(port, path, SOCKETIO_JOINED) as publisher,
@@ -169,7 +166,11 @@ ROW = Row(
     title=f"frames a second, one result to {SOCKETS} subscribers with one subscription",
     sides=(
         Side(OURS, f"synced, process pool; single events over one connection, {PACED}", busway),
-        Side("bare", "an ASGI loop on the same uvicorn settings that sends a text of that size to all", bare),
+        Side(
+            "bare",
+            "an ASGI loop on the same uvicorn settings that sends a text of the same size to all",
+            bare,
+        ),
         Side(
             "crossbar",
             f"Crossbar.io, its documented production settings, WAMP in JSON; one publisher, {PACED}",
