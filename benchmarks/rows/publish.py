@@ -54,11 +54,11 @@ def crossbar() -> Iterator[Once]:
     body = json.dumps({"topic": crossbar_node.TOPIC, "args": [json.loads(EVENT)["data"]]})
     with crossbar_node.node() as number:
         steps, protocol = crossbar_node.SUBSCRIBED, crossbar_node.PROTOCOL
-        subscriber = Background(Clients(number, 1, "/ws", crossbar_node.EVENT, None, steps, protocol))
+        clients = Clients(number, 1, "/ws", crossbar_node.EVENT, None, steps, protocol)
         url = f"http://127.0.0.1:{number}/publish"
-        wrk(url, 1, body)
-        yield lambda effort: delivered(url, effort, body, subscriber)
-        subscriber.close()
+        with contextlib.closing(Background(clients)) as subscriber:
+            wrk(url, 1, body)
+            yield lambda effort: delivered(url, effort, body, subscriber)
 
 
 @contextlib.contextmanager
@@ -71,10 +71,9 @@ def naive() -> Iterator[Once]:
     with running.folder() as place:
         environment = {"NAIVE_DATABASE": str(place / "naive.db")}
         with running.running([*command, *UVICORN], url + "/openapi.json", env=environment):
-            subscriber = Background(Clients(number, 1, mark=b'"result":'))
-            wrk(url + "/v1/events", 1)
-            yield lambda effort: delivered(url + "/v1/events", effort, EVENT, subscriber)
-            subscriber.close()
+            with contextlib.closing(Background(Clients(number, 1, mark=b'"result":'))) as subscriber:
+                wrk(url + "/v1/events", 1)
+                yield lambda effort: delivered(url + "/v1/events", effort, EVENT, subscriber)
 
 
 def delivered(url: str, effort: float, body: str, subscriber: Background) -> Reading:
