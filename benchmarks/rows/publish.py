@@ -30,7 +30,8 @@ def busway() -> Iterator[Once]:
         def once(effort: float) -> Reading:
             reading = wrk(gateway.url + "/v1/events", SUSTAINED * effort)
             ended = time.monotonic()
-            total = stored(gateway.url)
+            counter.settle(stored(gateway.url))
+            total = stored(gateway.url)  # with the events that were under way when wrk left
             counter.settle(total)
             reading["last_result_after_s"] = max(0.0, counter.last - ended)
             reading["undelivered"] = total - counter.count
@@ -70,10 +71,12 @@ def naive() -> Iterator[Once]:
     command = [sys.executable, "-m", "uvicorn", "naive:app", "--app-dir", str(PEERS), "--port", str(number)]
     with running.folder() as place:
         environment = {"NAIVE_DATABASE": str(place / "naive.db")}
-        with running.running([*command, *UVICORN], url + "/openapi.json", env=environment):
-            with contextlib.closing(Background(Clients(number, 1, mark=b'"result":'))) as subscriber:
-                wrk(url + "/v1/events", 1)
-                yield lambda effort: delivered(url + "/v1/events", effort, EVENT, subscriber)
+        with (
+            running.running([*command, *UVICORN], url + "/openapi.json", env=environment),
+            contextlib.closing(Background(Clients(number, 1, mark=b'"result":'))) as subscriber,
+        ):
+            wrk(url + "/v1/events", 1)
+            yield lambda effort: delivered(url + "/v1/events", effort, EVENT, subscriber)
 
 
 def delivered(url: str, effort: float, body: str, subscriber: Background) -> Reading:
