@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.peers.calling import answer
+from benchmarks.peers.answering import answer
 from benchmarks.peers.computing import compute
 
 

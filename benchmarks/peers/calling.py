@@ -1,11 +1,9 @@
-"""The two sides of a pool's program: it is asked by lines of JSON, and asks its pool from an event loop."""
+"""How a pool's program asks its pool, from an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -14,13 +12,6 @@ Call = Callable[[str], Awaitable[object]]
 
 NOOP, ALONE, OTHER = 1.3, 0.5, 0.8  # seconds: no-ops, no-ops one at a time, each other task
 UNDER_WAY = {"burn": 16, "wait": 128, "wait_async": 128}
-
-
-def answer(once: Callable[[float], dict[str, float]]) -> None:
-    """Say that the program is ready, then answer requests until there are no more."""
-    print("{}", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(once(**json.loads(line))), flush=True)
 
 
 async def measure(call: Call, under_way: int, others: tuple[str, ...], effort: float) -> dict[str, float]:

@@ -11,7 +11,8 @@ from functools import partial
 
 from circuits import Component, Event, Worker, task
 
-from benchmarks.peers.calling import ALONE, NOOP, answer
+from benchmarks.peers.answering import answer
+from benchmarks.peers.calling import ALONE, NOOP
 from benchmarks.peers.work import noop
 
 UNDER_WAY = {"process": 256, "thread": 128}  # what suits each best

@@ -11,7 +11,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 import uvloop
 
 from benchmarks.peers import work
-from benchmarks.peers.calling import Call, answer, measure
+from benchmarks.peers.answering import answer
+from benchmarks.peers.calling import Call, measure
 
 CPUS = os.cpu_count() or 1
 THREADS = 32

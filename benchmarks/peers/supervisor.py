@@ -17,7 +17,8 @@ from app.domain.run import Outcome
 from app.workers.base import Assignment, Ended, WorkerReport
 from app.workers.supervisor import Supervisor
 from benchmarks.peers import work
-from benchmarks.peers.calling import answer, measure
+from benchmarks.peers.answering import answer
+from benchmarks.peers.calling import measure
 
 THREADS = 32
 UNDER_WAY = 256
