@@ -153,7 +153,7 @@ def carry_out(plan: Plan, began: float) -> int:
 
 def _keep(plan: Plan, records: dict[str, Record], accounted: Record | None) -> None:
     try:
-        report.save(records, accounted, replaces=plan.all_rows)
+        report.save(records, accounted, ROWS, replaces=plan.all_rows)
     except report.OtherMachine as why:
         print(f"\nnot kept: {why}")
         return

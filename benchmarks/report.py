@@ -158,6 +158,12 @@ def spoken(metric: str) -> str:
     return metric.replace("_", " ").replace("kib", "KiB")
 
 
+def _said(metric: str, value: float) -> str:
+    """Return a metric with its value: `idle p50 1.2 ms`."""
+    name, _, unit_behind = spoken(metric).partition(", ")
+    return f"{name} {figure(value)} {unit_behind}".rstrip()
+
+
 def bare(metric: str) -> str:
     """Return a metric's name as people say it, without a unit that follows it."""
     return spoken(metric).partition(", ")[0]
@@ -184,7 +190,7 @@ def _sides(name: str, of: Record) -> str:
             lines.append(f"  missing: {known['missing']}")
         medians = known.get("medians", {}).items()
         if medians:
-            lines.append("  " + "; ".join(f"{spoken(metric)} {figure(value)}" for metric, value in medians))
+            lines.append("  " + "; ".join(_said(metric, value) for metric, value in medians))
     return "\n".join(lines)
 
 
@@ -248,8 +254,10 @@ def load() -> Record:
     return json.loads(PATH.read_text())  # type: ignore[no-any-return]
 
 
-def save(records: dict[str, Record], accounted: Record | None, *, replaces: bool) -> None:
-    """Keep records: all anew if it `replaces`, or only these among the others.
+def save(
+    records: dict[str, Record], accounted: Record | None, order: Sequence[str], *, replaces: bool
+) -> None:
+    """Keep records, in order: all anew if it `replaces`, or only these among the others.
 
     Raises:
         OtherMachine: the others were measured elsewhere.
@@ -258,11 +266,12 @@ def save(records: dict[str, Record], accounted: Record | None, *, replaces: bool
     here = machine()
     if old.get("machine", here) != here:
         raise OtherMachine(f"{PATH.name} is from another machine; a run of all rows would replace it")
+    rows = old["rows"] | records
     made = {
         "machine": here,
         "date": _today(),
         "effort": 1.0,
-        "rows": old["rows"] | records,
+        "rows": {name: rows[name] for name in order if name in rows},
     }
     account = old.get("account") if accounted is None else accounted
     if account is not None:
