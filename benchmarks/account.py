@@ -19,7 +19,7 @@ import psutil
 
 from benchmarks import running
 from benchmarks.load import Counter, stored, wrk
-from benchmarks.report import Record
+from benchmarks.report import Record, one_line
 from benchmarks.row import Missing, Say
 
 NAME = "account"
@@ -112,7 +112,7 @@ def _samples(url: str, processes: dict[str, list[psutil.Process]], effort: float
         for spy in spies.values():
             said = spy.communicate()[0]
             if spy.returncode != 0:
-                raise Missing(f"py-spy: {said.strip().splitlines()[-1]}")
+                raise Missing(f"py-spy: {one_line(said)}")
         rooms = {"gateway": room, "committer": module}
         return {name: _folded(place / name, rooms[name]) for name in spies}
 
