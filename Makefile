@@ -5,7 +5,8 @@
 #   make test                all tests            make test ARGS="tests/workers -x"
 #   make lint                ruff, mypy, import rules
 #   make bench               every row beside its peers, under 20 minutes
-#   make bench ROW=publish   one row             make bench ROW=publish BESIDE=fastapi   beside one peer, in a minute
+#   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account says where each microsecond goes
+#   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
 #   make lock                renew the locked dependencies
 #   make format              let ruff mend what it can
 

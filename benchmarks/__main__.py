@@ -1,38 +1,195 @@
-"""Measure the rows: `python -m benchmarks [ROW …] [--beside SIDE] [--rounds N]`."""
+"""Measure rows beside their peers, print what came of it, and keep it if nothing was cut short.
+
+    python -m benchmarks [ROW …] [--beside SIDE] [--effort PART] [--rounds N]
+
+Each option but the rows makes a quick look, of which nothing is kept.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import signal
+import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import FrameType
 
-from benchmarks.row import OURS, Found, Row, measure
+from benchmarks import account, plot, report
+from benchmarks.account import NAME as ACCOUNT
+from benchmarks.report import Record
+from benchmarks.row import OURS, Comparison, Found, Row, Say, measure
 
 ROWS = ("publish", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth", "start")
+QUICK_EFFORT, QUICK_ROUNDS = 0.25, 3  # beside one peer, in about a minute
+
+
+class Unknown(Exception):
+    """A row or a side has no such name; the text lists those there are."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured, and how thoroughly.
+
+    Attributes:
+        rows: the rows, narrowed to what was asked for.
+        account: whether the account of microseconds is wanted, too.
+        effort: what part of the usual seconds and amounts a round takes.
+        all_rows: nothing was chosen, so that this replaces all that was kept.
+        kept: nothing was cut short, so that the results are kept.
+    """
+
+    rows: tuple[Row, ...]
+    account: bool
+    effort: float
+    all_rows: bool
+    kept: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("rows", nargs="*")
-    parser.add_argument("--beside")
-    parser.add_argument("--effort", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int)
-    options = parser.parse_args()
-    began = time.monotonic()
+    """Run it from the command line; the exit status is 1 if something failed, and 2 if asked wrongly."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description="Measure rows beside their peers.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join((*ROWS, ACCOUNT))}")
+    parser.add_argument("--beside", metavar="SIDE", help="only this peer, in about a minute")
+    parser.add_argument("--effort", type=float, metavar="PART", help="part of the usual time, such as 0.2")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds, instead of each row's own")
+    try:
+        plan = planned(parser.parse_args())
+    except Unknown as problem:
+        parser.error(str(problem))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        sys.exit(carry_out(plan, time.monotonic()))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def planned(options: argparse.Namespace) -> Plan:
+    """Return the plan for what was asked.
+
+    Raises:
+        Unknown: there is no such row or side.
+    """
+    names = [name.replace("-", "_") for name in options.rows] or [*ROWS, ACCOUNT]
+    for name in names:
+        if name not in (*ROWS, ACCOUNT):
+            raise Unknown(f"there is no row {name!r}; there are {', '.join((*ROWS, ACCOUNT))}")
+    beside = options.beside
+    rows = [_row(name) for name in ROWS if name in names]
+    if beside is not None:
+        rows = _with(beside, rows, every=bool(options.rows))
+    quick = beside is not None
+    rounds = options.rounds or (QUICK_ROUNDS if quick else None)
+    if rounds is not None:
+        rows = [replace(row, rounds=options.rounds or min(row.rounds, rounds)) for row in rows]
+    return Plan(
+        rows=tuple(rows),
+        account=ACCOUNT in names and not quick,
+        effort=options.effort or (QUICK_EFFORT if quick else 1.0),
+        all_rows=not options.rows,
+        kept=not quick and options.rounds is None and options.effort in {None, 1.0},
+    )
+
+
+def _row(name: str) -> Row:
+    return importlib.import_module(f"benchmarks.rows.{name}").ROW  # type: ignore[no-any-return]
+
+
+def _with(beside: str, rows: list[Row], *, every: bool) -> list[Row]:
+    """Narrow the rows to one peer; those without it are left out, or wrong if `every` row must have it."""
+    narrowed = []
+    for row in rows:
+        peers = [side.name for side in row.sides if side.name not in _ours(row)]
+        if beside in peers:
+            narrowed.append(_narrowed(row, beside))
+        elif every:
+            raise Unknown(f"row {row.name} has no peer {beside!r}; it has {', '.join(peers) or 'none'}")
+    if not narrowed:
+        raise Unknown(f"no row has a peer {beside!r}")
+    return narrowed
+
+
+def _ours(row: Row) -> set[str]:
+    return {OURS} | {comparison.side for comparison in row.comparisons}
+
+
+def _narrowed(row: Row, beside: str) -> Row:
+    """Leave Busway's sides and one peer, with the comparisons that these suffice for."""
+
+    def kept(comparison: Comparison) -> bool:
+        return not comparison.beside or beside in comparison.beside
+
+    return replace(
+        row,
+        sides=tuple(side for side in row.sides if side.name in _ours(row) | {beside}),
+        comparisons=tuple(
+            replace(comparison, beside=comparison.beside and (beside,))
+            for comparison in row.comparisons
+            if kept(comparison)
+        ),
+    )
+
+
+def carry_out(plan: Plan, began: float) -> int:
+    """Measure, print, keep; return the exit status."""
+    records: dict[str, Record] = {}
+    accounted: Record | None = None
+    total = len(plan.rows) + plan.account
+    for done, row in enumerate(plan.rows):
+        records[row.name] = _measured(row, plan.effort, _saying(began, done, total))
+    if plan.account:
+        say = _saying(began, len(plan.rows), total)
+        accounted = _caught(lambda: account.take(say, plan.effort), say)
+    print("\n" + report.text(records, accounted))
+    if plan.kept:
+        _keep(plan, records, accounted)
+    failed = [each for each in (*records.values(), accounted or {}) if "failed" in each]
+    print(f"\n{total} measured in {time.monotonic() - began:,.0f} s, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _keep(plan: Plan, records: dict[str, Record], accounted: Record | None) -> None:
+    try:
+        report.save(records, accounted, ROWS, replaces=plan.all_rows)
+    except report.OtherMachine as why:
+        print(f"\nnot kept: {why}")
+        return
+    plot.draw()
+    print(f"\nkept in {report.PATH.relative_to(report.ROOT)}, drawn in {plot.PATH.relative_to(report.ROOT)}")
+
+
+def _measured(row: Row, effort: float, say: Say) -> Record:
+    """Measure a row; an error of its own ends it, not the run."""
+    found = _caught(lambda: report.record(measure(row, say, effort)), say)
+    return found if "failed" not in found else report.record(Found(row)) | found
+
+
+def _caught(work: Callable[[], Record], say: Say) -> Record:
+    try:
+        return work()
+    except Exception as error:  # whatever it is, the other rows can still be measured
+        why = f"{type(error).__name__}: {error}"
+        say(f"failed: {why}")
+        return {"failed": report.one_line(why)}
+
+
+def _saying(began: float, done: int, total: int) -> Say:
+    """Return what shows progress: the seconds so far, and which of all the rows this is."""
 
     def say(line: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {line}", flush=True)
+        print(f"{time.monotonic() - began:6.1f} s  {done + 1}/{total}  {line}", flush=True)
 
-    for name in options.rows or ROWS:
-        row: Row = importlib.import_module(f"benchmarks.rows.{name}").ROW
-        found = measure(row, say, options.effort)
-        show(found)
+    return say
 
 
-def show(found: Found) -> None:
-    for comparison in found.row.comparisons:
-        ratio = found.ratio(comparison)
-        print(comparison.metric, comparison.beside, ratio, "must", comparison.must, "aim", comparison.aim, OURS)
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End as if the work had raised, so that whatever was started is ended; once is enough."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ end
 
 
 def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTIONS) -> Reading:
-    """POST the same body over and over: `requests_per_s`, `p50_ms`, `p99_ms` (closed loop), `errors`; whole seconds.
+    """POST the same body over and over, closed loop, for whole seconds.
+
+    Gives `requests`, `requests_per_s`, `p50_ms`, `p99_ms` and `errors`.
 
     Raises:
         Missing: wrk cannot be had.
@@ -43,6 +45,7 @@ def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTI
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     requests, micros, errors, p50, p99 = map(float, out.strip().splitlines()[-1].split())
     return {
+        "requests": requests,
         "requests_per_s": requests / micros * 1e6,
         "p50_ms": p50 / 1000,
         "p99_ms": p99 / 1000,

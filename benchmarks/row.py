@@ -94,23 +94,30 @@ class Found:
         values = [reading[metric] for reading in self.readings.get(side, []) if metric in reading]
         return statistics.median(values) if values else None
 
-    def ratio(self, comparison: Comparison) -> float | None:
-        """Ours divided by theirs, or None if one of them was not measured."""
-        ours, theirs = self.median(comparison.side, comparison.metric), self._theirs(comparison)
-        return ours / theirs if ours is not None and theirs else None
+    def theirs(self, comparison: Comparison) -> tuple[str, float] | None:
+        """Return what is to be beaten: the best measured side of those it is beside, and its median.
 
-    def _theirs(self, comparison: Comparison) -> float | None:
-        theirs = comparison.theirs
-        if isinstance(theirs, float | int):
-            return float(theirs)
-        metric = theirs or comparison.metric
-        if not comparison.beside:
-            return self.median(comparison.side, metric)
-        found = [self.median(side, metric) for side in comparison.beside]
-        measured = [value for value in found if value is not None]
+        The name is Busway's own side where another metric of it is to be beaten, and empty for a number.
+        """
+        if isinstance(comparison.theirs, float | int):
+            return "", float(comparison.theirs)
+        metric = comparison.theirs or comparison.metric
+        found = {side: self.median(side, metric) for side in comparison.beside or (comparison.side,)}
+        measured = [(value, side) for side, value in found.items() if value is not None]
         if not measured:
             return None
-        return min(measured) if comparison.at_most else max(measured)
+        value, side = min(measured) if comparison.at_most else max(measured)
+        return side, value
+
+    def ratio(self, comparison: Comparison) -> float | None:
+        """Ours divided by theirs, or None if one of them was not measured."""
+        ours, theirs = self.median(comparison.side, comparison.metric), self.theirs(comparison)
+        return ours / theirs[1] if ours is not None and theirs and theirs[1] else None
+
+
+def figure(value: float) -> str:
+    """Return a value as people read it, with three significant digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
@@ -135,7 +142,7 @@ def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
                     say(f"{row.name}: without {name}: {why}")
                     continue
                 found.readings.setdefault(name, []).append(reading)
-                shown = ", ".join(f"{metric} {value:,.4g}" for metric, value in reading.items())
+                shown = ", ".join(f"{metric} {figure(value)}" for metric, value in reading.items())
                 say(f"{row.name}: round {turn + 1} of {row.rounds}, {name}: {shown}")
     return found
 

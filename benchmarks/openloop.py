@@ -1,0 +1,203 @@
+"""Events by the clock: each is sent when the schedule says, and its latency counts from then to its result.
+
+`python -m benchmarks.openloop` is a `running.Program`. A request names a `port`, the `kind` of its server,
+`per_s`, `seconds`, over how many `connections` the events are spread, and the `seed` of their schedule, a
+Poisson process. Sockets are plain ones and requests are built beforehand, to take as little of the machine as
+can be. An event waits while all connections wait for an answer, and that time counts.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import select
+import socket
+import statistics
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from benchmarks.listening import SUBSCRIBED, Step, opened
+from benchmarks.peers import crossbar_node
+from benchmarks.row import Reading
+
+PATIENCE = 10.0  # seconds for the results after the last event
+NUMBERED = re.compile(rb'"id":"latency-([0-9a-f]+)-([0-9]+)"')
+LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of server is spoken to.
+
+    Attributes:
+        publish: where events are posted.
+        subscribe: where the WebSocket is opened, with these steps and this protocol.
+        body: an event, with `%s` in the place of its id.
+    """
+
+    publish: str
+    subscribe: str
+    steps: tuple[Step, ...]
+    protocol: str
+    body: str
+
+
+KINDS = {
+    "busway": Kind(
+        "/v1/events",
+        "/v1/subscribe?types=bench.*",
+        SUBSCRIBED,
+        "",
+        '{"type":"bench.noop","id":"%s","data":{"item":"book","quantity":2}}',
+    ),
+    "crossbar": Kind(
+        "/publish",
+        "/ws",
+        crossbar_node.SUBSCRIBED,
+        crossbar_node.PROTOCOL,
+        '{"topic":"bench.noop","args":[{"id":"%s","item":"book","quantity":2}]}',
+    ),
+}
+
+
+class Connection:
+    """A kept-alive HTTP connection that has one request under way at most."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._heard = b""
+
+    def answered(self) -> bool:
+        """Read; return whether the answer is whole now.
+
+        Raises:
+            RuntimeError: the server did not take the event.
+        """
+        self._heard += self.socket.recv(1 << 16)
+        head, ended, body = self._heard.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 20"):
+            raise RuntimeError(f"an event was not taken: {self._heard[:300]!r}")
+        length = LENGTH.search(head)
+        # Without a length the body comes in chunks, the last of which is empty.
+        whole = len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
+        if ended and whole:
+            self._heard = b""
+        return bool(ended) and whole
+
+
+class Phase:
+    """A number of events by the clock, and their results.
+
+    Attributes:
+        times: when each event is due, in seconds from the beginning.
+        latencies: from then until its result came, in seconds, by the event's number.
+        late: the longest that an event was sent after its time, in seconds.
+    """
+
+    def __init__(self, kind: Kind, port: int, connections: int, times: list[float]) -> None:
+        self._name = f"{time.time_ns():x}"
+        self.times = times
+        self._requests = [self._request(kind, port, n) for n in range(len(self.times))]
+        self._results = opened(port, kind.subscribe, kind.steps, kind.protocol)
+        self._connections = [Connection(port) for _ in range(connections)]
+        self._busy = {each.socket.fileno(): each for each in self._connections}
+        self._free = deque(self._connections)
+        self._epoll = select.epoll()
+        for sock in (self._results, *(each.socket for each in self._connections)):
+            self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._tail = b""
+        self.latencies: dict[int, float] = {}
+        self.late = 0.0
+
+    def _request(self, kind: Kind, port: int, n: int) -> bytes:
+        body = (kind.body % f"latency-{self._name}-{n}").encode()
+        head = f"POST {kind.publish} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def run(self) -> None:
+        """Send all events and await their results, or lose patience."""
+        self._began = time.perf_counter() + 0.01
+        self._end = self._began + self.times[-1] + PATIENCE
+        due, count = 0, len(self.times)
+        while len(self.latencies) < count:
+            now = time.perf_counter()
+            while due < count and self._free and self._began + self.times[due] <= now:
+                self._free.popleft().socket.sendall(self._requests[due])
+                self.late = max(self.late, time.perf_counter() - self._began - self.times[due])
+                due += 1
+            if now > self._end:
+                break
+            # Without a free connection only an answer helps. `select` waits by microseconds, epoll does not.
+            next_one = self._began + self.times[due] if due < count and self._free else now + 0.1
+            select.select([self._epoll.fileno()], [], [], max(0.0, next_one - time.perf_counter()))
+            self._read()
+
+    def _read(self) -> None:
+        for number, _ in self._epoll.poll(0):
+            connection = self._busy.get(number)
+            if connection is None:
+                self._take_results()
+            elif connection.answered():
+                self._free.append(connection)
+
+    def _take_results(self) -> None:
+        data = self._results.recv(1 << 16)
+        now = time.perf_counter() - self._began
+        if not data:
+            raise RuntimeError("the subscriber's socket was closed")
+        whole, read = self._tail + data, 0
+        for found in NUMBERED.finditer(whole):
+            read = found.end()
+            n = int(found[2])
+            if found[1].decode() == self._name:
+                self.latencies.setdefault(n, now - self.times[n])
+        self._tail = whole[max(read, len(whole) - 64) :]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._epoll.close()
+        self._results.close()
+        for each in self._connections:
+            each.socket.close()
+
+
+def schedule(per_s: float, seconds: float, seed: int) -> list[float]:
+    """Return the times of a Poisson process, in seconds from its beginning."""
+    chance, times, now = random.Random(seed), [], 0.0
+    while now < seconds:
+        times.append(now)
+        now += chance.expovariate(per_s)
+    return times
+
+
+def measure(kind: str, port: int, per_s: float, seconds: float, connections: int, seed: int) -> Reading:
+    """Run one phase after a short one that is not counted."""
+    for length in (min(0.5, seconds), seconds):
+        phase = Phase(KINDS[kind], port, connections, schedule(per_s, length, seed))
+        try:
+            phase.run()
+        finally:
+            phase.close()
+    found = [value * 1000 for value in phase.latencies.values()]
+    cuts = statistics.quantiles(found, n=100, method="inclusive")
+    return {
+        "p50_ms": cuts[49],
+        "p99_ms": cuts[98],
+        "events": len(found),
+        "lost": len(phase.times) - len(found),
+        "sent_late_ms": phase.late * 1000,
+    }
+
+
+def main() -> None:
+    print("{}", flush=True)
+    for line in sys.stdin:
+        print(json.dumps(measure(**json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""A Socket.IO server as python-socketio documents it for uvicorn: one client's messages go to all others."""
+
+from __future__ import annotations
+
+import socketio
+
+server = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
+app = socketio.ASGIApp(server)
+
+
+@server.event
+async def publish(sid: str, data: object) -> None:
+    """Send what a client published to everybody but itself."""
+    await server.emit("result", data, skip_sid=sid)
