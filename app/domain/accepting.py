@@ -15,6 +15,7 @@ from app.domain.text import check_name, holds_control
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})
 _NOT_IN_A_TYPE = re.compile(r"[\s*]")
+_LEAST = frozenset({"type", "data", "id"})
 _KNOWN = frozenset(
     {"type", "id", "source", "subject", "time", "specversion", "datacontenttype", "data", "data_base64"}
 )
@@ -32,27 +33,35 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
     Raises:
         FieldError: a member is missing, unknown or not what it must be.
     """
-    if fields.get("specversion", "1.0") != "1.0":
-        raise FieldError("specversion", 'specversion is "1.0": Busway takes CloudEvents 1.0')
-    given_id, time = _text(fields, "id"), _time(fields, "time")
+    given_id = _text(fields, "id") if "id" in fields else None
     id_ = given_id or new_id(now)
     event = NewEvent(
         id=id_,
-        source=_text(fields, "source", 1024) or source,
+        source=source,
         type=_type(fields),
-        subject=_text(fields, "subject"),
-        time=now if time is None else time,
+        time=now,
         accepted_at=now,
-        datacontenttype=_text(fields, "datacontenttype"),
         data=data,
         correlationid=id_,
         made_id=given_id is None,
     )
+    if not fields.keys() <= _LEAST:
+        _read_others(event, fields, now)
+    return event
+
+
+def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
+    if fields.get("specversion", "1.0") != "1.0":
+        raise FieldError("specversion", 'specversion is "1.0": Busway takes CloudEvents 1.0')
+    time = _time(fields, "time")
+    event.time = now if time is None else time
+    event.source = _text(fields, "source", 1024) or event.source
+    event.subject = _text(fields, "subject")
+    event.datacontenttype = _text(fields, "datacontenttype")
     if "data_base64" in fields:
         _read_binary(event, fields)
-    if len(fields) > 2 or not fields.keys() <= _KNOWN:
+    if not fields.keys() <= _KNOWN:
         _read_attributes(event, fields)
-    return event
 
 
 def _type(fields: dict[str, Any]) -> str:

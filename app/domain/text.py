@@ -46,7 +46,7 @@ def decode_json(body: bytes) -> Any:
     Raises:
         JSONError: it is none, or too deep, or holds a number that no double holds.
     """
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if _opened(body) > MAX_DEPTH:
         _check_depth(body)
     try:
         value = msgspec.json.decode(body)
@@ -63,8 +63,27 @@ _TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels: flatten it"
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 
 
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _opened(text: bytes) -> int:
+    """Count what may open a level: no text is deeper than that, and most are far from the limit."""
+    return text.count(b"[") + text.count(b"{")
+
+
 def _check_depth(body: bytes) -> None:
-    depth = 0
+    """Look at each item of an array by itself: an array of many events is long, but not deep."""
+    try:
+        items = _split(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        _scan(body, 0)
+        return
+    for item in map(bytes, items):
+        if _opened(item) >= MAX_DEPTH:
+            _scan(item, 1)
+
+
+def _scan(body: bytes, depth: int) -> None:
     for token in _STRUCTURE.finditer(body):
         first = body[token.start()]
         if first in b"[{":

@@ -76,8 +76,7 @@ class Worker:
         if self._threads is None:
             self._run(sync)
             return
-        for invocation in sync:
-            self._threads.submit(invocation)
+        self._threads.submit(sync)
 
     def _run(self, invocations: Iterable[Invocation]) -> None:
         outbox = self._site.outbox

@@ -88,7 +88,7 @@ class Executed(msgspec.Struct, array_like=True):
 
 
 class Call(msgspec.Struct, array_like=True):
-    """One attempt on its way to a worker; `seat` is its place in the shared page."""
+    """One attempt on its way to a worker; `seat` is its place in the shared page, `quick`: as others of its handler."""
 
     seat: int
     run: int
@@ -97,6 +97,7 @@ class Call(msgspec.Struct, array_like=True):
     revision: int
     target: str
     event: Event
+    quick: bool = False
 
 
 class Piece(msgspec.Struct, array_like=True):

@@ -116,7 +116,7 @@ class Worker:
         self._count(awaits, quick, 1)
         call = Call(
             seat, assignment.run, assignment.attempt, assignment.handler, assignment.revision,
-            assignment.target, assignment.event,
+            assignment.target, assignment.event, quick,
         )  # fmt: skip
         self._channel.send(ToWorker.RUN, token, wire.encode(call))
 
