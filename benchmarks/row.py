@@ -51,8 +51,8 @@ class Comparison:
 
     Attributes:
         metric: Which metric of Busway's side.
-        beside: The sides it is compared with; of several the best one is the one to beat. Empty: `theirs` says
-            with what.
+        beside: The sides it is compared with; of several the best one is the one to beat. Empty: `theirs`
+            says with what.
         must: The ratio that has to be reached.
         aim: The ratio that is wished for.
         at_most: True where less is better (latency, memory): the ratio must not be above `must`.
