@@ -72,13 +72,17 @@ def python(environment: str, module: str) -> str:
         command = [*pip, "--no-deps", "--require-hashes", "-r", str(lock)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Missing(f"{lock.name} could not be installed: {done.stderr.strip().splitlines()[-1:]}")
+            raise Missing(f"{lock.name} could not be installed: {_last_line(done.stderr)}")
         stamp.touch()
     command = [str(interpreter), "-c", f"import {module}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Missing(f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+        raise Missing(f"{module} cannot be imported: {_last_line(done.stderr)}")
     return str(interpreter)
+
+
+def _last_line(said: str) -> str:
+    return said.strip().rpartition("\n")[2]
 
 
 @contextlib.contextmanager
@@ -200,7 +204,8 @@ def program(command: Sequence[str], env: dict[str, str] | None = None, cwd: Path
         yield Program(process)
     finally:
         assert process.stdin is not None
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
+            process.stdin.close()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
