@@ -41,7 +41,8 @@ def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTI
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT % body)
         script.flush()
-        command = [tool("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", script.name, url]
+        command = [tool("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+        command += ["-s", script.name, url]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     requests, micros, errors, p50, p99 = map(float, out.strip().splitlines()[-1].split())
     return {

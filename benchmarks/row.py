@@ -8,8 +8,8 @@ What is said of a side is the median of its rounds; a comparison divides two suc
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 Reading = dict[str, float]
@@ -51,8 +51,8 @@ class Comparison:
 
     Attributes:
         metric: Which metric of Busway's side.
-        beside: The sides it is compared with; of several the best one is the one to beat. Empty: `theirs` says
-            with what.
+        beside: The sides it is compared with; of several the best one is the one to beat. Empty: `theirs`
+            says with what.
         must: The ratio that has to be reached.
         aim: The ratio that is wished for.
         at_most: True where less is better (latency, memory): the ratio must not be above `must`.
@@ -126,25 +126,36 @@ def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
     with ExitStack() as stack:
         turns: dict[str, Once] = {}
         for side in row.sides:
-            try:
+            with _left_out(side.name, found, say):
                 turns[side.name] = _alone(side) if side.alone else stack.enter_context(side.open())
                 say(f"{row.name}: {side.name} is there")
-            except Missing as why:
-                found.missing[side.name] = str(why)
-                say(f"{row.name}: without {side.name}: {why}")
         for turn in range(row.rounds):
-            for name, once in list(turns.items()):
-                try:
-                    reading = once(effort)
-                except Missing as why:
-                    found.missing[name] = str(why)
-                    del turns[name]
-                    say(f"{row.name}: without {name}: {why}")
-                    continue
-                found.readings.setdefault(name, []).append(reading)
-                shown = ", ".join(f"{metric} {figure(value)}" for metric, value in reading.items())
-                say(f"{row.name}: round {turn + 1} of {row.rounds}, {name}: {shown}")
+            for name in [name for name in turns if name not in found.missing]:
+                with _left_out(name, found, say):
+                    reading = turns[name](effort)
+                    found.readings.setdefault(name, []).append(reading)
+                    shown = ", ".join(f"{metric} {figure(value)}" for metric, value in reading.items())
+                    say(f"{row.name}: round {turn + 1} of {row.rounds}, {name}: {shown}")
     return found
+
+
+@contextmanager
+def _left_out(name: str, found: Found, say: Say) -> Iterator[None]:
+    """Note that a side is missing, or that a peer broke off, whatever it raised; the others go on.
+
+    An error of Busway's own side is raised: without it the row says nothing.
+    """
+    try:
+        yield
+    except Missing as why:
+        found.missing[name] = str(why)
+    except Exception as error:
+        if name.startswith(OURS):
+            raise
+        found.missing[name] = f"it broke off: {type(error).__name__}: {error}"
+    else:
+        return
+    say(f"{found.row.name}: without {name}: {found.missing[name]}")
 
 
 def _alone(side: Side) -> Once:

@@ -52,7 +52,7 @@ def tool(command: str, package: str) -> str:
 
 
 def python(environment: str, module: str) -> str:
-    """Return the interpreter of the peers' environment `environment`, made and filled from its lock if need be.
+    """Return the interpreter of the peers' environment, made and filled from its lock if need be.
 
     Args:
         environment: names `benchmarks/ENVIRONMENT.lock` and the folder beside our own environment.
@@ -69,16 +69,20 @@ def python(environment: str, module: str) -> str:
         venv.create(folder, with_pip=True)
         pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         # The lock names everything; pip itself would not see that it does where a package asks for an extra.
-        done = subprocess.run(
-            [*pip, "--no-deps", "--require-hashes", "-r", str(lock)], capture_output=True, text=True
-        )
+        command = [*pip, "--no-deps", "--require-hashes", "-r", str(lock)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Missing(f"{lock.name} could not be installed: {done.stderr.strip().splitlines()[-1:]}")
+            raise Missing(f"{lock.name} could not be installed: {_last_line(done.stderr)}")
         stamp.touch()
-    done = subprocess.run([str(interpreter), "-c", f"import {module}"], capture_output=True, text=True)
+    command = [str(interpreter), "-c", f"import {module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Missing(f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+        raise Missing(f"{module} cannot be imported: {_last_line(done.stderr)}")
     return str(interpreter)
+
+
+def _last_line(said: str) -> str:
+    return said.strip().rpartition("\n")[2]
 
 
 @contextlib.contextmanager
@@ -152,8 +156,9 @@ def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> It
         (place / "handlers" / "bench.py").write_text(handlers)
         number = port()
         url = f"http://127.0.0.1:{number}"
-        command = [sys.executable, "-m", "app", "serve", f"--port={number}", f"--handlers={place / 'handlers'}"]
-        command += [f"--database-url=sqlite:///{place / 'bench.db'}", *options]
+        command = [sys.executable, "-m", "app", "serve", f"--port={number}"]
+        database = f"--database-url=sqlite:///{place / 'bench.db'}"
+        command += [f"--handlers={place / 'handlers'}", database, *options]
         yield Busway(url, stack.enter_context(running(command, url + "/readyz")), place)
 
 
@@ -193,14 +198,14 @@ def program(command: Sequence[str], env: dict[str, str] | None = None, cwd: Path
     Raises:
         Missing: it says that it cannot measure.
     """
-    process = subprocess.Popen(
-        command, cwd=cwd, env=os.environ | (env or {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    pipe, around = subprocess.PIPE, os.environ | (env or {})
+    process = subprocess.Popen(command, cwd=cwd, env=around, stdin=pipe, stdout=pipe, text=True)
     try:
         yield Program(process)
     finally:
         assert process.stdin is not None
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
+            process.stdin.close()
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:

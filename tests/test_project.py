@@ -123,45 +123,80 @@ def required(*groups: list[str]) -> dict[str, Requirement]:
 RUNTIME = required(PROJECT["project"]["dependencies"])
 BUILD = required(PROJECT["dependency-groups"]["build"])
 DEVELOPMENT = required(PROJECT["project"]["optional-dependencies"]["dev"])
+BENCH = required(PROJECT["project"]["optional-dependencies"]["bench"])
+PEERS, CROSSBAR, NODE = (
+    required(re.findall(r"^[^#\s].*$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+    for name in ("benchmarks/peers.txt", "benchmarks/crossbar.txt", "tests/asyncapi/node.txt")
+)
 
 
-def locked(name: str) -> dict[str, tuple[str, int]]:
-    """Version and number of hashes of each package in a lock file."""
+def locked(name: str) -> dict[str, dict[str, set[str]]]:
+    """The versions of each package in a lock file, several where Pythons or systems differ, with hashes."""
     text = (ROOT / name).read_text(encoding="utf-8")
     entries = re.findall(
         r"^([a-z0-9._-]+)==([^ ;\\]+).*\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.MULTILINE
     )
     assert len(entries) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)), "an entry without a hash"
-    return {package: (version, hashes.count("--hash")) for package, version, hashes in entries}
+    found: dict[str, dict[str, set[str]]] = {}
+    for package, version, hashes in entries:
+        found.setdefault(package, {})[version] = set(re.findall(r"--hash=(\S+)", hashes))
+    return found
 
 
-def test_the_locks_are_in_step_with_the_project() -> None:
-    runtime, development = locked("requirements.lock"), locked("requirements-dev.lock")
-    assert runtime.items() <= development.items()
-    for wanted, lock in ((RUNTIME | BUILD, runtime), (DEVELOPMENT, development)):
-        for name, requirement in wanted.items():
-            assert name in lock, f"{name} is not locked: make lock"
-            assert requirement.specifier.contains(lock[name][0]), f"{name} is locked elsewhere: make lock"
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("requirements.lock", [RUNTIME, BUILD]),
+        ("requirements-dev.lock", [RUNTIME, BUILD, DEVELOPMENT]),
+        ("benchmarks/requirements.lock", [RUNTIME, BUILD, BENCH]),
+        ("benchmarks/peers.lock", [PEERS]),
+        ("benchmarks/crossbar.lock", [CROSSBAR]),
+        ("tests/asyncapi/node.lock", [NODE]),
+    ],
+)
+def test_the_locks_are_in_step_with_the_project(name: str, groups: list[dict[str, Requirement]]) -> None:
+    lock = locked(name)
+    if RUNTIME in groups:  # beside it or not, the service runs with the very same
+        runtime = locked("requirements.lock")
+        assert {package: lock.get(package) for package in runtime} == runtime
+    for package, requirement in itertools.chain(*(group.items() for group in groups)):
+        assert package in lock, f"{package} is not locked: make lock"
+        for version in lock[package]:
+            assert requirement.specifier.contains(version), f"{package} is locked elsewhere: make lock"
+
+
+def modules(*declared: dict[str, Requirement]) -> set[str]:
+    """The modules by which these packages are imported."""
+    named = {"python-socketio": "socketio"}
+    return {named.get(name, name.replace("-", "_")) for name in itertools.chain(*declared)}
 
 
 def test_what_is_imported_is_declared() -> None:
-    modules = {name.replace("-", "_") for name in RUNTIME}
-    assert imported(sources("app", "busway", "migrations")) <= modules
-    development = modules | {name.replace("-", "_") for name in DEVELOPMENT} | {"tests"}
-    local = {path.stem for path in files("tests", "examples", "benchmarks")}
-    assert imported(sources("tests", "benchmarks", "examples")) - local <= development
+    assert imported(sources("app", "busway", "migrations")) <= modules(RUNTIME)
+    local = {path.stem for path in files("tests") if path.suffix == ".py"} | {"tests"}
+    assert imported(sources("tests", "examples")) - local <= modules(RUNTIME, DEVELOPMENT)
+
+
+def test_what_the_benchmark_imports_is_declared_for_the_environment_it_runs_in() -> None:
+    own = {name: text for name, text in sources("benchmarks").items() if "/peers/" not in name}
+    assert imported(own) - {"benchmarks"} <= modules(RUNTIME, BENCH)
+    peers = imported(sources("benchmarks/peers")) - {"benchmarks"}
+    assert peers <= modules(RUNTIME, BENCH, PEERS, CROSSBAR)
 
 
 def test_what_is_declared_is_used() -> None:
     by_name = {"httptools"}  # uvicorn is told to use it
-    modules = imported(sources("app", "busway", "migrations"))
-    assert {name for name in RUNTIME if name.replace("-", "_") not in modules} <= by_name
+    assert modules(RUNTIME) - imported(sources("app", "busway", "migrations")) <= by_name
+    by_name = {"aiosqlite", "py_spy"}  # in a URL; a program
+    assert modules(BENCH) - imported(sources("benchmarks")) <= by_name
+    by_name = {"crossbar"}  # a program
+    assert modules(PEERS, CROSSBAR) - imported(sources("benchmarks/peers")) <= by_name
 
 
 def test_every_dependency_has_its_reason() -> None:
     text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `([a-z0-9-]+)` \| \S", text, re.MULTILINE))
-    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, "swagger-ui-dist"}
+    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, "swagger-ui-dist"}
 
 
 # -- what stands in the files
@@ -189,7 +224,7 @@ def test_no_file_names_what_belongs_elsewhere() -> None:
         if path.suffix not in {".png", ".db", ".lock"}
         for match in re.finditer(FORBIDDEN, path.read_text(encoding="utf-8", errors="replace"))
     ]
-    locks = [path for path in ROOT.glob("*.lock") if "://" in path.read_text(encoding="utf-8")]
+    locks = [p for p in files() if p.suffix == ".lock" and "://" in p.read_text(encoding="utf-8")]
     assert (found, locks) == ([], [])
 
 

@@ -1,5 +1,7 @@
 """A bare ASGI loop on Busway's uvicorn settings: it accepts sockets, and sends the same text to all of them.
 
+The protocols are uvicorn's own, httptools and websockets-sansio; what Busway makes of them is Busway's work.
+
 `python -m benchmarks.peers.bare PORT`; then `GET /COUNT?TEXT` sends TEXT to every socket, COUNT times, one
 message after another, and answers when all is handed over.
 """
@@ -12,8 +14,7 @@ import sys
 import uvicorn
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
-from app.cork import CorkedHttp
-from app.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
+from app.keepalive import PING_EVERY, PONG_WITHIN
 
 sockets: set[ASGISendCallable] = set()
 
@@ -45,8 +46,8 @@ if __name__ == "__main__":
         bare,
         port=int(sys.argv[1]),
         loop="uvloop",
-        http=CorkedHttp,
-        ws=PatientWebSocket,
+        http="httptools",
+        ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_ping_interval=PING_EVERY,
         ws_ping_timeout=PONG_WITHIN,
@@ -56,4 +57,5 @@ if __name__ == "__main__":
         proxy_headers=False,
         server_header=False,
         backlog=4096,
+        timeout_graceful_shutdown=5,
     )

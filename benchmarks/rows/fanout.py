@@ -168,7 +168,9 @@ ROW = Row(
         Side(OURS, f"synced, process pool; single events over one connection, {PACED}", busway),
         Side(
             "bare",
-            "an ASGI loop on the same uvicorn settings that sends a text of the same size to all",
+            "an ASGI loop that sends a text of the same size to all, on the same uvicorn settings with "
+            "uvicorn's own protocols: uvloop, httptools, websockets-sansio, no compression, the same pings "
+            "and backlog",
             bare,
         ),
         Side(

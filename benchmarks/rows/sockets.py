@@ -100,7 +100,13 @@ ROW = Row(
             busway,
             alone=True,
         ),
-        Side("bare", "a bare ASGI loop that accepts, on the same uvicorn settings", bare, alone=True),
+        Side(
+            "bare",
+            "an ASGI loop that accepts, on the same uvicorn settings with uvicorn's own protocols: uvloop, "
+            "httptools, websockets-sansio, no compression, the same pings and backlog",
+            bare,
+            alone=True,
+        ),
     ),
     comparisons=(Comparison("kib_each", ("bare",), must=1.5, aim=1.2, at_most=True),),
     rounds=1,
