@@ -27,7 +27,7 @@ SECONDS = 8.0  # of each load
 SPY_SECONDS, SPY_RATE = 5.0, 250  # samples a second
 FRAME = re.compile(r"\((\S+?):\d+\)$")
 ROOMS = (
-    ("HTTP", ("app/api/", "app/direct.py", "app/cork.py", "app/keepalive.py", "uvicorn/")),
+    ("HTTP", ("app/api/", "app/exchange.py", "app/cork.py", "app/keepalive.py", "uvicorn/")),
     ("ingest", ("app/ingest/",)),
     ("store", ("app/store/",)),
     ("dispatch", ("app/dispatch/",)),
