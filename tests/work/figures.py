@@ -35,8 +35,8 @@ class Unit(NamedTuple):
 
 
 UNITS = {
-    "bytecode instructions": Unit("steps of the Python interpreter", 3, 4, None),
-    "Python calls": Unit("Python functions entered or resumed", 4, 5, 25),
+    "bytecode instructions": Unit("steps of the Python interpreter", 3, 6, None),
+    "Python calls": Unit("Python functions entered or resumed", 4, 10, 25),
     "C calls": Unit("functions written in C that Python code called", 3, 4, 10),
     "encodings": Unit("times that msgspec was asked to encode something", 0, 2),
     "decodings": Unit("times that msgspec was asked to decode something", 0, 2),

@@ -39,7 +39,7 @@ class Page:
 
 
 class Counter:
-    """Is told what happens by Python, which traces nothing meanwhile, and by SQLite. It does not count itself."""
+    """Is told what happens by Python, which traces nothing meanwhile, and by SQLite. Leaves itself out."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
