@@ -7,6 +7,7 @@
 #   make bench               every row beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account says where each microsecond goes
 #   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
+#   make counted             record what an event costs in counted work, for the test that compares it
 #   make lock                renew the locked dependencies
 #   make format              let ruff mend what it can
 
@@ -34,7 +35,7 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
 
-.PHONY: run test lint bench format lock clean
+.PHONY: run test lint bench counted format lock clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.runtime
@@ -52,6 +53,10 @@ lint: $(VENV)/.dev
 # The peers get environments of their own, made by the rows that need them.
 bench: $(VENV)/.bench
 	$(VENV)/bench/bin/python -m benchmarks $(ROW) $(if $(BESIDE),--beside $(BESIDE)) $(ARGS)
+
+# Five runs, under three minutes; it needs strace and valgrind.
+counted: $(VENV)/.dev
+	$(BIN)/python -m tests.work.record
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

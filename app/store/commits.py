@@ -147,7 +147,7 @@ class SQLiteCommits:
     def _change(self, operation: Operation, weight: int) -> asyncio.Future[Any]:
         if self._closing:
             raise Unavailable("the gateway is ending: send this again when it is back")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._queues.add_change(Entry(operation, frames.encode(operation), future, weight))
         self._kick()
         return future
@@ -155,7 +155,7 @@ class SQLiteCommits:
     def _outcome(
         self, operation: Operation, weight: int, run: Run | None, handler: str
     ) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._queues.add_outcome(Entry(operation, frames.encode(operation), future, weight, run, handler))
         self._kick()
         return future

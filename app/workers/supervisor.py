@@ -343,7 +343,9 @@ class Supervisor:
         for generation in self._generations:
             generation.stop()
         await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
-        await asyncio.gather(*(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations))
+        await asyncio.gather(
+            *self._closing.values(), *(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations)
+        )
         for worker in self._everyone():
             if not worker.reap():
                 worker.ended(None)
