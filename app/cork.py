@@ -34,13 +34,6 @@ class Corked:
             self._waiting.clear()
             self._transport.write(chunk)
 
-    def write_whole(self, data: bytes) -> None:
-        """Write now what nothing follows in this turn."""
-        if self._waiting:
-            self.write(data)
-        else:
-            self._transport.write(data)
-
     def is_closing(self) -> bool:
         """Tell whether the transport is closed or about to be."""
         return self._transport.is_closing()
@@ -63,12 +56,7 @@ class CorkedHttp(DirectHttp):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
-        self._corked = Corked(transport, self.loop)
-        super().connection_made(cast("asyncio.Transport", self._corked))
-
-    def write_whole(self, data: bytes) -> None:
-        """Write what nothing follows for now."""
-        self._corked.write(data)
+        super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client, without an offer of HTTP/2.

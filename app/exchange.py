@@ -178,14 +178,10 @@ class DirectHttp(HttpToolsProtocol):
         if not keep_alive:
             head.append(b"connection: close\r\n")
         head += (b"\r\n", answer.body)
-        self.write_whole(b"".join(head))
+        self.transport.write(b"".join(head))
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
-
-    def write_whole(self, data: bytes) -> None:
-        """Write what nothing follows for now."""
-        self.transport.write(data)
 
     def on_response_complete(self) -> None:
         """Go on with the next request of the connection, or wait for one.

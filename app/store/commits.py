@@ -28,7 +28,7 @@ from app.store.telling import refuse, tell
 log = logging.getLogger("busway.store")
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
-PROMPT = 16  # operations that are not kept waiting for what else this turn of the loop brings
+PROMPT = 100  # operations: so many are not kept waiting for what else this turn of the loop brings
 _OUTCOMES = (Settle, Append, Mark)
 
 

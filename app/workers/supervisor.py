@@ -344,7 +344,8 @@ class Supervisor:
             generation.stop()
         await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
         await asyncio.gather(
-            *self._closing.values(), *(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations)
+            *self._closing.values(),
+            *(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations),
         )
         for worker in self._everyone():
             if not worker.reap():

@@ -11,7 +11,9 @@ from app.workers.invocation import Invocation
 from app.workers.lifecycle import Await
 from app.workers.outbox import Outbox
 
-_TOGETHER = 8  # quick attempts that one thread makes in a row: waking another for each costs more than they do
+_TOGETHER = (
+    8  # quick attempts that one thread makes in a row: waking another for each costs more than they do
+)
 
 
 class Threads:
