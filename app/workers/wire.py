@@ -88,7 +88,10 @@ class Executed(msgspec.Struct, array_like=True):
 
 
 class Call(msgspec.Struct, array_like=True):
-    """One attempt on its way to a worker; `seat` is its place in the shared page, `quick`: as others of its handler."""
+    """One attempt on its way to a worker; `seat` is its place in the shared page.
+
+    `quick`: those of its handler hardly take time.
+    """
 
     seat: int
     run: int
