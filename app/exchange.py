@@ -72,14 +72,13 @@ class Exchange:
     def complete(self) -> None:
         """Go on with the whole body."""
         self.more_body = False
+        self._forget_deadline()
         if self._started and not self.response_complete:
             self._take()
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give the rest of the body its time, counted from now."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._forget_deadline()
         if self._started and self.more_body and not self.response_complete:
             self._deadline = loop.call_later(self._direct.idle, self._give_up)
 
@@ -94,6 +93,11 @@ class Exchange:
     def _take(self) -> None:
         body = self._body
         self._direct.take(self._headers, body[0] if len(body) == 1 else b"".join(body), self.respond)
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _give_up(self) -> None:
         self.respond(self._direct.too_slow(self._headers))
@@ -170,7 +174,9 @@ class DirectHttp(HttpToolsProtocol):
             super().on_message_complete()
 
     def answer(self, answer: Answer, *, keep_alive: bool) -> None:
-        """Write a whole response; then the connection is the next request's."""
+        """Write a whole response, if anybody is there; then the connection is the next request's."""
+        if self.transport.is_closing():
+            return
         shared = self.server_state.default_headers
         if shared is not self._known_headers:
             self._known_headers, self._known = shared, b"".join(map(_line, shared))

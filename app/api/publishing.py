@@ -56,8 +56,8 @@ class PublishEndpoint:
         try:
             check_scope(self._open().gate.admit(headers), "publish")
             _check_headers(headers)
-        except BuswayError as error:
-            return self._refusal(headers, error)
+        except Exception as problem:
+            return self._refusal(headers, problem)
         return None
 
     def take(self, headers: Headers, body: bytes, respond: Respond) -> None:

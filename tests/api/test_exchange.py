@@ -221,6 +221,16 @@ def test_a_body_that_comes_slowly_is_not(peer):
     assert peer.read()[:2] == (200, b"abcdef")
 
 
+def test_the_time_for_a_body_ends_with_the_body(app, peer):
+    data = post(b"later")
+    peer.send(data[:-1])
+    threading.Event().wait(0.1)
+    peer.send(data[-1:])
+    threading.Event().wait(2 * Echo.idle)
+    app.direct.release()
+    assert peer.read()[:2] == (200, b"released")
+
+
 @pytest.mark.parametrize(("version", "extra"), [(b"1.0", b""), (b"1.1", b"Connection: close\r\n")])
 def test_a_connection_that_is_to_end_ends_after_the_answer(peer, version, extra):
     peer.send(post(b"bye", extra=extra).replace(b"HTTP/1.1", b"HTTP/" + version))
