@@ -71,6 +71,8 @@ class Worker:
                 (waiting if later else sync).append(Invocation(self._site, token, call))
             elif kind == ToWorker.PING:
                 self._site.outbox.pong()
+                if self._threads is not None:
+                    self._threads.hurry()
         if waiting:
             self._coroutines.submit(waiting)
         if self._threads is None:

@@ -21,7 +21,7 @@ from app.workers.memory import Scales, resident
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
 from app.workers.policy import brief_cause
-from app.workers.recall import is_clogged, recall
+from app.workers.recall import is_clogged, is_held_up, recall
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
@@ -218,8 +218,17 @@ class Worker:
                 flight.marked = True
                 token = flight.assignment.token
                 told.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
-        self.clogged = is_clogged(self.flights.values(), page, self._threads, now)
-        return [*told, *recall(self.flights.values(), page)] if self.clogged else told
+        return [*told, *self._unclog(now)]
+
+    def _unclog(self, now: Moment) -> list[WorkerReport]:
+        """Find what waits behind attempts that turned out long: others take it, or other threads."""
+        flights = self.flights.values()
+        self.clogged = is_clogged(flights, self.page, self._threads, now)
+        if self.clogged:
+            return list(recall(flights, self.page))
+        if self._threads > 1 and is_held_up(flights, self.page, now):
+            self._channel.send(ToWorker.PING, 0)
+        return []
 
     def _exceeds(self, flight: Flight) -> bool:
         held = resident(self.pid)
