@@ -28,6 +28,13 @@ class Corked:
             self._loop.call_soon(self._flush)
         self._waiting.append(data)
 
+    def write_now(self, data: bytes) -> None:
+        """Write what is whole, behind what is kept: one frame to each of many sockets needs no cork."""
+        if self._waiting:
+            self._waiting.append(data)
+        else:
+            self._transport.write(data)
+
     def _flush(self) -> None:
         if self._waiting:
             chunk = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)

@@ -34,25 +34,33 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
 
     _shared: tuple[str, bytes] = ("", b"")  # the text that was sent last on any socket, and its frame
 
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection, on a corked transport or another."""
+        super().connection_made(transport)
+        self._write_now = getattr(transport, "write_now", transport.write)
+
     async def send(self, message: Any) -> None:
         """Send a message of the application; a text that many sockets get becomes a frame once.
 
         What a server sends is not masked (RFC 6455, section 5.1), so the frame is the same for all.
         """
         text = message.get("text")
-        if text is None or message["type"] != "websocket.send" or not self._is_plain():
+        if text is None or message["type"] != "websocket.send":
             await super().send(message)
             return
         if not self.writable.is_set():
             await self.writable.wait()
-        if not self._is_plain():  # while it waited
-            await super().send(message)
+        if not self._is_plain():
+            try:
+                await super().send(message)
+            except RuntimeError as problem:  # it was closed meanwhile, from this side
+                raise ConnectionError("the socket is closed") from problem
             return
         known, frame = PatientWebSocket._shared
         if text is not known:
             frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
             PatientWebSocket._shared = text, frame
-        self.transport.write(frame)
+        self._write_now(frame)
 
     def _is_plain(self) -> bool:
         """Whether a frame may go straight to the transport: the connection is open and nothing encodes it."""

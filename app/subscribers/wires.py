@@ -30,7 +30,7 @@ class SocketWire:
     """A WebSocket, accepted already.
 
     Args:
-        send: the server's ASGI send.
+        send: the server's ASGI send; behind a close it raises an OSError.
     """
 
     __slots__ = ("_send", "transport")
@@ -39,12 +39,9 @@ class SocketWire:
         self._send = send
         self.transport = transport(send)
 
-    async def send(self, text: str) -> None:
+    def send(self, text: str) -> Coroutine[Any, Any, None]:
         """Send a text frame."""
-        try:
-            await self._send({"type": "websocket.send", "text": text})
-        except RuntimeError as problem:  # what ASGI servers raise behind a close of their own
-            raise ConnectionError("the socket is closed") from problem
+        return self._send({"type": "websocket.send", "text": text})
 
     async def close(self, code: int, reason: str) -> None:
         """Send a close frame."""
