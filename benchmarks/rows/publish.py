@@ -19,6 +19,7 @@ from benchmarks.running import PEERS
 SUSTAINED = 30.0  # seconds
 BESIDE = 8.0  # seconds that a peer gets
 UVICORN = ["--no-access-log", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+PATIENT = ["--ws-ping-interval", "3600"]  # its subscriber answers no pings, and waits for its turn
 
 
 @contextlib.contextmanager
@@ -72,7 +73,7 @@ def naive() -> Iterator[Once]:
     with running.folder() as place:
         environment = {"NAIVE_DATABASE": str(place / "naive.db")}
         with (
-            running.running([*command, *UVICORN], url + "/openapi.json", env=environment),
+            running.running([*command, *UVICORN, *PATIENT], url + "/openapi.json", env=environment),
             contextlib.closing(Background(Clients(number, 1, mark=b'"result":'))) as subscriber,
         ):
             wrk(url + "/v1/events", 1)
