@@ -35,7 +35,7 @@ async def next_message(receive: Receive) -> Message:
         async with asyncio.timeout(IDLE):
             message = await receive()
     except TimeoutError:
-        raise RequestTimeout(f"no byte of the body came for {IDLE:.0f} s: send it again") from None
+        raise too_slow() from None
     _check_there(message)
     return message
 
@@ -48,6 +48,11 @@ def _check_there(message: Message) -> None:
 def too_large(limit: int) -> TooLarge:
     """Return the error for a body over its limit."""
     return TooLarge(f"the body is over {limit} bytes (--max-body-bytes): send less at once")
+
+
+def too_slow() -> RequestTimeout:
+    """Return the error for a body that stands still."""
+    return RequestTimeout(f"no byte of the body came for {IDLE:.0f} s: send it again")
 
 
 async def read_object(request: Request) -> dict[str, Any]:

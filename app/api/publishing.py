@@ -12,7 +12,7 @@ import msgspec
 
 from app.api import problems
 from app.api.access import check_scope
-from app.api.bodies import IDLE, RequestTimeout, too_large
+from app.api.bodies import IDLE, too_large, too_slow
 from app.api.direct import Answer, Headers, Respond
 from app.api.origins import Origins, sharing
 from app.api.stages import Stages
@@ -75,9 +75,7 @@ class PublishEndpoint:
 
     def too_slow(self, headers: Headers) -> Answer:
         """Refuse a body that stands still."""
-        return self._refusal(
-            headers, RequestTimeout(f"no byte of the body came for {self.idle:.0f} s: send it again")
-        )
+        return self._refusal(headers, too_slow())
 
     def _open(self) -> Stages:
         stages = self._stages()

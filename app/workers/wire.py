@@ -17,7 +17,7 @@ class ToWorker(IntEnum):
 
     RUN = 1  # body: Call
     END = 2  # nothing will follow: tear down and exit
-    PING = 3  # answered by PONG unless the interpreter is locked
+    PING = 3  # answered by PONG unless the interpreter is locked; hurries what stands in rows of threads
 
 
 class FromWorker(IntEnum):
