@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.direct import Answer, Direct, Headers
+from app.api.direct import Answer, Direct, Head, Headers
+
+LONGEST_HEAD = 2048  # bytes of a head that is remembered
+MOST_HEADS = 1000
 
 
 class _Nobody:
@@ -28,32 +32,37 @@ class Exchange:
     """One request and its answer, where uvicorn expects a cycle of its own."""
 
     __slots__ = (
-        "_body", "_deadline", "_direct", "_headers", "_protocol", "_size", "_started", "disconnected",
-        "expects", "keep_alive", "more_body", "response_complete",
+        "_body", "_deadline", "_direct", "_protocol", "_started", "disconnected", "expects", "head",
+        "keep_alive", "more_body", "response_complete", "size",
     )  # fmt: skip
     message_event = _Nobody()
 
     def __init__(
-        self, protocol: DirectHttp, direct: Direct, headers: Headers, *, keep_alive: bool, expects: bool
+        self, protocol: DirectHttp, direct: Direct, head: Head, *, keep_alive: bool, expects: bool
     ) -> None:
-        self._protocol, self._direct, self._headers = protocol, direct, headers
+        self._protocol, self._direct, self.head = protocol, direct, head
         self._body: list[bytes] = []
-        self._size = 0
+        self.size = 0
         self._started = self.response_complete = self.disconnected = False
         self._deadline: asyncio.TimerHandle | None = None
         self.keep_alive, self.expects = keep_alive, expects
         self.more_body = True
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the body is over the limit."""
+        return self.size > self._direct.max_body
 
     def start(self) -> None:
         """Begin, now that the answers to earlier requests of the connection are out."""
         if self.disconnected:
             return
         self._started = True
-        refusal = self._direct.admit(self._headers)
+        refusal = self._direct.admit(self.head)
         if refusal is not None:
             self.respond(refusal)
-        elif self._size > self._direct.max_body:
-            self.respond(self._direct.too_large(self._headers))
+        elif self.too_large:
+            self.respond(self._direct.too_large(self.head))
         elif not self.more_body:
             self._take()
         elif self.expects:
@@ -63,11 +72,16 @@ class Exchange:
         """Take in a part of the body."""
         if self.response_complete:
             return
-        self._size += len(chunk)
-        if self._size <= self._direct.max_body:
+        self.size += len(chunk)
+        if self.size <= self._direct.max_body:
             self._body.append(chunk)
         elif self._started:
-            self.respond(self._direct.too_large(self._headers))
+            self.respond(self._direct.too_large(self.head))
+
+    def fill(self, body: bytes) -> None:
+        """Take in the whole body, which is not over the limit, before the start."""
+        self._body.append(body)
+        self.more_body = False
 
     def complete(self) -> None:
         """Go on with the whole body."""
@@ -92,7 +106,7 @@ class Exchange:
 
     def _take(self) -> None:
         body = self._body
-        self._direct.take(self._headers, body[0] if len(body) == 1 else b"".join(body), self.respond)
+        self._direct.take(self.head, body[0] if len(body) == 1 else b"".join(body), self.respond)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
@@ -100,33 +114,79 @@ class Exchange:
             self._deadline = None
 
     def _give_up(self) -> None:
-        self.respond(self._direct.too_slow(self._headers))
+        self.respond(self._direct.too_slow(self.head))
+
+
+class _Known:
+    """A head that was seen before, and the bytes of the body that follows it."""
+
+    __slots__ = ("head", "size")
+
+    def __init__(self, head: Head, size: int) -> None:
+        self.head, self.size = head, size
+
+
+_KNOWN: WeakKeyDictionary[Direct, dict[bytes, _Known]] = WeakKeyDictionary()
 
 
 class DirectHttp(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with a way past ASGI for requests to the application's `direct`."""
+    """uvicorn's HTTP protocol, with a way past ASGI for requests to the application's `direct`.
+
+    A client repeats its head byte for byte, and what the parser made of it the first time holds each time:
+    the body of such a request is taken from behind it.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._direct: Direct | None = getattr(self.app, "direct", None)
         self._exchange: Exchange | None = None
         self._path = b"" if self._direct is None else self._direct.path.encode()
-        self._known_headers: Headers = []
-        self._known = b""
+        self._known = {} if self._direct is None else _KNOWN.setdefault(self._direct, {})
+        self._between = self._direct is not None  # the parser is where a request begins
+        self._shared_headers: Headers = []
+        self._shared = b""
         self._idle_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
+        between, before = self._between, self._exchange
+        if between and self._is_known(data):
+            return
         super().data_received(data)
         exchange = self._exchange
-        if exchange is not None and exchange.more_body:
+        if exchange is None:
+            return
+        if exchange.more_body:
             exchange.watch(self.loop)
+        elif between and self._between and exchange is not before:
+            self._remember(data, exchange)
+
+    def _is_known(self, data: bytes) -> bool:
+        """Take a whole request with a known head; False, and nothing is taken, if it is anything else."""
+        end = data.find(b"\r\n\r\n") + 4
+        known = self._known.get(data[:end])
+        if known is None or len(data) - end != known.size or self._direct is None:
+            return False
+        self._idle_since = None
+        exchange = Exchange(self, self._direct, known.head, keep_alive=True, expects=False)
+        exchange.fill(data[end:])
+        self._begin(exchange)
+        return True
+
+    def _remember(self, data: bytes, exchange: Exchange) -> None:
+        """Remember the head of a request, if these bytes are that request and no more."""
+        end = len(data) - exchange.size
+        if exchange.expects or exchange.too_large or end > LONGEST_HEAD or data.find(b"\r\n\r\n") + 4 != end:
+            return
+        if len(self._known) >= MOST_HEADS:
+            self._known.clear()
+        self._known[data[:end]] = _Known(exchange.head, exchange.size)
 
     def on_message_begin(self) -> None:
         """Begin a request; its scope is made when it is known to need one."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
+        self.expect_100_continue = self._between = False
 
     def on_headers_complete(self) -> None:
         """Send the request its way."""
@@ -141,8 +201,11 @@ class DirectHttp(HttpToolsProtocol):
             return
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         self._exchange = exchange = Exchange(
-            self, direct, self.headers, keep_alive=keep_alive, expects=self.expect_100_continue
+            self, direct, Head(self.headers), keep_alive=keep_alive, expects=self.expect_100_continue
         )
+        self._begin(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
         before: Any = self.cycle
         self.cycle = exchange  # type: ignore[assignment]
         if before is None or before.response_complete:
@@ -168,8 +231,10 @@ class DirectHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Know that a request is whole."""
-        if self._exchange is not None:
-            self._exchange.complete()
+        exchange = self._exchange
+        if exchange is not None:
+            self._between = exchange.keep_alive
+            exchange.complete()
         else:
             super().on_message_complete()
 
@@ -178,9 +243,9 @@ class DirectHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         shared = self.server_state.default_headers
-        if shared is not self._known_headers:
-            self._known_headers, self._known = shared, b"".join(map(_line, shared))
-        head = [STATUS_LINE[answer.status], self._known, *map(_line, answer.headers)]
+        if shared is not self._shared_headers:
+            self._shared_headers, self._shared = shared, b"".join(map(_line, shared))
+        head = [STATUS_LINE[answer.status], self._shared, *map(_line, answer.headers)]
         if not keep_alive:
             head.append(b"connection: close\r\n")
         head += (b"\r\n", answer.body)

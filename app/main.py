@@ -43,13 +43,13 @@ from app.dispatch.trials import Trials
 from app.domain.access import Access
 from app.domain.attempt import Underway
 from app.domain.run import MAX_LOSSES
-from app.ingest.publisher import Publisher
+from app.ingest.publisher import Publisher, receipt
 from app.results.recorder import Recorder
 from app.settings import Settings
 from app.store import sqlite
 from app.store.child import Launched
 from app.store.commits import SQLiteCommits
-from app.store.operations import Rescue
+from app.store.operations import Receipt, Rescue
 from app.store.reader import SQLiteReader
 from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
@@ -239,9 +239,9 @@ def _make_workers(
 
 def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
     async def publish(body: bytes, _access: Access) -> dict[str, Any]:
-        submission = publisher.submit(body)
-        await submission.stored
-        return msgspec.structs.asdict(submission.receipts()[0])
+        stored: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        events, _ = publisher.submit(body, stored)
+        return msgspec.structs.asdict(receipt(events[0], (await stored)[0]))
 
     return publish
 

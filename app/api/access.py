@@ -67,6 +67,7 @@ class Gate:
         self._tickets = Tickets()
         self._keys: dict[int, KeyRecord] = {}
         self._holders: set[int | None] = {None}
+        self.edition = object()  # another one whenever other keys are known
 
     @property
     def open(self) -> bool:
@@ -78,8 +79,10 @@ class Gate:
 
         None is among them when the first key closed the open gateway.
         """
-        before = self._holders
+        before, known = self._holders, self._keys
         self._keys = {key.id: key for key in keys}
+        if self._keys != known:
+            self.edition = object()
         self._holders = {key.id for key in keys if self._good(key)} if keys else {None}
         return before - self._holders
 
@@ -93,6 +96,11 @@ class Gate:
         """
         found = self._look(headers)
         return self._holder(found.get(b"authorization")) if self._keys else OPEN
+
+    def lasts(self, access: Access) -> bool:
+        """Tell whether who was admitted with this access always is, by the same headers, in this edition."""
+        key = None if access.key is None else self._keys.get(access.key)
+        return access.key is None or (key is not None and key.expires_at is None)
 
     def admit_subscriber(self, headers: Headers, query: bytes) -> Access:
         """Tell who subscribes: a `ticket` in the query string stands for the key that it was given to.

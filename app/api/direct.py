@@ -8,6 +8,19 @@ from typing import NamedTuple, Protocol
 Headers = list[tuple[bytes, bytes]]
 
 
+class Head:
+    """The head of a request. Requests whose heads are the same byte for byte may share one.
+
+    `headers`: names in lower case, and values. `admitted`: for whoever admits, None in a new one.
+    """
+
+    __slots__ = ("admitted", "headers")
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self.admitted: object = None
+
+
 class Answer(NamedTuple):
     """A whole response."""
 
@@ -26,14 +39,14 @@ class Direct(Protocol):
     max_body: int
     idle: float
 
-    def admit(self, headers: Headers) -> Answer | None:
+    def admit(self, head: Head) -> Answer | None:
         """Answer a request whose body is not wanted; None to have the body read."""
 
-    def take(self, headers: Headers, body: bytes, respond: Respond) -> None:
+    def take(self, head: Head, body: bytes, respond: Respond) -> None:
         """Answer an admitted request, now or later; who is gone by then hears nothing."""
 
-    def too_large(self, headers: Headers) -> Answer:
+    def too_large(self, head: Head) -> Answer:
         """Answer a request whose body has more bytes than `max_body`."""
 
-    def too_slow(self, headers: Headers) -> Answer:
+    def too_slow(self, head: Head) -> Answer:
         """Answer a request of whose body nothing came for `idle` seconds."""

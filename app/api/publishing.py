@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import msgspec
 
 from app.api import problems
 from app.api.access import check_scope
 from app.api.bodies import IDLE, too_large, too_slow
-from app.api.direct import Answer, Headers, Respond
+from app.api.direct import Answer, Head, Headers, Respond
 from app.api.origins import Origins, sharing
 from app.api.stages import Stages
+from app.domain.event import NewEvent
 from app.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
-from app.ingest.publisher import EventReceipt, Submission
+from app.ingest.publisher import EventReceipt, receipt
+from app.store.operations import Receipt
 
 log = logging.getLogger("busway.api")
 
@@ -36,6 +35,34 @@ class Items(msgspec.Struct):
     items: list[EventReceipt]
 
 
+class _Waiter:
+    """A request whose events are on their way into the store."""
+
+    __slots__ = ("_endpoint", "_head", "_respond", "events", "many")
+
+    def __init__(self, endpoint: PublishEndpoint, head: Head, respond: Respond) -> None:
+        self._endpoint, self._head, self._respond = endpoint, head, respond
+        self.events: list[NewEvent] = []
+        self.many = False
+
+    def done(self) -> bool:
+        """Tell that it waits: who is gone by then simply hears nothing."""
+        return False
+
+    def set_result(self, stored: list[Receipt]) -> None:
+        """Answer with the receipts."""
+        events = self.events
+        if self.many:
+            told: Items | EventReceipt = Items(list(map(receipt, events, stored)))
+        else:
+            told = receipt(events[0], stored[0])
+        self._endpoint.accepted(self._head, self._respond, told)
+
+    def set_exception(self, problem: BaseException) -> None:
+        """Answer with why nothing is stored."""
+        self._endpoint.refuse(self._head, self._respond, problem)
+
+
 class PublishEndpoint:
     """Takes events, as a `Direct` of the HTTP protocol.
 
@@ -51,31 +78,35 @@ class PublishEndpoint:
     def __init__(self, stages: Callable[[], Stages | None], max_body_bytes: int, allowed: Origins) -> None:
         self._stages, self.max_body, self._allowed = stages, max_body_bytes, allowed
 
-    def admit(self, headers: Headers) -> Answer | None:
+    def admit(self, head: Head) -> Answer | None:
         """Answer who may not publish here, or not like this."""
         try:
-            check_scope(self._open().gate.admit(headers), "publish")
-            _check_headers(headers)
+            gate = self._open().gate
+            if head.admitted is gate.edition:
+                return None
+            access = check_scope(gate.admit(head.headers), "publish")
+            _check_headers(head.headers)
         except Exception as problem:
-            return self._refusal(headers, problem)
+            return self._refusal(head, problem)
+        if gate.lasts(access):
+            head.admitted = gate.edition
         return None
 
-    def take(self, headers: Headers, body: bytes, respond: Respond) -> None:
+    def take(self, head: Head, body: bytes, respond: Respond) -> None:
         """Store the events of a body, then answer with their receipts."""
+        waiter = _Waiter(self, head, respond)
         try:
-            submission = self._open().publisher.submit(body)
+            waiter.events, waiter.many = self._open().publisher.submit(body, waiter)
         except Exception as problem:
-            respond(self._refusal(headers, problem))
-            return
-        submission.stored.add_done_callback(partial(self._stored, headers, submission, respond))
+            self.refuse(head, respond, problem)
 
-    def too_large(self, headers: Headers) -> Answer:
+    def too_large(self, head: Head) -> Answer:
         """Refuse a body over the limit."""
-        return self._refusal(headers, too_large(self.max_body))
+        return self._refusal(head, too_large(self.max_body))
 
-    def too_slow(self, headers: Headers) -> Answer:
+    def too_slow(self, head: Head) -> Answer:
         """Refuse a body that stands still."""
-        return self._refusal(headers, too_slow())
+        return self._refusal(head, too_slow())
 
     def _open(self) -> Stages:
         stages = self._stages()
@@ -83,26 +114,24 @@ class PublishEndpoint:
             raise Unavailable(STARTING)
         return stages
 
-    def _stored(
-        self, headers: Headers, submission: Submission, respond: Respond, stored: asyncio.Future[Any]
-    ) -> None:
-        problem = stored.exception()
-        if problem is not None:
-            respond(self._refusal(headers, problem))
-            return
-        receipts = submission.receipts()
-        body = _encode(Items(receipts) if submission.many else receipts[0])
-        respond(self._answer(headers, 202, [(b"content-type", _JSON), _length(body)], body))
+    def accepted(self, head: Head, respond: Respond, told: Items | EventReceipt) -> None:
+        """Answer with what became of the events."""
+        body = _encode(told)
+        respond(self._answer(head, 202, [(b"content-type", _JSON), _length(body)], body))
 
-    def _refusal(self, headers: Headers, problem: BaseException) -> Answer:
+    def refuse(self, head: Head, respond: Respond, problem: BaseException) -> None:
+        """Answer with why they are not taken."""
+        respond(self._refusal(head, problem))
+
+    def _refusal(self, head: Head, problem: BaseException) -> Answer:
         if not isinstance(problem, BuswayError):
             log.error("publishing failed", exc_info=problem)
             problem = BuswayError("publishing failed: the gateway's log says why")
         told = problems.response(problem)
-        return self._answer(headers, told.status_code, told.raw_headers, bytes(told.body))
+        return self._answer(head, told.status_code, told.raw_headers, bytes(told.body))
 
-    def _answer(self, headers: Headers, status: int, own: Headers, body: bytes) -> Answer:
-        origin = self._allowed.allowed(headers)
+    def _answer(self, head: Head, status: int, own: Headers, body: bytes) -> Answer:
+        origin = self._allowed.allowed(head.headers)
         return Answer(status, own if origin is None else [*own, *sharing(origin)], body)
 
 

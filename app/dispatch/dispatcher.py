@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from app.dispatch.budget import Budget
 from app.dispatch.holding import Holding
 from app.dispatch.lanes import Lane, OrderedLane, Source
@@ -28,8 +30,18 @@ from app.workers.base import Assignment, Workers
 log = logging.getLogger("busway.dispatch")
 
 MAX_BACKLOG = 5_000  # outcomes not yet stored: beyond it nothing new starts
-Places = set[tuple[str, str, bool, int]]
-"""Pools and kinds (whether alone, and whose if a handler has workers of its own) that have no room now."""
+Place = tuple[str, str, int]
+Places = set[tuple[Place, bool]]
+"""Pools and kinds (whose, if a handler has workers of its own; whether alone) that have no room now."""
+
+
+class _Way(msgspec.Struct, frozen=True):
+    """Where the runs of a handler go now: looked up once for all that one turn of the loop hands out."""
+
+    entry: Entry
+    kind: str
+    pool: str
+    place: Place
 
 
 class Dispatcher:
@@ -245,6 +257,7 @@ class Dispatcher:
         if self._lingering:
             self._end_lingering()
         full: Places = set()
+        ways: dict[Lane, _Way | None] = {}
         idle = 0
         while idle < len(self._turn):
             lane = self._turn.popleft()
@@ -252,7 +265,9 @@ class Dispatcher:
                 continue
             if lane.wants:
                 self._read_on(lane)
-            started = self._serve(lane, full)
+            if lane not in ways:
+                ways[lane] = self._way(lane)
+            started = self._serve(lane, ways[lane], full)
             if lane.active:
                 self._turn.append(lane)
                 idle = 0 if started else idle + 1
@@ -260,10 +275,18 @@ class Dispatcher:
                 lane.queued = False
         self._turn.rotate(-1)  # who comes first when there is room for one is another each time
 
-    def _serve(self, lane: Lane, full: Places) -> bool:
-        run = lane.peek()
+    def _way(self, lane: Lane) -> _Way | None:
+        """Look up where the runs of a lane go, None if they have to wait."""
         entry = self._registry.entry(lane.handler)
-        if run is None or entry is None or self._registry.obstacle(entry):
+        if entry is None or self._registry.obstacle(entry):
+            return None
+        kind = self._registry.kind(entry.spec.target) or ""
+        pool = self._placement.pool(entry, kind)
+        return _Way(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
+
+    def _serve(self, lane: Lane, way: _Way | None, full: Places) -> bool:
+        run = lane.peek()
+        if run is None or way is None:
             return False
         if not self._holding.holds(run):
             lane.pop()  # it was cancelled while it waited
@@ -271,17 +294,16 @@ class Dispatcher:
         if run.attempt == 0 and run.expires_at is not None and run.expires_at <= self._clock():
             self._holding.leave(lane.pop())  # the scheduler cancels it in the store
             return True
-        kind = self._registry.kind(entry.spec.target) or ""
-        pool = self._placement.pool(entry, kind)
-        place = (pool, kind, run.alone, 0 if entry.spec.memory is None else lane.handler)
-        if place in full or (entry.limited and self._is_at_limit(lane, entry.spec)):
+        entry = way.entry
+        kept_out = full and (way.place, run.alone) in full
+        if kept_out or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
-        if self._offer(run, entry, pool, kind):
+        if self._offer(run, entry, way.pool, way.kind):
             lane.start()
             if entry.spec.rate is not None:
                 lane.pace.start(entry.spec.rate, self._timer())
             return True
-        full.add(place)
+        full.add((way.place, run.alone))
         return False
 
     def _is_at_limit(self, lane: Lane, spec: Spec) -> bool:

@@ -81,12 +81,12 @@ class Lane:
 
     def add(self, run: Run) -> list[Run]:
         """Take a run in; return those that no longer fit, which stay in the store alone."""
-        size = weight(run)
+        size, waiting, budget = weight(run), self._waiting, self._budget
         self.weight += size
-        self._budget.used += size
+        budget.used += size
         # A run that was cancelled may still stand here when it is retried: the third number tells them apart.
-        insort(self._waiting, (run.priority, -run.id, next(_entries), run, size))
-        if len(self._waiting) <= CAPACITY and self.weight <= SHARE and self._budget.used <= TOTAL:
+        insort(waiting, (run.priority, -run.id, next(_entries), run, size))
+        if len(waiting) <= CAPACITY and self.weight <= SHARE and budget.used <= TOTAL:
             return []
         return self._push_out()
 

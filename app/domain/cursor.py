@@ -35,7 +35,12 @@ def digest(number: int, run: int, attempt: int, time: int) -> int:
 
 def encode(epoch: str, position: Position) -> str:
     """Write a position of the log `epoch` (16 hex digits) as a cursor."""
-    return f"{epoch}-{position.number}-{position.digest:08x}"
+    return text(epoch, position.number, position.digest)
+
+
+def text(epoch: str, number: int, digest: int) -> str:
+    """Write what a position holds as a cursor, for who has no use for the position itself."""
+    return f"{epoch}-{number}-{digest:08x}"
 
 
 def decode(text: str) -> tuple[str, Position]:

@@ -126,6 +126,5 @@ def new_id(now: int) -> str:
     else:
         _moment, _tail = now, _random.getrandbits(61)
     ms, rest = divmod(now, 1000)
-    value = ms << 80 | 7 << 76 | (rest << 12) // 1000 << 64 | 2 << 62 | _tail
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    fields = ms >> 16, ms & 0xFFFF, (rest << 12) // 1000, 0x8000 | _tail >> 48, _tail & 0xFFFF_FFFF_FFFF
+    return "%08x-%04x-7%03x-%04x-%012x" % fields  # noqa: UP031 - half as long as the others take

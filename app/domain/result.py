@@ -63,6 +63,11 @@ class Result(msgspec.Struct, kw_only=True):
         """The place in the log just behind this result."""
         return cursor.Position(self.number, cursor.digest(self.number, self.run, self.attempt, self.time))
 
+    def cursor(self, epoch: str) -> str:
+        """Return that place in the log `epoch` as a cursor."""
+        digest = cursor.digest(self.number, self.run, self.attempt, self.time)
+        return cursor.text(epoch, self.number, digest)
+
 
 def origin(event: Event) -> Origin:
     """Return what a result says of `event`."""
@@ -73,7 +78,7 @@ def item(result: Result, epoch: str) -> dict[str, Any]:
     """Return the item of a result in the log `epoch`, as JSON members; fields that do not apply are None."""
     error = result.error
     body: dict[str, Any] = {
-        "cursor": cursor.encode(epoch, result.position),
+        "cursor": result.cursor(epoch),
         "kind": result.kind,
         "event": result.event,
         "handler": result.handler,

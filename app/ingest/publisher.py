@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -11,7 +10,7 @@ from app.domain.event import NewEvent
 from app.domain.handler import Rules
 from app.errors import STARTING, Unavailable
 from app.ingest.reading import read_events
-from app.store.base import Commits
+from app.store.base import Commits, Waiter
 from app.store.operations import Publish, Receipt
 
 
@@ -29,26 +28,10 @@ class EventReceipt(msgspec.Struct):
     duplicate: bool
 
 
-class Submission(msgspec.Struct):
-    """Events on their way into the store; `many`: they came as an array."""
-
-    events: list[NewEvent]
-    many: bool
-    stored: asyncio.Future[list[Receipt]]
-
-    def receipts(self) -> list[EventReceipt]:
-        """Return what the publisher is told, once they are stored."""
-        return [
-            EventReceipt(
-                stored.seq,
-                event.id,
-                event.source,
-                event.type,
-                0 if stored.duplicate else len(event.handlers),
-                stored.duplicate,
-            )
-            for event, stored in zip(self.events, self.stored.result(), strict=True)
-        ]
+def receipt(event: NewEvent, stored: Receipt) -> EventReceipt:
+    """Return what the publisher of a stored event is told."""
+    runs = 0 if stored.duplicate else len(event.handlers)
+    return EventReceipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
 
 
 class Publisher:
@@ -68,12 +51,19 @@ class Publisher:
         self._max_event_bytes = max_event_bytes
         self.closed: str | None = STARTING
 
-    def submit(self, body: bytes) -> Submission:
+    def submit(self, body: bytes, waiter: Waiter[list[Receipt]]) -> tuple[list[NewEvent], bool]:
         """Have the events of a JSON body stored, all or none, with the runs they start.
+
+        Args:
+            body: JSON text.
+            waiter: told what became of them, later.
+
+        Returns:
+            The events, and whether they came as an array.
 
         Raises:
             BadRequest, Invalid, TooLarge: the body is not what it must be; nothing is stored.
-            Unavailable: starting, draining or overloaded; from the future, the outcome is unknown.
+            Unavailable: starting, draining or overloaded; to the waiter, the outcome is unknown.
         """
         if self.closed:
             raise Unavailable(self.closed)
@@ -81,4 +71,5 @@ class Publisher:
         match = self._rules.match
         for event in events:
             event.handlers = match(event)
-        return Submission(events, many, self._commits.publish(Publish(events=events)))
+        self._commits.submit(Publish(events=events), waiter)
+        return events, many

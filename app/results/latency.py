@@ -17,8 +17,12 @@ class Latencies:
 
     def note(self, handler: int, ended: Ended) -> None:
         """Take an attempt that ended in its worker."""
-        if ended.wall_time is not None:
-            self._recent.setdefault(handler, deque(maxlen=WINDOW)).append(ended.wall_time)
+        if ended.wall_time is None:
+            return
+        recent = self._recent.get(handler)
+        if recent is None:
+            recent = self._recent[handler] = deque(maxlen=WINDOW)
+        recent.append(ended.wall_time)
 
     def of(self, handler: int) -> dict[str, float | int | None]:
         """Return the median and the 95th percentile in seconds, None before the first attempt."""

@@ -104,11 +104,7 @@ class Recorder:
 
     def _settle(self, attempt: Attempt, ended: Ended) -> None:
         del self._underway[attempt.token]
-        events: list[NewEvent] = []
-        try:
-            events = [self._event(attempt, published, ended.finished_at) for published in ended.published]
-        except FieldError as problem:
-            ended.outcome, ended.error = Outcome.FAILED, Error("ValueError", f"ctx.publish: {problem}")
+        events = self._events(attempt, ended) if ended.published else []
         verdict = judge(attempt, ended, self._chance())
         run = attempt.run
         run.alone = ended.alone
@@ -128,10 +124,19 @@ class Recorder:
             max_attempts=attempt.spec.max_attempts + run.granted,
             report=_report(attempt, ended),
             result=_result(verdict, ended),
-            published=events if ended.outcome is Outcome.SUCCEEDED else [],
+            published=events,
             fence=run.fence,
         )
         self._commits.settle(operation, run, attempt.handler)
+
+    def _events(self, attempt: Attempt, ended: Ended) -> list[NewEvent]:
+        """Build the events that a successful attempt published; one that is not sound fails the attempt."""
+        try:
+            events = [self._event(attempt, published, ended.finished_at) for published in ended.published]
+        except FieldError as problem:
+            ended.outcome, ended.error = Outcome.FAILED, Error("ValueError", f"ctx.publish: {problem}")
+            return []
+        return events if ended.outcome is Outcome.SUCCEEDED else []
 
     def _event(self, attempt: Attempt, published: Published, now: int) -> NewEvent:
         parent = attempt.run.event

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -51,6 +51,20 @@ class CommitStats:
 
 
 Listener = Callable[[Committed], None]
+Reply_contra = TypeVar("Reply_contra", contravariant=True)
+
+
+class Waiter(Protocol[Reply_contra]):
+    """Who is told once what became of an operation: a future, or what needs no turn of the loop."""
+
+    def done(self) -> bool:
+        """Tell whether it was told already, or does not want to know any more."""
+
+    def set_result(self, result: Reply_contra, /) -> None:
+        """Take the reply, after the commit was synced and all listeners were told."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Take why there is no reply."""
 
 
 class Commits(Protocol):
@@ -73,6 +87,9 @@ class Commits(Protocol):
         Raises:
             Unavailable: at once, if too much is queued already, with `retry_after`.
         """
+
+    def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
+        """Store events as `publish` does, and have `waiter` told."""
 
     def settle(self, operation: Settle, run: Run, handler: str) -> asyncio.Future[Settled]:
         """Settle an attempt of `run` by the handler of that name; never refused."""

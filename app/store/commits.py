@@ -19,7 +19,7 @@ from app.channel import Frame
 from app.domain.run import Run
 from app.errors import Conflict, Unavailable
 from app.store import frames
-from app.store.base import CommitStats, Committed, Listener
+from app.store.base import CommitStats, Committed, Listener, Waiter
 from app.store.child import Committer, Launched, open_committer
 from app.store.operations import Append, Mark, Operation, Publish, Receipt, Retried, Settle, Settled
 from app.store.queues import Entry, Queues
@@ -121,7 +121,17 @@ class SQLiteCommits:
         Raises:
             Unavailable: at once, if too much is queued already; from the future, if the outcome is unknown.
         """
-        return self._change(operation, len(operation.events))
+        stored: asyncio.Future[list[Receipt]] = self._loop.create_future()
+        self.submit(operation, stored)
+        return stored
+
+    def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
+        """Store events, and have `waiter` told.
+
+        Raises:
+            Unavailable: as from `publish`.
+        """
+        self._change(operation, len(operation.events), waiter)
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
         """Apply any other operation.
@@ -130,7 +140,9 @@ class SQLiteCommits:
             Unavailable: the gateway is closing; from the future, the outcome is unknown.
             Conflict: from the future, an integrity rule refused it.
         """
-        return self._change(operation, 1)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._change(operation, 1, future)
+        return future
 
     def settle(self, operation: Settle, run: Run, handler: str) -> asyncio.Future[Settled]:
         """Settle an attempt of `run`; the run itself is brought up to date with the outcome."""
@@ -144,13 +156,11 @@ class SQLiteCommits:
         """Mark a run as running."""
         return self._outcome(operation, 1, None, "")
 
-    def _change(self, operation: Operation, weight: int) -> asyncio.Future[Any]:
+    def _change(self, operation: Operation, weight: int, waiter: Waiter[Any]) -> None:
         if self._closing:
             raise Unavailable("the gateway is ending: send this again when it is back")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queues.add_change(Entry(operation, frames.encode(operation), future, weight))
+        self._queues.add_change(Entry(operation, frames.encode(operation), waiter, weight))
         self._kick()
-        return future
 
     def _outcome(
         self, operation: Operation, weight: int, run: Run | None, handler: str
@@ -214,16 +224,16 @@ class SQLiteCommits:
         self._since = done.head
         self._kick()  # now, so that the next batch is written while this one is told
         committed = Committed(head=done.head)
+        refused, known = done.refused, self._told
         replies: list[Any] = []
-        for index, entry in enumerate(entries):
-            why = done.refused.get(index)
-            if why is None:
-                reply = frames.decode_reply(type(entry.operation), done.replies[index])
-                tell(committed, entry, reply, self._told)
-            else:
-                reply = Conflict(f"the store refused it: {why}")
+        for index, (entry, raw) in enumerate(zip(entries, done.replies, strict=True)):
+            if index in refused:
+                reply = Conflict(f"the store refused it: {refused[index]}")
                 refuse(committed, entry)
-            replies.append(reply.ids if isinstance(reply, Retried) else reply)
+            else:
+                reply = frames.decode_reply(type(entry.operation), raw)
+                tell(committed, entry, reply, known)
+            replies.append(reply)
         self._tell(committed)
         for entry, reply in zip(entries, replies, strict=True):
             _resolve(entry, reply)
@@ -287,19 +297,22 @@ class SQLiteCommits:
 
 
 def _resolve(entry: Entry, reply: Any) -> None:
+    waiter = entry.waiter
     if isinstance(reply, Exception):
         _refuse(entry, reply)
-    elif not entry.future.done():
-        entry.future.set_result(reply)
+    elif not waiter.done():
+        waiter.set_result(reply.ids if type(reply) is Retried else reply)
 
 
 def _refuse(entry: Entry, problem: Exception) -> None:
-    if entry.future.done():
+    waiter = entry.waiter
+    if waiter.done():
         return
-    entry.future.set_exception(problem)
+    waiter.set_exception(problem)
     if isinstance(entry.operation, _OUTCOMES):
         log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
-        entry.future.exception()  # nobody need wait for an outcome, so nobody need miss this
+        if isinstance(waiter, asyncio.Future):
+            waiter.exception()  # nobody need wait for an outcome, so nobody need miss this
 
 
 def _fail(entries: list[Entry], why: str) -> None:

@@ -9,6 +9,7 @@ after the batch in hand.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import secrets
 import select
@@ -74,6 +75,15 @@ class Database:
         self.checkpoints = Checkpoints(self._connection, self._path, BUSY)
 
 
+def settle_garbage_collection() -> None:
+    """Look for reference cycles seldom: a batch is many small objects, none of them cycles, and soon gone.
+
+    With the interpreter's own thresholds a quarter of the time of large batches went into looking.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def serve(sock: socket.socket, channel: BlockingChannel, database: Database) -> None:
     """Write batches until the gateway closes its end.
 
@@ -114,6 +124,7 @@ def main() -> None:
         return
     try:
         database = Database(Path(os.fsdecode(asked[0][2])))
+        settle_garbage_collection()
         with contextlib.suppress(OSError):
             serve(sock, channel, database)
         database.close()

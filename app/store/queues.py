@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from app.domain.run import Run
 from app.errors import Unavailable
+from app.store.base import Waiter
 from app.store.operations import Operation, Publish
 
 BATCH_EVENTS = 2_000
@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, eq=False):
 
     operation: Operation
     body: bytes
-    future: asyncio.Future[Any]
+    waiter: Waiter[Any]
     weight: int = 1
     run: Run | None = None
     handler: str = ""
@@ -51,7 +51,12 @@ class _Line:
 
     def take(self) -> list[Entry]:
         """Take what one batch may hold, but always one if there is any."""
-        taken: list[Entry] = []
+        if self.events <= BATCH_EVENTS and self.bytes <= BATCH_BYTES:
+            taken = list(self.entries)
+            self.entries.clear()
+            self.events = self.bytes = 0
+            return taken
+        taken = []
         events = size = 0
         while self.entries:
             entry = self.entries[0]

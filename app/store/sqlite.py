@@ -23,6 +23,14 @@ from app.store.writer import Refused, Writer
 REVISION = "0004"
 """The newest migration, so that a database which is up to date needs no Alembic to say so."""
 
+_itself: Any = {}.get  # of None
+
+# The driver asks each value that is no number or text for an adapter, with two exceptions inside, which costs
+# as much as nine numbers. These adapters give the value itself.
+sqlite3.register_adapter(type(None), _itself)
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(bool, int)
+
 _MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
 _BUSY = 30.0  # seconds to wait for another connection's transaction
 

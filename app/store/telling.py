@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from app.domain.cursor import Position
@@ -64,24 +63,31 @@ def refuse(committed: Committed, entry: Entry) -> None:
         committed.rescan = True
 
 
-def started(events: list[NewEvent], receipts: list[Receipt]) -> Iterable[Run]:
+def started(events: list[NewEvent], receipts: list[Receipt]) -> list[Run]:
     """Build the runs that new events start."""
+    runs: list[Run] = []
     for new, receipt in zip(events, receipts, strict=True):
         if receipt.duplicate or not new.handlers:
             continue
         event = stored(new, receipt.seq)
+        due, since = new.due, new.accepted_at
+        if due is not None and due > since:
+            since = due
         key = partition_key(new.attributes)
         for id_, handler in enumerate(new.handlers, receipt.first_run):
-            yield Run(
-                id=id_,
-                event=event,
-                handler=handler,
-                priority=new.priority,
-                due=new.due,
-                since=max(new.due or 0, new.accepted_at),
-                expires_at=new.expires_at,
-                key=key,
+            runs.append(
+                Run(
+                    id=id_,
+                    event=event,
+                    handler=handler,
+                    priority=new.priority,
+                    due=due,
+                    since=since,
+                    expires_at=new.expires_at,
+                    key=key,
+                )
             )
+    return runs
 
 
 def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: Settled, known: int) -> None:

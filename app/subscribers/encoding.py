@@ -6,7 +6,7 @@ import functools
 
 import msgspec
 
-from app.domain import cursor, times
+from app.domain import times
 from app.domain.result import Origin, Result, item
 
 _NULL = msgspec.Raw(b"null")
@@ -42,7 +42,7 @@ def encode_item(result: Result, epoch: str) -> bytes:
         return _encode(item(result, epoch))
     return _encode(
         _Item(
-            cursor.encode(epoch, result.position),
+            result.cursor(epoch),
             result.kind,
             result.event,
             result.handler,

@@ -15,7 +15,7 @@ from app.workers.policy import Standing
 from app.workers.slots import Page
 from app.workers.wire import Answer
 
-_MILLISECOND = 1_000_000  # nanoseconds
+_SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
 
 
 class Flight(msgspec.Struct, kw_only=True, eq=False):
@@ -99,22 +99,25 @@ def stack_of(flight: Flight, page: Page) -> str | None:
     return stacks.of_thread(page.dumped(), page.thread(flight.seat))
 
 
-def answered(flight: Flight, answer: Answer, worker: int | None) -> Ended:
-    """Report what a worker answered."""
-    finished = answer.started_at + int(answer.wall * 1e6)
-    clock = time.time_ns() // 1000
+def answered(flight: Flight, answer: Answer, worker: int | None, clock: int) -> Ended:
+    """Report what a worker answered; `clock` is now, in microseconds since 1970."""
+    started, wall, peak = answer.started_at, answer.wall, answer.peak
+    finished = started + int(wall * 1e6)
     if finished > clock:  # the clock was put back meanwhile: what follows would wait for the old time
-        answer.started_at -= finished - clock
+        started -= finished - clock
+        finished = clock
+    if flight.peak:
+        peak = max(peak or 0, flight.peak)
     return Ended(
         token=flight.assignment.token,
-        outcome=Outcome.SUCCEEDED if answer.error is None else Outcome.FAILED,
-        started_at=answer.started_at,
-        finished_at=answer.started_at + int(answer.wall * 1e6),
+        outcome=_SUCCEEDED if answer.error is None else _FAILED,
+        started_at=started,
+        finished_at=finished,
         worker=worker,
         cpu_time=answer.cpu,
-        wall_time=answer.wall,
+        wall_time=wall,
         starved=answer.starved,
-        peak_memory=max(answer.peak or 0, flight.peak) or None,
+        peak_memory=peak or None,
         data=answer.data,
         binary=answer.binary,
         published=answer.published,

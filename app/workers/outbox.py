@@ -14,7 +14,7 @@ from app.workers import wire
 from app.workers.wire import Answer, FromWorker, Piece
 
 _FULL = 32 * 1024
-_PATIENCE = 0.001  # seconds that an answer may wait for others
+_PATIENCE = 0.005  # seconds that an answer may wait behind an attempt that turns out long
 
 
 class Outbox:
@@ -25,7 +25,7 @@ class Outbox:
         self._frames: list[bytes] = []
         self._size = 0
         self._lock = threading.Lock()
-        self._armed = False
+        self._armed = self._wanted = False
         self._gate = threading.Lock()
         self._gate.acquire()
         self._clock: threading.Thread | None = None
@@ -80,8 +80,11 @@ class Outbox:
                 os._exit(1)
 
     def flush_soon(self) -> None:
-        """Have what is kept sent within about a millisecond, though the caller goes on working."""
-        if self._armed or not self._frames:
+        """Have what is kept sent within some milliseconds, though the caller goes on working."""
+        if not self._frames:
+            return
+        self._wanted = True
+        if self._armed:
             return
         with self._lock:
             if self._armed:
@@ -94,7 +97,11 @@ class Outbox:
 
     def _tick(self) -> None:
         while self._gate.acquire():
-            time.sleep(_PATIENCE)
+            # It stays awake while it is wanted: to wake it costs more than an answer does.
+            while self._wanted:
+                self._wanted = False
+                time.sleep(_PATIENCE)
+                self.flush()
             self._armed = False
             self.flush()
 

@@ -152,10 +152,12 @@ class Pool:
         """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones."""
         threads, best, least = self.shape.threads, None, 1 << 30
         for worker in self.workers:
+            load = len(worker.flights)
+            if load >= least or not worker.open or worker.clogged:
+                continue
             out = worker.sync_out
-            full = (worker.slow_out >= threads or out >= self._most) if quick else out >= threads
-            if not full and len(worker.flights) < least and worker.open and not worker.clogged:
-                best, least = worker, len(worker.flights)
+            if out < threads or (quick and worker.slow_out < threads and out < self._most):
+                best, least = worker, load
         return best
 
     def _free_for_async(self) -> Worker | None:

@@ -26,6 +26,7 @@ from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
 _PARTIAL, _ANSWER = int(FromWorker.PARTIAL), int(FromWorker.ANSWER)  # enum members are slow to look up
+_RUN = int(ToWorker.RUN)
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
 _DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
 _HEARING = 1.0  # seconds that a retired worker gets to show that its siblings can go on
@@ -118,7 +119,7 @@ class Worker:
             seat, assignment.run, assignment.attempt, assignment.handler, assignment.revision,
             assignment.target, assignment.event, quick,
         )  # fmt: skip
-        self._channel.send(ToWorker.RUN, token, wire.encode(call))
+        self._channel.send(_RUN, token, wire.encode(call))
 
     def _count(self, awaits: bool, quick: bool, change: int) -> None:
         if awaits:
@@ -131,8 +132,9 @@ class Worker:
     def _take(self, frames: list[Frame]) -> None:
         told: list[WorkerReport] = []
         left: list[Flight] = []
+        clock, flights = time.time_ns() // 1000, self.flights
         for kind, token, body in frames:
-            flight = self.flights.get(token)
+            flight = flights.get(token)
             if flight is None:
                 self._hear(kind, body)
             elif kind == _PARTIAL:
@@ -142,9 +144,11 @@ class Worker:
                 self._release(flight)
                 left.append(flight)
                 if kind == _ANSWER:
-                    self._answered(flight, body, told)
+                    self._answered(flight, body, told, clock)
                 elif flight.doubted and not flight.settled:
                     told.append(Returned(token=token))
+        if left:
+            self.clogged = False
         if told or left:
             self._home.reported(self, told, left)
         self._go_on()
@@ -171,24 +175,24 @@ class Worker:
 
     def _release(self, flight: Flight) -> None:
         del self.flights[flight.assignment.token]
-        self.clogged = False
         self._seats.append(flight.seat)
         self._count(flight.awaits, flight.quick, -1)
         if flight.strike_at is not None:
             self._suspended -= 1
 
-    def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport]) -> None:
+    def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport], clock: int) -> None:
         self.served += 1
         answer = wire.decode_answer(body)
         self._scales.answered(flight.assignment.handler, answer.wall)
-        self._spent |= answer.spent
+        if answer.spent:
+            self._spent = True
         if flight.settled:
             return
         if flight.given_up:
             told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
             return
         flight.pace.add(answer.wall)
-        told.append(reports.answered(flight, answer, self.pid))
+        told.append(reports.answered(flight, answer, self.pid, clock))
 
     def cancel(self, flight: Flight) -> None:
         """Ask an attempt to end; nothing more is reported of it."""

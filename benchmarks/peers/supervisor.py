@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import shutil
 import sys
@@ -32,6 +33,7 @@ class Pool:
 
     def __init__(self, handlers: Path, pool: str) -> None:
         self._pool = pool
+        self._random = random.Random(secrets.randbits(128))
         self._futures: dict[int, asyncio.Future[None]] = {}
         self._waiting: list[Assignment] = []
         self.supervisor = Supervisor(
@@ -62,7 +64,7 @@ class Pool:
 
     def call(self, name: str) -> asyncio.Future[None]:
         """Hand over one attempt."""
-        token = secrets.randbits(62) + 1
+        token = self._random.getrandbits(62) + 1  # as dispatch draws them
         assignment = Assignment(
             token=token,
             run=token,

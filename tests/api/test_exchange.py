@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 import uvicorn
 
 from app.api.direct import Answer
 from app.cork import CorkedHttp
+from app.exchange import _KNOWN, LONGEST_HEAD, MOST_HEADS
 
 PATIENCE = 10.0
 HOST = b"Host: localhost\r\n"
@@ -27,20 +29,20 @@ class Echo:
         self.loop = None
         self.waiting = []
 
-    def admit(self, headers):
+    def admit(self, head):
         self.loop = asyncio.get_running_loop()
-        return text(403, b"no") if (b"x-refuse", b"1") in headers else None
+        return text(403, b"no") if (b"x-refuse", b"1") in head.headers else None
 
-    def take(self, headers, body, respond):
+    def take(self, head, body, respond):
         if body == b"later":
             self.waiting.append(respond)
         else:
             respond(text(200, body))
 
-    def too_large(self, headers):
+    def too_large(self, head):
         return text(413, b"too large")
 
-    def too_slow(self, headers):
+    def too_slow(self, head):
         return text(408, b"too slow")
 
     def release(self):
@@ -294,3 +296,87 @@ def test_who_does_not_read_answers_is_not_read_from(app):
             peer.send(post(b"x" * 90_000) * 2000)
         assert server.server_state.total_requests < 1000  # 90 MB would be in memory by then
         peer.close()
+
+
+def whole(body, *more):
+    head = [b"POST /echo HTTP/1.1", b"Host: localhost", *more, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join([*head, b"", body])
+
+
+def test_requests_with_the_same_head_are_all_answered_with_their_own_body(peer):
+    for body in (b"one", b"two", b"", b"six", b"four", b""):
+        peer.send(whole(body))
+        assert peer.read()[:2] == (200, body)
+
+
+def test_a_known_head_in_front_of_other_bytes_means_what_it_always_means(app, peer):
+    known = whole(b"abc")
+    for _ in range(2):
+        peer.send(known)
+        assert peer.read()[1] == b"abc"
+    peer.send(known + known)  # two at once
+    assert [peer.read()[1] for _ in range(2)] == [b"abc", b"abc"]
+    peer.send(known[:-1])  # a part, then the rest with the beginning of the next
+    peer.send(b"d" + known[:10])
+    assert peer.read()[1] == b"abd"
+    peer.send(known[10:])
+    assert peer.read()[1] == b"abc"
+    peer.send(b"\r\n\r\n")  # empty lines between requests are nothing (RFC 9112, section 2.2)
+    peer.send(known)
+    assert peer.read()[1] == b"abc"
+    peer.send(whole(b"no", b"X-Refuse: 1"))
+    assert peer.read()[:2] == (403, b"no")
+    peer.send(known.replace(b"/echo", b"/asgi"))
+    assert peer.read()[1] == b"/asgi:abc"
+    peer.send(known)
+    assert peer.read()[1] == b"abc"
+
+
+def test_empty_lines_behind_an_empty_body_are_no_request(peer):
+    peer.send(whole(b""))
+    assert peer.read()[:2] == (200, b"")
+    for _ in range(3):
+        peer.send(b"\r\n\r\n")
+    peer.send(whole(b"next"))
+    assert peer.read()[:2] == (200, b"next")
+
+
+def test_what_is_chunked_expected_or_ends_its_connection_is_never_known(app):
+    chunked = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    closing = whole(b"bye", b"Connection: close")
+    with serving(app) as (port, _):
+        for _ in range(2):
+            peer = Peer(port)
+            for _ in range(2):
+                peer.send(chunked)
+                assert peer.read()[1] == b"abc"
+            peer.send(closing)
+            status, body, headers = peer.read()
+            assert (status, body, headers[b"connection"]) == (200, b"bye", b"close")
+            assert peer.ended()
+            peer.close()
+
+
+def test_requests_with_a_known_head_wait_for_the_answers_before_them(app, peer):
+    for _ in range(2):
+        peer.send(whole(b"first"))
+        assert peer.read()[1] == b"first"
+    peer.send(whole(b"later"))
+    while not app.direct.waiting:
+        time.sleep(0.01)
+    peer.send(whole(b"behin"))
+    time.sleep(0.1)
+    app.direct.release()
+    assert [peer.read()[1] for _ in range(2)] == [b"released", b"behin"]
+
+
+def test_few_heads_are_kept_and_none_that_is_long(app, peer):
+    for number in range(MOST_HEADS + 5):
+        peer.send(whole(b"x", b"X-Number: %d" % number))
+        assert peer.read()[1] == b"x"
+    for _ in range(2):
+        peer.send(whole(b"x", b"X-Long: " + b"y" * LONGEST_HEAD))
+        assert peer.read()[1] == b"x"
+    known = _KNOWN[app.direct]
+    assert 0 < len(known) <= MOST_HEADS
+    assert max(map(len, known)) <= LONGEST_HEAD

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
@@ -192,6 +193,31 @@ def test_an_expired_key_ends_its_sockets(make_service: Serve) -> None:
         hear(socket)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4401
+
+
+def test_a_head_that_was_admitted_before_is_looked_at_again_when_keys_change(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    with httpx.Client(
+        base_url=service.url, timeout=PATIENCE
+    ) as keeping:  # one connection, the same head each time
+
+        def publish(key: str | None = None) -> int:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            return keeping.post("/v1/events", json={"type": "t"}, headers=headers).status_code
+
+        assert [publish() for _ in range(3)] == [202] * 3
+        service.key = service.ok("POST", "/v1/keys", {"name": "me", "scopes": ["admin"]})["key"]
+        assert publish() == 401
+        made = service.ok("POST", "/v1/keys", {"name": "device", "scopes": ["publish"]})
+        soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+        guest = service.ok("POST", "/v1/keys", {"name": "guest", "scopes": ["publish"], "expires_at": soon})
+        reader = service.ok("POST", "/v1/keys", {"name": "reader", "scopes": ["subscribe"]})
+        assert [publish(made["key"]) for _ in range(3)] == [202] * 3
+        assert [publish(guest["key"]) for _ in range(3)] == [202] * 3
+        assert [publish(reader["key"]) for _ in range(3)] == [403] * 3
+        service.ok("DELETE", f"/v1/keys/{made['id']}")
+        assert publish(made["key"]) == 401
+        until(lambda: publish(guest["key"]) == 401, "the guest's key to expire")
 
 
 def test_a_running_gateway_notices_keys_of_the_command_line(make_service: Serve) -> None:
