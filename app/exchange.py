@@ -143,44 +143,75 @@ class DirectHttp(HttpToolsProtocol):
         self._path = b"" if self._direct is None else self._direct.path.encode()
         self._known = {} if self._direct is None else _KNOWN.setdefault(self._direct, {})
         self._between = self._direct is not None  # the parser is where a request begins
+        self._start = b""  # what came first of the request that the parser has
+        self._fed = self._left = 0  # bytes since then; bytes to come of a body behind a known head
         self._shared_headers: Headers = []
         self._shared = b""
         self._idle_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
-        between, before = self._between, self._exchange
-        if between and self._is_known(data):
-            return
+        if self._left:
+            data = self._collect(data)
+            if not data:
+                return
+        if self._between:
+            if self._is_known(data):
+                return
+            self._exchange, self._start, self._fed = None, data, 0
+        self._fed += len(data)
         super().data_received(data)
         exchange = self._exchange
         if exchange is None:
             return
         if exchange.more_body:
             exchange.watch(self.loop)
-        elif between and self._between and exchange is not before:
-            self._remember(data, exchange)
+        elif self._between:
+            self._remember(exchange)
 
     def _is_known(self, data: bytes) -> bool:
-        """Take a whole request with a known head; False, and nothing is taken, if it is anything else."""
+        """Begin a request with a known head; False, and nothing is taken, if it is none or there is more."""
         end = data.find(b"\r\n\r\n") + 4
         known = self._known.get(data[:end])
-        if known is None or len(data) - end != known.size or self._direct is None:
+        if known is None or self._direct is None:
+            return False
+        body, size = data[end:], known.size
+        if len(body) > size:
             return False
         self._idle_since = None
         exchange = Exchange(self, self._direct, known.head, keep_alive=True, expects=False)
-        exchange.fill(data[end:])
+        if len(body) == size:
+            exchange.fill(body)
+            self._begin(exchange)
+            return True
+        self._exchange, self._between, self._left = exchange, False, size - len(body)
         self._begin(exchange)
+        exchange.add(body)
+        exchange.watch(self.loop)
         return True
 
-    def _remember(self, data: bytes, exchange: Exchange) -> None:
-        """Remember the head of a request, if these bytes are that request and no more."""
-        end = len(data) - exchange.size
-        if exchange.expects or exchange.too_large or end > LONGEST_HEAD or data.find(b"\r\n\r\n") + 4 != end:
+    def _collect(self, data: bytes) -> bytes:
+        """Take the body behind a known head; return what is behind it."""
+        part = data[: self._left]
+        self._left -= len(part)
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.add(part)
+            if self._left:
+                exchange.watch(self.loop)
+            else:
+                self._between = True
+                exchange.complete()
+        return data[len(part) :]
+
+    def _remember(self, exchange: Exchange) -> None:
+        """Remember the head of the request that just became whole, if it came as one and with its length."""
+        end, start = self._fed - exchange.size, self._start
+        if exchange.expects or exchange.too_large or end > LONGEST_HEAD or start.find(b"\r\n\r\n") + 4 != end:
             return
         if len(self._known) >= MOST_HEADS:
             self._known.clear()
-        self._known[data[:end]] = _Known(exchange.head, exchange.size)
+        self._known[start[:end]] = _Known(exchange.head, exchange.size)
 
     def on_message_begin(self) -> None:
         """Begin a request; its scope is made when it is known to need one."""

@@ -341,6 +341,28 @@ def test_empty_lines_behind_an_empty_body_are_no_request(peer):
     assert peer.read()[:2] == (200, b"next")
 
 
+def test_a_body_behind_a_known_head_may_come_in_parts(app, peer):
+    head, body = whole(b"0123456789").split(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    for round_ in range(4):  # known from the second on, however it comes
+        peer.send(head)
+        time.sleep(0.02)
+        for at in range(0, 10, 4):
+            peer.send(body[at : at + 4])
+            time.sleep(0.02)
+        assert peer.read()[:2] == (200, body), round_
+    peer.send(head + body[:4])
+    time.sleep(0.02)
+    peer.send(body[4:] + head + body + head)  # the rest, a whole one, and the head of another
+    assert [peer.read()[1] for _ in range(2)] == [body, body]
+    time.sleep(0.02)
+    peer.send(body)
+    assert peer.read()[1] == body
+    peer.send(head + body[:9])
+    assert peer.read()[:2] == (408, b"too slow")
+    assert len(_KNOWN[app.direct]) == 1
+
+
 def test_what_is_chunked_expected_or_ends_its_connection_is_never_known(app):
     chunked = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     closing = whole(b"bye", b"Connection: close")
