@@ -33,6 +33,7 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol with another judgement of a pong that does not come."""
 
     _shared: tuple[str, bytes] = ("", b"")  # the text that was sent last on any socket, and its frame
+    _full = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, on a corked transport or another."""
@@ -50,21 +51,37 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
             return
         if not self.writable.is_set():
             await self.writable.wait()
-        if not self._is_plain():
-            try:
-                await super().send(message)
-            except RuntimeError as problem:  # it was closed meanwhile, from this side
-                raise ConnectionError("the socket is closed") from problem
+        if self.offer(text):
             return
+        try:
+            await super().send(message)
+        except RuntimeError as problem:  # it was closed meanwhile, from this side
+            raise ConnectionError("the socket is closed") from problem
+
+    def offer(self, text: str) -> bool:
+        """Send a text frame at once; False, and nothing is sent, if there is no room or it needs encoding."""
+        if self._full or not self.handshake_complete or self.conn.state is not OPEN or self.conn.extensions:
+            return False
         known, frame = PatientWebSocket._shared
         if text is not known:
-            frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
-            PatientWebSocket._shared = text, frame
+            frame = self._share(text)
         self._write_now(frame)
+        return True
 
-    def _is_plain(self) -> bool:
-        """Whether a frame may go straight to the transport: the connection is open and nothing encodes it."""
-        return self.handshake_complete and self.conn.state is OPEN and not self.conn.extensions
+    def _share(self, text: str) -> bytes:
+        frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+        PatientWebSocket._shared = text, frame
+        return frame
+
+    def pause_writing(self) -> None:
+        """Have no room for more."""
+        super().pause_writing()
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Have room again."""
+        super().resume_writing()
+        self._full = False
 
     def handle_cont(self, event: Frame) -> None:
         """Take a fragment of a message, unless it has too many."""

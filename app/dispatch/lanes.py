@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
+from collections import deque
 from collections.abc import Callable
 from itertools import count, islice
 
@@ -21,8 +22,9 @@ from app.dispatch.order import Order
 from app.domain.run import Run
 from app.store.base import KeyLine, Reader
 
-CAPACITY = 2_000
-LOW = CAPACITY // 4
+CAPACITY = 8_000  # about what `SHARE` holds: a run that is pushed out has to be read again
+LOW = 500
+READ = 2_000  # runs read on at once, so that no turn of the loop lasts
 
 SCANNED = 2_000  # keys looked at in one read
 READ_ON = 200  # lines read on at once
@@ -60,7 +62,7 @@ class Lane:
         self.pace = Pace()
         self.weight = 0
         self._budget = budget
-        self._waiting: list[tuple[int, int, int, Run, int]] = []  # the next one last
+        self._waiting: deque[tuple[int, int, int, Run, int]] = deque()  # the next one first
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -85,7 +87,11 @@ class Lane:
         self.weight += size
         budget.used += size
         # A run that was cancelled may still stand here when it is retried: the third number tells them apart.
-        insort(waiting, (run.priority, -run.id, next(_entries), run, size))
+        entry = (-run.priority, run.id, next(_entries), run, size)
+        if not waiting or waiting[-1] < entry:
+            waiting.append(entry)
+        else:
+            insort(waiting, entry)
         if len(waiting) <= CAPACITY and self.weight <= SHARE and budget.used <= TOTAL:
             return []
         return self._push_out()
@@ -95,27 +101,27 @@ class Lane:
         while len(self._waiting) > 1 and (
             len(self._waiting) > CAPACITY or self.weight > self._budget.allowed(self.weight)
         ):
-            out.append(self._remove(0))
+            out.append(self._let_go(self._waiting.pop()))
             self.more = True
         return out
 
-    def _remove(self, at: int) -> Run:
-        _, _, _, run, size = self._waiting.pop(at)
+    def _let_go(self, entry: tuple[int, int, int, Run, int]) -> Run:
+        _, _, _, run, size = entry
         self.weight -= size
         self._budget.used -= size
         return run
 
     def peek(self) -> Run | None:
         """Return the next run."""
-        return self._waiting[-1][3] if self._waiting else None
+        return self._waiting[0][3] if self._waiting else None
 
     def pop(self) -> Run:
         """Take the next run out."""
-        return self._remove(-1)
+        return self._let_go(self._waiting.popleft())
 
     def start(self) -> None:
         """Take the next run out because its attempt is handed over."""
-        size = self._waiting.pop()[4]
+        size = self._waiting.popleft()[4]
         self.weight -= size
         self._budget.used -= size
         self.running += 1
@@ -157,7 +163,7 @@ class Lane:
         """
         self.more = False
         held, size = source.holding.of(self.handler)
-        limit, max_bytes = CAPACITY + held, SHARE + size
+        limit, max_bytes = READ + held, SHARE + size
         with source.holding.reading() as began:
             found = await source.reader.waiting(
                 self.handler, limit, now=source.clock(), max_bytes=max_bytes, keyless=self.ordered

@@ -144,7 +144,7 @@ class Connection:
         if self._pump is not None or self._ended or self._closing:
             return False
         text = self._session.deliver(subscription, piece)
-        if text is not None:
+        if text is not None and not self._wire.offer(text):
             self._write(text)
         return True
 

@@ -19,6 +19,9 @@ class Wire(Protocol):
 
     transport: Any
 
+    def offer(self, text: str) -> bool:
+        """Send text at once if that needs no waiting; False, and nothing is sent, if it may."""
+
     def send(self, text: str) -> Coroutine[Any, Any, None]:
         """Send text."""
 
@@ -33,11 +36,12 @@ class SocketWire:
         send: the server's ASGI send; behind a close it raises an OSError.
     """
 
-    __slots__ = ("_send", "transport")
+    __slots__ = ("_send", "offer", "transport")
 
     def __init__(self, send: RawSend) -> None:
         self._send = send
         self.transport = transport(send)
+        self.offer = getattr(_server(send), "offer", _declined)
 
     def send(self, text: str) -> Coroutine[Any, Any, None]:
         """Send a text frame."""
@@ -62,6 +66,10 @@ class StreamWire:
         self.transport = transport(send)
         self.quiet = False  # nothing was sent since somebody set it
 
+    def offer(self, _text: str) -> bool:
+        """Send nothing: only `send` knows of what is sent."""
+        return False
+
     async def send(self, text: str) -> None:
         """Send a part of the body."""
         self.quiet = False
@@ -74,4 +82,12 @@ class StreamWire:
 
 def transport(send: RawSend) -> Any:
     """Return the transport behind an ASGI send where it is uvicorn's own, or wraps it, else None."""
-    return getattr(getattr(inspect.unwrap(send), "__self__", None), "transport", None)
+    return getattr(_server(send), "transport", None)
+
+
+def _server(send: RawSend) -> Any:
+    return getattr(inspect.unwrap(send), "__self__", None)
+
+
+def _declined(_text: str) -> bool:
+    return False

@@ -8,7 +8,7 @@ MIB = 1024 * 1024
 _ENOUGH = 8192  # bytes of /proc/PID/status
 _COUNTED = (b"RssAnon:", b"RssShmem:")
 _WORTH_A_LOOK = 0.001  # seconds that an attempt took: after a shorter one a look would cost too much
-_QUICK_ONES = 64  # shorter ones between two looks
+_QUICK_ONES = 256  # shorter ones between two looks
 _BUSY_EVERY = 1_000_000_000  # nanoseconds between two looks at a worker that is never idle
 _WINDOW = 10  # looks at a worker that is never idle, of which the lowest counts
 

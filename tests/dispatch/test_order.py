@@ -31,6 +31,7 @@ def tiny(monkeypatch):
     """Room for so little that everything is pushed out, forgotten and read again all the time."""
     monkeypatch.setattr(lanes, "CAPACITY", 12)
     monkeypatch.setattr(lanes, "LOW", 3)
+    monkeypatch.setattr(lanes, "READ", 12)
     monkeypatch.setattr(lanes, "SCANNED", 3)
     monkeypatch.setattr(lanes, "READ_ON", 2)
     monkeypatch.setattr(lanes, "_REST", 0.001)

@@ -237,7 +237,7 @@ def test_a_worker_that_is_never_idle_is_judged_by_its_lowest_of_ten_looks():
 def test_after_quick_attempts_memory_is_looked_at_seldom():
     scales = Scales(0)
     looks = 0
-    for _ in range(640):
+    for _ in range(2560):
         scales.answered("a", 0.0001)
         looks += scales.idle(os.getpid())
     assert looks == 10
