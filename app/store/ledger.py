@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import operator
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.store.schema import KIND_CODES
 
 ResultKey = tuple[int, int, int | None]
 """(run, attempt, index): index None for the result that ended the attempt."""
+Row = tuple[Any, ...]
 Unacknowledged = dict[ResultKey, tuple[int, str | None]]
 """The number and `completes` of results."""
 
@@ -96,15 +98,15 @@ class Ledger:
         self.head = head
         self.unacknowledged = unacknowledged
         self.trusting = trusting
-        self.events: list[tuple[Any, ...]] = []
-        self.runs: list[tuple[Any, ...]] = []
-        self.results: list[tuple[Any, ...]] = []
-        self.attempts: list[tuple[Any, ...]] = []
+        self._rows: defaultdict[str, list[Row]] = defaultdict(list)
+        self._first_run = head.run + 1
+        self._newest: tuple[int, int, int, int] | None = None
         self.counts: Counter[tuple[int, int]] = Counter()
         self.errors: dict[int, str] = {}
         self.seen: dict[tuple[str, str], int] = {}
         self._known: dict[int, RunRow] = {}
         self._changed: dict[int, RunRow] = {}
+        self._settled: dict[int, RunRow] = {}
         self._trees: dict[int, TreeRow | None] = {}
         self._changed_trees: set[int] = set()
 
@@ -119,7 +121,7 @@ class Ledger:
         """Return those of the runs that there are, in the order asked for."""
         wanted = list(dict.fromkeys(ids))
         missing = [id_ for id_ in wanted if id_ not in self._known]
-        if self.runs and missing and max(missing) >= self.runs[0][0]:
+        if missing and max(missing) >= self._first_run:
             self.flush()  # one of them began in this very transaction
         if missing:
             for row in self.rows(statements.SELECT_RUNS, msgspec.json.encode(missing).decode()):
@@ -147,13 +149,24 @@ class Ledger:
 
     # changing
 
-    def change(self, run: RunRow, state: int) -> None:
-        """Put a run into a state; its other columns are set on the row, which is written at the end."""
+    def add(self, statement: str, row: Row) -> None:
+        """Have a row inserted by a statement that takes it."""
+        self._rows[statement].append(row)
+
+    def change(self, run: RunRow, state: int, *, settled: bool = False) -> None:
+        """Put a run into a state; its other columns are set on the row, which is written at the end.
+
+        `settled`: none but the columns `statements.SETTLED` change.
+        """
         if state != run.state:
             self.counts[run.handler, run.state] -= 1
             self.counts[run.handler, state] += 1
             run.state = state
-        self._changed[run.id] = run
+        if settled and run.id not in self._changed:
+            self._settled[run.id] = run
+        else:
+            self._settled.pop(run.id, None)
+            self._changed[run.id] = run
 
     def forget(self, ids: Iterable[int]) -> None:
         """Know nothing more of runs that are removed; what changed of them was flushed before."""
@@ -178,25 +191,33 @@ class Ledger:
         head.result += 1
         error = msgspec.json.encode(new.error).decode() if new.error else None
         ids = (head.result, run.id, run.event, run.handler, revision, attempt, KIND_CODES[new.kind])
-        self.results.append((*ids, new.index, new.time, error, completes, new.binary, new.data))
+        self._newest = (head.result, run.id, attempt, new.time)
+        rest = (completes, int(new.binary), new.data)
+        if error is None and new.index is None:
+            self.add(statements.INSERT_PLAIN_RESULT, (*ids, new.time, *rest))
+        else:
+            self.add(statements.INSERT_RESULT, (*ids, new.index, new.time, error, *rest))
         return head.result
 
     # writing
 
     def flush(self) -> None:
         """Write everything so that statements see it; the transaction goes on."""
-        self._many(statements.INSERT_EVENT, self.events)
-        self._many(statements.INSERT_RUN, self.runs)
+        for statement, rows in self._rows.items():
+            self._many(statement, rows)
+        self._first_run = self.head.run + 1
         self._many(
             statements.UPDATE_RUN,
             [msgspec.structs.astuple(run)[:_RUN_SIZE] for run in self._changed.values()],
         )
-        self._many(statements.INSERT_ATTEMPT, self.attempts)
-        self._flush_results()
+        self._many(statements.UPDATE_SETTLED, list(map(_settled, self._settled.values())))
+        if self._newest is not None:
+            self.head.digest = cursor.digest(*self._newest)
         self._flush_trees()
         self._many(statements.UPSERT_COUNT, [(*key, n) for key, n in self.counts.items() if n])
         self._many(statements.UPSERT_ERROR, list(self.errors.items()))
         self._changed.clear()
+        self._settled.clear()
         self.counts.clear()
         self.errors.clear()
 
@@ -204,13 +225,6 @@ class Ledger:
         """Write the numbers reached; the last thing before COMMIT."""
         head = self.head
         self._cursor.execute(statements.UPDATE_HEAD, (head.event, head.run, head.result, head.digest))
-
-    def _flush_results(self) -> None:
-        if not self.results:
-            return
-        number, run, *_, attempt, _kind, _index, time, _error, _completes, _binary, _data = self.results[-1]
-        self.head.digest = cursor.digest(number, run, attempt, time)
-        self._many(statements.INSERT_RESULT, self.results)
 
     def _flush_trees(self) -> None:
         kept, gone = [], []
@@ -231,6 +245,7 @@ class Ledger:
 
 
 _RUN_SIZE = len(statements.MUTABLE) + 1
+_settled = operator.attrgetter(*statements.SETTLED, "id")
 
 
 def brief(error: Error | None) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from app.domain.event import NewEvent, partition_key
-from app.store import trees
-from app.store.ledger import Ledger
+from app.store import statements, trees
+from app.store.ledger import Ledger, Row
 from app.store.operations import Publish, Receipt
 from app.store.schema import COUNTED, OUTSIDE
 
@@ -30,7 +30,7 @@ def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> Receipt:
         if earlier <= head.event:
             return Receipt(earlier, 0, True)
     head.event = seq = head.event + 1
-    ledger.events.append(_row(new, seq))
+    _add(ledger, new, seq)
     first = head.run + 1
     if new.handlers:
         if not new.root:
@@ -51,43 +51,35 @@ def inside(counted: int) -> int:
     return OUTSIDE if counted == OUTSIDE else COUNTED
 
 
-def _row(new: NewEvent, seq: int) -> tuple[object, ...]:
-    return (
-        seq,
-        new.id,
-        new.source,
-        new.type,
-        new.subject,
-        new.time,
-        new.accepted_at,
-        None if new.correlationid == new.id else new.correlationid,
-        new.root or None,
-        new.parent,
-        new.datacontenttype,
-        msgspec.json.encode(new.attributes).decode() if new.attributes else None,
-        new.binary,
-        new.data,
-    )
+def _add(ledger: Ledger, new: NewEvent, seq: int) -> None:
+    time, accepted, binary, data = new.time, new.accepted_at, int(new.binary), new.data
+    correlationid = None if new.correlationid == new.id else new.correlationid
+    if not (new.attributes or new.root or new.subject or new.datacontenttype or correlationid):
+        row: Row = (seq, new.id, new.source, new.type, time, accepted, binary, data)
+        ledger.add(statements.INSERT_PLAIN_EVENT, row)
+        return
+    attributes = msgspec.json.encode(new.attributes).decode() if new.attributes else None
+    row = (
+        seq, new.id, new.source, new.type, new.subject, time, accepted, correlationid, new.root or None,
+        new.parent, new.datacontenttype, attributes, binary, data,
+    )  # fmt: skip
+    ledger.add(statements.INSERT_EVENT, row)
 
 
 def _start(ledger: Ledger, new: NewEvent, seq: int, counted: int) -> None:
     run = ledger.head.run
     key = partition_key(new.attributes)
+    root, priority, expires_at, created_at, due = (
+        new.root or seq, new.priority, new.expires_at, new.accepted_at, new.due,
+    )  # fmt: skip
+    plain = expires_at is None and due is None and key is None
     for handler in new.handlers:
         run += 1
-        ledger.runs.append(
-            (
-                run,
-                seq,
-                handler,
-                new.root or seq,
-                new.priority,
-                new.expires_at,
-                new.accepted_at,
-                counted,
-                new.due,
-                key,
-            )
-        )
+        if plain:
+            row: Row = (run, seq, handler, root, priority, created_at, counted)
+            ledger.add(statements.INSERT_PLAIN_RUN, row)
+        else:
+            row = (run, seq, handler, root, priority, expires_at, created_at, counted, due, key)
+            ledger.add(statements.INSERT_RUN, row)
         ledger.counts[handler, 0] += 1
     ledger.head.run = run

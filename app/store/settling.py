@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from app.domain.run import Outcome
-from app.store import publishing, trees
+from app.store import publishing, statements, trees
 from app.store.ledger import Ledger, RunRow, brief
 from app.store.operations import Append, Mark, Receipt, Report, Settle, Settled
 from app.store.records import fence
-from app.store.schema import OUTCOME_CODES, RUNNING, STATE_CODES
+from app.store.schema import OUTCOME_CODES, RUNNING, STATE_CODES, SUCCEEDED
 
 
 def mark(ledger: Ledger, operation: Mark) -> bool:
@@ -46,9 +46,12 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
         return Settled(False)
     if not _is_under_way(run, operation):
         return _said_again(ledger, run, operation)
-    counted = publishing.inside(run.counted)
-    receipts = [publishing.store(ledger, new, counted) for new in operation.published]
-    started = publishing.started(operation.published, receipts) if receipts else 0
+    receipts: list[Receipt] = []
+    started = 0
+    if operation.published:
+        counted = publishing.inside(run.counted)
+        receipts = [publishing.store(ledger, new, counted) for new in operation.published]
+        started = publishing.started(operation.published, receipts)
     state = STATE_CODES[operation.state]
     completes = trees.step(ledger, run, state if state > RUNNING else None, started)
     _close(ledger, run, operation, state)
@@ -63,7 +66,8 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
 def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
     """Keep what is known of an attempt in a row of its own."""
     error = report.error
-    ledger.attempts.append(
+    ledger.add(
+        statements.INSERT_ATTEMPT,
         (
             run,
             attempt,
@@ -78,7 +82,7 @@ def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
             report.peak_memory,
             msgspec.json.encode(error).decode() if error else None,
             report.log,
-        )
+        ),
     )
 
 
@@ -113,7 +117,9 @@ def _said_again(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
 
 def _close(ledger: Ledger, run: RunRow, operation: Settle, state: int) -> None:
     report = operation.report
-    ledger.change(run, state)
+    first = operation.attempt == 1 and report.outcome == Outcome.SUCCEEDED and not report.log
+    others = (report.peak_memory, run.peak_memory, run.error)
+    ledger.change(run, state, settled=first and state == SUCCEEDED and others == (None, None, None))
     run.attempt, run.lost, run.max_attempts = operation.attempt, operation.lost, operation.max_attempts
     run.token, run.revision, run.error = operation.token, report.revision, brief(report.error)
     if state > RUNNING:
@@ -122,7 +128,7 @@ def _close(ledger: Ledger, run: RunRow, operation: Settle, state: int) -> None:
         run.due, run.available_at = operation.due, report.finished_at
     if run.error:
         ledger.errors[run.handler] = run.error
-    if operation.attempt == 1 and report.outcome == Outcome.SUCCEEDED and not report.log:
+    if first:
         run.started_at, run.pool, run.worker = report.started_at, report.pool, report.worker
         run.cpu_time, run.wall_time = report.cpu_time, report.wall_time
         run.peak_memory = report.peak_memory

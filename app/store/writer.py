@@ -53,6 +53,7 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     PruneResults: pruning.prune_results,
     PruneEvents: pruning.prune_events,
 }
+_OF_ATTEMPTS = frozenset({Settle, Append, Mark})
 
 
 def befalls_all(problem: BaseException) -> bool:
@@ -134,10 +135,10 @@ class Writer:
         return head
 
     def _together(
-        self, head: Head, known: Unacknowledged, operations: Sequence[Operation], *, trusting: bool
+        self, head: Head, known: Unacknowledged, operations: Sequence[Any], *, trusting: bool
     ) -> list[Any]:
         ledger = Ledger(self._connection, self._cursor, head, known, trusting=trusting)
-        ledger.load([o.run for o in operations if isinstance(o, Settle | Append | Mark)])
+        ledger.load([o.run for o in operations if type(o) in _OF_ATTEMPTS])
         events = [new for operation in operations for new in _events(operation)]
         ledger.look_up([(new.id, new.source) for new in events if not (new.made_id and trusting)])
         replies = [_APPLY[type(operation)](ledger, operation) for operation in operations]
@@ -172,7 +173,9 @@ class Writer:
         self._cursor.execute(statement)
 
 
-def _events(operation: Operation) -> list[Any]:
-    if isinstance(operation, Publish):
-        return operation.events
-    return operation.published if isinstance(operation, Settle) else []
+def _events(operation: Any) -> list[Any]:
+    kind = type(operation)
+    if kind is Publish:
+        events: list[Any] = operation.events
+        return events
+    return operation.published if kind is Settle else []
