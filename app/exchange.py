@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.direct import Answer, Direct, Head, Headers
+from app.api.direct import Answer, Direct, Head, Headers, line
 
 LONGEST_HEAD = 2048  # bytes of a head that is remembered
 MOST_HEADS = 1000
@@ -275,12 +275,10 @@ class DirectHttp(HttpToolsProtocol):
             return
         shared = self.server_state.default_headers
         if shared is not self._shared_headers:
-            self._shared_headers, self._shared = shared, b"".join(map(_line, shared))
-        head = [STATUS_LINE[answer.status], self._shared, *map(_line, answer.headers)]
-        if not keep_alive:
-            head.append(b"connection: close\r\n")
-        head += (b"\r\n", answer.body)
-        self.transport.write(b"".join(head))
+            self._shared_headers, self._shared = shared, b"".join(map(line, shared))
+        status, lines, body = answer
+        end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], self._shared, lines, end, body)))
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -341,7 +339,3 @@ class DirectHttp(HttpToolsProtocol):
         super().resume_writing()
         if self.cycle is None or self.cycle.response_complete:
             self.flow.resume_reading()
-
-
-def _line(header: tuple[bytes, bytes]) -> bytes:
-    return b"%b: %b\r\n" % header

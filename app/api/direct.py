@@ -22,11 +22,16 @@ class Head:
 
 
 class Answer(NamedTuple):
-    """A whole response."""
+    """A whole response; `lines` are its header lines as they go out."""
 
     status: int
-    headers: Headers
+    lines: bytes
     body: bytes
+
+
+def line(header: tuple[bytes, bytes]) -> bytes:
+    """Return a header as it goes out."""
+    return b"%b: %b\r\n" % header
 
 
 Respond = Callable[[Answer], None]

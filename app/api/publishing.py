@@ -10,7 +10,7 @@ import msgspec
 from app.api import problems
 from app.api.access import check_scope
 from app.api.bodies import IDLE, too_large, too_slow
-from app.api.direct import Answer, Head, Headers, Respond
+from app.api.direct import Answer, Head, Headers, Respond, line
 from app.api.origins import Origins, sharing
 from app.api.stages import Stages
 from app.domain.event import NewEvent
@@ -117,7 +117,8 @@ class PublishEndpoint:
     def accepted(self, head: Head, respond: Respond, told: Items | EventReceipt) -> None:
         """Answer with what became of the events."""
         body = _encode(told)
-        respond(self._answer(head, 202, [(b"content-type", _JSON), _length(body)], body))
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        respond(self._answer(head, 202, lines, body))
 
     def refuse(self, head: Head, respond: Respond, problem: BaseException) -> None:
         """Answer with why they are not taken."""
@@ -128,15 +129,13 @@ class PublishEndpoint:
             log.error("publishing failed", exc_info=problem)
             problem = BuswayError("publishing failed: the gateway's log says why")
         told = problems.response(problem)
-        return self._answer(head, told.status_code, told.raw_headers, bytes(told.body))
+        return self._answer(head, told.status_code, b"".join(map(line, told.raw_headers)), bytes(told.body))
 
-    def _answer(self, head: Head, status: int, own: Headers, body: bytes) -> Answer:
+    def _answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
         origin = self._allowed.allowed(head.headers)
-        return Answer(status, own if origin is None else [*own, *sharing(origin)], body)
-
-
-def _length(body: bytes) -> tuple[bytes, bytes]:
-    return b"content-length", b"%d" % len(body)
+        if origin is not None:
+            lines += b"".join(map(line, sharing(origin)))
+        return Answer(status, lines, body)
 
 
 def _check_headers(headers: Headers) -> None:

@@ -174,9 +174,12 @@ class SQLiteCommits:
 
     def _kick(self) -> None:
         """Send a batch soon: with all that this turn of the loop brings, unless that is much."""
-        if self._batch or self._committer is None or not self._queues:
+        if self._batch or self._committer is None:
             return
-        if not self._delay and len(self._queues) >= PROMPT:
+        waiting = len(self._queues)
+        if not waiting:
+            return
+        if waiting >= PROMPT and not self._delay:
             if self._sending is not None:
                 self._sending.cancel()
             self._send()

@@ -76,9 +76,6 @@ class Queues:
     def __init__(self) -> None:
         self._outcomes, self._changes = _Line(), _Line()
 
-    def __bool__(self) -> bool:
-        return bool(self._outcomes.entries or self._changes.entries)
-
     def __len__(self) -> int:
         return len(self._outcomes.entries) + len(self._changes.entries)
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import uvicorn
 
-from app.api.direct import Answer
+from app.api.direct import Answer, line
 from app.cork import CorkedHttp
 from app.exchange import _KNOWN, LONGEST_HEAD, MOST_HEADS
 
@@ -51,7 +51,11 @@ class Echo:
 
 
 def text(status, body):
-    return Answer(status, [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))], body)
+    return Answer(status, b"".join(map(line, named(body))), body)
+
+
+def named(body):
+    return [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
 
 
 class App:
@@ -64,7 +68,7 @@ class App:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         shown = scope["path"].encode() + b":" + body
-        await send({"type": "http.response.start", "status": 200, "headers": text(200, shown).headers})
+        await send({"type": "http.response.start", "status": 200, "headers": named(shown)})
         await send({"type": "http.response.body", "body": shown})
 
 
