@@ -81,11 +81,11 @@ class Worker:
         self._threads.submit(sync)
 
     def _run(self, invocations: Iterable[Invocation]) -> None:
-        outbox = self._site.outbox
+        outbox, cpu = self._site.outbox, None
         for invocation in invocations:
             outbox.flush_soon()  # what is answered already must not wait for this one
             output.Sole.log = invocation.log
-            perform(invocation, self._coroutines.wait)
+            cpu = perform(invocation, self._coroutines.wait, cpu)
             output.Sole.log = None
         outbox.flush()
 

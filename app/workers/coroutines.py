@@ -94,7 +94,7 @@ class Coroutines:
             answer = invocation.succeeded(value)
         except BaseException as problem:
             answer = invocation.failed(problem)
-        invocation.finish(answer, measured=False)
+        invocation.finish(answer, None)
 
     def _flush_soon(self) -> None:
         if not self._flushing:

@@ -13,10 +13,14 @@ from app.workers.lifecycle import Await, prepare
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 
 
-def perform(invocation: Invocation, wait: Await) -> None:
-    """Make one attempt, whatever its target does short of killing the process."""
-    if not invocation.begin():
-        return
+def perform(invocation: Invocation, wait: Await, cpu: float | None = None) -> float | None:
+    """Make one attempt, whatever its target does short of killing the process.
+
+    Takes the thread's CPU time where the attempt before it ended just now, and returns what it is then: to
+    ask takes as long as a no-op, so it is asked once an attempt, and what lies between counts for the next.
+    """
+    if not invocation.begin(cpu):
+        return cpu
     try:
         entry = invocation.entry()
         prepare(entry.module, wait)
@@ -28,7 +32,9 @@ def perform(invocation: Invocation, wait: Await) -> None:
         answer = invocation.succeeded(value)
     except BaseException as problem:
         answer = invocation.failed(problem)
-    invocation.finish(answer, measured=True)
+    cpu = time.thread_time()
+    invocation.finish(answer, cpu)
+    return cpu
 
 
 def _drive(invocation: Invocation, generator: GeneratorType[Any, None, Any]) -> Any:

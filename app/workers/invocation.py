@@ -70,7 +70,7 @@ class Invocation:
 
     __slots__ = (
         "_cpu", "_late", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site",
-        "token",
+        "token", "wall",
     )  # fmt: skip
 
     def __init__(self, site: Site, token: int, call: Call) -> None:
@@ -81,9 +81,13 @@ class Invocation:
         self.published: list[Published] = []
         self._sent = self._sent_bytes = 0
         self._late: bytes | None = None
+        self.wall = 0.0  # seconds that it took
 
-    def begin(self) -> bool:
-        """Write the start into the page; False, and nothing more to do, if it was taken back before."""
+    def begin(self, cpu: float | None = None) -> bool:
+        """Write the start into the page; False, and nothing more to do, if it was taken back before.
+
+        `cpu`: the thread's CPU time if it was looked at just now.
+        """
         page, seat = self.site.page, self.call.seat
         if page.unwanted(seat, self.token):
             self.site.outbox.skipped(self.token)
@@ -91,7 +95,7 @@ class Invocation:
         self._started_at = time.time_ns() // 1000
         self._since = time.monotonic_ns()
         page.begin(seat, self.token, self._since, threading.get_ident())
-        self._cpu = time.thread_time()
+        self._cpu = time.thread_time() if cpu is None else cpu
         output.current.set(self.log)
         return True
 
@@ -142,7 +146,7 @@ class Invocation:
         return self._answer(error=error, retry_after=after, fatal=isinstance(problem, Fail), spent=spent)
 
     def _answer(self, *, data: bytes | None = None, **how: Any) -> Answer:
-        wall = (time.monotonic_ns() - self._since) / 1e9
+        self.wall = wall = (time.monotonic_ns() - self._since) / 1e9
         answer = Answer(self._started_at, wall, None, self._peak(wall), data, **how)
         answer.log = self.log.text()
         return answer
@@ -154,10 +158,10 @@ class Invocation:
         self.site.peak = now
         return now - self.site.baseline if now > before else None
 
-    def finish(self, answer: Answer, *, measured: bool) -> None:
-        """Hand the answer over; `measured`: the thread's CPU time is this attempt's own."""
-        if measured:
-            answer.cpu = time.thread_time() - self._cpu
+    def finish(self, answer: Answer, cpu: float | None) -> None:
+        """Hand the answer over; `cpu`: the thread's CPU time now if what it took is this attempt's own."""
+        if cpu is not None:
+            answer.cpu = min(cpu - self._cpu, answer.wall)
             if answer.wall >= _MEASURED:
                 answer.starved = min(starved(), answer.wall - min(answer.cpu, answer.wall))
         output.current.set(None)

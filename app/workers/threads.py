@@ -11,8 +11,12 @@ from app.workers.inline import perform
 from app.workers.invocation import Invocation
 from app.workers.lifecycle import Await
 from app.workers.outbox import Outbox
+from app.workers.pace import QUICK
 
-_TOGETHER = 8  # quick attempts that one thread makes in a row: to wake another for each costs more
+_ROW = 0.0004  # seconds of quick attempts that one thread makes in a row: to wake another costs more
+_AT_ONCE = 8  # answers that leave together while a row goes on: the gateway works on them meanwhile
+_UNKNOWN = _ROW / _AT_ONCE  # seconds that an attempt is taken to last before any was made
+_SLOWLY = 1 / 64  # how much of what an attempt took longer than it was taken to is believed
 
 _Row = deque[Invocation]
 
@@ -33,10 +37,13 @@ class Threads:
         self._taken: dict[int, _Row] = {}  # what each thread has before it
         self._pending = 0
         self._started = 0
+        self._lasts: dict[
+            str, float
+        ] = {}  # seconds that a handler's attempts take when nothing holds them up
 
     def submit(self, invocations: list[Invocation]) -> None:
         """Have the next free threads make the attempts."""
-        for row in _in_rows(invocations):
+        for row in self._in_rows(invocations):
             self._put(row)
 
     def hurry(self) -> None:
@@ -61,31 +68,43 @@ class Threads:
         me = threading.get_ident()
         while True:
             row = self._taken[me] = self._queue.get()
-            several = len(row) > 1
+            several, made, cpu = len(row) > 1, 0, None
             while row:
                 try:
                     invocation = row.popleft()
                 except IndexError:
                     break  # it was hurried
                 self._outbox.flush_soon()  # what is answered already must not wait for this one
-                perform(invocation, self._wait)
+                cpu = perform(invocation, self._wait, cpu)
+                if invocation.call.quick:
+                    self._note(invocation)
+                made += 1
+                if not made % _AT_ONCE:
+                    self._outbox.flush()
             with self._lock:
                 self._pending -= 1
             if several or self._queue.empty():
-                self._outbox.flush()  # so that the gateway works on these while the next are made
+                self._outbox.flush()
             else:
                 self._outbox.flush_soon()
 
+    def _note(self, invocation: Invocation) -> None:
+        # The shortest tells what an attempt takes: others may have waited for the interpreter.
+        wall, handler = min(invocation.wall, QUICK), invocation.call.handler
+        known = self._lasts.get(handler, wall)
+        self._lasts[handler] = wall if wall <= known else known + (wall - known) * _SLOWLY
 
-def _in_rows(invocations: list[Invocation]) -> Iterator[_Row]:
-    quick: _Row = deque()
-    for invocation in invocations:
-        if not invocation.call.quick:
-            yield deque((invocation,))
-            continue
-        quick.append(invocation)
-        if len(quick) == _TOGETHER:
-            yield quick
-            quick = deque()
-    if quick:
-        yield quick
+    def _in_rows(self, invocations: list[Invocation]) -> Iterator[_Row]:
+        row: _Row = deque()
+        lasts = 0.0
+        for invocation in invocations:
+            if not invocation.call.quick:
+                yield deque((invocation,))
+                continue
+            row.append(invocation)
+            lasts += self._lasts.get(invocation.call.handler, _UNKNOWN)
+            if lasts >= _ROW:
+                yield row
+                row, lasts = deque(), 0.0
+        if row:
+            yield row
