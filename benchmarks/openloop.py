@@ -96,6 +96,7 @@ class Phase:
         times: when each event is due, in seconds from the beginning.
         latencies: from then until its result came, in seconds, by the event's number.
         late: the longest that an event was sent after its time, in seconds.
+        twice: results that had come before.
     """
 
     def __init__(self, kind: Kind, port: int, connections: int, times: list[float]) -> None:
@@ -111,7 +112,7 @@ class Phase:
             self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._tail = b""
         self.latencies: dict[int, float] = {}
-        self.late = 0.0
+        self.late, self.twice = 0.0, 0
 
     def _request(self, kind: Kind, port: int, n: int) -> bytes:
         body = (kind.body % f"latency-{self._name}-{n}").encode()
@@ -154,6 +155,7 @@ class Phase:
             read = found.end()
             n = int(found[2])
             if found[1].decode() == self._name:
+                self.twice += n in self.latencies
                 self.latencies.setdefault(n, now - self.times[n])
         self._tail = whole[max(read, len(whole) - 64) :]
 
@@ -189,6 +191,7 @@ def measure(kind: str, port: int, per_s: float, seconds: float, connections: int
         "p99_ms": cuts[98],
         "events": len(found),
         "lost": len(phase.times) - len(found),
+        "twice": phase.twice,
         "sent_late_ms": phase.late * 1000,
     }
 

@@ -31,7 +31,7 @@ PEERS = {
     "loop": "a bare loop on one core",
     "bare": "a bare ASGI loop",
     "socketio": "Socket.IO",
-    "small": "10,000 stored",
+    "busway_small": "10,000 stored",
 }
 VERDICTS = {"aim": "reaches its aim", "must": "reaches what it must", "missed": "misses what it must"}
 STYLE = """

@@ -25,6 +25,7 @@ from benchmarks.running import PEERS
 
 SOCKETS = 1000
 MESSAGES = 150  # in a round
+TOO_MANY = 0.1  # seconds in which a result that comes twice shows
 UNDER_WAY = 8  # messages that are published before the subscribers have the first of them
 FRAME = b'"op":"results"'
 BODY = b'{"type":"bench.noop"}'
@@ -76,9 +77,13 @@ def paced(clients: Clients, send: Callable[[int], None], effort: float) -> Readi
         return clients.items - items >= messages * count
 
     clients.read(enough)
-    reading = {"frames_per_s": messages * count / (clients.last - began)}
+    last = clients.last
+    clients.poll(TOO_MANY)
+    if clients.items - items != messages * count:
+        raise RuntimeError(f"{messages * count} results were to come, {clients.items - items} came")
+    reading = {"frames_per_s": messages * count / (last - began)}
     if clients.frames:
-        reading["frames_per_s"] = (clients.frames - frames) / (clients.last - began)
+        reading["frames_per_s"] = (clients.frames - frames) / (last - began)
         reading["results_per_frame"] = messages * count / (clients.frames - frames)
     return reading
 

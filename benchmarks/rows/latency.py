@@ -48,6 +48,13 @@ def crossbar() -> Iterator[Once]:
         yield lambda effort: idle(program, "crossbar", port, effort, next(rounds))
 
 
+@contextlib.contextmanager
+def bare() -> Iterator[Once]:
+    with running.program([sys.executable, "-m", "benchmarks.peers.bare_hops"]) as program:
+        rounds, seconds = itertools.count(1), IDLE_SECONDS
+        yield lambda effort: program.ask(per_s=IDLE, seconds=seconds * effort, seed=next(rounds))
+
+
 def idle(program: Program, kind: str, port: int, effort: float, seed: int) -> Reading:
     """Measure with few events on one connection."""
     seconds = IDLE_SECONDS * effort
@@ -80,6 +87,12 @@ ROW = Row(
             "Crossbar.io, its documented production settings: HTTP publisher to a WAMP subscriber, "
             f"stores nothing and runs nothing; {IDLE:g} events/s on one connection, {SCHEDULE}",
             crossbar,
+        ),
+        Side(
+            "bare",
+            "the same hops between processes and the same two syncs, by programs that do nothing else: "
+            f"the least that it can take on this machine; {IDLE:g} events/s, {SCHEDULE}",
+            bare,
         ),
     ),
     comparisons=(

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import random
 import socket
+import struct
 import threading
 import time
 
@@ -394,6 +396,63 @@ def test_requests_with_a_known_head_wait_for_the_answers_before_them(app, peer):
     time.sleep(0.1)
     app.direct.release()
     assert [peer.read()[1] for _ in range(2)] == [b"released", b"behin"]
+
+
+def test_who_goes_while_several_requests_wait_in_line_leaves_nothing_behind(app, caplog):
+    with serving(app) as (port, server):
+        peer = Peer(port)
+        for body in (b"first", b"later"):
+            peer.send(whole(body))
+        assert peer.read()[1] == b"first"
+        while not app.direct.waiting:
+            time.sleep(0.01)
+        for _ in range(3):
+            peer.send(whole(b"later"))
+            time.sleep(0.02)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        peer.close()
+        until = time.monotonic() + PATIENCE
+        while server.server_state.connections and time.monotonic() < until:
+            if app.direct.waiting:  # nothing is read of it meanwhile, so that only an answer finds it gone
+                app.direct.release()
+            time.sleep(0.01)
+        assert not server.server_state.connections
+        other = Peer(port)
+        other.send(whole(b"other"))
+        assert other.read()[1] == b"other"
+        other.close()
+    assert not caplog.records
+
+
+def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    kinds = {
+        "known": whole,
+        "named": lambda body: whole(body, b"X-Name: a"),
+        "asgi": lambda body: whole(body).replace(b"/echo", b"/asgi"),
+        "chunked": lambda body: b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        + (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n",
+        "lines": lambda body: b"\r\n\r\n" + whole(body),
+    }  # fmt: skip
+    with serving(app) as (port, _):
+        for _ in range(12):
+            peer, sent, expected = Peer(port), [], []
+            for _ in range(chance.randrange(5, 40)):
+                kind, size = chance.choice(list(kinds)), chance.choice((0, 1, 3, 3, 7))
+                body = bytes(chance.choice(b"ab\r\n: 0PS") for _ in range(size))
+                sent.append(kinds[kind](body))
+                expected.append(b"/asgi:" + body if kind == "asgi" else body)
+            stream, at = b"".join(sent), 0
+            while at < len(stream):
+                step = chance.choice((1, 5, 40, len(sent[0]), 200))
+                peer.send(stream[at : at + step])
+                at += step
+                if chance.random() < 0.3:
+                    time.sleep(0.002)
+            assert [peer.read()[1] for _ in expected] == expected, seed
+            peer.close()
 
 
 def test_few_heads_are_kept_and_none_that_is_long(app, peer):
