@@ -10,6 +10,7 @@ import time
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.direct import Answer, line
 from app.cork import CorkedHttp
@@ -424,6 +425,35 @@ def test_who_goes_while_several_requests_wait_in_line_leaves_nothing_behind(app,
     assert not caplog.records
 
 
+def pieces(chance, requests):
+    """Cut requests anywhere, or each behind its head and once more."""
+    if chance.random() < 0.5:
+        stream = b"".join(requests)
+        while stream:
+            step = chance.choice((1, 5, 40, len(requests[0]), 200))
+            yield stream[:step]
+            stream = stream[step:]
+        return
+    for request in requests:
+        head = request.find(b"\r\n\r\n", 4) + 4
+        cut = head + chance.randrange(3)
+        yield from filter(None, (request[:head], request[head:cut], request[cut:]))
+
+
+def test_the_parser_sees_a_head_once(app, peer, monkeypatch):
+    fed = []
+    take = HttpToolsProtocol.data_received
+    monkeypatch.setattr(
+        HttpToolsProtocol, "data_received", lambda self, data: fed.append(data) or take(self, data)
+    )
+    for parts in ([whole(b"abc")], [whole(b"abc")], [whole(b"abc")[:-2], b"bc"], [whole(b"abc")]):
+        for part in parts:
+            peer.send(part)
+            time.sleep(0.02)
+        assert peer.read()[1] == b"abc"
+    assert fed == [whole(b"abc")]
+
+
 def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
     seed = random.randrange(1 << 32)
     print("seed", seed)
@@ -444,12 +474,9 @@ def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
                 body = bytes(chance.choice(b"ab\r\n: 0PS") for _ in range(size))
                 sent.append(kinds[kind](body))
                 expected.append(b"/asgi:" + body if kind == "asgi" else body)
-            stream, at = b"".join(sent), 0
-            while at < len(stream):
-                step = chance.choice((1, 5, 40, len(sent[0]), 200))
-                peer.send(stream[at : at + step])
-                at += step
-                if chance.random() < 0.3:
+            for piece in pieces(chance, sent):
+                peer.send(piece)
+                if chance.random() < 0.3 or len(piece) < 8:
                     time.sleep(0.002)
             assert [peer.read()[1] for _ in expected] == expected, seed
             peer.close()
