@@ -183,9 +183,10 @@ def test_a_durable_name_of_a_page_goes_on_after_reloads_and_kills(page: Page, se
         service.finished(service.publish("order.kept", {"n": 1}, subject=str(n))["seq"])
     even = {"any": [{"exact": {"subject": str(n)}} for n in range(0, 12, 2)]}
     assert page.evaluate(TAKE, {"count": 3, "filter": even}) == ["0", "2", "4"]
-    done = service.results(types=["order.kept"], kinds=["succeeded"])[2]
-    assert done["event"]["subject"] == "2"
-    until(lambda: service.ok("GET", "/v1/subscriptions")["items"][0]["cursor"] == done["cursor"], "the place")
+    done = service.results(types=["order.kept"], kinds=["succeeded"])[2:4]
+    assert [item["event"]["subject"] for item in done] == ["2", "3"]
+    places = {item["cursor"] for item in done}  # behind "3" if what the filter left out ended a frame there
+    until(lambda: service.ok("GET", "/v1/subscriptions")["items"][0]["cursor"] in places, "the place")
     service.kill()
     service.start()
     page.reload()
