@@ -325,9 +325,14 @@ class DirectHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Exchange):
-            self.loop.call_soon(cycle.start)  # not now: many may stand in line, each inside the one before
+            self.loop.call_soon(self._resume, cycle)  # not now: each stands inside the one before
         else:
             super()._start_asgi_task(cycle, app)
+
+    def _resume(self, exchange: Exchange) -> None:
+        """Begin a request that stood in line, of whose body there may be nothing more to come."""
+        exchange.start()
+        exchange.watch(self.loop)
 
     def pause_writing(self) -> None:
         """Read nothing of who does not read: an answer is whole and waits for nobody."""

@@ -33,7 +33,6 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol with another judgement of a pong that does not come."""
 
     _shared: tuple[str, bytes] = ("", b"")  # the text that was sent last on any socket, and its frame
-    _full = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection, on a corked transport or another."""
@@ -60,7 +59,9 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
 
     def offer(self, text: str) -> bool:
         """Send a text frame at once; False, and nothing is sent, if there is no room or it needs encoding."""
-        if self._full or not self.handshake_complete or self.conn.state is not OPEN or self.conn.extensions:
+        if not (self.writable.is_set() and self.handshake_complete) or self.conn.extensions:
+            return False
+        if self.conn.state is not OPEN:
             return False
         known, frame = PatientWebSocket._shared
         if text is not known:
@@ -72,16 +73,6 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
         frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
         PatientWebSocket._shared = text, frame
         return frame
-
-    def pause_writing(self) -> None:
-        """Have no room for more."""
-        super().pause_writing()
-        self._full = True
-
-    def resume_writing(self) -> None:
-        """Have room again."""
-        super().resume_writing()
-        self._full = False
 
     def handle_cont(self, event: Frame) -> None:
         """Take a fragment of a message, unless it has too many."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from app import logs
+from app import garbage, logs
 from app.api.front import Front
 from app.cork import CorkedHttp
 from app.errors import BadSettings
@@ -95,7 +94,7 @@ async def _until_stopped(
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if gateway.ready.done():
         stages = gateway.ready.result()
-        _settle_garbage_collection()
+        garbage.settle()
         _announce(gateway.settings, listener, open_=stages.gate.open)
         await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
@@ -107,13 +106,6 @@ async def _until_stopped(
     server.should_exit = True
     await serving
     return 0
-
-
-def _settle_garbage_collection() -> None:
-    """Look for reference cycles seldom: what is under way is many small objects, and none of them cycles."""
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _on_signal(stopping: asyncio.Event) -> None:

@@ -84,14 +84,16 @@ class Lane:
     def add(self, run: Run) -> list[Run]:
         """Take a run in; return those that no longer fit, which stay in the store alone."""
         size, waiting, budget = weight(run), self._waiting, self._budget
-        self.weight += size
-        budget.used += size
         # A run that was cancelled may still stand here when it is retried: the third number tells them apart.
         entry = (-run.priority, run.id, next(_entries), run, size)
-        if not waiting or waiting[-1] < entry:
-            waiting.append(entry)
-        else:
+        if waiting and entry < waiting[-1]:
             insort(waiting, entry)
+        elif self.more and not self._is_low():
+            return [run]  # better ones may be in the store: until they are read none may stand before them
+        else:
+            waiting.append(entry)
+        self.weight += size
+        budget.used += size
         if len(waiting) <= CAPACITY and self.weight <= SHARE and budget.used <= TOTAL:
             return []
         return self._push_out()

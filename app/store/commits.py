@@ -304,14 +304,20 @@ def _resolve(entry: Entry, reply: Any) -> None:
     if isinstance(reply, Exception):
         _refuse(entry, reply)
     elif not waiter.done():
-        waiter.set_result(reply.ids if type(reply) is Retried else reply)
+        try:
+            waiter.set_result(reply.ids if type(reply) is Retried else reply)
+        except Exception:  # one waiter's fault must not reach those behind it
+            log.exception("a commit went well, but who waits for it failed")
 
 
 def _refuse(entry: Entry, problem: Exception) -> None:
     waiter = entry.waiter
     if waiter.done():
         return
-    waiter.set_exception(problem)
+    try:
+        waiter.set_exception(problem)
+    except Exception:
+        log.exception("who waits for a commit failed to take why it is not there")
     if isinstance(entry.operation, _OUTCOMES):
         log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
         if isinstance(waiter, asyncio.Future):

@@ -9,7 +9,6 @@ after the batch in hand.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import secrets
 import select
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from app import garbage
 from app.channel import BlockingChannel, pack
 from app.store import frames, sqlite, statements
 from app.store.checkpoints import Checkpoints
@@ -75,15 +75,6 @@ class Database:
         self.checkpoints = Checkpoints(self._connection, self._path, BUSY)
 
 
-def settle_garbage_collection() -> None:
-    """Look for reference cycles seldom: a batch is many small objects, none of them cycles, and soon gone.
-
-    With the interpreter's own thresholds a quarter of the time of large batches went into looking.
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 def serve(sock: socket.socket, channel: BlockingChannel, database: Database) -> None:
     """Write batches until the gateway closes its end.
 
@@ -124,7 +115,7 @@ def main() -> None:
         return
     try:
         database = Database(Path(os.fsdecode(asked[0][2])))
-        settle_garbage_collection()
+        garbage.settle()
         with contextlib.suppress(OSError):
             serve(sock, channel, database)
         database.close()

@@ -482,6 +482,21 @@ def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
             peer.close()
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_body_that_stands_still_behind_another_request_is_given_up(app, peer, known):
+    if known:
+        peer.send(whole(b"12345"))
+        assert peer.read()[1] == b"12345"
+    peer.send(whole(b"later"))
+    while not app.direct.waiting:
+        time.sleep(0.01)
+    peer.send(whole(b"12345")[:-1])
+    time.sleep(0.05)
+    app.direct.release()
+    assert peer.read()[1] == b"released"
+    assert peer.read()[:2] == (408, b"too slow")
+
+
 def test_few_heads_are_kept_and_none_that_is_long(app, peer):
     for number in range(MOST_HEADS + 5):
         peer.send(whole(b"x", b"X-Number: %d" % number))

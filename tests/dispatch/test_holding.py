@@ -102,10 +102,28 @@ def test_all_lanes_together_hold_no_more_than_the_budget_and_each_a_little():
 
 def test_small_runs_are_bounded_by_their_number():
     lane = Lane(1, Budget())
+    lane.more = False
     for n in range(CAPACITY + 500):
         lane.add(run(n + 1))
     assert len(lane) == CAPACITY
     assert lane.weight <= CAPACITY * (OVERHEAD + 1)
+
+
+def test_what_was_pushed_out_is_not_overtaken_by_what_came_later():
+    lane = Lane(1, Budget())
+    lane.more = False
+    out = [left.id for n in range(CAPACITY + 10) for left in lane.add(run(n + 1))]
+    assert out == list(range(CAPACITY + 1, CAPACITY + 11))
+    for _ in range(100):
+        lane.start()
+    later, urgent = run(CAPACITY + 11), run(CAPACITY + 12)
+    urgent.priority = 9
+    assert lane.add(later) == [later], "there is room for it, but not before those that were pushed out"
+    assert lane.add(urgent) == []
+    assert lane.peek() is urgent
+    while not lane.wants:
+        lane.pop()
+    assert lane.add(later) == [], "now the others are read too, and put before it"
 
 
 @pytest.fixture

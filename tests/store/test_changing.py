@@ -78,6 +78,22 @@ def test_a_retry_leaves_other_runs_alone(store):
     assert store.write_one(Retry(runs=[1, 2, 3, 4], now=NOW)) == Retried([])
 
 
+def test_a_first_attempt_that_succeeds_leaves_nothing_of_what_was_before(store):
+    """Of most such rows only some columns are written: not where another one has to change too."""
+    store.write(publish(event(), event(), event(due=NOW + 9)))
+    store.write(Cancel(runs=[1], error=Error("Cancelled", "by hand"), now=NOW + 1))
+    store.write(Retry(runs=[1], now=NOW + 2), mark(2))
+    measured = settle(2, token=2001)
+    measured.report.peak_memory = 5_000
+    store.write(settle(1, fence=-NOW - 2), measured, settle(3))
+    columns = "state, attempt, error, peak_memory, granted, due, available_at, started_at, finished_at"
+    assert store.rows(f"SELECT {columns} FROM runs ORDER BY id") == [
+        (3, 1, None, None, 0, None, NOW + 2, NOW + 10, NOW + 20),
+        (3, 1, None, 5_000, 0, None, None, NOW + 10, NOW + 20),
+        (3, 1, None, None, 0, NOW + 9, None, NOW + 10, NOW + 20),
+    ]
+
+
 def test_runs_of_deleted_handlers_are_not_retried(store):
     store.write(
         publish(event(), event(handlers=(2,))), settle(1, state=State.DEAD), settle(2, state=State.DEAD)

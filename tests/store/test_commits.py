@@ -138,6 +138,40 @@ def test_the_log_goes_back_into_the_database_while_load_goes_on(path):
     asyncio.run(main())
 
 
+class Faulty:
+    def done(self):
+        return False
+
+    def set_result(self, result):
+        raise RuntimeError(f"cannot take {result}")
+
+    def set_exception(self, exception):
+        raise RuntimeError("cannot take it") from exception
+
+
+def test_who_cannot_take_the_answer_keeps_it_from_nobody_else(path, caplog):
+    async def main():
+        async with committing(path) as commits:
+            told = listening(commits)
+            commits.submit(publish(event()), Faulty())
+            assert await commits.publish(publish(event())) == [Receipt(2, 2)]
+            assert len(told.runs) == 2
+            os.kill(commits.pid, signal.SIGSTOP)
+            commits.submit(publish(event()), Faulty())
+            lost = commits.publish(publish(event()))
+            await asyncio.sleep(0.05)
+            os.kill(commits.pid, signal.SIGKILL)
+            with pytest.raises(Unavailable):
+                await lost
+            assert (await commits.publish(publish(event())))[0].seq >= 3
+        assert [record.message for record in caplog.records if record.exc_info] == [
+            "a commit went well, but who waits for it failed",
+            "who waits for a commit failed to take why it is not there",
+        ]
+
+    asyncio.run(main())
+
+
 def test_a_refused_change_fails_alone(path):
     async def main():
         async with committing(path) as commits:
