@@ -1,0 +1,121 @@
+"""A server whose application answers past ASGI or by it, and a client of plain sockets."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+
+import uvicorn
+
+from app.api.direct import Answer, line
+from app.cork import CorkedHttp
+
+PATIENCE = 10.0
+HOST = b"Host: localhost\r\n"
+
+
+class Echo:
+    """Answers with the body; a body `later` waits until `release`."""
+
+    path = "/echo"
+    max_body = 100_000
+    idle = 0.2
+
+    def __init__(self):
+        self.loop = None
+        self.waiting = []
+
+    def admit(self, head):
+        self.loop = asyncio.get_running_loop()
+        return text(403, b"no") if (b"x-refuse", b"1") in head.headers else None
+
+    def take(self, head, body, respond):
+        if body == b"later":
+            self.waiting.append(respond)
+        else:
+            respond(text(200, body))
+
+    def too_large(self, head):
+        return text(413, b"too large")
+
+    def too_slow(self, head):
+        return text(408, b"too slow")
+
+    def release(self):
+        respond = self.waiting.pop(0)
+        self.loop.call_soon_threadsafe(respond, text(200, b"released"))
+
+
+def text(status, body):
+    return Answer(status, b"".join(map(line, named(body))), body)
+
+
+def named(body):
+    return [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+
+
+class App:
+    def __init__(self):
+        self.direct = Echo()
+
+    async def __call__(self, scope, receive, send):
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        shown = scope["path"].encode() + b":" + body
+        await send({"type": "http.response.start", "status": 200, "headers": named(shown)})
+        await send({"type": "http.response.body", "body": shown})
+
+
+class Peer:
+    """A client that reads one response after another."""
+
+    def __init__(self, port):
+        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.file = self.sock.makefile("rb")
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def read(self):
+        status = int(self.file.readline().split()[1])
+        headers = {}
+        while line := self.file.readline().strip():
+            name, _, value = line.partition(b": ")
+            headers[name.lower()] = value
+        return status, self.file.read(int(headers.get(b"content-length", 0))), headers
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+    def ended(self):
+        return self.file.read(1) == b""
+
+
+@contextlib.contextmanager
+def serving(app, **options):
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    known = {
+        "http": CorkedHttp,
+        "loop": "uvloop",
+        "lifespan": "off",
+        "log_config": None,
+        "proxy_headers": False,
+    }
+    server = uvicorn.Server(uvicorn.Config(app, **(known | options)))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+        yield listener.getsockname()[1], server
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def post(body, path=b"/echo", extra=b""):
+    return b"POST %b HTTP/1.1\r\n%b%bContent-Length: %d\r\n\r\n%b" % (path, HOST, extra, len(body), body)

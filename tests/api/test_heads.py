@@ -1,0 +1,211 @@
+"""Requests whose head was seen before go past the parser, and mean what they always mean."""
+
+import random
+import socket
+import struct
+import time
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.exchange import _KNOWN, LONGEST_HEAD, MOST_HEADS
+from tests.api.kit import HOST, PATIENCE, Peer, post, serving
+
+
+def test_requests_with_the_same_head_are_all_answered_with_their_own_body(peer):
+    for body in (b"one", b"two", b"", b"six", b"four", b""):
+        peer.send(post(body))
+        assert peer.read()[:2] == (200, body)
+
+
+def test_a_known_head_in_front_of_other_bytes_means_what_it_always_means(app, peer):
+    known = post(b"abc")
+    for _ in range(2):
+        peer.send(known)
+        assert peer.read()[1] == b"abc"
+    peer.send(known + known)  # two at once
+    assert [peer.read()[1] for _ in range(2)] == [b"abc", b"abc"]
+    peer.send(known[:-1])  # a part, then the rest with the beginning of the next
+    peer.send(b"d" + known[:10])
+    assert peer.read()[1] == b"abd"
+    peer.send(known[10:])
+    assert peer.read()[1] == b"abc"
+    peer.send(b"\r\n\r\n")  # empty lines between requests are nothing (RFC 9112, section 2.2)
+    peer.send(known)
+    assert peer.read()[1] == b"abc"
+    peer.send(post(b"no", extra=b"X-Refuse: 1\r\n"))
+    assert peer.read()[:2] == (403, b"no")
+    peer.send(known.replace(b"/echo", b"/asgi"))
+    assert peer.read()[1] == b"/asgi:abc"
+    peer.send(known)
+    assert peer.read()[1] == b"abc"
+
+
+def test_empty_lines_behind_an_empty_body_are_no_request(peer):
+    peer.send(post(b""))
+    assert peer.read()[:2] == (200, b"")
+    for _ in range(3):
+        peer.send(b"\r\n\r\n")
+    peer.send(post(b"next"))
+    assert peer.read()[:2] == (200, b"next")
+
+
+def test_a_body_behind_a_known_head_may_come_in_parts(app, peer):
+    head, body = post(b"0123456789").split(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    for round_ in range(4):  # known from the second on, however it comes
+        peer.send(head)
+        time.sleep(0.02)
+        for at in range(0, 10, 4):
+            peer.send(body[at : at + 4])
+            time.sleep(0.02)
+        assert peer.read()[:2] == (200, body), round_
+    peer.send(head + body[:4])
+    time.sleep(0.02)
+    peer.send(body[4:] + head + body + head)  # the rest, a whole one, and the head of another
+    assert [peer.read()[1] for _ in range(2)] == [body, body]
+    time.sleep(0.02)
+    peer.send(body)
+    assert peer.read()[1] == body
+    peer.send(head + body[:9])
+    assert peer.read()[:2] == (408, b"too slow")
+    assert len(_KNOWN[app.direct]) == 1
+
+
+def test_what_is_chunked_expected_or_ends_its_connection_is_never_known(app):
+    chunked = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    closing = post(b"bye", extra=b"Connection: close\r\n")
+    with serving(app) as (port, _):
+        for _ in range(2):
+            peer = Peer(port)
+            for _ in range(2):
+                peer.send(chunked)
+                assert peer.read()[1] == b"abc"
+            peer.send(closing)
+            status, body, headers = peer.read()
+            assert (status, body, headers[b"connection"]) == (200, b"bye", b"close")
+            assert peer.ended()
+            peer.close()
+
+
+def test_requests_with_a_known_head_wait_for_the_answers_before_them(app, peer):
+    for _ in range(2):
+        peer.send(post(b"first"))
+        assert peer.read()[1] == b"first"
+    peer.send(post(b"later"))
+    while not app.direct.waiting:
+        time.sleep(0.01)
+    peer.send(post(b"behin"))
+    time.sleep(0.1)
+    app.direct.release()
+    assert [peer.read()[1] for _ in range(2)] == [b"released", b"behin"]
+
+
+def test_who_goes_while_several_requests_wait_in_line_leaves_nothing_behind(app, caplog):
+    with serving(app) as (port, server):
+        peer = Peer(port)
+        for body in (b"first", b"later"):
+            peer.send(post(body))
+        assert peer.read()[1] == b"first"
+        while not app.direct.waiting:
+            time.sleep(0.01)
+        for _ in range(3):
+            peer.send(post(b"later"))
+            time.sleep(0.02)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        peer.close()
+        until = time.monotonic() + PATIENCE
+        while server.server_state.connections and time.monotonic() < until:
+            if app.direct.waiting:  # nothing is read of it meanwhile, so that only an answer finds it gone
+                app.direct.release()
+            time.sleep(0.01)
+        assert not server.server_state.connections
+        other = Peer(port)
+        other.send(post(b"other"))
+        assert other.read()[1] == b"other"
+        other.close()
+    assert not caplog.records
+
+
+def pieces(chance, requests):
+    """Cut requests anywhere, or each behind its head and once more."""
+    if chance.random() < 0.5:
+        stream = b"".join(requests)
+        while stream:
+            step = chance.choice((1, 5, 40, len(requests[0]), 200))
+            yield stream[:step]
+            stream = stream[step:]
+        return
+    for request in requests:
+        head = request.find(b"\r\n\r\n", 4) + 4
+        cut = head + chance.randrange(3)
+        yield from filter(None, (request[:head], request[head:cut], request[cut:]))
+
+
+def test_the_parser_sees_a_head_once(app, peer, monkeypatch):
+    fed = []
+    take = HttpToolsProtocol.data_received
+    monkeypatch.setattr(
+        HttpToolsProtocol, "data_received", lambda self, data: fed.append(data) or take(self, data)
+    )
+    for parts in ([post(b"abc")], [post(b"abc")], [post(b"abc")[:-2], b"bc"], [post(b"abc")]):
+        for part in parts:
+            peer.send(part)
+            time.sleep(0.02)
+        assert peer.read()[1] == b"abc"
+    assert fed == [post(b"abc")]
+
+
+def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    kinds = {
+        "known": post,
+        "named": lambda body: post(body, extra=b"X-Name: a\r\n"),
+        "asgi": lambda body: post(body).replace(b"/echo", b"/asgi"),
+        "chunked": lambda body: b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        + (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n",
+        "lines": lambda body: b"\r\n\r\n" + post(body),
+    }  # fmt: skip
+    with serving(app) as (port, _):
+        for _ in range(12):
+            peer, sent, expected = Peer(port), [], []
+            for _ in range(chance.randrange(5, 40)):
+                kind, size = chance.choice(list(kinds)), chance.choice((0, 1, 3, 3, 7))
+                body = bytes(chance.choice(b"ab\r\n: 0PS") for _ in range(size))
+                sent.append(kinds[kind](body))
+                expected.append(b"/asgi:" + body if kind == "asgi" else body)
+            for piece in pieces(chance, sent):
+                peer.send(piece)
+                if chance.random() < 0.3 or len(piece) < 8:
+                    time.sleep(0.002)
+            assert [peer.read()[1] for _ in expected] == expected, seed
+            peer.close()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_body_that_stands_still_behind_another_request_is_given_up(app, peer, known):
+    if known:
+        peer.send(post(b"12345"))
+        assert peer.read()[1] == b"12345"
+    peer.send(post(b"later"))
+    while not app.direct.waiting:
+        time.sleep(0.01)
+    peer.send(post(b"12345")[:-1])
+    time.sleep(0.05)
+    app.direct.release()
+    assert peer.read()[1] == b"released"
+    assert peer.read()[:2] == (408, b"too slow")
+
+
+def test_few_heads_are_kept_and_none_that_is_long(app, peer):
+    for number in range(MOST_HEADS + 5):
+        peer.send(post(b"x", extra=b"X-Number: %d\r\n" % number))
+        assert peer.read()[1] == b"x"
+    for _ in range(2):
+        peer.send(post(b"x", extra=b"X-Long: %b\r\n" % (b"y" * LONGEST_HEAD)))
+        assert peer.read()[1] == b"x"
+    known = _KNOWN[app.direct]
+    assert 0 < len(known) <= MOST_HEADS
+    assert max(map(len, known)) <= LONGEST_HEAD
