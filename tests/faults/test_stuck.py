@@ -75,3 +75,20 @@ def test_a_long_attempt_delays_no_short_one_of_its_own_quick_handler(house: Hous
     assert house.ok("GET", f"/v1/runs/{long}")["state"] == "running", "it ended before they did"
     sign.touch()
     assert house.end(long)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("own_house", ["process", "thread"], indirect=True)
+def test_what_is_answered_does_not_wait_for_a_long_one_behind_it(own_house: House, tmp_path: Path) -> None:
+    """Nothing else runs that would take the answers along."""
+    house, sign = own_house, tmp_path / "sign"
+    house.start()
+    for receipt in house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * 300)["items"]:
+        house.finished(receipt["seq"])
+    events = [{"type": "faulty.bimodal", "data": data} for data in (None, None, None, None, str(sign))]
+    *quick, long = [receipt["seq"] for receipt in house.ok("POST", "/v1/events", events)["items"]]
+    for seq in quick:
+        house.finished(seq)
+    [run] = house.ok("GET", f"/v1/events/{long}")["runs"]
+    until(lambda: house.ok("GET", f"/v1/runs/{run['id']}")["state"] == "running", "the long one, still there")
+    sign.touch()
+    assert house.end(run["id"])["state"] == "succeeded"
