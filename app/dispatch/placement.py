@@ -14,14 +14,13 @@ import msgspec
 from app.dispatch.registry import Entry
 from app.domain.attempt import Attempt
 from app.domain.run import Outcome
-from app.workers.base import Ended
+from app.workers.base import ASYNC, Ended
 
 ENOUGH = 30  # attempts
 BURNS, WAITS = 0.6, 0.3  # CPU time by wall time: over it a process, under it a thread, between them no move
 _MOST = 100_000  # attempts between two moves
 _CROWDED = 0.6  # of a processor: so busy a thread host makes its attempts wait for one another
 _NO_FIGURES = "an async target waits on its event loop, and what CPU time it takes cannot be told"
-_ASYNC = frozenset({"coroutine", "async_generator"})
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -50,7 +49,7 @@ class Measure(msgspec.Struct):
         self.last = max(self.last, ended.finished_at)
         self.attempts += 1
         self.cpu += ended.cpu_time or 0.0
-        self.wall += (ended.wall_time or 0.0) - ended.starved
+        self.wall += ended.wall_time - ended.starved
 
     @property
     def share(self) -> float:
@@ -178,7 +177,7 @@ class Placement:
         code = (entry.spec.target, handler.file_digest)
         measured = self._measured.get(handler.id)
         if measured is None or measured.code != code:
-            waits = kind in _ASYNC
+            waits = kind in ASYNC
             measured = Measured(code, handler.revision, waits=waits, now=self._clock())
             self._measured[handler.id] = measured
         return measured

@@ -19,9 +19,6 @@ class Durations:
 
     def note(self, attempt: Attempt, ended: Ended) -> None:
         """Take an attempt that ended in its worker."""
-        wall = ended.wall_time
-        if wall is None:
-            return
-        self.attempts[attempt.handler, attempt.pool, ended.outcome].add(wall)
+        self.attempts[attempt.handler, attempt.pool, ended.outcome].add(ended.wall_time)
         waited = ended.started_at - attempt.run.since
         self.waits[attempt.handler].add(waited / SECOND if waited > 0 else 0.0)

@@ -17,8 +17,6 @@ class Latencies:
 
     def note(self, handler: int, ended: Ended) -> None:
         """Take an attempt that ended in its worker."""
-        if ended.wall_time is None:
-            return
         recent = self._recent.get(handler)
         if recent is None:
             recent = self._recent[handler] = deque(maxlen=WINDOW)

@@ -10,6 +10,9 @@ import msgspec
 from app.domain.event import Event
 from app.domain.run import Error, Outcome
 
+ASYNC = frozenset({"coroutine", "async_generator"})
+"""The kinds of targets that run on a worker's event loop."""
+
 
 class Assignment(msgspec.Struct, kw_only=True):
     """One attempt for a worker to make.
@@ -52,14 +55,15 @@ class Started(msgspec.Struct, kw_only=True):
     worker: int
 
 
-class Ended(msgspec.Struct, kw_only=True):
+class Ended(msgspec.Struct, array_like=True):
     """An attempt is over. Units as in the store's `Report`.
 
     `outcome` is succeeded, failed or lost. `data`: the final value as JSON text (None: it returned
     None), bytes if `binary`. `published` is what `ctx.publish` was given, as `Published`.
     `retry_after`: the handler asked for another attempt in so many seconds. `fatal`: the handler
     asked for no other attempt. `alone`: the next attempt must have a worker of its own.
-    `starved`: how much of `wall_time` it was ready to run and had no processor.
+    `starved`: how much of `wall_time` it was ready to run and had no processor. `spent`: its worker ran
+    out of descriptors, so that others would fail there too.
     """
 
     token: int
@@ -68,7 +72,7 @@ class Ended(msgspec.Struct, kw_only=True):
     finished_at: int
     worker: int | None
     cpu_time: float | None = None
-    wall_time: float | None = None
+    wall_time: float = 0.0
     starved: float = 0.0
     peak_memory: int | None = None
     data: bytes | None = None
@@ -79,6 +83,7 @@ class Ended(msgspec.Struct, kw_only=True):
     retry_after: float | None = None
     fatal: bool = False
     alone: bool = False
+    spent: bool = False
 
 
 class Published(msgspec.Struct, array_like=True):

@@ -16,8 +16,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from app.channel import BlockingChannel, Frame
+from app.channel import BlockingChannel
 from app.workers import lifeline, output, wire
+from app.workers.base import ASYNC
 from app.workers.coroutines import Coroutines
 from app.workers.inline import perform
 from app.workers.invocation import Invocation, Site, peak_now
@@ -26,6 +27,7 @@ from app.workers.loading import Entry, load
 from app.workers.outbox import Outbox
 from app.workers.slots import Page
 from app.workers.threads import Threads
+from app.workers.ticker import Ticker
 from app.workers.wire import Boot, Executed, Spawn, ToWorker
 
 DUMP_SIGNAL = signal.SIGUSR1
@@ -44,41 +46,47 @@ class Descriptors(msgspec.Struct, array_like=True):
 class Worker:
     """Takes frames until there are none."""
 
-    def __init__(self, site: Site, channel: BlockingChannel, threads: int) -> None:
+    def __init__(self, site: Site, channel: BlockingChannel, ticker: Ticker, threads: int) -> None:
         self._site = site
         self._channel = channel
         self._coroutines = Coroutines(site)
-        self._threads = Threads(threads, site.outbox, self._coroutines.wait) if threads > 1 else None
+        wait = self._coroutines.wait
+        self._threads = Threads(threads, site.outbox, ticker, wait) if threads > 1 else None
+        self._told_to_end = False
 
     def serve(self, mark: str) -> None:
         """Make attempts until the gateway says that no more will follow."""
         self._site.outbox.ready(mark)
-        while frames := self._channel.receive():
-            self._take(frames)
-            if frames[-1][0] == ToWorker.END:
-                modules = {id(entry.module): entry.module for entry in self._site.entries.values()}
-                teardown(modules.values(), self._coroutines.wait)
-                return
+        if self._threads is not None:
+            self._threads.serve(self._receive)
+        else:
+            while (invocations := self._receive()) is not None:
+                self._run(invocations)
+        if self._told_to_end:
+            modules = {id(entry.module): entry.module for entry in self._site.entries.values()}
+            teardown(modules.values(), self._coroutines.wait)
 
-    def _take(self, frames: list[Frame]) -> None:
+    def _receive(self) -> list[Invocation] | None:
+        """Wait for attempts; those of sync targets are returned, None if no more will follow."""
+        frames = self._channel.receive()
+        if not frames:
+            return None
         waiting: list[Invocation] = []
         sync: list[Invocation] = []
-        for kind, token, body in frames:
+        for kind, _number, body in frames:
             if kind == ToWorker.RUN:
-                call = wire.decode_call(body)
-                entry = self._site.entries.get(call.target)
-                later = entry is not None and entry.kind in {"coroutine", "async_generator"}
-                (waiting if later else sync).append(Invocation(self._site, token, call))
+                for call in wire.decode_calls(body):
+                    entry = self._site.entries.get(call.target)
+                    later = entry is not None and entry.kind in ASYNC
+                    (waiting if later else sync).append(Invocation(self._site, call))
             elif kind == ToWorker.PING:
                 self._site.outbox.pong()
-                if self._threads is not None:
-                    self._threads.hurry()
+            elif kind == ToWorker.END:
+                self._told_to_end = True
+                return None
         if waiting:
             self._coroutines.submit(waiting)
-        if self._threads is None:
-            self._run(sync)
-            return
-        self._threads.submit(sync)
+        return sync
 
     def _run(self, invocations: Iterable[Invocation]) -> None:
         outbox, cpu = self._site.outbox, None
@@ -116,12 +124,13 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
     faulthandler.enable(file=given.page, all_threads=True)
     faulthandler.register(DUMP_SIGNAL, file=given.page, all_threads=True)
     channel = BlockingChannel(socket.socket(fileno=given.socket))
-    outbox = Outbox(channel)
+    ticker = Ticker()
+    outbox = Outbox(channel, ticker)
     os.register_at_fork(after_in_child=outbox.disown)
     peak = peak_now()
     page = Page(given.page, spawn.seats)
-    site = Site(entries, page, outbox, boot, peak, peak, spawn.threads == 1, spawn.weighs)
-    Worker(site, channel, spawn.threads).serve(mark)
+    site = Site(entries, page, outbox, boot, os.getpid(), peak, peak, spawn.threads == 1, spawn.weighs)
+    Worker(site, channel, ticker, spawn.threads).serve(mark)
     site.outbox.flush()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.workers.base import Assignment
+from app.workers.base import ASYNC, Assignment
 from app.workers.home import State
 from app.workers.pool import Pool
 from app.workers.worker import Worker
@@ -37,7 +37,7 @@ class Confined(Pool):
             return self._offer_alone(assignment)
         for worker in self.workers:
             if worker.open and not worker.flights:
-                awaits = assignment.kind in {"coroutine", "async_generator"}
+                awaits = assignment.kind in ASYNC
                 worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
                 return worker
         self._grow()

@@ -91,10 +91,10 @@ class Coroutines:
                 value = None
             elif inspect.isawaitable(value):
                 value = await value
-            answer = invocation.succeeded(value)
+            ended = invocation.succeeded(value)
         except BaseException as problem:
-            answer = invocation.failed(problem)
-        invocation.finish(answer, None)
+            ended = invocation.failed(problem)
+        invocation.finish(ended, None)
 
     def _flush_soon(self) -> None:
         if not self._flushing:

@@ -13,12 +13,9 @@ from app.workers.memory import MIB
 from app.workers.pace import Pace
 from app.workers.policy import Standing
 from app.workers.slots import Page
-from app.workers.wire import Answer
-
-_SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
 
 
-class Flight(msgspec.Struct, kw_only=True, eq=False):
+class Flight(msgspec.Struct, eq=False):
     """One attempt between handing it over and its answer. Times in monotonic nanoseconds.
 
     `quick`: it was sent as one of a handler whose attempts may queue. `overdue`: its time is up.
@@ -99,33 +96,13 @@ def stack_of(flight: Flight, page: Page) -> str | None:
     return stacks.of_thread(page.dumped(), page.thread(flight.seat))
 
 
-def answered(flight: Flight, answer: Answer, worker: int | None, clock: int) -> Ended:
-    """Report what a worker answered; `clock` is now, in microseconds since 1970."""
-    started, wall, peak = answer.started_at, answer.wall, answer.peak
-    finished = started + int(wall * 1e6)
-    if finished > clock:  # the clock was put back meanwhile: what follows would wait for the old time
-        started -= finished - clock
-        finished = clock
+def correct(ended: Ended, flight: Flight, clock: int) -> None:
+    """Put right what a worker reports of its attempt; `clock` is now, in microseconds since 1970."""
+    if ended.finished_at > clock:  # it was put back meanwhile: what follows would wait for the old time
+        ended.started_at -= ended.finished_at - clock
+        ended.finished_at = clock
     if flight.peak:
-        peak = max(peak or 0, flight.peak)
-    return Ended(
-        token=flight.assignment.token,
-        outcome=_SUCCEEDED if answer.error is None else _FAILED,
-        started_at=started,
-        finished_at=finished,
-        worker=worker,
-        cpu_time=answer.cpu,
-        wall_time=wall,
-        starved=answer.starved,
-        peak_memory=peak or None,
-        data=answer.data,
-        binary=answer.binary,
-        published=answer.published,
-        error=answer.error,
-        log=answer.log,
-        retry_after=answer.retry_after,
-        fatal=answer.fatal,
-    )
+        ended.peak_memory = max(ended.peak_memory or 0, flight.peak)
 
 
 def given_up(flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None) -> Ended:

@@ -23,17 +23,18 @@ def perform(invocation: Invocation, wait: Await, cpu: float | None = None) -> fl
         return cpu
     try:
         entry = invocation.entry()
-        prepare(entry.module, wait)
+        if not entry.module.ready:
+            prepare(entry.module, wait)
         value = invocation.invoke(entry)
         if isinstance(value, GeneratorType):
             value = _drive(invocation, value)
         elif isinstance(value, CoroutineType):  # a wrapper hid that its function is async
             value = asyncio.run(value)
-        answer = invocation.succeeded(value)
+        ended = invocation.succeeded(value)
     except BaseException as problem:
-        answer = invocation.failed(problem)
+        ended = invocation.failed(problem)
     cpu = time.thread_time()
-    invocation.finish(answer, cpu)
+    invocation.finish(ended, cpu)
     return cpu
 
 

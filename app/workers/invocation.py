@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from app.domain import jsonvalue
-from app.domain.run import Error
+from app.domain.run import Error, Outcome
 from app.workers import output
-from app.workers.base import Published
+from app.workers.base import Ended, Published
 from app.workers.failure import describe
 from app.workers.latest import Latest
 from app.workers.lifecycle import SetupFailed
@@ -23,7 +23,7 @@ from app.workers.memory import resident
 from app.workers.outbox import Outbox
 from app.workers.slots import Page
 from app.workers.starving import starved
-from app.workers.wire import Answer, Boot, Call, Piece
+from app.workers.wire import Boot, Call, Piece
 from busway.context import Context
 from busway.event import Event
 from busway.handlers import Fail, Retry
@@ -31,6 +31,7 @@ from busway.handlers import Fail, Retry
 WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
 _MEASURED = 0.001  # seconds: a shorter attempt is not worth the question what it took
 
 
@@ -41,7 +42,8 @@ class Cancelled(Exception):
 class Site(msgspec.Struct):
     """What all attempts of a worker share.
 
-    `baseline`: the worker's peak memory when it started, `peak`: when it was last looked at, in bytes.
+    `worker`: its process id. `baseline`: its peak memory when it started, `peak`: when it was last looked
+    at, in bytes.
     `alone`: it runs one sync target at a time. `weighs`: it tells its memory before each attempt.
     `awaiting`: coroutines under way.
     `lock`: of the values on their way out.
@@ -51,6 +53,7 @@ class Site(msgspec.Struct):
     page: Page
     outbox: Outbox
     boot: Boot
+    worker: int
     baseline: int
     peak: int
     alone: bool
@@ -73,9 +76,9 @@ class Invocation:
         "token", "wall",
     )  # fmt: skip
 
-    def __init__(self, site: Site, token: int, call: Call) -> None:
+    def __init__(self, site: Site, call: Call) -> None:
         self.site = site
-        self.token = token
+        self.token = call.token
         self.call = call
         self.log = output.Log(site.page, call.seat)
         self.published: list[Published] = []
@@ -84,17 +87,15 @@ class Invocation:
         self.wall = 0.0  # seconds that it took
 
     def begin(self, cpu: float | None = None) -> bool:
-        """Write the start into the page; False, and nothing more to do, if it was taken back before.
+        """Write the start into the page; False, and nothing more to do, if it was taken back before that.
 
         `cpu`: the thread's CPU time if it was looked at just now.
         """
-        page, seat = self.site.page, self.call.seat
-        if page.unwanted(seat, self.token):
+        self._started_at = time.time_ns() // 1000
+        self._since = since = time.monotonic_ns()
+        if not self.site.page.begin(self.call.seat, self.token, since, threading.get_ident()):
             self.site.outbox.skipped(self.token)
             return False
-        self._started_at = time.time_ns() // 1000
-        self._since = time.monotonic_ns()
-        page.begin(seat, self.token, self._since, threading.get_ident())
         self._cpu = time.thread_time() if cpu is None else cpu
         output.current.set(self.log)
         return True
@@ -126,49 +127,59 @@ class Invocation:
             run=call.run, attempt=call.attempt, handler=call.handler, revision=call.revision, line=self
         )
 
-    def succeeded(self, value: Any) -> Answer:
+    def succeeded(self, value: Any) -> Ended:
         """Encode the final value.
 
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
         """
         data, binary = self._encode(value, "the returned value")
-        return self._answer(data=data, binary=binary, published=self.published)
+        ended = self._ended(_SUCCEEDED)
+        ended.data, ended.binary, ended.published = data, binary, self.published
+        return ended
 
-    def failed(self, problem: BaseException) -> Answer:
+    def failed(self, problem: BaseException) -> Ended:
         """Describe why the attempt failed."""
         error = describe(problem)
         if isinstance(problem, SetupFailed) and problem.__cause__ is not None:
             cause = describe(problem.__cause__)
             error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
-        after = problem.after if isinstance(problem, Retry) else None
-        spent = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
-        return self._answer(error=error, retry_after=after, fatal=isinstance(problem, Fail), spent=spent)
+        ended = self._ended(_FAILED)
+        ended.error = error
+        ended.retry_after = problem.after if isinstance(problem, Retry) else None
+        ended.fatal = isinstance(problem, Fail)
+        ended.spent = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
+        return ended
 
-    def _answer(self, *, data: bytes | None = None, **how: Any) -> Answer:
-        self.wall = wall = (time.monotonic_ns() - self._since) / 1e9
-        answer = Answer(self._started_at, wall, None, self._peak(wall), data, **how)
-        answer.log = self.log.text()
-        return answer
+    def _ended(self, outcome: Outcome) -> Ended:
+        took = time.monotonic_ns() - self._since
+        started = self._started_at
+        ended = Ended(self.token, outcome, started, started + took // 1000, self.site.worker)
+        ended.wall_time = self.wall = wall = took / 1e9
+        if wall >= _MEASURED:
+            ended.peak_memory = self._peak()
+        ended.log = self.log.text()
+        return ended
 
-    def _peak(self, wall: float) -> int | None:
-        if not self.site.alone or self.site.awaiting or wall < _MEASURED:
+    def _peak(self) -> int | None:
+        if not self.site.alone or self.site.awaiting:
             return None
         now, before = peak_now(), self.site.peak
         self.site.peak = now
         return now - self.site.baseline if now > before else None
 
-    def finish(self, answer: Answer, cpu: float | None) -> None:
-        """Hand the answer over; `cpu`: the thread's CPU time now if what it took is this attempt's own."""
+    def finish(self, ended: Ended, cpu: float | None) -> None:
+        """Hand the report over; `cpu`: the thread's CPU time now if what it took is this attempt's own."""
         if cpu is not None:
-            answer.cpu = min(cpu - self._cpu, answer.wall)
-            if answer.wall >= _MEASURED:
-                answer.starved = min(starved(), answer.wall - min(answer.cpu, answer.wall))
+            wall = ended.wall_time
+            ended.cpu_time = cpu = min(cpu - self._cpu, wall)
+            if wall >= _MEASURED:
+                ended.starved = min(starved(), wall - cpu)
         output.current.set(None)
         if self._late is not None:
             self.send_late(now=True)
         self.site.page.finish(self.call.seat, self.token)
-        self.site.outbox.answer(self.token, answer)
+        self.site.outbox.ended(ended)
 
     @property
     def cancelled(self) -> bool:

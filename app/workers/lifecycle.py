@@ -24,8 +24,7 @@ def prepare(module: Module, wait: Await) -> None:
     Raises:
         SetupFailed: it raised.
     """
-    module.used = True
-    if module.ready or module.setup is None:
+    if module.setup is None:
         return
     with module.lock:
         if module.ready:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 QUICK = 0.0003  # seconds
+_UNKNOWN = QUICK / 6  # seconds that an attempt is taken to last before any was made
+_STALL = 0.005  # seconds: what takes longer counts for no more in a mean
 _WINDOW = 100
 _ENOUGH = 20
 
@@ -28,3 +30,21 @@ class Pace:
         if slow and slow[0] <= number - _WINDOW:
             slow.popleft()
         self.quick = number >= _ENOUGH and (not slow or len(slow) * 20 < min(number, _WINDOW))
+
+
+class Lasting:
+    """How long one handler's quick attempts last in a worker, in seconds.
+
+    `mean`: of the last ones. `least`: when nothing holds them up; others may have waited for the interpreter.
+    """
+
+    __slots__ = ("least", "mean")
+
+    def __init__(self) -> None:
+        self.mean = self.least = _UNKNOWN
+
+    def add(self, wall: float) -> None:
+        """Take in how long an attempt took, in seconds."""
+        self.mean += (min(wall, _STALL) - self.mean) / 512
+        more = min(wall, QUICK) - self.least
+        self.least += more / 64 if more > 0 else more

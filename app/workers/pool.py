@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.workers.base import Assignment, Returned, WorkerReport
+from app.workers.base import ASYNC, Assignment, Returned, WorkerReport
 from app.workers.flight import Flight
 from app.workers.home import State
 from app.workers.memory import MIB, resident
@@ -135,7 +135,7 @@ class Pool:
         if assignment.alone:
             return self._offer_alone(assignment)
         pace = self._pace(assignment.handler)
-        awaits = assignment.kind in {"coroutine", "async_generator"}
+        awaits = assignment.kind in ASYNC
         quick = pace.quick and not awaits
         worker = self._free_for_async() if awaits else self._free_for_sync(quick)
         if worker is not None:
@@ -213,7 +213,7 @@ class Pool:
         assignment = self.loners.get(worker)
         if assignment is not None:
             self.loners[worker] = None
-            awaits = assignment.kind in {"coroutine", "async_generator"}
+            awaits = assignment.kind in ASYNC
             worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
         elif worker in self.successors:
             self._succeed(worker)

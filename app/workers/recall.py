@@ -23,11 +23,6 @@ def is_clogged(flights: Collection[Flight], page: Page, threads: int, now: Momen
     return long >= threads
 
 
-def is_held_up(flights: Collection[Flight], page: Page, now: Moment) -> bool:
-    """Tell whether an attempt waits in a worker for longer than quick ones before it can take."""
-    return any(not f.awaits and not f.started(page) and now.mono - f.sent_at > _LONG for f in flights)
-
-
 def recall(flights: Collection[Flight], page: Page) -> list[Returned]:
     """Take back what a clogged worker has not begun; to be called at each look at its page.
 

@@ -48,15 +48,22 @@ class Page:
         self._words = memoryview(self._map).cast("Q")
         self._rings = _rings(seats)
         self._behind = _size(seats)
+        self._credited: set[int] = set()
 
-    def begin(self, seat: int, token: int, since: int, thread: int) -> None:
-        """Worker: the attempt starts, at `since` (monotonic nanoseconds), in that thread."""
+    def begin(self, seat: int, token: int, since: int, thread: int) -> bool:
+        """Worker: the attempt starts, at `since` (monotonic nanoseconds), in that thread.
+
+        Returns False if it must not: it was cancelled or taken back before.
+        """
         words, at = self._words, seat * _WORDS
+        if words[at + _CANCELLED] == token or words[at + _RECALLED] == token:
+            return False
         words[at + _SINCE] = since
         words[at + _THREAD] = thread
         words[at + _HELD] = 0
         words[at + _PRINTED] = 0
         words[at + _STARTED] = token
+        return True
 
     def weigh(self, seat: int, held: int) -> None:
         """Worker: it held so many bytes of memory when the attempt's target was about to be called."""
@@ -91,11 +98,6 @@ class Page:
         """Worker: whether the attempt is wanted no more."""
         return self._words[seat * _WORDS + _CANCELLED] == token
 
-    def unwanted(self, seat: int, token: int) -> bool:
-        """Worker: whether the attempt must not be begun."""
-        words, at = self._words, seat * _WORDS
-        return words[at + _CANCELLED] == token or words[at + _RECALLED] == token
-
     def credited(self, seat: int) -> tuple[int, int]:
         """Worker: how many partials of the attempt were stored, and their bytes."""
         at = seat * _WORDS
@@ -103,8 +105,10 @@ class Page:
 
     def assign(self, seat: int) -> None:
         """Gateway: the seat's next attempt is about to be sent."""
-        at = seat * _WORDS
-        self._words[at + _FRAMES] = self._words[at + _BYTES] = self._words[at + _CANCELLED] = 0
+        if seat in self._credited:
+            self._credited.discard(seat)
+            at = seat * _WORDS
+            self._words[at + _FRAMES] = self._words[at + _BYTES] = 0
 
     def cancel(self, seat: int, token: int) -> None:
         """Gateway: the attempt is wanted no more."""
@@ -116,6 +120,7 @@ class Page:
 
     def credit(self, seat: int, size: int) -> None:
         """Gateway: a partial of `size` bytes was stored."""
+        self._credited.add(seat)
         at = seat * _WORDS
         self._words[at + _FRAMES] += 1
         self._words[at + _BYTES] += size

@@ -4,58 +4,71 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable
 
 from app.workers.inline import perform
 from app.workers.invocation import Invocation
 from app.workers.lifecycle import Await
 from app.workers.outbox import Outbox
-from app.workers.pace import QUICK
+from app.workers.pace import Lasting
+from app.workers.ticker import Ticker
 
-_ROW = 0.0004  # seconds of quick attempts that one thread makes in a row: to wake another costs more
-_AT_ONCE = 8  # answers that leave together while a row goes on: the gateway works on them meanwhile
-_UNKNOWN = _ROW / _AT_ONCE  # seconds that an attempt is taken to last before any was made
-_SLOWLY = 1 / 64  # how much of what an attempt took longer than it was taken to is believed
+_MOMENT = 0.000025  # seconds: what takes no longer on average is made by the thread that reads
+_ROW = 0.0004  # seconds of quick attempts that another thread makes in a row: to wake one costs more
+_AT_ONCE = 8  # reports that leave together while a row goes on: the gateway works on them meanwhile
 
 _Row = deque[Invocation]
 
 
-class Threads:
-    """Threads that start when they are needed and stay; used from the worker's main thread.
+class _Hand:
+    """What a thread has before it, and how far it is. `seen`: how far it was at the last tick."""
 
-    What stands behind an attempt that turns out long waits until the gateway sees that it does not begin
-    and has it hurried.
+    __slots__ = ("leading", "row", "seen", "steps")
+
+    def __init__(self) -> None:
+        self.row: _Row = deque()
+        self.steps = self.seen = 0
+        self.leading = False  # it makes the row in between, and should read
+
+
+class Threads:
+    """Threads that start when they are needed and stay.
+
+    One more leads: it reads what comes, makes what takes a moment itself, and gives the rest to the others
+    (Leader/Followers: Schmidt et al., Pattern-Oriented Software Architecture, volume 2, 2000). When an
+    attempt turns out long, what stands behind it goes to other threads, and so does the lead.
+
+    Args:
+        limit: how many threads besides the leader there may be.
+        outbox: where the reports go.
+        ticker: looks after the threads.
+        wait: runs a coroutine of a `setup()`.
     """
 
-    def __init__(self, limit: int, outbox: Outbox, wait: Await) -> None:
-        self._limit = limit
-        self._outbox = outbox
-        self._wait = wait
-        self._queue: queue.SimpleQueue[_Row] = queue.SimpleQueue()
+    def __init__(self, limit: int, outbox: Outbox, ticker: Ticker, wait: Await) -> None:
+        self._limit = limit + 1
+        self._outbox, self._ticker, self._wait = outbox, ticker, wait
+        self._queue: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._taken: dict[int, _Row] = {}  # what each thread has before it
-        self._pending = 0
-        self._started = 0
-        self._lasts: dict[
-            str, float
-        ] = {}  # seconds that a handler's attempts take when nothing holds them up
+        self._hands: list[_Hand] = []
+        self._pending = self._started = 0
+        self._leader: _Hand | None = None
+        self._receive: Callable[[], list[Invocation] | None] = lambda: None
+        self._over = threading.Event()
+        self._problem: BaseException | None = None
+        self._lasting: defaultdict[str, Lasting] = defaultdict(Lasting)
+        ticker.tell(self._look)
 
-    def submit(self, invocations: list[Invocation]) -> None:
-        """Have the next free threads make the attempts."""
-        for row in self._in_rows(invocations):
-            self._put(row)
+    def serve(self, receive: Callable[[], list[Invocation] | None]) -> None:
+        """Make the attempts that `receive` waits for and returns, until it returns None."""
+        self._receive = receive
+        self._put(None)
+        self._over.wait()
+        if self._problem is not None:
+            raise self._problem
 
-    def hurry(self) -> None:
-        """Give what stands behind another attempt to threads of their own."""
-        for row in list(self._taken.values()):
-            while row:
-                try:
-                    self._put(deque((row.popleft(),)))
-                except IndexError:
-                    break  # its thread was faster
-
-    def _put(self, row: _Row) -> None:
+    def _put(self, row: _Row | None) -> None:
         with self._lock:
             self._pending += 1
             more = self._started < min(self._pending, self._limit)
@@ -65,46 +78,94 @@ class Threads:
             threading.Thread(target=self._work, name=f"busway-{self._started}", daemon=True).start()
 
     def _work(self) -> None:
-        me = threading.get_ident()
+        hand = _Hand()
+        self._hands.append(hand)
         while True:
-            row = self._taken[me] = self._queue.get()
-            several, made, cpu = len(row) > 1, 0, None
-            while row:
-                try:
-                    invocation = row.popleft()
-                except IndexError:
-                    break  # it was hurried
-                self._outbox.flush_soon()  # what is answered already must not wait for this one
-                cpu = perform(invocation, self._wait, cpu)
-                if invocation.call.quick:
-                    self._note(invocation)
-                made += 1
-                if not made % _AT_ONCE:
-                    self._outbox.flush()
+            row = self._queue.get()
+            if row is None:
+                self._lead(hand)
+            else:
+                self._make(hand, row)
             with self._lock:
                 self._pending -= 1
-            if several or self._queue.empty():
-                self._outbox.flush()
-            else:
-                self._outbox.flush_soon()
 
-    def _note(self, invocation: Invocation) -> None:
-        # The shortest tells what an attempt takes: others may have waited for the interpreter.
-        wall, handler = min(invocation.wall, QUICK), invocation.call.handler
-        known = self._lasts.get(handler, wall)
-        self._lasts[handler] = wall if wall <= known else known + (wall - known) * _SLOWLY
+    def _lead(self, hand: _Hand) -> None:
+        self._leader = hand
+        try:
+            while (invocations := self._receive()) is not None:
+                row = self._share(invocations)
+                if row:
+                    hand.leading = True
+                    self._make(hand, row)
+                    with self._lock:
+                        hand.leading = False
+                        if self._leader is not hand:
+                            return
+        except BaseException as problem:
+            self._problem = problem
+        self._over.set()
 
-    def _in_rows(self, invocations: list[Invocation]) -> Iterator[_Row]:
+    def _share(self, invocations: list[Invocation]) -> _Row:
+        """Give to other threads what may take time; returns what does not."""
+        mine: _Row = deque()
         row: _Row = deque()
-        lasts = 0.0
+        lasting = 0.0
         for invocation in invocations:
-            if not invocation.call.quick:
-                yield deque((invocation,))
-                continue
-            row.append(invocation)
-            lasts += self._lasts.get(invocation.call.handler, _UNKNOWN)
-            if lasts >= _ROW:
-                yield row
-                row, lasts = deque(), 0.0
+            call = invocation.call
+            if not call.quick:
+                self._put(deque((invocation,)))
+            elif self._lasting[call.handler].mean <= _MOMENT:
+                mine.append(invocation)
+            else:
+                row.append(invocation)
+                lasting += self._lasting[call.handler].least
+                if lasting >= _ROW:
+                    self._put(row)
+                    row, lasting = deque(), 0.0
         if row:
-            yield row
+            self._put(row)
+        return mine
+
+    def _make(self, hand: _Hand, row: _Row) -> None:
+        hand.row = row
+        hand.steps += 1
+        self._ticker.want()
+        several, made, cpu = len(row) > 1, 0, None
+        while row:
+            try:
+                invocation = row.popleft()
+            except IndexError:
+                break  # others have it
+            cpu = perform(invocation, self._wait, cpu)
+            hand.steps += 1
+            if invocation.call.quick:
+                self._lasting[invocation.call.handler].add(invocation.wall)
+            made += 1
+            if not made % _AT_ONCE:
+                self._outbox.flush()
+        if several or hand.leading or self._queue.empty():
+            self._outbox.flush()
+
+    def _look(self) -> None:
+        """Give what stands behind an attempt that takes long to others. Called at each tick."""
+        for hand in self._hands:
+            if not (hand.row or hand.leading):
+                continue
+            self._ticker.want()
+            if hand.steps != hand.seen:
+                hand.seen = hand.steps
+                continue
+            if self._depose(hand):
+                self._put(None)
+            while hand.row:
+                try:
+                    self._put(deque((hand.row.popleft(),)))
+                except IndexError:
+                    break  # its thread was faster
+
+    def _depose(self, hand: _Hand) -> bool:
+        with self._lock:
+            if not hand.leading or self._leader is not hand or hand.steps != hand.seen:
+                return False
+            self._leader = None
+            return True

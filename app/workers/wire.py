@@ -8,25 +8,24 @@ from enum import IntEnum
 import msgspec
 
 from app.domain.event import Event
-from app.domain.run import Error
-from app.workers.base import HandlerFile, Published
+from app.workers.base import Ended, HandlerFile
 
 
 class ToWorker(IntEnum):
-    """Frames to a worker; the number is the attempt's token."""
+    """Frames to a worker."""
 
-    RUN = 1  # body: Call
+    RUN = 1  # body: list[Call]
     END = 2  # nothing will follow: tear down and exit
-    PING = 3  # answered by PONG unless the interpreter is locked; hurries what stands in rows of threads
+    PING = 3  # answered by PONG unless the interpreter is locked
 
 
 class FromWorker(IntEnum):
-    """Frames from a worker; the number is the attempt's token."""
+    """Frames from a worker."""
 
     READY = 1  # body: what `mark_of` says of the files, if it imported them by itself
-    PARTIAL = 2  # body: Piece
-    ANSWER = 3  # body: Answer
-    SKIPPED = 4  # cancelled or recalled before it started
+    PARTIAL = 2  # number: the attempt's token, body: Piece
+    ENDED = 3  # body: list[Ended]
+    SKIPPED = 4  # number: the token of an attempt that was cancelled or recalled before it started
     PONG = 5
 
 
@@ -93,6 +92,7 @@ class Call(msgspec.Struct, array_like=True):
     `quick`: those of its handler hardly take time.
     """
 
+    token: int
     seat: int
     run: int
     attempt: int
@@ -112,32 +112,10 @@ class Piece(msgspec.Struct, array_like=True):
     time: int
 
 
-class Answer(msgspec.Struct, array_like=True):
-    """How an attempt ended.
-
-    `started_at` in microseconds since 1970, `wall`, `cpu` and `starved` in seconds, `peak` in bytes.
-    `spent`: the worker ran out of descriptors, so that others would fail in it too.
-    """
-
-    started_at: int
-    wall: float
-    cpu: float | None
-    peak: int | None
-    data: bytes | None
-    binary: bool = False
-    error: Error | None = None
-    log: str | None = None
-    published: list[Published] = []
-    retry_after: float | None = None
-    fatal: bool = False
-    starved: float = 0.0
-    spent: bool = False
-
-
 encode = msgspec.msgpack.Encoder().encode
-decode_call = msgspec.msgpack.Decoder(Call).decode
+decode_calls = msgspec.msgpack.Decoder(list[Call]).decode
 decode_piece = msgspec.msgpack.Decoder(Piece).decode
-decode_answer = msgspec.msgpack.Decoder(Answer).decode
+decode_ended = msgspec.msgpack.Decoder(list[Ended]).decode
 decode_boot = msgspec.msgpack.Decoder(Boot).decode
 decode_loaded = msgspec.msgpack.Decoder(Loaded).decode
 decode_spawn = msgspec.msgpack.Decoder(Spawn).decode

@@ -14,6 +14,7 @@ from app.workers import flight as reports
 from app.workers import wire
 from app.workers.base import Assignment, Ended, Partial, Returned, Started, WorkerReport
 from app.workers.burial import reap
+from app.workers.calls import Calls
 from app.workers.chatter import Chatter
 from app.workers.flight import Flight, Moment
 from app.workers.home import ALIVE, Home, State
@@ -21,12 +22,12 @@ from app.workers.memory import Scales, resident
 from app.workers.obituary import Death, obituary
 from app.workers.pace import Pace
 from app.workers.policy import brief_cause
-from app.workers.recall import is_clogged, is_held_up, recall
+from app.workers.recall import is_clogged, recall
 from app.workers.slots import Page, create
 from app.workers.wire import Call, FromWorker, Spawn, ToWorker
 
-_PARTIAL, _ANSWER = int(FromWorker.PARTIAL), int(FromWorker.ANSWER)  # enum members are slow to look up
-_RUN = int(ToWorker.RUN)
+_PARTIAL, _ENDED = int(FromWorker.PARTIAL), int(FromWorker.ENDED)  # enum members are slow to look up
+_SKIPPED = int(FromWorker.SKIPPED)
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
 _DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
 _HEARING = 1.0  # seconds that a retired worker gets to show that its siblings can go on
@@ -82,6 +83,7 @@ class Worker:
         self.page = Page(descriptor, spawn.seats)
         self._chatter = Chatter(heard, f"worker {self.number}")
         self._channel = Channel(ours, self._take, self._hung_up)
+        self._calls = Calls(self._channel)
         try:
             self._home.launch(self, spawn, [theirs.fileno(), descriptor, told])
         finally:
@@ -106,47 +108,30 @@ class Worker:
         seat = self._seats.pop()
         token = assignment.token
         self.page.assign(seat)
-        self.flights[token] = Flight(
-            assignment=assignment,
-            seat=seat,
-            sent_at=time.monotonic_ns(),
-            awaits=awaits,
-            quick=quick,
-            pace=pace,
-        )
-        self._count(awaits, quick, 1)
+        self.flights[token] = Flight(assignment, seat, time.monotonic_ns(), awaits, quick, pace)
+        if awaits:
+            self.async_out += 1
+        else:
+            self.sync_out += 1
+            self.slow_out += not quick
         call = Call(
-            seat, assignment.run, assignment.attempt, assignment.handler, assignment.revision,
+            token, seat, assignment.run, assignment.attempt, assignment.handler, assignment.revision,
             assignment.target, assignment.event, quick,
         )  # fmt: skip
-        self._channel.send(_RUN, token, wire.encode(call))
-
-    def _count(self, awaits: bool, quick: bool, change: int) -> None:
-        if awaits:
-            self.async_out += change
-            return
-        self.sync_out += change
-        if not quick:
-            self.slow_out += change
+        self._calls.add(call)
 
     def _take(self, frames: list[Frame]) -> None:
         told: list[WorkerReport] = []
         left: list[Flight] = []
-        clock, flights = time.time_ns() // 1000, self.flights
         for kind, token, body in frames:
-            flight = flights.get(token)
-            if flight is None:
-                self._hear(kind, body)
+            if kind == _ENDED:
+                self._ended(wire.decode_ended(body), told, left)
             elif kind == _PARTIAL:
-                if not flight.settled:
-                    told.append(_partial(token, body))
+                self._partial(token, body, told)
+            elif kind == _SKIPPED:
+                self._skipped(token, told, left)
             else:
-                self._release(flight)
-                left.append(flight)
-                if kind == _ANSWER:
-                    self._answered(flight, body, told, clock)
-                elif flight.doubted and not flight.settled:
-                    told.append(Returned(token=token))
+                self._hear(kind, body)
         if left:
             self.clogged = False
         if told or left:
@@ -173,26 +158,52 @@ class Worker:
             if self._scales.idle(self.pid):
                 self._home.outgrown(self)
 
-    def _release(self, flight: Flight) -> None:
-        del self.flights[flight.assignment.token]
+    def _release(self, token: int) -> Flight | None:
+        flight = self.flights.pop(token, None)
+        if flight is None:
+            return None
         self._seats.append(flight.seat)
-        self._count(flight.awaits, flight.quick, -1)
+        if flight.awaits:
+            self.async_out -= 1
+        else:
+            self.sync_out -= 1
+            self.slow_out -= not flight.quick
         if flight.strike_at is not None:
             self._suspended -= 1
+        return flight
 
-    def _answered(self, flight: Flight, body: bytes, told: list[WorkerReport], clock: int) -> None:
-        self.served += 1
-        answer = wire.decode_answer(body)
-        self._scales.answered(flight.assignment.handler, answer.wall)
-        if answer.spent:
-            self._spent = True
-        if flight.settled:
-            return
-        if flight.given_up:
-            told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
-            return
-        flight.pace.add(answer.wall)
-        told.append(reports.answered(flight, answer, self.pid, clock))
+    def _ended(self, ended: list[Ended], told: list[WorkerReport], left: list[Flight]) -> None:
+        clock = time.time_ns() // 1000
+        for report in ended:
+            flight = self._release(report.token)
+            if flight is None:
+                continue
+            left.append(flight)
+            self.served += 1
+            self._scales.answered(flight.assignment.handler, report.wall_time)
+            if report.spent:
+                self._spent = True
+            if flight.given_up and not flight.settled:
+                told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
+            elif not flight.settled:
+                flight.pace.add(report.wall_time)
+                reports.correct(report, flight, clock)
+                told.append(report)
+
+    def _skipped(self, token: int, told: list[WorkerReport], left: list[Flight]) -> None:
+        flight = self._release(token)
+        if flight is not None:
+            left.append(flight)
+            if flight.doubted and not flight.settled:
+                told.append(Returned(token=token))
+
+    def _partial(self, token: int, body: bytes, told: list[WorkerReport]) -> None:
+        flight = self.flights.get(token)
+        if flight is not None and not flight.settled:
+            piece = wire.decode_piece(body)
+            told.append(
+                Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
+            )
 
     def cancel(self, flight: Flight) -> None:
         """Ask an attempt to end; nothing more is reported of it."""
@@ -225,14 +236,10 @@ class Worker:
         return [*told, *self._unclog(now)]
 
     def _unclog(self, now: Moment) -> list[WorkerReport]:
-        """Find what waits behind attempts that turned out long: others take it, or other threads."""
+        """Find what waits behind attempts that turned out long in all threads: other workers take it."""
         flights = self.flights.values()
         self.clogged = is_clogged(flights, self.page, self._threads, now)
-        if self.clogged:
-            return list(recall(flights, self.page))
-        if self._threads > 1 and is_held_up(flights, self.page, now):
-            self._channel.send(ToWorker.PING, 0)
-        return []
+        return [*recall(flights, self.page)] if self.clogged else []
 
     def _exceeds(self, flight: Flight) -> bool:
         held = resident(self.pid)
@@ -386,8 +393,3 @@ class Worker:
         self._channel.close()
         self._chatter.close()
         self.page.close()
-
-
-def _partial(token: int, body: bytes) -> Partial:
-    piece = wire.decode_piece(body)
-    return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)

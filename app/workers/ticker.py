@@ -1,0 +1,54 @@
+"""A clock thread of a worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+TICK = 0.005  # seconds
+
+
+class Ticker:
+    """Ticks, from a thread of its own, as long as somebody has wanted it since the last tick.
+
+    It stays awake while it is wanted: to wake a thread costs more than a quick attempt does.
+    """
+
+    def __init__(self) -> None:
+        self._told: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._started = self._awake = self._wanted = False
+
+    def tell(self, tick: Callable[[], None]) -> None:
+        """Have that called at each tick."""
+        self._told.append(tick)
+
+    def want(self) -> None:
+        """Have it tick once more, one to two ticks from now at the latest."""
+        self._wanted = True
+        if not self._awake:
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._awake:
+                return
+            self._awake = True
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._run, name="busway-ticker", daemon=True).start()
+            self._gate.release()
+
+    def _run(self) -> None:
+        while self._gate.acquire():
+            while self._wanted:
+                self._wanted = False
+                time.sleep(TICK)
+                for tick in self._told:
+                    tick()
+            self._awake = False
+            if self._wanted:  # by one who saw it awake still
+                self._wake()
