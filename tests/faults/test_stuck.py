@@ -12,6 +12,8 @@ from .house import House, until
 
 pytestmark = pytest.mark.fault
 
+WARM = 1000  # attempts after which a quick handler is made by the thread that reads
+
 
 @pytest.mark.parametrize("handler", ["spins_in_c", "swallows", "swallows_async", "stands_still"])
 def test_an_attempt_beyond_its_time_fails_whatever_it_does(house: House, handler: str) -> None:
@@ -64,7 +66,7 @@ def test_a_long_attempt_delays_no_other_handler(house: House, tmp_path: Path) ->
 
 def test_a_long_attempt_delays_no_short_one_of_its_own_quick_handler(house: House, tmp_path: Path) -> None:
     sign = tmp_path / "sign"
-    warm = house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * 300)["items"]
+    warm = house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * WARM)["items"]
     for receipt in warm:
         house.finished(receipt["seq"])
     events = [{"type": "faulty.bimodal", "data": str(sign) if n == 20 else None} for n in range(200)]
@@ -82,7 +84,7 @@ def test_what_is_answered_does_not_wait_for_a_long_one_behind_it(own_house: Hous
     """Nothing else runs that would take the answers along."""
     house, sign = own_house, tmp_path / "sign"
     house.start()
-    for receipt in house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * 300)["items"]:
+    for receipt in house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * WARM)["items"]:
         house.finished(receipt["seq"])
     events = [{"type": "faulty.bimodal", "data": data} for data in (None, None, None, None, str(sign))]
     *quick, long = [receipt["seq"] for receipt in house.ok("POST", "/v1/events", events)["items"]]
