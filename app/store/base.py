@@ -91,13 +91,15 @@ class Commits(Protocol):
     def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
         """Store events as `publish` does, and have `waiter` told."""
 
-    def settle(self, operation: Settle, run: Run, handler: str) -> asyncio.Future[Settled]:
-        """Settle an attempt of `run` by the handler of that name; never refused."""
+    def settle(
+        self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
+    ) -> None:
+        """Settle an attempt of `run` by the handler of that name; never refused. `waiter` is told, if any."""
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
         """Append a partial result of `run`; never refused."""
 
-    def mark(self, operation: Mark) -> asyncio.Future[bool]:
+    def mark(self, operation: Mark) -> None:
         """Mark a run as running; never refused."""
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:

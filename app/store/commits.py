@@ -144,17 +144,21 @@ class SQLiteCommits:
         self._change(operation, 1, future)
         return future
 
-    def settle(self, operation: Settle, run: Run, handler: str) -> asyncio.Future[Settled]:
+    def settle(
+        self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
+    ) -> None:
         """Settle an attempt of `run`; the run itself is brought up to date with the outcome."""
-        return self._outcome(operation, 1 + len(operation.published), run, handler)
+        self._outcome(operation, waiter, 1 + len(operation.published), run, handler)
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
         """Append a partial result of `run`."""
-        return self._outcome(operation, 1, run, handler)
+        stored: asyncio.Future[int] = self._loop.create_future()
+        self._outcome(operation, stored, 1, run, handler)
+        return stored
 
-    def mark(self, operation: Mark) -> asyncio.Future[bool]:
+    def mark(self, operation: Mark) -> None:
         """Mark a run as running."""
-        return self._outcome(operation, 1, None, "")
+        self._outcome(operation, None, 1, None, "")
 
     def _change(self, operation: Operation, weight: int, waiter: Waiter[Any]) -> None:
         if self._closing:
@@ -163,12 +167,10 @@ class SQLiteCommits:
         self._kick()
 
     def _outcome(
-        self, operation: Operation, weight: int, run: Run | None, handler: str
-    ) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queues.add_outcome(Entry(operation, frames.encode(operation), future, weight, run, handler))
+        self, operation: Operation, waiter: Waiter[Any] | None, weight: int, run: Run | None, handler: str
+    ) -> None:
+        self._queues.add_outcome(Entry(operation, frames.encode(operation), waiter, weight, run, handler))
         self._kick()
-        return future
 
     # -- batches
 
@@ -238,8 +240,11 @@ class SQLiteCommits:
                 tell(committed, entry, reply, known)
             replies.append(reply)
         self._tell(committed)
-        for entry, reply in zip(entries, replies, strict=True):
-            _resolve(entry, reply)
+        for index, (entry, reply) in enumerate(zip(entries, replies, strict=True)):
+            if index in refused:
+                _refuse(entry, reply)
+            elif entry.waiter is not None:
+                _resolve(entry.waiter, reply)
 
     def _end_batch(self) -> list[Entry]:
         entries, self._batch = self._batch, []
@@ -299,11 +304,8 @@ class SQLiteCommits:
         return committer
 
 
-def _resolve(entry: Entry, reply: Any) -> None:
-    waiter = entry.waiter
-    if isinstance(reply, Exception):
-        _refuse(entry, reply)
-    elif not waiter.done():
+def _resolve(waiter: Waiter[Any], reply: Any) -> None:
+    if not waiter.done():
         try:
             waiter.set_result(reply.ids if type(reply) is Retried else reply)
         except Exception:  # one waiter's fault must not reach those behind it
@@ -311,17 +313,17 @@ def _resolve(entry: Entry, reply: Any) -> None:
 
 
 def _refuse(entry: Entry, problem: Exception) -> None:
+    if isinstance(entry.operation, _OUTCOMES):
+        log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
     waiter = entry.waiter
-    if waiter.done():
+    if waiter is None or waiter.done():
         return
     try:
         waiter.set_exception(problem)
     except Exception:
         log.exception("who waits for a commit failed to take why it is not there")
-    if isinstance(entry.operation, _OUTCOMES):
-        log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
-        if isinstance(waiter, asyncio.Future):
-            waiter.exception()  # nobody need wait for an outcome, so nobody need miss this
+    if isinstance(entry.operation, _OUTCOMES) and isinstance(waiter, asyncio.Future):
+        waiter.exception()  # nobody need wait for an outcome, so nobody need miss this
 
 
 def _fail(entries: list[Entry], why: str) -> None:

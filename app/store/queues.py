@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, eq=False):
 
     operation: Operation
     body: bytes
-    waiter: Waiter[Any]
+    waiter: Waiter[Any] | None
     weight: int = 1
     run: Run | None = None
     handler: str = ""

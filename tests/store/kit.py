@@ -126,6 +126,13 @@ def over_the_wire(operations):
     return [msgspec.msgpack.decode(msgspec.msgpack.encode(o), type=type(o)) for o in operations]
 
 
+def settling(commits, operation, run, handler="one"):
+    """Have an attempt settled; returns a future of the reply."""
+    reply = asyncio.get_running_loop().create_future()
+    commits.settle(operation, run, handler, reply)
+    return reply
+
+
 @asynccontextmanager
 async def committing(path):
     """Commits on a fresh database with handlers 1 and 2."""

@@ -16,7 +16,7 @@ from app.store.commits import PROMPT
 from app.store.operations import Append, Cancel, Receipt, Retry, Settle
 from app.store.reader import SQLiteReader
 from app.store.writer import Replaced, Writer
-from tests.store.kit import NOW, append, committing, event, handler, publish, settle, until
+from tests.store.kit import NOW, append, committing, event, handler, publish, settle, settling, until
 
 
 class Listened(list):
@@ -78,7 +78,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             await commits.publish(publish(event()))
             run = told.runs[0]
             commits.append(append(1, 0), run, "one")
-            await commits.settle(settle(1, state=State.RETRYABLE, due=NOW + 5, lost=1), run, "one")
+            await settling(commits, settle(1, state=State.RETRYABLE, due=NOW + 5, lost=1), run)
             change = told[-1]
             assert (change.ended, change.runs, change.head) == ([1], [run], 2)
             assert (run.attempt, run.lost, run.due) == (1, 1, NOW + 5)
@@ -87,7 +87,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
                 (2, "one", None),
             ]
             child = event(root=1, parent=1)
-            settled = await commits.settle(settle(1, 2, root=1, published=[child]), run, "one")
+            settled = await settling(commits, settle(1, 2, root=1, published=[child]), run)
             assert settled.receipts == [Receipt(2, 2)]
             assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
             async_reader = SQLiteReader(path)
@@ -104,7 +104,7 @@ def test_a_refused_outcome_is_told_as_ended_and_asks_for_a_rescan(path):
             await commits.publish(publish(event()))
             await commits.change(Cancel(runs=[1], now=NOW))
             assert (told[-1].ended, told[-1].head, told[-1].results) == ([1], 1, [])
-            settled = await commits.settle(settle(1), told.runs[0], "one")
+            settled = await settling(commits, settle(1), told.runs[0])
             assert not settled.accepted
             assert (told[-1].ended, told[-1].rescan) == ([1], True)
             assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
@@ -118,7 +118,7 @@ def test_a_waiting_run_that_is_retried_is_told_anew(path):
         async with committing(path) as commits:
             told = listening(commits)
             await commits.publish(publish(event()))
-            await commits.settle(settle(1, state=State.RETRYABLE, due=NOW + 5), told.runs[0], "one")
+            await settling(commits, settle(1, state=State.RETRYABLE, due=NOW + 5), told.runs[0])
             assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
             [run] = told[-1].runs
             assert (told[-1].ended, told[-1].rescan) == ([1], False)
@@ -195,7 +195,7 @@ def test_publishing_is_refused_when_too_much_waits_and_outcomes_never(path, monk
             with pytest.raises(Unavailable) as refused:
                 commits.publish(publish(event()))
             assert refused.value.retry_after == 1
-            settled = commits.settle(settle(1), told.runs[0], "one")
+            settled = settling(commits, settle(1), told.runs[0])
             assert commits.backlog == 1
             assert (await settled).number == 1
             await asyncio.gather(*waiting)

@@ -15,7 +15,7 @@ from app.domain.result import Kind
 from app.errors import Unavailable
 from app.store.base import EventQuery
 from app.store.reader import SQLiteReader
-from tests.store.kit import append, committing, event, publish, settle, until
+from tests.store.kit import append, committing, event, publish, settle, settling, until
 
 pytestmark = pytest.mark.fault
 
@@ -189,7 +189,7 @@ def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_there_is_room(dis
             disk.fill(committer)
             with pytest.raises(Unavailable):
                 await asyncio.gather(*[commits.publish(publish(large())) for _ in range(20)])
-            settled = commits.settle(settle(run.id, root=run.event.root), run, "one")
+            settled = settling(commits, settle(run.id, root=run.event.root), run)
             await until(lambda: not commits.healthy)
             disk.free(committer)
             assert (await settled).accepted

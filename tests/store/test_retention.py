@@ -13,7 +13,7 @@ from app.domain.run import State
 from app.store.base import EventQuery, RunQuery
 from app.store.operations import PruneEvents, PruneResults, Retry
 from app.store.reader import SQLiteReader
-from tests.store.kit import NOW, Store, append, committing, event, publish, run_of, settle
+from tests.store.kit import NOW, Store, append, committing, event, publish, run_of, settle, settling
 
 DAY = 86_400 * 1_000_000
 KEPT = 7 * 86_400
@@ -166,7 +166,7 @@ def test_numbers_go_on_after_everything_was_pruned_and_a_new_start(tmp_path):
             receipts = await commits.publish(publish(event()))
             assert (receipts[0].seq, receipts[0].first_run) == (3, 3)
             run = run_of(3, event(), 3)
-            settled = await commits.settle(settle(3, event=3), run, "one")
+            settled = await settling(commits, settle(3, event=3), run)
             assert settled.number == 3
             reader = SQLiteReader(path)
             try:

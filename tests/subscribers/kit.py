@@ -107,7 +107,9 @@ class Store:
             report=report,
             result=NewResult(kind=Kind.SUCCEEDED, data=data, time=moment),
         )
-        return self.commits.settle(operation, run, "invoice")
+        stored: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.commits.settle(operation, run, "invoice", stored)
+        return stored
 
 
 @contextlib.asynccontextmanager
