@@ -1,30 +1,41 @@
-"""How fast a handler's attempts are: only quick ones may queue behind one another in a worker."""
+"""How fast a handler's attempts are.
+
+Only quick ones may queue behind one another in a worker. What takes a moment is not spread over workers
+and threads: to wake one more costs more than it takes.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 
 QUICK = 0.0003  # seconds
+MOMENT = 0.000025  # seconds, on average
 _UNKNOWN = QUICK / 6  # seconds that an attempt is taken to last before any was made
 _STALL = 0.005  # seconds: what takes longer counts for no more in a mean
+_LAST = 512  # attempts that make a mean
 _WINDOW = 100
 _ENOUGH = 20
 
 
 class Pace:
-    """The last attempts of one handler; knows whether 95 of 100 took less than `QUICK`."""
+    """The last attempts of one handler; knows whether 95 of 100 took less than `QUICK`.
 
-    __slots__ = ("_attempts", "_slow", "quick")
+    `mean`: of what they took, in seconds.
+    """
+
+    __slots__ = ("_attempts", "_slow", "mean", "quick")
 
     def __init__(self) -> None:
         self._attempts = 0
         self._slow: deque[int] = deque()  # the numbers of those in the window that were not quick
         self.quick = False
+        self.mean = _UNKNOWN
 
     def add(self, wall: float) -> None:
         """Take in how long an attempt took, in seconds."""
         self._attempts = number = self._attempts + 1
         slow = self._slow
+        self.mean = _moved(self.mean, wall)
         if wall >= QUICK:
             slow.append(number)
         if slow and slow[0] <= number - _WINDOW:
@@ -45,6 +56,10 @@ class Lasting:
 
     def add(self, wall: float) -> None:
         """Take in how long an attempt took, in seconds."""
-        self.mean += (min(wall, _STALL) - self.mean) / 512
+        self.mean = _moved(self.mean, wall)
         more = min(wall, QUICK) - self.least
         self.least += more / 64 if more > 0 else more
+
+
+def _moved(mean: float, wall: float) -> float:
+    return mean + (min(wall, _STALL) - mean) / _LAST

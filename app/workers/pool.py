@@ -14,13 +14,14 @@ from app.workers.base import ASYNC, Assignment, Returned, WorkerReport
 from app.workers.flight import Flight
 from app.workers.home import State
 from app.workers.memory import MIB, resident
-from app.workers.pace import Pace
+from app.workers.pace import MOMENT, Pace
 from app.workers.wire import Spawn
 from app.workers.worker import Worker
 
 logger = logging.getLogger("busway.workers")
 
 QUEUE = 64  # quick attempts that may wait in one worker
+_TOGETHER = 32  # attempts of a moment in one worker before the next one gets any
 _RETIRED_AT_ONCE = 2
 _ALONE_AT_ONCE = 4
 _RETIREMENT = 30.0  # seconds that siblings of an attempt that does not end may take
@@ -137,7 +138,8 @@ class Pool:
         pace = self._pace(assignment.handler)
         awaits = assignment.kind in ASYNC
         quick = pace.quick and not awaits
-        worker = self._free_for_async() if awaits else self._free_for_sync(quick)
+        momentary = quick and pace.mean <= MOMENT
+        worker = self._free_for_async() if awaits else self._free_for_sync(quick, momentary)
         if worker is not None:
             worker.send(assignment, pace, awaits=awaits, quick=quick)
         return worker
@@ -148,14 +150,19 @@ class Pool:
             pace = self._paces[handler] = Pace()
         return pace
 
-    def _free_for_sync(self, quick: bool) -> Worker | None:
-        """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones."""
+    def _free_for_sync(self, quick: bool, momentary: bool) -> Worker | None:
+        """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones.
+
+        What takes a moment goes where others of its kind are, while they are not many.
+        """
         threads, best, least = self.shape.threads, None, 1 << 30
         for worker in self.workers:
             load = len(worker.flights)
             if load >= least or not worker.open or worker.clogged:
                 continue
             out = worker.sync_out
+            if momentary and out < _TOGETHER and not worker.slow_out:
+                return worker
             if out < threads or (quick and worker.slow_out < threads and out < self._most):
                 best, least = worker, load
         return best

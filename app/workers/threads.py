@@ -11,10 +11,9 @@ from app.workers.inline import perform
 from app.workers.invocation import Invocation
 from app.workers.lifecycle import Await
 from app.workers.outbox import Outbox
-from app.workers.pace import Lasting
+from app.workers.pace import MOMENT, Lasting
 from app.workers.ticker import Ticker
 
-_MOMENT = 0.000025  # seconds: what takes no longer on average is made by the thread that reads
 _ROW = 0.0004  # seconds of quick attempts that another thread makes in a row: to wake one costs more
 _AT_ONCE = 8  # reports that leave together while a row goes on: the gateway works on them meanwhile
 
@@ -114,7 +113,7 @@ class Threads:
             call = invocation.call
             if not call.quick:
                 self._put(deque((invocation,)))
-            elif self._lasting[call.handler].mean <= _MOMENT:
+            elif self._lasting[call.handler].mean <= MOMENT:
                 mine.append(invocation)
             else:
                 row.append(invocation)

@@ -1,0 +1,98 @@
+"""Attempts that take a moment stay together, and what turns out long among them holds nothing up."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import Counter
+
+import workers_kit as kit
+
+from app.domain.run import Outcome
+from app.workers.base import Ended
+
+CODE = """
+    import threading, time
+
+    def moment(event):
+        time.sleep(event.data) if event.data else None
+        return threading.get_ident()
+
+    def other(event):
+        time.sleep(event.data) if event.data else None
+"""
+WARM = 1000  # attempts after which Busway knows that they take a moment
+NAMES = ["moment", "moment", "other"]
+TRIES = 30  # how often this machine may be too busy for that
+
+
+async def warm(bench):
+    tokens = [bench.hand("t:moment") for _ in range(WARM)]
+    for token in tokens:
+        await bench.end(token)
+
+
+def ends(bench):
+    ended = [report for report in bench.told if isinstance(report, Ended)]
+    assert {report.outcome for report in ended} <= {Outcome.SUCCEEDED}
+    return Counter(report.token for report in ended)
+
+
+def test_they_fill_one_worker_before_the_next_gets_any(tmp_path):
+    kit.write(tmp_path, t=CODE)
+
+    async def scenario(bench):
+        for _ in range(TRIES):
+            await warm(bench)
+            tokens = [bench.hand("t:moment") for _ in range(20)]
+            if len({(await bench.end(token)).worker for token in tokens}) == 1:
+                return
+        raise AssertionError(f"20 attempts went to two workers {TRIES} times")
+
+    kit.drive(scenario, tmp_path)
+
+
+def test_the_thread_that_reads_makes_them_until_one_turns_out_long(tmp_path):
+    kit.write(tmp_path, t=CODE)
+
+    async def thread_of(bench, data=None):
+        return int((await bench.run("t:moment", data)).data)
+
+    async def scenario(bench):
+        for _ in range(TRIES):
+            await warm(bench)
+            leader = await thread_of(bench)
+            if [await thread_of(bench) for _ in range(5)] != [leader] * 5:
+                continue
+            long = bench.hand("t:moment", 1.0)
+            next_ones = {await thread_of(bench) for _ in range(5)}
+            assert not bench.reports(long, Ended), "the long one ended before those behind it"
+            assert leader not in next_ones
+            assert int((await bench.end(long)).data) == leader
+            return
+        raise AssertionError(f"they went to several threads {TRIES} times")
+
+    kit.drive(scenario, tmp_path, "thread")
+
+
+def test_whoever_leads_each_attempt_is_made_and_told_once(tmp_path):
+    """The lead changes hands some dozens of times, often just when the thread that had it is done."""
+    kit.write(tmp_path, t=CODE)
+    seed = secrets.randbits(32)
+    chance = random.Random(seed)
+    print("seed", seed)
+
+    async def scenario(bench):
+        await warm(bench)
+        for _ in range(80):
+            events = [None] * 400  # so that they take a moment on average
+            events[chance.randrange(400)] = chance.uniform(0.004, 0.012)
+            bench.told.clear()
+            tokens = [bench.hand(f"t:{chance.choice(NAMES)}", data) for data in events]
+            await bench.until(lambda tokens=tokens: len(ends(bench)) >= len(tokens))
+            assert {report.outcome for report in bench.told if isinstance(report, Ended)} == {
+                Outcome.SUCCEEDED
+            }
+            assert ends(bench) == Counter(tokens)
+
+    kit.drive(scenario, tmp_path, "thread")
