@@ -20,6 +20,7 @@ from app.channel import BlockingChannel
 from app.workers import lifeline, output, wire
 from app.workers.base import ASYNC
 from app.workers.coroutines import Coroutines
+from app.workers.cputime import CpuTime
 from app.workers.inline import perform
 from app.workers.invocation import Invocation, Site, peak_now
 from app.workers.lifecycle import teardown
@@ -89,11 +90,11 @@ class Worker:
         return sync
 
     def _run(self, invocations: Iterable[Invocation]) -> None:
-        outbox, cpu = self._site.outbox, None
+        outbox, cpu_time = self._site.outbox, CpuTime()
         for invocation in invocations:
             outbox.flush_soon()  # what is answered already must not wait for this one
             output.Sole.log = invocation.log
-            cpu = perform(invocation, self._coroutines.wait, cpu)
+            perform(invocation, self._coroutines.wait, cpu_time)
             output.Sole.log = None
         outbox.flush()
 

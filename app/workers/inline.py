@@ -7,20 +7,20 @@ import time
 from types import CoroutineType, GeneratorType
 from typing import Any
 
+from app.workers.cputime import CpuTime
 from app.workers.invocation import Invocation
 from app.workers.lifecycle import Await, prepare
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 
 
-def perform(invocation: Invocation, wait: Await, cpu: float | None = None) -> float | None:
+def perform(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
     """Make one attempt, whatever its target does short of killing the process.
 
-    Takes the thread's CPU time where the attempt before it ended just now, and returns what it is then: to
-    ask takes as long as a no-op, so it is asked once an attempt, and what lies between counts for the next.
+    `cpu_time`: of the attempts that this thread makes.
     """
-    if not invocation.begin(cpu):
-        return cpu
+    if not invocation.begin():
+        return
     try:
         entry = invocation.entry()
         if not entry.module.ready:
@@ -33,9 +33,7 @@ def perform(invocation: Invocation, wait: Await, cpu: float | None = None) -> fl
         ended = invocation.succeeded(value)
     except BaseException as problem:
         ended = invocation.failed(problem)
-    cpu = time.thread_time()
-    invocation.finish(ended, cpu)
-    return cpu
+    invocation.finish(ended, cpu_time)
 
 
 def _drive(invocation: Invocation, generator: GeneratorType[Any, None, Any]) -> Any:

@@ -15,6 +15,7 @@ from app.domain import jsonvalue
 from app.domain.run import Error, Outcome
 from app.workers import output
 from app.workers.base import Ended, Published
+from app.workers.cputime import CpuTime
 from app.workers.failure import describe
 from app.workers.latest import Latest
 from app.workers.lifecycle import SetupFailed
@@ -72,7 +73,7 @@ class Invocation:
     """An attempt under way; also the line that its `Context` talks through."""
 
     __slots__ = (
-        "_cpu", "_late", "_sent", "_sent_bytes", "_since", "_started_at", "call", "log", "published", "site",
+        "_late", "_sent", "_sent_bytes", "_since", "_started_at", "_took", "call", "log", "published", "site",
         "token", "wall",
     )  # fmt: skip
 
@@ -86,17 +87,13 @@ class Invocation:
         self._late: bytes | None = None
         self.wall = 0.0  # seconds that it took
 
-    def begin(self, cpu: float | None = None) -> bool:
-        """Write the start into the page; False, and nothing more to do, if it was taken back before that.
-
-        `cpu`: the thread's CPU time if it was looked at just now.
-        """
+    def begin(self) -> bool:
+        """Write the start into the page; False, and nothing more to do, if it was taken back before that."""
         self._started_at = time.time_ns() // 1000
         self._since = since = time.monotonic_ns()
         if not self.site.page.begin(self.call.seat, self.token, since, threading.get_ident()):
             self.site.outbox.skipped(self.token)
             return False
-        self._cpu = time.thread_time() if cpu is None else cpu
         output.current.set(self.log)
         return True
 
@@ -152,7 +149,7 @@ class Invocation:
         return ended
 
     def _ended(self, outcome: Outcome) -> Ended:
-        took = time.monotonic_ns() - self._since
+        self._took = took = time.monotonic_ns() - self._since
         started = self._started_at
         ended = Ended(self.token, outcome, started, started + took // 1000, self.site.worker)
         ended.wall_time = self.wall = wall = took / 1e9
@@ -168,11 +165,11 @@ class Invocation:
         self.site.peak = now
         return now - self.site.baseline if now > before else None
 
-    def finish(self, ended: Ended, cpu: float | None) -> None:
-        """Hand the report over; `cpu`: the thread's CPU time now if what it took is this attempt's own."""
-        if cpu is not None:
+    def finish(self, ended: Ended, cpu_time: CpuTime | None) -> None:
+        """Hand the report over; `cpu_time`: what the thread took, if that is this attempt's own."""
+        if cpu_time is not None:
             wall = ended.wall_time
-            ended.cpu_time = cpu = min(cpu - self._cpu, wall)
+            ended.cpu_time = cpu = cpu_time.of(self._since, self._took)
             if wall >= _MEASURED:
                 ended.starved = min(starved(), wall - cpu)
         output.current.set(None)

@@ -35,7 +35,7 @@ class Pace:
         """Take in how long an attempt took, in seconds."""
         self._attempts = number = self._attempts + 1
         slow = self._slow
-        self.mean = _moved(self.mean, wall)
+        self.mean += (min(wall, _STALL) - self.mean) / _LAST
         if wall >= QUICK:
             slow.append(number)
         if slow and slow[0] <= number - _WINDOW:
@@ -56,10 +56,6 @@ class Lasting:
 
     def add(self, wall: float) -> None:
         """Take in how long an attempt took, in seconds."""
-        self.mean = _moved(self.mean, wall)
+        self.mean += (min(wall, _STALL) - self.mean) / _LAST
         more = min(wall, QUICK) - self.least
         self.least += more / 64 if more > 0 else more
-
-
-def _moved(mean: float, wall: float) -> float:
-    return mean + (min(wall, _STALL) - mean) / _LAST

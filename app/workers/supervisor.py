@@ -216,7 +216,8 @@ class Supervisor:
             self._refused = True
             return False
         self._carriers[assignment.token] = worker
-        self.watch()
+        if not self._sweeping:
+            self.watch()
         return True
 
     def cancel(self, token: int) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
 
+from app.workers.cputime import CpuTime
 from app.workers.inline import perform
 from app.workers.invocation import Invocation
 from app.workers.lifecycle import Await
@@ -129,13 +130,13 @@ class Threads:
         hand.row = row
         hand.steps += 1
         self._ticker.want()
-        several, made, cpu = len(row) > 1, 0, None
+        several, made, cpu_time = len(row) > 1, 0, CpuTime()
         while row:
             try:
                 invocation = row.popleft()
             except IndexError:
                 break  # others have it
-            cpu = perform(invocation, self._wait, cpu)
+            perform(invocation, self._wait, cpu_time)
             hand.steps += 1
             if invocation.call.quick:
                 self._lasting[invocation.call.handler].add(invocation.wall)

@@ -187,7 +187,8 @@ class Worker:
                 told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
             elif not flight.settled:
                 flight.pace.add(report.wall_time)
-                reports.correct(report, flight, clock)
+                if report.finished_at > clock or flight.peak:
+                    reports.correct(report, flight, clock)
                 told.append(report)
 
     def _skipped(self, token: int, told: list[WorkerReport], left: list[Flight]) -> None:
