@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXPECTED = Path(__file__).parent / "expected.json"
-ROUNDING = 0.02  # of an event: more than three decimals lose, or another grouping makes of what is counted once a group
+ROUNDING = 0.02  # of an event: what rounding loses, or grouping adds to what is counted once a group
 MORE = (
     "An event costs more of this than before: look for what was added to its way. If that is meant, say\n"
     "  why in the commit, record the figures anew with `make counted`, and commit tests/work/expected.json."
