@@ -36,8 +36,8 @@ class Threads:
     """Threads that start when they are needed and stay.
 
     One more leads: it reads what comes, makes what takes a moment itself, and gives the rest to the others
-    (Leader/Followers: Schmidt et al., Pattern-Oriented Software Architecture, volume 2, 2000). When an
-    attempt turns out long, what stands behind it goes to other threads, and so does the lead.
+    (after Leader/Followers: Schmidt et al., Pattern-Oriented Software Architecture, volume 2, 2000). When an
+    attempt turns out long, what stands behind it goes to the others, and a new thread leads.
 
     Args:
         limit: how many threads besides the leader there may be.
@@ -47,9 +47,9 @@ class Threads:
     """
 
     def __init__(self, limit: int, outbox: Outbox, ticker: Ticker, wait: Await) -> None:
-        self._limit = limit + 1
+        self._limit = limit
         self._outbox, self._ticker, self._wait = outbox, ticker, wait
-        self._queue: queue.SimpleQueue[_Row | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Row] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._hands: list[_Hand] = []
         self._pending = self._started = 0
@@ -63,12 +63,17 @@ class Threads:
     def serve(self, receive: Callable[[], list[Invocation] | None]) -> None:
         """Make the attempts that `receive` waits for and returns, until it returns None."""
         self._receive = receive
-        self._put(None)
+        self._appoint()
         self._over.wait()
         if self._problem is not None:
             raise self._problem
 
-    def _put(self, row: _Row | None) -> None:
+    def _appoint(self) -> None:
+        leader = self._leader = _Hand()
+        self._hands.append(leader)
+        threading.Thread(target=self._lead, args=(leader,), name="busway-leader", daemon=True).start()
+
+    def _put(self, row: _Row) -> None:
         with self._lock:
             self._pending += 1
             more = self._started < min(self._pending, self._limit)
@@ -81,25 +86,22 @@ class Threads:
         hand = _Hand()
         self._hands.append(hand)
         while True:
-            row = self._queue.get()
-            if row is None:
-                self._lead(hand)
-            else:
-                self._make(hand, row)
+            self._make(hand, self._queue.get())
             with self._lock:
                 self._pending -= 1
 
     def _lead(self, hand: _Hand) -> None:
-        self._leader = hand
         try:
             while (invocations := self._receive()) is not None:
                 row = self._share(invocations)
                 if row:
+                    hand.steps += 1
                     hand.leading = True
                     self._make(hand, row)
                     with self._lock:
                         hand.leading = False
                         if self._leader is not hand:
+                            self._hands.remove(hand)
                             return
         except BaseException as problem:
             self._problem = problem
@@ -148,24 +150,21 @@ class Threads:
 
     def _look(self) -> None:
         """Give what stands behind an attempt that takes long to others. Called at each tick."""
-        for hand in self._hands:
+        for hand in list(self._hands):
             if not (hand.row or hand.leading):
                 continue
             self._ticker.want()
             if hand.steps != hand.seen:
                 hand.seen = hand.steps
                 continue
-            if self._depose(hand):
-                self._put(None)
+            self._depose(hand)
             while hand.row:
                 try:
                     self._put(deque((hand.row.popleft(),)))
                 except IndexError:
                     break  # its thread was faster
 
-    def _depose(self, hand: _Hand) -> bool:
+    def _depose(self, hand: _Hand) -> None:
         with self._lock:
-            if not hand.leading or self._leader is not hand or hand.steps != hand.seen:
-                return False
-            self._leader = None
-            return True
+            if hand.leading and self._leader is hand and hand.steps == hand.seen:
+                self._appoint()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 TICK = 0.005  # seconds
@@ -47,8 +51,16 @@ class Ticker:
             while self._wanted:
                 self._wanted = False
                 time.sleep(TICK)
-                for tick in self._told:
-                    tick()
+                self._tick()
             self._awake = False
             if self._wanted:  # by one who saw it awake still
                 self._wake()
+
+    def _tick(self) -> None:
+        try:
+            for tick in self._told:
+                tick()
+        except BaseException:  # a worker that nobody looks after is of no use
+            with contextlib.suppress(BaseException):
+                traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)

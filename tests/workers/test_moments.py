@@ -18,6 +18,9 @@ CODE = """
         time.sleep(event.data) if event.data else None
         return threading.get_ident()
 
+    async def soon(event):
+        pass
+
     def other(event):
         time.sleep(event.data) if event.data else None
 """
@@ -73,6 +76,18 @@ def test_the_thread_that_reads_makes_them_until_one_turns_out_long(tmp_path):
         raise AssertionError(f"they went to several threads {TRIES} times")
 
     kit.drive(scenario, tmp_path, "thread")
+
+
+def test_somebody_reads_when_more_turn_out_long_than_there_are_threads(tmp_path):
+    kit.write(tmp_path, t=CODE)
+
+    async def scenario(bench):
+        await warm(bench)
+        long = [bench.hand("t:moment", 3.0) for _ in range(20)]
+        await bench.run("t:soon")
+        assert not any(bench.reports(token, Ended) for token in long), "it was read when one of them was done"
+
+    kit.drive(scenario, tmp_path, "thread", threads=2)
 
 
 def test_whoever_leads_each_attempt_is_made_and_told_once(tmp_path):
