@@ -23,7 +23,8 @@ def check(type_: Any, given: Mapping[str, Given]) -> dict[str, str | int | bool]
     Raises:
         ValueError: names the attribute that is not what it must be.
     """
-    attributes = {name: _plain(name, value) for name, value in given.items() if value is not None}
+    named = {str.__str__(name): value for name, value in given.items() if value is not None}
+    attributes = {name: _plain(name, value) for name, value in named.items()}
     try:
         accept({"type": _plain("type", type_), **attributes}, None, 0)
     except FieldError as problem:

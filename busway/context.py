@@ -67,11 +67,11 @@ class Context:
             TypeError: a value is not JSON.
             ValueError: the type or an attribute is not what it must be; names it.
         """
-        checked = check(type, attributes)
+        checked, plain = check(type, attributes), str.__str__(type)
         if data is None:
-            self._line.publish(type, None, False, checked)
+            self._line.publish(plain, None, False, checked)
         else:
-            self._line.publish(type, *jsonvalue.encode(data, f"the data published as {type!r}"), checked)
+            self._line.publish(plain, *jsonvalue.encode(data, f"the data published as {plain!r}"), checked)
 
     def progress(self, fraction: float, note: str | None = None) -> None:
         """Send how far the attempt is as a partial result.

@@ -6,6 +6,7 @@ import asyncio
 
 from app.channel import Channel
 from app.workers import wire
+from app.workers.base import Assignment
 from app.workers.wire import Call, ToWorker
 
 _RUN = int(ToWorker.RUN)  # enum members are slow to look up
@@ -21,12 +22,17 @@ class Calls:
         self._size = 0
         self._loop = asyncio.get_running_loop()
 
-    def add(self, call: Call) -> None:
+    def add(self, assignment: Assignment, seat: int, quick: bool) -> None:
         """Keep an attempt until the end of the turn."""
         if not self._kept:
             self._loop.call_soon(self.flush)
+        event = assignment.event
+        call = Call(
+            assignment.token, seat, assignment.run, assignment.attempt, assignment.handler,
+            assignment.revision, assignment.target, event, quick,
+        )  # fmt: skip
         self._kept.append(call)
-        data = call.event.data
+        data = event.data
         if data is not None:
             self._size += len(data)
             if self._size >= _FULL:

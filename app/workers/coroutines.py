@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Coroutine
+from contextvars import Context
 from types import AsyncGeneratorType
 from typing import Any
 
@@ -29,7 +30,8 @@ class Coroutines:
 
     def submit(self, invocations: list[Invocation]) -> None:
         """Start the attempts on the loop."""
-        self._running().call_soon_threadsafe(self._start, invocations)
+        # Who calls has made attempts, and what they left in its context is none of these attempts' business.
+        self._running().call_soon_threadsafe(self._start, invocations, context=Context())
 
     def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the loop and wait for its value; not to be called in the loop's own thread."""

@@ -8,11 +8,12 @@ import msgspec
 
 from app.domain.run import Error, Outcome
 from app.workers import stacks
-from app.workers.base import Assignment, Ended
+from app.workers.base import Assignment, Ended, Partial
 from app.workers.memory import MIB
 from app.workers.pace import Pace
 from app.workers.policy import Standing
 from app.workers.slots import Page
+from app.workers.wire import Piece
 
 
 class Flight(msgspec.Struct, eq=False):
@@ -94,6 +95,11 @@ def now() -> Moment:
 def stack_of(flight: Flight, page: Page) -> str | None:
     """Return where the attempt's thread was when faulthandler last wrote, None if it did not."""
     return stacks.of_thread(page.dumped(), page.thread(flight.seat))
+
+
+def partial(token: int, piece: Piece) -> Partial:
+    """Report a value that an attempt sent on its way."""
+    return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
 
 
 def correct(ended: Ended, flight: Flight, clock: int) -> None:

@@ -143,7 +143,7 @@ class Invocation:
             error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
         ended = self._ended(_FAILED)
         ended.error = error
-        ended.retry_after = problem.after if isinstance(problem, Retry) else None
+        ended.retry_after = _seconds(problem.after) if isinstance(problem, Retry) else None
         ended.fatal = isinstance(problem, Fail)
         ended.spent = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
         return ended
@@ -261,3 +261,11 @@ class Invocation:
                 f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)"
             )
         return data, binary
+
+
+def _seconds(after: Any) -> float | None:
+    """Return what `Retry` has as its time, None if handler code made something else of it."""
+    try:
+        return Retry(after).after
+    except (TypeError, ValueError):
+        return None

@@ -9,8 +9,10 @@ import threading
 import traceback
 
 from app.channel import BlockingChannel, pack
+from app.domain.run import Outcome
 from app.workers import wire
 from app.workers.base import Ended
+from app.workers.failure import describe
 from app.workers.ticker import Ticker
 from app.workers.wire import FromWorker, Piece
 
@@ -71,7 +73,7 @@ class Outbox:
             kept = self._kept[:]
             try:
                 if kept:
-                    frame = pack(FromWorker.ENDED, 0, wire.encode(kept)) + frame
+                    frame = pack(FromWorker.ENDED, 0, _encoded(kept)) + frame
                     del self._kept[: len(kept)]  # other threads may have put more behind them
                     self._size = 0
                 if frame:
@@ -87,3 +89,19 @@ class Outbox:
         """Have what is kept sent within some milliseconds, though the caller goes on working."""
         if self._kept:
             self._ticker.want()
+
+
+def _encoded(reports: list[Ended]) -> bytes:
+    try:
+        return wire.encode(reports)
+    except (TypeError, ValueError):  # handler code put something into one of them: no harm to the others
+        return wire.encode([_sound(report) for report in reports])
+
+
+def _sound(report: Ended) -> Ended:
+    try:
+        wire.encode(report)
+    except (TypeError, ValueError) as problem:
+        began, ended, error = report.started_at, report.finished_at, describe(problem)
+        return Ended(report.token, Outcome.FAILED, began, ended, report.worker, error=error)
+    return report

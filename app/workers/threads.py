@@ -24,12 +24,13 @@ _Row = deque[Invocation]
 class _Hand:
     """What a thread has before it, and how far it is. `seen`: how far it was at the last tick."""
 
-    __slots__ = ("leading", "row", "seen", "steps")
+    __slots__ = ("leading", "row", "seen", "steps", "turn")
 
     def __init__(self) -> None:
         self.row: _Row = deque()
         self.steps = self.seen = 0
         self.leading = False  # it makes the row in between, and should read
+        self.turn = threading.Lock()  # held while another one leads
 
 
 class Threads:
@@ -37,7 +38,7 @@ class Threads:
 
     One more leads: it reads what comes, makes what takes a moment itself, and gives the rest to the others
     (after Leader/Followers: Schmidt et al., Pattern-Oriented Software Architecture, volume 2, 2000). When an
-    attempt turns out long, what stands behind it goes to the others, and a new thread leads.
+    attempt turns out long, what stands behind it goes to the others, and another leads from then on.
 
     Args:
         limit: how many threads besides the leader there may be.
@@ -54,6 +55,7 @@ class Threads:
         self._hands: list[_Hand] = []
         self._pending = self._started = 0
         self._leader: _Hand | None = None
+        self._spare: list[_Hand] = []  # those who led before
         self._receive: Callable[[], list[Invocation] | None] = lambda: None
         self._over = threading.Event()
         self._problem: BaseException | None = None
@@ -69,7 +71,12 @@ class Threads:
             raise self._problem
 
     def _appoint(self) -> None:
-        leader = self._leader = _Hand()
+        if self._spare:
+            self._leader = leader = self._spare.pop()
+            leader.turn.release()
+            return
+        self._leader = leader = _Hand()
+        leader.turn.acquire()
         self._hands.append(leader)
         threading.Thread(target=self._lead, args=(leader,), name="busway-leader", daemon=True).start()
 
@@ -98,14 +105,19 @@ class Threads:
                     hand.steps += 1
                     hand.leading = True
                     self._make(hand, row)
-                    with self._lock:
-                        hand.leading = False
-                        if self._leader is not hand:
-                            self._hands.remove(hand)
-                            return
+                    self._step_back(hand)
         except BaseException as problem:
             self._problem = problem
         self._over.set()
+
+    def _step_back(self, hand: _Hand) -> None:
+        """Lead on, or when it is one's turn again."""
+        with self._lock:
+            hand.leading = False
+            if self._leader is hand:
+                return
+            self._spare.append(hand)
+        hand.turn.acquire()
 
     def _share(self, invocations: list[Invocation]) -> _Row:
         """Give to other threads what may take time; returns what does not."""
@@ -140,7 +152,7 @@ class Threads:
                 break  # others have it
             perform(invocation, self._wait, cpu_time)
             hand.steps += 1
-            if invocation.call.quick:
+            if invocation.call.quick and invocation.wall:
                 self._lasting[invocation.call.handler].add(invocation.wall)
             made += 1
             if not made % _AT_ONCE:
@@ -149,9 +161,13 @@ class Threads:
             self._outbox.flush()
 
     def _look(self) -> None:
-        """Give what stands behind an attempt that takes long to others. Called at each tick."""
+        """Give what stands behind an attempt that takes long to others.
+
+        Called at each tick, before the outbox is flushed: where nothing stands behind an attempt any more,
+        what was made before it is kept there.
+        """
         for hand in list(self._hands):
-            if not (hand.row or hand.leading):
+            if not (hand.row or (hand.leading and self._leader is hand)):
                 continue
             self._ticker.want()
             if hand.steps != hand.seen:

@@ -27,8 +27,8 @@ class Ticker:
         self._started = self._awake = self._wanted = False
 
     def tell(self, tick: Callable[[], None]) -> None:
-        """Have that called at each tick."""
-        self._told.append(tick)
+        """Have that called at each tick, before those who said so earlier."""
+        self._told.insert(0, tick)
 
     def want(self) -> None:
         """Have it tick once more, one to two ticks from now at the latest."""

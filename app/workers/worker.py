@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import signal
 import socket
 import time
 
+import msgspec
+
 from app.channel import Channel, Frame
 from app.workers import flight as reports
 from app.workers import wire
-from app.workers.base import Assignment, Ended, Partial, Returned, Started, WorkerReport
+from app.workers.base import Assignment, Ended, Returned, Started, WorkerReport
 from app.workers.burial import reap
 from app.workers.calls import Calls
 from app.workers.chatter import Chatter
@@ -24,7 +27,9 @@ from app.workers.pace import Pace
 from app.workers.policy import brief_cause
 from app.workers.recall import is_clogged, recall
 from app.workers.slots import Page, create
-from app.workers.wire import Call, FromWorker, Spawn, ToWorker
+from app.workers.wire import FromWorker, Spawn, ToWorker
+
+logger = logging.getLogger("busway.workers")
 
 _PARTIAL, _ENDED = int(FromWorker.PARTIAL), int(FromWorker.ENDED)  # enum members are slow to look up
 _SKIPPED = int(FromWorker.SKIPPED)
@@ -114,25 +119,25 @@ class Worker:
         else:
             self.sync_out += 1
             self.slow_out += not quick
-        call = Call(
-            token, seat, assignment.run, assignment.attempt, assignment.handler, assignment.revision,
-            assignment.target, assignment.event, quick,
-        )  # fmt: skip
-        self._calls.add(call)
+        self._calls.add(assignment, seat, quick)
 
     def _take(self, frames: list[Frame]) -> None:
         told: list[WorkerReport] = []
         left: list[Flight] = []
-        for kind, token, body in frames:
-            if kind == _ENDED:
-                self._ended(wire.decode_ended(body), told, left)
-            elif kind == _PARTIAL:
-                self._partial(token, body, told)
-            elif kind == _SKIPPED:
-                self._skipped(token, told, left)
-            else:
-                self._hear(kind, body)
-        if left:
+        try:
+            for kind, token, body in frames:
+                if kind == _ENDED:
+                    self._ended(wire.decode_ended(body), told, left)
+                elif kind == _PARTIAL:
+                    self._partial(token, body, told)
+                elif kind == _SKIPPED:
+                    self._skipped(token, told, left)
+                else:
+                    self._hear(kind, body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as problem:  # handler code wrote to our socket
+            logger.warning("worker %s is ended: what it tells cannot be read (%s)", self.pid, problem)
+            self._hung_up()
+        if not all(flight.awaits for flight in left):
             self.clogged = False
         if told or left:
             self._home.reported(self, told, left)
@@ -201,10 +206,7 @@ class Worker:
     def _partial(self, token: int, body: bytes, told: list[WorkerReport]) -> None:
         flight = self.flights.get(token)
         if flight is not None and not flight.settled:
-            piece = wire.decode_piece(body)
-            told.append(
-                Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
-            )
+            told.append(reports.partial(token, wire.decode_piece(body)))
 
     def cancel(self, flight: Flight) -> None:
         """Ask an attempt to end; nothing more is reported of it."""
@@ -305,7 +307,7 @@ class Worker:
             self.retired_at = time.monotonic()
             self._home.retired(self)
             self._finish_retirement()
-            if self._threads > 1:  # its main thread only reads
+            if self._threads > 1:  # somebody always reads
                 self._heard = False
                 self._channel.send(ToWorker.PING, 0)
                 self._loop.call_later(_HEARING, self._end_if_deaf)
@@ -352,7 +354,7 @@ class Worker:
                 return
 
     def _hung_up(self) -> None:
-        # It is dead, which the zygote will tell, or its code closed our socket: then it is of no use.
+        # It is dead, which the zygote will tell, or its code spoilt our socket: then it is of no use.
         if self.state is not State.DEAD:
             self.state = State.ENDING
             self._signal(signal.SIGKILL)

@@ -7,6 +7,7 @@ import random
 import secrets
 from collections import Counter
 
+import psutil
 import workers_kit as kit
 
 from app.domain.run import Outcome
@@ -33,6 +34,7 @@ CODE = """
 """
 WARM = 1000  # attempts after which Busway knows that they take a moment
 NAMES = ["moment", "moment", "other"]
+THREADS = 8  # of the kit's thread pool
 TRIES = 30  # how often this machine may be too busy for that
 
 
@@ -120,5 +122,8 @@ def test_whoever_leads_each_attempt_is_made_and_told_once(tmp_path):
                 Outcome.SUCCEEDED
             }
             assert ends(bench) == Counter(tokens)
+        worker = psutil.Process(bench.pids()[0])
+        assert worker.num_threads() < THREADS + 10, "those who led before do not lead again"
+        assert worker.num_fds() < 40
 
     kit.drive(scenario, tmp_path, "thread")
