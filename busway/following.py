@@ -143,6 +143,8 @@ class Following:
         await socket.send(json.dumps({name: value for name, value in request.items() if value is not None}))
         async with asyncio.timeout(self._gateway.timeout):
             frame = self._read(await socket.recv())
+        if frame.op != "subscribed":
+            raise _Unavailable(f"{frame.op!r} came where the subscription was to begin")
         if not frame.recovered:
             detail = "results after that cursor are no longer kept, or it is of another log"
             raise Gap(f"{detail}: subscribe again from 'earliest' or 'latest'", frame.cursor, frame.oldest)

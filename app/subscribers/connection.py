@@ -82,7 +82,9 @@ class Connection:
         return self.begin(subscription, start)
 
     def begin(self, subscription: Subscription, start: Start) -> None:
-        """Begin a subscription whose place was found."""
+        """Begin a subscription whose place was found, unless the connection is about to close."""
+        if self._closing:  # nothing answers any more, and results must not come before their `subscribed`
+            return
         text = self._session.opened(subscription, start)
         if text is None or self._ended:
             return

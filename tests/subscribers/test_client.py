@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import uvicorn
 from rich.console import Console
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as websocket_server
 
 import app.tail
 from app.domain.access import OPEN
@@ -243,5 +246,38 @@ def test_tail_says_that_it_is_behind_and_that_it_caught_up(
             await following
             assert "--after" in notes.getvalue()
             assert "behind" not in out.getvalue()
+
+    asyncio.run(claim())
+
+
+def test_results_that_come_before_the_subscription_begins_are_not_lost(tmp_path: Path) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there, serve(Server(there)) as server:
+            await there.produce(3)
+            connections = 0
+
+            async def carry(gateway: ClientConnection, client: ServerConnection) -> None:
+                await gateway.send(await client.recv())
+                if connections == 1:
+                    await gateway.recv()  # `subscribed`, which the first connection is not given
+                async for text in gateway:
+                    await client.send(text)
+
+            async def relay(client: ServerConnection) -> None:
+                nonlocal connections
+                connections += 1
+                async with connect(server.url) as gateway:
+                    carrying = asyncio.ensure_future(carry(gateway, client))
+                    await client.wait_closed()
+                    carrying.cancel()
+
+            async with websocket_server(relay, "127.0.0.1", 0) as listening:
+                port = next(iter(listening.sockets)).getsockname()[1]
+                async with (
+                    Client(f"http://127.0.0.1:{port}") as client,
+                    aclosing(client.subscribe(after="earliest")) as stream,
+                ):
+                    assert [item.event.seq for item in await take(stream, 3)] == [1, 2, 3]
+            assert connections == 2
 
     asyncio.run(claim())

@@ -431,3 +431,22 @@ def test_disconnections_leave_nothing_behind(tmp_path: Path) -> None:
         await until(lambda: len(asyncio.all_tasks()) < 15)
 
     run(tmp_path, claim, ring_bytes=50_000)
+
+
+def test_a_subscription_that_begins_when_the_gateway_ends_is_given_nothing(tmp_path: Path) -> None:
+    """Its `subscribed` goes out no more, and results without that are lost on clients that wait for it."""
+
+    async def claim(there: Store, server: Server) -> None:
+        await there.produce(3)
+        async with peer(server) as client:
+            await until(lambda: there.hub._sinks)
+            [sink] = there.hub._sinks
+            opening = sink._session.subscribe({"id": "s1", "after": "earliest"})
+            start = await there.hub.locate(opening.after)
+            sink.close(1012, "restart", flush=True)
+            sink.begin(opening.subscription, start)
+            with pytest.raises(ConnectionClosed):
+                await client.hear()
+            assert await close_code(client) == (1012, "restart")
+
+    run(tmp_path, claim)
