@@ -73,8 +73,8 @@ class Invocation:
     """An attempt under way; also the line that its `Context` talks through."""
 
     __slots__ = (
-        "_late", "_sent", "_sent_bytes", "_since", "_started_at", "_took", "call", "log", "published", "site",
-        "token", "wall",
+        "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log", "published",
+        "site", "token", "wall",
     )  # fmt: skip
 
     def __init__(self, site: Site, call: Call) -> None:
@@ -83,7 +83,7 @@ class Invocation:
         self.call = call
         self.log = output.Log(site.page, call.seat)
         self.published: list[Published] = []
-        self._sent = self._sent_bytes = 0
+        self._sent = self._sent_bytes = self._size = 0
         self._late: bytes | None = None
         self.wall = 0.0  # seconds that it took
 
@@ -133,6 +133,7 @@ class Invocation:
         data, binary = self._encode(value, "the returned value")
         ended = self._ended(_SUCCEEDED)
         ended.data, ended.binary, ended.published = data, binary, self.published
+        self._size += len(data)
         return ended
 
     def failed(self, problem: BaseException) -> Ended:
@@ -155,7 +156,9 @@ class Invocation:
         ended.wall_time = self.wall = wall = took / 1e9
         if wall >= _MEASURED:
             ended.peak_memory = self._peak()
-        ended.log = self.log.text()
+        ended.log = log = self.log.text()
+        if log is not None:
+            self._size += len(log)
         return ended
 
     def _peak(self) -> int | None:
@@ -176,7 +179,7 @@ class Invocation:
         if self._late is not None:
             self.send_late(now=True)
         self.site.page.finish(self.call.seat, self.token)
-        self.site.outbox.ended(ended)
+        self.site.outbox.ended(ended, self._size)
 
     @property
     def cancelled(self) -> bool:
@@ -194,6 +197,7 @@ class Invocation:
         size, most = len(data or b""), self.site.boot.max_event_bytes
         if size > most:
             raise ValueError(f"the data published as {type_!r} has {size} bytes, and an event at most {most}")
+        self._size += size
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:

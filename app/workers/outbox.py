@@ -16,7 +16,7 @@ from app.workers.failure import describe
 from app.workers.ticker import Ticker
 from app.workers.wire import FromWorker, Piece
 
-_MANY, _FULL = 64, 32 * 1024  # reports, and bytes of their values, that leave at once
+_MANY, _FULL = 64, 32 * 1024  # reports, and bytes of what handler code put into them, that leave at once
 
 
 class Outbox:
@@ -31,13 +31,12 @@ class Outbox:
         self._foreign = False
         ticker.tell(self.flush)
 
-    def ended(self, ended: Ended) -> None:
-        """Keep a report until `flush`, or send all if they are much."""
+    def ended(self, ended: Ended, size: int) -> None:
+        """Keep a report, with `size` bytes of handler code's own, until `flush`, or send all if they are much."""
         if self._foreign:
             os._exit(0)  # the attempt forked, and this is the copy: the worker itself will answer
         self._kept.append(ended)
-        if ended.data is not None:
-            self._size += len(ended.data)
+        self._size += size
         if self._size >= _FULL or len(self._kept) >= _MANY:
             self.flush()
 

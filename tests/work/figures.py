@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 EXPECTED = Path(__file__).parent / "expected.json"
 ROUNDING = 0.005  # of an event: more than three decimals lose, and much less than one more of anything
-GROUPING = 0.1  # of an event at once: a slow worker tells what it made in smaller groups, each encoded once
 MORE = (
     "An event costs more of this than before: look for what was added to its way. If that is meant, say\n"
     "  why in the commit, record the figures anew with `make counted`, and commit tests/work/expected.json."
@@ -108,9 +107,7 @@ def verdict(figure: Figure, recorded: dict[str, float], found: float, *, elsewhe
         elsewhere: this Python is not that of the recording.
     """
     value, margin = recorded["an_event"], _margin(figure, recorded["margin_percent"], elsewhere=elsewhere)
-    grouped = figure.script == AT_ONCE and figure.unit in {"encodings", "decodings"}
-    slack = GROUPING if grouped else ROUNDING
-    if margin is None or abs(found - value) <= value * margin / 100 + slack:
+    if margin is None or abs(found - value) <= value * margin / 100 + ROUNDING:
         return None
     difference = f", {(found - value) / value:+.1%}" if value else ""
     return (

@@ -8,15 +8,21 @@ import secrets
 from collections import Counter
 
 import psutil
+import pytest
 import workers_kit as kit
 
 from app.domain.run import Outcome
-from app.workers.base import Ended
+from app.workers.base import Ended, Returned
 
 CODE = """
-    import threading, time
+    import os, threading, time
 
     def moment(event):
+        if event.data == "fork":
+            child = os.fork()
+            return os.waitpid(child, 0)[1] if child else None
+        if event.data == "exit":
+            os._exit(3)
         time.sleep(event.data) if event.data else None
         return threading.get_ident()
 
@@ -85,6 +91,29 @@ def test_the_thread_that_reads_makes_them_until_one_turns_out_long(tmp_path):
         raise AssertionError(f"they went to several threads {TRIES} times")
 
     kit.drive(scenario, tmp_path, "thread")
+
+
+@pytest.mark.parametrize("what", ["fork", "exit", 20.0])
+def test_what_one_of_them_does_to_its_worker_befalls_no_other(tmp_path, pool, what):
+    """It forks, ends its process, or runs out of time, others before and behind it in the same worker."""
+    kit.write(tmp_path, t=CODE)
+
+    async def scenario(bench):
+        await warm(bench)
+        bench.told.clear()
+        before = [bench.hand("t:moment") for _ in range(10)]
+        bad = bench.hand("t:moment", what, timeout=0.3)
+        others = [*before, *[bench.hand("t:moment") for _ in range(10)]]
+        error = (await bench.end(bad)).error
+        assert (error and error.type) == {"fork": None, "exit": "WorkerDied", 20.0: "Timeout"}[what]
+        for token in others:
+            ended = await bench.end(token)
+            assert isinstance(ended, Returned) or ended.outcome in {Outcome.SUCCEEDED, Outcome.LOST}
+        assert (await bench.run("t:moment")).outcome is Outcome.SUCCEEDED
+        told = Counter(report.token for report in bench.told if isinstance(report, Ended | Returned))
+        assert set(told.values()) == {1}
+
+    kit.drive(scenario, tmp_path, pool)
 
 
 def test_somebody_reads_when_the_leader_and_all_other_threads_are_busy(tmp_path):

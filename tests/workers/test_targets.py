@@ -151,11 +151,6 @@ CODE = """
 """
 
 
-@pytest.fixture(params=["process", "thread"])
-def pool(request):
-    return request.param
-
-
 @pytest.fixture
 def folder(tmp_path):
     kit.write(tmp_path, t=CODE)

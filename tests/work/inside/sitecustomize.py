@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 STEPS, PYTHON_CALLS, C_CALLS, ENCODINGS, DECODINGS, STATEMENTS, COMMITS, FIELDS = range(8)
+NEVER = 3600.0  # seconds
 _KINDS = {"app.store.committer": "committer", "app.workers.zygote": "zygote"}
 _KIND = next((_KINDS[word] for word in sys.orig_argv if word in _KINDS), "gateway")
 _ENCODING = frozenset({"encode", "Encoder.encode", "Encoder.encode_into"})  # msgspec's, never str.encode
@@ -48,11 +49,16 @@ class Counter:
     def start(self) -> None:
         """Count from now on, in all threads of this process and in its forks."""
         sys.addaudithook(self._on_audit)
-        os.register_at_fork(after_in_child=lambda: self._page.open("worker"))
+        os.register_at_fork(after_in_child=self._begin_worker)
         threading.setprofile(self._on_c_call)
         threading.settrace(self._on_call)
         sys.setprofile(self._on_c_call)
         sys.settrace(self._on_call)
+
+    def _begin_worker(self) -> None:
+        self._page.open("worker")
+        # Counting slows a worker down, but not its clock, which would part what it tells at random.
+        sys.modules["app.workers.ticker"].TICK = NEVER
 
     def _on_call(self, frame: FrameType, _what: str, _: Any) -> Any:
         if frame.f_code is Counter._on_statement.__code__:
