@@ -73,8 +73,8 @@ class Invocation:
     """An attempt under way; also the line that its `Context` talks through."""
 
     __slots__ = (
-        "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log", "published",
-        "site", "token", "wall",
+        "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log",
+        "published", "site", "token", "wall",
     )  # fmt: skip
 
     def __init__(self, site: Site, call: Call) -> None:

@@ -32,7 +32,7 @@ class Outbox:
         ticker.tell(self.flush)
 
     def ended(self, ended: Ended, size: int) -> None:
-        """Keep a report, with `size` bytes of handler code's own, until `flush`, or send all if they are much."""
+        """Keep a report, `size` bytes of it handler code's own, until `flush`; send all if they are much."""
         if self._foreign:
             os._exit(0)  # the attempt forked, and this is the copy: the worker itself will answer
         self._kept.append(ended)
