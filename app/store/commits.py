@@ -17,19 +17,18 @@ import msgspec
 
 from app.channel import Frame
 from app.domain.run import Run
-from app.errors import Conflict, Unavailable
+from app.errors import Unavailable
 from app.store import frames
+from app.store.answering import OUTCOMES, Answering, fail
 from app.store.base import CommitStats, Committed, Listener, Waiter
 from app.store.child import Committer, Launched, open_committer
-from app.store.operations import Append, Mark, Operation, Publish, Receipt, Retried, Settle, Settled
+from app.store.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
 from app.store.queues import Entry, Queues
-from app.store.telling import refuse, tell
 
 log = logging.getLogger("busway.store")
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
 PROMPT = 100  # operations: so many are not kept waiting for what else this turn of the loop brings
-_OUTCOMES = (Settle, Append, Mark)
 
 
 class SQLiteCommits:
@@ -45,7 +44,7 @@ class SQLiteCommits:
         self.stats = CommitStats()
         self._path = path.resolve()
         self._launched = launched
-        self._listeners: list[Listener] = []
+        self._answering = Answering()
         self._queues = Queues()
         self._committer: Committer | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -53,7 +52,6 @@ class SQLiteCommits:
         self._batch_outcomes = 0
         self._number = 0
         self._sent_at = 0.0
-        self._told = 0  # the newest result that listeners know of
         self._since = 0  # the newest result when a batch was last answered
         self._well = True
         self._closing = False
@@ -71,7 +69,7 @@ class SQLiteCommits:
         """
         self._loop = asyncio.get_running_loop()
         committer = await self._open()
-        self._since = self._told
+        self._since = self._answering.told
         self._keeper = asyncio.create_task(self._keep(committer))
 
     async def close(self, timeout: float = 30) -> None:
@@ -81,6 +79,7 @@ class SQLiteCommits:
             timeout: seconds after which what the disk would not take is given up.
         """
         self._closing = True
+        self._answering.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self._queues or self._batch:
@@ -92,7 +91,7 @@ class SQLiteCommits:
         committer, self._committer = self._committer, None
         if committer is not None:
             await committer.close()
-        _fail([*self._batch, *self._queues.clear()], "the gateway ended before this was stored")
+        fail([*self._batch, *self._queues.clear()], "the gateway ended before this was stored")
 
     @property
     def pid(self) -> int | None:
@@ -111,7 +110,7 @@ class SQLiteCommits:
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every commit, after those who listen already."""
-        self._listeners.append(listener)
+        self._answering.listen(listener)
 
     # -- what can be asked for
 
@@ -218,6 +217,7 @@ class SQLiteCommits:
             )
             self._catch_up(failed.head)
         if self._closing:
+            self._answering.finish()
             self._turned.set()
         self._kick()
 
@@ -228,23 +228,7 @@ class SQLiteCommits:
         self._well, self._delay = True, 0.0
         self._since = done.head
         self._kick()  # now, so that the next batch is written while this one is told
-        committed = Committed(head=done.head)
-        refused, known = done.refused, self._told
-        replies: list[Any] = []
-        for index, (entry, raw) in enumerate(zip(entries, done.replies, strict=True)):
-            if index in refused:
-                reply = Conflict(f"the store refused it: {refused[index]}")
-                refuse(committed, entry)
-            else:
-                reply = frames.decode_reply(type(entry.operation), raw)
-                tell(committed, entry, reply, known)
-            replies.append(reply)
-        self._tell(committed)
-        for index, (entry, reply) in enumerate(zip(entries, replies, strict=True)):
-            if index in refused:
-                _refuse(entry, reply)
-            elif entry.waiter is not None:
-                _resolve(entry.waiter, reply)
+        self._answering.written(entries, done)
 
     def _end_batch(self) -> list[Entry]:
         entries, self._batch = self._batch, []
@@ -253,22 +237,15 @@ class SQLiteCommits:
 
     def _lose(self, why: str) -> None:
         """Take note that the outcome of the batch under way is unknown."""
+        self._answering.finish()  # those before it are in the store
         entries = self._end_batch()
         self._well = False
         self.stats.failures += bool(entries)
-        self._queues.put_back([entry for entry in entries if isinstance(entry.operation, _OUTCOMES)])
-        _fail([entry for entry in entries if not isinstance(entry.operation, _OUTCOMES)], why)
+        self._queues.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
+        fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)
 
     def _catch_up(self, head: int) -> None:
-        self._tell(Committed(head=head, rescan=True))
-
-    def _tell(self, committed: Committed) -> None:
-        self._told = committed.head
-        for listener in self._listeners:
-            try:
-                listener(committed)
-            except Exception:
-                log.exception("a listener failed on a commit")
+        self._answering.tell(Committed(head=head, rescan=True))
 
     # -- the process
 
@@ -291,7 +268,7 @@ class SQLiteCommits:
                 log.warning("%s", problem.detail)
                 delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
                 continue
-            self._catch_up(self._told)
+            self._catch_up(self._answering.told)
             self._kick()
             return committer
 
@@ -299,33 +276,6 @@ class SQLiteCommits:
         launched, self._launched = self._launched, None
         self._committer = committer = await open_committer(self._path, self._take, launched)
         hello = committer.hello.result()
-        self.epoch, self._told = hello.epoch, hello.head
+        self.epoch, self._answering.told = hello.epoch, hello.head
         self._well = True
         return committer
-
-
-def _resolve(waiter: Waiter[Any], reply: Any) -> None:
-    if not waiter.done():
-        try:
-            waiter.set_result(reply.ids if type(reply) is Retried else reply)
-        except Exception:  # one waiter's fault must not reach those behind it
-            log.exception("a commit went well, but who waits for it failed")
-
-
-def _refuse(entry: Entry, problem: Exception) -> None:
-    if isinstance(entry.operation, _OUTCOMES):
-        log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
-    waiter = entry.waiter
-    if waiter is None or waiter.done():
-        return
-    try:
-        waiter.set_exception(problem)
-    except Exception:
-        log.exception("who waits for a commit failed to take why it is not there")
-    if isinstance(entry.operation, _OUTCOMES) and isinstance(waiter, asyncio.Future):
-        waiter.exception()  # nobody need wait for an outcome, so nobody need miss this
-
-
-def _fail(entries: list[Entry], why: str) -> None:
-    for entry in entries:
-        _refuse(entry, Unavailable(why))

@@ -12,6 +12,7 @@ import pytest
 from app.domain.run import State
 from app.errors import Conflict, Unavailable
 from app.store import queues
+from app.store.answering import AT_ONCE
 from app.store.commits import PROMPT
 from app.store.operations import Append, Cancel, Receipt, Retry, Settle
 from app.store.reader import SQLiteReader
@@ -37,15 +38,92 @@ def listening(commits):
     return told
 
 
-def test_listeners_are_told_before_publishers(path):
+class Publisher:
+    """Waits for its receipts, and notes when they came."""
+
+    def __init__(self, notes, then=lambda: None):
+        self.notes, self.then = notes, then
+
+    def done(self):
+        return False
+
+    def set_result(self, receipts):
+        self.notes.append(receipts[0].seq)
+        self.then()
+
+    def set_exception(self, problem):
+        self.notes.append(problem)
+
+
+def test_the_new_runs_are_told_with_their_events(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
             stored = commits.publish(publish(event("a", handlers=(1, 2)), event(handlers=())))
-            stored.add_done_callback(lambda _: told.append("stored"))
             assert await stored == [Receipt(1, 1), Receipt(2, 3)]
-            assert told[1] == "stored"
             assert [(run.id, run.handler, run.event.id) for run in told[0].runs] == [(1, 1, "a"), (2, 2, "a")]
+
+    asyncio.run(main())
+
+
+def test_publishers_are_answered_some_a_turn_then_listeners_are_told(path):
+    async def main():
+        async with committing(path) as commits:
+            notes = listening(commits)
+
+            def next_turn():
+                asyncio.get_running_loop().call_soon(notes.append, "turn")
+
+            size = 2 * AT_ONCE + 1
+            for number in range(size):
+                commits.submit(publish(event()), Publisher(notes, (lambda: None) if number else next_turn))
+            changed = commits.change(Cancel(runs=[99], now=NOW))
+            changed.add_done_callback(lambda _: notes.append("changed"))
+            await changed
+            first, rest = list(range(1, AT_ONCE + 1)), list(range(AT_ONCE + 1, size + 1))
+            assert notes[:-2] == [*first, "turn", *rest]
+            assert len(notes[-2].runs) == size
+            assert notes[-1] == "changed"
+
+    asyncio.run(main())
+
+
+def test_what_is_written_is_told_before_what_comes_of_a_lost_batch(path):
+    async def main():
+        async with committing(path) as commits:
+            notes = listening(commits)
+            size = 2 * AT_ONCE
+
+            def lost():
+                commits._lose("the committer died")
+                notes.append("lost")
+
+            def lose():
+                asyncio.get_running_loop().call_soon(lost)
+
+            for number in range(size):
+                commits.submit(publish(event()), Publisher(notes, (lambda: None) if number else lose))
+            await until(lambda: "lost" in notes)
+            assert notes[:size] == list(range(1, size + 1))
+            assert len(notes[size].runs) == size
+            assert notes[size + 1 :] == ["lost"]
+
+    asyncio.run(main())
+
+
+def test_what_is_written_is_told_before_the_end(path):
+    async def main():
+        async with committing(path) as commits:
+            notes = listening(commits)
+            size, answered = 4 * AT_ONCE, asyncio.Event()
+            for _ in range(size):
+                commits.submit(publish(event()), Publisher(notes, answered.set))
+            await answered.wait()
+            closing = asyncio.create_task(commits.close())
+            await asyncio.sleep(0)
+            assert notes[:size] == list(range(1, size + 1))
+            assert [len(commit.runs) for commit in notes[size:]] == [size]
+            await closing
 
     asyncio.run(main())
 

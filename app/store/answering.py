@@ -1,0 +1,153 @@
+"""What becomes of batches that are written: publishers are answered first, then the listeners are told.
+
+So the publishers send their next events while the gateway tells of these (docs/decisions/0003-speed.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+from app.errors import Conflict, Unavailable
+from app.store import frames
+from app.store.base import Committed, Listener, Waiter
+from app.store.operations import Append, Mark, Publish, Retried, Settle
+from app.store.queues import Entry
+from app.store.telling import refuse, tell
+
+log = logging.getLogger("busway.store")
+
+AT_ONCE = 16  # publications answered in one turn of the loop, at whose end their answers leave
+OUTCOMES = (Settle, Append, Mark)
+
+
+class _Batch:
+    """A batch that is written: its operations and the committer's replies, read where they are needed."""
+
+    __slots__ = ("begun", "entries", "head", "publications", "refused", "replies")
+
+    def __init__(self, entries: list[Entry], done: frames.RawDone) -> None:
+        self.entries, self.head, self.refused = entries, done.head, done.refused
+        self.replies: list[Any] = done.replies
+        self.publications = [
+            index
+            for index, entry in enumerate(entries)
+            if type(entry.operation) is Publish and index not in self.refused
+        ]
+        self.publications.reverse()  # taken from the end
+        self.begun = False
+
+
+class Answering:
+    """Answers whoever waits for a commit and tells those who listen, one commit after the other.
+
+    Attributes:
+        told: the newest result that the listeners know of.
+    """
+
+    def __init__(self) -> None:
+        self.told = 0
+        self._listeners: list[Listener] = []
+        self._written: deque[_Batch] = deque()
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told of every commit, after those who listen already."""
+        self._listeners.append(listener)
+
+    def written(self, entries: list[Entry], done: frames.RawDone) -> None:
+        """Answer and tell: in this turn of the loop, and the next ones if there are many to answer."""
+        self._written.append(_Batch(entries, done))
+        if len(self._written) == 1:
+            self._go_on()
+
+    def finish(self) -> None:
+        """Answer and tell, now, whatever was written."""
+        while self._written:
+            _answer(self._written[0], len(self._written[0].publications))
+            self._conclude()
+
+    def tell(self, committed: Committed) -> None:
+        """Tell the listeners; nothing that was written before may still be untold."""
+        self.told = committed.head
+        for listener in self._listeners:
+            try:
+                listener(committed)
+            except Exception:
+                log.exception("a listener failed on a commit")
+
+    def _go_on(self) -> None:
+        if not self._written:
+            return
+        batch = self._written[0]
+        if batch.publications:
+            _answer(batch, AT_ONCE)
+            batch.begun |= bool(batch.publications)
+            if batch.begun:  # so that the last answers, too, leave before all is told
+                asyncio.get_running_loop().call_soon(self._go_on)
+                return
+        self._conclude()
+        if self._written:
+            self._go_on()
+
+    def _conclude(self) -> None:
+        """Tell the listeners of the oldest batch, then whoever waits for anything but publications."""
+        batch = self._written.popleft()
+        committed = Committed(head=batch.head)
+        others: list[tuple[Entry, Any]] = []
+        for index, (entry, reply) in enumerate(zip(batch.entries, batch.replies, strict=True)):
+            if index in batch.refused:
+                others.append((entry, Conflict(f"the store refused it: {batch.refused[index]}")))
+                refuse(committed, entry)
+            elif type(entry.operation) is Publish:
+                tell(committed, entry, reply, self.told)
+            else:
+                told = frames.decode_reply(type(entry.operation), reply)
+                tell(committed, entry, told, self.told)
+                if entry.waiter is not None:
+                    others.append((entry, told))
+        self.tell(committed)
+        for entry, told in others:
+            if isinstance(told, Conflict):
+                _refuse(entry, told)
+            elif entry.waiter is not None:
+                _resolve(entry.waiter, told)
+
+
+def fail(entries: list[Entry], why: str) -> None:
+    """Answer that it is not known what became of these operations."""
+    for entry in entries:
+        _refuse(entry, Unavailable(why))
+
+
+def _answer(batch: _Batch, most: int) -> None:
+    publications, replies = batch.publications, batch.replies
+    for _ in range(min(most, len(publications))):
+        index = publications.pop()
+        replies[index] = receipts = frames.decode_reply(Publish, replies[index])
+        waiter = batch.entries[index].waiter
+        if waiter is not None:
+            _resolve(waiter, receipts)
+
+
+def _resolve(waiter: Waiter[Any], reply: Any) -> None:
+    if not waiter.done():
+        try:
+            waiter.set_result(reply.ids if type(reply) is Retried else reply)
+        except Exception:  # one waiter's fault must not reach those behind it
+            log.exception("a commit went well, but who waits for it failed")
+
+
+def _refuse(entry: Entry, problem: Exception) -> None:
+    if isinstance(entry.operation, OUTCOMES):
+        log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
+    waiter = entry.waiter
+    if waiter is None or waiter.done():
+        return
+    try:
+        waiter.set_exception(problem)
+    except Exception:
+        log.exception("who waits for a commit failed to take why it is not there")
+    if isinstance(entry.operation, OUTCOMES) and isinstance(waiter, asyncio.Future):
+        waiter.exception()  # nobody need wait for an outcome, so nobody need miss this
