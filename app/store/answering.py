@@ -51,6 +51,7 @@ class Answering:
         self.told = 0
         self._listeners: list[Listener] = []
         self._written: deque[_Batch] = deque()
+        self._scheduled = False
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every commit, after those who listen already."""
@@ -59,7 +60,7 @@ class Answering:
     def written(self, entries: list[Entry], done: frames.RawDone) -> None:
         """Answer and tell: in this turn of the loop, and the next ones if there are many to answer."""
         self._written.append(_Batch(entries, done))
-        if len(self._written) == 1:
+        if not self._scheduled:
             self._go_on()
 
     def finish(self) -> None:
@@ -78,18 +79,17 @@ class Answering:
                 log.exception("a listener failed on a commit")
 
     def _go_on(self) -> None:
-        if not self._written:
-            return
-        batch = self._written[0]
-        if batch.publications:
-            _answer(batch, AT_ONCE)
-            batch.begun |= bool(batch.publications)
-            if batch.begun:  # so that the last answers, too, leave before all is told
-                asyncio.get_running_loop().call_soon(self._go_on)
-                return
-        self._conclude()
-        if self._written:
-            self._go_on()
+        self._scheduled = False
+        while self._written:
+            batch = self._written[0]
+            if batch.publications:
+                _answer(batch, AT_ONCE)
+                batch.begun |= bool(batch.publications)
+                if batch.begun:  # the last answers, too, leave before all is told
+                    self._scheduled = True
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    return
+            self._conclude()
 
     def _conclude(self) -> None:
         """Tell the listeners of the oldest batch, then whoever waits for anything but publications."""
