@@ -13,30 +13,26 @@ from typing import Any
 from app.errors import Conflict, Unavailable
 from app.store import frames
 from app.store.base import Committed, Listener, Waiter
-from app.store.operations import Append, Mark, Publish, Retried, Settle
+from app.store.operations import Append, Mark, Retried, Settle
 from app.store.queues import Entry
 from app.store.telling import refuse, tell
 
 log = logging.getLogger("busway.store")
 
-AT_ONCE = 16  # publications answered in one turn of the loop, at whose end their answers leave
+AT_ONCE = 16  # publishers answered in one turn of the loop, at whose end their answers leave
 OUTCOMES = (Settle, Append, Mark)
 
 
 class _Batch:
     """A batch that is written: its operations and the committer's replies, read where they are needed."""
 
-    __slots__ = ("begun", "entries", "head", "publications", "refused", "replies")
+    __slots__ = ("begun", "entries", "head", "early", "refused", "replies")
 
     def __init__(self, entries: list[Entry], done: frames.RawDone) -> None:
         self.entries, self.head, self.refused = entries, done.head, done.refused
         self.replies: list[Any] = done.replies
-        self.publications = [
-            index
-            for index, entry in enumerate(entries)
-            if type(entry.operation) is Publish and index not in self.refused
-        ]
-        self.publications.reverse()  # taken from the end
+        self.early = [n for n, entry in enumerate(entries) if entry.early and n not in self.refused]
+        self.early.reverse()  # taken from the end
         self.begun = False
 
 
@@ -66,7 +62,7 @@ class Answering:
     def finish(self) -> None:
         """Answer and tell, now, whatever was written."""
         while self._written:
-            _answer(self._written[0], len(self._written[0].publications))
+            _answer(self._written[0], len(self._written[0].early))
             self._conclude()
 
     def tell(self, committed: Committed) -> None:
@@ -82,9 +78,9 @@ class Answering:
         self._scheduled = False
         while self._written:
             batch = self._written[0]
-            if batch.publications:
+            if batch.early:
                 _answer(batch, AT_ONCE)
-                batch.begun |= bool(batch.publications)
+                batch.begun |= bool(batch.early)
                 if batch.begun:  # the last answers, too, leave before all is told
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._go_on)
@@ -92,7 +88,7 @@ class Answering:
             self._conclude()
 
     def _conclude(self) -> None:
-        """Tell the listeners of the oldest batch, then whoever waits for anything but publications."""
+        """Tell the listeners of the oldest batch, then who is not answered yet."""
         batch = self._written.popleft()
         committed = Committed(head=batch.head)
         others: list[tuple[Entry, Any]] = []
@@ -100,7 +96,7 @@ class Answering:
             if index in batch.refused:
                 others.append((entry, Conflict(f"the store refused it: {batch.refused[index]}")))
                 refuse(committed, entry)
-            elif type(entry.operation) is Publish:
+            elif entry.early:
                 tell(committed, entry, reply, self.told)
             else:
                 told = frames.decode_reply(type(entry.operation), reply)
@@ -122,13 +118,13 @@ def fail(entries: list[Entry], why: str) -> None:
 
 
 def _answer(batch: _Batch, most: int) -> None:
-    publications, replies = batch.publications, batch.replies
-    for _ in range(min(most, len(publications))):
-        index = publications.pop()
-        replies[index] = receipts = frames.decode_reply(Publish, replies[index])
-        waiter = batch.entries[index].waiter
-        if waiter is not None:
-            _resolve(waiter, receipts)
+    early, replies = batch.early, batch.replies
+    for _ in range(min(most, len(early))):
+        index = early.pop()
+        entry = batch.entries[index]
+        replies[index] = reply = frames.decode_reply(type(entry.operation), replies[index])
+        if entry.waiter is not None:
+            _resolve(entry.waiter, reply)
 
 
 def _resolve(waiter: Waiter[Any], reply: Any) -> None:

@@ -61,7 +61,7 @@ class Waiter(Protocol[Reply_contra]):
         """Tell whether it was told already, or does not want to know any more."""
 
     def set_result(self, result: Reply_contra, /) -> None:
-        """Take the reply, after the commit was synced and, but for `Publish`, all listeners were told."""
+        """Take the reply, after the commit was synced."""
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Take why there is no reply."""
@@ -70,10 +70,9 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """The way into the store: what is asked for while a commit is under way goes in the next one.
 
-    Publishers are answered when the commit is synced, maybe before the listeners are told; others
-    when both is done. A batch whose outcome is unknown (disk full, committer killed) fails `publish`
-    and `change` with `Unavailable`; `settle`, `append` and `mark` are tried again until it is known,
-    for ever.
+    Futures resolve after the commit was synced and all listeners were told. A batch whose outcome
+    is unknown (disk full, committer killed) fails `publish` and `change` with `Unavailable`;
+    `settle`, `append` and `mark` are tried again until it is known, for ever.
     """
 
     epoch: str
@@ -90,7 +89,7 @@ class Commits(Protocol):
         """
 
     def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
-        """Store events as `publish` does, and have `waiter` told."""
+        """Store events as `publish` does; `waiter` is told when they are synced, before the listeners."""
 
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None

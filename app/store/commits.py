@@ -121,16 +121,16 @@ class SQLiteCommits:
             Unavailable: at once, if too much is queued already; from the future, if the outcome is unknown.
         """
         stored: asyncio.Future[list[Receipt]] = self._loop.create_future()
-        self.submit(operation, stored)
+        self._change(operation, len(operation.events), stored)
         return stored
 
     def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
-        """Store events, and have `waiter` told.
+        """Store events, and have `waiter` told, before the listeners are.
 
         Raises:
             Unavailable: as from `publish`.
         """
-        self._change(operation, len(operation.events), waiter)
+        self._change(operation, len(operation.events), waiter, early=True)
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
         """Apply any other operation.
@@ -159,10 +159,11 @@ class SQLiteCommits:
         """Mark a run as running."""
         self._outcome(operation, None, 1, None, "")
 
-    def _change(self, operation: Operation, weight: int, waiter: Waiter[Any]) -> None:
+    def _change(self, operation: Operation, weight: int, waiter: Waiter[Any], *, early: bool = False) -> None:
         if self._closing:
             raise Unavailable("the gateway is ending: send this again when it is back")
-        self._queues.add_change(Entry(operation, frames.encode(operation), waiter, weight))
+        body = frames.encode(operation)
+        self._queues.add_change(Entry(operation, body, waiter, weight, early=early))
         self._kick()
 
     def _outcome(

@@ -392,6 +392,9 @@ def test_deaths_are_noticed_under_uvloop_too(folder):
             await bench.until(lambda: bench.zygote() not in (None, zygote))
             assert (await bench.run("f:segfaults")).error.message == "killed by SIGSEGV"
             assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
+            # A worker that the zygote started when it was killed is buried within two looks for strays.
+            children = psutil.Process().children
+            await bench.until(lambda: len(children(recursive=True)) == len(bench.pids()) + 1)
 
     uvloop.run(main())
 
