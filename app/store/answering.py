@@ -26,7 +26,7 @@ OUTCOMES = (Settle, Append, Mark)
 class _Batch:
     """A batch that is written: its operations and the committer's replies, read where they are needed."""
 
-    __slots__ = ("begun", "entries", "head", "early", "refused", "replies")
+    __slots__ = ("begun", "early", "entries", "head", "refused", "replies")
 
     def __init__(self, entries: list[Entry], done: frames.RawDone) -> None:
         self.entries, self.head, self.refused = entries, done.head, done.refused
