@@ -7,26 +7,27 @@ client to wake up for. Measured on publishing, the second cost about a twelfth o
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any, cast
 
 from app.exchange import DirectHttp
-
-_OFFER = re.compile(rb"\r\nUpgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 
 class Corked:
     """A transport whose writes leave at the end of the turn of the loop; all else is the transport's own."""
 
+    __slots__ = ("_loop", "_transport", "_waiting", "is_closing")
+
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._waiting: list[bytes] = []
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         """Keep the bytes for the end of this turn."""
-        if not self._waiting:
+        waiting = self._waiting
+        if not waiting:
             self._loop.call_soon(self._flush)
-        self._waiting.append(data)
+        waiting.append(data)
 
     def write_now(self, data: bytes) -> None:
         """Write what is whole, behind what is kept: one frame to each of many sockets needs no cork."""
@@ -36,14 +37,11 @@ class Corked:
             self._transport.write(data)
 
     def _flush(self) -> None:
-        if self._waiting:
-            chunk = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
-            self._waiting.clear()
+        waiting = self._waiting
+        if waiting:
+            chunk = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+            waiting.clear()
             self._transport.write(chunk)
-
-    def is_closing(self) -> bool:
-        """Tell whether the transport is closed or about to be."""
-        return self._transport.is_closing()
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are not with the kernel yet."""
@@ -64,17 +62,3 @@ class CorkedHttp(DirectHttp):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
         super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of the client, without an offer of HTTP/2.
-
-        A server may ignore such an offer (RFC 9110, section 7.8), but uvicorn's parser stops at it and
-        loses the body; Java's client and `curl --http2` make it.
-        """
-        if b"h2c" in data and self._is_idle():
-            head, end, body = data.partition(b"\r\n\r\n")
-            data = _OFFER.sub(b"", head) + end + body
-        super().data_received(data)
-
-    def _is_idle(self) -> bool:
-        return self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)

@@ -8,17 +8,20 @@ application has a `direct` of the type `Direct`, or all its requests are ASGI.
 from __future__ import annotations
 
 import asyncio
+import re
 import urllib.parse
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import httptools
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.direct import Answer, Direct, Head, Headers, line
 
 LONGEST_HEAD = 2048  # bytes of a head that is remembered
 MOST_HEADS = 1000
+_OFFER = re.compile(rb"\r\nUpgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 
 class _Nobody:
@@ -28,102 +31,94 @@ class _Nobody:
         """Wake nobody."""
 
 
-class Exchange:
-    """One request and its answer, where uvicorn expects a cycle of its own."""
+class Exchange(msgspec.Struct, eq=False):
+    """One request and its answer, where uvicorn expects a cycle of its own.
 
-    __slots__ = (
-        "_body", "_deadline", "_direct", "_protocol", "_started", "disconnected", "expects", "head",
-        "keep_alive", "more_body", "response_complete", "size",
-    )  # fmt: skip
-    message_event = _Nobody()
+    `more_body`: the body is not whole yet. `too_large`: it is over the limit.
+    """
 
-    def __init__(
-        self, protocol: DirectHttp, direct: Direct, head: Head, *, keep_alive: bool, expects: bool
-    ) -> None:
-        self._protocol, self._direct, self.head = protocol, direct, head
-        self._body: list[bytes] = []
-        self.size = 0
-        self._started = self.response_complete = self.disconnected = False
-        self._deadline: asyncio.TimerHandle | None = None
-        self.keep_alive, self.expects = keep_alive, expects
-        self.more_body = True
+    protocol: DirectHttp
+    direct: Direct
+    head: Head
+    body: list[bytes] = []
+    more_body: bool = True
+    keep_alive: bool = True
+    expects: bool = False
+    size: int = 0
+    too_large: bool = False
+    started: bool = False
+    response_complete: bool = False
+    disconnected: bool = False
+    deadline: asyncio.TimerHandle | None = None
 
-    @property
-    def too_large(self) -> bool:
-        """Whether the body is over the limit."""
-        return self.size > self._direct.max_body
+    message_event: ClassVar = _Nobody()
 
     def start(self) -> None:
         """Begin, now that the answers to earlier requests of the connection are out."""
         if self.disconnected:
             return
-        self._started = True
-        refusal = self._direct.admit(self.head)
+        self.started = True
+        refusal = self.direct.admit(self.head)
         if refusal is not None:
             self.respond(refusal)
         elif self.too_large:
-            self.respond(self._direct.too_large(self.head))
+            self.respond(self.direct.too_large(self.head))
         elif not self.more_body:
             self._take()
         elif self.expects:
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def add(self, chunk: bytes) -> None:
         """Take in a part of the body."""
         if self.response_complete:
             return
         self.size += len(chunk)
-        if self.size <= self._direct.max_body:
-            self._body.append(chunk)
-        elif self._started:
-            self.respond(self._direct.too_large(self.head))
-
-    def fill(self, body: bytes) -> None:
-        """Take in the whole body, which is not over the limit, before the start."""
-        self._body.append(body)
-        self.more_body = False
+        self.too_large = self.size > self.direct.max_body
+        if not self.too_large:
+            self.body.append(chunk)
+        elif self.started:
+            self.respond(self.direct.too_large(self.head))
 
     def complete(self) -> None:
         """Go on with the whole body."""
         self.more_body = False
         self._forget_deadline()
-        if self._started and not self.response_complete:
+        if self.started and not self.response_complete:
             self._take()
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give the rest of the body its time, counted from now."""
         self._forget_deadline()
-        if self._started and self.more_body and not self.response_complete:
-            self._deadline = loop.call_later(self._direct.idle, self._give_up)
+        if self.started and self.more_body and not self.response_complete:
+            self.deadline = loop.call_later(self.direct.idle, self._give_up)
 
     def respond(self, answer: Answer) -> None:
         """Send the answer, unless there is one already or nobody is there any more."""
         if self.disconnected or self.response_complete:
             return
         self.response_complete = True
-        self._body.clear()
-        self._protocol.answer(answer, keep_alive=self.keep_alive)
+        self.body.clear()
+        self.protocol.answer(answer, keep_alive=self.keep_alive)
 
     def _take(self) -> None:
-        body = self._body
-        self._direct.take(self.head, body[0] if len(body) == 1 else b"".join(body), self.respond)
+        body = self.body
+        self.direct.take(self.head, body[0] if len(body) == 1 else b"".join(body), self.respond)
 
     def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
     def _give_up(self) -> None:
-        self.respond(self._direct.too_slow(self.head))
+        self.respond(self.direct.too_slow(self.head))
 
 
-class _Known:
-    """A head that was seen before, and the bytes of the body that follows it."""
+class _Known(msgspec.Struct, frozen=True, eq=False):
+    """A head that was seen before, who answers it, and the bytes of the body that follows it."""
 
-    __slots__ = ("head", "size")
-
-    def __init__(self, head: Head, size: int) -> None:
-        self.head, self.size = head, size
+    direct: Direct
+    head: Head
+    size: int
 
 
 _KNOWN: WeakKeyDictionary[Direct, dict[bytes, _Known]] = WeakKeyDictionary()
@@ -160,7 +155,7 @@ class DirectHttp(HttpToolsProtocol):
                 return
             self._exchange, self._start, self._fed = None, data, 0
         self._fed += len(data)
-        super().data_received(data)
+        super().data_received(self._without_offer(data) if b"h2c" in data else data)
         exchange = self._exchange
         if exchange is None:
             return
@@ -169,22 +164,33 @@ class DirectHttp(HttpToolsProtocol):
         elif self._between:
             self._remember(exchange)
 
+    def _without_offer(self, data: bytes) -> bytes:
+        """Take an offer of HTTP/2 out of a request's head.
+
+        A server may ignore such an offer (RFC 9110, section 7.8), but uvicorn's parser stops at it and
+        loses the body; Java's client and `curl --http2` make it.
+        """
+        if self.cycle is not None and (self.cycle.more_body or not self.cycle.response_complete):
+            return data
+        head, end, body = data.partition(b"\r\n\r\n")
+        return _OFFER.sub(b"", head) + end + body
+
     def _is_known(self, data: bytes) -> bool:
         """Begin a request with a known head; False, and nothing is taken, if it is none or there is more."""
         end = data.find(b"\r\n\r\n") + 4
         known = self._known.get(data[:end])
-        if known is None or self._direct is None:
+        if known is None:
             return False
-        body, size = data[end:], known.size
-        if len(body) > size:
+        body = data[end:]
+        left = known.size - len(body)
+        if left < 0:
             return False
         self._idle_since = None
-        exchange = Exchange(self, self._direct, known.head, keep_alive=True, expects=False)
-        if len(body) == size:
-            exchange.fill(body)
-            self._begin(exchange)
+        if not left:
+            self._begin(Exchange(self, known.direct, known.head, [body], more_body=False))
             return True
-        self._exchange, self._between, self._left = exchange, False, size - len(body)
+        self._exchange = exchange = Exchange(self, known.direct, known.head)
+        self._between, self._left = False, left
         self._begin(exchange)
         exchange.add(body)
         exchange.watch(self.loop)
@@ -211,7 +217,7 @@ class DirectHttp(HttpToolsProtocol):
             return
         if len(self._known) >= MOST_HEADS:
             self._known.clear()
-        self._known[start[:end]] = _Known(exchange.head, exchange.size)
+        self._known[start[:end]] = _Known(exchange.direct, exchange.head, exchange.size)
 
     def on_message_begin(self) -> None:
         """Begin a request; its scope is made when it is known to need one."""
@@ -271,29 +277,35 @@ class DirectHttp(HttpToolsProtocol):
 
     def answer(self, answer: Answer, *, keep_alive: bool) -> None:
         """Write a whole response, if anybody is there; then the connection is the next request's."""
-        if self.transport.is_closing():
+        transport = self.transport
+        if transport.is_closing():
             return
         shared = self.server_state.default_headers
         if shared is not self._shared_headers:
             self._shared_headers, self._shared = shared, b"".join(map(line, shared))
-        status, lines, body = answer
         end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], self._shared, lines, end, body)))
-        if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+        transport.write(b"".join((STATUS_LINE[answer.status], self._shared, answer.lines, end, answer.body)))
+        self.server_state.total_requests += 1
+        if keep_alive:
+            self._go_on()
+        else:
+            transport.close()
 
     def on_response_complete(self) -> None:
+        """Know that a response of ASGI is out."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self._go_on()
+
+    def _go_on(self) -> None:
         """Go on with the next request of the connection, or wait for one.
 
         uvicorn sets a timer after each answer and takes it back with the next request; here one timer a
         connection goes on until it finds that the connection was idle all its time.
         """
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        if not self.flow.write_paused:
-            self.flow.resume_reading()
+        flow = self.flow
+        if flow.read_paused and not flow.write_paused:
+            flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return

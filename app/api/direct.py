@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -21,7 +23,7 @@ class Head:
         self.admitted: object = None
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A whole response; `lines` are its header lines as they go out."""
 
     status: int

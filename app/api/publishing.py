@@ -35,15 +35,14 @@ class Items(msgspec.Struct):
     items: list[EventReceipt]
 
 
-class _Waiter:
-    """A request whose events are on their way into the store."""
+class _Waiter(msgspec.Struct, eq=False):
+    """A request whose events are on their way into the store; `many`: they came as an array."""
 
-    __slots__ = ("_endpoint", "_head", "_respond", "events", "many")
-
-    def __init__(self, endpoint: PublishEndpoint, head: Head, respond: Respond) -> None:
-        self._endpoint, self._head, self._respond = endpoint, head, respond
-        self.events: list[NewEvent] = []
-        self.many = False
+    endpoint: PublishEndpoint
+    head: Head
+    respond: Respond
+    events: list[NewEvent] = []
+    many: bool = False
 
     def done(self) -> bool:
         """Tell that it waits: who is gone by then simply hears nothing."""
@@ -53,14 +52,15 @@ class _Waiter:
         """Answer with the receipts."""
         events = self.events
         if self.many:
-            told: Items | EventReceipt = Items(list(map(receipt, events, stored)))
+            body = _encode(Items(list(map(receipt, events, stored))))
         else:
-            told = receipt(events[0], stored[0])
-        self._endpoint.accepted(self._head, self._respond, told)
+            body = _encode(receipt(events[0], stored[0]))
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.respond(self.endpoint.answer(self.head, 202, lines, body))
 
     def set_exception(self, problem: BaseException) -> None:
         """Answer with why nothing is stored."""
-        self._endpoint.refuse(self._head, self._respond, problem)
+        self.endpoint.refuse(self.head, self.respond, problem)
 
 
 class PublishEndpoint:
@@ -80,10 +80,11 @@ class PublishEndpoint:
 
     def admit(self, head: Head) -> Answer | None:
         """Answer who may not publish here, or not like this."""
+        stages = self._stages()
+        if stages is not None and head.admitted is stages.gate.edition:
+            return None
         try:
-            gate = self._open().gate
-            if head.admitted is gate.edition:
-                return None
+            gate = _open(stages).gate
             access = check_scope(gate.admit(head.headers), "publish")
             _check_headers(head.headers)
         except Exception as problem:
@@ -96,7 +97,7 @@ class PublishEndpoint:
         """Store the events of a body, then answer with their receipts."""
         waiter = _Waiter(self, head, respond)
         try:
-            waiter.events, waiter.many = self._open().publisher.submit(body, waiter)
+            waiter.events, waiter.many = _open(self._stages()).publisher.submit(body, waiter)
         except Exception as problem:
             self.refuse(head, respond, problem)
 
@@ -108,18 +109,6 @@ class PublishEndpoint:
         """Refuse a body that stands still."""
         return self._refusal(head, too_slow())
 
-    def _open(self) -> Stages:
-        stages = self._stages()
-        if stages is None:
-            raise Unavailable(STARTING)
-        return stages
-
-    def accepted(self, head: Head, respond: Respond, told: Items | EventReceipt) -> None:
-        """Answer with what became of the events."""
-        body = _encode(told)
-        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        respond(self._answer(head, 202, lines, body))
-
     def refuse(self, head: Head, respond: Respond, problem: BaseException) -> None:
         """Answer with why they are not taken."""
         respond(self._refusal(head, problem))
@@ -129,13 +118,20 @@ class PublishEndpoint:
             log.error("publishing failed", exc_info=problem)
             problem = BuswayError("publishing failed: the gateway's log says why")
         told = problems.response(problem)
-        return self._answer(head, told.status_code, b"".join(map(line, told.raw_headers)), bytes(told.body))
+        return self.answer(head, told.status_code, b"".join(map(line, told.raw_headers)), bytes(told.body))
 
-    def _answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
+    def answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
+        """Build an answer, which pages of the origins that are allowed may read."""
         origin = self._allowed.allowed(head.headers)
         if origin is not None:
             lines += b"".join(map(line, sharing(origin)))
         return Answer(status, lines, body)
+
+
+def _open(stages: Stages | None) -> Stages:
+    if stages is None:
+        raise Unavailable(STARTING)
+    return stages
 
 
 def _check_headers(headers: Headers) -> None:
