@@ -30,6 +30,7 @@ from app.workers.base import Assignment, Workers
 log = logging.getLogger("busway.dispatch")
 
 MAX_BACKLOG = 5_000  # outcomes not yet stored: beyond it nothing new starts
+ROW = 64  # runs that a handler may start one after the other while no other handler waits
 Place = tuple[str, str, int]
 Places = set[tuple[Place, bool]]
 """Pools and kinds (whose, if a handler has workers of its own; whether alone) that have no room now."""
@@ -73,7 +74,6 @@ class Dispatcher:
         self._holding, self._budget = Holding(), Budget()
         self._source = Source(reader, self._holding, self._place, clock)
         self._lingers = workers.lingers
-        self._tokens: dict[int, int] = {}
         self._lingering: list[Run] = []  # their attempts were given up and may still run
         self._lanes: dict[int, Lane] = {}
         self._turn: deque[Lane] = deque()
@@ -118,7 +118,7 @@ class Dispatcher:
         for token in tokens:
             attempt = self._underway.pop(token, None)
             if attempt is not None:
-                self._tokens.pop(attempt.run.id, None)
+                attempt.run.token = 0
                 self._place(attempt.run)
                 self._lanes[attempt.run.handler].end(attempt.run)
         self.wake()
@@ -163,10 +163,10 @@ class Dispatcher:
 
     def _let_go(self, id_: int) -> None:
         run = self._holding.end(id_)
-        token = self._tokens.pop(id_, None)
-        if run is None or token is None:
+        if run is None or not run.token:
             self._lift(id_, run)
             return
+        token, run.token = run.token, 0
         if self._underway.pop(token, None) is not None:
             self._workers.cancel(token)
         if self._lingers(id_):
@@ -218,7 +218,7 @@ class Dispatcher:
         del self._lanes[old.handler]
         new = self._lane(old.handler)
         new.pace = old.pace
-        under_way = [run for id_ in self._tokens if (run := self._holding.get(id_)) is not None]
+        under_way = self._holding.attempted()
         for attempted in [*under_way, *self._lingering]:
             if attempted.handler == old.handler:
                 new.adopt(attempted)
@@ -258,22 +258,22 @@ class Dispatcher:
             self._end_lingering()
         full: Places = set()
         ways: dict[Lane, _Way | None] = {}
-        idle = 0
-        while idle < len(self._turn):
-            lane = self._turn.popleft()
+        turn, idle = self._turn, 0
+        while idle < len(turn):
+            lane = turn.popleft()
             if lane.closed:
                 continue
             if lane.wants:
                 self._read_on(lane)
             if lane not in ways:
                 ways[lane] = self._way(lane)
-            started = self._serve(lane, ways[lane], full)
+            started = self._serve(lane, ways[lane], full, 1 if turn else ROW)
             if lane.active:
-                self._turn.append(lane)
+                turn.append(lane)
                 idle = 0 if started else idle + 1
             else:
                 lane.queued = False
-        self._turn.rotate(-1)  # who comes first when there is room for one is another each time
+        turn.rotate(-1)  # who comes first when there is room for one is another each time
 
     def _way(self, lane: Lane) -> _Way | None:
         """Look up where the runs of a lane go, None if they have to wait."""
@@ -284,27 +284,34 @@ class Dispatcher:
         pool = self._placement.pool(entry, kind)
         return _Way(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
 
-    def _serve(self, lane: Lane, way: _Way | None, full: Places) -> bool:
-        run = lane.peek()
-        if run is None or way is None:
-            return False
+    def _serve(self, lane: Lane, way: _Way | None, full: Places, most: int) -> bool:
+        """Hand out up to so many runs of a lane; False if not one could be."""
+        served = 0
+        while way is not None and served < most and (run := lane.peek()) is not None:
+            if not self._start(run, lane, way, full):
+                break
+            served += 1
+        return served > 0
+
+    def _start(self, run: Run, lane: Lane, way: _Way, full: Places) -> bool:
+        """Hand out a lane's next run, or take it out if it may not start; False if it has to wait."""
         if not self._holding.holds(run):
             lane.pop()  # it was cancelled while it waited
             return True
-        if run.attempt == 0 and run.expires_at is not None and run.expires_at <= self._clock():
+        if run.expires_at is not None and run.attempt == 0 and run.expires_at <= self._clock():
             self._holding.leave(lane.pop())  # the scheduler cancels it in the store
             return True
         entry = way.entry
         kept_out = full and (way.place, run.alone) in full
         if kept_out or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
-        if self._offer(run, entry, way.pool, way.kind):
-            lane.start()
-            if entry.spec.rate is not None:
-                lane.pace.start(entry.spec.rate, self._timer())
-            return True
-        full.add((way.place, run.alone))
-        return False
+        if not self._offer(run, entry, way.pool, way.kind):
+            full.add((way.place, run.alone))
+            return False
+        lane.start()
+        if entry.spec.rate is not None:
+            lane.pace.start(entry.spec.rate, self._timer())
+        return True
 
     def _is_at_limit(self, lane: Lane, spec: Spec) -> bool:
         """Whether the handler's limits keep its runs back now."""
@@ -350,5 +357,5 @@ class Dispatcher:
         self._underway[token] = Attempt(
             token, run, run.attempt + 1, handler.name, handler.revision, spec, pool
         )
-        self._tokens[run.id] = token
+        run.token = token
         return True

@@ -43,9 +43,9 @@ class Holding:
         """Tell whether this very run is still held."""
         return self._runs.get(run.id) is run
 
-    def get(self, id_: int) -> Run | None:
-        """Return the run of that id, if it is held."""
-        return self._runs.get(id_)
+    def attempted(self) -> list[Run]:
+        """Return those of which workers have an attempt."""
+        return [run for run in self._runs.values() if run.token]
 
     def of(self, handler: int) -> tuple[int, int]:
         """Count the runs of a handler that are held, and their bytes."""

@@ -55,6 +55,7 @@ class Run(msgspec.Struct, kw_only=True):
     `key`: the partition key, by which an ordered handler keeps it in line; None: it stands outside
     (its event has none, it is a replay, or it was retried by hand).
     `alone`: the next attempt gets a worker of its own, because a worker died with this one on it.
+    `token`: of the attempt that workers have, 0 if they have none.
     """
 
     id: int
@@ -70,6 +71,7 @@ class Run(msgspec.Struct, kw_only=True):
     key: str | None = None
     fence: int = 0
     alone: bool = False
+    token: int = 0
 
     @property
     def charged(self) -> int:
