@@ -31,7 +31,7 @@ async def _shown(here: Stages, entries: list[Entry]) -> list[dict[str, Any]]:
             entry,
             {
                 "runs": counts.get(entry.handler.id, {}),
-                "latency": here.recorder.latencies.of(entry.handler.id),
+                "latency": here.recorder.durations.newest(entry.handler.id),
                 "last_error": answers.error(errors.get(entry.handler.id)),
             },
         )

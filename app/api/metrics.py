@@ -77,14 +77,14 @@ def _attempts(here: Stages) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(
         "busway_attempt_seconds", "How long attempts ran.", labels=["handler", "pool", "outcome"]
     )
-    for labels, histogram in sorted(here.recorder.durations.attempts.items()):
+    for labels, histogram in sorted(here.recorder.durations.attempts().items()):
         seconds.add_metric(labels, histogram.cumulative(), histogram.total)
     waits = HistogramMetricFamily(
         "busway_queue_wait_seconds",
         "How long runs that were due waited for their attempt.",
         labels=["handler"],
     )
-    for name, histogram in sorted(here.recorder.durations.waits.items()):
+    for name, histogram in sorted(here.recorder.durations.waits().items()):
         waits.add_metric([name], histogram.cumulative(), histogram.total)
     yield from (seconds, waits)
 

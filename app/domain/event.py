@@ -71,7 +71,7 @@ class Event(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 
 def partition_key(attributes: dict[str, Attribute]) -> str | None:
     """Return the key that ordered handlers keep the event in line by, None if it has none."""
-    key = attributes.get("partitionkey") if attributes else None
+    key = attributes.get("partitionkey")
     return key if isinstance(key, str) else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
@@ -26,6 +27,16 @@ class Histogram:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Count many values."""
+        rising, before = sorted(values), 0
+        for at, bound in enumerate(self.bounds):
+            until = bisect_right(rising, bound, before)
+            self.counts[at] += until - before
+            before = until
+        self.counts[-1] += len(rising) - before
+        self.total += sum(rising)
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return each bound as text with the number of values up to it, `+Inf` last."""

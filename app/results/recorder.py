@@ -14,7 +14,6 @@ from app.domain.handler import FieldError, Rules
 from app.domain.result import Kind
 from app.domain.run import Error, Outcome
 from app.results.durations import Durations
-from app.results.latency import Latencies
 from app.results.verdict import Verdict, judge
 from app.store.base import Commits
 from app.store.operations import Append, Mark, NewResult, Report, Settle
@@ -45,7 +44,6 @@ class Recorder:
         self._commits, self._rules, self._underway, self._workers = commits, rules, underway, workers
         self._max_event_bytes, self._on_ended = max_event_bytes, on_ended
         self._chance: Callable[[], float] = random.random
-        self.latencies = Latencies()
         self.durations = Durations()
 
     def take(self, reports: list[Partial | Started | Ended]) -> None:
@@ -108,7 +106,6 @@ class Recorder:
         verdict = judge(attempt, ended, self._chance())
         run = attempt.run
         run.alone = ended.alone
-        self.latencies.note(run.handler, ended)
         self._on_ended(attempt, ended)
         self.durations.note(attempt, ended)
         operation = Settle(
@@ -173,14 +170,10 @@ def _report(attempt: Attempt, ended: Ended) -> Report:
 
 
 def _result(verdict: Verdict, ended: Ended) -> NewResult | None:
-    if verdict.kind is None:
+    kind, error = verdict.kind, verdict.error
+    if kind is None:
         return None
-    error = verdict.error
-    succeeded = verdict.kind is Kind.SUCCEEDED
-    return NewResult(
-        kind=verdict.kind,
-        data=ended.data if succeeded else None,
-        binary=ended.binary and succeeded,
-        error=(error.type, error.message) if error else None,
-        time=ended.finished_at,
-    )
+    if kind is Kind.SUCCEEDED:
+        return NewResult(kind=kind, data=ended.data, binary=ended.binary, time=ended.finished_at)
+    told = (error.type, error.message) if error else None
+    return NewResult(kind=kind, data=None, error=told, time=ended.finished_at)

@@ -90,11 +90,13 @@ class Answering:
     def _conclude(self) -> None:
         """Tell the listeners of the oldest batch, then who is not answered yet."""
         batch = self._written.popleft()
+        replies, refused = batch.replies, batch.refused
         committed = Committed(head=batch.head)
         others: list[tuple[Entry, Any]] = []
-        for index, (entry, reply) in enumerate(zip(batch.entries, batch.replies, strict=True)):
-            if index in batch.refused:
-                others.append((entry, Conflict(f"the store refused it: {batch.refused[index]}")))
+        for index, entry in enumerate(batch.entries):
+            reply = replies[index]
+            if refused and index in refused:
+                others.append((entry, Conflict(f"the store refused it: {refused[index]}")))
                 refuse(committed, entry)
             elif entry.early:
                 tell(committed, entry, reply, self.told)

@@ -101,7 +101,7 @@ class SQLiteCommits:
     @property
     def backlog(self) -> int:
         """Outcomes that are not committed yet."""
-        return self._queues.outcomes + self._batch_outcomes
+        return len(self._queues.outcomes) + self._batch_outcomes
 
     @property
     def healthy(self) -> bool:
@@ -164,13 +164,15 @@ class SQLiteCommits:
             raise Unavailable("the gateway is ending: send this again when it is back")
         body = frames.encode(operation)
         self._queues.add_change(Entry(operation, body, waiter, weight, early=early))
-        self._kick()
+        if not self._batch:
+            self._kick()
 
     def _outcome(
         self, operation: Operation, waiter: Waiter[Any] | None, weight: int, run: Run | None, handler: str
     ) -> None:
-        self._queues.add_outcome(Entry(operation, frames.encode(operation), waiter, weight, run, handler))
-        self._kick()
+        self._queues.outcomes.add(Entry(operation, frames.encode(operation), waiter, weight, run, handler))
+        if not self._batch:
+            self._kick()
 
     # -- batches
 
@@ -195,9 +197,10 @@ class SQLiteCommits:
         self._sending = None
         if self._committer is None or self._batch:
             return
-        waiting = self._queues.outcomes
+        outcomes = self._queues.outcomes
+        waiting = len(outcomes)
         self._batch = self._queues.take()
-        self._batch_outcomes = waiting - self._queues.outcomes
+        self._batch_outcomes = waiting - len(outcomes)
         self._number += 1
         self._sent_at = time.monotonic()
         operations = [msgspec.Raw(entry.body) for entry in self._batch]
@@ -242,7 +245,7 @@ class SQLiteCommits:
         entries = self._end_batch()
         self._well = False
         self.stats.failures += bool(entries)
-        self._queues.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
+        self._queues.outcomes.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
         fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)
 
     def _catch_up(self, head: int) -> None:

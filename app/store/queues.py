@@ -34,19 +34,26 @@ class Entry(msgspec.Struct, eq=False):
     early: bool = False
 
 
-class _Line:
+class Line:
     """A queue that knows its events and bytes."""
+
+    __slots__ = ("bytes", "entries", "events")
 
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque()
         self.events = self.bytes = 0
 
+    def __len__(self) -> int:
+        return len(self.entries)
+
     def add(self, entry: Entry) -> None:
+        """Queue an entry."""
         self.entries.append(entry)
         self.events += entry.weight
         self.bytes += len(entry.body)
 
     def put_back(self, entries: list[Entry]) -> None:
+        """Put entries before all others."""
         self.entries.extendleft(reversed(entries))
         self.events += sum(entry.weight for entry in entries)
         self.bytes += sum(len(entry.body) for entry in entries)
@@ -73,45 +80,39 @@ class _Line:
 
 
 class Queues:
-    """Both lines. A batch takes its share of each, so that neither waits for the other to end."""
+    """Both lines. A batch takes its share of each, so that neither waits for the other to end.
+
+    `outcomes`: what attempts brought, which is never refused. `changes`: all else.
+    """
+
+    __slots__ = ("changes", "outcomes")
 
     def __init__(self) -> None:
-        self._outcomes, self._changes = _Line(), _Line()
+        self.outcomes, self.changes = Line(), Line()
 
     def __len__(self) -> int:
-        return len(self._outcomes.entries) + len(self._changes.entries)
-
-    @property
-    def outcomes(self) -> int:
-        """How many outcomes wait."""
-        return len(self._outcomes.entries)
-
-    def add_outcome(self, entry: Entry) -> None:
-        """Queue what an attempt brought; never refused."""
-        self._outcomes.add(entry)
+        return len(self.outcomes.entries) + len(self.changes.entries)
 
     def add_change(self, entry: Entry) -> None:
-        """Queue anything else.
+        """Queue anything but an outcome.
 
         Raises:
             Unavailable: too many events wait already.
         """
-        line = self._changes
-        full = line.events + entry.weight > QUEUE_EVENTS or line.bytes + len(entry.body) > QUEUE_BYTES
+        line = self.changes
+        events, size = line.events + entry.weight, line.bytes + len(entry.body)
+        full = events > QUEUE_EVENTS or size > QUEUE_BYTES
         if full and line.entries and isinstance(entry.operation, Publish):
             raise Unavailable("too many events wait to be stored: send them again in a second")
-        line.add(entry)
+        line.entries.append(entry)
+        line.events, line.bytes = events, size
 
     def take(self) -> list[Entry]:
         """Take the next batch, outcomes first."""
-        return self._outcomes.take() + self._changes.take()
-
-    def put_back(self, outcomes: list[Entry]) -> None:
-        """Put outcomes whose commit is unknown before all others."""
-        self._outcomes.put_back(outcomes)
+        return self.outcomes.take() + self.changes.take()
 
     def clear(self) -> list[Entry]:
         """Give all up."""
-        given_up = [*self._outcomes.entries, *self._changes.entries]
-        self._outcomes, self._changes = _Line(), _Line()
+        given_up = [*self.outcomes.entries, *self.changes.entries]
+        self.outcomes, self.changes = Line(), Line()
         return given_up

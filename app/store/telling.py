@@ -69,11 +69,10 @@ def started(events: list[NewEvent], receipts: list[Receipt]) -> list[Run]:
     for new, receipt in zip(events, receipts, strict=True):
         if receipt.duplicate or not new.handlers:
             continue
-        event = stored(new, receipt.seq)
-        due, since = new.due, new.accepted_at
+        event, due, since = stored(new, receipt.seq), new.due, new.accepted_at
         if due is not None and due > since:
             since = due
-        key = partition_key(new.attributes)
+        key = partition_key(new.attributes) if new.attributes else None
         for id_, handler in enumerate(new.handlers, receipt.first_run):
             runs.append(
                 Run(

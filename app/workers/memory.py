@@ -42,24 +42,24 @@ class Growth:
 
     Args:
         bound: bytes from which on it is too much.
+
+    Attributes:
+        known: the handlers that made an attempt here.
     """
 
-    __slots__ = ("_bound", "_known", "_news", "_recent", "_start")
+    __slots__ = ("_bound", "_news", "_recent", "_start", "known")
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._known: set[str] = set()
+        self.known: set[str] = set()
         self._news = True
         self._start = 0
         self._recent: list[int] = []
 
-    def attempted(self, handler: str) -> bool:
-        """Take note of an attempt; True if it was the handler's first here, so that a look is due."""
-        if handler in self._known:
-            return False
-        self._known.add(handler)
+    def first(self, handler: str) -> None:
+        """Take note of a handler's first attempt here: a look is due."""
+        self.known.add(handler)
         self._news = True
-        return True
 
     def idle(self, held: int) -> bool:
         """Look at a worker between attempts; True if it has grown too much."""
@@ -92,7 +92,11 @@ class Scales:
     def answered(self, handler: str, wall: float) -> None:
         """Take note of an attempt that took `wall` seconds."""
         self._answers += 1
-        if self._growth.attempted(handler) or wall >= _WORTH_A_LOOK:
+        growth = self._growth
+        if wall >= _WORTH_A_LOOK:
+            self._idle_at = self._answers
+        if handler not in growth.known:
+            growth.first(handler)
             self._idle_at = self._answers
 
     def idle(self, pid: int | None) -> bool:

@@ -38,9 +38,12 @@ class Pace:
         self.mean += (min(wall, _STALL) - self.mean) / _LAST
         if wall >= QUICK:
             slow.append(number)
-        if slow and slow[0] <= number - _WINDOW:
+        if not slow:
+            self.quick = number >= _ENOUGH
+            return
+        if slow[0] <= number - _WINDOW:
             slow.popleft()
-        self.quick = number >= _ENOUGH and (not slow or len(slow) * 20 < min(number, _WINDOW))
+        self.quick = number >= _ENOUGH and len(slow) * 20 < min(number, _WINDOW)
 
 
 class Lasting:

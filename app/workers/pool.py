@@ -135,7 +135,9 @@ class Pool:
             self.want()
         if assignment.alone:
             return self._offer_alone(assignment)
-        pace = self._pace(assignment.handler)
+        pace = self._paces.get(assignment.handler)
+        if pace is None:
+            pace = self._pace(assignment.handler)
         awaits = assignment.kind in ASYNC
         quick = pace.quick and not awaits
         momentary = quick and pace.mean <= MOMENT
@@ -145,10 +147,7 @@ class Pool:
         return worker
 
     def _pace(self, handler: str) -> Pace:
-        pace = self._paces.get(handler)
-        if pace is None:
-            pace = self._paces[handler] = Pace()
-        return pace
+        return self._paces.setdefault(handler, Pace())
 
     def _free_for_sync(self, quick: bool, momentary: bool) -> Worker | None:
         """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones.

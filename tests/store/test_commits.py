@@ -298,7 +298,7 @@ def test_outcomes_go_before_what_was_published_earlier():
     loop = asyncio.new_event_loop()
     for operation in (publish(event()), publish(event())):
         waiting.add_change(queues.Entry(operation, b"", loop.create_future()))
-    waiting.add_outcome(queues.Entry(settle(1), b"", loop.create_future()))
+    waiting.outcomes.add(queues.Entry(settle(1), b"", loop.create_future()))
     assert isinstance(waiting.take()[0].operation, Settle)
     loop.close()
 
@@ -307,7 +307,7 @@ def test_a_batch_is_bounded_but_never_empty():
     line = queues.Queues()
     loop = asyncio.new_event_loop()
     for size in (queues.BATCH_BYTES + 1, 1, queues.BATCH_BYTES, 1):
-        line.add_outcome(queues.Entry(append(1, 0), b"x" * size, loop.create_future()))
+        line.outcomes.add(queues.Entry(append(1, 0), b"x" * size, loop.create_future()))
     assert [len(line.take()) for _ in range(3)] == [1, 1, 1]
     assert [type(entry.operation) for entry in line.take()] == [Append]
     assert not line

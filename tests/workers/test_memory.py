@@ -215,11 +215,11 @@ def test_recycling_after_every_attempt_under_load_loses_nothing(folder, pool):
 
 def test_growth_counts_from_what_is_left_after_each_handlers_first_attempt():
     growth = Growth(100)
-    growth.attempted("a")
+    growth.first("a")
     assert not growth.idle(1000)
-    assert not growth.attempted("a")
+    assert growth.known == {"a"}
     assert not growth.idle(1099)
-    growth.attempted("b")
+    growth.first("b")
     assert not growth.idle(5000)
     assert not growth.idle(5099)
     assert growth.idle(5100)
@@ -227,7 +227,7 @@ def test_growth_counts_from_what_is_left_after_each_handlers_first_attempt():
 
 def test_a_worker_that_is_never_idle_is_judged_by_its_lowest_of_ten_looks():
     growth = Growth(100)
-    growth.attempted("a")
+    growth.first("a")
     growth.idle(1000)
     assert not any(growth.busy(held) for held in [2000] * 9 + [1050])
     assert not any(growth.busy(held) for held in [2000] * 9)
