@@ -55,7 +55,7 @@ from app.subscribers.durables import Durables
 from app.subscribers.hub import Hub
 from app.subscribers.sse import StreamShell
 from app.subscribers.websocket import WebSocketShell
-from app.workers.base import Catalog, Returned, Sink, WorkerReport
+from app.workers.base import Catalog, Sink, WorkerReport
 from app.workers.supervisor import Supervisor
 
 log = logging.getLogger("busway")
@@ -129,8 +129,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
 
     def sink(reports: list[WorkerReport]) -> None:
         trials.take(reports)
-        unstarted = [r.token for r in reports if isinstance(r, Returned)]
-        recorder.take([r for r in reports if not isinstance(r, Returned)])
+        unstarted = recorder.take(reports)
         if unstarted:
             dispatcher.returned(unstarted)
 

@@ -81,10 +81,12 @@ class PublishEndpoint:
     def admit(self, head: Head) -> Answer | None:
         """Answer who may not publish here, or not like this."""
         stages = self._stages()
-        if stages is not None and head.admitted is stages.gate.edition:
+        if stages is None:
+            return self._refusal(head, Unavailable(STARTING))
+        gate = stages.gate
+        if head.admitted is gate.edition:
             return None
         try:
-            gate = _open(stages).gate
             access = check_scope(gate.admit(head.headers), "publish")
             _check_headers(head.headers)
         except Exception as problem:
@@ -95,9 +97,13 @@ class PublishEndpoint:
 
     def take(self, head: Head, body: bytes, respond: Respond) -> None:
         """Store the events of a body, then answer with their receipts."""
+        stages = self._stages()
+        if stages is None:
+            self.refuse(head, respond, Unavailable(STARTING))
+            return
         waiter = _Waiter(self, head, respond)
         try:
-            waiter.events, waiter.many = _open(self._stages()).publisher.submit(body, waiter)
+            waiter.events, waiter.many = stages.publisher.submit(body, waiter)
         except Exception as problem:
             self.refuse(head, respond, problem)
 
@@ -126,12 +132,6 @@ class PublishEndpoint:
         if origin is not None:
             lines += b"".join(map(line, sharing(origin)))
         return Answer(status, lines, body)
-
-
-def _open(stages: Stages | None) -> Stages:
-    if stages is None:
-        raise Unavailable(STARTING)
-    return stages
 
 
 def _check_headers(headers: Headers) -> None:

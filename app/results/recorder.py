@@ -17,7 +17,7 @@ from app.results.durations import Durations
 from app.results.verdict import Verdict, judge
 from app.store.base import Commits
 from app.store.operations import Append, Mark, NewResult, Report, Settle
-from app.workers.base import Ended, Partial, Published, Started, Workers
+from app.workers.base import Ended, Partial, Published, Started, WorkerReport, Workers
 
 
 class Recorder:
@@ -46,18 +46,26 @@ class Recorder:
         self._chance: Callable[[], float] = random.random
         self.durations = Durations()
 
-    def take(self, reports: list[Partial | Started | Ended]) -> None:
-        """Take reports in their order; those of attempts that were cancelled meanwhile are worthless."""
+    def take(self, reports: list[WorkerReport]) -> list[int]:
+        """Take reports in their order; those of attempts that were cancelled meanwhile are worthless.
+
+        Returns:
+            The tokens of attempts that never started.
+        """
+        underway, unstarted = self._underway, []
         for report in reports:
-            attempt = self._underway.get(report.token)
+            attempt = underway.get(report.token)
             if attempt is None:
                 continue
             if isinstance(report, Ended):
                 self._settle(attempt, report)
             elif isinstance(report, Partial):
                 self._append(attempt, report)
-            else:
+            elif isinstance(report, Started):
                 self._mark(attempt, report)
+            else:
+                unstarted.append(report.token)
+        return unstarted
 
     def _mark(self, attempt: Attempt, started: Started) -> None:
         self._commits.mark(

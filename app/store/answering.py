@@ -104,12 +104,12 @@ class Answering:
                 told = frames.decode_reply(type(entry.operation), reply)
                 tell(committed, entry, told, self.told)
                 if entry.waiter is not None:
-                    others.append((entry, told))
+                    others.append((entry, told.ids if type(told) is Retried else told))
         self.tell(committed)
         for entry, told in others:
             if isinstance(told, Conflict):
                 _refuse(entry, told)
-            elif entry.waiter is not None:
+            else:
                 _resolve(entry.waiter, told)
 
 
@@ -123,16 +123,14 @@ def _answer(batch: _Batch, most: int) -> None:
     early, replies = batch.early, batch.replies
     for _ in range(min(most, len(early))):
         index = early.pop()
-        entry = batch.entries[index]
-        replies[index] = reply = frames.decode_reply(type(entry.operation), replies[index])
-        if entry.waiter is not None:
-            _resolve(entry.waiter, reply)
+        replies[index] = reply = frames.decode_receipts(replies[index])
+        _resolve(batch.entries[index].waiter, reply)
 
 
-def _resolve(waiter: Waiter[Any], reply: Any) -> None:
-    if not waiter.done():
+def _resolve(waiter: Waiter[Any] | None, reply: Any) -> None:
+    if waiter is not None and not waiter.done():
         try:
-            waiter.set_result(reply.ids if type(reply) is Retried else reply)
+            waiter.set_result(reply)
         except Exception:  # one waiter's fault must not reach those behind it
             log.exception("a commit went well, but who waits for it failed")
 

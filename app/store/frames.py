@@ -74,10 +74,11 @@ encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_done = msgspec.msgpack.Decoder(RawDone).decode
+decode_receipts = msgspec.msgpack.Decoder(list[Receipt]).decode
 decode_failed = msgspec.msgpack.Decoder(Failed).decode
 
 _REPLIES: dict[type[Operation], Any] = {
-    Publish: msgspec.msgpack.Decoder(list[Receipt]).decode,
+    Publish: decode_receipts,
     Settle: msgspec.msgpack.Decoder(Settled).decode,
     Retry: msgspec.msgpack.Decoder(Retried).decode,
     PruneResults: msgspec.msgpack.Decoder(Floor).decode,

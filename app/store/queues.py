@@ -21,8 +21,8 @@ QUEUE_BYTES = 64 << 20
 class Entry(msgspec.Struct, eq=False):
     """An operation on its way: encoded once, because it may be sent more than once.
 
-    `weight` is in events. `run` and `handler` (its name) come with the outcomes of attempts. `early`: its
-    waiter is answered before the listeners are told.
+    `weight` is in events. `run` and `handler` (its name) come with the outcomes of attempts. `early`: it
+    publishes, and its waiter is answered before the listeners are told.
     """
 
     operation: Operation

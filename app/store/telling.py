@@ -95,8 +95,6 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
     if run is None or not reply.accepted:
         committed.rescan = True
         return
-    run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
-    run.fence = 0
     if operation.result is not None and reply.number > known:
         result = _result(entry, run, operation, operation.result, reply.number)
         result.completes = reply.completes
@@ -104,6 +102,8 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
     if operation.published:
         committed.runs.extend(started(operation.published, reply.receipts))
     if operation.state in WAITING:
+        run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
+        run.fence = 0
         run.due = operation.due
         run.since = max(operation.due or 0, operation.report.finished_at)
         committed.runs.append(run)

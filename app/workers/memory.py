@@ -89,11 +89,11 @@ class Scales:
         self._idle_at = 0
         self._next_busy = 0
 
-    def answered(self, handler: str, wall: float) -> None:
-        """Take note of an attempt that took `wall` seconds."""
-        self._answers += 1
+    def answered(self, handler: str, walls: list[float]) -> None:
+        """Take note of attempts of a handler and the seconds that they took."""
+        self._answers += len(walls)
         growth = self._growth
-        if wall >= _WORTH_A_LOOK:
+        if max(walls) >= _WORTH_A_LOOK:
             self._idle_at = self._answers
         if handler not in growth.known:
             growth.first(handler)

@@ -20,28 +20,35 @@ _ENOUGH = 20
 class Pace:
     """The last attempts of one handler; knows whether 95 of 100 took less than `QUICK`.
 
-    `mean`: of what they took, in seconds.
+    `handler`: its name. `mean`: of what they took, in seconds.
     """
 
-    __slots__ = ("_attempts", "_slow", "mean", "quick")
+    __slots__ = ("_attempts", "_slow", "handler", "mean", "quick")
 
-    def __init__(self) -> None:
+    def __init__(self, handler: str) -> None:
+        self.handler = handler
         self._attempts = 0
         self._slow: deque[int] = deque()  # the numbers of those in the window that were not quick
         self.quick = False
         self.mean = _UNKNOWN
 
-    def add(self, wall: float) -> None:
-        """Take in how long an attempt took, in seconds."""
+    def extend(self, walls: list[float]) -> None:
+        """Take in how long attempts took that ended one after the other, in seconds; not none."""
+        if self._slow or max(walls) >= QUICK:
+            for wall in walls:
+                self._add(wall)
+            return
+        self._attempts += len(walls)
+        self.mean += (sum(walls) - len(walls) * self.mean) / max(_LAST, len(walls))
+        self.quick = self._attempts >= _ENOUGH
+
+    def _add(self, wall: float) -> None:
         self._attempts = number = self._attempts + 1
         slow = self._slow
         self.mean += (min(wall, _STALL) - self.mean) / _LAST
         if wall >= QUICK:
             slow.append(number)
-        if not slow:
-            self.quick = number >= _ENOUGH
-            return
-        if slow[0] <= number - _WINDOW:
+        if slow and slow[0] <= number - _WINDOW:
             slow.popleft()
         self.quick = number >= _ENOUGH and len(slow) * 20 < min(number, _WINDOW)
 

@@ -147,7 +147,7 @@ class Pool:
         return worker
 
     def _pace(self, handler: str) -> Pace:
-        return self._paces.setdefault(handler, Pace())
+        return self._paces.setdefault(handler, Pace(handler))
 
     def _free_for_sync(self, quick: bool, momentary: bool) -> Worker | None:
         """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones.

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import time
+from collections import defaultdict
 
 import msgspec
 
@@ -179,22 +180,23 @@ class Worker:
 
     def _ended(self, ended: list[Ended], told: list[WorkerReport], left: list[Flight]) -> None:
         clock = time.time_ns() // 1000
+        took: defaultdict[Pace, list[float]] = defaultdict(list)
         for report in ended:
-            flight = self._release(report.token)
-            if flight is None:
+            if (flight := self._release(report.token)) is None:
                 continue
             left.append(flight)
-            self.served += 1
-            self._scales.answered(flight.assignment.handler, report.wall_time)
-            if report.spent:
-                self._spent = True
+            took[flight.pace].append(report.wall_time)
+            self._spent |= report.spent
+            if report.finished_at > clock or flight.peak:
+                reports.correct(report, flight, clock)
             if flight.given_up and not flight.settled:
                 told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
             elif not flight.settled:
-                flight.pace.add(report.wall_time)
-                if report.finished_at > clock or flight.peak:
-                    reports.correct(report, flight, clock)
                 told.append(report)
+        for pace, walls in took.items():
+            self.served += len(walls)
+            self._scales.answered(pace.handler, walls)
+            pace.extend(walls)
 
     def _skipped(self, token: int, told: list[WorkerReport], left: list[Flight]) -> None:
         flight = self._release(token)

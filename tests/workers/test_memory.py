@@ -238,7 +238,7 @@ def test_after_quick_attempts_memory_is_looked_at_seldom():
     scales = Scales(0)
     looks = 0
     for _ in range(2560):
-        scales.answered("a", 0.0001)
+        scales.answered("a", [0.0001])
         looks += scales.idle(os.getpid())
     assert looks == 10
 

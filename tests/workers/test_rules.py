@@ -23,23 +23,23 @@ def judge(*standings, killed=False, alone=False):
 
 
 def test_a_handler_is_quick_after_twenty_attempts_of_which_almost_all_are():
-    pace = Pace()
+    pace = Pace("h")
     for _ in range(19):
-        pace.add(QUICK / 2)
+        pace.extend([QUICK / 2])
     assert not pace.quick
-    pace.add(QUICK / 2)
+    pace.extend([QUICK / 2])
     assert pace.quick
 
 
 def test_one_slow_attempt_in_twenty_ends_being_quick_until_it_is_long_ago():
-    pace = Pace()
+    pace = Pace("h")
     for _ in range(20):
-        pace.add(QUICK / 2)
-    pace.add(1.0)
-    pace.add(1.0)
+        pace.extend([QUICK / 2])
+    pace.extend([1.0])
+    pace.extend([1.0])
     assert not pace.quick
     for _ in range(100):
-        pace.add(QUICK / 2)
+        pace.extend([QUICK / 2])
     assert pace.quick
 
 
@@ -47,10 +47,11 @@ def test_pace_agrees_with_counting_the_window():
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
-    pace, walls = Pace(), []
+    pace, walls = Pace("h"), []
     for _ in range(1000):
-        walls.append(QUICK * (0.5 if chance.random() < 0.95 else 2))
-        pace.add(walls[-1])
+        ended = [QUICK * (0.5 if chance.random() < 0.95 else 2) for _ in range(chance.randrange(1, 9))]
+        walls += ended
+        pace.extend(ended)
         last = walls[-100:]
         assert pace.quick == (len(last) >= 20 and sum(w >= QUICK for w in last) < len(last) / 20)
 
