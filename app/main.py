@@ -269,7 +269,7 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
     gateway = Gateway(settings, committer)
     rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
     allowed = Origins(settings.allow_origin)
-    return Front(lambda: gateway.stages, rest, settings.max_body_bytes, allowed), gateway
+    return Front(gateway, rest, settings.max_body_bytes, allowed), gateway
 
 
 _ROUTES = (

@@ -6,7 +6,6 @@ bare ASGI; all else is FastAPI.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +14,7 @@ from app.api import origins, problems
 from app.api.bodies import Disconnected, next_message, too_large
 from app.api.origins import Origins
 from app.api.publishing import PublishEndpoint
-from app.api.stages import Stages
+from app.api.stages import House, Stages
 from app.domain.access import Access
 from app.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
 from app.subscribers.sse import come_back
@@ -29,7 +28,7 @@ class Front:
     """Admits and routes.
 
     Args:
-        stages: returns the running stages, None while the gateway starts.
+        house: has the running stages.
         rest: everything that is not the hot path.
         max_body_bytes: the most bytes of one request body.
         allowed: whose pages may use this gateway beside its own.
@@ -37,14 +36,14 @@ class Front:
 
     def __init__(
         self,
-        stages: Callable[[], Stages | None],
+        house: House,
         rest: ASGIApp,
         max_body_bytes: int,
         allowed: Origins,
     ) -> None:
-        self._stages, self._rest, self._max_body_bytes = stages, rest, max_body_bytes
+        self._house, self._rest, self._max_body_bytes = house, rest, max_body_bytes
         self._allowed = allowed
-        self.direct = PublishEndpoint(stages, max_body_bytes, allowed)
+        self.direct = PublishEndpoint(house, max_body_bytes, allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -56,7 +55,7 @@ class Front:
             await self._rest(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stages = scope["busway.stages"] = self._stages()
+        stages = scope["busway.stages"] = self._house.stages
         origin = self._allowed.allowed(scope["headers"])
         if origin is not None:
             send = origins.shared(send, origin)
@@ -116,7 +115,7 @@ class Front:
         return bounded
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stages = self._stages()
+        stages = self._house.stages
         try:
             if scope["path"] != "/v1/subscribe":
                 raise NotFound(f"there is no WebSocket at {scope['path']}: use /v1/subscribe")

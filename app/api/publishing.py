@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import msgspec
 
@@ -12,7 +11,7 @@ from app.api.access import check_scope
 from app.api.bodies import IDLE, too_large, too_slow
 from app.api.direct import Answer, Head, Headers, Respond, line
 from app.api.origins import Origins, sharing
-from app.api.stages import Stages
+from app.api.stages import House
 from app.domain.event import NewEvent
 from app.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
 from app.ingest.publisher import EventReceipt, receipt
@@ -67,7 +66,7 @@ class PublishEndpoint:
     """Takes events, as a `Direct` of the HTTP protocol.
 
     Args:
-        stages: returns the running stages, None while the gateway starts.
+        house: has the running stages.
         max_body_bytes: the most bytes of one request body.
         allowed: whose pages may use this gateway beside its own.
     """
@@ -75,12 +74,12 @@ class PublishEndpoint:
     path = "/v1/events"
     idle = IDLE
 
-    def __init__(self, stages: Callable[[], Stages | None], max_body_bytes: int, allowed: Origins) -> None:
-        self._stages, self.max_body, self._allowed = stages, max_body_bytes, allowed
+    def __init__(self, house: House, max_body_bytes: int, allowed: Origins) -> None:
+        self._house, self.max_body, self._allowed = house, max_body_bytes, allowed
 
     def admit(self, head: Head) -> Answer | None:
         """Answer who may not publish here, or not like this."""
-        stages = self._stages()
+        stages = self._house.stages
         if stages is None:
             return self._refusal(head, Unavailable(STARTING))
         gate = stages.gate
@@ -97,7 +96,7 @@ class PublishEndpoint:
 
     def take(self, head: Head, body: bytes, respond: Respond) -> None:
         """Store the events of a body, then answer with their receipts."""
-        stages = self._stages()
+        stages = self._house.stages
         if stages is None:
             self.refuse(head, respond, Unavailable(STARTING))
             return

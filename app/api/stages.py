@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
@@ -45,6 +45,12 @@ class Stages:
     hub: Hub
     subscribe: WebSocketShell
     stream: StreamShell
+
+
+class House(Protocol):
+    """What has the stages: None while the gateway starts."""
+
+    stages: Stages | None
 
 
 def _stages(request: Request) -> Stages:

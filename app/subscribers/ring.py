@@ -24,24 +24,21 @@ _OVERHEAD = 1500  # bytes that a result without data takes here, encoded item in
 _SHARED_NAMES = 4  # most clients name their subscription alike
 
 
-class Entry:
-    """A result in the ring; its item is encoded when first wanted, and once.
+class Entry(msgspec.Struct, eq=False):
+    """A result on its way to subscribers; its item is encoded when first wanted, and once.
 
-    `size` are the bytes to reckon with, encoded or not.
+    `size`: the bytes to reckon with in a ring, encoded or not.
     """
 
-    __slots__ = ("_item", "result", "size")
-
-    def __init__(self, result: Result) -> None:
-        self.result = result
-        self.size = _OVERHEAD + 2 * len(result.data or b"")
-        self._item: bytes | None = None
+    result: Result
+    size: int = 0
+    encoded: bytes | None = None
 
     def item(self, epoch: str) -> bytes:
         """Return the encoded item."""
-        if self._item is None:
-            self._item = encode_item(self.result, epoch)
-        return self._item
+        if self.encoded is None:
+            self.encoded = encode_item(self.result, epoch)
+        return self.encoded
 
 
 class Piece:
@@ -119,11 +116,14 @@ class Ring:
 
     def append(self, entry: Entry) -> None:
         """Take the next result; the oldest go when there is no room."""
-        self._entries[entry.result.number] = entry
-        if entry.result.of is not self._event:
-            self._event = entry.result.of
-            entry.size += event_bytes(self._event)  # results that follow one another share it
-        self.bytes += entry.size
+        result = entry.result
+        self._entries[result.number] = entry
+        size = _OVERHEAD + 2 * len(result.data or b"")
+        if result.of is not self._event:
+            self._event = result.of
+            size += event_bytes(result.of)  # results that follow one another share it
+        entry.size = size
+        self.bytes += size
         while self.bytes > self._max:
             self.bytes -= self._entries.pop(self.first).size
             self.first += 1

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.workers.base import Assignment, Catalog, WorkerReport
+from app.workers.base import Catalog, WorkerReport
 from app.workers.burial import bury_group
 from app.workers.confined import Confined
 from app.workers.flight import Flight
@@ -123,11 +123,9 @@ class Generation:
         """Whether no worker is to be started because all is to end."""
         return self._house.draining
 
-    def pool_of(self, assignment: Assignment) -> Pool:
-        """Return the pool for an attempt: that of its handler if it has a memory limit."""
-        if assignment.memory is None:
-            return self.pools[assignment.pool]
-        name = f"memory:{assignment.handler}"
+    def confined(self, handler: str) -> Pool:
+        """Return the pool of a handler with a memory limit."""
+        name = f"memory:{handler}"
         pool = self.pools.get(name)
         if pool is None:
             shape = msgspec.structs.replace(self._plan.process, coroutines=1)

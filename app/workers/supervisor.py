@@ -211,7 +211,9 @@ class Supervisor:
         return self._place(assignment)
 
     def _place(self, assignment: Assignment) -> bool:
-        worker = self._generation.pool_of(assignment).offer(assignment)
+        made, confined = self._generation, assignment.memory is not None
+        pool = made.confined(assignment.handler) if confined else made.pools[assignment.pool]
+        worker = pool.offer(assignment)
         if worker is None:
             self._refused = True
             return False
