@@ -170,7 +170,9 @@ class Service:
     def connect(self, query: str = "", **more: Any) -> Iterator[ClientConnection]:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         url = self.url.replace("http", "ws", 1) + "/v1/subscribe" + query
-        with connect(url, additional_headers=headers, max_size=None, compression=None, **more) as socket:
+        # With a bounded queue of its own, a client that leaves frames unread waits ten seconds to close.
+        options = {"max_size": None, "max_queue": None, "compression": None, **more}
+        with connect(url, additional_headers=headers, **options) as socket:
             yield socket
 
     @contextlib.contextmanager
