@@ -143,7 +143,6 @@ class DirectHttp(HttpToolsProtocol):
         self._shared_headers: Headers = []
         self._shared = b""
         self._idle_since: float | None = None
-        self._halted = False  # it was the client's not reading that ended ours
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
@@ -350,11 +349,10 @@ class DirectHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Read nothing of who does not read: an answer is whole and waits for nobody."""
         super().pause_writing()
-        self._halted = not self.flow.read_paused
         self.flow.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read on: what a stream's client sends is nothing but its end, which is to be noticed."""
+        """Read on, if no request stands in line: of a stream's client there is its end to be noticed."""
         super().resume_writing()
-        if self._halted or self.cycle is None or self.cycle.response_complete:
+        if not self.pipeline:
             self.flow.resume_reading()
