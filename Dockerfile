@@ -18,9 +18,7 @@ COPY requirements.lock ./
 RUN /opt/busway/bin/pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
-COPY busway busway
 COPY migrations migrations
-# Not editable: migrations come to lie beside the app package, where it looks for them.
 RUN /opt/busway/bin/pip install --no-deps --no-build-isolation . \
     && /opt/busway/bin/python -m compileall -q /opt/busway/lib \
     && /opt/busway/bin/pip uninstall --yes setuptools pip

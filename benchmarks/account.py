@@ -27,15 +27,15 @@ SECONDS = 8.0  # of each load
 SPY_SECONDS, SPY_RATE = 5.0, 250  # samples a second
 FRAME = re.compile(r"\((\S+?):\d+\)$")
 ROOMS = (
-    ("HTTP", ("app/api/", "app/exchange.py", "app/cork.py", "app/keepalive.py", "uvicorn/")),
-    ("ingest", ("app/ingest/",)),
-    ("store", ("app/store/",)),
-    ("dispatch", ("app/dispatch/",)),
-    ("workers", ("app/workers/",)),
-    ("results", ("app/results/",)),
-    ("subscribers", ("app/subscribers/",)),
-    ("channel", ("app/channel.py",)),
-    ("event loop", ("asyncio/", "app/server.py")),
+    ("HTTP", ("busway/gateway/api/", "busway/gateway/access/", "busway/gateway/door/", "uvicorn/")),
+    ("ingest", ("busway/gateway/ingest/",)),
+    ("store", ("busway/gateway/store/",)),
+    ("dispatch", ("busway/gateway/dispatch/",)),
+    ("executors", ("busway/gateway/executors/",)),
+    ("attempts", ("busway/gateway/attempts/",)),
+    ("subscribers", ("busway/gateway/subscribers/",)),
+    ("channel", ("busway/gateway/channel.py",)),
+    ("event loop", ("asyncio/", "busway/gateway/server.py")),
 )
 
 
@@ -65,7 +65,7 @@ def _processes(gateway: int) -> dict[str, list[psutil.Process]]:
     whole = psutil.Process(gateway)
     found: dict[str, list[psutil.Process]] = {"gateway": [whole], "committer": [], "workers": []}
     for child in whole.children(recursive=True):
-        committer = "app.store.committer" in child.cmdline()
+        committer = "busway.gateway.store.group.committer" in child.cmdline()
         found["committer" if committer else "workers"].append(child)
     return found
 
@@ -155,8 +155,8 @@ def room(files: list[str]) -> str:
 
 def module(files: list[str]) -> str:
     """Return the module of ours that is innermost in a stack."""
-    ours = [file for file in files if file.startswith("app/")]
-    return ours[-1].removeprefix("app/").removesuffix(".py") if ours else "other"
+    ours = [file for file in files if file.startswith("busway/")]
+    return ours[-1].removeprefix("busway/").removesuffix(".py") if ours else "other"
 
 
 def _shared(tally: Tally[str], total: float) -> Record:

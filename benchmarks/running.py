@@ -156,7 +156,7 @@ def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> It
         (place / "handlers" / "bench.py").write_text(handlers)
         number = port()
         url = f"http://127.0.0.1:{number}"
-        command = [sys.executable, "-m", "app", "serve", f"--port={number}"]
+        command = [sys.executable, "-m", "busway", "serve", f"--port={number}"]
         database = f"--database-url=sqlite:///{place / 'bench.db'}"
         command += [f"--handlers={place / 'handlers'}", database, *options]
         yield Busway(url, stack.enter_context(running(command, url + "/readyz")), place)

@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from app.domain import cursor
+from busway.domain import cursor
+
 from benchmarks import running
 from benchmarks.load import Counter, post
 

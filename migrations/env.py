@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
-
-from app.store.schema import metadata
+from busway.gateway.store.sqlite.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -12,9 +12,8 @@ import asyncio
 import sys
 
 import uvicorn
+from busway.gateway.door.keepalive import PING_EVERY, PONG_WITHIN
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
-
-from app.keepalive import PING_EVERY, PONG_WITHIN
 
 sockets: set[ASGISendCallable] = set()
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from app.store import statements
-from app.store.checkpoints import FIRST, STEP, TRUNCATE_OVER
-from app.store.committer import BUSY, CACHE
-from app.store.schema import SUCCEEDED
+from busway.gateway.store.group.committer import BUSY, CACHE
+from busway.gateway.store.sqlite import statements
+from busway.gateway.store.sqlite.checkpoints import FIRST, STEP, TRUNCATE_OVER
+from busway.gateway.store.sqlite.schema import SUCCEEDED
+
 from benchmarks.peers.answering import answer
 
 WAITING = 0  # the state in which a run is inserted

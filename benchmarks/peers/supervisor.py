@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 import uvloop
+from busway.domain.event import Event
+from busway.domain.run import Outcome
+from busway.gateway.executors.base import Assignment, Ended, WorkerReport
+from busway.gateway.executors.python.host.supervisor import Supervisor
 
-from app.domain.event import Event
-from app.domain.run import Outcome
-from app.workers.base import Assignment, Ended, WorkerReport
-from app.workers.supervisor import Supervisor
 from benchmarks.peers import work
 from benchmarks.peers.answering import answer
 from benchmarks.peers.calling import measure

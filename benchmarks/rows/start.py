@@ -49,7 +49,14 @@ def ready(place: Path) -> float:
     (place / "handlers").mkdir(exist_ok=True)
     (place / "handlers" / "bench.py").write_text(CODE)
     number = running.port()
-    command = [sys.executable, "-m", "app", "serve", f"--port={number}", f"--handlers={place / 'handlers'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "busway",
+        "serve",
+        f"--port={number}",
+        f"--handlers={place / 'handlers'}",
+    ]
     command += [f"--database-url=sqlite:///{place / 'bench.db'}"]
     began = time.monotonic()
     with running.running(command):

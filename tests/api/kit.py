@@ -6,9 +6,8 @@ import socket
 import threading
 
 import uvicorn
-
-from app.api.direct import Answer, line
-from app.cork import CorkedHttp
+from busway.gateway.door.cork import CorkedHttp
+from busway.gateway.door.direct import Answer, line
 
 PATIENCE = 10.0
 HOST = b"Host: localhost\r\n"

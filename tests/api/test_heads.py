@@ -6,9 +6,9 @@ import struct
 import time
 
 import pytest
+from busway.gateway.door.exchange import _KNOWN, LONGEST_HEAD, MOST_HEADS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.exchange import _KNOWN, LONGEST_HEAD, MOST_HEADS
 from tests.api.kit import HOST, PATIENCE, Peer, post, serving
 
 

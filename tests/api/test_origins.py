@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from app.api.origins import Origins
-from app.domain.origin import OriginError, is_own, read_origin
-from app.errors import BadSettings
-from app.settings import load
+from busway.gateway.access.origins import OriginError, Origins, is_own, read_origin
+from busway.gateway.errors import BadSettings
+from busway.gateway.settings import load
 
 
 @pytest.mark.parametrize(

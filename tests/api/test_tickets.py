@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from app.api.access import Gate, digest, key_text
-from app.domain import ticket
-from app.domain.access import OPEN, Access
-from app.domain.ticket import NoRoom, TicketError, Tickets
-from app.errors import Forbidden, Misdirected, Unauthorized, Unavailable
-from app.store.base import KeyRecord
+from busway.gateway.access import ticket
+from busway.gateway.access.gate import Gate, digest, key_text
+from busway.gateway.access.holder import OPEN, Access
+from busway.gateway.access.ticket import NoRoom, TicketError, Tickets
+from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
+from busway.gateway.store.port.reader import KeyRecord
 
 HERE = [(b"host", b"localhost:8000")]
 

@@ -6,8 +6,7 @@ import functools
 from typing import Any
 
 import jsonschema
-
-from app.subscribers import asyncapi
+from busway.gateway.subscribers import asyncapi
 
 SAMPLE = 2  # items of one frame that are looked at: they are made alike, and this validator is slow
 

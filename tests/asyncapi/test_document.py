@@ -141,8 +141,8 @@ def test_the_events_of_the_stream_are_as_the_document_says(service: Service) -> 
 
 
 def test_every_error_code_of_the_gateway_is_in_the_document() -> None:
-    from app import errors
-    from app.subscribers import frames
+    from busway.gateway import errors
+    from busway.gateway.subscribers import frames
 
     known = document()["components"]["messages"]["error"]["payload"]["properties"]["code"]["enum"]
     kinds = [kind for module in (errors, frames) for kind in vars(module).values() if isinstance(kind, type)]

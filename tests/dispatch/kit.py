@@ -7,18 +7,19 @@ import os
 import random
 from contextlib import asynccontextmanager
 
-from app.dispatch.dispatcher import Dispatcher
-from app.dispatch.placement import Placement
-from app.dispatch.registry import Registry
-from app.domain.handler import Handler
-from app.domain.run import MAX_LOSSES, Error, Outcome
-from app.domain.times import SECOND
-from app.results.recorder import Recorder
-from app.store import sqlite
-from app.store.commits import SQLiteCommits
-from app.store.operations import Publish, Rescue, SaveHandler
-from app.store.reader import SQLiteReader
-from app.workers.base import Ended, HandlerFile, Returned, Started, Target
+from busway.domain.handler import Handler
+from busway.domain.run import MAX_LOSSES, Error, Outcome
+from busway.domain.times import SECOND
+from busway.gateway.attempts.recorder import Recorder
+from busway.gateway.dispatch.dispatcher import Dispatcher
+from busway.gateway.dispatch.placement import Placement
+from busway.gateway.dispatch.registry import Registry
+from busway.gateway.executors.base import Ended, HandlerFile, Returned, Started, Target
+from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.port.operations import Publish, Rescue, SaveHandler
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.reader import SQLiteReader
+
 from tests.store.kit import NOW, event
 
 CATALOG = [HandlerFile("a.py", "1", [Target("a:b", "function", ""), Target("a:c", "coroutine", "")])]

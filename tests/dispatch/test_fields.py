@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from app.dispatch.limits import interval
-from app.domain.handler import FieldError, check_fields, spec_of
 from busway import handler
+from busway.domain.handler import FieldError, check_fields, spec_of
+from busway.gateway.dispatch.lanes import interval
 from busway.handlers import declared
 
 BAD = [

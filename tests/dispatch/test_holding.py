@@ -6,14 +6,13 @@ import asyncio
 import tracemalloc
 
 import pytest
+from busway.domain.event import stored
+from busway.domain.run import Run
+from busway.domain.times import SECOND
+from busway.gateway.dispatch import lanes
+from busway.gateway.dispatch.holding import OVERHEAD, SHARE, TOTAL, Budget, Holding
+from busway.gateway.dispatch.lanes import CAPACITY, Lane
 
-from app.dispatch import lanes
-from app.dispatch.budget import OVERHEAD, SHARE, TOTAL, Budget
-from app.dispatch.holding import Holding
-from app.dispatch.lanes import CAPACITY, Lane
-from app.domain.event import stored
-from app.domain.run import Run
-from app.domain.times import SECOND
 from tests.dispatch.kit import Hands, gateway, until
 from tests.store.kit import event
 
@@ -163,8 +162,8 @@ async def drain(gw, hands, wanted):
 
 
 def test_late_runs_of_a_paused_handler_keep_nobody_elses_back(path, monkeypatch):
-    monkeypatch.setattr("app.dispatch.scheduler.CAPACITY", 50)
-    monkeypatch.setattr("app.dispatch.scheduler.TICK", 0.01)
+    monkeypatch.setattr("busway.gateway.dispatch.scheduler.CAPACITY", 50)
+    monkeypatch.setattr("busway.gateway.dispatch.scheduler.TICK", 0.01)
     monkeypatch.setattr(lanes, "CAPACITY", 20)
 
     async def scenario():

@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 
 import pytest
+from busway.domain.run import Outcome
+from busway.gateway.dispatch.lanes import LATE, Pace, interval
+from busway.gateway.store.port.operations import Cancel
 
-from app.dispatch.limits import LATE, Pace, interval
-from app.domain.run import Outcome
-from app.store.operations import Cancel
 from tests.dispatch.kit import Hands, gateway, seeded, until
 
 

@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter, defaultdict
 
 import pytest
+from busway.domain.run import Outcome
+from busway.gateway.dispatch import lanes, order, scheduler
+from busway.gateway.store.port.operations import Cancel, Retry
 
-from app.dispatch import lanes, order, scheduler
-from app.domain.run import Outcome
-from app.store.operations import Cancel, Retry
 from tests.dispatch.kit import Hands, gateway, seeded, until
 
 

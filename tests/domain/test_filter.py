@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from busway.domain import filter as filters
+from busway.domain.event import NewEvent
+from busway.domain.filter import FilterError, View, compile_filter
+from busway.domain.times import from_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from app.domain import filter as filters
-from app.domain.event import NewEvent
-from app.domain.filter import FilterError, View, compile_filter
-from app.domain.times import from_text
 
 PAYLOAD = {
     "customer": {"country": "NO", "name": "Ås & Co", "": "nameless"},

@@ -56,7 +56,14 @@ class Service:
             f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
             for name, value in self.options.items()
         ]
-        return [sys.executable, "-m", "app", "serve", f"--database-url=sqlite:///{self.database}", *options]
+        return [
+            sys.executable,
+            "-m",
+            "busway",
+            "serve",
+            f"--database-url=sqlite:///{self.database}",
+            *options,
+        ]
 
     def launch(self) -> subprocess.Popen[str]:
         with self.log.open("ab") as log:

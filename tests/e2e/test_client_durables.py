@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
 from busway import BuswayClientError, Client, SyncClient
 
 from .disturbance import END, HANDLERS, Cutter, Disturbance

@@ -7,9 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
 from busway import BuswayClientError, Client, SyncClient
-from busway.client import Completed, Item, NotCompleted
+from busway.client.aio import Completed, Item, NotCompleted
 
 from .disturbance import END, HANDLERS, Cutter, Disturbance
 from .linear import exactly

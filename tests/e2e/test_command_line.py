@@ -20,8 +20,8 @@ def busway(
     *words: str, text: str | None = None, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app", *words], input=text, capture_output=True, text=True, timeout=PATIENCE,
-        env={**clean_environment(), "COLUMNS": "200", **variables}, cwd=cwd, check=False,
+        [sys.executable, "-m", "busway", *words], input=text, capture_output=True, text=True,
+        timeout=PATIENCE, env={**clean_environment(), "COLUMNS": "200", **variables}, cwd=cwd, check=False,
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
     command = [
         sys.executable,
         "-m",
-        "app",
+        "busway",
         "tail",
         "greet",
         "--json",
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_the_tail_with_the_cursor_to_go_on_from(service: Service) ->
     def tailed(after: str, wanted: list[int]) -> str:
         words = ["tail", "--json", "--correlationid=odd", "--handler=hello", f"--after={after}"]
         with subprocess.Popen(
-            [sys.executable, "-m", "app", *words, f"--url={service.url}"],
+            [sys.executable, "-m", "busway", *words, f"--url={service.url}"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
         ) as running:  # fmt: skip
             assert running.stdout
@@ -119,7 +119,7 @@ def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
     command = [
         sys.executable,
         "-m",
-        "app",
+        "busway",
         "tail",
         "--json",
         f"--after={newest(service)}",
@@ -139,7 +139,7 @@ def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
 
 
 def test_a_person_sees_lines_with_kind_type_and_value(service: Service) -> None:
-    command = [sys.executable, "-m", "app", "tail", f"--after={newest(service)}", f"--url={service.url}"]
+    command = [sys.executable, "-m", "busway", "tail", f"--after={newest(service)}", f"--url={service.url}"]
     tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
     assert tail.stdout is not None
     service.publish("greet", "you")
@@ -196,7 +196,6 @@ def test_an_error_is_one_clear_line(
     done = busway(
         *(w.replace("{url}", service.url) for w in words),
         cwd=tmp_path / "here",
-        PYTHONPATH=str(Path(__file__).parents[2]),
     )
     assert done.returncode == status, done.stderr
     assert word in done.stderr
@@ -207,7 +206,7 @@ def test_an_error_is_one_clear_line(
 def test_a_database_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "handlers").mkdir()
     (tmp_path / "busway.db").write_text("this is not a database, and long enough to be looked at" * 50)
-    done = busway("serve", "--port=0", cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
+    done = busway("serve", "--port=0", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0, done.stderr
 
@@ -222,19 +221,18 @@ def test_settings_come_from_the_environment_too(make_service: Serve) -> None:
 
 def test_the_commands_on_the_database_find_it_in_dot_env(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BUSWAY_DATABASE_URL=sqlite:///kept.db\n")
-    root = str(Path(__file__).parents[2])
-    assert busway("keys", "create", "me", cwd=tmp_path, PYTHONPATH=root).stdout.startswith("bw_1_")
+    assert busway("keys", "create", "me", cwd=tmp_path).stdout.startswith("bw_1_")
     assert (tmp_path / "kept.db").exists()
     assert not (tmp_path / "busway.db").exists()
     (tmp_path / ".env").write_bytes(b"BUSWAY_DATABASE_URL=\xff\n")
-    done = busway("keys", "list", cwd=tmp_path, PYTHONPATH=root)
+    done = busway("keys", "list", cwd=tmp_path)
     assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0), done.stderr
 
 
 def test_settings_in_dot_env_are_refused_by_name_too(tmp_path: Path) -> None:
     (tmp_path / "handlers").mkdir()
     (tmp_path / ".env").write_text("BUSWAY_ROLE=worker\n")
-    done = busway("serve", "--port=0", cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[2]))
+    done = busway("serve", "--port=0", cwd=tmp_path)
     assert done.returncode == 2
     assert "--role" in done.stderr
 

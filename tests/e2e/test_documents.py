@@ -27,7 +27,7 @@ def service(tmp_path_factory: Any) -> Iterator[Service]:
 
 
 def test_the_exported_documents_are_not_stale(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "app", "openapi", str(tmp_path)], check=True, timeout=PATIENCE)
+    subprocess.run([sys.executable, "-m", "busway", "openapi", str(tmp_path)], check=True, timeout=PATIENCE)
     for name in ("openapi.json", "asyncapi.json"):
         exported = (ROOT / "openapi" / name).read_text(encoding="utf-8")
         assert (tmp_path / name).read_text(encoding="utf-8") == exported, "run `busway openapi` and commit"

@@ -156,7 +156,9 @@ class House(Service):
 
     def committer(self) -> psutil.Process:
         """Return the process that writes."""
-        return next(p for p in self.family() if "app.store.committer" in " ".join(_command(p)))
+        return next(
+            p for p in self.family() if "busway.gateway.store.group.committer" in " ".join(_command(p))
+        )
 
     def family(self) -> list[psutil.Process]:
         """Return all descendants of the gateway."""

@@ -36,7 +36,7 @@ def test_what_cannot_be_stored_or_told_fails_with_a_clear_error(
 def test_an_exception_keeps_the_frames_of_the_handler_alone(house: House) -> None:
     trace = house.run("raises_broken")["attempts"][0]["error"]["traceback"]
     assert "in raises_broken" in trace
-    assert "app/workers" not in trace
+    assert "busway/gateway" not in trace
 
 
 def test_what_an_attempt_prints_is_kept_with_it(house: House) -> None:

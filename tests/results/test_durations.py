@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
-
-from app.domain.attempt import Attempt
-from app.domain.event import Event
-from app.domain.handler import Spec
-from app.domain.histogram import SECONDS, Histogram
-from app.domain.run import Outcome, Run
-from app.results.durations import Durations
-from app.workers.base import Ended
+from busway.domain.event import Event
+from busway.domain.handler import Spec
+from busway.domain.histogram import SECONDS, Histogram
+from busway.domain.run import Outcome, Run
+from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.attempts.statistics import Durations
+from busway.gateway.executors.base import Ended
 
 EVENT = Event(seq=1, id="e", source="/", type="t", time=0, correlationid="e", root=1)
 SPEC = Spec(target="m:f", events=("t",))

@@ -6,16 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-
-from app.domain.event import NewEvent
-from app.domain.handler import Handler
-from app.domain.result import Kind
-from app.domain.run import Error, Outcome, Run, State
-from app.store import sqlite
-from app.store.commits import SQLiteCommits
-from app.store.operations import Append, Mark, NewResult, Publish, Report, SaveHandler, Settle
-from app.store.reader import SQLiteReader
-from app.store.writer import Refused, Writer
+from busway.domain.event import NewEvent
+from busway.domain.handler import Handler
+from busway.domain.result import Kind
+from busway.domain.run import Error, Outcome, Run, State
+from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.port.operations import Append, Mark, NewResult, Publish, Report, SaveHandler, Settle
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.store.sqlite.writer import Refused, Writer
 
 NOW = 1_800_000_000_000_000
 _ids = itertools.count(1)
@@ -156,6 +155,6 @@ async def until(condition, seconds=30):
 
 
 def run_of(id_, new, seq):
-    from app.domain.event import stored
+    from busway.domain.event import stored
 
     return Run(id=id_, event=stored(new, seq), handler=1)

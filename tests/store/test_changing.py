@@ -1,8 +1,17 @@
 """What people and clocks do to runs."""
 
-from app.domain.result import Kind
-from app.domain.run import Error, State
-from app.store.operations import Cancel, CancelWaiting, Expire, Rescue, Retried, Retry, RetryDead
+from busway.domain.result import Kind
+from busway.domain.run import Error, State
+from busway.gateway.store.port.operations import (
+    Cancel,
+    CancelWaiting,
+    Expire,
+    Rescue,
+    Retried,
+    Retry,
+    RetryDead,
+)
+
 from tests.store.kit import NOW, event, handler, mark, publish, settle
 
 GONE = Error("HandlerDeleted", "the handler was deleted")

@@ -8,15 +8,15 @@ import sys
 
 import psutil
 import pytest
+from busway.domain.run import State
+from busway.gateway.errors import Conflict, Unavailable
+from busway.gateway.store.group import queues
+from busway.gateway.store.group.answering import AT_ONCE
+from busway.gateway.store.group.commits import PROMPT
+from busway.gateway.store.port.operations import Append, Cancel, Receipt, Retry, Settle
+from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.store.sqlite.writer import Replaced, Writer
 
-from app.domain.run import State
-from app.errors import Conflict, Unavailable
-from app.store import queues
-from app.store.answering import AT_ONCE
-from app.store.commits import PROMPT
-from app.store.operations import Append, Cancel, Receipt, Retry, Settle
-from app.store.reader import SQLiteReader
-from app.store.writer import Replaced, Writer
 from tests.store.kit import NOW, append, committing, event, handler, publish, settle, settling, until
 
 
@@ -385,7 +385,7 @@ def test_closing_while_a_committer_starts_leaves_none_behind(path):
 
 def test_the_committer_imports_no_web_framework(path):
     code = (
-        "import sys, app.store.committer\n"
+        "import sys, busway.gateway.store.group.committer\n"
         "unwanted = {'fastapi', 'starlette', 'uvicorn', 'pydantic', 'httpx', 'alembic', 'structlog'}\n"
         "sys.exit(bool(unwanted & set(sys.modules)))"
     )

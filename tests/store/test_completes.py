@@ -6,10 +6,10 @@ import random
 from collections import Counter
 
 import pytest
+from busway.domain.run import State
+from busway.gateway.store.port.operations import Cancel, CancelWaiting, Expire, Retry
+from busway.gateway.store.sqlite.schema import STATES
 
-from app.domain.run import State
-from app.store.operations import Cancel, CancelWaiting, Expire, Retry
-from app.store.schema import STATES
 from tests.store.kit import NOW, event, handler, publish, settle
 from tests.store.test_changing import GONE
 

@@ -1,14 +1,15 @@
 """Durable names in the store: a first place, forward only, and only to what stands in the log."""
 
 import sqlite3
+from importlib import resources
 
 import pytest
 from alembic import command
 from alembic.config import Config
+from busway.domain.cursor import Position
+from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable
+from busway.gateway.store.sqlite import database as sqlite
 
-from app.domain.cursor import Position
-from app.store import sqlite
-from app.store.operations import Acknowledge, DeleteDurable, OpenDurable
 from tests.store.kit import NOW, append, event, publish
 
 
@@ -88,7 +89,7 @@ def test_names_are_listed_in_pages(log):
 
 def test_a_database_of_the_version_before_gets_the_table(path):
     config = Config()
-    config.set_main_option("script_location", str(sqlite._MIGRATIONS))
+    config.set_main_option("script_location", str(resources.files("busway.migrations")))
     made = sqlite.engine(path, "journal_mode=WAL")
     with made.connect() as connection:
         config.attributes["connection"] = connection

@@ -10,11 +10,11 @@ import subprocess
 from contextlib import asynccontextmanager
 
 import pytest
+from busway.domain.result import Kind
+from busway.gateway.errors import Unavailable
+from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.sqlite.reader import SQLiteReader
 
-from app.domain.result import Kind
-from app.errors import Unavailable
-from app.store.base import EventQuery
-from app.store.reader import SQLiteReader
 from tests.store.kit import append, committing, event, publish, settle, settling, until
 
 pytestmark = pytest.mark.fault

@@ -1,9 +1,9 @@
 """Outcomes that come too late are refused, and what a worker has already does not expire."""
 
 import pytest
+from busway.domain.run import Error, State
+from busway.gateway.store.port.operations import Cancel, Expire, Retry
 
-from app.domain.run import Error, State
-from app.store.operations import Cancel, Expire, Retry
 from tests.store.kit import NOW, append, event, mark, publish, settle
 
 LATE = Error("Expired", "too late")

@@ -1,8 +1,9 @@
 """Events are stored once, numbered without holes, all of an operation or none."""
 
-from app.store.base import EventQuery
-from app.store.operations import Receipt
-from app.store.writer import Refused
+from busway.gateway.store.port.operations import Receipt
+from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.sqlite.writer import Refused
+
 from tests.store.kit import event, handler, publish
 
 

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
+from busway.domain import cursor
+from busway.domain.cursor import Position
+from busway.domain.pattern import matcher
+from busway.domain.run import Error, State
+from busway.gateway.store.port.reader import EventQuery, RunQuery
+from busway.gateway.store.sqlite import changing, reader, searching, waiting
 
-from app.domain import cursor
-from app.domain.cursor import Position
-from app.domain.pattern import matcher
-from app.domain.run import Error, State
-from app.store import changing, reader, searching, waiting
-from app.store.base import EventQuery, RunQuery
 from tests.store.kit import NOW, append, event, mark, publish, settle
 
 

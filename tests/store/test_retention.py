@@ -6,13 +6,13 @@ import random
 from pathlib import Path
 
 import pytest
+from busway.domain.run import State
+from busway.gateway.dispatch import retention
+from busway.gateway.dispatch.retention import Retention
+from busway.gateway.store.port.operations import PruneEvents, PruneResults, Retry
+from busway.gateway.store.port.reader import EventQuery, RunQuery
+from busway.gateway.store.sqlite.reader import SQLiteReader
 
-from app.dispatch import retention
-from app.dispatch.retention import Retention
-from app.domain.run import State
-from app.store.base import EventQuery, RunQuery
-from app.store.operations import PruneEvents, PruneResults, Retry
-from app.store.reader import SQLiteReader
 from tests.store.kit import NOW, Store, append, committing, event, publish, run_of, settle, settling
 
 DAY = 86_400 * 1_000_000

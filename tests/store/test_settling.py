@@ -1,8 +1,9 @@
 """An attempt's outcome is accepted once, with its results and events, or not at all."""
 
-from app.domain.result import Kind
-from app.domain.run import Error, State
-from app.store.operations import Receipt, Settled
+from busway.domain.result import Kind
+from busway.domain.run import Error, State
+from busway.gateway.store.port.operations import Receipt, Settled
+
 from tests.store.kit import NOW, append, event, mark, publish, report, settle
 
 

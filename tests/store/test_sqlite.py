@@ -5,16 +5,17 @@ import os
 import sqlite3
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from busway.gateway.errors import BadSettings, Conflict
+from busway.gateway.store.port.operations import CreateKey, RevokeKey
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.schema import metadata
 
-from app.errors import BadSettings, Conflict
-from app.store import sqlite
-from app.store.operations import CreateKey, RevokeKey
-from app.store.schema import metadata
 from tests.store.kit import NOW, committing, event, publish
 
 
@@ -42,7 +43,7 @@ def test_the_lock_goes_by_the_file_not_its_name(path, tmp_path):
 def test_a_killed_gateway_holds_no_lock(path):
     code = (
         "from pathlib import Path\n"
-        "from app.store import sqlite\n"
+        "from busway.gateway.store.sqlite import database as sqlite\n"
         f"lock = sqlite.lock(Path({str(path)!r}))\n"
         "print(1, flush=True)\n"
         "input()\n"
@@ -88,7 +89,7 @@ def test_an_empty_file_is_a_new_database(path):
 
 def test_the_newest_migration_is_the_one_that_is_looked_for():
     config = Config()
-    config.set_main_option("script_location", str(sqlite._MIGRATIONS))
+    config.set_main_option("script_location", str(resources.files("busway.migrations")))
     assert ScriptDirectory.from_config(config).get_current_head() == sqlite.REVISION
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import sqlite3
+from importlib import resources
 
 from alembic import command
 from alembic.config import Config
+from busway.domain.run import State
+from busway.gateway.store.port.operations import Cancel, Retry
+from busway.gateway.store.sqlite import database as sqlite
 
-from app.domain.run import State
-from app.store import sqlite
-from app.store.operations import Cancel, Retry
 from tests.store.kit import NOW, event, publish, settle
 
 
@@ -92,7 +93,7 @@ def read(store, name, *arguments, **named):
 
 def test_waiting_runs_of_the_first_schema_get_their_keys(path):
     config = Config()
-    config.set_main_option("script_location", str(sqlite._MIGRATIONS))
+    config.set_main_option("script_location", str(resources.files("busway.migrations")))
     made = sqlite.engine(path, "journal_mode=WAL")
     with made.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")

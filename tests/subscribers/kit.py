@@ -14,26 +14,26 @@ from typing import Any
 
 import msgspec
 import uvicorn
+from busway.domain.event import NewEvent, new_id
+from busway.domain.handler import Handler
+from busway.domain.result import Kind
+from busway.domain.run import Outcome, Run, State
+from busway.gateway.access.holder import OPEN, Access
+from busway.gateway.api import problems
+from busway.gateway.door.cork import CorkedHttp
+from busway.gateway.door.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
+from busway.gateway.errors import BuswayError, Unauthorized
+from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.port.commits import Committed
+from busway.gateway.store.port.operations import NewResult, Publish, Report, SaveHandler, Settle
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.subscribers.durables import Durables
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.sse import StreamShell
+from busway.gateway.subscribers.websocket import WebSocketShell
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.api import problems
-from app.cork import CorkedHttp
-from app.domain.access import OPEN, Access
-from app.domain.event import NewEvent, new_id
-from app.domain.handler import Handler
-from app.domain.result import Kind
-from app.domain.run import Outcome, Run, State
-from app.errors import BuswayError, Unauthorized
-from app.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
-from app.store import sqlite
-from app.store.base import Committed
-from app.store.commits import SQLiteCommits
-from app.store.operations import NewResult, Publish, Report, SaveHandler, Settle
-from app.store.reader import SQLiteReader
-from app.subscribers.durables import Durables
-from app.subscribers.hub import Hub
-from app.subscribers.sse import StreamShell
-from app.subscribers.websocket import WebSocketShell
 from tests.asyncapi.frames import heard
 
 PATIENCE = 60.0

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 import uvicorn
+from busway.client.aio import BuswayClientError, Client, Gap, Item
+from busway.gateway.access.holder import OPEN
+from busway.gateway.cli.tail import tail
+from busway.gateway.errors import BuswayError, Unauthorized
 from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as websocket_server
 
-import app.tail
-from app.domain.access import OPEN
-from app.errors import BuswayError, Unauthorized
-from app.tail import tail
-from busway.client import BuswayClientError, Client, Gap, Item
 from tests.subscribers.kit import PATIENCE, Server, serve, store, until
 
 
@@ -226,7 +225,7 @@ def test_tail_says_that_it_is_behind_and_that_it_caught_up(
     async def claim() -> None:
         out, notes = io.StringIO(), io.StringIO()
         async with store(tmp_path) as there, serve(Server(there)) as server:
-            monkeypatch.setattr(app.tail, "BEHIND", 0.0)
+            monkeypatch.setattr("busway.gateway.cli.tail.BEHIND", 0.0)
             following = asyncio.create_task(
                 tail(
                     http(server),
@@ -239,7 +238,7 @@ def test_tail_says_that_it_is_behind_and_that_it_caught_up(
             )
             await there.produce(1)
             await until(lambda: "behind" in notes.getvalue())
-            monkeypatch.setattr(app.tail, "BEHIND", 1e9)
+            monkeypatch.setattr("busway.gateway.cli.tail.BEHIND", 1e9)
             await there.produce(1)
             await until(lambda: "caught up" in notes.getvalue())
             following.cancel()

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busway.domain import cursor
+from busway.gateway.access.holder import Access
+from busway.gateway.errors import Conflict
+from busway.gateway.subscribers import durables
 
-from app.domain import cursor
-from app.domain.access import Access
-from app.errors import Conflict
-from app.subscribers import durables
 from tests.subscribers.kit import Peer, Server, Store, number, peer, seqs, serve, store, until
 
 Claim = Callable[[Store, Server], Awaitable[None]]

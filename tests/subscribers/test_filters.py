@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from busway.domain import filter as filters
+from busway.domain.filter import View, compile_filter
+from busway.gateway.subscribers import groups
 
-from app.domain import filter as filters
-from app.domain.filter import View, compile_filter
-from app.subscribers import groups
 from tests.subscribers.kit import Server, Store, number, peer, seqs, serve, store, until
 
 Claim = Callable[[Store, Server], Awaitable[None]]

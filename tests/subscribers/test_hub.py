@@ -9,20 +9,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from busway.domain.result import Kind, Origin, Result, item
+from busway.gateway.access.holder import OPEN
+from busway.gateway.errors import BadCursor, BadSubscription, Gone
+from busway.gateway.store.port.commits import Committed
+from busway.gateway.subscribers.asyncapi import document
+from busway.gateway.subscribers.encoding import encode_item
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.page import results_page
+from busway.gateway.subscribers.ring import PIECE_BYTES, Entry, Piece, Ring, cut
+from busway.gateway.subscribers.selection import Selection, select
+from busway.gateway.subscribers.session import Open, Session, Subscription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.access import OPEN
-from app.domain.result import Kind, Origin, Result, item
-from app.errors import BadCursor, BadSubscription, Gone
-from app.store.base import Committed
-from app.subscribers.asyncapi import document
-from app.subscribers.encoding import encode_item
-from app.subscribers.hub import Hub
-from app.subscribers.page import results_page
-from app.subscribers.ring import PIECE_BYTES, Entry, Piece, Ring, cut
-from app.subscribers.selection import Selection, select
-from app.subscribers.session import Open, Session, Subscription
 from tests.subscribers.kit import number, store, until
 from tests.subscribers.test_session import EPOCH, result
 

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from busway.gateway import server
+from busway.gateway.door import keepalive
 
-from app import keepalive, server
 from tests.subscribers.kit import Server, Store, peer, serve, store, until
 from tests.subscribers.raw import PING, PONG, TEXT, Dial, Frame, RawPeer, dialling, frame
 

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from busway.domain import cursor
+from busway.gateway.errors import Gone
+from busway.gateway.store.port.commits import Committed
+from busway.gateway.store.port.operations import PruneResults
+from busway.gateway.subscribers.page import results_page
 
-from app.domain import cursor
-from app.errors import Gone
-from app.store.base import Committed
-from app.store.operations import PruneResults
-from app.subscribers.page import results_page
 from tests.subscribers.kit import Server, Store, number, peer, seqs, serve, store, until
 
 Claim = Callable[[Store, Server], Awaitable[None]]

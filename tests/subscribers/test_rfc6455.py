@@ -13,9 +13,10 @@ from typing import Any
 import kosoku
 import pytest
 import uvicorn
+from busway.gateway import server
+from busway.gateway.door import keepalive
+from busway.gateway.settings import Settings
 
-from app import keepalive, server
-from app.settings import Settings
 from tests.subscribers.kit import Server, peer, serve, store, until
 from tests.subscribers.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, Dial, Frame, RawPeer, dialling, frame
 

@@ -6,19 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
-from app.domain import cursor
-from app.domain.access import OPEN
-from app.domain.cursor import START
-from app.domain.event import Event
-from app.domain.filter import View, compile_filter
-from app.domain.result import Kind, Origin, Result
-from app.subscribers.ring import Entry, cut
-from app.subscribers.selection import predicate
-from app.subscribers.session import (
+from busway.domain import cursor
+from busway.domain.cursor import START
+from busway.domain.event import Event
+from busway.domain.filter import View, compile_filter
+from busway.domain.result import Kind, Origin, Result
+from busway.gateway.access.holder import OPEN
+from busway.gateway.subscribers.ring import Entry, cut
+from busway.gateway.subscribers.selection import predicate
+from busway.gateway.subscribers.session import (
     MAX_SUBSCRIPTIONS,
     Ack,
     Open,
@@ -30,6 +26,9 @@ from app.subscribers.session import (
     Start,
     Subscription,
 )
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 EPOCH = "0123456789abcdef"
 TYPES = ("order.created", "order.paid", "user.created")

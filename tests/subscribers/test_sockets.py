@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busway.gateway.access.holder import Access
+from busway.gateway.errors import Invalid, Unauthorized, Unavailable
+from busway.gateway.subscribers import connection
 from websockets.exceptions import ConnectionClosed
 
-from app.domain.access import Access
-from app.errors import Invalid, Unauthorized, Unavailable
-from app.subscribers import connection
 from tests.subscribers.kit import Peer, Server, Store, number, peer, seqs, serve, store, until
 
 Claim = Callable[[Store, Server], Awaitable[None]]

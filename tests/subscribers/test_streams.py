@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from busway.gateway.access.holder import Access
+from busway.gateway.subscribers import connection, sse
 
-from app.domain.access import Access
-from app.subscribers import connection, sse
 from tests.subscribers.kit import PATIENCE, Server, Store, number, peer, serve, store, until
 from tests.subscribers.stream import Reader, Told
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from tests.e2e.service import Service, clean_environment
 from tests.work.traffic import HANDLERS
 
-_KINDS = {"app.store.committer": "committer", "app.workers.zygote": "zygote"}
+_KINDS = {
+    "busway.gateway.store.group.committer": "committer",
+    "busway.gateway.executors.python.child.zygote": "zygote",
+}
 
 
 class Observed(Service):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app.workers.cputime import BRIEF, CpuTime
+from busway.gateway.executors.python.child.cputime import BRIEF, CpuTime
 
 BURNT = 0.02
 

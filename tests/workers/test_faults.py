@@ -10,9 +10,8 @@ import psutil
 import pytest
 import uvloop
 import workers_kit as kit
-
-from app.domain.run import Outcome
-from app.workers.base import Ended, Partial, Returned
+from busway.domain.run import Outcome
+from busway.gateway.executors.base import Ended, Partial, Returned
 
 pytestmark = pytest.mark.fault
 
@@ -356,7 +355,7 @@ def test_a_worker_that_outlived_its_zygote_is_buried_by_the_gateway(folder):
 
 
 def test_a_zygote_that_does_not_answer_is_replaced(folder, monkeypatch):
-    monkeypatch.setattr("app.workers.generation._SPAWN_PATIENCE", 0.5)
+    monkeypatch.setattr("busway.gateway.executors.python.host.generation._SPAWN_PATIENCE", 0.5)
 
     async def scenario(bench):
         zygote, workers = bench.zygote(), bench.pids()

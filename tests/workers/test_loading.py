@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import workers_kit as kit
-
-from app.domain.run import Outcome
-from app.workers.loading import load
+from busway.domain.run import Outcome
+from busway.gateway.executors.python.child.loading import load
 
 
 def catalog(folder, **options):
@@ -184,7 +183,7 @@ def test_a_file_that_cannot_be_used_is_reported_and_the_others_are_not_touched(t
         bad, good = bench.catalog
         assert (bad.targets, bad.declarations) == ([], [])
         assert all(part in bad.error for part in parts), bad.error
-        assert "app/workers" not in bad.error
+        assert "busway/gateway" not in bad.error
         assert good.error is None
         assert (await bench.run("good:f")).outcome is Outcome.SUCCEEDED
         assert (await bench.run("bad:f")).error.type == "LookupError"
@@ -389,7 +388,7 @@ def test_handler_code_is_never_imported_here(tmp_path):
     kit.drive(scenario, tmp_path)
     assert "only_in_children" not in sys.modules
     assert str(tmp_path) not in sys.path
-    assert load.__module__ == "app.workers.loading"
+    assert load.__module__ == "busway.gateway.executors.python.child.loading"
 
 
 def test_a_worker_imports_nothing_of_the_gateway(tmp_path):

@@ -8,10 +8,9 @@ import re
 import psutil
 import pytest
 import workers_kit as kit
-
-from app.domain.run import Outcome
-from app.workers.base import Ended
-from app.workers.memory import MIB, Growth, Scales, resident
+from busway.domain.run import Outcome
+from busway.gateway.executors.base import Ended
+from busway.gateway.executors.python.wire.memory import MIB, Growth, Scales, resident
 
 CODE = """
     import asyncio, os, time
@@ -144,7 +143,7 @@ def test_such_a_handler_has_workers_of_its_own_one_attempt_each_and_no_more_than
 
 
 def test_its_workers_end_when_there_is_no_work(folder, monkeypatch):
-    monkeypatch.setattr("app.workers.confined._LINGER", 0.3)
+    monkeypatch.setattr("busway.gateway.executors.python.host.pool._LINGER", 0.3)
 
     async def scenario(bench):
         before = set(bench.pids("process"))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-
-from app.dispatch.placement import ENOUGH, Placement
-from app.dispatch.registry import Entry
-from app.domain.attempt import Attempt
-from app.domain.event import Event
-from app.domain.handler import Handler
-from app.domain.pattern import matcher
-from app.domain.run import Error, Outcome, Run
-from app.workers.base import Ended
+from busway.domain.event import Event
+from busway.domain.handler import Handler
+from busway.domain.pattern import matcher
+from busway.domain.run import Error, Outcome, Run
+from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.dispatch.placement import ENOUGH, Placement
+from busway.gateway.dispatch.registry import Entry
+from busway.gateway.executors.base import Ended
 
 EVENT = Event(seq=1, id="e", source="/", type="t", time=0, correlationid="e", root=1)
 

@@ -10,9 +10,8 @@ import signal
 import psutil
 import pytest
 import workers_kit as kit
-
-from app.domain.run import Outcome
-from app.workers.base import Ended, Returned
+from busway.domain.run import Outcome
+from busway.gateway.executors.base import Ended, Returned
 
 VERSION = """
     import os, time

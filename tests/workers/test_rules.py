@@ -7,13 +7,12 @@ import math
 import random
 
 import pytest
+from busway.domain import jsonvalue
+from busway.gateway.executors.python.host import policy
+from busway.gateway.executors.python.host.policy import Standing, Verdict, cause_of, verdicts
+from busway.gateway.executors.python.wire.pace import QUICK, Pace
 from hypothesis import given
 from hypothesis import strategies as st
-
-from app.domain import jsonvalue
-from app.workers import stacks
-from app.workers.pace import QUICK, Pace
-from app.workers.policy import Standing, Verdict, cause_of, verdicts
 
 UNSTARTED, RUNNING, RETURNED, SETTLED, OVERDUE = Standing
 
@@ -174,9 +173,9 @@ Current thread 0x00000000000000bb (most recent call first):
 
 
 def test_the_stack_of_one_thread_shows_only_the_users_frames():
-    dump = DUMP.format(ours=stacks.__file__.rpartition("/")[0])
-    lines = stacks.of_thread(dump, 0xBB).splitlines()[1:]
+    dump = DUMP.format(ours=policy._OURS[0])
+    lines = policy.of_thread(dump, 0xBB).splitlines()[1:]
     assert lines == ['  File "/x/mine.py", line 3 in inner', '  File "/x/mine.py", line 9 in target']
-    assert "other.py" in stacks.of_thread(dump, 0xAA)
-    assert stacks.of_thread(dump, 0xCC) is None
-    assert "mine.py" in stacks.newest(dump)
+    assert "other.py" in policy.of_thread(dump, 0xAA)
+    assert policy.of_thread(dump, 0xCC) is None
+    assert "mine.py" in policy.newest(dump)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import workers_kit as kit
-
-from app.domain.run import Outcome
+from busway.domain.run import Outcome
 
 CODE = """
     import decimal, os, socket, time

@@ -7,8 +7,7 @@ import json
 import pytest
 import uvloop
 import workers_kit as kit
-
-from app.domain.run import Outcome
+from busway.domain.run import Outcome
 
 CODE = """
     import asyncio, logging, os, sys, threading, time

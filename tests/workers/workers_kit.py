@@ -10,10 +10,9 @@ import time
 from contextlib import asynccontextmanager
 
 import psutil
-
-from app.domain.event import Event
-from app.workers.base import Assignment, Ended, Partial, Returned, Started
-from app.workers.supervisor import Supervisor
+from busway.domain.event import Event
+from busway.gateway.executors.base import Assignment, Ended, Partial, Returned, Started
+from busway.gateway.executors.python.host.supervisor import Supervisor
 
 PATIENCE = 30.0
 

@@ -17,7 +17,10 @@ from typing import Any
 
 STEPS, PYTHON_CALLS, C_CALLS, ENCODINGS, DECODINGS, STATEMENTS, COMMITS, FIELDS = range(8)
 NEVER = 3600.0  # seconds
-_KINDS = {"app.store.committer": "committer", "app.workers.zygote": "zygote"}
+_KINDS = {
+    "busway.gateway.store.group.committer": "committer",
+    "busway.gateway.executors.python.child.zygote": "zygote",
+}
 _KIND = next((_KINDS[word] for word in sys.orig_argv if word in _KINDS), "gateway")
 _ENCODING = frozenset({"encode", "Encoder.encode", "Encoder.encode_into"})  # msgspec's, never str.encode
 _DECODING = frozenset({"decode", "Decoder.decode"})
@@ -58,7 +61,7 @@ class Counter:
     def _begin_worker(self) -> None:
         self._page.open("worker")
         # Counting slows a worker down, but not its clock, which would part what it tells at random.
-        sys.modules["app.workers.ticker"].TICK = NEVER
+        sys.modules["busway.gateway.executors.python.child.ticker"].TICK = NEVER
 
     def _on_call(self, frame: FrameType, _what: str, _: Any) -> Any:
         if frame.f_code is Counter._on_statement.__code__:

@@ -1,5 +1,0 @@
-"""`python -m app` is `busway`."""
-
-from app.cli import main
-
-main()

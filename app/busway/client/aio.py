@@ -1,0 +1,259 @@
+"""The client: publish events and follow results from any Python program.
+
+async with busway.Client("http://127.0.0.1:8000") as client:
+    await client.publish("order.created", {"n": 7})
+    async for item in client.subscribe("order.*"):
+        print(item.kind, item.data)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+
+from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal
+from busway.client.following import Following, OnReconnect, unreachable
+from busway.client.items import Item, ItemError, Origin
+from busway.client.subscription import Subscription
+from busway.client.waiting import Completed, NotCompleted, Receipt, seqs
+from busway.domain.event import new_id
+
+__all__ = [
+    "BuswayClientError",
+    "Client",
+    "Completed",
+    "Gap",
+    "Item",
+    "ItemError",
+    "NotCompleted",
+    "Origin",
+    "Receipt",
+    "Subscription",
+]
+
+MAX_BATCH = 10_000  # events that one request may carry
+
+
+class Client:
+    """A connection to a gateway; an async context manager.
+
+    Args:
+        url: where the gateway is, such as `http://127.0.0.1:8000`.
+        key: a key, if the gateway asks for one.
+        timeout: seconds for one request and for opening a subscription.
+        on_reconnect: told why a subscription connects again, and in how many seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 30,
+        on_reconnect: OnReconnect | None = None,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url is like http://127.0.0.1:8000, not {url!r}")
+        self._gateway = Gateway(url.rstrip("/"), key, timeout)
+        self._on_reconnect = on_reconnect
+        self._http = httpx.AsyncClient(headers=self._gateway.headers, timeout=timeout)
+        self._following: set[Following] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        for following in list(self._following):
+            await following.close()
+        await self._http.aclose()
+
+    async def publish(self, type: str, data: Any = None, **attributes: Any) -> Receipt:  # noqa: A002 (CONTRACT 3)
+        """Publish one event; it is safe on disk when the receipt is there.
+
+        `attributes` are CloudEvents attributes and extensions (`id`, `subject`, `partitionkey`, …);
+        datetimes are written as RFC 3339. Data is JSON, or bytes.
+
+        Raises:
+            BuswayClientError: refused, or no answer; without an answer whether it was stored is
+                unknown, and publishing it again with the same `source` and `id` stores it once.
+            TypeError: the data is not JSON.
+        """
+        body = await self._post(_event({**attributes, "type": type, "data": data}))
+        return msgspec.convert(body, Receipt)
+
+    async def publish_many(self, events: Iterable[Mapping[str, Any]]) -> list[Receipt]:
+        """Publish events given as `{"type": …, "data": …, …}`; all or none of each 10,000 are stored.
+
+        Raises:
+            BuswayClientError: refused, or no answer.
+            TypeError: some data is not JSON.
+        """
+        receipts: list[Receipt] = []
+        for batch in _batches(_event(event) for event in events):
+            body = await self._post(batch)
+            receipts += msgspec.convert(body["items"], list[Receipt])
+        return receipts
+
+    async def wait(
+        self,
+        type: str,  # noqa: A002 (as publish)
+        data: Any = None,
+        *,
+        timeout: float = 60,
+        **attributes: Any,
+    ) -> Completed:
+        """Publish one event and wait until it, and all that its handlers published, is completed.
+
+        An event that was published before (same `source` and `id`) is waited for all the same.
+
+        Args:
+            type: as for `publish`, like `data` and `attributes`.
+            data: JSON, or bytes.
+            timeout: seconds for all of it.
+            attributes: CloudEvents attributes and extensions.
+
+        Raises:
+            NotCompleted: the time was up first; a TimeoutError that has what came so far.
+            BuswayClientError, TypeError: as `publish`; Gap as `subscribe`.
+        """
+        name = attributes.setdefault("id", new_id(time.time_ns() // 1000))
+        shared = "correlationid" in attributes
+        correlation = attributes.setdefault("correlationid", name)
+        results: list[Item] = []
+        receipt: Receipt | None = None
+        try:
+            async with asyncio.timeout(timeout), self.subscribe(correlationid=correlation) as stream:
+                await stream.open()
+                receipt = await self.publish(type, data, **attributes)
+                if receipt.duplicate:
+                    return await self._completed_before(receipt, results)
+                if receipt.runs:
+                    await self._collect(stream, receipt, results, shared=shared)
+                return Completed(receipt, results)
+        except TimeoutError:
+            raise NotCompleted(receipt, results, timeout) from None
+
+    def subscribe(
+        self,
+        *types: str,
+        handlers: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 (CONTRACT 3)
+        correlationid: str | None = None,
+        after: str | None = None,
+        durable: str | None = None,
+    ) -> Subscription:
+        """Follow results as they come; types are patterns, empty means all.
+
+        When the connection breaks it is made again and goes on behind the last item, without gap
+        and without repeat. Iterating raises what `Subscription.open` raises.
+
+        Args:
+            types: patterns of the types of the results' events.
+            handlers: only results of these.
+            kinds: only these kinds of result, or `completed`.
+            filter: only results of events that it matches.
+            correlationid: only results of events with it.
+            after: None or "latest" from now, "earliest" from the oldest kept, or the cursor of an item.
+            durable: a name under which the gateway keeps the place. An item is acknowledged once
+                the next one is asked for, so that one which was not dealt with comes again; `after` says
+                where the name begins.
+        """
+        wanted: dict[str, Any] = {
+            "types": list(types),
+            "handlers": list(handlers),
+            "kinds": list(kinds),
+            "filter": filter,
+            "correlationid": correlationid,
+            "durable": durable,
+        }
+        following = Following(self._gateway, wanted, after, self._on_reconnect, self._following.discard)
+        self._following.add(following)
+        return Subscription(following)
+
+    async def _completed_before(self, receipt: Receipt, results: list[Item]) -> Completed:
+        """Wait for an event that another request published, from the oldest results that are kept."""
+        event = await self._ask("GET", f"/v1/events/{receipt.seq}")
+        if event["runs"]:
+            async with self.subscribe(correlationid=event["correlationid"], after="earliest") as stream:
+                await self._collect(stream, receipt, results, shared=True)
+        return Completed(receipt, results)
+
+    async def _collect(
+        self, stream: Subscription, receipt: Receipt, results: list[Item], *, shared: bool
+    ) -> None:
+        """Add items to `results` up to the one that completes the event, none of other events."""
+        async for item in stream:
+            results.append(item)
+            if item.completes is None:
+                continue
+            if not shared:
+                return
+            tree = await self._ask("GET", f"/v1/events/{receipt.seq}/tree")
+            mine = set(seqs(tree))
+            if item.event.seq in mine or tree.get("truncated"):
+                results[:] = [item for item in results if item.event.seq in mine or tree.get("truncated")]
+                return
+
+    async def _post(self, body: Any) -> Any:
+        content = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return await self._ask("POST", "/v1/events", content)
+
+    async def _ask(self, method: str, path: str, content: bytes | None = None) -> Any:
+        url, kind = self._gateway.url, {"Content-Type": "application/json"}
+        try:
+            answer = await self._http.request(method, url + path, content=content, headers=kind)
+        except httpx.ConnectError as problem:
+            raise unreachable(self._gateway, problem) from problem
+        except (httpx.TransportError, httpx.InvalidURL) as problem:
+            why = "it took too long" if isinstance(problem, httpx.TimeoutException) else describe(problem)
+            raise BuswayClientError(f"no answer from {url}: {why}") from problem
+        if not answer.is_success:
+            raise refusal(self._gateway, answer.status_code, answer.content)
+        try:
+            return answer.json()
+        except ValueError:
+            raise refusal(self._gateway, answer.status_code, b"") from None
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    body = {name: _attribute(value) if name != "data" else value for name, value in event.items()}
+    data = body.get("data")
+    if isinstance(data, bytes | bytearray | memoryview):
+        del body["data"]
+        body["data_base64"] = base64.b64encode(data).decode()
+    return body
+
+
+def _attribute(value: Any) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    if value.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone: use datetime.now(timezone.utc)")
+    return value.astimezone(UTC).isoformat()
+
+
+def _batches(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for event in events:
+        batch.append(event)
+        if len(batch) == MAX_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

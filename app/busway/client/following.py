@@ -1,0 +1,231 @@
+"""Following results over a WebSocket, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, refused
+from busway.client.items import Frame, Item, read_frame
+
+FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds between attempts to connect again
+PING_EVERY, PONG_WITHIN = 20, 40  # seconds: a gateway that is gone without a word is found in a minute
+ACK_EVERY = 1.0  # seconds: items that take long are acknowledged before their whole frame was taken
+REMEMBERED = 10_000  # items of a durable subscription that are told from repeats
+FATAL_CLOSES = {1008, 4400, 4401}
+FATAL_STATUS = {400, 401, 403, 404, 421}
+NAME = "s1"
+
+OnReconnect = Callable[[str, float], None]
+
+
+class _Unavailable(ConnectionError):
+    """The gateway cannot serve the subscription now: connect again."""
+
+
+class Following:
+    """One subscription over as many connections as it takes.
+
+    Args:
+        gateway: whose results.
+        wanted: the fields of the `subscribe` frame but `id` and `after`.
+        after: where it begins, as in the frame.
+        on_reconnect: told why it connects again, and in how many seconds.
+        ended: called once it is closed.
+
+    Attributes:
+        cursor: where to resume: everything up to there was asked past by who takes the items.
+        began: whether it was open once.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        wanted: dict[str, Any],
+        after: str | None,
+        on_reconnect: OnReconnect | None,
+        ended: Callable[[Following], None],
+    ) -> None:
+        self.cursor = after
+        self._gateway, self._wanted = gateway, wanted
+        self._on_reconnect, self._ended = on_reconnect, ended
+        self._socket: ClientConnection | None = None
+        self.began = False
+        self._delay = FIRST_DELAY
+        self._closing = asyncio.Event()
+        self._hanging_up = asyncio.Lock()
+        self._durable = wanted.get("durable") is not None
+        self._acknowledged, self._acknowledged_at = "", 0.0
+        self._taken: dict[str, None] = {}
+
+    async def open(self) -> None:
+        """Connect and subscribe, also where that takes several attempts.
+
+        Raises:
+            BuswayClientError: refused, or the gateway could not be reached in the first place.
+            Gap: the place to go on from is no longer in the log.
+        """
+        while self._socket is None and not self._closing.is_set():
+            try:
+                self._socket = await self._connect()
+                await self._subscribe(self._socket)
+            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as failure:
+                await self._lost(failure)
+            except BaseException:
+                await self._hang_up()
+                raise
+        if self._closing.is_set():
+            await self._hang_up()
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        """Yield items until closed; an item was dealt with once the next one is asked for.
+
+        Raises:
+            BuswayClientError, Gap: as `open`.
+        """
+        try:
+            while (frame := await self._next()) is not None:
+                for item in self._fresh(frame.items):
+                    yield item
+                    self.cursor = item.cursor
+                    await self._acknowledge(ACK_EVERY)
+                self.cursor = frame.cursor
+                await self._acknowledge(0)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End; whoever iterates sees the end."""
+        self._closing.set()
+        await self._acknowledge(0)
+        await self._hang_up()
+        self._ended(self)
+
+    async def _next(self) -> Frame | None:
+        while True:
+            await self.open()
+            if self._socket is None:
+                return None
+            try:
+                frame = self._read(await self._socket.recv())
+            except (OSError, ConnectionClosed) as failure:
+                await self._lost(failure)
+                continue
+            if frame.op == "results":
+                return frame
+
+    async def _connect(self) -> ClientConnection:
+        try:
+            return await connect(
+                self._gateway.socket,
+                additional_headers=self._gateway.headers,
+                subprotocols=["busway.v1"],  # type: ignore[list-item] # a NewType of str
+                compression=None,
+                max_size=None,
+                open_timeout=self._gateway.timeout,
+                ping_interval=PING_EVERY,
+                ping_timeout=PONG_WITHIN,
+                close_timeout=1,
+            )
+        except InvalidURI as problem:
+            raise BuswayClientError(f"{self._gateway.url} is no address: {problem}") from None
+
+    async def _subscribe(self, socket: ClientConnection) -> None:
+        request = {"op": "subscribe", "id": NAME, "after": self.cursor, **self._wanted}
+        await socket.send(json.dumps({name: value for name, value in request.items() if value is not None}))
+        async with asyncio.timeout(self._gateway.timeout):
+            frame = self._read(await socket.recv())
+        if frame.op != "subscribed":
+            raise _Unavailable(f"{frame.op!r} came where the subscription was to begin")
+        if not frame.recovered:
+            detail = "results after that cursor are no longer kept, or it is of another log"
+            raise Gap(f"{detail}: subscribe again from 'earliest' or 'latest'", frame.cursor, frame.oldest)
+        if not self._durable or self.cursor is None or not self.began:
+            self.cursor = frame.cursor
+        self.began, self._delay = True, FIRST_DELAY
+
+    def _read(self, text: str | bytes) -> Frame:
+        try:
+            frame = read_frame(text)
+        except msgspec.MsgspecError as problem:
+            raise BuswayClientError(
+                f"{self._gateway.url} does not speak as a Busway gateway: {problem}"
+            ) from None
+        if frame.op != "error":
+            return frame
+        if frame.code == "unavailable" or (frame.code == "bad_cursor" and self.began):
+            raise _Unavailable(frame.detail)  # subscribing again says where the log is now
+        raise refused(self._gateway, frame.detail, frame.code)
+
+    def _fresh(self, items: list[Item]) -> list[Item]:
+        """Leave out what came before: a durable subscription goes on where the gateway says."""
+        if not self._durable:
+            return items
+        fresh = [item for item in items if item.cursor not in self._taken]
+        self._taken |= dict.fromkeys(item.cursor for item in fresh)
+        while len(self._taken) > REMEMBERED:
+            del self._taken[next(iter(self._taken))]
+        return fresh
+
+    async def _acknowledge(self, every: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._durable or not self._socket or self.cursor in (None, self._acknowledged):
+            return
+        if now - self._acknowledged_at < every:
+            return
+        with contextlib.suppress(ConnectionClosed):  # who comes back acknowledges again
+            await self._socket.send(json.dumps({"op": "ack", "id": NAME, "cursor": self.cursor}))
+            self._acknowledged, self._acknowledged_at = self.cursor or "", now
+
+    async def _lost(self, failure: Exception) -> None:
+        await self._hang_up()
+        if self._closing.is_set():
+            return
+        problem = _reason(self._gateway, failure, began=self.began)
+        pause = self._delay * random.uniform(0.5, 1)  # noqa: S311 (spreads clients, hides nothing)
+        self._delay = min(self._delay * 2, LAST_DELAY)
+        if self._on_reconnect:
+            self._on_reconnect(problem, pause)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), pause)
+
+    async def _hang_up(self) -> None:
+        async with self._hanging_up:  # who closes too waits until it is closed
+            socket, self._socket = self._socket, None
+            self._acknowledged = ""
+            if socket is not None:
+                await socket.close()
+
+
+def _reason(gateway: Gateway, failure: Exception, *, began: bool) -> str:
+    """Say why to connect again.
+
+    Raises:
+        BuswayClientError: there is no point in it.
+    """
+    if isinstance(failure, ConnectionClosed) and failure.rcvd and failure.rcvd.code in FATAL_CLOSES:
+        raise refused(gateway, failure.rcvd.reason, failure.rcvd.code) from None
+    if isinstance(failure, InvalidStatus):
+        status = failure.response.status_code
+        if status in FATAL_STATUS or not began:
+            raise refusal(gateway, status, bytes(failure.response.body or b"")) from None
+        return f"{gateway.url} answered {status}"
+    if not began and not isinstance(failure, _Unavailable | ConnectionClosed):
+        raise unreachable(gateway, failure) from failure
+    return describe(failure)
+
+
+def unreachable(gateway: Gateway, failure: Exception) -> BuswayClientError:
+    """Build the error for a gateway that is not there."""
+    return BuswayClientError(
+        f"no gateway answers at {gateway.url}: start one with `busway serve`, or check the address "
+        f"({describe(failure)})"
+    )

@@ -1,0 +1,169 @@
+"""The client for programs without an event loop: the same methods, plain `with` and `for`.
+
+with busway.SyncClient("http://127.0.0.1:8000") as client:
+    client.publish("order.created", {"n": 7})
+    for item in client.subscribe("order.*"):
+        print(item.kind, item.data)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from busway.client.aio import Client
+from busway.client.following import OnReconnect
+from busway.client.items import Item
+from busway.client.subscription import Subscription
+from busway.client.waiting import Completed, Receipt
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a thread of its own: pings are answered while the program does other things."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="busway-client", daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and return what it returns; Ctrl-C cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the thread."""
+        if self._loop.is_closed():
+            return
+        self.call(self._finish())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _finish(self) -> None:
+        # Iterators that were dropped close their connections in tasks of their own.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
+        await self._loop.shutdown_asyncgens()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was stopped."""
+        return self._loop.is_closed()
+
+
+class SyncSubscription:
+    """An iterator of items, and a context manager that lets go of the connection."""
+
+    def __init__(self, subscription: Subscription, loop: _Loop) -> None:
+        self._subscription, self._loop = subscription, loop
+
+    @property
+    def cursor(self) -> str | None:
+        """Where to resume, as `after`: behind the last item that was dealt with; None before it is open."""
+        return self._subscription.cursor
+
+    def open(self) -> Self:
+        """Subscribe now instead of with the first item, as `Subscription.open`."""
+        self._loop.call(self._subscription.open())
+        return self
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if not self._loop.closed:
+            self._loop.call(self._subscription.aclose())
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        item = self._loop.call(self._next())
+        if item is None:
+            raise StopIteration
+        return item
+
+    async def _next(self) -> Item | None:
+        return await anext(aiter(self._subscription), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SyncClient:
+    """A connection to a gateway; a context manager. Arguments, results and errors are those of `Client`.
+
+    It may be used from several threads; each subscription from one at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 30,
+        on_reconnect: OnReconnect | None = None,
+    ) -> None:
+        self._client = Client(url, key, timeout=timeout, on_reconnect=on_reconnect)
+        self._loop = _Loop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        if not self._loop.closed:
+            self._loop.call(self._client.close())
+            self._loop.stop()
+
+    def publish(self, type: str, data: Any = None, **attributes: Any) -> Receipt:  # noqa: A002 (as Client)
+        """Publish one event, as `Client.publish`."""
+        return self._loop.call(self._client.publish(type, data, **attributes))
+
+    def publish_many(self, events: Iterable[Mapping[str, Any]]) -> list[Receipt]:
+        """Publish events, as `Client.publish_many`."""
+        return self._loop.call(self._client.publish_many(events))
+
+    def wait(self, type: str, data: Any = None, *, timeout: float = 60, **attributes: Any) -> Completed:  # noqa: A002
+        """Publish one event and wait until it is completed, as `Client.wait`."""
+        return self._loop.call(self._client.wait(type, data, timeout=timeout, **attributes))
+
+    def subscribe(
+        self,
+        *types: str,
+        handlers: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 (as Client)
+        correlationid: str | None = None,
+        after: str | None = None,
+        durable: str | None = None,
+    ) -> SyncSubscription:
+        """Follow results as they come, as `Client.subscribe`."""
+        subscription = self._client.subscribe(
+            *types,
+            handlers=handlers,
+            kinds=kinds,
+            filter=filter,
+            correlationid=correlationid,
+            after=after,
+            durable=durable,
+        )
+        return SyncSubscription(subscription, self._loop)

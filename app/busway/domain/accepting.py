@@ -1,0 +1,171 @@
+"""From the members of a JSON event to a checked `NewEvent`: one rule for every door events come in by."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from functools import lru_cache
+from typing import Any
+
+from busway.domain import times
+from busway.domain.event import Attribute, NewEvent, new_id
+from busway.domain.handler import FieldError
+from busway.domain.text import check_name, holds_control
+
+_ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
+_OURS = frozenset({"seq", "runs"})
+_NOT_IN_A_TYPE = re.compile(r"[\s*]")
+_LEAST = frozenset({"type", "data", "id"})
+_KNOWN = frozenset(
+    {"type", "id", "source", "subject", "time", "specversion", "datacontenttype", "data", "data_base64"}
+)
+
+
+def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "/") -> NewEvent:
+    """Check the members of one event.
+
+    Args:
+        fields: the decoded members.
+        data: the member `data` as the JSON text that came in, None if it is absent.
+        now: microseconds since 1970.
+        source: what `source` defaults to.
+
+    Raises:
+        FieldError: a member is missing, unknown or not what it must be.
+    """
+    given_id = _text(fields, "id") if "id" in fields else None
+    id_ = given_id or new_id(now)
+    event = NewEvent(
+        id=id_,
+        source=source,
+        type=_type(fields),
+        time=now,
+        accepted_at=now,
+        data=data,
+        correlationid=id_,
+        made_id=given_id is None,
+    )
+    if not fields.keys() <= _LEAST:
+        _read_others(event, fields, now)
+    return event
+
+
+def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
+    if fields.get("specversion", "1.0") != "1.0":
+        raise FieldError("specversion", 'specversion is "1.0": Busway takes CloudEvents 1.0')
+    time = _time(fields, "time")
+    event.time = now if time is None else time
+    event.source = _text(fields, "source", 1024) or event.source
+    event.subject = _text(fields, "subject")
+    event.datacontenttype = _text(fields, "datacontenttype")
+    if "data_base64" in fields:
+        _read_binary(event, fields)
+    if not fields.keys() <= _KNOWN:
+        _read_attributes(event, fields)
+
+
+def _type(fields: dict[str, Any]) -> str:
+    value = fields.get("type")
+    if value is None:
+        raise FieldError("type", 'an event needs a type, such as "order.created"')
+    if not isinstance(value, str):
+        raise _no_string("type", value)
+    return _check_type(value)
+
+
+@lru_cache(maxsize=10_000)
+def _check_type(value: str) -> str:
+    """Check a type; types come again and again, so those that are sound are remembered."""
+    if _NOT_IN_A_TYPE.search(_checked(value, "type", 255)):
+        raise FieldError("type", f"a type holds no '*' and no white space, {value!r} does")
+    return value
+
+
+def _text(fields: dict[str, Any], name: str, limit: int = 255) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise _no_string(name, value)
+    return _checked(value, name, limit)
+
+
+def _checked(value: str, name: str, limit: int) -> str:
+    try:
+        return check_name(value, name, limit)
+    except ValueError as problem:
+        raise FieldError(name, str(problem)) from None
+
+
+def _no_string(name: str, value: object) -> FieldError:
+    return FieldError(name, f"{name} is a string, not {_json_type(value)}")
+
+
+def _time(fields: dict[str, Any], name: str) -> int | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise FieldError(name, f"{name} is an RFC 3339 string, not {_json_type(value)}")
+    try:
+        return times.from_text(value)
+    except (ValueError, OverflowError) as problem:
+        raise FieldError(name, str(problem)) from None
+
+
+def _read_binary(event: NewEvent, fields: dict[str, Any]) -> None:
+    if "data" in fields:
+        raise FieldError("data_base64", "an event has data or data_base64, not both")
+    try:
+        event.data = base64.b64decode(fields["data_base64"], validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise FieldError("data_base64", "data_base64 is a string of base64 (RFC 4648)") from None
+    event.binary = True
+
+
+def _read_attributes(event: NewEvent, fields: dict[str, Any]) -> None:
+    attributes: dict[str, Attribute] = {}
+    for name, value in fields.items():
+        if name not in _KNOWN:
+            attributes[name] = _attribute(name, value)
+    event.attributes = attributes
+    event.due = _time(attributes, "deliverat")
+    event.expires_at = _time(attributes, "expirytime")
+    event.correlationid = _text(attributes, "correlationid") or event.id
+    event.causationid = _text(attributes, "causationid")
+    _text(attributes, "partitionkey")
+    if "priority" in attributes:
+        event.priority = _priority(attributes["priority"])
+
+
+def _attribute(name: str, value: Any) -> Attribute:
+    if name in _OURS:
+        raise FieldError(name, f"{name!r} is what the gateway itself says of an event: choose another name")
+    if not _ATTRIBUTE.fullmatch(name):
+        raise FieldError(name, f"{name!r} is no attribute: names are 1 to 20 of a-z and 0-9")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise FieldError(name, f"{name} is beyond 64 bits: send it as a string")
+    if isinstance(value, str):
+        if holds_control(value):
+            raise FieldError(name, f"the attribute {name} must not hold control characters")
+        return value
+    if isinstance(value, int):
+        return value
+    raise FieldError(
+        name,
+        f"the attribute {name} is a string, integer or boolean, not {_json_type(value)}: put it into data",
+    )
+
+
+def _priority(value: Attribute) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
+        return value
+    raise FieldError("priority", "priority is a whole number from 0 to 9, 9 first")
+
+
+_JSON_TYPES = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null", str: "a string"}
+
+
+def _json_type(value: Any) -> str:
+    return _JSON_TYPES.get(type(value), "a number")

@@ -1,0 +1,308 @@
+"""Filters: the CloudEvents Subscriptions dialects on an event's attributes, and on its payload by path.
+
+A filter is an object with one dialect. `exact`, `prefix` and `suffix` compare, and all comparisons of one
+of them must hold; `all`, `any` and `not` combine filters (CloudEvents Subscriptions API, "Filters").
+
+- Attributes are compared as text, upper and lower case apart, in the form that CloudEvents gives them
+  (integers in decimal, booleans `true` and `false`); `exact` on `time` compares moments. They are compared as
+  they were sent, but for `correlationid`, which every event has.
+- `data` and `data.a.0.b` name the payload and what stands in it: keys, and in lists positions from 0.
+  `exact` takes any JSON scalar there and keeps the types of JSON apart: "2" is not 2, true is not 1; but
+  numbers are compared by value, so 2 is 2.0. null is a null that is there. Objects and lists equal nothing.
+- What is missing does not match, so its `not` does. In a binary payload everything is missing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from busway.domain import times
+from busway.domain.event import Attribute, Event, NewEvent
+
+MAX_DEPTH = 16
+MAX_COMPARISONS = 256
+MAX_TEXT = 16_384  # characters of all names and values of one filter together
+
+_NAME = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
+_POSITION = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_DIALECTS = ("exact", "prefix", "suffix", "all", "any", "not")
+_EXAMPLE = '{"exact": {"data.customer.country": "NO"}}'
+_OURS = frozenset({"seq", "runs"})
+_MISSING: Final = object()
+_UNREAD: Final = object()
+_decode = msgspec.json.Decoder().decode
+
+
+class FilterError(ValueError):
+    """The value is no filter; the message says where, and what to write instead."""
+
+
+class View:
+    """An event as filters look at it: its payload is decoded when one first wants it, and once."""
+
+    __slots__ = ("_data", "event")
+
+    def __init__(self, event: NewEvent | Event) -> None:
+        self.event = event
+        self._data: Any = _UNREAD
+
+    @property
+    def data(self) -> Any:
+        """The decoded payload, a mark of its own where there is none or it is binary."""
+        if self._data is _UNREAD:
+            event = self.event
+            self._data = _MISSING if event.data is None or event.binary else _decode(event.data)
+        return self._data
+
+
+Test = Callable[[View], bool]
+_Get = Callable[[View], Any]
+
+
+def compile_filter(value: Any) -> Test:
+    """Check a filter and compile it into one predicate.
+
+    Args:
+        value: the filter as decoded JSON.
+
+    Raises:
+        FilterError: it is none, or over a limit.
+    """
+    return _Compiler().filter(value, "", 1)
+
+
+class _Compiler:
+    """One filter on its way to a predicate: what it may still hold."""
+
+    def __init__(self) -> None:
+        self._comparisons = MAX_COMPARISONS
+        self._text = MAX_TEXT
+
+    def filter(self, value: Any, place: str, depth: int) -> Test:
+        if depth > MAX_DEPTH:
+            raise FilterError(f"a filter is nested at most {MAX_DEPTH} deep: flatten it")
+        dialect, operand = _one(value, place)
+        place = f"{place}.{dialect}".lstrip(".")
+        if dialect == "not":
+            return _negated(self.filter(operand, place, depth + 1))
+        if dialect in {"all", "any"}:
+            parts = [
+                self.filter(part, f"{place}[{index}]", depth + 1)
+                for index, part in enumerate(self._several(operand, place))
+            ]
+            return _every(parts) if dialect == "all" else _some(parts)
+        return self._compared(dialect, operand, place)
+
+    def _several(self, operand: Any, place: str) -> Sequence[Any]:
+        if not isinstance(operand, list | tuple):
+            raise _wrong(place, "it takes a list of filters")
+        if not operand:
+            raise _wrong(place, "it is empty: give it filters, or leave it out")
+        if len(operand) > MAX_COMPARISONS:
+            raise _too_many()
+        return operand
+
+    def _compared(self, dialect: str, operand: Any, place: str) -> Test:
+        if not isinstance(operand, dict):
+            raise _wrong(place, f"it takes an object of names and values, as in {_EXAMPLE}")
+        if not operand:
+            raise _wrong(place, f"it is empty: give it names and values, as in {_EXAMPLE}")
+        if len(operand) > self._comparisons:
+            raise _too_many()
+        self._comparisons -= len(operand)
+        return _every([self._comparison(dialect, *pair, place) for pair in operand.items()])
+
+    def _comparison(self, dialect: str, name: Any, value: Any, place: str) -> Test:
+        if not isinstance(name, str):
+            raise _wrong(place, "names are text")
+        self._text -= len(name) + (len(value) if isinstance(value, str) else 0)
+        if self._text < 0:
+            raise FilterError(f"a filter has at most {MAX_TEXT} characters: compare less in one")
+        path = name.split(".")
+        if path[0] == "data":
+            _check_payload_value(dialect, value, name, place)
+            return _DATA_TESTS[dialect](_walk(path[1:], name, place), value)
+        _check_attribute(name, value, place)
+        if name == "time" and dialect == "exact":
+            value = _moment(value, place)
+        return _ATTRIBUTE_TESTS[dialect](_attribute(name), value)
+
+
+def _one(value: Any, place: str) -> tuple[str, Any]:
+    """Return the dialect of a filter and what it is given."""
+    if not isinstance(value, dict):
+        raise _wrong(place, f"a filter is an object, as in {_EXAMPLE}")
+    if not value:
+        raise _wrong(place, f"a filter cannot be empty: leave it out, or write one as in {_EXAMPLE}")
+    for dialect in value:
+        if dialect not in _DIALECTS:
+            raise _wrong(place, f"there is no dialect {_short(dialect)}: use one of {', '.join(_DIALECTS)}")
+    if len(value) > 1:
+        parts = ", ".join(f'{{"{dialect}": …}}' for dialect in value)
+        raise _wrong(place, f'a filter has one dialect: combine them, {{"all": [{parts}]}}')
+    ((dialect, operand),) = value.items()
+    return dialect, operand
+
+
+def _check_attribute(name: str, value: Any, place: str) -> None:
+    if not _NAME.fullmatch(name) or name in _OURS:
+        raise _wrong(
+            place,
+            f"{_short(name)} is neither an attribute (1 to 20 of a-z and 0-9) nor a path into the payload, "
+            "such as data.customer.country",
+        )
+    if not isinstance(value, str) or not value:
+        raise _wrong(place, f"the attribute {name} is compared with text, in quotes and not empty")
+    _check_unicode(value, place)
+
+
+def _check_payload_value(dialect: str, value: Any, name: str, place: str) -> None:
+    if dialect != "exact":
+        if not isinstance(value, str) or not value:
+            raise _wrong(place, f"{_short(name)} is compared with text that is not empty")
+    elif not _scalar(value):
+        raise _wrong(
+            place,
+            f"{_short(name)} is compared with a string, a number of at most 64 bits, a boolean or null: "
+            "compare what is in objects and lists by its path",
+        )
+    if isinstance(value, str):
+        _check_unicode(value, place)
+
+
+def _scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 64  # what every encoding on its way can carry
+    return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check_unicode(value: str, place: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _wrong(place, "there is text that is not Unicode (a lone surrogate)") from None
+
+
+def _moment(value: str, place: str) -> str:
+    """Return a time as events tell theirs."""
+    try:
+        return times.to_text(times.from_text(_cut(value, 40)))
+    except (ValueError, OverflowError) as problem:
+        raise _wrong(place, f"time: {problem}; to compare a part of it use prefix") from None
+
+
+def _wrong(place: str, problem: str) -> FilterError:
+    return FilterError(f"{_cut(place, 200)}: {problem}" if place else problem)
+
+
+def _too_many() -> FilterError:
+    return FilterError(f"a filter compares at most {MAX_COMPARISONS} values: use type patterns, or several")
+
+
+def _short(value: Any) -> str:
+    return repr(_cut(value, 40) if isinstance(value, str) else value)[:60]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+# -- predicates
+
+
+def _negated(part: Test) -> Test:
+    return lambda view: not part(view)
+
+
+def _every(parts: list[Test]) -> Test:
+    if len(parts) == 1:
+        return parts[0]
+
+    def test(view: View) -> bool:
+        for part in parts:  # noqa: SIM110 - a generator costs as much again
+            if not part(view):
+                return False
+        return True
+
+    return test
+
+
+def _some(parts: list[Test]) -> Test:
+    if len(parts) == 1:
+        return parts[0]
+
+    def test(view: View) -> bool:
+        for part in parts:  # noqa: SIM110 - as above
+            if part(view):
+                return True
+        return False
+
+    return test
+
+
+_ATTRIBUTES: dict[str, _Get] = {
+    "specversion": lambda _view: "1.0",
+    "id": lambda view: view.event.id,
+    "source": lambda view: view.event.source,
+    "type": lambda view: view.event.type,
+    "subject": lambda view: view.event.subject,
+    "time": lambda view: times.to_text(view.event.time),
+    "datacontenttype": lambda view: view.event.datacontenttype,
+    "correlationid": lambda view: view.event.correlationid,
+}
+
+
+def _attribute(name: str) -> _Get:
+    known = _ATTRIBUTES.get(name)
+    return known or (lambda view: _attribute_text(view.event.attributes.get(name)))
+
+
+def _attribute_text(value: Attribute | None) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
+def _walk(path: list[str], name: str, place: str) -> _Get:
+    """Compile a path into the payload."""
+    if "" in path:
+        raise _wrong(place, f"{_short(name)} has an empty step: write a key or a position between two dots")
+    steps = [(step, int(step) if _POSITION.fullmatch(step) else -1) for step in path]
+
+    def get(view: View) -> Any:
+        value = view.data
+        for key, position in steps:
+            if type(value) is dict:
+                value = value.get(key, _MISSING)
+            elif type(value) is list and 0 <= position < len(value):
+                value = value[position]
+            else:
+                return _MISSING
+        return value
+
+    return get
+
+
+def _equal_data(get: _Get, expected: Any) -> Test:
+    if expected is None or isinstance(expected, bool):
+        return lambda view: get(view) is expected
+    if isinstance(expected, str):
+        return lambda view: bool(get(view) == expected)
+    return lambda view: not isinstance(value := get(view), bool) and bool(value == expected)
+
+
+_DATA_TESTS: dict[str, Callable[[_Get, Any], Test]] = {
+    "exact": _equal_data,
+    "prefix": lambda get, start: lambda view: isinstance(v := get(view), str) and v.startswith(start),
+    "suffix": lambda get, end: lambda view: isinstance(v := get(view), str) and v.endswith(end),
+}
+_ATTRIBUTE_TESTS: dict[str, Callable[[_Get, str], Test]] = {
+    "exact": lambda get, expected: lambda view: bool(get(view) == expected),
+    "prefix": _DATA_TESTS["prefix"],
+    "suffix": _DATA_TESTS["suffix"],
+}

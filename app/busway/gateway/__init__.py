@@ -1,0 +1,1 @@
+"""The gateway. Private: nothing outside this package may rely on it."""

@@ -1,0 +1,134 @@
+"""Pages of other origins: refused, but for those that the operator allowed; for these, CORS.
+
+CORS is the Fetch standard's protocol, https://fetch.spec.whatwg.org/#http-cors-protocol. Keys are sent by
+header and never by cookie, so credentials are not shared and any header may be asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from starlette.responses import Response
+from starlette.types import Message, Scope, Send
+
+_FORM = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+class OriginError(ValueError):
+    """The text is no origin."""
+
+
+class Origin(NamedTuple):
+    """Where a page came from; `port` is the scheme's own where none was named, None if it has none."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def read_origin(text: str) -> Origin:
+    """Read the serialization of an origin (RFC 6454, section 6.1), such as `https://app.example:8443`.
+
+    Raises:
+        OriginError: it is none; `null` is none either.
+    """
+    form = _FORM.fullmatch(text.lower())
+    if form is None:
+        raise OriginError(f"an origin is SCHEME://HOST or SCHEME://HOST:PORT without a path, not {text!r}")
+    scheme, host, port = form.groups()
+    return Origin(scheme, host, int(port) if port else _PORTS.get(scheme))
+
+
+def is_own(text: str, host: str) -> bool:
+    """Tell whether a page of this origin came from the address that it asks now.
+
+    A proxy in front may speak TLS where the gateway does not, so of the address only `host`, the
+    request's Host header, is known: its port counts as the page's scheme has it.
+    """
+    scheme, _, named = text.partition("://")
+    if named and named == host:
+        return True
+    try:
+        return read_origin(text) == read_origin(f"{scheme}://{host}")
+    except OriginError:
+        return False
+
+
+REMEMBER = "600"  # seconds for which a browser need not ask again
+_METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
+_EXPOSED = b"ETag, Location, Retry-After, WWW-Authenticate"
+_ASKED = b"access-control-request-method"
+
+
+class Origins:
+    """The origins whose pages may use this gateway beside its own.
+
+    Args:
+        allowed: their serializations, such as `https://app.example`.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._allowed = frozenset(map(read_origin, allowed))
+
+    def admit(self, origin: str, host: str) -> bool:
+        """Tell whether a page of `origin` may ask what `host` names."""
+        return is_own(origin, host) or self._allows(origin)
+
+    def allowed(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+        """Return the allowed foreign origin that a request comes from, None if it does not."""
+        if not self._allowed:
+            return None
+        origin = next((value for name, value in headers if name == b"origin"), None)
+        return origin if origin is not None and self._allows(origin.decode("latin-1")) else None
+
+    def _allows(self, origin: str) -> bool:
+        try:
+            return bool(self._allowed) and read_origin(origin) in self._allowed
+        except OriginError:
+            return False
+
+
+def preflight(scope: Scope) -> Response | None:
+    """Answer a browser that asks whether it may send a request; None if it does not ask."""
+    headers = dict(scope["headers"])
+    if scope["method"] != "OPTIONS" or _ASKED not in headers:
+        return None
+    answer = Response(status_code=204, headers=_permissions(headers))
+    del answer.headers["content-type"]
+    return answer
+
+
+def _permissions(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    asked = headers.get(b"access-control-request-headers", b"").decode("latin-1")
+    granted = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Max-Age": REMEMBER}
+    if asked:
+        granted["Access-Control-Allow-Headers"] = asked
+    if headers.get(b"access-control-request-private-network") == b"true":
+        granted["Access-Control-Allow-Private-Network"] = "true"
+    return granted
+
+
+def sharing(origin: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that let a page of this origin read an answer."""
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", _EXPOSED),
+        (b"vary", b"Origin"),
+    ]
+
+
+def shared(send: Send, origin: bytes) -> Send:
+    """Let a page of this origin read the answer, whatever it is."""
+    extra = sharing(origin)
+
+    @functools.wraps(send)  # who needs the transport behind it must still find it
+    async def send_shared(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return send_shared

@@ -1,0 +1,71 @@
+"""Request bodies: bounded in size and time, strict JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import Request
+from starlette.types import Message, Receive
+
+from busway.domain.text import JSONError, decode_json
+from busway.gateway.errors import BadRequest, BuswayError, Invalid, TooLarge
+
+IDLE = 30.0  # seconds that a request body may stand still; uvicorn itself has no deadline
+
+
+class RequestTimeout(BuswayError):
+    """The body stopped coming."""
+
+    status, title = 408, "Request timeout"
+
+
+class Disconnected(Exception):
+    """The client went away in the middle of its request."""
+
+
+async def next_message(receive: Receive) -> Message:
+    """Receive one more part of a body.
+
+    Raises:
+        RequestTimeout: none came for 30 seconds.
+        Disconnected: the client went away.
+    """
+    try:
+        async with asyncio.timeout(IDLE):
+            message = await receive()
+    except TimeoutError:
+        raise too_slow() from None
+    _check_there(message)
+    return message
+
+
+def _check_there(message: Message) -> None:
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+
+
+def too_large(limit: int) -> TooLarge:
+    """Return the error for a body over its limit."""
+    return TooLarge(f"the body is over {limit} bytes (--max-body-bytes): send less at once")
+
+
+def too_slow() -> RequestTimeout:
+    """Return the error for a body that stands still."""
+    return RequestTimeout(f"no byte of the body came for {IDLE:.0f} s: send it again")
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """Read a body that is one JSON object.
+
+    Raises:
+        BadRequest: it is not JSON as Busway takes it.
+        Invalid: it is JSON but no object.
+    """
+    try:
+        value = decode_json(await request.body())
+    except JSONError as problem:
+        raise BadRequest(str(problem)) from None
+    if not isinstance(value, dict):
+        raise Invalid("the body is a JSON object", errors=[{"loc": ["body"], "msg": "not an object"}])
+    return value

@@ -1,0 +1,177 @@
+"""Events: published through the hot path, listed and read here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from busway.domain.event import Event, document
+from busway.domain.pattern import PatternError, check_pattern
+from busway.domain.run import UNFINISHED, Error
+from busway.gateway.api import answers
+from busway.gateway.api.access import needs
+from busway.gateway.api.answers import After, Limit
+from busway.gateway.api.runs import shown
+from busway.gateway.api.schema import EventDetail, EventIn, EventList, Receipt, ReceiptList, Tree, body
+from busway.gateway.api.schema import answers as described
+from busway.gateway.api.stages import Here, Stages
+from busway.gateway.errors import BadPattern, Conflict, NotFound
+from busway.gateway.store.port.operations import Cancel
+from busway.gateway.store.port.reader import EventQuery, RunRecord
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+
+MAX_TREE = 1_000
+_ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
+_PUBLISH = body(
+    EventIn,
+    _ONE,
+    schema={
+        "anyOf": [
+            {"$ref": "#/components/schemas/EventIn"},
+            {"type": "array", "items": {"$ref": "#/components/schemas/EventIn"}, "maxItems": 10000},
+        ]
+    },
+)
+Seq = Annotated[int, Path(description="the event's number", ge=1, lt=1 << 63, examples=[1])]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Publish one event, or an array of them",
+    dependencies=needs("publish"),
+    openapi_extra=_PUBLISH,
+    responses=described(Receipt | ReceiptList, "stored and synced to disk", status=202),
+)
+async def publish(request: Request) -> Response:
+    """Events are stored durably, then answered with a receipt; all of an array or none.
+
+    A second event with the same `source` and `id` is not stored again: its receipt has
+    `"duplicate": true` and the first one's `seq`. This holds as long as the first one is kept
+    (`--retention`).
+    """
+    raise AssertionError(f"the front serves {request.url.path}; this route stands for the document")
+
+
+@router.get(
+    "",
+    summary="List events, newest first",
+    dependencies=needs("subscribe"),
+    responses=described(EventList, "a page of events"),
+)
+async def list_events(
+    here: Here,
+    type: Annotated[str | None, Query(description="a type pattern, such as order.*")] = None,  # noqa: A002 - the contract's name
+    source: Annotated[str | None, Query(description="exactly this source")] = None,
+    subject: Annotated[str | None, Query(description="exactly this subject")] = None,
+    id: Annotated[str | None, Query(description="exactly this id")] = None,  # noqa: A002 - the contract's name
+    correlationid: Annotated[str | None, Query(description="exactly this correlation")] = None,
+    limit: Limit = 100,
+    after: After = None,
+) -> Response:
+    """Each parameter narrows the list; `after` is the `next` of the page before."""
+    if type is not None:
+        try:
+            check_pattern(type)
+        except PatternError as problem:
+            raise BadPattern(str(problem), errors=[{"loc": ["query", "type"], "msg": str(problem)}]) from None
+    query = EventQuery(
+        type=type,
+        source=source,
+        subject=subject,
+        id=id,
+        correlationid=correlationid,
+        before=answers.number(after),
+    )
+    found = await here.reader.events(query, limit)
+    more = str(found[-1].seq) if len(found) == limit else None
+    return answers.page([document(event) for event in found], more)
+
+
+@router.get(
+    "/{seq}",
+    summary="Read an event and its runs",
+    dependencies=needs("subscribe"),
+    responses=described(EventDetail, "the event"),
+)
+async def read_event(here: Here, seq: Seq) -> Response:
+    """The attributes as they were sent, the data, and the runs that it started."""
+    event = await _event(here, seq)
+    runs = await here.reader.runs_of([seq])
+    return answers.json({**document(event), "runs": [shown(here, run) for run in runs]})
+
+
+@router.get(
+    "/{seq}/tree",
+    summary="Read an event and all that came of it",
+    dependencies=needs("subscribe"),
+    responses=described(Tree, "the tree"),
+)
+async def read_tree(here: Here, seq: Seq) -> Response:
+    """What its handlers published, what theirs published, and so on; 1000 events at most."""
+    root = _node(await _event(here, seq))
+    nodes, parents = {seq: root}, {}
+    async for runs, children in _layers(here, seq):
+        for run in runs:
+            nodes[run.event]["runs"].append(shown(here, run))
+            parents[run.id] = nodes[run.event]
+        for parent, event in children:
+            if len(nodes) >= MAX_TREE:
+                return answers.json({**root, "truncated": True})
+            nodes[event.seq] = _node(event)
+            parents[parent]["events"].append(nodes[event.seq])
+    return answers.json(root)
+
+
+@router.post(
+    "/{seq}/cancel",
+    summary="Cancel all that is unfinished of an event",
+    dependencies=needs("handlers:write"),
+    responses=described(EventDetail, "the event with its runs"),
+)
+async def cancel_event(here: Here, seq: Seq) -> Response:
+    """Its unfinished runs are cancelled, and those of all events that its handlers published."""
+    await _event(here, seq)
+    error = Error("Cancelled", "its event was cancelled over HTTP")
+    cancelled = 0
+    # From the root down: a run that is cancelled publishes nothing more below it.
+    async for runs, _ in _layers(here, seq):
+        unfinished = [run.id for run in runs if run.state in UNFINISHED]
+        if unfinished:
+            cancelled += len(
+                await here.commits.change(Cancel(runs=unfinished, error=error, now=here.clock()))
+            )
+    if not cancelled:
+        raise Conflict(f"event {seq} has no unfinished run, nor has anything that came of it")
+    return await read_event(here, seq)
+
+
+async def _layers(here: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord], list[tuple[int, Event]]]]:
+    """Go down an event's tree: the runs of each layer, and the events that they published.
+
+    The events are read after the caller is done with the runs: what it cancels publishes nothing then.
+    """
+    layer = [seq]
+    while layer:
+        runs = await here.reader.runs_of(layer)
+        yield runs, []
+        children = await here.reader.children([run.id for run in runs])
+        yield [], children
+        layer = [event.seq for _, event in children]
+
+
+def _node(event: Event) -> dict[str, Any]:
+    return {"event": document(event), "runs": [], "events": []}
+
+
+async def _event(here: Stages, seq: int) -> Event:
+    event = await here.reader.event(seq)
+    if event is None:
+        raise NotFound(
+            f"there is no event {seq}, or it was finished and older than --retention: "
+            "GET /v1/events lists them"
+        )
+    return event

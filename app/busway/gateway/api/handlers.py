@@ -1,0 +1,184 @@
+"""Handlers: made, changed, paused and deleted over HTTP; the targets they may have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Request, Response
+
+from busway.gateway.api import answers, schema
+from busway.gateway.api.access import needs
+from busway.gateway.api.answers import After, Limit, when
+from busway.gateway.api.bodies import read_object
+from busway.gateway.api.schema import (
+    HandlerBody,
+    HandlerChange,
+    HandlerIn,
+    HandlerList,
+    RevisionList,
+    TargetList,
+)
+from busway.gateway.api.schema import answers as described
+from busway.gateway.api.stages import Here, Stages
+from busway.gateway.dispatch.registry import Entry
+
+router = APIRouter(prefix="/v1", tags=["handlers"])
+
+Name = Annotated[str, Path(description="the handler's name", examples=["try-me"])]
+_NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
+
+
+async def _shown(here: Stages, entries: list[Entry]) -> list[dict[str, Any]]:
+    counts = await here.reader.counts()
+    errors = await here.reader.last_errors()
+    return [
+        _handler(
+            here,
+            entry,
+            {
+                "runs": counts.get(entry.handler.id, {}),
+                "latency": here.recorder.durations.newest(entry.handler.id),
+                "last_error": answers.error(errors.get(entry.handler.id)),
+            },
+        )
+        for entry in entries
+    ]
+
+
+def _handler(here: Stages, entry: Entry, stats: dict[str, Any]) -> dict[str, Any]:
+    handler, spec = entry.handler, entry.spec
+    place = here.placement.place(entry, here.registry.kind(spec.target) or "")
+    return {
+        "name": handler.name,
+        **msgspec.structs.asdict(spec),
+        "revision": handler.revision,
+        "source": "code" if handler.declared is not None else "api",
+        "created_at": when(handler.created_at),
+        "updated_at": when(handler.updated_at),
+        "waits_because": here.registry.obstacle(entry),
+        "placed_in": {"pool": place.pool, "reason": place.reason, "since": when(place.since)},
+        "stats": stats,
+    }
+
+
+async def _one(here: Stages, entry: Entry, status: int = 200) -> Response:
+    return answers.json((await _shown(here, [entry]))[0], status)
+
+
+@router.post(
+    "/handlers",
+    status_code=201,
+    summary="Make a handler",
+    dependencies=needs("handlers:write"),
+    openapi_extra=schema.body(HandlerIn, _NEW),
+    responses=described(HandlerBody, "the handler, in force for events from now on", status=201),
+)
+async def create_handler(here: Here, request: Request) -> Response:
+    """`name`, `target` and `events` are required; GET /v1/targets lists the targets."""
+    return await _one(here, await here.changes.create(await read_object(request)), 201)
+
+
+@router.get(
+    "/handlers",
+    summary="List handlers, by name",
+    dependencies=needs("handlers:read"),
+    responses=described(HandlerList, "a page of handlers"),
+)
+async def list_handlers(here: Here, limit: Limit = 100, after: After = None) -> Response:
+    """Those that code declares and those made over HTTP."""
+    entries = [e for e in here.registry.live() if after is None or e.handler.name > after]
+    shown = await _shown(here, entries[:limit])
+    return answers.page(shown, entries[limit - 1].handler.name if len(entries) > limit else None)
+
+
+@router.get(
+    "/handlers/{name}",
+    summary="Read a handler",
+    dependencies=needs("handlers:read"),
+    responses=described(HandlerBody, "the handler"),
+)
+async def read_handler(here: Here, name: Name) -> Response:
+    """The fields in force, where it runs, and how its runs fare."""
+    return await _one(here, here.changes.live(name))
+
+
+@router.patch(
+    "/handlers/{name}",
+    summary="Change a handler",
+    dependencies=needs("handlers:write"),
+    openapi_extra=schema.body(HandlerChange, {"timeout": 30, "max_attempts": 3}),
+    responses=described(HandlerBody, "the handler as it is now"),
+)
+async def change_handler(here: Here, name: Name, request: Request) -> Response:
+    """Fields set here override the code's until they are set to null. Waiting runs use the new revision."""
+    return await _one(here, await here.changes.change(name, await read_object(request)))
+
+
+@router.delete(
+    "/handlers/{name}",
+    status_code=204,
+    summary="Delete a handler",
+    dependencies=needs("handlers:write"),
+    responses=described(None, "deleted", status=204),
+)
+async def delete_handler(here: Here, name: Name) -> Response:
+    """Its waiting runs are cancelled, running ones finish. One that code declares is not deleted: 409."""
+    await here.changes.delete(name)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/handlers/{name}/pause",
+    summary="Pause a handler",
+    dependencies=needs("handlers:write"),
+    responses=described(HandlerBody, "the handler, paused"),
+)
+async def pause_handler(here: Here, name: Name) -> Response:
+    """Its runs wait, started attempts finish."""
+    return await _one(here, await here.changes.set_paused(name, paused=True))
+
+
+@router.post(
+    "/handlers/{name}/resume",
+    summary="Resume a handler",
+    dependencies=needs("handlers:write"),
+    responses=described(HandlerBody, "the handler, going on"),
+)
+async def resume_handler(here: Here, name: Name) -> Response:
+    """What waited starts."""
+    return await _one(here, await here.changes.set_paused(name, paused=False))
+
+
+@router.get(
+    "/handlers/{name}/revisions",
+    summary="List the revisions of a handler, newest first",
+    dependencies=needs("handlers:read"),
+    responses=described(RevisionList, "the revisions"),
+)
+async def list_revisions(here: Here, name: Name, limit: Limit = 100, after: After = None) -> Response:
+    """Every change of a field but `paused` and `description`, or of the source file, makes one."""
+    before = answers.number(after)
+    found = await here.reader.revisions(here.changes.live(name).handler.id)
+    items = [
+        {**r.fields, "revision": r.revision, "created_at": when(r.created_at), "file_digest": r.file_digest}
+        for r in found
+        if before is None or r.revision < before
+    ]
+    return answers.page(items[:limit], str(items[limit - 1]["revision"]) if len(items) > limit else None)
+
+
+@router.get(
+    "/targets",
+    summary="List what the handlers folder offers",
+    dependencies=needs("handlers:read"),
+    responses=described(TargetList, "functions that can be registered, files that do not import"),
+)
+async def list_targets(here: Here, limit: Limit = 100, after: After = None) -> Response:
+    """Each is `{target, kind, doc}`, or `{file, error}` with a traceback for a file that does not import."""
+    files = here.registry.broken_files()
+    targets = [msgspec.structs.asdict(t) for file in here.registry.catalog for t in file.targets]
+    items = files + sorted(targets, key=lambda t: str(t["target"]))
+    start = answers.number(after) or 0
+    more = str(start + limit) if start + limit < len(items) else None
+    return answers.page(items[start : start + limit], more)

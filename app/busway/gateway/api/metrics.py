@@ -1,0 +1,148 @@
+"""`/metrics`: what the stages count by themselves, read when it is asked for, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from busway.domain.histogram import Histogram
+from busway.domain.run import State
+from busway.gateway.api.access import needs
+from busway.gateway.api.stages import Here, Stages
+from busway.version import __version__
+
+router = APIRouter(tags=["service"])
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_EXAMPLE = 'busway_events_accepted_total 3.0\nbusway_runs{handler="invoice",state="succeeded"} 3.0\n'
+
+
+@router.get(
+    "/metrics",
+    summary="What is counted, for Prometheus",
+    dependencies=needs("handlers:read"),
+    response_class=Response,
+    responses={
+        200: {
+            "description": "metrics in the text format 0.0.4",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        }
+    },
+)
+async def metrics(here: Here) -> Response:
+    """Events, runs, attempts, workers, commits, subscribers. A key needs the scope `handlers:read`."""
+    events, results = await here.reader.totals()
+    registry = CollectorRegistry()
+    registry.register(_Collected([*_log(events, results), *_runs(here, await here.reader.counts())]))
+    registry.register(_Collected([*_attempts(here), *_workers(here), *_store(here), *_subscribers(here)]))
+    ProcessCollector(registry=registry)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE)
+
+
+class _Collected(Collector):
+    def __init__(self, found: list[Metric]) -> None:
+        self._found = found
+
+    def collect(self) -> list[Metric]:
+        return self._found
+
+
+def _log(events: int, results: int) -> Iterator[Metric]:
+    about = GaugeMetricFamily("busway_info", "The version that runs.", labels=["version"])
+    about.add_metric([__version__], 1)
+    yield about
+    yield CounterMetricFamily(
+        "busway_events_accepted", "Events ever stored, those that handlers published too.", value=events
+    )
+    yield CounterMetricFamily("busway_results", "Results ever stored.", value=results)
+
+
+def _runs(here: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]:
+    runs = GaugeMetricFamily("busway_runs", "Runs in the store.", labels=["handler", "state"])
+    held = GaugeMetricFamily("busway_runs_held", "Waiting runs held in memory.", labels=["handler"])
+    for entry in here.registry.live():
+        name, known = entry.handler.name, counts.get(entry.handler.id, {})
+        for state in State:
+            runs.add_metric([name, state], known.get(state, 0))
+        held.add_metric([name], here.dispatcher.waiting(entry.handler.id))
+    yield from (runs, held)
+
+
+def _attempts(here: Stages) -> Iterator[Metric]:
+    seconds = HistogramMetricFamily(
+        "busway_attempt_seconds", "How long attempts ran.", labels=["handler", "pool", "outcome"]
+    )
+    for labels, histogram in sorted(here.recorder.durations.attempts().items()):
+        seconds.add_metric(labels, histogram.cumulative(), histogram.total)
+    waits = HistogramMetricFamily(
+        "busway_queue_wait_seconds",
+        "How long runs that were due waited for their attempt.",
+        labels=["handler"],
+    )
+    for name, histogram in sorted(here.recorder.durations.waits().items()):
+        waits.add_metric([name], histogram.cumulative(), histogram.total)
+    yield from (seconds, waits)
+
+
+def _workers(here: Stages) -> Iterator[Metric]:
+    status = here.workers.status()
+    workers = GaugeMetricFamily("busway_workers", "Worker processes.", labels=["pool", "state"])
+    running = GaugeMetricFamily("busway_pool_running", "Attempts handed to workers.", labels=["pool"])
+    threads = GaugeMetricFamily("busway_pool_threads", "Threads for sync handlers.", labels=["pool"])
+    delayed = GaugeMetricFamily("busway_pool_delayed", "1 while a crash loop backs off.", labels=["pool"])
+    for name, pool in status["pools"].items():
+        states = [worker["state"] for worker in pool["workers"]]
+        for state in sorted({"ready", *states}):
+            workers.add_metric([name, state], states.count(state))
+        running.add_metric([name], pool["running"])
+        threads.add_metric([name], pool.get("processes", 0) * pool.get("threads", 0))
+        delayed.add_metric([name], pool.get("delayed", False))
+    yield from (workers, running, threads, delayed, _deaths(status))
+    yield CounterMetricFamily(
+        "busway_zygote_restarts", "Zygotes that took another's place.", value=status["zygote"]["restarts"]
+    )
+
+
+def _deaths(status: dict[str, Any]) -> Metric:
+    deaths = CounterMetricFamily(
+        "busway_worker_deaths",
+        "Workers that died: `ended` and `killed` by the gateway, otherwise by an exit status or a signal.",
+        labels=["pool", "cause"],
+    )
+    for pool, causes in status["deaths"].items():
+        for cause, number in causes.items():
+            deaths.add_metric([pool, cause], number)
+    return deaths
+
+
+def _store(here: Stages) -> Iterator[Metric]:
+    stats = here.commits.stats
+    yield _one("busway_commit_operations", "Operations of a commit.", stats.sizes)
+    yield _one("busway_commit_seconds", "From sending a batch to its synced commit.", stats.seconds)
+    yield CounterMetricFamily("busway_commit_failures", "Batches of unknown outcome.", value=stats.failures)
+    yield GaugeMetricFamily(
+        "busway_commit_backlog", "Outcomes not committed yet.", value=here.commits.backlog
+    )
+    yield GaugeMetricFamily(
+        "busway_store_healthy", "Whether the last commit went well.", value=here.commits.healthy
+    )
+
+
+def _one(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.total)
+
+
+def _subscribers(here: Stages) -> Iterator[Metric]:
+    status = here.hub.status()
+    for name, text in {
+        "connections": "Connected subscribers.",
+        "subscriptions": "Open subscriptions.",
+        "lagging": "Subscriptions that are not at the head of the log.",
+        "furthest_behind": "Results that the slowest subscription has not taken.",
+    }.items():
+        yield GaugeMetricFamily(f"busway_subscribers_{name}", text, value=status[name])

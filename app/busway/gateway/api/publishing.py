@@ -1,0 +1,149 @@
+"""POST /v1/events: the hot path, with nothing between the socket and ingest."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from busway.domain.event import NewEvent
+from busway.gateway.access.gate import check_scope
+from busway.gateway.access.origins import Origins, sharing
+from busway.gateway.api import problems
+from busway.gateway.api.bodies import IDLE, too_large, too_slow
+from busway.gateway.api.stages import House
+from busway.gateway.door.direct import Answer, Head, Headers, Respond, line
+from busway.gateway.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
+from busway.gateway.ingest.publisher import EventReceipt, receipt
+from busway.gateway.store.port.operations import Receipt
+
+log = logging.getLogger("busway.api")
+
+_JSON = b"application/json"
+_REFUSED = {
+    b"idempotency-key": "Idempotency-Key is not built yet: give the event an id, a second one is a duplicate",
+    b"prefer": "Prefer is not built yet: subscribe to the results at /v1/subscribe",
+}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Items(msgspec.Struct):
+    """The answer to an array of events."""
+
+    items: list[EventReceipt]
+
+
+class _Waiter(msgspec.Struct, eq=False):
+    """A request whose events are on their way into the store; `many`: they came as an array."""
+
+    endpoint: PublishEndpoint
+    head: Head
+    respond: Respond
+    events: list[NewEvent] = []
+    many: bool = False
+
+    def done(self) -> bool:
+        """Tell that it waits: who is gone by then simply hears nothing."""
+        return False
+
+    def set_result(self, stored: list[Receipt]) -> None:
+        """Answer with the receipts."""
+        events = self.events
+        if self.many:
+            body = _encode(Items(list(map(receipt, events, stored))))
+        else:
+            body = _encode(receipt(events[0], stored[0]))
+        lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self.respond(self.endpoint.answer(self.head, 202, lines, body))
+
+    def set_exception(self, problem: BaseException) -> None:
+        """Answer with why nothing is stored."""
+        self.endpoint.refuse(self.head, self.respond, problem)
+
+
+class PublishEndpoint:
+    """Takes events, as a `Direct` of the HTTP protocol.
+
+    Args:
+        house: has the running stages.
+        max_body_bytes: the most bytes of one request body.
+        allowed: whose pages may use this gateway beside its own.
+    """
+
+    path = "/v1/events"
+    idle = IDLE
+
+    def __init__(self, house: House, max_body_bytes: int, allowed: Origins) -> None:
+        self._house, self.max_body, self._allowed = house, max_body_bytes, allowed
+
+    def admit(self, head: Head) -> Answer | None:
+        """Answer who may not publish here, or not like this."""
+        stages = self._house.stages
+        if stages is None:
+            return self._refusal(head, Unavailable(STARTING))
+        gate = stages.gate
+        if head.admitted is gate.edition:
+            return None
+        try:
+            access = check_scope(gate.admit(head.headers), "publish")
+            _check_headers(head.headers)
+        except Exception as problem:
+            return self._refusal(head, problem)
+        if gate.lasts(access):
+            head.admitted = gate.edition
+        return None
+
+    def take(self, head: Head, body: bytes, respond: Respond) -> None:
+        """Store the events of a body, then answer with their receipts."""
+        stages = self._house.stages
+        if stages is None:
+            self.refuse(head, respond, Unavailable(STARTING))
+            return
+        waiter = _Waiter(self, head, respond)
+        try:
+            waiter.events, waiter.many = stages.publisher.submit(body, waiter)
+        except Exception as problem:
+            self.refuse(head, respond, problem)
+
+    def too_large(self, head: Head) -> Answer:
+        """Refuse a body over the limit."""
+        return self._refusal(head, too_large(self.max_body))
+
+    def too_slow(self, head: Head) -> Answer:
+        """Refuse a body that stands still."""
+        return self._refusal(head, too_slow())
+
+    def refuse(self, head: Head, respond: Respond, problem: BaseException) -> None:
+        """Answer with why they are not taken."""
+        respond(self._refusal(head, problem))
+
+    def _refusal(self, head: Head, problem: BaseException) -> Answer:
+        if not isinstance(problem, BuswayError):
+            log.error("publishing failed", exc_info=problem)
+            problem = BuswayError("publishing failed: the gateway's log says why")
+        told = problems.response(problem)
+        return self.answer(head, told.status_code, b"".join(map(line, told.raw_headers)), bytes(told.body))
+
+    def answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
+        """Build an answer, which pages of the origins that are allowed may read."""
+        origin = self._allowed.allowed(head.headers)
+        if origin is not None:
+            lines += b"".join(map(line, sharing(origin)))
+        return Answer(status, lines, body)
+
+
+def _check_headers(headers: Headers) -> None:
+    media_type = b""
+    for name, value in headers:
+        if name == b"content-type":
+            media_type = value
+        elif name == b"ce-specversion":
+            raise UnsupportedMediaType("CloudEvents binary mode is not built yet: send application/json")
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise UnsupportedMediaType("bodies are taken as they are: send it without Content-Encoding")
+        elif name in _REFUSED:
+            raise BadRequest(_REFUSED[name])
+    if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
+        shown = media_type.decode("latin-1") or "no Content-Type"
+        raise UnsupportedMediaType(f"send Content-Type: application/json, not {shown}")

@@ -1,0 +1,149 @@
+"""Runs: listed, read with their attempts, retried and cancelled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from busway.domain.run import UNFINISHED, Error, State
+from busway.gateway.api import answers, schema
+from busway.gateway.api.access import needs
+from busway.gateway.api.answers import After, Limit
+from busway.gateway.api.bodies import read_object
+from busway.gateway.api.schema import RetryAnswer, RetryIn, RunBody, RunDetail, RunList
+from busway.gateway.api.schema import answers as described
+from busway.gateway.api.stages import Here, Stages
+from busway.gateway.errors import Conflict, Invalid, NotFound
+from busway.gateway.store.port.operations import Cancel, Retry, RetryDead
+from busway.gateway.store.port.reader import AttemptRecord, RunQuery, RunRecord
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+RETRY_AT_ONCE = 1_000
+RunId = Annotated[int, Path(description="the run's number", ge=1, lt=1 << 63, examples=[1])]
+
+
+def shown(here: Stages, record: RunRecord) -> dict[str, Any]:
+    """Return a run as people see it."""
+    entry = here.registry.named(record.handler)
+    return answers.run(record, entry.spec.max_attempts if entry else 0)
+
+
+@router.get(
+    "",
+    summary="List runs, newest first",
+    dependencies=needs("subscribe"),
+    responses=described(RunList, "a page of runs"),
+)
+async def list_runs(
+    here: Here,
+    state: Annotated[State | None, Query(description="only runs in this state")] = None,
+    handler: Annotated[str | None, Query(description="only runs of this handler")] = None,
+    event: Annotated[
+        int | None, Query(description="only runs of the event with this `seq`", ge=1, lt=1 << 63)
+    ] = None,
+    limit: Limit = 100,
+    after: After = None,
+) -> Response:
+    """Each parameter narrows the list; `after` is the `next` of the page before."""
+    query = RunQuery(state=state, handler=handler, event=event, before=answers.number(after))
+    found = await here.reader.runs(query, limit)
+    more = str(found[-1].id) if len(found) == limit else None
+    return answers.page([shown(here, record) for record in found], more)
+
+
+@router.get(
+    "/{id}",
+    summary="Read a run with its attempts",
+    dependencies=needs("subscribe"),
+    responses=described(RunDetail, "the run"),
+)
+async def read_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
+    """How each attempt ended: error and traceback, times, what it printed and logged."""
+    record, attempts = await _found(here, id)
+    return answers.json({**shown(here, record), "attempts": [answers.attempt(a) for a in attempts]})
+
+
+@router.post(
+    "/{id}/cancel",
+    summary="Cancel a run",
+    dependencies=needs("handlers:write"),
+    responses=described(RunBody, "the run, cancelled"),
+)
+async def cancel_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
+    """A waiting run never starts. A running one is asked to stop, then stopped; it counts no more."""
+    record, _ = await _found(here, id)
+    error = Error("Cancelled", "cancelled over HTTP")
+    if record.state not in UNFINISHED or not await here.commits.change(
+        Cancel(runs=[id], error=error, now=here.clock())
+    ):
+        state = (await _found(here, id))[0].state
+        raise Conflict(f"run {id} is {state}: only unfinished runs can be cancelled")
+    return answers.json(shown(here, (await _found(here, id))[0]))
+
+
+@router.post(
+    "/{id}/retry",
+    summary="Retry a run",
+    dependencies=needs("handlers:write"),
+    responses=described(RunBody, "the run, available again"),
+)
+async def retry_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
+    """A dead or cancelled run gets `max_attempts` more; one that waits to be tried again starts at once."""
+    record, _ = await _found(here, id)
+    if not await here.commits.change(Retry(runs=[id], now=here.clock())):
+        entry = here.registry.named(record.handler)
+        if entry is None or entry.handler.deleted:
+            raise Conflict(f"the handler {record.handler!r} of run {id} is deleted: make it again first")
+        raise Conflict(f"run {id} is {record.state}: only dead, cancelled and retryable runs can be retried")
+    return answers.json(shown(here, (await _found(here, id))[0]))
+
+
+@router.post(
+    "/retry",
+    summary="Retry all dead runs, of one handler or of all",
+    dependencies=needs("handlers:write"),
+    openapi_extra=schema.body(RetryIn, {"state": "dead"}),
+    responses=described(RetryAnswer, "how many wait again"),
+)
+async def retry_runs(here: Here, request: Request) -> Response:
+    """Runs of deleted handlers, and those that end meanwhile, are left as they are."""
+    fields = await read_object(request)
+    state, handler = _retry_fields(here, fields)
+    retried = after = 0  # by number: what dies again meanwhile is not met again
+    while True:
+        step = RetryDead(state=state, handler=handler, now=here.clock(), limit=RETRY_AT_ONCE, after=after)
+        ids = await here.commits.change(step)
+        retried += len(ids)
+        if len(ids) < RETRY_AT_ONCE:
+            return answers.json({"retried": retried})
+        after = max(ids)
+
+
+def _retry_fields(here: Stages, fields: dict[str, Any]) -> tuple[State, int | None]:
+    unknown = fields.keys() - {"state", "handler"}
+    if unknown:
+        raise _invalid(min(unknown), f"there is no field {min(unknown)!r}: give state and handler")
+    state = fields.get("state", "dead")
+    if state not in ("dead", "cancelled"):
+        raise _invalid("state", "state is 'dead' or 'cancelled'")
+    name = fields.get("handler")
+    if name is None:
+        return State(state), None
+    if not isinstance(name, str):
+        raise _invalid("handler", "handler is the name of a handler")
+    return State(state), here.changes.live(name).handler.id
+
+
+def _invalid(field: str, message: str) -> Invalid:
+    return Invalid(message, errors=[{"loc": ["body", field], "msg": message}])
+
+
+async def _found(here: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:
+    found = await here.reader.run(id_)
+    if found is None:
+        raise NotFound(
+            f"there is no run {id_}, or it was finished and older than --retention: GET /v1/runs lists them"
+        )
+    return found

@@ -1,0 +1,63 @@
+"""The stages of a running gateway, as the routes call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from busway.gateway.access.gate import Gate
+from busway.gateway.attempts.recorder import Recorder
+from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.dispatcher import Dispatcher
+from busway.gateway.dispatch.placement import Placement
+from busway.gateway.dispatch.registry import Registry
+from busway.gateway.dispatch.trials import Trials
+from busway.gateway.executors.base import Workers
+from busway.gateway.ingest.publisher import Publisher
+from busway.gateway.settings import Settings
+from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.reader import Reader
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.sse import StreamShell
+from busway.gateway.subscribers.websocket import WebSocketShell
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Every part that a request may call, in the order of the way through the house."""
+
+    settings: Settings
+    clock: Callable[[], int]
+    started_at: int
+    gate: Gate
+    publisher: Publisher
+    commits: Commits
+    reader: Reader
+    registry: Registry
+    changes: Changes
+    placement: Placement
+    dispatcher: Dispatcher
+    trials: Trials
+    workers: Workers
+    recorder: Recorder
+    hub: Hub
+    subscribe: WebSocketShell
+    stream: StreamShell
+
+
+class House(Protocol):
+    """What has the stages: None while the gateway starts."""
+
+    stages: Stages | None
+
+
+def _stages(request: Request) -> Stages:
+    stages: Stages = request.scope["busway.stages"]
+    return stages
+
+
+Here = Annotated[Stages, Depends(_stages)]
+"""The stages, as a parameter of a route."""

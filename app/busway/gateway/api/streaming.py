@@ -1,0 +1,89 @@
+"""The result log as Server-Sent Events: what the document says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from busway.gateway.api.access import needs
+from busway.gateway.api.schema import answers as described
+
+router = APIRouter(prefix="/v1/subscribe", tags=["results"])
+
+_EXAMPLE = """\
+retry: 1203
+
+event: subscribed
+id: 3f8a1c0de5b79264-40-77aa01b2
+data: {"cursor":"3f8a1c0de5b79264-40-77aa01b2","recovered":true,"oldest":"3f8a1c0de5b79264-0-00000000"}
+
+id: 3f8a1c0de5b79264-41-9b2f00c7
+data: {"cursor":"3f8a1c0de5b79264-41-9b2f00c7","kind":"succeeded","event":{"seq":41,"type":"order.created"}}
+
+event: moved
+id: 3f8a1c0de5b79264-57-01c2d3e4
+data: {"cursor":"3f8a1c0de5b79264-57-01c2d3e4"}
+
+:
+
+event: close
+data: {"code":1012,"reason":"the gateway restarts: come back with your cursor"}
+
+"""
+
+
+class _Events(Response):
+    media_type = "text/event-stream"
+
+
+def _answers() -> Any:
+    found = described(None, "the stream, until either side ends it")
+    found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}
+    return found
+
+
+def _parameter(name: str, description: str, *, many: bool = False, where: str = "query") -> dict[str, Any]:
+    text = {"type": "string"}
+    schema = {"type": "array", "items": text} if many else text
+    return {"name": name, "in": where, "required": False, "description": description, "schema": schema}
+
+
+_PARAMETERS = [
+    _parameter("types", "type patterns of the results' events", many=True),
+    _parameter("handlers", "only of these handlers", many=True),
+    _parameter("kinds", "only of these kinds, or `completed`", many=True),
+    _parameter("filter", "a filter on the results' events, as URL-encoded JSON"),
+    _parameter("correlationid", "only of events with this correlationid"),
+    _parameter("after", "`latest` (as without one), `earliest` or a cursor"),
+    _parameter(
+        "ticket", "from `POST /v1/tickets`, for a page that cannot send its key; good for one connection"
+    ),
+    _parameter("Last-Event-ID", "a cursor; goes before `after`", where="header"),
+]
+
+
+@router.get(
+    "/sse",
+    summary="Follow results as Server-Sent Events",
+    dependencies=needs("subscribe"),
+    response_class=_Events,
+    responses=_answers(),
+    openapi_extra={"parameters": _PARAMETERS},
+)
+async def follow(request: Request) -> Response:
+    """The same subscriptions and cursors as the WebSocket, for `EventSource`, `curl -N` and proxies.
+
+    An event without a name is an item, and its `id` is its cursor. The others are:
+
+    - `subscribed`: where the stream begins, before any item;
+    - `gap`: before `subscribed`, if the place that was asked for cannot be kept; what follows is from now;
+    - `moved`: the cursor passed results that do not match, at most once a second while there are no items;
+    - `close`: why the stream ends, with a code of the WebSocket's: 1012 a restart, 1013 try again,
+      4401 the key is good no longer, 1011 a fault of the gateway.
+
+    A comment is sent after 10 s without anything else. A reader that takes nothing for 60 s is cut off.
+    While the gateway starts or drains, a client that accepts `text/event-stream` is told to come back,
+    because an `EventSource` gives up on a 503; all others get the 503.
+    """
+    raise AssertionError(f"the front serves {request.url.path}; this route stands for the document")

@@ -1,0 +1,78 @@
+"""Durable subscriptions over HTTP: what names there are, how far each is behind, and forgetting one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field
+
+from busway.domain import cursor
+from busway.gateway.api import answers
+from busway.gateway.api.access import needs
+from busway.gateway.api.answers import After, Limit, when
+from busway.gateway.api.schema import TIME
+from busway.gateway.api.schema import answers as described
+from busway.gateway.api.stages import Here, Stages
+from busway.gateway.errors import NotFound
+from busway.gateway.store.port.reader import DurableRecord
+
+router = APIRouter(prefix="/v1/subscriptions", tags=["results"])
+
+
+class SubscriptionBody(BaseModel):
+    """A durable subscription."""
+
+    name: str
+    cursor: str = Field(description="everything up to here was acknowledged")
+    behind: int = Field(description="results since then, whether the subscription selects them or not")
+    connected: bool = Field(description="a subscription has the name now")
+    created_at: str = Field(description=TIME)
+    acknowledged_at: str | None = Field(description=f"{TIME}; null: never")
+
+
+class SubscriptionList(BaseModel):
+    """A page of durable subscriptions, by name."""
+
+    items: list[SubscriptionBody]
+    next: str | None
+
+
+@router.get(
+    "",
+    summary="List durable subscriptions, by name",
+    dependencies=needs("subscribe"),
+    responses=described(SubscriptionList, "a page of durable subscriptions"),
+)
+async def list_subscriptions(here: Here, limit: Limit = 100, after: After = None) -> Response:
+    """They are made by subscribing with `durable` over a WebSocket, and stay until they are deleted."""
+    found = await here.reader.durables(after or "", limit + 1)
+    shown = [_shown(here, record) for record in found[:limit]]
+    return answers.page(shown, found[limit - 1].name if len(found) > limit else None)
+
+
+@router.delete(
+    "/{name:path}",
+    status_code=204,
+    summary="Forget a durable subscription",
+    dependencies=needs("subscribe"),
+    responses=described(None, "forgotten", status=204),
+)
+async def delete_subscription(
+    here: Here, name: Annotated[str, Path(description="its durable name", examples=["billing"])]
+) -> Response:
+    """The place up to which it was acknowledged is gone. While a subscription has the name: 409."""
+    if not await here.hub.durables.delete(name):
+        raise NotFound(f"there is no durable subscription {name!r}: GET /v1/subscriptions lists them")
+    return Response(status_code=204)
+
+
+def _shown(here: Stages, record: DurableRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "cursor": cursor.encode(here.hub.epoch, record.position),
+        "behind": max(0, here.hub.latest.number - record.position.number),
+        "connected": here.hub.durables.in_use(record.name),
+        "created_at": when(record.created_at),
+        "acknowledged_at": when(record.acknowledged_at),
+    }

@@ -1,0 +1,86 @@
+"""POST /v1/handlers/{name}/test: run a handler once and see what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from busway.domain.event import NewEvent
+from busway.domain.run import Outcome
+from busway.gateway.api import answers, schema
+from busway.gateway.api.access import needs
+from busway.gateway.api.bodies import Disconnected
+from busway.gateway.api.handlers import Name
+from busway.gateway.api.schema import TrialAnswer, TrialIn
+from busway.gateway.api.schema import answers as described
+from busway.gateway.api.stages import Here
+from busway.gateway.dispatch.trials import TrialResult
+from busway.gateway.ingest.reading import read_member
+
+router = APIRouter(prefix="/v1", tags=["handlers"])
+
+_GONE_AFTER = 0.5  # seconds until it is noticed that nobody waits for the answer
+_EXAMPLE = {"event": {"type": "order.created", "data": {"item": "book", "quantity": 2}}}
+
+
+@router.post(
+    "/handlers/{name}/test",
+    summary="Run a handler once, storing nothing",
+    dependencies=needs("handlers:write"),
+    openapi_extra=schema.body(TrialIn, _EXAMPLE),
+    responses=described(TrialAnswer, "how the attempt ended"),
+)
+async def test_handler(here: Here, name: Name, request: Request) -> Response:
+    """It runs in a worker of its own, with the handler's timeout and memory limit, also while it is paused.
+
+    Nothing is stored: no event, no run, no result, and what it publishes is only shown. Side effects
+    of its code are real. The event need not match the handler's patterns and filter; `matches` tells
+    whether it does.
+    """
+    event = read_member(await request.body(), "event", here.clock(), here.settings.max_event_bytes)
+    trial = asyncio.create_task(here.trials.run(name, event))
+    try:
+        while not trial.done():
+            await asyncio.wait([trial], timeout=_GONE_AFTER)
+            if not trial.done() and await request.is_disconnected():
+                raise Disconnected
+        return answers.json(_answer(trial.result(), event))
+    finally:
+        trial.cancel()
+
+
+def _answer(result: TrialResult, event: NewEvent) -> dict[str, Any]:
+    ended, trial = result.ended, result.trial
+    answer: dict[str, Any] = {
+        "outcome": ended.outcome,
+        "revision": trial.entry.handler.revision,
+        "matches": trial.entry.starts(event),
+    }
+    if ended.outcome is Outcome.SUCCEEDED:
+        answer |= _value(ended.data, binary=ended.binary)
+    else:
+        answer["data"] = None
+    return {
+        **answer,
+        "partials": [{"index": p.index, **_value(p.data, binary=p.binary)} for p in trial.partials],
+        "partials_left_out": trial.left_out,
+        "published": result.published if ended.outcome is Outcome.SUCCEEDED else [],
+        "published_left_out": result.published_left_out,
+        "error": answers.error(ended.error),
+        "log": ended.log,
+        "wall_time": ended.wall_time,
+        "cpu_time": ended.cpu_time,
+        "peak_memory": ended.peak_memory,
+        "pool": trial.pool,
+        "worker": ended.worker,
+    }
+
+
+def _value(data: bytes | None, *, binary: bool) -> dict[str, Any]:
+    if binary and data is not None:
+        return {"data_base64": base64.b64encode(data).decode()}
+    return {"data": None if data is None else msgspec.Raw(data)}

@@ -1,0 +1,249 @@
+"""Changes of handlers, by code or over HTTP: checked, committed, then in force. One at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from busway.domain.handler import FIELDS, FieldError, Handler, Spec, check_fields
+from busway.domain.run import WAITING, Error
+from busway.gateway.dispatch.registry import Entry, Registry
+from busway.gateway.errors import Conflict, Invalid, NotFound
+from busway.gateway.executors.base import Catalog, Declaration
+from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.operations import CancelWaiting, SaveHandler
+
+log = logging.getLogger("busway.handlers")
+
+CANCEL_AT_ONCE = 1_000
+
+
+class Changes:
+    """Creates, changes and deletes handlers.
+
+    Args:
+        wake: called when a change may let runs start.
+    """
+
+    def __init__(
+        self, commits: Commits, registry: Registry, clock: Callable[[], int], wake: Callable[[], None]
+    ) -> None:
+        self._commits, self._registry, self._clock, self._wake = commits, registry, clock, wake
+        self._one_at_a_time = asyncio.Lock()
+
+    async def create(self, fields: dict[str, Any]) -> Entry:
+        """Make a handler of the fields given.
+
+        Raises:
+            Invalid: a field is missing or not what it must be, or the target is none of the folder's.
+            Conflict: the name is taken.
+        """
+        fields = {name: value for name, value in fields.items() if value is not None}
+        _check(fields)
+        for name in ("name", "target", "events"):
+            if name not in fields:
+                raise _invalid(name, f"a handler needs {name!r}")
+        self._check_target(fields["target"])
+        async with self._one_at_a_time:
+            known = self._registry.named(fields["name"])
+            if known is not None and not known.handler.deleted:
+                raise Conflict(
+                    f"there is a handler {fields['name']!r} already: change it with PATCH, or delete it"
+                )
+            overrides = {k: v for k, v in fields.items() if k != "name"}
+            handler = known.handler if known else Handler(id=0, name=fields["name"], revision=0)
+            now = self._clock()
+            return await self._save(
+                msgspec.structs.replace(
+                    handler,
+                    revision=handler.revision + 1,
+                    declared=None,
+                    overrides=overrides,
+                    deleted=False,
+                    missing=False,
+                    file_digest=self._registry.digest(fields["target"]),
+                    created_at=now,
+                    updated_at=now,
+                )
+            )
+
+    async def change(self, name: str, fields: dict[str, Any]) -> Entry:
+        """Set fields of a handler; None takes an override back.
+
+        Raises:
+            NotFound: there is no such handler.
+            Invalid: a field is not what it must be.
+            Conflict: the name was to be changed.
+        """
+        if "name" in fields and fields.pop("name") != name:
+            raise _invalid("name", "a name cannot be changed: make a new handler and delete this one")
+        _check({k: v for k, v in fields.items() if v is not None})
+        unknown = fields.keys() - FIELDS
+        if unknown:
+            _check(dict.fromkeys(unknown))
+        if fields.get("target") is not None:
+            self._check_target(fields["target"])
+        async with self._one_at_a_time:
+            handler = self.live(name).handler
+            overrides = {**handler.overrides, **fields}
+            overrides = {k: v for k, v in overrides.items() if v is not None}
+            for needed in ("target", "events"):
+                if needed not in overrides and needed not in (handler.declared or {}):
+                    raise _invalid(needed, f"{needed} cannot be null: this handler has no other")
+            _check({**(handler.declared or {}), **overrides})
+            return await self._revise(handler, overrides=overrides)
+
+    async def set_paused(self, name: str, *, paused: bool) -> Entry:
+        """Pause or resume a handler.
+
+        Raises:
+            NotFound: there is no such handler.
+            Conflict: it is so already.
+        """
+        async with self._one_at_a_time:
+            entry = self.live(name)
+            if entry.spec.paused is paused:
+                raise Conflict(f"the handler {name!r} is {'paused already' if paused else 'not paused'}")
+            return await self._revise(entry.handler, overrides={**entry.handler.overrides, "paused": paused})
+
+    async def delete(self, name: str) -> None:
+        """Delete a handler: its waiting runs are cancelled, running ones finish.
+
+        Raises:
+            NotFound: there is no such handler.
+            Conflict: code declares it.
+        """
+        async with self._one_at_a_time:
+            handler = self.live(name).handler
+            if handler.declared is not None and not handler.missing:
+                raise Conflict(f"code declares the handler {name!r}: remove its decorator, or pause it")
+            await self._save(msgspec.structs.replace(handler, deleted=True, updated_at=self._clock()))
+            await self.cancel_waiting(handler)  # before the name can be made again
+
+    async def cancel_waiting(self, handler: Handler) -> None:
+        """Cancel all waiting runs of a deleted handler, in steps that let others commit between them."""
+        error = Error("HandlerDeleted", f"the handler {handler.name!r} was deleted")
+        while True:
+            step = CancelWaiting(handler=handler.id, error=error, now=self._clock(), limit=CANCEL_AT_ONCE)
+            if not await self._commits.change(step):
+                return
+
+    async def cancel_left_over(self, counts: dict[int, dict[str, int]]) -> None:
+        """Cancel what waits of deleted handlers: an attempt that ran on after the deletion and failed."""
+        async with self._one_at_a_time:
+            for handler in self._registry.deleted():
+                if any(counts.get(handler.id, {}).get(state) for state in WAITING):
+                    await self.cancel_waiting(handler)
+
+    async def declare(self, catalog: Catalog) -> None:
+        """Bring the handlers in step with what the code of the folder declares now."""
+        async with self._one_at_a_time:
+            declared = {d.name for file in catalog for d in file.declarations}
+            broken = {file.module for file in catalog if file.error is not None}
+            for file in catalog:
+                for declaration in file.declarations:
+                    await self._declare(declaration, file.digest)
+            for entry in self._registry.live():
+                if entry.handler.name not in declared:
+                    await self._undeclared(entry, broken)
+
+    async def _declare(self, declaration: Declaration, file_digest: str) -> None:
+        known = self._registry.named(declaration.name)
+        if known is None:
+            now = self._clock()
+            await self._save(
+                Handler(
+                    id=0,
+                    name=declaration.name,
+                    declared=declaration.fields,
+                    file_digest=file_digest,
+                    created_at=now,
+                    updated_at=now,
+                )
+            )
+        elif known.handler.declared is None and not known.handler.deleted:
+            log.warning("code declares %r, but a handler made over HTTP has that name", declaration.name)
+        else:
+            overrides = {} if known.handler.deleted else known.handler.overrides
+            await self._revise(
+                known.handler,
+                declared=declaration.fields,
+                overrides=overrides,
+                file_digest=self._digest(known, declaration, overrides, file_digest),
+                missing=False,
+                deleted=False,
+            )
+
+    def _digest(self, known: Entry, new: Declaration, overrides: dict[str, Any], own: str) -> str:
+        target = overrides.get("target", new.fields["target"])
+        if target == new.fields["target"]:
+            return own
+        return self._registry.digest(target) or known.handler.file_digest
+
+    async def _undeclared(self, entry: Entry, broken: set[str]) -> None:
+        handler = entry.handler
+        module = entry.spec.target.partition(":")[0]
+        home = (handler.declared or {}).get("target", "").partition(":")[0]
+        if module in broken or home in broken:
+            return
+        if handler.declared is not None and not handler.missing:
+            log.warning("no code declares the handler %r any more: its runs wait", handler.name)
+            await self._revise(handler, missing=True)
+        elif self._registry.digest(entry.spec.target):
+            await self._revise(handler, file_digest=self._registry.digest(entry.spec.target))
+
+    async def _revise(self, handler: Handler, **changes: Any) -> Entry:
+        new = msgspec.structs.replace(handler, **changes)
+        if new == handler:
+            return self.live(handler.name)
+        if handler.deleted or _versioned(new) != _versioned(handler):
+            new.revision += 1
+        new.updated_at = self._clock()
+        return await self._save(new)
+
+    async def _save(self, handler: Handler) -> Entry:
+        fields = msgspec.to_builtins(handler.spec)
+        handler.id = await self._commits.change(SaveHandler(handler=handler, fields=fields))
+        self._registry.put(handler)
+        self._wake()
+        entry = self._registry.entry(handler.id)
+        assert entry is not None  # noqa: S101 - it was put there two lines up
+        return entry
+
+    def live(self, name: str) -> Entry:
+        """Return a handler that is not deleted.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        entry = self._registry.named(name)
+        if entry is None or entry.handler.deleted:
+            raise NotFound(f"there is no handler {name!r}: GET /v1/handlers lists them")
+        return entry
+
+    def _check_target(self, target: str) -> None:
+        if self._registry.kind(target) is None:
+            raise _invalid(
+                "target",
+                f"no file of the handlers folder defines {target!r}: GET /v1/targets lists what there is",
+            )
+
+
+def _check(fields: dict[str, Any]) -> None:
+    try:
+        check_fields(fields)
+    except FieldError as problem:
+        raise _invalid(problem.field, str(problem)) from None
+
+
+def _invalid(field: str, message: str) -> Invalid:
+    return Invalid(f"{field}: {message}", errors=[{"loc": ["body", field], "msg": message}])
+
+
+def _versioned(handler: Handler) -> tuple[Spec, str]:
+    """Return what makes a new revision when it changes: all fields but these two, and the source file."""
+    return msgspec.structs.replace(handler.spec, paused=False, description=""), handler.file_digest

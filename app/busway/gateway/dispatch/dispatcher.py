@@ -1,0 +1,361 @@
+"""Which run starts next, and where. Handlers share the workers in turn.
+
+Only committed runs get here, through `committed` or by reading the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from busway.domain.handler import Spec
+from busway.domain.run import Run
+from busway.gateway.attempts.attempt import Attempt, Underway
+from busway.gateway.dispatch.holding import Budget, Holding
+from busway.gateway.dispatch.lanes import Lane, OrderedLane, Source
+from busway.gateway.dispatch.placement import Placement
+from busway.gateway.dispatch.registry import Entry, Registry
+from busway.gateway.dispatch.scheduler import Scheduler
+from busway.gateway.executors.base import Assignment, Workers
+from busway.gateway.store.port.commits import Commits, Committed
+from busway.gateway.store.port.reader import Reader
+
+log = logging.getLogger("busway.dispatch")
+
+MAX_BACKLOG = 5_000  # outcomes not yet stored: beyond it nothing new starts
+ROW = 64  # runs that a handler may start one after the other while no other handler waits
+Place = tuple[str, str, int]
+Places = set[tuple[Place, bool]]
+"""Pools and kinds (whose, if a handler has workers of its own; whether alone) that have no room now."""
+
+
+class _Way(msgspec.Struct, frozen=True):
+    """Where the runs of a handler go now: looked up once for all that one turn of the loop hands out."""
+
+    entry: Entry
+    kind: str
+    pool: str
+    place: Place
+
+
+class Dispatcher:
+    """Hands due runs to the workers, fairly between handlers.
+
+    Args:
+        commits, reader: the store.
+        registry: the handlers in force.
+        workers: where attempts go.
+        underway: the attempts in hand; shared with the recorder.
+        placement: says which pool a handler's attempts go to.
+        clock: microseconds since 1970.
+        timer: seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        commits: Commits,
+        reader: Reader,
+        registry: Registry,
+        workers: Workers,
+        underway: Underway,
+        placement: Placement,
+        clock: Callable[[], int],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._commits, self._registry, self._workers = commits, registry, workers
+        self._underway, self._placement, self._clock, self._timer = underway, placement, clock, timer
+        self._holding, self._budget = Holding(), Budget()
+        self._source = Source(reader, self._holding, self._place, clock)
+        self._lingers = workers.lingers
+        self._lingering: list[Run] = []  # their attempts were given up and may still run
+        self._lanes: dict[int, Lane] = {}
+        self._turn: deque[Lane] = deque()
+        self._reads: set[asyncio.Task[None]] = set()
+        self._pumping = self._open = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
+        self.scheduler = Scheduler(
+            commits, reader, clock, self._holding, self._place, self.wake, self._rescan, self._in_hand
+        )
+
+    def start(self) -> None:
+        """Begin to hand out runs: first of all what the store has from before."""
+        self._open = True
+        self._rescan()
+        self.scheduler.start()
+
+    def stop(self) -> None:
+        """Hand out nothing more; what waits stays in the store."""
+        self._open = False
+        self.scheduler.stop()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for read in self._reads:
+            read.cancel()
+
+    def committed(self, change: Committed) -> None:
+        """Take note of a commit: let go of runs that ended, take in those that may start."""
+        for id_ in change.ended:
+            self._let_go(id_)
+        for run in change.runs:
+            if self._holding.take(run):
+                self._place(run)
+        if change.rescan:
+            self._rescan()
+        self.wake()
+
+    def returned(self, tokens: list[int]) -> None:
+        """Take back attempts that never started."""
+        for token in tokens:
+            attempt = self._underway.pop(token, None)
+            if attempt is not None:
+                attempt.run.token = 0
+                self._place(attempt.run)
+                self._lanes[attempt.run.handler].end(attempt.run)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look in the next tick of the loop what can start."""
+        if self._open and not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def changed(self) -> None:
+        """Take note that a handler was changed: its new fields hold for what has not started."""
+        for lane in list(self._lanes.values()):
+            entry = self._registry.entry(lane.handler)
+            if entry is not None and entry.spec.ordered is not lane.ordered:
+                self._change_over(lane)
+        self.wake()
+
+    def waiting(self, handler: int) -> int:
+        """Return how many runs of a handler wait in memory."""
+        lane = self._lanes.get(handler)
+        return len(lane) if lane else 0
+
+    def _in_hand(self) -> list[int]:
+        return [a.run.id for a in self._underway.values() if a.run.expires_at is not None]
+
+    # -- what is held
+
+    def _place(self, run: Run) -> None:
+        if run.expires_at is not None and run.attempt == 0:
+            self.scheduler.expire_at(run.expires_at)
+        lane = self._lanes.get(run.handler)
+        if lane is None or not lane.queued:
+            lane = self._lane(run.handler)
+        if run.due is not None and run.due > self._clock():
+            self.scheduler.add(run)
+            pushed_out = lane.wait(run) if run.attempt else []
+        else:
+            pushed_out = lane.add(run)
+        for out in pushed_out:
+            self._holding.leave(out)
+
+    def _let_go(self, id_: int) -> None:
+        run = self._holding.end(id_)
+        if run is None or not run.token:
+            self._lift(id_, run)
+            return
+        token, run.token = run.token, 0
+        if self._underway.pop(token, None) is not None:
+            self._workers.cancel(token)
+        if self._lingers(id_):
+            self._lingering.append(run)
+        else:
+            self._end(run)
+
+    def _lift(self, id_: int, run: Run | None) -> None:
+        """Free the key of a run that was cancelled while it waited for its next attempt."""
+        for lane in self._lanes.values() if run is None else [self._lane(run.handler)]:
+            if lane.ordered:
+                lane.lift(id_)
+                self._queue(lane)
+
+    def _end(self, run: Run) -> None:
+        lane = self._lanes[run.handler]
+        lane.end(run)
+        if lane.ordered:  # it may have a head now; any other lane has its turns while it has runs
+            self._queue(lane)
+
+    def _end_lingering(self) -> None:
+        lingering, self._lingering = self._lingering, []
+        for run in lingering:
+            if self._lingers(run.id):
+                self._lingering.append(run)
+            else:
+                self._end(run)
+
+    # -- lanes
+
+    def _lane(self, handler: int) -> Lane:
+        lane = self._lanes.get(handler)
+        if lane is None:
+            entry = self._registry.entry(handler)
+            kind = OrderedLane if entry is not None and entry.spec.ordered else Lane
+            lane = self._lanes[handler] = kind(handler, self._budget)
+        self._queue(lane)
+        return lane
+
+    def _queue(self, lane: Lane) -> None:
+        if not lane.queued and not lane.closed:
+            lane.queued = True
+            self._turn.append(lane)
+
+    def _change_over(self, old: Lane) -> None:
+        """Put a lane of the other kind in a lane's place: the handler was, or is no longer, ordered."""
+        for waiting in old.close():
+            self._holding.leave(waiting)
+        del self._lanes[old.handler]
+        new = self._lane(old.handler)
+        new.pace = old.pace
+        under_way = self._holding.attempted()
+        for attempted in [*under_way, *self._lingering]:
+            if attempted.handler == old.handler:
+                new.adopt(attempted)
+
+    # -- reading on from the store
+
+    def _rescan(self) -> None:
+        for entry in self._registry.live():
+            for run in self._lane(entry.handler.id).rescan():
+                self._holding.leave(run)
+        self.scheduler.look_again()
+
+    def _read_on(self, lane: Lane) -> None:
+        lane.reading = True
+        read = self._loop.create_task(self._refill(lane))
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+
+    async def _refill(self, lane: Lane) -> None:
+        try:
+            await lane.read(self._source)
+        except Exception:
+            log.exception("reading waiting runs failed; trying again")
+            await asyncio.sleep(1)
+            lane.more = True
+        lane.reading = False
+        self._queue(lane)
+        self.wake()
+
+    # -- handing out
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if not self._open or self._commits.backlog > MAX_BACKLOG:
+            return
+        if self._lingering:
+            self._end_lingering()
+        full: Places = set()
+        ways: dict[Lane, _Way | None] = {}
+        turn, idle = self._turn, 0
+        while idle < len(turn):
+            lane = turn.popleft()
+            if lane.closed:
+                continue
+            if lane.wants:
+                self._read_on(lane)
+            if lane not in ways:
+                ways[lane] = self._way(lane)
+            started = self._serve(lane, ways[lane], full, 1 if turn else ROW)
+            if lane.active:
+                turn.append(lane)
+                idle = 0 if started else idle + 1
+            else:
+                lane.queued = False
+        turn.rotate(-1)  # who comes first when there is room for one is another each time
+
+    def _way(self, lane: Lane) -> _Way | None:
+        """Look up where the runs of a lane go, None if they have to wait."""
+        entry = self._registry.entry(lane.handler)
+        if entry is None or self._registry.obstacle(entry):
+            return None
+        kind = self._registry.kind(entry.spec.target) or ""
+        pool = self._placement.pool(entry, kind)
+        return _Way(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
+
+    def _serve(self, lane: Lane, way: _Way | None, full: Places, most: int) -> bool:
+        """Hand out up to so many runs of a lane; False if not one could be."""
+        served = 0
+        while way is not None and served < most and (run := lane.peek()) is not None:
+            if not self._start(run, lane, way, full):
+                break
+            served += 1
+        return served > 0
+
+    def _start(self, run: Run, lane: Lane, way: _Way, full: Places) -> bool:
+        """Hand out a lane's next run, or take it out if it may not start; False if it has to wait."""
+        if not self._holding.holds(run):
+            lane.pop()  # it was cancelled while it waited
+            return True
+        if run.expires_at is not None and run.attempt == 0 and run.expires_at <= self._clock():
+            self._holding.leave(lane.pop())  # the scheduler cancels it in the store
+            return True
+        entry = way.entry
+        kept_out = full and (way.place, run.alone) in full
+        if kept_out or (entry.limited and self._is_at_limit(lane, entry.spec)):
+            return False
+        if not self._offer(run, entry, way.pool, way.kind):
+            full.add((way.place, run.alone))
+            return False
+        lane.start()
+        if entry.spec.rate is not None:
+            lane.pace.start(entry.spec.rate, self._timer())
+        return True
+
+    def _is_at_limit(self, lane: Lane, spec: Spec) -> bool:
+        """Whether the handler's limits keep its runs back now."""
+        if spec.concurrency is not None and lane.running >= spec.concurrency:
+            return True
+        wait = lane.pace.wait(spec.rate, self._timer()) if spec.rate is not None else 0
+        if wait <= 0:
+            return False
+        self._wake_in(wait)
+        return True
+
+    def _wake_in(self, seconds: float) -> None:
+        moment = self._loop.time() + seconds
+        if self._alarm is not None:
+            if self._alarm_at <= moment:
+                return
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = self._loop.call_at(moment, self._ring), moment
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.wake()
+
+    def _offer(self, run: Run, entry: Entry, pool: str, kind: str) -> bool:
+        handler, spec = entry.handler, entry.spec
+        token = self._random.getrandbits(63) | 1
+        assignment = Assignment(
+            token=token,
+            run=run.id,
+            attempt=run.attempt + 1,
+            handler=handler.name,
+            revision=handler.revision,
+            target=spec.target,
+            kind=kind,
+            pool=pool,
+            timeout=spec.timeout,
+            event=run.event,
+            alone=run.alone,
+            memory=spec.memory,
+        )
+        if not self._workers.offer(assignment):
+            return False
+        self._underway[token] = Attempt(
+            token, run, run.attempt + 1, handler.name, handler.revision, spec, pool
+        )
+        run.token = token
+        return True

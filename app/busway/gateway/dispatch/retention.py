@@ -1,0 +1,164 @@
+"""Retention: what is finished and older than the operator keeps goes, in small steps.
+
+Results go by their own age, from the beginning of their log, so that the log never has a hole. Events go
+a tree at a time: a root event and all that came of it stay whole, with their runs and attempts, until
+every run ended, every event is old and every result is gone; one unfinished run keeps its whole tree.
+A tree too large for one step goes from its ends to its root, so that what is left hangs together.
+
+Each step is one short operation among those of the committer, and a pause three times as long
+follows it: publishing and outcomes get the store in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from busway.domain.times import SECOND
+from busway.gateway.errors import BuswayError
+from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.operations import Operation, PruneEvents, PruneResults
+from busway.gateway.store.port.reader import Reader
+
+log = logging.getLogger("busway.retention")
+
+STEP_EVENTS = 250
+STEP_RESULTS = 500
+STEP_BYTES = 4 << 20
+LOOK_EVENTS = 500  # events that one read looks at
+PAUSE = 0.01  # seconds between steps, at the least
+SHARE = 3  # pauses are so many times as long as the step before them
+EVERY = 60.0  # seconds between sweeps, at the most
+
+
+class Retention:
+    """Sweeps the store again and again until `stop`.
+
+    Args:
+        commits: the way to remove.
+        reader: what there is to remove.
+        seconds: how long finished work is kept.
+        clock: microseconds since 1970.
+    """
+
+    def __init__(self, commits: Commits, reader: Reader, seconds: int, clock: Callable[[], int]) -> None:
+        self._commits, self._reader, self._clock = commits, reader, clock
+        self._kept = seconds * SECOND
+        self._every = min(EVERY, max(1.0, seconds / 10))
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._sweeping = asyncio.get_running_loop().create_task(self._go_on())
+
+    def stop(self) -> None:
+        """Sweep no more; a step that the committer has already is written."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    async def sweep(self) -> None:
+        """Remove everything that is too old now.
+
+        Raises:
+            Unavailable: the store does not take it or cannot be read.
+        """
+        before = self._clock() - self._kept
+        await self._prune_results(before)
+        await self._prune_events(before)
+
+    async def _go_on(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self.sweep()
+            except BuswayError as problem:
+                log.warning("retention waits: %s", problem.detail)
+            except Exception:
+                log.exception("retention failed; it tries again")
+            await asyncio.sleep(max(self._every, SHARE * (time.monotonic() - began)))
+
+    async def _prune_results(self, before: int) -> None:
+        while (until := await self._reader.old_results(before, STEP_RESULTS, STEP_BYTES)) is not None:
+            await self._step(PruneResults(until=until))
+
+    async def _prune_events(self, before: int) -> None:
+        step = _Step()
+        after: int | None = 0
+        while after is not None:
+            found = await self._reader.old_roots(after, before, LOOK_EVENTS)
+            for tree in await self._finished(found.roots, before):
+                for part in _parts(tree):
+                    if not step.take(part):
+                        await self._step(PruneEvents(trees=step.give()))
+                        step.take(part)
+            after = found.next
+        if step.trees:
+            await self._step(PruneEvents(trees=step.give()))
+
+    async def _finished(self, roots: list[tuple[int, int]], before: int) -> list[Tree]:
+        """Return the trees of those roots that nothing keeps, each event with its bytes, parents first."""
+        trees = {root: {root: size} for root, size in roots}
+        layer = {root: root for root in trees}
+        while layer:
+            children: dict[int, int] = {}
+            events = [seq for seq in layer if layer[seq] in trees]
+            for start in range(0, len(events), LOOK_EVENTS):
+                found = await self._reader.layer(events[start : start + LOOK_EVENTS], before)
+                for seq in found.kept:
+                    trees.pop(layer[seq], None)
+                for parent, seq, size in found.children:
+                    root = layer[parent]
+                    if root in trees:
+                        trees[root][seq] = size
+                        children[seq] = root
+            layer = children
+        return list(trees.values())
+
+    async def _step(self, operation: Operation) -> None:
+        began = time.monotonic()
+        await self._commits.change(operation)
+        await asyncio.sleep(max(PAUSE, SHARE * (time.monotonic() - began)))
+
+
+Tree = dict[int, int]
+"""The events of a tree and the bytes of each, in any order."""
+
+
+class _Step:
+    """Trees, and parts of large ones, that go together."""
+
+    def __init__(self) -> None:
+        self.trees: list[list[int]] = []
+        self._events = self._bytes = 0
+
+    def take(self, part: Tree) -> bool:
+        """Take a part; False, and it is not taken, if there is no room for it beside others."""
+        size = sum(part.values())
+        full = self._events + len(part) > STEP_EVENTS or self._bytes + size > STEP_BYTES
+        if full and self.trees:
+            return False
+        self.trees.append(list(part))
+        self._events += len(part)
+        self._bytes += size
+        return True
+
+    def give(self) -> list[list[int]]:
+        """Hand over what was taken and begin anew."""
+        trees, self.trees = self.trees, []
+        self._events = self._bytes = 0
+        return trees
+
+
+def _parts(tree: Tree) -> list[Tree]:
+    """Cut a tree into parts that fit a step: children have higher numbers, so the highest go first."""
+    parts: list[Tree] = [{}]
+    size = 0
+    for seq in sorted(tree, reverse=True):
+        if parts[-1] and (len(parts[-1]) == STEP_EVENTS or size + tree[seq] > STEP_BYTES):
+            parts.append({})
+            size = 0
+        parts[-1][seq] = tree[seq]
+        size += tree[seq]
+    return parts

@@ -1,0 +1,205 @@
+"""Runs that are due later, and runs that expire.
+
+The nearest ones wait in memory; the rest stays in the store, where a sweep finds it in time. Due
+times are wall-clock times, so every timer is short and looks at the clock again: the clock may jump.
+A backoff is a time that passes, not a time of day: when the clock is put back, so is the backoff's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from bisect import insort
+from collections.abc import Callable
+from itertools import count
+
+from busway.domain.run import Error, Run
+from busway.domain.times import SECOND
+from busway.gateway.dispatch.holding import Holding, weight
+from busway.gateway.errors import Unavailable
+from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.operations import Expire
+from busway.gateway.store.port.reader import Reader
+
+log = logging.getLogger("busway.dispatch")
+
+HORIZON = 60 * SECOND
+CAPACITY = 20_000
+MAX_BYTES = 16 << 20
+EXPIRE_AT_ONCE = 1_000
+SWEEP_EVERY, PAUSE = 30.0, 1.0  # seconds between two sweeps at most, and at least
+TICK = 0.25  # seconds: how soon a jump of the clock is noticed
+
+
+class Scheduler:
+    """Places runs whose time has come and cancels runs that expired unstarted.
+
+    Args:
+        commits, reader: the store.
+        clock: microseconds since 1970.
+        holding: the runs that dispatch holds.
+        place: puts a held run where it belongs: its lane, or back here.
+        wake: have dispatch look what can start.
+        rescan: have all lanes read the store: more came due at once than can be held.
+        in_hand: tells which runs workers have; these do not expire.
+    """
+
+    def __init__(
+        self,
+        commits: Commits,
+        reader: Reader,
+        clock: Callable[[], int],
+        holding: Holding,
+        place: Callable[[Run], None],
+        wake: Callable[[], None],
+        rescan: Callable[[], None],
+        in_hand: Callable[[], list[int]],
+    ) -> None:
+        self._commits, self._reader, self._clock = commits, reader, clock
+        self._holding, self._place, self._wake_dispatch = holding, place, wake
+        self._rescan, self._in_hand = rescan, in_hand
+        self._later: list[tuple[int, int, int, Run]] = []  # by due time, the next one last
+        self._entries = count()
+        self._bytes = 0
+        self._edge: int | None = None  # what is due behind it is in the store alone
+        self._swept = clock()
+        self._forced = True
+        self._expiry: int | None = None
+        self._offset = clock() - time.monotonic_ns() // 1000
+        self._look_again = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin: sweep the store, expire what expired while the gateway was away."""
+        self._expiry = 0
+        self._loops = [asyncio.create_task(loop()) for loop in (self._sweep, self._fire, self._expire)]
+
+    def stop(self) -> None:
+        """Stop all timers."""
+        for loop in self._loops:
+            loop.cancel()
+
+    def add(self, run: Run) -> None:
+        """Take a run that is due later."""
+        self._notice_jump()
+        due = run.due or 0
+        if due > self._clock() + HORIZON:
+            self._holding.leave(run)
+            return
+        if self._edge is not None and due > self._edge:
+            self._holding.leave(run)
+            return
+        insort(self._later, (-due, -run.id, next(self._entries), run))
+        self._bytes += weight(run)
+        while len(self._later) > CAPACITY or (self._bytes > MAX_BYTES and len(self._later) > 1):
+            self._edge = -self._later[0][0]
+            self._holding.leave(self._remove(0))
+            self._look_again.set()
+        if self._later[-1][3] is run:
+            self._wake.set()
+
+    def _remove(self, at: int) -> Run:
+        run = self._later.pop(at)[3]
+        self._bytes -= weight(run)
+        return run
+
+    def expire_at(self, moment: int) -> None:
+        """Note that some run expires then."""
+        if self._expiry is None or moment < self._expiry:
+            self._expiry = moment
+
+    def look_again(self) -> None:
+        """Sweep the store soon: it has due runs that nobody holds."""
+        self._forced = True
+        self._look_again.set()
+
+    def _notice_jump(self) -> None:
+        offset = self._clock() - time.monotonic_ns() // 1000
+        back, self._offset = self._offset - offset, offset
+        if back > SECOND:
+            log.warning("the clock was put back by %d s", back // SECOND)
+            self._put_back(back)
+
+    def _put_back(self, back: int) -> None:
+        for *_, run in self._later:
+            if run.attempt and run.due is not None:
+                run.due -= back
+        self._later = sorted((-(run.due or 0), -run.id, entry, run) for *_, entry, run in self._later)
+        self._wake.set()
+
+    async def _fire(self) -> None:
+        while True:
+            self._notice_jump()
+            now = self._clock()
+            while self._later and -self._later[-1][0] <= now:
+                run = self._remove(-1)
+                if self._holding.holds(run):
+                    self._place(run)
+            self._wake_dispatch()
+            self._wake.clear()
+            wait = (-self._later[-1][0] - now) / SECOND if self._later else SWEEP_EVERY
+            await _within(self._wake, min(wait, TICK) if self._later else wait)
+
+    async def _sweep(self) -> None:
+        while True:
+            self._look_again.clear()
+            self._forced = False
+            try:
+                await self._sweep_once()
+            except Exception:
+                log.exception("sweeping due runs failed; trying again")
+                self.look_again()
+            await asyncio.sleep(PAUSE)
+            await _within(self._look_again, SWEEP_EVERY)
+            while self._crowded() and not self._forced:
+                await asyncio.sleep(PAUSE)  # what is held is due before all that is not
+
+    def _crowded(self) -> bool:
+        return len(self._later) > CAPACITY // 2 or self._bytes > MAX_BYTES // 2
+
+    async def _sweep_once(self) -> None:
+        # What came due before the last sweep is found by the lanes: they read all that is due.
+        now = self._clock()
+        after, self._swept, self._edge = min(self._swept, now), now, None
+        limit, max_bytes = CAPACITY + len(self._later), MAX_BYTES + self._bytes
+        with self._holding.reading() as began:
+            found = await self._reader.due(now + HORIZON, limit, after=after, max_bytes=max_bytes)
+            for run in found:
+                if self._holding.take_read(run, began):
+                    self._place(run)
+        if len(found) == limit or sum(len(run.event.data or b"") for run in found) >= max_bytes:
+            self._look_again.set()
+            if (found[-1].due or 0) <= now:
+                self._rescan()
+        self._wake_dispatch()
+
+    async def _expire(self) -> None:
+        while True:
+            now = self._clock()
+            if self._expiry is not None and self._expiry <= now:
+                await self._expire_once(now)
+            await asyncio.sleep(TICK)
+
+    async def _expire_once(self, now: int) -> None:
+        self._expiry = None
+        error = Error("Expired", "the event's expirytime passed before an attempt started")
+        try:
+            while await self._commits.change(
+                Expire(error=error, now=now, limit=EXPIRE_AT_ONCE, spare=self._in_hand())
+            ):
+                pass
+            upcoming = await self._reader.next_expiry()
+        except Unavailable:
+            upcoming = now + SECOND
+        if upcoming is not None:
+            self.expire_at(max(upcoming, now + 1))
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,1 @@
+"""The programs that import handler code: the zygote and the workers."""

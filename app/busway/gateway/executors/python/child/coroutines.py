@@ -1,0 +1,129 @@
+"""Run async targets, many at once, on an event loop in a thread of the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Coroutine
+from contextvars import Context
+from types import AsyncGeneratorType
+from typing import Any
+
+from busway.gateway.executors.python.child.invocation import Invocation, Site
+from busway.gateway.executors.python.child.lifecycle import prepare
+
+_FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
+_WATCH = 0.05  # seconds between looks for cancelled attempts
+
+
+class Coroutines:
+    """The loop starts when it is first needed and stays; used from the worker's other threads."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._live: dict[Invocation, asyncio.Task[None]] = {}
+        self._watching = False
+        self._flushing = False
+
+    def submit(self, invocations: list[Invocation]) -> None:
+        """Start the attempts on the loop."""
+        # Who calls has made attempts, and what they left in its context is none of these attempts' business.
+        self._running().call_soon_threadsafe(self._start, invocations, context=Context())
+
+    def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the loop and wait for its value; not to be called in the loop's own thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._run, args=(self._loop,), name="busway-loop", daemon=True
+                ).start()
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while True:
+            try:
+                loop.run_forever()
+            except BaseException:  # noqa: S112 - SystemExit in a handler's own task comes out here
+                continue
+
+    def _start(self, invocations: list[Invocation]) -> None:
+        loop = asyncio.get_running_loop()
+        for invocation in invocations:
+            task = loop.create_task(self._perform(invocation))
+            self._live[invocation] = task
+        if not self._watching:
+            self._watching = True
+            loop.call_later(_WATCH, self._watch, set())
+
+    def _watch(self, told: set[int]) -> None:
+        for invocation, attempt in self._live.items():
+            if invocation.cancelled and invocation.token not in told:
+                told.add(invocation.token)
+                attempt.cancel()
+        self._watching = bool(self._live)
+        if self._watching:
+            asyncio.get_running_loop().call_later(_WATCH, self._watch, told)
+
+    async def _perform(self, invocation: Invocation) -> None:
+        try:
+            if invocation.begin():
+                self._site.awaiting += 1
+                await self._attempt(invocation)
+                self._site.awaiting -= 1
+        finally:
+            del self._live[invocation]
+            self._flush_soon()
+
+    async def _attempt(self, invocation: Invocation) -> None:
+        try:
+            entry = invocation.entry()
+            if not entry.module.ready:
+                await asyncio.to_thread(prepare, entry.module, self.wait)
+            value = invocation.invoke(entry)
+            if isinstance(value, AsyncGeneratorType):
+                await _drive(invocation, value)
+                value = None
+            elif inspect.isawaitable(value):
+                value = await value
+            ended = invocation.succeeded(value)
+        except BaseException as problem:
+            ended = invocation.failed(problem)
+        invocation.finish(ended, None)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._site.outbox.flush()
+
+
+async def _drive(invocation: Invocation, generator: AsyncGeneratorType[Any, None]) -> None:
+    try:
+        while True:
+            await _await_room(invocation)
+            invocation.emit(await anext(generator))
+            invocation.check_wanted()
+            await asyncio.sleep(0)  # one that never waits must not keep the loop from the others
+    except StopAsyncIteration:
+        return
+    finally:
+        await generator.aclose()
+
+
+async def _await_room(invocation: Invocation) -> None:
+    nap = _FIRST_NAP
+    while not invocation.has_room():
+        invocation.check_wanted()
+        await asyncio.sleep(nap)
+        nap = min(nap * 2, _LONGEST_NAP)

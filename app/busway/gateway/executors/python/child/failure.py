@@ -1,0 +1,55 @@
+"""An exception of user code as an `Error`; it survives whatever the exception does to hide itself."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from busway.domain.run import Error
+
+_OURS = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
+_IMPORTLIB = str(Path("importlib") / "__init__.py")
+_MESSAGE_LIMIT = 8 * 1024
+_TRACEBACK_LIMIT = 64 * 1024
+
+
+def describe(problem: BaseException) -> Error:
+    """Describe an exception: its type's name, its text, and the frames of user code."""
+    return Error(clean(type(problem).__name__), _message(problem), _traceback(problem))
+
+
+def clean(text: str, limit: int = _MESSAGE_LIMIT) -> str:
+    """Return text that UTF-8 can carry, cut in its middle if it is too long."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}\n… {len(text) - limit} characters left out …\n{text[-limit // 2 :]}"
+
+
+def _message(problem: BaseException) -> str:
+    try:
+        return clean(str(problem))
+    except BaseException as worse:
+        return f"<its __str__ raised {type(worse).__name__}>"
+
+
+def _traceback(problem: BaseException) -> str | None:
+    frames = _strip(problem.__traceback__)
+    try:
+        if frames is None and not isinstance(problem, SyntaxError):
+            return None
+        lines = traceback.format_exception(type(problem), problem, frames)
+    except BaseException as worse:
+        return f"<the traceback cannot be written: {type(worse).__name__}>"
+    return clean("".join(lines), _TRACEBACK_LIMIT)
+
+
+def _strip(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    return frames
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_OURS) or filename.endswith(_IMPORTLIB)

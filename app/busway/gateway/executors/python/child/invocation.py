@@ -1,0 +1,273 @@
+"""One attempt in a worker: one straight way from the call to its answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+import time
+from typing import Any
+
+import msgspec
+
+from busway.context import Context
+from busway.domain import jsonvalue
+from busway.domain.run import Error, Outcome
+from busway.event import Event
+from busway.gateway.executors.base import Ended, Published
+from busway.gateway.executors.python.child import output
+from busway.gateway.executors.python.child.cputime import CpuTime, starved
+from busway.gateway.executors.python.child.failure import describe
+from busway.gateway.executors.python.child.lifecycle import SetupFailed
+from busway.gateway.executors.python.child.loading import Entry
+from busway.gateway.executors.python.child.outbox import Latest, Outbox
+from busway.gateway.executors.python.wire.memory import resident
+from busway.gateway.executors.python.wire.protocol import Boot, Call, Piece
+from busway.gateway.executors.python.wire.slots import Page
+from busway.handlers import Fail, Retry
+
+WINDOW_FRAMES = 64
+WINDOW_BYTES = 1024 * 1024
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
+_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question what it took
+
+
+class Cancelled(Exception):
+    """A generator was left at a yield because its attempt is wanted no more."""
+
+
+class Site(msgspec.Struct):
+    """What all attempts of a worker share.
+
+    `worker`: its process id. `baseline`: its peak memory when it started, `peak`: when it was last looked
+    at, in bytes.
+    `alone`: it runs one sync target at a time. `weighs`: it tells its memory before each attempt.
+    `awaiting`: coroutines under way.
+    `lock`: of the values on their way out.
+    """
+
+    entries: dict[str, Entry]
+    page: Page
+    outbox: Outbox
+    boot: Boot
+    worker: int
+    baseline: int
+    peak: int
+    alone: bool
+    weighs: bool = False
+    awaiting: int = 0
+    latest: Latest = msgspec.field(default_factory=Latest)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
+
+
+def peak_now() -> int:
+    """Return the highest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Invocation:
+    """An attempt under way; also the line that its `Context` talks through."""
+
+    __slots__ = (
+        "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log",
+        "published", "site", "token", "wall",
+    )  # fmt: skip
+
+    def __init__(self, site: Site, call: Call) -> None:
+        self.site = site
+        self.token = call.token
+        self.call = call
+        self.log = output.Log(site.page, call.seat)
+        self.published: list[Published] = []
+        self._sent = self._sent_bytes = self._size = 0
+        self._late: bytes | None = None
+        self.wall = 0.0  # seconds that it took
+
+    def begin(self) -> bool:
+        """Write the start into the page; False, and nothing more to do, if it was taken back before that."""
+        self._started_at = time.time_ns() // 1000
+        self._since = since = time.monotonic_ns()
+        if not self.site.page.begin(self.call.seat, self.token, since, threading.get_ident()):
+            self.site.outbox.skipped(self.token)
+            return False
+        output.current.set(self.log)
+        return True
+
+    def entry(self) -> Entry:
+        """Find the target.
+
+        Raises:
+            LookupError: the folder, as this worker imported it, has no such target.
+        """
+        entry = self.site.entries.get(self.call.target)
+        if entry is None:
+            raise LookupError(f"the handlers folder has no target {self.call.target!r}")
+        entry.module.used = True
+        return entry
+
+    def invoke(self, entry: Entry) -> Any:
+        """Call the target; a coroutine or generator has only been made then."""
+        if self.site.weighs:
+            # Only now: what the file's setup() took is not the attempt's.
+            self.site.baseline = self.site.peak = peak_now()
+            self.site.page.weigh(self.call.seat, resident(os.getpid()) or 1)
+        event = Event(self.call.event)
+        return entry.function(event, self._context()) if entry.wants_context else entry.function(event)
+
+    def _context(self) -> Context:
+        call = self.call
+        return Context(
+            run=call.run, attempt=call.attempt, handler=call.handler, revision=call.revision, line=self
+        )
+
+    def succeeded(self, value: Any) -> Ended:
+        """Encode the final value.
+
+        Raises:
+            TypeError, ValueError: it is not JSON, or too large.
+        """
+        data, binary = self._encode(value, "the returned value")
+        ended = self._ended(_SUCCEEDED)
+        ended.data, ended.binary, ended.published = data, binary, self.published
+        self._size += len(data)
+        return ended
+
+    def failed(self, problem: BaseException) -> Ended:
+        """Describe why the attempt failed."""
+        error = describe(problem)
+        if isinstance(problem, SetupFailed) and problem.__cause__ is not None:
+            cause = describe(problem.__cause__)
+            error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
+        ended = self._ended(_FAILED)
+        ended.error = error
+        ended.retry_after = _seconds(problem.after) if isinstance(problem, Retry) else None
+        ended.fatal = isinstance(problem, Fail)
+        ended.spent = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
+        return ended
+
+    def _ended(self, outcome: Outcome) -> Ended:
+        self._took = took = time.monotonic_ns() - self._since
+        started = self._started_at
+        ended = Ended(self.token, outcome, started, started + took // 1000, self.site.worker)
+        ended.wall_time = self.wall = wall = took / 1e9
+        if wall >= _MEASURED:
+            ended.peak_memory = self._peak()
+        ended.log = log = self.log.text()
+        if log is not None:
+            self._size += len(log)
+        return ended
+
+    def _peak(self) -> int | None:
+        if not self.site.alone or self.site.awaiting:
+            return None
+        now, before = peak_now(), self.site.peak
+        self.site.peak = now
+        return now - self.site.baseline if now > before else None
+
+    def finish(self, ended: Ended, cpu_time: CpuTime | None) -> None:
+        """Hand the report over; `cpu_time`: what the thread took, if that is this attempt's own."""
+        if cpu_time is not None:
+            wall = ended.wall_time
+            ended.cpu_time = cpu = cpu_time.of(self._since, self._took)
+            if wall >= _MEASURED:
+                ended.starved = min(starved(), wall - cpu)
+        output.current.set(None)
+        if self._late is not None:
+            self.send_late(now=True)
+        self.site.page.finish(self.call.seat, self.token)
+        self.site.outbox.ended(ended, self._size)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is wanted no more."""
+        return self.site.page.cancelled(self.call.seat, self.token)
+
+    def publish(
+        self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
+    ) -> None:
+        """Keep an event until the attempt succeeds.
+
+        Raises:
+            ValueError: it is larger than an event may be.
+        """
+        size, most = len(data or b""), self.site.boot.max_event_bytes
+        if size > most:
+            raise ValueError(f"the data published as {type_!r} has {size} bytes, and an event at most {most}")
+        self._size += size
+        self.published.append(Published(type_, data, binary, attributes))
+
+    def progress(self, data: bytes) -> None:
+        """Send a partial. While too many are under way only the newest is kept: waiting might block."""
+        if self._late is None and self.has_room():
+            if not self.cancelled:
+                self._send(data, False)
+            return
+        self._late = data
+        self.site.latest.add(self)
+
+    def send_late(self, *, now: bool = False) -> bool:
+        """Send progress that waits for room, or at once; False if there is still none."""
+        if not (now or self.cancelled or self.has_room()):
+            return False
+        with self.site.lock:
+            late, self._late = self._late, None
+        if late is not None and not self.cancelled:
+            self._send(late, False)
+        return True
+
+    def note(self, text: str) -> None:
+        """Keep text with the attempt's log."""
+        self.log.write(text)
+
+    def emit(self, value: Any) -> None:
+        """Send what a generator yielded.
+
+        Raises:
+            TypeError, ValueError: it is not JSON, or too large.
+        """
+        encoded = self._encode(value, "the yielded value")
+        if self._late is not None:
+            self.send_late(now=True)
+        self._send(*encoded)
+
+    def has_room(self) -> bool:
+        """Whether another partial may go out before an earlier one was stored."""
+        frames, size = self.site.page.credited(self.call.seat)
+        return self._sent - frames < WINDOW_FRAMES and self._sent_bytes - size < WINDOW_BYTES
+
+    def check_wanted(self) -> None:
+        """Leave a generator at its yield if nobody wants more of it.
+
+        Raises:
+            Cancelled: the run was cancelled or its time is up.
+        """
+        if self.cancelled:
+            raise Cancelled("the run was cancelled, or its time is up")
+
+    def _send(self, data: bytes, binary: bool) -> None:
+        with self.site.lock:  # threads of the handler may report progress too; index and order agree
+            piece = Piece(self._sent, data, binary, time.time_ns() // 1000)
+            self._sent += 1
+            self._sent_bytes += len(data)
+            self.site.outbox.piece(self.token, piece)
+
+    def _encode(self, value: Any, what: str) -> tuple[bytes, bool]:
+        if value is None:
+            return b"null", False
+        data, binary = jsonvalue.encode(value, what)
+        most = self.site.boot.max_result_bytes
+        if len(data) > most:
+            raise ValueError(
+                f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)"
+            )
+        return data, binary
+
+
+def _seconds(after: Any) -> float | None:
+    """Return what `Retry` has as its time, None if handler code made something else of it."""
+    try:
+        return Retry(after).after
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,257 @@
+"""Import the handlers folder, file by file, and say what it offers. Only ever in a child process."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import keyword
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from busway.domain.handler import FieldError, check_fields
+from busway.gateway.executors.base import Declaration, HandlerFile, Target
+from busway.gateway.executors.python.child.failure import describe
+from busway.handlers import declared, first_line
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_CONTEXT_NAMES = ("ctx", "context")
+
+
+def kind_of(function: Callable[..., Any]) -> str:
+    """Return `function`, `coroutine`, `generator` or `async_generator`."""
+    if inspect.isasyncgenfunction(function):
+        return "async_generator"
+    if inspect.iscoroutinefunction(function):
+        return "coroutine"
+    return "generator" if inspect.isgeneratorfunction(function) else "function"
+
+
+def wants_context(function: Callable[..., Any]) -> bool | None:
+    """Tell whether a target takes `(event, ctx)`; None if it takes neither that nor `(event)`.
+
+    A second parameter with a default is the context only if it is called `ctx` or `context`.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        return None
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    required = sum(p.default is p.empty for p in positional)
+    if required > 2:
+        return None
+    if len(positional) < 2:
+        open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        return False if positional else (True if open_ended else None)
+    return required == 2 or positional[1].name in _CONTEXT_NAMES
+
+
+_HIDDEN = "busway_handlers"
+_SPECIAL = ("setup", "teardown")
+
+
+class Module:
+    """A file of the folder in this process, with what its attempts need once.
+
+    `setup` and `teardown` are the file's functions of that name, or None.
+    """
+
+    def __init__(self, file: str, module: types.ModuleType) -> None:
+        self.file = file
+        self.setup = _own(module, "setup")
+        self.teardown = _own(module, "teardown")
+        self.lock = threading.Lock()
+        self.ready = self.setup is None
+        self.used = False
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A target that can be called."""
+
+    function: Callable[..., Any]
+    kind: str
+    wants_context: bool
+    module: Module
+
+
+class Folder(msgspec.Struct):
+    """What the folder offers: the catalog for the gateway, and the targets by name."""
+
+    files: list[HandlerFile]
+    entries: dict[str, Entry]
+
+
+def load(folder: Path, skip: Mapping[str, str], announce: Callable[[str], None]) -> Folder:
+    """Import every file of the folder that is not in `skip`.
+
+    Args:
+        folder: its top-level files `*.py` are imported, but for names that begin with `_` or `.`.
+        skip: files to set aside, each with the reason, which becomes its error.
+        announce: told the name of each file before it is imported.
+    """
+    folder = folder.resolve()
+    if str(folder) not in sys.path:
+        sys.path_hooks.insert(0, partial(_finder, str(folder)))
+        sys.path.append(str(folder))
+    loaded = Folder([], {})
+    names: dict[str, str] = {}
+    for path in sorted(folder.glob("*.py")):
+        if path.name[0] in "_." or not path.is_file():
+            continue
+        if not path.name.isprintable():  # bytes that are not UTF-8 among them
+            shown = path.name.encode(errors="backslashreplace").decode()
+            loaded.files.append(HandlerFile(shown, "", error="the file's name cannot be printed: rename it"))
+            continue
+        announce(path.name)
+        loaded.files.append(_load_file(path, skip.get(path.name), names, loaded.entries))
+    return loaded
+
+
+def _load_file(
+    path: Path, set_aside: str | None, names: dict[str, str], entries: dict[str, Entry]
+) -> HandlerFile:
+    digest = ""
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if set_aside is not None:
+            return HandlerFile(path.name, digest, error=set_aside)
+        module = _import(path)
+        targets, functions = _targets(path, module)
+        declarations = _declarations(path, module, names)
+    except _Refused as problem:
+        return HandlerFile(path.name, digest, error=str(problem))
+    except BaseException as problem:
+        return HandlerFile(path.name, digest, error=describe(problem).traceback or repr(problem))
+    names.update((declaration.name, path.name) for declaration in declarations)
+    entries.update(functions)
+    return HandlerFile(path.name, digest, targets, declarations)
+
+
+class _Uncached(SourceFileLoader):
+    """Compiles a file as it stands now.
+
+    A compiled one is taken for the same if the time, in whole seconds, and the size are: what was
+    saved twice within a second would run as it was before.
+    """
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Tell nothing, so that no compiled file is looked for, and none is written."""
+        raise OSError(f"{path} is compiled anew each time")
+
+
+def _finder(folder: str, path: str) -> FileFinder:
+    if path != folder and not path.startswith(folder + "/"):
+        raise ImportError(f"{path} is not below the handlers folder")
+    return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Uncached, SOURCE_SUFFIXES))
+
+
+class _Refused(Exception):
+    """The file imports, but what it declares cannot be."""
+
+
+def _import(path: Path) -> types.ModuleType:
+    name = path.stem
+    if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
+        raise _Refused(f"{path.name} cannot be named in a target: rename it to letters, digits and '_'")
+    if _is_ours(name, path):
+        return importlib.import_module(name)
+    return _import_hidden(name, path)
+
+
+def _is_ours(name: str, path: Path) -> bool:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin) == path
+
+
+def _import_hidden(name: str, path: Path) -> types.ModuleType:
+    # A library has this name: the file gets another, so that `import NAME` still means the library.
+    hidden = f"{_HIDDEN}.{name}"
+    spec = importlib.util.spec_from_file_location(hidden, path, loader=_Uncached(hidden, str(path)))
+    if spec is None or spec.loader is None:
+        raise _Refused(f"{path.name} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[hidden] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[hidden]
+        raise
+    return module
+
+
+def _own(module: types.ModuleType, name: str) -> types.FunctionType | None:
+    found = vars(module).get(name)
+    ours = isinstance(found, types.FunctionType) and found.__module__ == module.__name__
+    return found if ours else None
+
+
+def _functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:
+    for name in vars(module):
+        function = _own(module, name)
+        if function is not None:
+            yield name, function
+
+
+def _targets(path: Path, module: types.ModuleType) -> tuple[list[Target], dict[str, Entry]]:
+    targets: list[Target] = []
+    entries: dict[str, Entry] = {}
+    home = Module(path.name, module)
+    for name, function in _functions(module):
+        wants = wants_context(function)
+        if name.startswith("_") or name in _SPECIAL or not name.isascii() or wants is None:
+            continue
+        target = f"{path.stem}:{name}"
+        targets.append(Target(target, kind_of(function), first_line(function)))
+        entries[target] = Entry(function, kind_of(function), wants, home)
+    return targets, entries
+
+
+def _declarations(path: Path, module: types.ModuleType, names: dict[str, str]) -> list[Declaration]:
+    declarations: dict[str, Declaration] = {}
+    seen: set[int] = set()
+    for name, function in _functions(module):
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        for fields in declared(function):
+            handler = fields["name"]
+            if handler in declarations or handler in names:
+                who = f"{path.name}: {name}() declares the handler {handler!r}"
+                other = names.get(handler, path.name)
+                raise _Refused(f"{who}, which {other} declares already: give one of them another name=")
+            declarations[handler] = Declaration(handler, _checked(path, name, function, fields))
+    return list(declarations.values())
+
+
+def _checked(path: Path, name: str, function: types.FunctionType, fields: dict[str, Any]) -> dict[str, Any]:
+    where = f"{path.name}: @handler of {name}()"
+    if name in _SPECIAL or name.startswith("_") or not name.isascii():
+        raise _Refused(f"{where}: a function of that name is no target: rename it")
+    if wants_context(function) is None:
+        raise _Refused(f"{where}: a target takes (event) or (event, ctx)")
+    fields = {**fields, "target": f"{path.stem}:{name}"}
+    try:
+        check_fields(fields)
+    except FieldError as problem:
+        raise _Refused(f"{where}: {problem.field}: {problem}") from None
+    return fields

@@ -1,0 +1,235 @@
+"""Run sync targets in up to so many threads of a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from types import CoroutineType, GeneratorType
+from typing import Any
+
+from busway.gateway.executors.python.child.cputime import CpuTime
+from busway.gateway.executors.python.child.invocation import Invocation
+from busway.gateway.executors.python.child.lifecycle import Await, prepare
+from busway.gateway.executors.python.child.outbox import Outbox
+from busway.gateway.executors.python.child.ticker import Ticker
+from busway.gateway.executors.python.wire.pace import MOMENT, Lasting
+
+_FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
+
+
+def perform(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
+    """Make one attempt, whatever its target does short of killing the process.
+
+    `cpu_time`: of the attempts that this thread makes.
+    """
+    if not invocation.begin():
+        return
+    try:
+        entry = invocation.entry()
+        if not entry.module.ready:
+            prepare(entry.module, wait)
+        value = invocation.invoke(entry)
+        if isinstance(value, GeneratorType):
+            value = _drive(invocation, value)
+        elif isinstance(value, CoroutineType):  # a wrapper hid that its function is async
+            value = asyncio.run(value)
+        ended = invocation.succeeded(value)
+    except BaseException as problem:
+        ended = invocation.failed(problem)
+    invocation.finish(ended, cpu_time)
+
+
+def _drive(invocation: Invocation, generator: GeneratorType[Any, None, Any]) -> Any:
+    try:
+        while True:
+            _await_room(invocation)
+            invocation.emit(next(generator))
+            invocation.check_wanted()
+    except StopIteration as end:
+        return end.value
+    finally:
+        generator.close()
+
+
+def _await_room(invocation: Invocation) -> None:
+    # Credit arrives in shared memory: nobody else in this worker reads its socket now.
+    nap = _FIRST_NAP
+    while not invocation.has_room():
+        invocation.check_wanted()
+        time.sleep(nap)
+        nap = min(nap * 2, _LONGEST_NAP)
+
+
+_ROW = 0.0004  # seconds of quick attempts that another thread makes in a row: to wake one costs more
+_AT_ONCE = 8  # reports that leave together while a row goes on: the gateway works on them meanwhile
+
+_Row = deque[Invocation]
+
+
+class _Hand:
+    """What a thread has before it, and how far it is. `seen`: how far it was at the last tick."""
+
+    __slots__ = ("leading", "row", "seen", "steps", "turn")
+
+    def __init__(self) -> None:
+        self.row: _Row = deque()
+        self.steps = self.seen = 0
+        self.leading = False  # it makes the row in between, and should read
+        self.turn = threading.Lock()  # held while another one leads
+
+
+class Threads:
+    """Threads that start when they are needed and stay.
+
+    One more leads: it reads what comes, makes what takes a moment itself, and gives the rest to the others
+    (after Leader/Followers: Schmidt et al., Pattern-Oriented Software Architecture, volume 2, 2000). When an
+    attempt turns out long, what stands behind it goes to the others, and another leads from then on.
+
+    Args:
+        limit: how many threads besides the leader there may be.
+        outbox: where the reports go.
+        ticker: looks after the threads.
+        wait: runs a coroutine of a `setup()`.
+    """
+
+    def __init__(self, limit: int, outbox: Outbox, ticker: Ticker, wait: Await) -> None:
+        self._limit = limit
+        self._outbox, self._ticker, self._wait = outbox, ticker, wait
+        self._queue: queue.SimpleQueue[_Row] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._hands: list[_Hand] = []
+        self._pending = self._started = 0
+        self._leader: _Hand | None = None
+        self._spare: list[_Hand] = []  # those who led before
+        self._receive: Callable[[], list[Invocation] | None] = lambda: None
+        self._over = threading.Event()
+        self._problem: BaseException | None = None
+        self._lasting: defaultdict[str, Lasting] = defaultdict(Lasting)
+        ticker.tell(self._look)
+
+    def serve(self, receive: Callable[[], list[Invocation] | None]) -> None:
+        """Make the attempts that `receive` waits for and returns, until it returns None."""
+        self._receive = receive
+        self._appoint()
+        self._over.wait()
+        if self._problem is not None:
+            raise self._problem
+
+    def _appoint(self) -> None:
+        if self._spare:
+            self._leader = leader = self._spare.pop()
+            leader.turn.release()
+            return
+        self._leader = leader = _Hand()
+        leader.turn.acquire()
+        self._hands.append(leader)
+        threading.Thread(target=self._lead, args=(leader,), name="busway-leader", daemon=True).start()
+
+    def _put(self, row: _Row) -> None:
+        with self._lock:
+            self._pending += 1
+            more = self._started < min(self._pending, self._limit)
+            self._started += more
+        self._queue.put(row)
+        if more:
+            threading.Thread(target=self._work, name=f"busway-{self._started}", daemon=True).start()
+
+    def _work(self) -> None:
+        hand = _Hand()
+        self._hands.append(hand)
+        while True:
+            self._make(hand, self._queue.get())
+            with self._lock:
+                self._pending -= 1
+
+    def _lead(self, hand: _Hand) -> None:
+        try:
+            while (invocations := self._receive()) is not None:
+                row = self._share(invocations)
+                if row:
+                    hand.steps += 1
+                    hand.leading = True
+                    self._make(hand, row)
+                    self._step_back(hand)
+        except BaseException as problem:
+            self._problem = problem
+        self._over.set()
+
+    def _step_back(self, hand: _Hand) -> None:
+        """Lead on, or when it is one's turn again."""
+        with self._lock:
+            hand.leading = False
+            if self._leader is hand:
+                return
+            self._spare.append(hand)
+        hand.turn.acquire()
+
+    def _share(self, invocations: list[Invocation]) -> _Row:
+        """Give to other threads what may take time; returns what does not."""
+        mine: _Row = deque()
+        row: _Row = deque()
+        lasting = 0.0
+        for invocation in invocations:
+            call = invocation.call
+            if not call.quick:
+                self._put(deque((invocation,)))
+            elif self._lasting[call.handler].mean <= MOMENT:
+                mine.append(invocation)
+            else:
+                row.append(invocation)
+                lasting += self._lasting[call.handler].least
+                if lasting >= _ROW:
+                    self._put(row)
+                    row, lasting = deque(), 0.0
+        if row:
+            self._put(row)
+        return mine
+
+    def _make(self, hand: _Hand, row: _Row) -> None:
+        hand.row = row
+        hand.steps += 1
+        self._ticker.want()
+        several, made, cpu_time = len(row) > 1, 0, CpuTime()
+        while row:
+            try:
+                invocation = row.popleft()
+            except IndexError:
+                break  # others have it
+            perform(invocation, self._wait, cpu_time)
+            hand.steps += 1
+            if invocation.call.quick and invocation.wall:
+                self._lasting[invocation.call.handler].add(invocation.wall)
+            made += 1
+            if not made % _AT_ONCE:
+                self._outbox.flush()
+        if several or hand.leading or self._queue.empty():
+            self._outbox.flush()
+
+    def _look(self) -> None:
+        """Give what stands behind an attempt that takes long to others.
+
+        Called at each tick, before the outbox is flushed: where nothing stands behind an attempt any more,
+        what was made before it is kept there.
+        """
+        for hand in list(self._hands):
+            if not (hand.row or (hand.leading and self._leader is hand)):
+                continue
+            self._ticker.want()
+            if hand.steps != hand.seen:
+                hand.seen = hand.steps
+                continue
+            self._depose(hand)
+            while hand.row:
+                try:
+                    self._put(deque((hand.row.popleft(),)))
+                except IndexError:
+                    break  # its thread was faster
+
+    def _depose(self, hand: _Hand) -> None:
+        with self._lock:
+            if hand.leading and self._leader is hand and hand.steps == hand.seen:
+                self._appoint()

@@ -1,0 +1,171 @@
+"""The program in a worker: read attempts, make them, answer; it ends when its socket or the gateway does."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from busway.gateway.channel import BlockingChannel
+from busway.gateway.executors.base import ASYNC
+from busway.gateway.executors.python.child import output
+from busway.gateway.executors.python.child.coroutines import Coroutines
+from busway.gateway.executors.python.child.cputime import CpuTime
+from busway.gateway.executors.python.child.invocation import Invocation, Site, peak_now
+from busway.gateway.executors.python.child.lifecycle import teardown
+from busway.gateway.executors.python.child.loading import Entry, load
+from busway.gateway.executors.python.child.outbox import Outbox
+from busway.gateway.executors.python.child.threads import Threads, perform
+from busway.gateway.executors.python.child.ticker import Ticker
+from busway.gateway.executors.python.wire import programs
+from busway.gateway.executors.python.wire import protocol as wire
+from busway.gateway.executors.python.wire.protocol import Boot, Executed, Spawn, ToWorker
+from busway.gateway.executors.python.wire.slots import Page
+
+DUMP_SIGNAL = signal.SIGUSR1
+_BY_LINE = 1  # _IOLBF
+
+
+class Descriptors(msgspec.Struct, array_like=True):
+    """What a worker is given: its socket, its page, where its output goes, and the lifeline."""
+
+    socket: int
+    page: int
+    output: int
+    lifeline: int
+
+
+class Worker:
+    """Takes frames until there are none."""
+
+    def __init__(self, site: Site, channel: BlockingChannel, ticker: Ticker, threads: int) -> None:
+        self._site = site
+        self._channel = channel
+        self._coroutines = Coroutines(site)
+        wait = self._coroutines.wait
+        self._threads = Threads(threads, site.outbox, ticker, wait) if threads > 1 else None
+        self._told_to_end = False
+
+    def serve(self, mark: str) -> None:
+        """Make attempts until the gateway says that no more will follow."""
+        self._site.outbox.ready(mark)
+        if self._threads is not None:
+            self._threads.serve(self._receive)
+        else:
+            while (invocations := self._receive()) is not None:
+                self._run(invocations)
+        if self._told_to_end:
+            modules = {id(entry.module): entry.module for entry in self._site.entries.values()}
+            teardown(modules.values(), self._coroutines.wait)
+
+    def _receive(self) -> list[Invocation] | None:
+        """Wait for attempts; those of sync targets are returned, None if no more will follow."""
+        frames = self._channel.receive()
+        if not frames:
+            return None
+        waiting: list[Invocation] = []
+        sync: list[Invocation] = []
+        for kind, _number, body in frames:
+            if kind == ToWorker.RUN:
+                for call in wire.decode_calls(body):
+                    entry = self._site.entries.get(call.target)
+                    later = entry is not None and entry.kind in ASYNC
+                    (waiting if later else sync).append(Invocation(self._site, call))
+            elif kind == ToWorker.PING:
+                self._site.outbox.pong()
+            elif kind == ToWorker.END:
+                self._told_to_end = True
+                return None
+        if waiting:
+            self._coroutines.submit(waiting)
+        return sync
+
+    def _run(self, invocations: Iterable[Invocation]) -> None:
+        outbox, cpu_time = self._site.outbox, CpuTime()
+        for invocation in invocations:
+            outbox.flush_soon()  # what is answered already must not wait for this one
+            output.Sole.log = invocation.log
+            perform(invocation, self._coroutines.wait, cpu_time)
+            output.Sole.log = None
+        outbox.flush()
+
+
+def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str = "") -> NoReturn:
+    """Be a worker in this process, which leads its own session, until it ends."""
+    status = 1
+    try:
+        _serve(given, spawn, boot, entries, mark)
+        status = 0
+    except BaseException:
+        traceback.print_exc(file=sys.__stderr__)
+    finally:
+        # Not sys.exit: a fork must not run what its zygote registered, nor wait for threads of handlers.
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str) -> None:
+    programs.watch(given.lifeline)
+    os.dup2(given.output, 1)
+    os.dup2(given.output, 2)
+    os.close(given.output)
+    _line_by_line()
+    output.install()
+    quiet_signals()
+    faulthandler.enable(file=given.page, all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, file=given.page, all_threads=True)
+    channel = BlockingChannel(socket.socket(fileno=given.socket))
+    ticker = Ticker()
+    outbox = Outbox(channel, ticker)
+    os.register_at_fork(after_in_child=outbox.disown)
+    peak = peak_now()
+    page = Page(given.page, spawn.seats)
+    site = Site(entries, page, outbox, boot, os.getpid(), peak, peak, spawn.threads == 1, spawn.weighs)
+    Worker(site, channel, ticker, spawn.threads).serve(mark)
+    site.outbox.flush()
+
+
+def _line_by_line() -> None:
+    # C code would keep what it prints to a pipe until 4 KiB are full, and a worker may never get there.
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(ValueError):  # another libc calls it otherwise
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _BY_LINE, 0)
+
+
+def quiet_signals() -> None:
+    """Leave ending to the gateway: a Ctrl-C or a SIGTERM to all processes must not kill before the drain.
+
+    They get a handler that does nothing instead of being ignored, because programs that handler code
+    starts would inherit that; forks of handler code get the default back.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _nothing)
+    os.register_at_fork(after_in_child=_loud_signals)
+
+
+def _nothing(_number: int, _frame: Any) -> None:
+    pass
+
+
+def _loud_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def main() -> NoReturn:
+    """Be a worker that was exec'd: import the folder first."""
+    given = msgspec.json.decode(sys.argv[1], type=Executed)
+    folder = load(Path(given.boot.folder), given.boot.skip, lambda _file: None)
+    mark = wire.mark_of(folder.files)
+    run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, mark)

@@ -1,0 +1,214 @@
+"""The zygote: imports the handlers folder once and forks workers from it on request.
+
+It stays single-threaded. It is the parent and the reaper of all workers and of what they leave
+behind; when the gateway's end of its socket closes it kills every worker's group and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from busway.gateway.channel import Buffer, pack, send_all
+from busway.gateway.executors.python.child import worker as child
+from busway.gateway.executors.python.child.loading import Entry, load
+from busway.gateway.executors.python.child.worker import Descriptors
+from busway.gateway.executors.python.wire import programs
+from busway.gateway.executors.python.wire import protocol as wire
+from busway.gateway.executors.python.wire.burial import children
+from busway.gateway.executors.python.wire.programs import command
+from busway.gateway.executors.python.wire.protocol import Boot, Executed, FromZygote, Loaded, Spawn, ToZygote
+
+_BURIAL = 0.5  # seconds to bury those killed at the end, so that they are not left to the gateway
+_READ_SIZE = 64 * 1024
+
+
+class Zygote:
+    """The gateway's servant at the other end of `control`."""
+
+    def __init__(self, control: socket.socket, lifeline_end: int) -> None:
+        self._control = control
+        self._lifeline = lifeline_end
+        self._buffer = Buffer()
+        self._descriptors: list[int] = []
+        self._workers: set[int] = set()
+        self._boot: Boot
+        self._entries: dict[str, Entry] = {}
+        self._forks = True
+
+    def run(self) -> None:
+        """Serve until the gateway's end closes."""
+        wake_in, wake_out = os.pipe()
+        os.set_blocking(wake_in, False)
+        os.set_blocking(wake_out, False)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wake_in, select.POLLIN)
+        self._wake = (wake_in, wake_out)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if wake_in in ready:
+                os.read(wake_in, _READ_SIZE)
+                self._reap()
+            if self._control.fileno() in ready and not self._read():
+                self._end()
+                return
+
+    def _read(self) -> bool:
+        chunk, received, _, _ = socket.recv_fds(self._control, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+        self._descriptors += received
+        for kind, number, body in self._buffer.feed(chunk):
+            if kind == ToZygote.LOAD:
+                self._load(wire.decode_boot(body))
+            elif kind == ToZygote.SPAWN:
+                self._spawn(number, wire.decode_spawn(body))
+        return bool(chunk)
+
+    def _load(self, boot: Boot) -> None:
+        self._boot = boot
+        kept = os.dup(1)
+        folder = load(
+            Path(boot.folder), boot.skip, lambda file: self._tell(FromZygote.LOADING, 0, file.encode())
+        )
+        self._entries = folder.entries
+        restore_standard_descriptors(kept)
+        with contextlib.suppress(Exception):  # an import may have put anything there
+            sys.stdout.flush()  # or every fork would write it again
+        self._forks = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - names suffice
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        child.quiet_signals()
+        gc.collect()
+        gc.freeze()  # so that a collection in a worker does not copy every shared page
+        self._tell(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
+
+    def _spawn(self, number: int, spawn: Spawn) -> None:
+        taken, self._descriptors = self._descriptors[:3], self._descriptors[3:]
+        given = Descriptors(taken[0], taken[1], taken[2], self._lifeline)
+        try:
+            pid = self._fork(given, spawn) if self._forks else self._exec(given, spawn)
+            # We have not reaped it, so the number is still its own.
+            pidfd = os.pidfd_open(pid)
+        except OSError as problem:
+            self._tell(FromZygote.REFUSED, number, str(problem).encode())
+            return
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+        self._workers.add(pid)
+        frame = pack(FromZygote.SPAWNED, number, str(pid).encode())
+        socket.send_fds(self._control, [frame], [pidfd])
+        os.close(pidfd)
+
+    def _fork(self, given: Descriptors, spawn: Spawn) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            os.setsid()
+            child.run(given, spawn, self._boot, self._entries)
+        finally:
+            os._exit(1)
+
+    def _exec(self, given: Descriptors, spawn: Spawn) -> int:
+        descriptors = (given.socket, given.page, given.output, given.lifeline)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        boot = msgspec.structs.replace(self._boot, skip=dict.fromkeys(self._boot.skip, ""))  # a short line
+        what = msgspec.json.encode(Executed(spawn, boot, descriptors)).decode()
+        line = command("busway.gateway.executors.python.child.worker", what)
+        try:
+            return os.posix_spawn(line[0], line, os.environ, setsid=True)
+        finally:
+            os.set_inheritable(self._lifeline, False)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                gone = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if gone is None:
+                return
+            if gone.si_pid in self._workers:
+                kill_group(gone.si_pid)  # while its number is still taken: what it started goes with it
+            _, status = os.waitpid(gone.si_pid, 0)
+            if gone.si_pid in self._workers:
+                self._workers.discard(gone.si_pid)
+                self._tell(FromZygote.EXITED, gone.si_pid, str(status).encode())
+
+    def _end(self) -> None:
+        for pid in self._workers:
+            kill_group(pid)
+        # What left its worker's group became ours when the worker died: nothing outlives the gateway.
+        deadline = time.monotonic() + _BURIAL
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                if not os.waitpid(-1, os.WNOHANG)[0]:
+                    for pid in children():
+                        os.kill(pid, signal.SIGKILL)
+                    time.sleep(0.002)
+
+    def _tell(self, kind: FromZygote, number: int, body: bytes) -> None:
+        try:
+            send_all(self._control, pack(kind, number, body))
+        except OSError:
+            self._end()
+            os._exit(0)
+
+
+def restore_standard_descriptors(output: int) -> None:
+    """Open those of 0 to 2 that imports closed: a worker's socket, say, would get their numbers."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest number that is free
+    for number in (0, 1, 2):
+        if number == nothing or not _is_open(number):
+            os.dup2(output if number else nothing, number)
+    for descriptor in {nothing, output} - {0, 1, 2}:
+        os.close(descriptor)
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def kill_group(pid: int) -> None:
+    """Kill a worker, which leads its group, and all that stayed in it."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError:  # one of them changed its user; the worker itself is what counts
+        os.kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Be the zygote; the descriptors control, lifeline and stacks stand on the command line."""
+    control, lifeline_end, stacks = map(int, sys.argv[1:4])
+    for descriptor in (control, lifeline_end, stacks):
+        os.set_inheritable(descriptor, False)
+    programs.watch(lifeline_end)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a real stream in a fresh interpreter
+    faulthandler.enable(file=stacks)
+    faulthandler.register(child.DUMP_SIGNAL, file=stacks)
+    programs.become_subreaper()
+    Zygote(socket.socket(fileno=control), lifeline_end).run()

@@ -1,0 +1,1 @@
+"""The gateway's side of the workers: supervisor, pools, one object for each worker."""

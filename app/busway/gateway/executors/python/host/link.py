@@ -1,0 +1,233 @@
+"""The gateway's end of the zygote: its process, its socket with descriptors, its loading of the folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from typing import Protocol
+
+from busway.gateway.channel import Buffer, Frame, pack
+from busway.gateway.executors.python.host import policy
+from busway.gateway.executors.python.host.chatter import Chatter
+from busway.gateway.executors.python.host.policy import cause_of
+from busway.gateway.executors.python.wire import protocol as wire
+from busway.gateway.executors.python.wire import slots
+from busway.gateway.executors.python.wire.programs import command
+from busway.gateway.executors.python.wire.protocol import Boot, FromZygote, Loaded, Spawn, ToZygote
+
+logger = logging.getLogger("busway.workers")
+
+_READ_SIZE = 64 * 1024
+_START_PATIENCE = 60.0  # seconds until the first file is announced
+_END_PATIENCE = 0.5  # seconds that a zygote may take to end when it has closed its socket
+_DUMP_PATIENCE = 0.1  # seconds that faulthandler gets to write a stack
+
+
+class ZygoteLost(Exception):
+    """The zygote ended, or had to be ended, while the folder was loaded.
+
+    Args:
+        file: the file that it was importing, None if it had not come to one.
+        reason: what is to be told of that file.
+    """
+
+    def __init__(self, file: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.file = file
+        self.reason = reason
+
+
+class LinkOwner(Protocol):
+    """Who is told what the zygote does."""
+
+    def spawned(self, number: int, pid: int, pidfd: int) -> None:
+        """A worker was started; the descriptor belongs to the owner from now on."""
+
+    def refused(self, number: int, reason: str) -> None:
+        """A worker could not be started."""
+
+    def exited(self, pid: int, status: int) -> None:
+        """A worker has died and was reaped."""
+
+    def down(self, link: Link) -> None:
+        """The zygote is gone."""
+
+
+class Link:
+    """One zygote process; another one needs another link.
+
+    Args:
+        owner: told what happens.
+        lifeline: the reading end of the pipe whose end means the gateway's.
+    """
+
+    def __init__(self, owner: LinkOwner, lifeline: int) -> None:
+        self._owner = owner
+        self._buffer = Buffer()
+        self._pidfds: list[int] = []
+        self._news: asyncio.Queue[Frame | None] = asyncio.Queue()
+        self._loading: str | None = None
+        self._status: int | None = None
+        self._last_stack = ""
+        self.alive = True
+        self._loop = asyncio.get_running_loop()
+        self._start(lifeline)
+
+    def _start(self, lifeline: int) -> None:
+        ours, theirs = socket.socketpair()
+        heard, told = os.pipe()
+        stack = slots.create(1)
+        self._stacks = slots.Page(stack, 1)
+        line = command(
+            "busway.gateway.executors.python.child.zygote", str(theirs.fileno()), str(lifeline), str(stack)
+        )
+        # Not a fork of this process: with only these arguments Python execs at once, by vfork.
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            line, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True,
+            pass_fds=(theirs.fileno(), lifeline, stack),
+        )  # fmt: skip
+        theirs.close()
+        os.close(told)
+        ours.setblocking(False)
+        self._socket = ours
+        self._chatter = Chatter(heard, "handlers folder")
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._pidfd, self._exited)
+        self._loop.add_reader(ours, self._readable)
+
+    @property
+    def pid(self) -> int:
+        """The zygote's process id."""
+        return self._process.pid
+
+    async def load(self, boot: Boot, patience: float) -> Loaded:
+        """Have the folder imported, each file within `patience` seconds.
+
+        Raises:
+            ZygoteLost: a file hung or killed the zygote, which is gone then.
+        """
+        self._write(pack(ToZygote.LOAD, 0, wire.encode(boot)))
+        deadline = _START_PATIENCE
+        while True:
+            frame = await self._next(deadline)
+            if frame is None:
+                raise ZygoteLost(self._loading, self._epitaph())
+            if frame[0] == FromZygote.LOADED:
+                return wire.decode_loaded(frame[2])
+            self._loading = frame[2].decode()
+            deadline = patience
+
+    async def _next(self, patience: float) -> Frame | None:
+        try:
+            return await asyncio.wait_for(self._news.get(), patience)
+        except TimeoutError:
+            pass
+        if self.alive:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGUSR1)
+        await asyncio.sleep(_DUMP_PATIENCE)
+        self.kill()
+        while await self._news.get() is not None:
+            pass
+        raise ZygoteLost(
+            self._loading, f"its import did not end within {patience:g} s and was given up{self._last_stack}"
+        )
+
+    def _epitaph(self) -> str:
+        return f"its import ended the importing process: {cause_of(self._status)}{self._last_stack}"
+
+    def _stack(self) -> str:
+        stack = policy.newest(self._stacks.dumped())
+        return f"\n{stack}" if stack else ""
+
+    def spawn(self, number: int, spawn: Spawn, descriptors: list[int]) -> None:
+        """Ask for a worker; the descriptors are copied. A zygote that does not listen is killed."""
+        frame = pack(ToZygote.SPAWN, number, wire.encode(spawn))
+        try:
+            sent = socket.send_fds(self._socket, [frame], descriptors)
+        except OSError:
+            sent = 0
+        if sent != len(frame):
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the zygote; `down` follows."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def close(self, patience: float) -> None:
+        """Let the zygote end, kill it after `patience` seconds, and wait until it is gone."""
+        if not self.alive:
+            return
+        self._loop.remove_reader(self._socket)
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._loop.call_later(patience, self.kill)
+        while self.alive:
+            await asyncio.sleep(0.005)
+
+    def _write(self, chunk: bytes) -> None:
+        self._socket.setblocking(True)
+        try:
+            self._socket.sendall(chunk)
+        except OSError:
+            self.kill()
+        finally:
+            self._socket.setblocking(False)
+
+    def _readable(self) -> None:
+        while self._read():
+            pass
+
+    def _read(self) -> bool:
+        try:
+            chunk, received, _, _ = socket.recv_fds(self._socket, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk, received = b"", []
+        self._pidfds += received
+        if not chunk:
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(_END_PATIENCE, self.kill)  # how it ends by itself tells more
+            return False
+        for frame in self._buffer.feed(chunk):
+            self._take(frame)
+        return True
+
+    def _take(self, frame: Frame) -> None:
+        kind, number, body = frame
+        if kind == FromZygote.SPAWNED:
+            self._owner.spawned(number, int(body), self._pidfds.pop(0))
+        elif kind == FromZygote.EXITED:
+            self._owner.exited(number, int(body))
+        elif kind == FromZygote.REFUSED:
+            self._owner.refused(number, body.decode())
+        else:
+            self._news.put_nowait(frame)
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._readable()  # what it told before it died
+        self.alive = False
+        with contextlib.suppress(ProcessLookupError):
+            # While its number is still taken. Workers have groups of their own: this is what imports started.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        code = self._process.wait()
+        self._status = -code if code < 0 else code << 8
+        self._last_stack = self._stack()
+        self._release()
+        self._news.put_nowait(None)
+        self._owner.down(self)
+
+    def _release(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._chatter.close()
+        self._stacks.close()
+        for descriptor in (self._pidfd, *self._pidfds):
+            os.close(descriptor)

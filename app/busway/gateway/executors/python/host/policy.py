@@ -1,0 +1,129 @@
+"""What a worker's end means for each attempt that it had not answered. Pure: it decides, others obey."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+from collections.abc import Iterable
+from enum import Enum, auto
+from pathlib import Path
+
+
+class Standing(Enum):
+    """How far an unanswered attempt had come."""
+
+    UNSTARTED = auto()
+    RUNNING = auto()
+    RETURNED = auto()  # its target had returned, its answer was still to be sent
+    SETTLED = auto()  # reported already (timed out, cancelled) but perhaps still running
+    OVERDUE = auto()  # its time was up or its memory exceeded, the worker was killed for it
+
+
+class Verdict(Enum):
+    """What becomes of the attempt."""
+
+    NOTHING = auto()
+    RETURN = auto()
+    CHARGE = auto()
+    GIVE_UP = auto()
+    LOSE = auto()
+    LOSE_ALONE = auto()
+
+
+_CERTAIN = {
+    Standing.SETTLED: Verdict.NOTHING,
+    Standing.UNSTARTED: Verdict.RETURN,
+    Standing.OVERDUE: Verdict.GIVE_UP,
+}
+_SUSPECT = {Standing.RUNNING, Standing.SETTLED, Standing.OVERDUE}
+
+
+def verdicts(standings: Iterable[Standing], *, killed: bool, alone: bool) -> list[Verdict]:
+    """Decide for each attempt.
+
+    Args:
+        standings: of all attempts that the worker had not answered.
+        killed: the gateway killed it, so that none is to blame but those it was killed for.
+        alone: the worker was made for one attempt, that had seen a worker die before.
+    """
+    standings = list(standings)
+    suspects = sum(standing in _SUSPECT for standing in standings)
+    return [_verdict(s, suspects, killed, alone) for s in standings]
+
+
+def _verdict(standing: Standing, suspects: int, killed: bool, alone: bool) -> Verdict:
+    if standing in _CERTAIN:
+        return _CERTAIN[standing]
+    if killed:
+        return Verdict.LOSE
+    if alone:
+        return Verdict.CHARGE
+    if standing is Standing.RUNNING:
+        return Verdict.CHARGE if suspects == 1 else Verdict.LOSE_ALONE
+    # It had returned. If one was running, that one is to blame; else it may have left a time bomb.
+    return Verdict.LOSE if suspects else Verdict.LOSE_ALONE
+
+
+def brief_cause(status: int | None) -> str:
+    """Name how a process ended, from its wait status, as a word to count by."""
+    if status is None:
+        return "unknown"
+    code = status & 0x7F
+    if code == 0:
+        return f"exit {status >> 8}"
+    return signal.Signals(code).name if code in set(signal.Signals) else f"signal {code}"
+
+
+def cause_of(status: int | None) -> str:
+    """Say how a process ended, from its wait status; None: nobody could tell."""
+    if status is None:
+        return "ended, nobody could tell how"
+    code = status & 0x7F
+    if code == 0:
+        return f"exited with status {status >> 8}"
+    name = signal.Signals(code).name if code in set(signal.Signals) else f"signal {code}"
+    note = " (out of memory, or by hand)" if code == signal.SIGKILL else ""
+    return f"killed by {name}{note}"
+
+
+_OURS = (str(Path(__file__).parents[1]), "<frozen importlib", '"<string>"')
+_CURRENT = re.compile(r"^Current thread .*$", re.MULTILINE)
+_THREAD = re.compile(r"^(?:Current thread|Thread) (0x[0-9a-f]+)", re.MULTILINE)
+_MOST = 16 * 1024
+
+
+def of_thread(dump: str, thread: int) -> str | None:
+    """Return the user frames of a thread in a dump, None if there are none.
+
+    Args:
+        dump: as faulthandler wrote it; the newest dump is the last.
+        thread: its ident.
+    """
+    starts = [*_THREAD.finditer(dump)]
+    ends = [start.start() for start in starts[1:]] + [len(dump)]
+    found = None
+    for start, end in zip(starts, ends, strict=False):
+        if int(start[1], 16) == thread:
+            found = dump[start.start() : end]
+    return None if found is None else _user_frames(found)
+
+
+def newest(dump: str) -> str | None:
+    """Return the user frames of the thread that was running when the newest dump was written."""
+    starts = [*_CURRENT.finditer(dump)]
+    return _user_frames(dump[starts[-1].end() :].partition("\n\n")[0]) if starts else None
+
+
+def _user_frames(stack: str) -> str | None:
+    # The innermost frames may be ours (ctx.progress), then come the user's, then what called them.
+    frames = [line for line in stack.splitlines() if line.startswith("  ")]
+    own = itertools.takewhile(_is_theirs, itertools.dropwhile(lambda line: not _is_theirs(line), frames))
+    lines = list(own)
+    if not lines:
+        return None
+    return "\n".join(["Python stack (most recent call first):", *lines])[:_MOST]
+
+
+def _is_theirs(line: str) -> bool:
+    return not any(ours in line for ours in _OURS)

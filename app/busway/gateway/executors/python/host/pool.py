@@ -1,0 +1,405 @@
+"""A pool: P worker processes of T threads: P of one in the process pool, one of T in the thread pool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from busway.gateway.executors.base import ASYNC, Assignment, Returned, WorkerReport
+from busway.gateway.executors.python.host.flight import Flight
+from busway.gateway.executors.python.host.worker import State, Worker
+from busway.gateway.executors.python.wire.memory import MIB, resident
+from busway.gateway.executors.python.wire.pace import MOMENT, Pace
+from busway.gateway.executors.python.wire.protocol import Spawn
+
+logger = logging.getLogger("busway.workers")
+
+QUEUE = 64  # quick attempts that may wait in one worker
+_TOGETHER = 32  # attempts of a moment in one worker before the next one gets any
+_RETIRED_AT_ONCE = 2
+_ALONE_AT_ONCE = 4
+_RETIREMENT = 30.0  # seconds that siblings of an attempt that does not end may take
+_BOOT_PATIENCE = 60.0  # seconds
+_TEARDOWN_PATIENCE = 10.0  # seconds
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds between workers that die without an attempt
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """The two numbers of a pool, and how many coroutines one worker holds.
+
+    Grace in seconds; `growth`: bytes by which a worker may grow before it is replaced.
+    """
+
+    processes: int
+    threads: int
+    coroutines: int
+    grace: float
+    growth: int
+
+
+class Owner(Protocol):
+    """The generation as its pools see it: `mark` names the code that workers must have."""
+
+    mark: str
+
+    @property
+    def draining(self) -> bool:
+        """Whether no worker is to be started because all is to end."""
+
+    def can_launch(self) -> bool:
+        """Whether there is a zygote that can start workers."""
+
+    def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+        """Have the zygote start a worker's process."""
+
+    def outdated(self) -> None:
+        """A worker that had to import the folder by itself found other files there."""
+
+    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Pass on what a worker told; `left` are attempts that no worker has any more."""
+
+    def settled(self, flight: Flight) -> None:
+        """An attempt is given up while it may still be running."""
+
+    def forget(self, token: int) -> None:
+        """No worker has an attempt of that token."""
+
+    def buried(self, worker: Worker) -> None:
+        """A worker is dead and closed."""
+
+    def room(self) -> None:
+        """There may be room for attempts that were refused."""
+
+
+class Pool:
+    """Its workers start when it is first wanted. Attempts go to the least loaded one."""
+
+    weighs = False  # whether its workers tell their memory before each attempt
+
+    def __init__(self, name: str, shape: Shape, owner: Owner, numbers: Callable[[], int]) -> None:
+        self.name = name
+        self.shape = shape
+        self.wanted = False
+        self.workers: list[Worker] = []
+        self.retirees: list[Worker] = []
+        self.leavers: list[Worker] = []
+        self.successors: dict[Worker, Worker] = {}
+        self.loners: dict[Worker, Assignment | None] = {}
+        self._owner = owner
+        self._numbers = numbers
+        self._paces: dict[str, Pace] = {}
+        self._failures = 0
+        self._last_failure: str | None = None
+        self._delayed: asyncio.TimerHandle | None = None
+        self._most = max(QUEUE, shape.threads)
+
+    def everyone(self) -> list[Worker]:
+        """Return all workers that are not dead."""
+        return [*self.workers, *self.retirees, *self.leavers, *self.successors, *self.loners]
+
+    def unsteady(self) -> bool:
+        """Whether it has a worker that is to be looked at."""
+        return any(worker.state is not State.READY or worker.flights for worker in self.everyone())
+
+    def complete(self) -> bool:
+        """Whether all its workers can take attempts."""
+        ready = sum(worker.state is State.READY for worker in self.workers)
+        return ready >= self.shape.processes
+
+    def want(self) -> None:
+        """Start the workers if they are not."""
+        self.wanted = True
+        self.fill()
+
+    def fill(self) -> None:
+        """Start the workers that are missing, now or after the delay of a crash loop."""
+        if not self.wanted or self._owner.draining or not self._owner.can_launch() or self._delayed:
+            return
+        while len(self.workers) < self.shape.processes:
+            self.workers.append(self._worker(self.shape.threads))
+
+    def _worker(self, threads: int, *, alone: bool = False) -> Worker:
+        shape = self.shape
+        spawn = Spawn(threads, self._most + shape.coroutines, self.weighs)
+        return Worker(self._numbers(), self, spawn, grace=shape.grace, growth=shape.growth, alone=alone)
+
+    def offer(self, assignment: Assignment) -> Worker | None:
+        """Hand an attempt over; returns its worker, None if there is no room."""
+        if not self.wanted:
+            self.want()
+        if assignment.alone:
+            return self._offer_alone(assignment)
+        pace = self._paces.get(assignment.handler)
+        if pace is None:
+            pace = self._pace(assignment.handler)
+        awaits = assignment.kind in ASYNC
+        quick = pace.quick and not awaits
+        momentary = quick and pace.mean <= MOMENT
+        worker = self._free_for_async() if awaits else self._free_for_sync(quick, momentary)
+        if worker is not None:
+            worker.send(assignment, pace, awaits=awaits, quick=quick)
+        return worker
+
+    def _pace(self, handler: str) -> Pace:
+        return self._paces.setdefault(handler, Pace(handler))
+
+    def _free_for_sync(self, quick: bool, momentary: bool) -> Worker | None:
+        """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones.
+
+        What takes a moment goes where others of its kind are, while they are not many.
+        """
+        threads, best, least = self.shape.threads, None, 1 << 30
+        for worker in self.workers:
+            load = len(worker.flights)
+            if load >= least or not worker.open or worker.clogged:
+                continue
+            out = worker.sync_out
+            if momentary and out < _TOGETHER and not worker.slow_out:
+                return worker
+            if out < threads or (quick and worker.slow_out < threads and out < self._most):
+                best, least = worker, load
+        return best
+
+    def _free_for_async(self) -> Worker | None:
+        """Find a loop. A worker whose only thread runs a sync target would not read it, so it gets none.
+
+        Sync attempts may follow async ones into a worker: those run on in the loop's own thread.
+        """
+        single, best, least = self.shape.threads == 1, None, 1 << 30
+        for worker in self.workers:
+            full = worker.async_out >= self.shape.coroutines or (single and worker.sync_out)
+            if not full and len(worker.flights) < least and worker.open:
+                best, least = worker, len(worker.flights)
+        return best
+
+    def _offer_alone(self, assignment: Assignment) -> Worker | None:
+        if len(self.loners) >= _ALONE_AT_ONCE or not self._owner.can_launch():
+            return None
+        worker = self._worker(1, alone=True)
+        self.loners[worker] = assignment
+        return worker
+
+    def withdraw(self, token: int) -> bool:
+        """Take back an attempt that waits for a worker of its own; False if none of that token does."""
+        for worker, assignment in self.loners.items():
+            if assignment is not None and assignment.token == token:
+                self.loners[worker] = None
+                worker.kill()
+                return True
+        return False
+
+    def pending(self) -> list[int]:
+        """Return the tokens of attempts that wait for a worker of their own."""
+        return [a.token for a in self.loners.values() if a is not None]
+
+    def check(self, now: float) -> None:
+        """End workers that did not boot or leave in time, and retired ones whose siblings had theirs."""
+        for worker in self.everyone():
+            late = worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE
+            stuck = worker.state is State.ENDING and now - worker.ending_at > _TEARDOWN_PATIENCE
+            if late or stuck or (worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT):
+                worker.kill()
+
+    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+        """Have the zygote start the worker's process."""
+        self._owner.enlist(worker, spawn, descriptors)
+
+    def ready(self, worker: Worker) -> None:
+        """Use the worker from now on, if it has the code of the others."""
+        if worker.mark not in {"", self._owner.mark}:
+            worker.kill()
+            self._owner.outdated()
+            return
+        assignment = self.loners.get(worker)
+        if assignment is not None:
+            self.loners[worker] = None
+            awaits = assignment.kind in ASYNC
+            worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
+        elif worker in self.successors:
+            self._succeed(worker)
+        self._owner.room()
+
+    def outgrown(self, worker: Worker) -> None:
+        """Start a worker that takes its place when it is ready."""
+        expected = worker in self.successors.values()
+        if worker not in self.workers or expected or self._delayed:
+            return
+        if self._owner.draining or not self._owner.can_launch():
+            return
+        logger.info("worker %s has grown by %d MiB or more: replaced", worker.pid, self.shape.growth // MIB)
+        self.successors[self._worker(self.shape.threads)] = worker
+
+    def _succeed(self, successor: Worker) -> None:
+        old = self.successors.pop(successor)
+        self.workers.append(successor)
+        if old in self.workers:
+            self._dismiss(old)
+
+    def _dismiss(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        self.leavers.append(worker)
+        worker.leave()
+
+    def leave(self) -> None:
+        """Have all workers end when they are done, and start none: other pools take over."""
+        self.wanted = False
+        for worker in [*self.workers, *self.successors]:
+            worker.leave()
+
+    def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Pass on what the worker told; one that was made for this attempt ends."""
+        if left:
+            self._failures, self._last_failure = 0, None
+        self._owner.report(told, left)
+        if worker.alone and left and not worker.flights:
+            worker.end()
+        if left:
+            self._owner.room()
+
+    def settled(self, flight: Flight) -> None:
+        """Pass on that an attempt is given up while it may still be running."""
+        self._owner.settled(flight)
+
+    def retired(self, worker: Worker) -> None:
+        """Start a replacement; the oldest of too many retired workers goes at once."""
+        for ours in (self.workers, self.leavers):
+            if worker in ours:
+                ours.remove(worker)
+                self.retirees.append(worker)
+        if len(self.retirees) > _RETIRED_AT_ONCE:
+            self.retirees[0].kill()
+        self.fill()
+
+    def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Report what was lost and start a replacement."""
+        pending = self.loners.pop(worker, None)
+        self._strike_off(worker)
+        self._owner.buried(worker)
+        if pending is not None:
+            self._owner.forget(pending.token)
+            told = [*told, Returned(token=pending.token)]
+        self._owner.report(told, left)
+        if worker.crashed:
+            self._last_failure = f"a worker without an attempt: {worker.cause}"
+            self._slow_down()
+        self.fill()
+        self._owner.room()
+
+    def _strike_off(self, worker: Worker) -> None:
+        for ours in (self.workers, self.retirees, self.leavers):
+            if worker in ours:
+                ours.remove(worker)
+        self.successors.pop(worker, None)
+        for successor, old in list(self.successors.items()):
+            if old is worker:
+                del self.successors[successor]
+                self.workers.append(successor)
+
+    def _slow_down(self) -> None:
+        self._failures += 1
+        if self._failures > 1 and self._delayed is None:
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures - 2, 10))
+            self._delayed = asyncio.get_running_loop().call_later(delay, self._resume)
+
+    def _resume(self) -> None:
+        self._delayed = None
+        self.fill()
+
+    def stop(self) -> None:
+        """Kill all workers."""
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
+        for worker in self.everyone():
+            worker.kill()
+
+    def _crash_loop(self) -> dict[str, Any] | None:
+        """Describe deaths without an attempt in a row; `next_start_in` is in seconds."""
+        if self._failures < 2:
+            return None
+        wait = self._delayed.when() - asyncio.get_running_loop().time() if self._delayed else 0.0
+        return {
+            "deaths": self._failures,
+            "last": self._last_failure,
+            "next_start_in": round(max(0.0, wait), 3),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Describe the pool for `/v1/status`."""
+        return {
+            "processes": self.shape.processes,
+            "threads": self.shape.threads,
+            "running": sum(len(worker.flights) for worker in self.everyone()),
+            "delayed": self._delayed is not None,
+            "crash_loop": self._crash_loop(),
+            "workers": [describe(worker) for worker in self.everyone() if worker.pid is not None],
+        }
+
+
+def describe(worker: Worker) -> dict[str, Any]:
+    """Describe a worker for `/v1/status`; memory in bytes, age in seconds."""
+    return {
+        "pid": worker.pid,
+        "state": worker.state.name.lower(),
+        "running": len(worker.flights),
+        "served": worker.served,
+        "alone": worker.alone,
+        "memory": resident(worker.pid),
+        "age": round(time.monotonic() - worker.launched_at, 3),
+    }
+
+
+_LINGER = 5.0  # seconds without an attempt after which a worker ends
+
+
+class Confined(Pool):
+    """Its workers are made when there is work, have one attempt at a time, and end without any."""
+
+    weighs = True
+
+    def fill(self) -> None:
+        """Start none: `offer` does."""
+
+    def complete(self) -> bool:
+        """Whether it waits for no worker: it never does."""
+        return True
+
+    def unsteady(self) -> bool:
+        """Whether it has workers: those without an attempt are to be ended."""
+        return bool(self.everyone())
+
+    def idle(self) -> bool:
+        """Whether it has no worker and nothing to remember."""
+        return not self.everyone() and self._delayed is None
+
+    def offer(self, assignment: Assignment) -> Worker | None:
+        """Hand an attempt over; returns its worker, None if there is no room, or none yet."""
+        self.wanted = True
+        if assignment.alone:
+            return self._offer_alone(assignment)
+        for worker in self.workers:
+            if worker.open and not worker.flights:
+                awaits = assignment.kind in ASYNC
+                worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
+                return worker
+        self._grow()
+        return None
+
+    def _grow(self) -> None:
+        booting = any(worker.state is State.BOOTING for worker in self.workers)
+        if booting or self._delayed or not self._owner.can_launch():
+            return
+        if len(self.workers) < self.shape.processes:
+            self.workers.append(self._worker(1))
+
+    def check(self, now: float) -> None:
+        """End workers that had no attempt for long, and those that did not boot or leave in time."""
+        super().check(now)
+        for worker in list(self.workers):
+            if worker.open and not worker.flights and now - worker.idle_at > _LINGER:
+                self._dismiss(worker)

@@ -1,0 +1,383 @@
+"""The supervisor: the port `Workers` to the rest of the gateway, over generations of zygote and pools."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from busway.gateway.executors.base import Assignment, Catalog, Returned, Sink, WorkerReport
+from busway.gateway.executors.python.host.flight import Flight
+from busway.gateway.executors.python.host.flight import now as read_clocks
+from busway.gateway.executors.python.host.generation import Generation, Plan
+from busway.gateway.executors.python.host.link import ZygoteLost
+from busway.gateway.executors.python.host.pool import Pool, Shape
+from busway.gateway.executors.python.host.renewal import Renewal
+from busway.gateway.executors.python.host.watching import Stamp
+from busway.gateway.executors.python.host.worker import Worker
+from busway.gateway.executors.python.wire.burial import Strays
+from busway.gateway.executors.python.wire.memory import MIB
+from busway.gateway.executors.python.wire.programs import become_subreaper
+from busway.gateway.executors.python.wire.protocol import Boot
+
+logger = logging.getLogger("busway.workers")
+
+_SWEEP = 0.025  # seconds
+_TEARDOWN_PATIENCE = 5.0  # seconds
+_FORMER_AT_ONCE = 8  # generations that finish what they have
+
+
+async def _keep_to_itself(_catalog: Catalog) -> None:
+    pass
+
+
+class Supervisor:
+    """Runs handler code in child processes; see the port for what it promises.
+
+    Args:
+        handlers: the folder of handler files.
+        processes: worker processes of the process pool, and of a handler with a memory limit.
+        threads: threads of the thread pool; also how many coroutines one worker holds.
+        max_result_bytes: a larger value fails its attempt.
+        sink: told all reports, in batches, in order per attempt.
+        on_room: called when an offer that was refused may be taken now.
+        import_timeout: seconds that one file may take to import.
+        default_pool: the pool to start at once; the other starts when it is first wanted.
+        grace: seconds that an overdue or cancelled attempt gets to end by itself.
+        max_event_bytes: more data than this cannot be published.
+        growth: bytes by which a worker may grow from attempt to attempt before it is replaced.
+        reload: load the folder again when a file of it changes.
+        on_catalog: given what the folder holds when that has changed; nothing starts until it returns,
+            and all that starts afterwards has the new code.
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings of the workers, each by name
+        self,
+        *,
+        handlers: Path,
+        processes: int,
+        threads: int,
+        max_result_bytes: int,
+        sink: Sink,
+        on_room: Callable[[], None],
+        import_timeout: float = 10.0,
+        default_pool: str = "process",
+        grace: float = 0.5,
+        max_event_bytes: int = 1_048_576,
+        growth: int = 256 * MIB,
+        reload: bool = False,
+        on_catalog: Callable[[Catalog], Awaitable[None]] = _keep_to_itself,
+    ) -> None:
+        self.draining = False
+        self._sink, self._on_room = sink, on_room
+        self._import_timeout = import_timeout
+        self._default_pool = "thread" if default_pool == "thread" else "process"
+        boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes)
+        self._plan = Plan(
+            Shape(processes, 1, threads, grace, growth),
+            Shape(1, threads, threads, grace, growth),
+            itertools.count(1).__next__,
+        )
+        self._generation = Generation(self, self._plan, boot, {})
+        self._generations: set[Generation] = set()
+        self._former: list[Generation] = []
+        self._closing: dict[Generation, asyncio.Task[None]] = {}
+        self._renewal = Renewal(self, boot, on_catalog, reload=reload)
+        self._carriers: dict[int, Worker] = {}
+        self._haunted: dict[int, int] = {}
+        self._parked: deque[Assignment] = deque()
+        self._refused = self._sweeping = self._holding = self._stopping = False
+        self._lifeline: tuple[int, int] = (-1, -1)
+        self._strays = Strays()
+        self._deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
+
+    async def start(self) -> Catalog:
+        """Start the zygote and return what the handlers folder holds, less what hangs or kills it."""
+        become_subreaper()
+        self._lifeline = os.pipe()
+        self._generation = await self._renewal.load()
+        self._generation.pools[self._default_pool].want()
+        await self._until(self._generation.complete, self._import_timeout)
+        self._renewal.start()
+        return self._generation.files
+
+    # -- one generation after another
+
+    @property
+    def generation(self) -> Generation:
+        """The generation that takes new attempts."""
+        return self._generation
+
+    async def prepare(self, boot: Boot, stamp: Stamp) -> Generation:
+        """Load the folder anew, beside what runs.
+
+        Raises:
+            ZygoteLost, OSError: the zygote could not be started.
+        """
+        fresh = Generation(self, self._plan, boot, stamp)
+        self._generations.add(fresh)
+        try:
+            await fresh.load(self._lifeline[0], self._import_timeout)
+        except (ZygoteLost, OSError):
+            self._generations.discard(fresh)
+            raise
+        return fresh
+
+    async def boot(self, fresh: Generation) -> None:
+        """Start the workers that will be wanted, and wait until they are ready.
+
+        Raises:
+            OSError: one could not be started.
+        """
+        try:
+            for name, pool in self._generation.pools.items():
+                if pool.wanted and name in fresh.pools:
+                    fresh.pools[name].want()
+        except OSError:
+            self._dismiss(fresh)
+            raise
+        await self._until(fresh.complete, self._import_timeout)
+
+    def hold(self) -> None:
+        """Let nothing start; what has not started goes back."""
+        self._holding = self._refused = True
+        self._give_back()
+
+    def succeed(self, fresh: Generation) -> None:
+        """Let the fresh generation take all attempts from now on."""
+        former, self._generation = self._generation, fresh
+        self._holding = False
+        self._dismiss(former)
+        self.room()
+
+    def _dismiss(self, generation: Generation) -> None:
+        self._former.append(generation)
+        generation.leave()
+        if len(self._former) > _FORMER_AT_ONCE:
+            logger.warning("what still runs in the oldest of %d generations is ended", len(self._former))
+            self._former[0].stop()
+        self.watch()
+
+    def lost(self, generation: Generation) -> None:
+        """A generation can start no workers any more: another takes its place."""
+        if self._stopping:
+            return
+        if generation.everyone():
+            self._strays.watch()
+        if generation not in self._former:
+            self._renewal.lost()
+
+    def died(self, worker: Worker) -> None:
+        """A worker is dead: count it by its pool and cause."""
+        self._deaths[worker.pool.partition(":")[0]][worker.cause] += 1
+
+    def _close(self, generation: Generation) -> None:
+        if generation not in self._closing:
+            closing = generation.close(_TEARDOWN_PATIENCE)
+            self._closing[generation] = asyncio.get_running_loop().create_task(closing)
+            self._closing[generation].add_done_callback(lambda _: self._forget(generation))
+
+    def _forget(self, generation: Generation) -> None:
+        generation.bury()
+        del self._closing[generation]
+        self._former.remove(generation)
+        self._generations.discard(generation)
+
+    async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.002)
+        return True
+
+    # -- attempts
+
+    def offer(self, assignment: Assignment) -> bool:
+        """Hand over an attempt; False if its pool has no room for it now."""
+        if self.draining or self._holding:
+            self._refused = True
+            return False
+        if assignment.run in self._haunted:
+            # An attempt of this run is given up but may be running still: this one waits for its end.
+            self._parked.append(assignment)
+            return True
+        return self._place(assignment)
+
+    def _place(self, assignment: Assignment) -> bool:
+        made, confined = self._generation, assignment.memory is not None
+        pool = made.confined(assignment.handler) if confined else made.pools[assignment.pool]
+        worker = pool.offer(assignment)
+        if worker is None:
+            self._refused = True
+            return False
+        self._carriers[assignment.token] = worker
+        if not self._sweeping:
+            self.watch()
+        return True
+
+    def cancel(self, token: int) -> None:
+        """End an attempt that the store counts as over: ask, then kill."""
+        for assignment in self._parked:
+            if assignment.token == token:
+                self._parked.remove(assignment)
+                return
+        worker = self._carriers.get(token)
+        flight = worker.flights.get(token) if worker is not None else None
+        if worker is not None and flight is not None:
+            if not flight.settled:
+                self.settled(flight)
+            worker.cancel(flight)
+        elif any(pool.withdraw(token) for pool in self._pools()):
+            self._carriers.pop(token, None)
+
+    def credit(self, token: int, size: int) -> None:
+        """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""
+        worker = self._carriers.get(token)
+        flight = worker.flights.get(token) if worker is not None else None
+        if worker is not None and flight is not None:
+            worker.page.credit(flight.seat, size)
+
+    def _lay(self, flight: Flight) -> None:
+        run = flight.assignment.run
+        self._haunted[run] -= 1
+        if not self._haunted[run]:
+            del self._haunted[run]
+
+    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
+        """Pass on what a worker told; `left` are attempts that no worker has any more."""
+        for flight in left:
+            self._carriers.pop(flight.assignment.token, None)
+            if flight.settled and not flight.recalled:
+                self._lay(flight)
+        if told:
+            self._sink(told)
+
+    def settled(self, flight: Flight) -> None:
+        """An attempt is given up while it may still be running: its run waits for the end of that."""
+        run = flight.assignment.run
+        self._haunted[run] = self._haunted.get(run, 0) + 1
+
+    def lingers(self, run: int) -> bool:
+        """Whether an attempt of that run was given up and may still run."""
+        if run not in self._haunted:
+            return False
+        self._refused = True
+        return True
+
+    def forget(self, token: int) -> None:
+        """No worker has an attempt of that token."""
+        self._carriers.pop(token, None)
+
+    def room(self) -> None:
+        """Place what is parked, then tell who was refused."""
+        for _ in range(len(self._parked)):
+            assignment = self._parked.popleft()
+            if assignment.run in self._haunted or not self._place(assignment):
+                self._parked.append(assignment)
+        if self._refused and not (self.draining or self._holding):
+            self._refused = False
+            self._on_room()
+
+    # -- watching
+
+    def watch(self) -> None:
+        """Look at the workers from time to time, as long as there is something to see."""
+        if not self._sweeping:
+            self._sweeping = True
+            asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        now = read_clocks()
+        for generation in list(self._generations):
+            for worker in generation.everyone():
+                if worker.flights:
+                    self.report(worker.sweep(now), [])
+            generation.check(now.mono / 1e9)
+            if generation in self._former and not generation.everyone():
+                self._close(generation)
+        if self._carriers or self._parked or self._former or self._generation.unsteady():
+            self.watch()
+
+    async def drain(self, timeout: float) -> None:
+        """Take nothing new, let what runs end for up to `timeout` seconds; what did not start is returned."""
+        self.draining = True
+        self._renewal.stop()
+        self._give_back()
+        await self._until(lambda: not self._carriers, timeout)
+        for worker in self._everyone():
+            if worker.flights:
+                worker.kill()
+            else:
+                worker.end()
+        await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
+        for worker in self._everyone():
+            worker.kill()
+        await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
+
+    def _give_back(self) -> None:
+        tokens = [assignment.token for assignment in self._parked]
+        self._parked.clear()
+        for pool in self._pools():
+            for token in pool.pending():
+                pool.withdraw(token)
+                self._carriers.pop(token, None)
+                tokens.append(token)
+        if tokens:
+            self._sink([Returned(token=token) for token in tokens])
+
+    def _pools(self) -> list[Pool]:
+        return [pool for generation in self._generations for pool in generation.pools.values()]
+
+    def _everyone(self) -> list[Worker]:
+        return [worker for generation in self._generations for worker in generation.everyone()]
+
+    async def stop(self) -> None:
+        """End all children at once and wait until they are gone."""
+        self.draining = self._stopping = True
+        self._renewal.stop()
+        for generation in self._generations:
+            generation.stop()
+        await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
+        await asyncio.gather(
+            *self._closing.values(),
+            *(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations),
+        )
+        for worker in self._everyone():
+            if not worker.reap():
+                worker.ended(None)
+        for generation in self._generations:
+            generation.bury()
+        self._strays.stop()
+        for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lifeline = (-1, -1)
+
+    def status(self) -> dict[str, Any]:
+        """Describe zygote, pools and workers for `/v1/status`."""
+        link = self._generation.link
+        pools = self._generation.status()
+        for generation in self._former:
+            for name, left in generation.leavers().items():
+                pool = pools.setdefault(name, {"running": 0, "workers": []})
+                pool["running"] += sum(worker["running"] for worker in left)
+                pool["workers"] += left
+        return {
+            "zygote": {
+                "pid": link.pid if link is not None and link.alive else None,
+                "starts_workers_by": self._generation.loaded.mode,
+                "restarts": self._renewal.renewals,
+                "error": self._renewal.error,
+            },
+            "parked": len(self._parked),
+            "deaths": {pool: dict(causes) for pool, causes in self._deaths.items()},
+            "pools": pools,
+        }

@@ -1,0 +1,288 @@
+"""Where the parts are wired together, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+from fastapi import Depends, FastAPI
+
+from busway.domain.run import MAX_LOSSES
+from busway.gateway.access.gate import Gate
+from busway.gateway.access.holder import Access
+from busway.gateway.access.origins import Origins
+from busway.gateway.api import (
+    docs_page,
+    document,
+    events,
+    handlers,
+    keys,
+    metrics,
+    problems,
+    results,
+    runs,
+    service,
+    subscriptions,
+    tickets,
+)
+from busway.gateway.api import streaming as stream_routes
+from busway.gateway.api import trials as trial_routes
+from busway.gateway.api.answers import known_parameters
+from busway.gateway.api.front import Front
+from busway.gateway.api.stages import Stages
+from busway.gateway.attempts.attempt import Underway
+from busway.gateway.attempts.recorder import Recorder
+from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.dispatcher import Dispatcher
+from busway.gateway.dispatch.placement import Placement
+from busway.gateway.dispatch.registry import Registry
+from busway.gateway.dispatch.retention import Retention
+from busway.gateway.dispatch.trials import Trials
+from busway.gateway.executors.base import Catalog, Sink, WorkerReport
+from busway.gateway.executors.python.host.supervisor import Supervisor
+from busway.gateway.ingest.publisher import Publisher, receipt
+from busway.gateway.settings import Settings
+from busway.gateway.store.group.child import Launched
+from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.port.operations import Receipt, Rescue
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.subscribers.durables import Durables
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.sse import StreamShell
+from busway.gateway.subscribers.websocket import WebSocketShell
+
+log = logging.getLogger("busway")
+
+FRAME_ROOM = 65_536  # bytes that a frame may hold beside the event it publishes
+KEYS_EVERY = 2.0  # seconds after which keys made by another process hold here
+
+
+def clock() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Gateway:
+    """One running gateway: started, drained, stopped.
+
+    `stages` is None until work can be taken. `ready` resolves then, or has the error of why not.
+    """
+
+    def __init__(self, settings: Settings, committer: Launched | None = None) -> None:
+        self.settings = settings
+        self._committer = committer
+        self.stages: Stages | None = None
+        self.ready: asyncio.Future[Stages]
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Start in the background, so that health is answered meanwhile; unwind at the end."""
+        self.ready = asyncio.get_running_loop().create_future()
+        async with AsyncExitStack() as stack:
+            starting = asyncio.create_task(self._start(stack))
+            try:
+                yield
+            finally:
+                starting.cancel()
+                await asyncio.wait([starting])
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        try:
+            self.stages = await _build(self.settings, self._committer, stack)
+        except Exception as problem:
+            self.ready.set_exception(problem)
+            return
+        self.ready.set_result(self.stages)
+
+    async def drain(self) -> None:
+        """Take no new events, let running handlers finish, deliver what they produced, close the sockets."""
+        stages = self.stages
+        if stages is None:
+            return
+        stages.publisher.closed = (
+            "the gateway is stopping: another, or this one soon again, will take the event"
+        )
+        stages.dispatcher.stop()
+        await stages.workers.drain(self.settings.drain_timeout)
+        while stages.commits.backlog and stages.commits.healthy:
+            await asyncio.sleep(0.01)
+        await stages.hub.close(1012, "the gateway restarts: come back with your cursor")
+        await stages.hub.durables.settled()
+
+
+async def _build(settings: Settings, committer: Launched | None, stack: AsyncExitStack) -> Stages:
+    commits = SQLiteCommits(settings.database, committer)
+    stack.push_async_callback(commits.close)
+    underway: Underway = {}
+    registry = Registry()
+    known = asyncio.Event()  # the registry has what the store knows
+    recorder: Recorder
+    dispatcher: Dispatcher
+    trials: Trials
+
+    def sink(reports: list[WorkerReport]) -> None:
+        trials.take(reports)
+        unstarted = recorder.take(reports)
+        if unstarted:
+            dispatcher.returned(unstarted)
+
+    changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
+    placement = Placement(settings.pool, clock)
+    on_catalog = partial(_declare_later, known, registry, changes)
+    workers = _make_workers(settings, sink, lambda: dispatcher.wake(), on_catalog)  # noqa: PLW0108 - as above
+    stack.push_async_callback(workers.stop)
+    # The handlers folder is imported while the store opens: both are other processes.
+    loading = asyncio.create_task(workers.start())
+    stack.callback(loading.cancel)
+    reader = await _open_store(settings, commits, stack)
+    recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes, placement.note)
+    dispatcher = Dispatcher(commits, reader, registry, workers, underway, placement, clock)
+    trials = Trials(workers, changes, registry, placement, settings.max_event_bytes, clock)
+    stack.callback(dispatcher.stop)
+    hub = Hub(reader, commits.epoch, Durables(commits, reader, clock))
+    await hub.start()
+    commits.listen(dispatcher.committed)
+    commits.listen(hub.committed)
+    publisher = Publisher(commits, registry, clock, settings.max_event_bytes)
+    stages = Stages(
+        settings=settings,
+        clock=clock,
+        started_at=clock(),
+        gate=Gate(clock, Origins(settings.allow_origin)),
+        publisher=publisher,
+        commits=commits,
+        reader=reader,
+        registry=registry,
+        changes=changes,
+        placement=placement,
+        dispatcher=dispatcher,
+        trials=trials,
+        workers=workers,
+        recorder=recorder,
+        hub=hub,
+        subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
+        stream=StreamShell(hub),
+    )
+    registry.load(await reader.handlers(), [])
+    known.set()
+    await _declare(registry, changes, await loading)
+    await _take_up_work(stages, stack)
+    return stages
+
+
+async def _open_store(settings: Settings, commits: SQLiteCommits, stack: AsyncExitStack) -> SQLiteReader:
+    """Open the store, and count what ran when the gateway last ended as lost."""
+    await asyncio.to_thread(sqlite.migrate, settings.database)
+    await commits.start()
+    reader = SQLiteReader(settings.database)
+    stack.callback(reader.close)
+    await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
+    return reader
+
+
+async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
+    """Load keys; then, and not before, runs start and events are taken."""
+    for handler in stages.registry.deleted():
+        await stages.changes.cancel_waiting(handler)
+    await keys.load_keys(stages)
+    watch = asyncio.create_task(_watch_keys(stages))
+    stack.callback(watch.cancel)
+    stages.dispatcher.start()
+    retention = Retention(stages.commits, stages.reader, stages.settings.retention, clock)
+    retention.start()
+    stack.callback(retention.stop)
+    stages.publisher.closed = None
+
+
+async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> None:
+    """Bring targets and handlers in step with the files of the handlers folder."""
+    registry.load([], catalog)
+    for broken in registry.broken_files():
+        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
+    await changes.declare(catalog)
+
+
+async def _declare_later(
+    known: asyncio.Event, registry: Registry, changes: Changes, catalog: Catalog
+) -> None:
+    await known.wait()
+    await _declare(registry, changes, catalog)
+
+
+def _make_workers(
+    settings: Settings,
+    sink: Sink,
+    on_room: Callable[[], None],
+    on_catalog: Callable[[Catalog], Awaitable[None]],
+) -> Supervisor:
+    return Supervisor(
+        handlers=settings.handlers,
+        processes=settings.workers,
+        threads=settings.threads,
+        max_result_bytes=settings.max_result_bytes,
+        max_event_bytes=settings.max_event_bytes,
+        default_pool=settings.pool,
+        reload=settings.reload,
+        sink=sink,
+        on_room=on_room,
+        on_catalog=on_catalog,
+    )
+
+
+def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
+    async def publish(body: bytes, _access: Access) -> dict[str, Any]:
+        stored: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        events, _ = publisher.submit(body, stored)
+        return msgspec.structs.asdict(receipt(events[0], (await stored)[0]))
+
+    return publish
+
+
+async def _watch_keys(stages: Stages) -> None:
+    """Notice keys that the command line made or revoked, and what is left over of deleted handlers."""
+    while True:
+        await asyncio.sleep(KEYS_EVERY)
+        try:
+            await keys.load_keys(stages)
+            await stages.changes.cancel_left_over(await stages.reader.counts())
+        except Exception:
+            log.exception("the store could not be looked at again")
+
+
+def create_app(settings: Settings, committer: Launched | None = None) -> tuple[Front, Gateway]:
+    """Build the ASGI application of a gateway; its lifespan starts and stops everything.
+
+    Args:
+        settings: as they were given.
+        committer: its process, where one was launched to start sooner.
+
+    Returns:
+        the application, and the gateway that runs behind it.
+    """
+    gateway = Gateway(settings, committer)
+    rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
+    allowed = Origins(settings.allow_origin)
+    return Front(gateway, rest, settings.max_body_bytes, allowed), gateway
+
+
+_ROUTES = (
+    events, handlers, trial_routes, runs, results, stream_routes, subscriptions,
+    keys, tickets, service, metrics,
+)  # fmt: skip
+
+
+def describe(rest: FastAPI) -> FastAPI:
+    """Give an app all routes, errors and documents; also what `busway openapi` exports."""
+    for routes in _ROUTES:
+        rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
+    docs_page.install(rest)
+    problems.install(rest)
+    rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it
+    return rest

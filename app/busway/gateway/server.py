@@ -1,0 +1,181 @@
+"""`busway serve`: the socket, the signals, the drain and the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from busway.gateway import garbage, logs
+from busway.gateway.api.front import Front
+from busway.gateway.door.cork import CorkedHttp
+from busway.gateway.door.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
+from busway.gateway.errors import BadSettings
+from busway.gateway.main import FRAME_ROOM, Gateway, create_app
+from busway.gateway.settings import Settings
+from busway.gateway.store.group.child import Launched
+from busway.gateway.store.sqlite import database as sqlite
+
+log = logging.getLogger("busway")
+
+_EXAMPLE = '{"type": "order.created", "data": {"item": "book", "quantity": 2}}'
+BACKLOG = 4096  # connections that wait to be accepted: subscribers all come back at once
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but for the signals: it would close the sockets first and drain after."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(settings: Settings, committer: Launched) -> int:
+    """Run a gateway until it is told to stop.
+
+    Args:
+        settings: as they were given.
+        committer: its process, which imported its part while this one did.
+
+    Returns:
+        the exit status: 0 after a clean drain, 1 otherwise.
+
+    Raises:
+        BadSettings: it cannot start as configured.
+    """
+    logs.configure()
+    lock = sqlite.lock(settings.database)
+    try:
+        sqlite.migrate(settings.database)
+        _check_access(settings)
+        listener = _bind(settings)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, committer, listener))
+    finally:
+        lock.release()
+
+
+async def _serve(settings: Settings, committer: Launched, listener: socket.socket) -> int:
+    front, gateway = create_app(settings, committer)
+    server = _Server(_config(front, settings))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stopping)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        return await _until_stopped(gateway, server, serving, stopping, listener)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _until_stopped(
+    gateway: Gateway,
+    server: uvicorn.Server,
+    serving: asyncio.Task[None],
+    stopping: asyncio.Event,
+    listener: socket.socket,
+) -> int:
+    while not hasattr(gateway, "ready"):
+        await asyncio.sleep(0)
+    stop = asyncio.create_task(stopping.wait())
+    waited: list[asyncio.Future[Any]] = [gateway.ready, serving, stop]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if gateway.ready.done():
+        stages = gateway.ready.result()
+        garbage.settle()
+        _announce(gateway.settings, listener, open_=stages.gate.open)
+        await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        return 1
+    log.info(
+        "draining: running handlers have %g s; a second signal ends at once", gateway.settings.drain_timeout
+    )
+    await gateway.drain()
+    server.should_exit = True
+    await serving
+    return 0
+
+
+def _on_signal(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        os._exit(1)  # children see our end of their sockets close, and go
+    stopping.set()
+
+
+def _config(front: Front, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        front,
+        http=CorkedHttp,
+        ws=PatientWebSocket,
+        ws_max_size=settings.max_event_bytes + FRAME_ROOM,
+        ws_per_message_deflate=False,
+        ws_ping_interval=PING_EVERY,
+        ws_ping_timeout=PONG_WITHIN,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _check_access(settings: Settings) -> None:
+    if not sqlite.read_keys(settings.database) and not _is_loopback(settings.host):
+        raise BadSettings(
+            f"listening on {settings.host} needs a key: make one with "
+            f"`busway keys create NAME --scope admin --database-url {settings.database_url}`"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as problem:
+        where = f"{settings.host}:{settings.port}"
+        raise BadSettings(f"cannot listen on {where}: {problem.strerror}; choose another --port") from None
+    return listener
+
+
+def _announce(settings: Settings, listener: socket.socket, *, open_: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    sizes = {"process": f"{settings.workers} workers", "thread": f"{settings.threads} threads"}
+    size = sizes.get(settings.pool) or " and ".join(sizes.values())
+    lines = [
+        f"busway {url}  pool {settings.pool} ({size})  database {settings.database_url}",
+        f"  docs  {url}/docs",
+        f"  try   curl -s {url}/v1/events -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
+    ]
+    if open_:
+        lines.append("  open  no key was made: everybody on this machine may do everything")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,131 @@
+"""The settings of `busway serve`: from options, `BUSWAY_…` variables and `.env`, in that order."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from busway.gateway.access.origins import read_origin
+from busway.gateway.errors import BadSettings
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _duration(value: Any) -> Any:
+    form = re.fullmatch(r"([0-9]+)([smhdw]?)", value.strip()) if isinstance(value, str) else None
+    return int(form[1]) * _UNITS[form[2] or "s"] if form else value
+
+
+def _switch(value: Any) -> Any:
+    return False if value == "" else value  # an empty variable is as good as none
+
+
+def _origins(value: Any) -> Any:
+    texts = value if isinstance(value, list | tuple) else [value]
+    found = [origin for text in texts for origin in str(text).replace(",", " ").split()]
+    for origin in found:
+        read_origin(origin)
+    return tuple(found)
+
+
+class _Stored(BaseSettings):
+    """What the commands on the database need to know."""
+
+    model_config = SettingsConfigDict(env_prefix="BUSWAY_", env_file=".env", frozen=True, extra="ignore")
+
+    database_url: str = "sqlite:///busway.db"
+
+
+class Settings(_Stored):
+    """Frozen; built once by the command line and passed down."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    pool: Literal["process", "thread", "auto"] = "process"
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    threads: int = Field(32, ge=1, le=1024)
+    handlers: Path = Path("handlers")
+    max_event_bytes: int = Field(1_048_576, ge=1, le=1_073_741_824)
+    max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
+    max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
+    drain_timeout: float = Field(30, ge=0, le=86_400)
+    broker_url: str = ""
+    role: str = "all"
+    retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
+    allow_origin: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
+    reload: Annotated[bool, BeforeValidator(_switch)] = False
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file that `database_url` names."""
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+
+_NOT_UTF8 = "the file .env is not UTF-8: save it as such"
+_LATER = {
+    "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
+    "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
+}
+
+
+def load(**options: Any) -> Settings:
+    """Build the settings; options that are None give way to the environment, then to `.env`.
+
+    Raises:
+        BadSettings: a value is not what it must be; one line that names it.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    try:
+        settings = Settings(**given)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        variable = f"BUSWAY_{option.replace('-', '_').upper()}"
+        detail = f"--{option} (or {variable}): {first['msg']}, not {first['input']!r}"
+        raise BadSettings(detail) from None
+    except UnicodeDecodeError:
+        raise BadSettings(_NOT_UTF8) from None
+    _check(settings)
+    return settings
+
+
+def database(url: str | None) -> Path:
+    """Return the SQLite file that an option, else the environment, else `.env` names.
+
+    Raises:
+        BadSettings: it names none.
+    """
+    try:
+        found = url or _Stored().database_url
+    except UnicodeDecodeError:
+        raise BadSettings(_NOT_UTF8) from None
+    return _file(found)
+
+
+def _file(url: str) -> Path:
+    path = url.removeprefix("sqlite:///")
+    if path == url or path in {"", ".", ":memory:"}:
+        raise BadSettings(f"--database-url is sqlite:///FILE, not {url!r}")
+    return Path(path)
+
+
+def _check(settings: Settings) -> None:
+    for name, (detail, harmless) in _LATER.items():
+        if getattr(settings, name).lower() not in harmless:
+            raise BadSettings(detail)
+    if settings.database_url.startswith("postgres"):
+        raise BadSettings("PostgreSQL is not built yet: use --database-url sqlite:///FILE")
+    _file(settings.database_url)
+    if not settings.handlers.is_dir():
+        raise BadSettings(
+            f"there is no handlers folder {str(settings.handlers)!r}: make it, or name one with --handlers"
+        )
+    if not os.access(settings.database.parent, os.W_OK):
+        raise BadSettings(
+            f"the folder of the database, {str(settings.database.parent)!r}, cannot be written to"
+        )

@@ -1,0 +1,1 @@
+"""Group commit: queues, batches and the committer process."""

@@ -1,0 +1,285 @@
+"""The gateway's side of the committer: group commit, one batch under way at a time.
+
+Whatever is asked for while a batch is under way goes in the next one. A committer that dies is
+replaced at once; what it had in hand is unknown, so outcomes are said again until they are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from busway.domain.run import Run
+from busway.gateway.channel import Frame
+from busway.gateway.errors import Unavailable
+from busway.gateway.store.group import frames
+from busway.gateway.store.group.answering import OUTCOMES, Answering, fail
+from busway.gateway.store.group.child import Committer, Launched, open_committer
+from busway.gateway.store.group.queues import Entry, Queues
+from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
+from busway.gateway.store.port.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
+
+log = logging.getLogger("busway.store")
+
+FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
+PROMPT = 100  # operations: so many are not kept waiting for what else this turn of the loop brings
+
+
+class SQLiteCommits:
+    """Implements `Commits` over a committer process.
+
+    Args:
+        path: the database, migrated and locked when it starts.
+        launched: the committer's process, if there is one already.
+    """
+
+    def __init__(self, path: Path, launched: Launched | None = None) -> None:
+        self.epoch = ""
+        self.stats = CommitStats()
+        self._path = path.resolve()
+        self._launched = launched
+        self._answering = Answering()
+        self._queues = Queues()
+        self._committer: Committer | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._batch: list[Entry] = []
+        self._batch_outcomes = 0
+        self._number = 0
+        self._sent_at = 0.0
+        self._since = 0  # the newest result when a batch was last answered
+        self._well = True
+        self._closing = False
+        self._delay = 0.0
+        self._sending: asyncio.Handle | None = None
+        self._turned = asyncio.Event()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Start the committer and wait until it can write.
+
+        Raises:
+            Unavailable: it cannot; its last words stand on stderr.
+        """
+        self._loop = asyncio.get_running_loop()
+        committer = await self._open()
+        self._since = self._answering.told
+        self._keeper = asyncio.create_task(self._keep(committer))
+
+    async def close(self, timeout: float = 30) -> None:
+        """Write everything that is queued, checkpoint, and let go of the database.
+
+        Args:
+            timeout: seconds after which what the disk would not take is given up.
+        """
+        self._closing = True
+        self._answering.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._queues or self._batch:
+                    self._turned.clear()
+                    await self._turned.wait()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        committer, self._committer = self._committer, None
+        if committer is not None:
+            await committer.close()
+        fail([*self._batch, *self._queues.clear()], "the gateway ended before this was stored")
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the committer, None while there is none."""
+        return self._committer.process.pid if self._committer else None
+
+    @property
+    def backlog(self) -> int:
+        """Outcomes that are not committed yet."""
+        return len(self._queues.outcomes) + self._batch_outcomes
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last commit went well and a committer is there."""
+        return self._well and self._committer is not None
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told of every commit, after those who listen already."""
+        self._answering.listen(listener)
+
+    # -- what can be asked for
+
+    def publish(self, operation: Publish) -> asyncio.Future[list[Receipt]]:
+        """Store events.
+
+        Raises:
+            Unavailable: at once, if too much is queued already; from the future, if the outcome is unknown.
+        """
+        stored: asyncio.Future[list[Receipt]] = self._loop.create_future()
+        self._change(operation, len(operation.events), stored)
+        return stored
+
+    def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
+        """Store events, and have `waiter` told, before the listeners are.
+
+        Raises:
+            Unavailable: as from `publish`.
+        """
+        self._change(operation, len(operation.events), waiter, early=True)
+
+    def change(self, operation: Operation) -> asyncio.Future[Any]:
+        """Apply any other operation.
+
+        Raises:
+            Unavailable: the gateway is closing; from the future, the outcome is unknown.
+            Conflict: from the future, an integrity rule refused it.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._change(operation, 1, future)
+        return future
+
+    def settle(
+        self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
+    ) -> None:
+        """Settle an attempt of `run`; the run itself is brought up to date with the outcome."""
+        self._outcome(operation, waiter, 1 + len(operation.published), run, handler)
+
+    def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
+        """Append a partial result of `run`."""
+        stored: asyncio.Future[int] = self._loop.create_future()
+        self._outcome(operation, stored, 1, run, handler)
+        return stored
+
+    def mark(self, operation: Mark) -> None:
+        """Mark a run as running."""
+        self._outcome(operation, None, 1, None, "")
+
+    def _change(self, operation: Operation, weight: int, waiter: Waiter[Any], *, early: bool = False) -> None:
+        if self._closing:
+            raise Unavailable("the gateway is ending: send this again when it is back")
+        body = frames.encode(operation)
+        self._queues.add_change(Entry(operation, body, waiter, weight, early=early))
+        if not self._batch:
+            self._kick()
+
+    def _outcome(
+        self, operation: Operation, waiter: Waiter[Any] | None, weight: int, run: Run | None, handler: str
+    ) -> None:
+        self._queues.outcomes.add(Entry(operation, frames.encode(operation), waiter, weight, run, handler))
+        if not self._batch:
+            self._kick()
+
+    # -- batches
+
+    def _kick(self) -> None:
+        """Send a batch soon: with all that this turn of the loop brings, unless that is much."""
+        if self._batch or self._committer is None:
+            return
+        waiting = len(self._queues)
+        if not waiting:
+            return
+        if waiting >= PROMPT and not self._delay:
+            if self._sending is not None:
+                self._sending.cancel()
+            self._send()
+        elif self._sending is None:
+            loop = self._loop
+            self._sending = (
+                loop.call_later(self._delay, self._send) if self._delay else loop.call_soon(self._send)
+            )
+
+    def _send(self) -> None:
+        self._sending = None
+        if self._committer is None or self._batch:
+            return
+        outcomes = self._queues.outcomes
+        waiting = len(outcomes)
+        self._batch = self._queues.take()
+        self._batch_outcomes = waiting - len(outcomes)
+        self._number += 1
+        self._sent_at = time.monotonic()
+        operations = [msgspec.Raw(entry.body) for entry in self._batch]
+        self._committer.send(self._number, frames.RawBatch(self._since, operations))
+
+    def _take(self, frame: Frame) -> None:
+        kind, number, body = frame
+        if number != self._number or not self._batch:
+            return
+        if kind == frames.DONE:
+            self._done(frames.decode_done(body))
+        else:
+            failed = frames.decode_failed(body)
+            log.error("a commit failed, its outcome is unknown: %s", failed.why)
+            self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+            self._lose(
+                f"the store could not commit ({failed.why}): see its log, free some disk space, try again"
+            )
+            self._catch_up(failed.head)
+        if self._closing:
+            self._answering.finish()
+            self._turned.set()
+        self._kick()
+
+    def _done(self, done: frames.RawDone) -> None:
+        entries = self._end_batch()
+        self.stats.sizes.add(len(entries))
+        self.stats.seconds.add(time.monotonic() - self._sent_at)
+        self._well, self._delay = True, 0.0
+        self._since = done.head
+        self._kick()  # now, so that the next batch is written while this one is told
+        self._answering.written(entries, done)
+
+    def _end_batch(self) -> list[Entry]:
+        entries, self._batch = self._batch, []
+        self._batch_outcomes = 0
+        return entries
+
+    def _lose(self, why: str) -> None:
+        """Take note that the outcome of the batch under way is unknown."""
+        self._answering.finish()  # those before it are in the store
+        entries = self._end_batch()
+        self._well = False
+        self.stats.failures += bool(entries)
+        self._queues.outcomes.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
+        fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)
+
+    def _catch_up(self, head: int) -> None:
+        self._answering.tell(Committed(head=head, rescan=True))
+
+    # -- the process
+
+    async def _keep(self, committer: Committer) -> None:
+        while True:
+            await committer.ended.wait()
+            self._committer = None
+            log.error("the committer (process %d) died: starting another", committer.process.pid)
+            self._lose("the committer died while it wrote this: the outcome is unknown, try again")
+            await committer.kill()
+            committer = await self._replace()
+
+    async def _replace(self) -> Committer:
+        delay = 0.0
+        while True:
+            await asyncio.sleep(delay)
+            try:
+                committer = await self._open()
+            except Unavailable as problem:
+                log.warning("%s", problem.detail)
+                delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+                continue
+            self._catch_up(self._answering.told)
+            self._kick()
+            return committer
+
+    async def _open(self) -> Committer:
+        launched, self._launched = self._launched, None
+        self._committer = committer = await open_committer(self._path, self._take, launched)
+        hello = committer.hello.result()
+        self.epoch, self._answering.told = hello.epoch, hello.head
+        self._well = True
+        return committer

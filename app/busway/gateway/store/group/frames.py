@@ -1,0 +1,91 @@
+"""What gateway and committer say to each other: the frames on their socketpair.
+
+The gateway says with `OPEN` which database, and the committer `HELLO` when it can write. Then the gateway
+sends a `BATCH`, one at a time, and gets `DONE` or `FAILED` with its number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from busway.gateway.store.port.operations import (
+    AnyOperation,
+    Floor,
+    Operation,
+    PruneResults,
+    Publish,
+    Receipt,
+    Retried,
+    Retry,
+    Settle,
+    Settled,
+)
+
+OPEN, HELLO, BATCH, DONE, FAILED = 1, 2, 3, 4, 5
+
+
+class Hello(msgspec.Struct, array_like=True):
+    """The committer is ready; `head` is the number of the newest result."""
+
+    epoch: str
+    head: int
+
+
+class Batch(msgspec.Struct, array_like=True):
+    """Operations for one transaction. `since` as in `Writer.write`."""
+
+    since: int
+    operations: list[AnyOperation]
+
+
+class RawBatch(msgspec.Struct, array_like=True):
+    """A batch whose operations are encoded already."""
+
+    since: int
+    operations: list[msgspec.Raw]
+
+
+class Done(msgspec.Struct, array_like=True):
+    """The batch is written: the newest result, a reply an operation, and why some were refused, by index."""
+
+    head: int
+    replies: list[Any]
+    refused: dict[int, str] = {}
+
+
+class RawDone(msgspec.Struct, array_like=True):
+    """`Done` with the replies left encoded, since their types depend on the operations."""
+
+    head: int
+    replies: list[msgspec.Raw]
+    refused: dict[int, str] = {}
+
+
+class Failed(msgspec.Struct, array_like=True):
+    """The outcome of the batch is unknown; this is what the store holds now."""
+
+    why: str
+    head: int
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_hello = msgspec.msgpack.Decoder(Hello).decode
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+decode_done = msgspec.msgpack.Decoder(RawDone).decode
+decode_receipts = msgspec.msgpack.Decoder(list[Receipt]).decode
+decode_failed = msgspec.msgpack.Decoder(Failed).decode
+
+_REPLIES: dict[type[Operation], Any] = {
+    Publish: decode_receipts,
+    Settle: msgspec.msgpack.Decoder(Settled).decode,
+    Retry: msgspec.msgpack.Decoder(Retried).decode,
+    PruneResults: msgspec.msgpack.Decoder(Floor).decode,
+}
+_decode_plain = msgspec.msgpack.Decoder().decode
+
+
+def decode_reply(operation: type[Operation], reply: msgspec.Raw) -> Any:
+    """Decode the reply to an operation of this type."""
+    return _REPLIES.get(operation, _decode_plain)(reply)

@@ -1,0 +1,128 @@
+"""From the committer's replies to what the listeners are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from busway.domain.cursor import Position
+from busway.domain.event import NewEvent, partition_key, stored
+from busway.domain.result import Result, origin
+from busway.domain.run import WAITING, Run
+from busway.gateway.store.group.queues import Entry
+from busway.gateway.store.port.commits import Committed
+from busway.gateway.store.port.operations import (
+    Append,
+    Cancel,
+    CancelWaiting,
+    Expire,
+    NewResult,
+    PruneResults,
+    Publish,
+    Receipt,
+    Rescue,
+    Retry,
+    RetryDead,
+    Settle,
+    Settled,
+)
+
+
+def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
+    """Add to `committed` what the reply to one operation means.
+
+    Args:
+        committed: what the commit changed, as far as it is known.
+        entry: the operation.
+        reply: what became of it.
+        known: the newest result that listeners were told of before: those up to it they read from the store.
+    """
+    operation = entry.operation
+    if isinstance(operation, Settle):
+        _tell_settled(committed, entry, operation, reply, known)
+    elif isinstance(operation, Publish):
+        committed.runs.extend(started(operation.events, reply))
+    elif isinstance(operation, Append):
+        if reply > known and entry.run is not None:
+            committed.results.append(_result(entry, entry.run, operation, operation.result, reply))
+    elif isinstance(operation, Cancel | CancelWaiting | Expire):
+        committed.ended.extend(reply)
+    elif isinstance(operation, Retry):
+        committed.ended.extend(run.id for run in reply.runs)  # held as they were; told anew
+        committed.runs.extend(reply.runs)
+        committed.rescan |= len(reply.ids) > len(reply.runs)
+    elif isinstance(operation, PruneResults):
+        committed.floor = Position(reply.number, reply.digest)
+    elif isinstance(operation, RetryDead | Rescue):
+        committed.rescan |= bool(reply)
+
+
+def refuse(committed: Committed, entry: Entry) -> None:
+    """Add to `committed` what it means that the store did not take an operation."""
+    if isinstance(entry.operation, Settle):
+        committed.ended.append(entry.operation.run)
+        committed.rescan = True
+
+
+def started(events: list[NewEvent], receipts: list[Receipt]) -> list[Run]:
+    """Build the runs that new events start."""
+    runs: list[Run] = []
+    for new, receipt in zip(events, receipts, strict=True):
+        if receipt.duplicate or not new.handlers:
+            continue
+        event, due, since = stored(new, receipt.seq), new.due, new.accepted_at
+        if due is not None and due > since:
+            since = due
+        key = partition_key(new.attributes) if new.attributes else None
+        for id_, handler in enumerate(new.handlers, receipt.first_run):
+            runs.append(
+                Run(
+                    id=id_,
+                    event=event,
+                    handler=handler,
+                    priority=new.priority,
+                    due=due,
+                    since=since,
+                    expires_at=new.expires_at,
+                    key=key,
+                )
+            )
+    return runs
+
+
+def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: Settled, known: int) -> None:
+    run = entry.run
+    committed.ended.append(operation.run)
+    if run is None or not reply.accepted:
+        committed.rescan = True
+        return
+    if operation.result is not None and reply.number > known:
+        result = _result(entry, run, operation, operation.result, reply.number)
+        result.completes = reply.completes
+        committed.results.append(result)
+    if operation.published:
+        committed.runs.extend(started(operation.published, reply.receipts))
+    if operation.state in WAITING:
+        run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
+        run.fence = 0
+        run.due = operation.due
+        run.since = max(operation.due or 0, operation.report.finished_at)
+        committed.runs.append(run)
+
+
+def _result(entry: Entry, run: Run, operation: Settle | Append, new: NewResult, number: int) -> Result:
+    revision = operation.report.revision if isinstance(operation, Settle) else operation.revision
+    return Result(
+        number=number,
+        kind=new.kind,
+        event=origin(run.event),
+        handler=entry.handler,
+        revision=revision,
+        run=run.id,
+        attempt=operation.attempt,
+        index=new.index,
+        data=new.data,
+        binary=new.binary,
+        error=new.error,
+        time=new.time,
+        of=run.event,
+    )

@@ -1,0 +1,186 @@
+"""What people and clocks do to runs: cancel, expire, retry by hand, rescue after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from busway.domain.result import Kind
+from busway.domain.run import Error, Outcome
+from busway.gateway.store.port.operations import (
+    Cancel,
+    CancelWaiting,
+    Expire,
+    NewResult,
+    Report,
+    Rescue,
+    Retried,
+    Retry,
+    RetryDead,
+)
+from busway.gateway.store.sqlite import settling, statements, trees
+from busway.gateway.store.sqlite.ledger import Ledger, RunRow, brief
+from busway.gateway.store.sqlite.records import read_waiting
+from busway.gateway.store.sqlite.schema import CANCELLED, DEAD, RUNNING, STATE_CODES, WAITING, handlers, runs
+
+
+def _of(handler: Any) -> Any:
+    """Runs of a handler, in words that keep SQLite from walking all that the handler ever had."""
+    return sa.literal_column("+runs.handler") == handler
+
+
+_waiting = sa.text(WAITING)
+_at_once = sa.select(runs.c.id).where(
+    runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_(None)
+)
+_later = sa.select(runs.c.id).where(
+    runs.c.handler == sa.bindparam("handler"), _waiting, runs.c.due.is_not(None)
+)
+_expired = (
+    sa.select(runs.c.id)
+    .where(_waiting, sa.text("attempt = 0"), runs.c.expires_at <= sa.bindparam("now"))
+    .order_by(runs.c.expires_at)
+)
+_running = sa.select(runs.c.id).where(sa.text("state = 2"))
+_ended = (
+    sa.select(runs.c.id)
+    .where(sa.text("runs.state >= 4"), runs.c.state == sa.bindparam("state"))
+    .where(runs.c.id > sa.bindparam("after"))
+    .where(runs.c.handler.not_in(sa.select(handlers.c.id).where(handlers.c.deleted == 1)))
+    .order_by(runs.c.id)
+)
+
+
+def cancel(ledger: Ledger, operation: Cancel) -> list[int]:
+    """Cancel those of the runs that are unfinished."""
+    return _cancel(ledger, ledger.load(operation.runs), operation.error, operation.now)
+
+
+def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
+    """Cancel waiting runs of one handler, those that are due at once first."""
+    which = {"handler": operation.handler}
+    ids = _ids(ledger, _at_once.limit(operation.limit), which)
+    if len(ids) < operation.limit:
+        ids += _ids(ledger, _later.limit(operation.limit - len(ids)), which)
+    return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
+
+
+def expire(ledger: Ledger, operation: Expire) -> list[int]:
+    """Cancel runs that no attempt started in time."""
+    most = operation.limit + len(operation.spare)
+    ids = _ids(ledger, _expired.limit(most), {"now": operation.now})
+    spared = set(operation.spare)
+    ids = [id_ for id_ in ids if id_ not in spared][: operation.limit]
+    return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
+
+
+def retry(ledger: Ledger, operation: Retry) -> Retried:
+    """Make dead, cancelled and retryable runs of living handlers available again."""
+    known = ledger.load(operation.runs)
+    ledger.flush()
+    deleted = {
+        row.id for row in ledger.connection.execute(sa.select(handlers.c.id).where(handlers.c.deleted == 1))
+    }
+    retried = [run for run in known if run.state in _RETRIED and run.handler not in deleted]
+    brought_forward = [run.id for run in retried if run.state < RUNNING]
+    ids = _retry(ledger, retried, operation.now)
+    ledger.flush()
+    return Retried(ids, read_waiting(ledger.connection, brought_forward) if brought_forward else [])
+
+
+def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:
+    """Make dead (or cancelled) runs of living handlers available again."""
+    found = _ended.limit(operation.limit)
+    if operation.handler is not None:
+        found = found.where(_of(operation.handler))
+    ids = _ids(ledger, found, {"state": STATE_CODES[operation.state], "after": operation.after})
+    return _retry(ledger, ledger.load(ids), operation.now)
+
+
+def rescue(ledger: Ledger, operation: Rescue) -> int:
+    """Count what was running as lost."""
+    lost = ledger.load(_ids(ledger, _running, {}))
+    for run in lost:
+        _lose(ledger, run, operation)
+    return len(lost)
+
+
+_RETRIED = (1, CANCELLED, DEAD)
+
+
+def _ids(ledger: Ledger, query: sa.Select[Any], parameters: dict[str, int]) -> list[int]:
+    ledger.flush()
+    return list(ledger.connection.execute(query, parameters).scalars())
+
+
+def _cancel(ledger: Ledger, found: Iterable[RunRow], error: Error | None, now: int) -> list[int]:
+    cancelled = [run for run in found if run.state <= RUNNING]
+    revisions = _revisions(ledger)
+    for run in cancelled:
+        if run.state == RUNNING:
+            _record(ledger, run, Outcome.CANCELLED, error, now)
+        _end(ledger, run, CANCELLED, Kind.CANCELLED, error, now, revisions[run.handler])
+    return [run.id for run in cancelled]
+
+
+def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
+    retried = []
+    for run in found:
+        if run.state >= CANCELLED:
+            trees.reopen(ledger, run)
+            run.token = -now  # a fence: outcomes of attempts before this moment come too late
+        ledger.change(run, 0)
+        run.granted, run.due = run.attempt - run.lost, None
+        run.available_at, run.finished_at = now, None
+        retried.append(run.id)
+    # What is retried by hand stands outside the order of its partition key.
+    ledger.rows(statements.LEAVE_LINE, None, msgspec.json.encode(retried).decode())
+    return retried
+
+
+def _lose(ledger: Ledger, run: RunRow, operation: Rescue) -> None:
+    run.lost += 1
+    error = Error("Lost", f"the gateway ended while attempt {run.attempt} ran")
+    _record(ledger, run, Outcome.LOST, error, operation.now)
+    if run.lost >= operation.max_losses:
+        error = Error("Lost", f"{run.lost} attempts were lost with the process that ran them")
+        _end(ledger, run, DEAD, Kind.DEAD, error, operation.now, run.revision or 1)
+        ledger.errors[run.handler] = brief(error) or ""
+        return
+    ledger.change(run, 0)
+    run.due, run.available_at, run.token = None, operation.now, None
+
+
+def _end(
+    ledger: Ledger, run: RunRow, state: int, kind: Kind, error: Error | None, now: int, revision: int
+) -> None:
+    completes = trees.step(ledger, run, state, 0)
+    ledger.change(run, state)
+    run.finished_at, run.error, run.token = now, brief(error), None
+    new = NewResult(kind=kind, error=(error.type, error.message) if error else None, time=now)
+    run.last_result = ledger.add_result(run, new, revision, run.attempt, completes)
+
+
+def _record(ledger: Ledger, run: RunRow, outcome: Outcome, error: Error | None, now: int) -> None:
+    """Give the marked attempt of a running run a row: nothing more will be known of it."""
+    report = Report(
+        outcome=outcome,
+        revision=run.revision or 1,
+        started_at=run.started_at or now,
+        finished_at=now,
+        pool=run.pool or "process",
+        worker=run.worker,
+        error=error,
+    )
+    settling.record(ledger, run.id, run.attempt, report)
+    settling.forget_attempt(run)
+
+
+def _revisions(ledger: Ledger) -> dict[int, int]:
+    return {
+        row.id: row.revision
+        for row in ledger.connection.execute(sa.select(handlers.c.id, handlers.c.revision))
+    }

@@ -1,0 +1,102 @@
+"""Durable subscriptions: names and the places in the result log up to which they were acknowledged."""
+
+from __future__ import annotations
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from busway.domain import cursor
+from busway.domain.cursor import Position
+from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable
+from busway.gateway.store.port.reader import DurableRecord
+from busway.gateway.store.sqlite.ledger import Ledger
+from busway.gateway.store.sqlite.packing import fetch, pack
+from busway.gateway.store.sqlite.schema import durables, head, results
+
+
+class DurableRow(msgspec.Struct, array_like=True):
+    """`durables`, column by column."""
+
+    name: str
+    number: int
+    digest: int
+    created_at: int
+    acknowledged_at: int | None
+
+
+_one = pack(sa.select(durables).where(durables.c.name == sa.bindparam("name")))
+_page = pack(
+    sa.select(durables)
+    .where(durables.c.name > sa.bindparam("after"))
+    .order_by(durables.c.name)
+    .limit(sa.bindparam("limit"))
+)
+_numbers = sa.func.json_each(sa.bindparam("numbers")).table_valued("value").c.value
+_acknowledged = sa.select(results.c.number, results.c.run, results.c.attempt, results.c.time).where(
+    results.c.number.in_(sa.select(_numbers))
+)
+_forward = (
+    sa.update(durables)
+    .where(durables.c.name == sa.bindparam("which"), durables.c.number < sa.bindparam("place"))
+    .values(number=sa.bindparam("place"), digest=sa.bindparam("mark"), acknowledged_at=sa.bindparam("moment"))
+)
+
+
+def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | None:
+    """Return the place of a name; a new one gets the place asked for, if there is room for another."""
+    connection = ledger.connection
+    known = find_durable(connection, operation.name)
+    if known is not None:
+        return known.position.number, known.position.digest
+    if connection.execute(sa.select(sa.func.count()).select_from(durables)).scalar_one() >= operation.most:
+        return None
+    place = {"number": operation.number, "digest": operation.digest}
+    row = {"name": operation.name, **place, "created_at": operation.now}
+    connection.execute(sqlite.insert(durables), row)
+    return operation.number, operation.digest
+
+
+def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
+    """Move names forward, never back; return those whose place is none of this log."""
+    connection = ledger.connection
+    numbers = msgspec.json.encode([number for _, number, _ in operation.places]).decode()
+    rows = connection.execute(_acknowledged, {"numbers": numbers})
+    known = {row.number: cursor.digest(row.number, row.run, row.attempt, row.time) for row in rows}
+    floor = connection.execute(sa.select(head.c.floor)).scalar_one()
+    # What was pruned meanwhile cannot be looked at any more, nor be resumed from: there is nothing to forge.
+    good = [place for place in operation.places if place[1] <= floor or known.get(place[1]) == place[2]]
+    if good:
+        moved = [
+            {"which": name, "place": number, "mark": mark, "moment": operation.now}
+            for name, number, mark in good
+        ]
+        connection.execute(_forward, moved)
+    taken = {name for name, _, _ in good}
+    return [name for name, _, _ in operation.places if name not in taken]
+
+
+def delete_durable(ledger: Ledger, operation: DeleteDurable) -> bool:
+    """Forget a name."""
+    deleted = ledger.connection.execute(sa.delete(durables).where(durables.c.name == operation.name))
+    return bool(deleted.rowcount)
+
+
+def find_durable(connection: sa.Connection, name: str) -> DurableRecord | None:
+    """Return one name's record."""
+    rows = fetch(connection, _one, DurableRow, {"name": name})
+    return _record(rows[0]) if rows else None
+
+
+def find_durables(connection: sa.Connection, after: str, limit: int) -> list[DurableRecord]:
+    """Return up to `limit` records of names behind `after`, by name."""
+    return [_record(row) for row in fetch(connection, _page, DurableRow, {"after": after, "limit": limit})]
+
+
+def _record(row: DurableRow) -> DurableRecord:
+    return DurableRecord(
+        name=row.name,
+        position=Position(row.number, row.digest),
+        created_at=row.created_at,
+        acknowledged_at=row.acknowledged_at,
+    )

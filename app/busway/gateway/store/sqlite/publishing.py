@@ -1,0 +1,85 @@
+"""Storing events and the runs they start."""
+
+from __future__ import annotations
+
+import msgspec
+
+from busway.domain.event import NewEvent, partition_key
+from busway.gateway.store.port.operations import Publish, Receipt
+from busway.gateway.store.sqlite import statements, trees
+from busway.gateway.store.sqlite.ledger import Ledger, Row
+from busway.gateway.store.sqlite.schema import COUNTED, OUTSIDE
+
+
+def publish(ledger: Ledger, operation: Publish) -> list[Receipt]:
+    """Store events from outside; each that names no root is one."""
+    return [store(ledger, new) for new in operation.events]
+
+
+def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> Receipt:
+    """Store one event, unless its (source, id) is there, and its runs.
+
+    Args:
+        ledger: the transaction; `seen` knows of every id that is not trusted to be new.
+        new: the event.
+        counted: how its runs stand to the tree of `new.root`; a root event plants its own.
+    """
+    head = ledger.head
+    if not (new.made_id and ledger.trusting):
+        earlier = ledger.seen.setdefault((new.id, new.source), head.event + 1)
+        if earlier <= head.event:
+            return Receipt(earlier, 0, True)
+    head.event = seq = head.event + 1
+    _add(ledger, new, seq)
+    first = head.run + 1
+    if new.handlers:
+        if not new.root:
+            counted = trees.plant(ledger, seq, len(new.handlers))
+        _start(ledger, new, seq, counted)
+    return Receipt(seq, first)
+
+
+def started(new: list[NewEvent], receipts: list[Receipt]) -> int:
+    """How many runs these events started."""
+    return sum(
+        len(event.handlers) for event, receipt in zip(new, receipts, strict=True) if not receipt.duplicate
+    )
+
+
+def inside(counted: int) -> int:
+    """How runs are counted that a run started which is counted like this."""
+    return OUTSIDE if counted == OUTSIDE else COUNTED
+
+
+def _add(ledger: Ledger, new: NewEvent, seq: int) -> None:
+    time, accepted, binary, data = new.time, new.accepted_at, int(new.binary), new.data
+    correlationid = None if new.correlationid == new.id else new.correlationid
+    if not (new.attributes or new.root or new.subject or new.datacontenttype or correlationid):
+        row: Row = (seq, new.id, new.source, new.type, time, accepted, binary, data)
+        ledger.add(statements.INSERT_PLAIN_EVENT, row)
+        return
+    attributes = msgspec.json.encode(new.attributes).decode() if new.attributes else None
+    row = (
+        seq, new.id, new.source, new.type, new.subject, time, accepted, correlationid, new.root or None,
+        new.parent, new.datacontenttype, attributes, binary, data,
+    )  # fmt: skip
+    ledger.add(statements.INSERT_EVENT, row)
+
+
+def _start(ledger: Ledger, new: NewEvent, seq: int, counted: int) -> None:
+    run = ledger.head.run
+    key = partition_key(new.attributes)
+    root, priority, expires_at, created_at, due = (
+        new.root or seq, new.priority, new.expires_at, new.accepted_at, new.due,
+    )  # fmt: skip
+    plain = expires_at is None and due is None and key is None
+    for handler in new.handlers:
+        run += 1
+        if plain:
+            row: Row = (run, seq, handler, root, priority, created_at, counted)
+            ledger.add(statements.INSERT_PLAIN_RUN, row)
+        else:
+            row = (run, seq, handler, root, priority, expires_at, created_at, counted, due, key)
+            ledger.add(statements.INSERT_RUN, row)
+        ledger.counts[handler, 0] += 1
+    ledger.head.run = run

@@ -1,0 +1,376 @@
+"""From rows to values: which columns each value is read from, in the order of its row's fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from busway.domain.event import Event
+from busway.domain.handler import Handler
+from busway.domain.result import Origin, Result
+from busway.domain.run import Error, Run
+from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
+from busway.gateway.store.sqlite.packing import data_of, fetch, pack, text_of
+from busway.gateway.store.sqlite.schema import (
+    KINDS,
+    OUTCOMES,
+    RUNNING,
+    STATES,
+    SUCCEEDED,
+    attempts,
+    events,
+    handler_revisions,
+    handlers,
+    results,
+    runs,
+)
+
+Columns = tuple[sa.ColumnElement[Any], ...]
+
+_decode = msgspec.json.Decoder().decode
+_decode_pair = msgspec.json.Decoder(tuple[str, str]).decode
+_decode_error = msgspec.json.Decoder(Error).decode
+_decode_attributes = msgspec.json.Decoder(dict[str, str | int | bool]).decode
+
+
+class EventRow(msgspec.Struct, array_like=True):
+    """`EVENT_COLUMNS`."""
+
+    seq: int
+    id: str
+    source: str
+    type: str
+    subject: str | None
+    time: int
+    datacontenttype: str | None
+    text: str | None
+    digits: str | None
+    attributes: str | None
+    correlationid: str
+    root: int
+
+
+EVENT_COLUMNS: Columns = (
+    events.c.seq,
+    events.c.id,
+    events.c.source,
+    events.c.type,
+    events.c.subject,
+    events.c.time,
+    events.c.datacontenttype,
+    *text_of(events.c.data, events.c.binary),
+    events.c.attributes,
+    sa.func.coalesce(events.c.correlationid, events.c.id),
+    sa.func.coalesce(events.c.root, events.c.seq),
+)
+
+
+def event(row: EventRow) -> Event:
+    """Build an event."""
+    return Event(
+        seq=row.seq,
+        id=row.id,
+        source=row.source,
+        type=row.type,
+        subject=row.subject,
+        time=row.time,
+        datacontenttype=row.datacontenttype,
+        data=data_of(row.text, row.digits),
+        binary=row.digits is not None,
+        attributes=_decode_attributes(row.attributes) if row.attributes else {},
+        correlationid=row.correlationid,
+        root=row.root,
+    )
+
+
+class ChildRow(EventRow, array_like=True):
+    """`EVENT_COLUMNS` and the run that published the event."""
+
+    parent: int
+
+
+class WaitingRow(EventRow, array_like=True):
+    """`WAITING_COLUMNS`: a run with its event."""
+
+    run: int
+    handler: int
+    attempt: int
+    lost: int
+    granted: int
+    priority: int
+    due: int | None
+    expires_at: int | None
+    key: str | None
+    token: int | None
+    available_at: int | None
+    created_at: int
+
+
+WAITING_COLUMNS: Columns = (
+    *EVENT_COLUMNS,
+    runs.c.id,
+    runs.c.handler,
+    runs.c.attempt,
+    runs.c.lost,
+    runs.c.granted,
+    runs.c.priority,
+    runs.c.due,
+    runs.c.expires_at,
+    runs.c.partitionkey,
+    runs.c.token,
+    runs.c.available_at,
+    runs.c.created_at,
+)
+
+
+def waiting_run(row: WaitingRow) -> Run:
+    """Build a waiting run as dispatch holds it."""
+    return Run(
+        id=row.run,
+        event=event(row),
+        handler=row.handler,
+        attempt=row.attempt,
+        lost=row.lost,
+        granted=row.granted,
+        priority=row.priority,
+        due=row.due,
+        since=max(row.due or 0, row.available_at or row.created_at),
+        expires_at=row.expires_at,
+        key=row.key,
+        fence=fence(row.token),
+    )
+
+
+def fence(token: int | None) -> int:
+    """Return the fence of a waiting run: what a retry by hand put in place of the last attempt's token."""
+    return min(token or 0, 0)
+
+
+def read_waiting(connection: sa.Connection, ids: list[int]) -> list[Run]:
+    """Return these runs as dispatch holds them."""
+    query = sa.select(*WAITING_COLUMNS).join(events, events.c.seq == runs.c.event).where(runs.c.id.in_(ids))
+    return [waiting_run(row) for row in fetch(connection, pack(query), WaitingRow)]
+
+
+class RunRow(msgspec.Struct, array_like=True):
+    """`RUN_COLUMNS`."""
+
+    id: int
+    event: int
+    handler: str
+    revision: int | None
+    state: int
+    attempt: int
+    max_attempts: int | None
+    available_at: int
+    created_at: int
+    finished_at: int | None
+    error: str | None
+
+
+RUN_COLUMNS: Columns = (
+    runs.c.id,
+    runs.c.event,
+    handlers.c.name,
+    runs.c.revision,
+    runs.c.state,
+    runs.c.attempt,
+    runs.c.max_attempts,
+    sa.func.coalesce(runs.c.due, runs.c.available_at, runs.c.created_at),
+    runs.c.created_at,
+    runs.c.finished_at,
+    runs.c.error,
+)
+
+
+def run(row: RunRow) -> RunRecord:
+    """Build a run as people see it."""
+    return RunRecord(
+        id=row.id,
+        event=row.event,
+        handler=row.handler,
+        revision=row.revision,
+        state=STATES[row.state],
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        available_at=row.available_at,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        error=error(row.error),
+    )
+
+
+def error(text: str | None) -> Error | None:
+    """Read an error as rows hold it, with or without its traceback."""
+    return _decode_error(text) if text else None
+
+
+class AttemptRow(msgspec.Struct, array_like=True):
+    """`ATTEMPT_COLUMNS`; with `OWN_ATTEMPT_COLUMNS`, `outcome` is the state of the run."""
+
+    attempt: int
+    outcome: int
+    revision: int
+    started_at: int
+    finished_at: int | None
+    pool: str
+    worker: int | None
+    cpu_time: float | None
+    wall_time: float | None
+    peak_memory: int | None
+    error: str | None = None
+    log: str | None = None
+
+
+ATTEMPT_COLUMNS: Columns = tuple(attempts.c[name] for name in AttemptRow.__struct_fields__)
+OWN_ATTEMPT_COLUMNS: Columns = tuple(
+    runs.c[name.replace("outcome", "state")] for name in AttemptRow.__struct_fields__[:10]
+)
+
+
+def attempt(row: AttemptRow) -> AttemptRecord:
+    """Build an attempt from a row of its own."""
+    return _attempt(row, OUTCOMES[row.outcome].value)
+
+
+def own_attempt(row: AttemptRow) -> AttemptRecord:
+    """Build the attempt that lives in its run's row: one that runs, or a first one that succeeded."""
+    return _attempt(row, None if row.outcome == RUNNING else STATES[SUCCEEDED].value)
+
+
+def _attempt(row: AttemptRow, outcome: str | None) -> AttemptRecord:
+    return AttemptRecord(
+        attempt=row.attempt,
+        outcome=outcome,
+        revision=row.revision,
+        started_at=row.started_at,
+        finished_at=row.finished_at if outcome else None,
+        pool=row.pool,
+        worker=row.worker,
+        cpu_time=row.cpu_time,
+        wall_time=row.wall_time,
+        peak_memory=row.peak_memory,
+        error=error(row.error),
+        log=row.log,
+    )
+
+
+class ResultRow(msgspec.Struct, array_like=True):
+    """`RESULT_COLUMNS`."""
+
+    number: int
+    kind: int
+    handler: str
+    revision: int
+    run: int
+    attempt: int
+    index: int | None
+    text: str | None
+    digits: str | None
+    error: str | None
+    completes: str | None
+    time: int
+    event: int
+    id: str
+    type: str
+    source: str
+    subject: str | None
+    correlationid: str
+
+
+RESULT_COLUMNS: Columns = (
+    results.c.number,
+    results.c.kind,
+    handlers.c.name,
+    results.c.revision,
+    results.c.run,
+    results.c.attempt,
+    results.c.idx,
+    *text_of(results.c.data, results.c.binary),
+    results.c.error,
+    results.c.completes,
+    results.c.time,
+    events.c.seq,
+    events.c.id,
+    events.c.type,
+    events.c.source,
+    events.c.subject,
+    sa.func.coalesce(events.c.correlationid, events.c.id),
+)
+
+
+def result(row: ResultRow) -> Result:
+    """Build a result."""
+    return Result(
+        number=row.number,
+        kind=KINDS[row.kind],
+        event=Origin(row.event, row.id, row.type, row.source, row.subject, row.correlationid),
+        handler=row.handler,
+        revision=row.revision,
+        run=row.run,
+        attempt=row.attempt,
+        index=row.index,
+        data=data_of(row.text, row.digits),
+        binary=row.digits is not None,
+        error=_decode_pair(row.error) if row.error else None,
+        completes=row.completes.encode() if row.completes else None,
+        time=row.time,
+    )
+
+
+class HandlerRow(msgspec.Struct, array_like=True):
+    """`HANDLER_COLUMNS`."""
+
+    id: int
+    name: str
+    revision: int
+    declared: str | None
+    overrides: str
+    file_digest: str
+    missing: int
+    deleted: int
+    created_at: int
+    updated_at: int
+
+
+HANDLER_COLUMNS: Columns = tuple(handlers.c[name] for name in HandlerRow.__struct_fields__)
+
+
+def handler(row: HandlerRow) -> Handler:
+    """Build a handler."""
+    return Handler(
+        id=row.id,
+        name=row.name,
+        revision=row.revision,
+        declared=_decode(row.declared) if row.declared else None,
+        overrides=_decode(row.overrides),
+        file_digest=row.file_digest,
+        missing=bool(row.missing),
+        deleted=bool(row.deleted),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+class RevisionRow(msgspec.Struct, array_like=True):
+    """`REVISION_COLUMNS`."""
+
+    revision: int
+    created_at: int
+    fields: str
+    file_digest: str
+
+
+REVISION_COLUMNS: Columns = tuple(handler_revisions.c[name] for name in RevisionRow.__struct_fields__)
+
+
+def revision(row: RevisionRow) -> RevisionRecord:
+    """Build a revision of a handler."""
+    return RevisionRecord(
+        revision=row.revision,
+        created_at=row.created_at,
+        fields=_decode(row.fields),
+        file_digest=row.file_digest,
+    )

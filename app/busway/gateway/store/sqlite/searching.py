@@ -1,0 +1,141 @@
+"""Finding events and runs, newest first, without reading what does not match for longer than need be."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from busway.domain.pattern import matcher
+from busway.gateway.store.port.reader import EventQuery, RunQuery
+from busway.gateway.store.sqlite.packing import fetch, pack
+from busway.gateway.store.sqlite.records import EVENT_COLUMNS, RUN_COLUMNS, EventRow, RunRow
+from busway.gateway.store.sqlite.schema import (
+    CANCELLED,
+    RUNNING,
+    STATE_CODES,
+    SUCCEEDED,
+    WAITING,
+    events,
+    handlers,
+    runs,
+)
+
+MANY_TYPES = 1_000  # beyond it, reading on and matching beats asking for each type
+_CHUNK = 5_000
+
+
+def find_events(connection: sa.Connection, query: EventQuery, limit: int) -> list[EventRow]:
+    """Return events."""
+    where = _event_conditions(query)
+    pattern = query.type
+    if pattern is None or pattern == "**":
+        return _newest(connection, where, limit)
+    if "*" not in pattern:
+        return _newest(connection, [*where, events.c.type == pattern], limit)
+    types = _types(connection, pattern)
+    if len(types) > MANY_TYPES:
+        return _read_on(connection, where, pattern, limit)
+    matches = matcher((pattern,))
+    return _newest_of(connection, where, filter(matches, types), limit)
+
+
+def find_runs(connection: sa.Connection, query: RunQuery, limit: int) -> list[RunRow]:
+    """Return runs as people see them."""
+    found = select_runs().order_by(runs.c.id.desc()).limit(limit)
+    if query.handler is not None:
+        number = sa.select(handlers.c.id).where(handlers.c.name == query.handler)
+        found = found.where(runs.c.handler == number.scalar_subquery())
+    if query.event is not None:
+        found = found.where(runs.c.event == query.event)
+    if query.before is not None:
+        found = found.where(runs.c.id < query.before)
+    if query.state is not None:
+        found = _in_state(found, STATE_CODES[query.state])
+    return fetch(connection, pack(found), RunRow)
+
+
+def select_runs() -> sa.Select[Any]:
+    """Select runs as people see them."""
+    return sa.select(*RUN_COLUMNS).join(handlers, handlers.c.id == runs.c.handler)
+
+
+def _in_state(found: sa.Select[Any], state: int) -> sa.Select[Any]:
+    """Name the state in the words of the partial index that holds it; those that succeeded are the most."""
+    found = found.where(runs.c.state == state)
+    if state == SUCCEEDED:
+        return found
+    if state == RUNNING:
+        return found.where(sa.text("runs.state = 2"))
+    if state >= CANCELLED:
+        return found.where(sa.text("runs.state >= 4"))
+    waiting = [
+        sa.select(runs.c.id).where(sa.text(WAITING), due).correlate(None)
+        for due in (runs.c.due.is_(None), runs.c.due.is_not(None))
+    ]
+    return found.where(runs.c.id.in_(sa.union_all(*waiting)))
+
+
+def _event_conditions(query: EventQuery) -> list[sa.ColumnElement[bool]]:
+    where: list[sa.ColumnElement[bool]] = []
+    if query.before is not None:
+        where.append(events.c.seq < query.before)
+    for name in ("id", "source", "subject"):
+        value = getattr(query, name)
+        if value is not None:
+            where.append(events.c[name] == value)
+    if query.correlationid is not None:
+        root = (events.c.id == query.correlationid) & events.c.correlationid.is_(None)
+        where.append((events.c.correlationid == query.correlationid) | root)
+    return where
+
+
+def _newest(connection: sa.Connection, where: list[sa.ColumnElement[bool]], limit: int) -> list[EventRow]:
+    found = sa.select(*EVENT_COLUMNS).where(*where).order_by(events.c.seq.desc()).limit(limit)
+    return fetch(connection, pack(found), EventRow)
+
+
+def _types(connection: sa.Connection, pattern: str) -> list[str]:
+    """Return the stored types with the literal beginning of the pattern, hopping from one to the next."""
+    start = pattern[: pattern.index("*")]
+    first = sa.select(sa.func.min(events.c.type).label("type")).where(events.c.type >= start)
+    hop = first.cte("hop", recursive=True)
+    following = sa.select(sa.func.min(events.c.type)).where(events.c.type > hop.c.type).scalar_subquery()
+    within: sa.ColumnElement[bool] = hop.c.type.is_not(None)
+    if start:
+        within &= hop.c.type < start[:-1] + chr(ord(start[-1]) + 1)
+    hop = hop.union_all(sa.select(following).where(within))
+    found = sa.select(hop.c.type).where(hop.c.type.is_not(None)).limit(MANY_TYPES + 1)
+    return [type_ for (type_,) in fetch(connection, pack(found), tuple[str])]
+
+
+def _newest_of(
+    connection: sa.Connection, where: list[sa.ColumnElement[bool]], types: Iterable[str], limit: int
+) -> list[EventRow]:
+    """Merge the newest of each type; a later type need only look behind the oldest that still counts."""
+    newest: list[int] = []
+    floor = 0
+    found = sa.select(events.c.seq).where(*where, events.c.type == sa.bindparam("wanted"))
+    found = found.where(events.c.seq > sa.bindparam("floor")).order_by(events.c.seq.desc()).limit(limit)
+    packed = pack(found)
+    for type_ in types:
+        rows = fetch(connection, packed, tuple[int], {"wanted": type_, "floor": floor})
+        newest = heapq.nlargest(limit, newest + [seq for (seq,) in rows])
+        floor = newest[-1] if len(newest) == limit else 0
+    return _newest(connection, [events.c.seq.in_(newest)], limit) if newest else []
+
+
+def _read_on(
+    connection: sa.Connection, where: list[sa.ColumnElement[bool]], pattern: str, limit: int
+) -> list[EventRow]:
+    matches = matcher((pattern,))
+    found: list[int] = []
+    chunk = sa.select(events.c.seq, events.c.type).where(*where, events.c.seq < sa.bindparam("position"))
+    packed = pack(chunk.order_by(events.c.seq.desc()).limit(_CHUNK))
+    rows = fetch(connection, packed, tuple[int, str], {"position": 1 << 62})
+    while rows and len(found) < limit:
+        found += [seq for seq, type_ in rows if matches(type_)]
+        rows = fetch(connection, packed, tuple[int, str], {"position": rows[-1][0]})
+    return _newest(connection, [events.c.seq.in_(found[:limit])], limit) if found else []

@@ -1,0 +1,181 @@
+"""Writes batches of operations, each batch in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from busway.gateway.store.port.operations import (
+    Acknowledge,
+    Append,
+    Cancel,
+    CancelWaiting,
+    CreateKey,
+    DeleteDurable,
+    Expire,
+    Mark,
+    OpenDurable,
+    Operation,
+    PruneEvents,
+    PruneResults,
+    Publish,
+    Rescue,
+    Retry,
+    RetryDead,
+    RevokeKey,
+    SaveHandler,
+    Settle,
+)
+from busway.gateway.store.sqlite import changing, durables, keeping, pruning, publishing, settling, statements
+from busway.gateway.store.sqlite.ledger import Head, Ledger, Unacknowledged
+
+_APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
+    Publish: publishing.publish,
+    Mark: settling.mark,
+    Append: settling.append,
+    Settle: settling.settle,
+    Cancel: changing.cancel,
+    CancelWaiting: changing.cancel_waiting,
+    Expire: changing.expire,
+    Retry: changing.retry,
+    RetryDead: changing.retry_ended,
+    Rescue: changing.rescue,
+    SaveHandler: keeping.save_handler,
+    CreateKey: keeping.create_key,
+    RevokeKey: keeping.revoke_key,
+    OpenDurable: durables.open_durable,
+    Acknowledge: durables.acknowledge,
+    DeleteDurable: durables.delete_durable,
+    PruneResults: pruning.prune_results,
+    PruneEvents: pruning.prune_events,
+}
+_OF_ATTEMPTS = frozenset({Settle, Append, Mark})
+
+
+def befalls_all(problem: BaseException) -> bool:
+    """Tell what befalls a whole batch (disk, lock, broken file) from what one operation brings on itself."""
+    cause = getattr(problem, "orig", None) or problem
+    fatal = isinstance(cause, sqlite3.OperationalError | sqlite3.InternalError)
+    return fatal or type(cause) is sqlite3.DatabaseError
+
+
+class Replaced(Exception):
+    """Another committer has taken over this database."""
+
+
+class Refused(msgspec.Struct):
+    """An operation that the store did not take, and why; the others of its batch are written."""
+
+    why: str
+
+
+class Writer:
+    """Applies operations over one connection in autocommit mode.
+
+    Args:
+        connection: to be closed after any error but `Replaced`: the state of a broken transaction is unknown.
+        name: the number under which this writer claimed the head, None to write beside its owner.
+    """
+
+    def __init__(self, connection: sa.Connection, name: int | None = None) -> None:
+        self._connection, self._name = connection, name
+        self._cursor = connection.connection.cursor()
+
+    def claim(self) -> Head:
+        """Become the one committer; any other finds itself replaced.
+
+        Raises:
+            sqlite3.Error, sqlalchemy.exc.DBAPIError: the store does not take it.
+        """
+        self._run("BEGIN IMMEDIATE")
+        self._cursor.execute(statements.CLAIM_HEAD, (self._name,))
+        head = self._head()
+        self._run("COMMIT")
+        return head
+
+    def write(self, operations: Sequence[Operation], since: int | None = None) -> tuple[int, list[Any]]:
+        """Write all operations in one transaction, synced to disk.
+
+        Args:
+            operations: applied in this order.
+            since: the newest result whose batch the sender knows to be written, so that what is said again
+                is answered, not written again; None if nothing is ever said again.
+
+        Returns:
+            The number of the newest result, and the operations' replies, `Refused` among them.
+
+        Raises:
+            Replaced: nothing was written.
+            sqlite3.Error, sqlalchemy.exc.DBAPIError: the outcome is unknown.
+        """
+        head = self._begin()
+        known = self._unacknowledged(head, since)
+        try:
+            replies = self._together(head, known, operations, trusting=not known)
+        except Exception as problem:
+            if befalls_all(problem):
+                raise
+            self._run("ROLLBACK")
+            self._begin()
+            replies = [self._alone(known, operation) for operation in operations]
+            head = self._head()
+        self._run("COMMIT")
+        return head.result, replies
+
+    def _begin(self) -> Head:
+        self._run("BEGIN IMMEDIATE")
+        head = self._head()
+        if self._name is not None and head.writer != self._name:
+            self._run("ROLLBACK")
+            raise Replaced
+        return head
+
+    def _together(
+        self, head: Head, known: Unacknowledged, operations: Sequence[Any], *, trusting: bool
+    ) -> list[Any]:
+        ledger = Ledger(self._connection, self._cursor, head, known, trusting=trusting)
+        ledger.load([o.run for o in operations if type(o) in _OF_ATTEMPTS])
+        events = [new for operation in operations for new in _events(operation)]
+        ledger.look_up([(new.id, new.source) for new in events if not (new.made_id and trusting)])
+        replies = [_APPLY[type(operation)](ledger, operation) for operation in operations]
+        ledger.flush()
+        ledger.write_head()
+        return replies
+
+    def _alone(self, known: Unacknowledged, operation: Operation) -> Any:
+        self._run("SAVEPOINT one")
+        try:
+            reply = self._together(self._head(), known, [operation], trusting=False)[0]
+        except Exception as problem:
+            if befalls_all(problem):
+                raise
+            self._run("ROLLBACK TO one")
+            reply = Refused(str(getattr(problem, "orig", None) or problem))
+        self._run("RELEASE one")
+        return reply
+
+    def _unacknowledged(self, head: Head, since: int | None) -> Unacknowledged:
+        if since is None or since >= head.result:
+            return {}
+        self._cursor.execute(statements.SELECT_RESULTS_AFTER, (since,))
+        rows = self._cursor.fetchall()
+        return {(run, attempt, index): (number, completes) for number, run, attempt, index, completes in rows}
+
+    def _head(self) -> Head:
+        self._run(statements.SELECT_HEAD)
+        return Head(*self._cursor.fetchall()[0])
+
+    def _run(self, statement: str) -> None:
+        self._cursor.execute(statement)
+
+
+def _events(operation: Any) -> list[Any]:
+    kind = type(operation)
+    if kind is Publish:
+        events: list[Any] = operation.events
+        return events
+    return operation.published if kind is Settle else []

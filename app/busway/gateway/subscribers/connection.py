@@ -1,0 +1,316 @@
+"""One connection: a session, its way to the hub, and everything that is sent on it, in order.
+
+While the socket has room, frames go out at once. When it has none, a pump begins: a coroutine that
+waits for room, then sends what is to be answered and takes lagging subscriptions through the
+log, in turn, until all are at the head again. An idle socket has no pump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable
+
+from busway.gateway.errors import BadCursor, BuswayError, Gone, Unavailable
+from busway.gateway.subscribers.durables import superseded
+from busway.gateway.subscribers.frames import After
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.ring import Piece
+from busway.gateway.subscribers.session import Ack, Open, Pong, Session, Shut, Start, Subscription
+from busway.gateway.subscribers.wires import Wire, begin
+
+logger = logging.getLogger("busway.websocket")
+
+STALL = 60.0  # seconds without progress after which a socket is cut
+STALL_LOOKS = 12
+FAREWELL = 2.0  # seconds that a close frame gets
+PUBLISHES = 64  # publishes of one connection under way at once
+
+
+class _Ended(Exception):
+    """The connection cannot go on: its close code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.close = (code, reason)
+
+
+class Connection:
+    """The hub's sink for one socket.
+
+    Args:
+        session: its protocol.
+        hub: where results come from.
+        wire: carries its text; where it knows its transport, that tells progress and can be cut.
+        key: the number of the key it came with.
+    """
+
+    def __init__(self, session: Session, hub: Hub, wire: Wire, key: int | None) -> None:
+        self.key = key
+        self._session = session
+        self._hub = hub
+        self._wire = wire
+        self._transport = wire.transport
+        self._answers: deque[str] = deque()
+        self._lagging: deque[Subscription] = deque()
+        self._quiet_since: dict[Subscription, float] = {}
+        self._pump: asyncio.Task[None] | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self._closing: tuple[int, str] | None = None
+        self._ended = False
+        self._acknowledged = False
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was to be sent went out."""
+        return self._pump is None
+
+    async def open(self, effect: Open) -> None:
+        """Begin a subscription where it asks to."""
+        subscription = effect.subscription
+        try:
+            start = await self._locate(subscription, effect.after)
+        except BuswayError as problem:
+            return self._refuse(subscription, problem)
+        except Exception:
+            logger.exception("a subscription cannot begin")
+            refusal = Unavailable("the result log cannot be read now: subscribe again later")
+            return self._refuse(subscription, refusal)
+        return self.begin(subscription, start)
+
+    def begin(self, subscription: Subscription, start: Start) -> None:
+        """Begin a subscription whose place was found, unless the connection is about to close."""
+        if self._closing:  # nothing answers any more, and results must not come before their `subscribed`
+            return
+        text = self._session.opened(subscription, start)
+        if text is None or self._ended:
+            return
+        self.answer(text)
+        self._hub.watch(subscription, self)
+        if not self._hub.join(subscription, self):
+            self.lag(subscription)
+
+    def shut(self, effect: Shut) -> None:
+        """End a subscription."""
+        self._leave(effect.subscription)
+        self.answer(effect.text)
+
+    def acknowledge(self, effect: Ack) -> None:
+        """Have an acknowledgement kept, or say why not."""
+        subscription, position = effect.subscription, effect.position
+        self._acknowledged = True
+        try:
+            if self._hub.knows_better(position):
+                raise BadCursor("that cursor is none that you were sent: it names another result")
+            self._hub.durables.acknowledge(subscription, subscription.durable or "", position)
+        except BuswayError as problem:
+            self.unacknowledged(subscription, problem)
+
+    def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> None:
+        """Tell that an acknowledgement was not taken, unless the subscription ended."""
+        if subscription in self._session:
+            self.answer(self._session.unacknowledged(subscription, problem))
+
+    def superseded(self, subscription: Subscription) -> None:
+        """End a subscription whose durable name another one took over."""
+        self._hub.leave(subscription)
+        self.answer(self._session.refused(subscription, superseded(subscription.durable or "")))
+
+    async def pong(self, effect: Pong) -> None:
+        """Answer a ping; the acknowledgements before it are kept then."""
+        if self._acknowledged:
+            self._acknowledged = False
+            await self._hub.durables.settled()
+        self.answer(effect.text)
+
+    def answer(self, text: str) -> None:
+        """Send a frame that answers the client, before any further results."""
+        if self._ended or self._closing:
+            return
+        if self._pump is None and not self._answers:
+            self._write(text)
+            return
+        self._answers.append(text)
+
+    async def room(self) -> None:
+        """Wait until all answers went out: who does not read answers is not read from."""
+        while self._answers and not self._ended:
+            self._answered = self._loop.create_future()
+            await self._answered
+
+    def push(self, subscription: Subscription, piece: Piece) -> bool:
+        """Send the piece now; False, and nothing is sent, if the socket is not free."""
+        if self._pump is not None or self._ended or self._closing:
+            return False
+        text = self._session.deliver(subscription, piece)
+        if text is not None and not self._wire.offer(text):
+            self._write(text)
+        return True
+
+    def lag(self, subscription: Subscription) -> None:
+        """Take this subscription through the log until it can join the hub again."""
+        if self._ended:
+            return
+        self._lagging.append(subscription)
+        self._quiet_since[subscription] = self._loop.time()
+        self._start(None)
+
+    def close(self, code: int, reason: str, *, flush: bool) -> None:
+        """Close; with `flush` after everything up to the head was sent. Anything else ends at once."""
+        if self._ended or (self._closing and flush):
+            return
+        self._closing = (code, reason)
+        if flush:
+            self._start(None)
+            return
+        if self._pump is not None:
+            self._pump.cancel()
+        self._pump = self._loop.create_task(self._farewell(code, reason))
+
+    def end(self) -> None:
+        """Let go of everything: the socket is gone."""
+        self._ended = True
+        for subscription in self._session.end():
+            self._leave(subscription)
+        self._hub.exit(self)
+        self._quiet_since.clear()
+        self._drop()
+        if self._pump is not None:
+            self._pump.cancel()
+
+    async def _locate(self, subscription: Subscription, after: After) -> Start:
+        name = subscription.durable
+        if name is None:
+            return await self._hub.locate(after)
+        durables, epoch = self._hub.durables, self._hub.epoch
+        known = await durables.claim(subscription, name, self)
+        if known is not None:
+            return await self._hub.locate((epoch, known))
+        start = await self._hub.locate(after)
+        kept = await durables.begin(subscription, name, start.position)
+        return start if kept == start.position else await self._hub.locate((epoch, kept))
+
+    def _refuse(self, subscription: Subscription, problem: BuswayError) -> None:
+        self._give_back(subscription)
+        if subscription in self._session:
+            self.answer(self._session.refused(subscription, problem))
+
+    def _leave(self, subscription: Subscription) -> None:
+        self._hub.leave(subscription)
+        self._give_back(subscription)
+
+    def _give_back(self, subscription: Subscription) -> None:
+        if subscription.durable is not None:
+            self._hub.durables.release(subscription, subscription.durable)
+
+    def _write(self, text: str) -> None:
+        try:
+            rest = begin(self._wire.send(text))
+        except OSError:
+            return  # the socket is gone: the receiving side is told and ends the connection
+        if rest is not None:
+            self._start(rest)
+
+    def _start(self, rest: Awaitable[None] | None) -> None:
+        if self._pump is None:
+            self._pump = self._loop.create_task(self._run(rest))
+
+    async def _run(self, rest: Awaitable[None] | None) -> None:
+        try:
+            if rest is not None:
+                await self._progress(rest)
+            while not self._ended:
+                if self._answers:
+                    await self._put(self._answers.popleft())
+                    self._release()
+                elif self._lagging:
+                    await self._follow(self._lagging.popleft())
+                else:
+                    break
+            self._pump = None
+        except _Ended as end:
+            self._closing = end.close
+        except OSError:
+            self._closing = (1006, "")
+            self._drop()
+            return
+        except Exception:
+            logger.exception("a subscriber cannot be served")
+            self._closing = (1011, "a fault of the gateway: resume at your cursor")
+        if self._closing and not self._ended:
+            await self._farewell(*self._closing)
+
+    async def _follow(self, subscription: Subscription) -> None:
+        if not subscription.open or self._hub.join(subscription, self):
+            self._quiet_since.pop(subscription, None)
+            return
+        try:
+            piece = await self._hub.read(subscription)
+        except Gone as problem:
+            self._give_back(subscription)
+            text = self._session.refused(subscription, problem)
+            if self._session.single:
+                raise _Ended(1013, text) from None
+            self._answers.append(text)
+            return
+        if not subscription.open:
+            return
+        self._lagging.append(subscription)
+        now = self._loop.time()
+        if piece is None:  # its cursor came from a commit that the hub is yet to be told of
+            await asyncio.sleep(0.01)
+            return
+        quiet = now - self._quiet_since[subscription] < 1
+        delivery = self._session.deliver(subscription, piece, quiet=quiet)
+        if delivery is None:
+            await asyncio.sleep(0)
+            return
+        self._quiet_since[subscription] = now
+        await self._put(delivery)
+
+    async def _put(self, text: str) -> None:
+        rest = begin(self._wire.send(text))
+        if rest is not None:
+            await self._progress(rest)
+        else:
+            await asyncio.sleep(0)  # a socket that always has room must not keep the loop
+
+    async def _progress(self, rest: Awaitable[None]) -> None:
+        sending = asyncio.ensure_future(rest)
+        try:
+            left, looks = self._unsent(), 0
+            while not (await asyncio.wait({sending}, timeout=STALL / STALL_LOOKS))[0]:
+                now_left = self._unsent()
+                looks = looks + 1 if now_left >= left else 0
+                left = now_left
+                if looks >= STALL_LOOKS:
+                    raise _Ended(4408, "no progress for 60 s: read faster, and resume at your cursor")
+            sending.result()
+        finally:
+            sending.cancel()
+
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    def _drop(self) -> None:
+        self._answers.clear()
+        self._lagging.clear()
+        self._release()
+
+    async def _farewell(self, code: int, reason: str) -> None:
+        self._drop()
+        try:
+            await asyncio.wait_for(self._wire.close(code, reason), FAREWELL)
+            await asyncio.sleep(0)  # what was corked in this turn leaves
+        except (OSError, RuntimeError):
+            return  # closed already, or no room: TimeoutError is an OSError
+        finally:
+            if self._unsent() and self._transport:
+                self._transport.abort()
+
+    def _release(self) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+        self._answered = None

@@ -1,0 +1,417 @@
+"""The hub: the head of the result log, its newest results in a ring, and who is pushed to.
+
+Subscriptions with equal selections that have everything up to the head form a group. A commit costs
+one look a group, not one a socket: only those groups that it concerns are pushed to, each with
+one encoded piece. Whoever is not free takes its own way through the log and joins again at the head.
+
+Filters look at whole events, so while there is a subscription with one the ring keeps them too. What is
+too much to look at in one turn of the loop, or has no event at hand, filtered groups read on their own way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any, Protocol
+
+from busway.domain.cursor import START, Position
+from busway.domain.result import Result
+from busway.gateway.errors import Gone
+from busway.gateway.store.port.commits import Committed
+from busway.gateway.store.port.reader import Reader
+from busway.gateway.subscribers.durables import Durables
+from busway.gateway.subscribers.frames import After
+from busway.gateway.subscribers.groups import Group, pick, ready
+from busway.gateway.subscribers.ring import Entry, Piece, Ring, cut
+from busway.gateway.subscribers.selection import Selection, predicate
+from busway.gateway.subscribers.session import Start, Subscription
+
+READ_RESULTS = 500
+READ_BYTES = 256 * 1024
+
+
+async def honour(reader: Reader, epoch: str, after: tuple[str, Position]) -> Position:
+    """Return the place of a cursor if results can be taken from there on.
+
+    Raises:
+        Gone: another log, ahead of it, pruned, or not the result that stood there.
+    """
+    of, position = after
+    if of != epoch:
+        raise Gone("that cursor is of another log: begin again at 'earliest' or 'latest'")
+    head, floor = await reader.places()
+    if position in (head, floor):
+        return position
+    if position.number < floor.number:
+        raise Gone("what followed that cursor is no longer kept: begin again at 'earliest' or 'latest'")
+    if position.number > head.number or await reader.position(position.number) != position:
+        raise Gone("that cursor is of another state of this log: begin again at 'earliest' or 'latest'")
+    return position
+
+
+logger = logging.getLogger("busway.hub")
+
+RING_BYTES = 64 * 1024 * 1024
+SCAN = 2000  # entries of the ring that one piece looks at, so that no tick lasts
+SHARED_BYTES = 8 * 1024 * 1024
+FLOOR_AGE = 5.0  # seconds for which the oldest place is not asked for again
+READS = 2  # reads of the store at once, so that those who catch up leave readers to others
+BEAT = 0.1
+BEAT_FRAMES = 100  # empty frames a beat: 10,000 quiet sockets hear every ten seconds
+
+
+class Sink(Protocol):
+    """A connection as the hub sees it."""
+
+    key: int | None
+
+    def push(self, subscription: Subscription, piece: Piece) -> bool:
+        """Send the piece now; False, and nothing is sent, if the socket is not free."""
+
+    def lag(self, subscription: Subscription) -> None:
+        """Take this subscription through the log until it can `join` again."""
+
+    def close(self, code: int, reason: str, *, flush: bool) -> None:
+        """Close soon; with `flush` after everything up to the head was sent."""
+
+
+class Hub:
+    """Give it to the commits as a listener, then `start` it.
+
+    Args:
+        reader: where results are read that the ring no longer holds.
+        epoch: names the log in cursors.
+        durables: the names that subscriptions go by beyond their connection.
+        ring_bytes: memory for the newest results.
+    """
+
+    def __init__(
+        self, reader: Reader, epoch: str, durables: Durables, *, ring_bytes: int = RING_BYTES
+    ) -> None:
+        self.epoch = epoch
+        self.durables = durables
+        self.latest = START
+        self.closing: tuple[int, str] | None = None
+        self.reader = reader
+        self._floor = START
+        self._floor_at = 0.0
+        self._ring_bytes = ring_bytes
+        self._ring = Ring(ring_bytes, 0)
+        self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
+        self._sinks: dict[Sink, None] = {}
+        self._queue: deque[Committed] = deque()
+        self._started = self._scheduled = False
+        self._filling: asyncio.Task[None] | None = None
+        self._shared: dict[tuple[int, Selection], Piece] = {}
+        self._shared_bytes = 0
+        self._reads: dict[tuple[int, bool], asyncio.Task[list[Entry]]] = {}
+        self._reading = asyncio.Semaphore(READS)
+        self._quiet: deque[tuple[float, Subscription, Sink]] = deque()
+        self._beating = False
+        self._filtered: set[Subscription] = set()
+
+    async def start(self) -> None:
+        """Read where the log is; commits told before are taken up from there."""
+        self._loop = asyncio.get_running_loop()
+        self.latest, self._floor = await self.reader.places()
+        self._floor_at = self._loop.time()
+        self._ring = Ring(self._ring_bytes, self.latest.number)
+        self._started = True
+        self._advance()
+
+    def committed(self, commit: Committed) -> None:
+        """Take a commit; its results are shown in the next turn of the loop, in commit order."""
+        self._floor = commit.floor or self._floor
+        self._queue.append(commit)
+        if self._started and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._advance)
+
+    def enter(self, sink: Sink) -> None:
+        """Know a connection, so that it can be closed."""
+        self._sinks[sink] = None
+
+    def exit(self, sink: Sink) -> None:
+        """Forget a connection; its subscriptions must have left."""
+        self._sinks.pop(sink, None)
+
+    async def locate(self, after: After) -> Start:
+        """Find where a subscription begins; from now, if `after` cannot be honoured."""
+        if after is None:
+            await self._look_at_floor()
+            return Start(self.latest, True, self._floor)
+        if isinstance(after, str):
+            await self._look_at_floor(0)
+            return Start(self._floor, True, self._floor)
+        epoch, position = after
+        if epoch == self.epoch and self._ring.position(position.number) == position:
+            await self._look_at_floor()
+            oldest = min(self._floor, position, key=lambda place: place.number)
+            return Start(position, True, oldest)
+        await self._look_at_floor(0)
+        try:
+            return Start(await honour(self.reader, self.epoch, after), True, self._floor)
+        except Gone:
+            return Start(self.latest, False, self._floor)
+
+    def knows_better(self, position: Position) -> bool:
+        """Tell whether that is, as far as the ring goes, not the place of a result in this log."""
+        known = self._ring.position(position.number)
+        return known is not None and known != position
+
+    def join(self, subscription: Subscription, sink: Sink) -> bool:
+        """Push to a subscription from now on; False if it is not at the head."""
+        if subscription.position != self.latest.number:
+            return False
+        selection = subscription.selection
+        groups = self._groups.setdefault(selection.correlationid, {})
+        group = groups.get(selection)
+        if group is None:
+            group = groups[selection] = Group(selection)
+        group.members[subscription] = sink
+        subscription.live = True
+        return True
+
+    def leave(self, subscription: Subscription) -> None:
+        """Push no more to a subscription; it is up to date as far as the head."""
+        if not subscription.live:
+            return
+        subscription.live = False
+        subscription.position = self.latest.number
+        selection = subscription.selection
+        groups = self._groups[selection.correlationid]
+        group = groups[selection]
+        del group.members[subscription]
+        if not group.members:
+            del groups[selection]
+            if not groups and selection.correlationid is not None:
+                del self._groups[selection.correlationid]
+
+    def watch(self, subscription: Subscription, sink: Sink) -> None:
+        """Tell an open subscription now and then how far its cursor moved while nothing matched."""
+        if subscription.selection.filter is not None:
+            self._filtered.add(subscription)
+        self._quiet.append((self._loop.time() + 1, subscription, sink))
+        if not self._beating:
+            self._beating = True
+            self._loop.call_later(BEAT, self._beat)
+
+    async def read(self, subscription: Subscription) -> Piece | None:
+        """Return the next piece for a subscription that lags; None if the head is behind its place.
+
+        Raises:
+            Gone: results that it has not taken were pruned.
+        """
+        after, selection = subscription.position, subscription.selection
+        if after >= self.latest.number:
+            return None
+        if after + 1 < self._ring.first:
+            return await self._stored_piece(after, selection)
+        return self._shared_piece(after, selection) or await self._stored_piece(after, selection)
+
+    async def close(self, code: int, reason: str, grace: float = 5.0) -> None:
+        """Close all connections, each when it has everything; the slow ones after `grace` seconds.
+
+        Connections that come later are closed at once.
+        """
+        deadline = self._loop.time() + grace
+        while (self._queue or self._filling) and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        self.closing = (code, reason)
+        for sink in list(self._sinks):
+            sink.close(code, reason, flush=True)
+        while self._sinks and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for sink in list(self._sinks):
+            sink.close(code, reason, flush=False)
+
+    def revoke(self, key: int | None) -> None:
+        """Close the connections of a key that is good no longer; None: those from before the first key."""
+        for sink in list(self._sinks):
+            if sink.key == key:
+                sink.close(4401, "a key is needed that was not revoked and has not expired", flush=False)
+
+    def status(self) -> dict[str, Any]:
+        """Describe the subscribers for `/v1/status`."""
+        live = sum(len(group.members) for groups in self._groups.values() for group in groups.values())
+        subscriptions = sum(subscription.open for _, subscription, _ in self._quiet)
+        return {
+            "connections": len(self._sinks),
+            "subscriptions": subscriptions,
+            "live": live,
+            "lagging": max(0, subscriptions - live),
+            "furthest_behind": max(
+                (self.latest.number - s.position for _, s, _ in self._quiet if s.open and not s.live),
+                default=0,
+            ),
+            "head": self.latest.number,
+            "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
+        }
+
+    async def _look_at_floor(self, age: float = FLOOR_AGE) -> None:
+        if self._loop.time() - self._floor_at >= age:
+            _, self._floor = await self.reader.places()
+            self._floor_at = self._loop.time()
+
+    def _advance(self) -> None:
+        self._scheduled = False
+        fresh: list[Result] = []
+        head = self.latest.number
+        while self._queue and not self._filling:
+            commit = self._queue[0]
+            known = [result for result in commit.results if result.number > head]
+            if commit.head > head and (
+                not known or known[0].number != head + 1 or len(known) != commit.head - head
+            ):
+                self._filling = self._loop.create_task(self._fill(commit.head))
+                break
+            self._queue.popleft()
+            fresh += known
+            head = max(head, commit.head)
+        if fresh:
+            self._show(fresh)
+
+    async def _fill(self, head: int) -> None:
+        while self.latest.number < head:
+            try:
+                results = await self.reader.results(
+                    self.latest.number, READ_RESULTS, READ_BYTES, with_events=bool(self._filtered)
+                )
+            except Exception:
+                logger.exception("results after %d cannot be read; trying again", self.latest.number)
+                results = []
+            if results and results[0].number == self.latest.number + 1:
+                self._show(results)
+            elif not await self._skip_pruned():
+                await asyncio.sleep(0.2)
+        self._filling = None
+        self._advance()
+
+    async def _skip_pruned(self) -> bool:
+        """Go on behind results that were pruned before anybody saw them; those who wait for them are told."""
+        try:
+            _, floor = await self.reader.places()
+        except Exception:
+            logger.exception("the places of the log cannot be read; trying again")
+            return False
+        if floor.number <= self.latest.number:
+            return False
+        self._floor, self._floor_at = floor, self._loop.time()
+        self._ring = Ring(self._ring_bytes, floor.number)
+        self._shared.clear()
+        self._shared_bytes = 0
+        for group in [group for groups in self._groups.values() for group in groups.values()]:
+            self._all_fall_behind(group, self.latest.number)
+        self.latest = floor
+        return True
+
+    def _all_fall_behind(self, group: Group[Sink], position: int) -> None:
+        for subscription, sink in list(group.members.items()):
+            self._fall_behind(subscription, sink, position)
+
+    def _fall_behind(self, subscription: Subscription, sink: Sink, position: int) -> None:
+        self.leave(subscription)
+        subscription.position = position
+        sink.lag(subscription)
+
+    def _show(self, results: list[Result]) -> None:
+        before = self.latest.number
+        entries = [Entry(result) for result in results]
+        for entry in entries:
+            if not self._filtered:
+                entry.result.of = None  # nobody looks at it, so it takes no room
+            self._ring.append(entry)
+        self._shared.clear()
+        self._shared_bytes = 0
+        concerned = {entry.result.event.correlationid for entry in entries} & self._groups.keys()
+        groups = [group for name in (None, *concerned) for group in self._groups[name].values()]
+        self.latest = results[-1].position
+        filtered = [group for group in groups if group.test]
+        for group in groups:
+            if group.test is None and any(group.matches(entry.result) for entry in entries):
+                self._push(group, before, cut(before, entries, group.matches, self.epoch))
+        if filtered:
+            self._show_filtered(filtered, before, entries)
+
+    def _show_filtered(self, groups: list[Group[Sink]], before: int, entries: list[Entry]) -> None:
+        """Push to groups with filters, behind all others."""
+        wanted = [entry for entry in entries if any(group.matches(entry.result) for group in groups)]
+        if len(ready(wanted)) < len(wanted):
+            for group in groups:
+                self._all_fall_behind(group, before)
+            return
+        for group, picked in pick(groups, wanted).items():
+            if picked.numbers:
+                self._push(group, before, cut(before, entries, picked, self.epoch))
+
+    def _push(self, group: Group[Sink], before: int, piece: Piece) -> None:
+        whole = piece.until == self.latest
+        for subscription, sink in list(group.members.items()):
+            if not subscription.live:
+                continue
+            subscription.position = before
+            if self._sent(subscription, sink, piece) and whole:
+                continue
+            self._fall_behind(subscription, sink, subscription.position)
+
+    def _sent(self, subscription: Subscription, sink: Sink, piece: Piece) -> bool:
+        try:
+            return sink.push(subscription, piece)
+        except Exception:  # one subscriber's fault must not reach the others
+            logger.exception("a result cannot be pushed")
+            sink.close(1011, "a fault of the gateway: resume at your cursor", flush=False)
+            return False
+
+    def _shared_piece(self, after: int, selection: Selection) -> Piece | None:
+        """Cut the next piece off the ring; None if a filter needs events that it did not keep."""
+        piece = self._shared.get((after, selection))
+        if piece is None:
+            entries = self._ring.after(after, SCAN)
+            if selection.filter is not None:
+                entries = ready(entries)
+                if not entries:
+                    return None
+            piece = cut(after, entries, predicate(selection), self.epoch)
+            self._shared_bytes += piece.size
+            if self._shared_bytes > SHARED_BYTES:
+                self._shared.clear()
+                self._shared_bytes = piece.size
+            self._shared[after, selection] = piece
+        return piece
+
+    async def _stored_piece(self, after: int, selection: Selection) -> Piece:
+        which = after, selection.filter is not None
+        reading = self._reads.get(which)
+        if reading is None:
+            reading = self._reads[which] = self._loop.create_task(self._read_entries(*which))
+            reading.add_done_callback(lambda _: self._reads.pop(which, None))
+        entries = await asyncio.shield(reading)
+        return cut(after, entries, predicate(selection), self.epoch)
+
+    async def _read_entries(self, after: int, with_events: bool) -> list[Entry]:
+        async with self._reading:
+            results = await self.reader.results(after, READ_RESULTS, READ_BYTES // 4, with_events=with_events)
+        if not results or results[0].number != after + 1:
+            raise Gone(
+                "results that this subscription had not taken yet are no longer kept, and it has ended: "
+                "subscribe again with 'earliest' or 'latest'"
+            )
+        return [Entry(result) for result in results]
+
+    def _beat(self) -> None:
+        now, left, head = self._loop.time(), BEAT_FRAMES, self.latest
+        while self._quiet and self._quiet[0][0] <= now and left:
+            _, subscription, sink = self._quiet.popleft()
+            if not subscription.open:
+                self._filtered.discard(subscription)
+                continue
+            if subscription.live and subscription.heard == subscription.told < head.number:
+                subscription.position = subscription.told
+                self._sent(subscription, sink, Piece(subscription.told, head, [], self.epoch))
+                left -= 1
+            subscription.heard = subscription.told
+            self._quiet.append((now + 1, subscription, sink))
+        self._beating = bool(self._quiet)
+        if self._beating:
+            self._loop.call_later(BEAT, self._beat)

@@ -1,0 +1,81 @@
+"""Pages of the result log for `GET /v1/results`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from busway.domain import cursor
+from busway.domain.cursor import Position
+from busway.gateway.errors import Gone
+from busway.gateway.subscribers.encoding import encode_item
+from busway.gateway.subscribers.frames import After, read_after
+from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, honour
+from busway.gateway.subscribers.selection import predicate, select
+
+PAGE_RESULTS = 10_000  # results that one page looks at
+PAGE_BYTES = 8 * 1024 * 1024
+
+
+class Page(msgspec.Struct):
+    """A page of results, oldest first; `next` is None at the newest, `cursor` goes on in any case."""
+
+    items: list[msgspec.Raw]
+    next: str | None
+    cursor: str
+
+
+async def results_page(
+    hub: Hub,
+    *,
+    after: str | None = None,
+    types: list[str] | None = None,
+    handlers: list[str] | None = None,
+    kinds: list[str] | None = None,
+    limit: int = 100,
+) -> Page:
+    """Read the results that follow `after` and match, at most `limit`.
+
+    `after` is a cursor, "earliest" (as is None) or "latest". The work for one page is bounded, so a
+    page may be short or empty although there is a `next`.
+
+    Raises:
+        BadCursor: `after` is no cursor.
+        Gone: its place cannot be honoured.
+        BadPattern: one of `types` is none.
+        BadSubscription: another value is not what it must be.
+    """
+    matches = predicate(select({"types": types, "handlers": handlers, "kinds": kinds}))
+    at = None if after is None else read_after(after)
+    head, floor = await hub.reader.places()
+    position = floor if after is None else await _begin(hub, at, head, floor)
+    items: list[msgspec.Raw] = []
+    passed = size = 0
+    while (
+        position.number < head.number and passed < PAGE_RESULTS and size < PAGE_BYTES and len(items) < limit
+    ):
+        results = await hub.reader.results(position.number, READ_RESULTS, READ_BYTES)
+        if not results or results[0].number != position.number + 1:
+            if passed:
+                break  # pruned meanwhile: what was read is whole, and the next page says that it is gone
+            if after is not None and not isinstance(at, str):
+                raise Gone("what followed that cursor is no longer kept: begin again at 'earliest'")
+            _, position = await hub.reader.places()
+            continue
+        for result in results:
+            position = result.position
+            passed += 1
+            if matches(result):
+                items.append(msgspec.Raw(encode_item(result, hub.epoch)))
+                size += len(items[-1])
+                if len(items) == limit:
+                    break
+    text = cursor.encode(hub.epoch, position)
+    return Page(items, text if position.number < head.number else None, text)
+
+
+async def _begin(hub: Hub, after: After, head: Position, floor: Position) -> Position:
+    if after is None:
+        return head
+    if isinstance(after, str):
+        return floor
+    return await honour(hub.reader, hub.epoch, after)

@@ -1,0 +1,156 @@
+"""The shell that carries a subscription as Server-Sent Events: bare ASGI, one subscription a response."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import MutableMapping
+from typing import Any
+
+from busway.gateway.access.holder import Access
+from busway.gateway.errors import BadSubscription, BuswayError, Unavailable
+from busway.gateway.subscribers import stream
+from busway.gateway.subscribers.connection import Connection
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.oneline import DEFAULT, read_query
+from busway.gateway.subscribers.session import Open, Start, StreamSession
+from busway.gateway.subscribers.websocket import Receive
+from busway.gateway.subscribers.wires import RawSend, StreamWire
+
+logger = logging.getLogger("busway.sse")
+
+HEARTBEAT = 10.0  # seconds of silence after which a comment is sent
+UNANSWERED = 50  # seconds that the peer's machine may leave what was sent unacknowledged
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect what has to go on at once
+    (b"x-content-type-options", b"nosniff"),
+]
+
+
+class StreamShell:
+    """Serves `GET /v1/subscribe/sse`.
+
+    Args:
+        hub: where results come from.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        send: RawSend,
+        access: Access,
+        *,
+        head: bool = False,
+    ) -> None:
+        """Serve one stream until its client is gone or it has to end; of a HEAD request only the head.
+
+        Raises:
+            BuswayError: it cannot begin; nothing was sent yet.
+        """
+        if self._hub.closing:
+            await come_back(scope, send, self._hub.closing[1])
+            return
+        session = StreamSession(access, self._hub.epoch)
+        opening = session.begin(_fields(scope))
+        start = await self._locate(opening)
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        if head:
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._follow(session, opening, start, receive, StreamWire(send), access.key)
+
+    async def _locate(self, opening: Open) -> Start:
+        try:
+            return await self._hub.locate(opening.after)
+        except BuswayError:
+            raise
+        except Exception:
+            logger.exception("a stream cannot begin")
+            raise Unavailable("the result log cannot be read now: subscribe again later") from None
+
+    async def _follow(
+        self,
+        session: StreamSession,
+        opening: Open,
+        start: Start,
+        receive: Receive,
+        wire: StreamWire,
+        key: int | None,
+    ) -> None:
+        connection = Connection(session, self._hub, wire, key)
+        self._hub.enter(connection)
+        beat = _Beat(connection, wire)
+        _notice_silence(wire.transport)
+        try:
+            connection.begin(opening.subscription, start)
+            if self._hub.closing:
+                connection.close(*self._hub.closing, flush=True)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            beat.stop()
+            connection.end()
+
+
+class _Beat:
+    """Sends a comment in silence, so that proxies keep the stream and dead peers are found."""
+
+    def __init__(self, connection: Connection, wire: StreamWire) -> None:
+        self._connection, self._wire = connection, wire
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_later(HEARTBEAT, self._beat)
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._next.cancel()
+
+    def _beat(self) -> None:
+        if self._wire.quiet and self._connection.idle:
+            self._connection.answer(stream.HEARTBEAT)
+        self._wire.quiet = True
+        self._next = self._loop.call_later(HEARTBEAT, self._beat)
+
+
+def _notice_silence(transport: Any) -> None:
+    # Nothing comes back on this stream by itself: whether the peer is there, only TCP can tell (RFC 5482).
+    if transport is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED * 1000
+            )
+
+
+def _fields(scope: MutableMapping[str, Any]) -> dict[str, Any]:
+    fields = read_query(scope.get("query_string", b"")) or {"id": DEFAULT}
+    if fields.get("durable") is not None:
+        raise BadSubscription("a stream acknowledges nothing: leave 'durable' out, or use the WebSocket")
+    last = _header(scope, b"last-event-id")
+    return {**fields, "after": last} if last else fields
+
+
+async def come_back(scope: MutableMapping[str, Any], send: RawSend, reason: str) -> None:
+    """Have an EventSource connect again soon: any status but 200 would end it for good.
+
+    Raises:
+        Unavailable: it is another client, which a status tells the same.
+    """
+    if "text/event-stream" not in _header(scope, b"accept"):
+        raise Unavailable(reason)
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    body = stream.retry() + stream.closed(1012, reason)
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+def _header(scope: MutableMapping[str, Any], wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value.decode("latin-1"))
+    return ""

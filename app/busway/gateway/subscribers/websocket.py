@@ -1,0 +1,145 @@
+"""The shell that carries sessions over WebSockets: bare ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from busway.gateway.access.holder import Access
+from busway.gateway.errors import BadRequest, BuswayError, Unauthorized, Unavailable
+from busway.gateway.subscribers import frames
+from busway.gateway.subscribers.connection import PUBLISHES, Connection
+from busway.gateway.subscribers.hub import Hub
+from busway.gateway.subscribers.oneline import read_query
+from busway.gateway.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Shut
+from busway.gateway.subscribers.wires import RawSend, SocketWire
+
+logger = logging.getLogger("busway.websocket")
+
+SUBPROTOCOL = "busway.v1"
+REASON_BYTES = 123
+
+Publisher = Callable[[bytes, Access], Awaitable[dict[str, Any]]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class WebSocketShell:
+    """Serves `/v1/subscribe`.
+
+    Args:
+        hub: where results come from.
+        publish: stores an event (JSON text) and returns its receipt, or raises a `BuswayError`.
+        max_frame: bytes that a frame of the client may have.
+    """
+
+    def __init__(self, hub: Hub, publish: Publisher, max_frame: int) -> None:
+        self._hub = hub
+        self._publish = publish
+        self._max_frame = max_frame
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: RawSend, access: Access | Unauthorized
+    ) -> None:
+        """Serve one connection until it ends; nothing was received from it yet.
+
+        `access` may be why there is none: key or ticket is missing or not good. Host and Origin were
+        checked before.
+        """
+        await receive()
+        protocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
+        await send({"type": "websocket.accept", "subprotocol": protocol})
+        if isinstance(access, Unauthorized):
+            return await _close(send, 4401, access.detail)
+        if self._hub.closing:
+            return await _close(send, *self._hub.closing)
+        try:
+            fields = read_query(scope.get("query_string", b""))
+        except BadRequest as problem:
+            await send({"type": "websocket.send", "text": frames.error(problem)})
+            return await _close(send, 4400, problem.detail)
+        return await _Served(self._hub, self._publish, self._max_frame, send, access).run(receive, fields)
+
+
+class _Served:
+    """One accepted connection."""
+
+    def __init__(self, hub: Hub, publish: Publisher, max_frame: int, send: RawSend, access: Access) -> None:
+        self._publish = publish
+        self._max_frame = max_frame
+        self._access = access
+        self._session = Session(access, hub.epoch)
+        self._connection = Connection(self._session, hub, SocketWire(send), access.key)
+        self._publishing: set[asyncio.Task[None]] = set()
+        hub.enter(self._connection)
+
+    async def run(self, receive: Receive, fields: dict[str, Any] | None) -> None:
+        """Take frames until the socket is gone; leave nothing behind."""
+        try:
+            if fields is not None:
+                await self._apply(self._session.subscribe(fields))
+            await self._receive(receive)
+        finally:
+            self._connection.end()
+        if self._publishing:  # these wait for a commit that others share: never cancelled
+            await asyncio.wait(self._publishing)
+
+    async def _receive(self, receive: Receive) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            if text is None:
+                effect = self._session.binary()
+            elif self._too_large(text):
+                self._connection.close(1009, f"a frame has at most {self._max_frame} bytes", flush=False)
+                continue
+            else:
+                effect = self._session.receive(text)
+            await self._apply(effect)
+            await self._connection.room()
+
+    def _too_large(self, text: str) -> bool:
+        if len(text) * 4 <= self._max_frame:
+            return False
+        return len(text) > self._max_frame or len(text.encode()) > self._max_frame
+
+    async def _apply(self, effect: Effect) -> None:
+        if isinstance(effect, Publish):
+            await self._start_publish(effect)
+        elif isinstance(effect, Open):
+            await self._connection.open(effect)
+        elif isinstance(effect, Shut):
+            self._connection.shut(effect)
+        elif isinstance(effect, Ack):
+            self._connection.acknowledge(effect)
+        elif isinstance(effect, Pong):
+            await self._connection.pong(effect)
+        else:
+            self._connection.answer(effect.text)
+
+    async def _start_publish(self, effect: Publish) -> None:
+        if len(self._publishing) >= PUBLISHES:
+            await asyncio.wait(self._publishing, return_when=asyncio.FIRST_COMPLETED)
+        publishing = asyncio.ensure_future(self._store(effect))
+        self._publishing.add(publishing)
+        publishing.add_done_callback(self._publishing.discard)
+
+    async def _store(self, effect: Publish) -> None:
+        try:
+            receipt = await self._publish(effect.event, self._access)
+            text = self._session.published(effect.ref, receipt)
+        except BuswayError as problem:
+            text = self._session.failed(effect.ref, problem)
+        except Exception:
+            logger.exception("a frame's event cannot be published")
+            fault = Unavailable("a fault of the gateway: whether the event was stored is unknown")
+            text = self._session.failed(effect.ref, fault)
+        self._connection.answer(text)
+
+
+async def _close(send: RawSend, code: int, reason: str) -> None:
+    short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+    await send({"type": "websocket.close", "code": code, "reason": short})

@@ -1,0 +1,108 @@
+"""How handler code declares handlers, and what it raises to say how an attempt is to go on."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from busway.domain.handler import Backoff, FieldError, check_fields
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+DECLARED = "__busway_handlers__"
+_ABSENT: Any = object()
+_LONGEST = 31_536_000  # seconds, a year: as for a handler's backoff
+
+
+class Retry(Exception):
+    """Raise it to ask for another attempt.
+
+    Args:
+        after: seconds until then; None leaves it to the handler's backoff.
+        reason: told as the attempt's error.
+
+    Raises:
+        ValueError: `after` is negative, over a year or no number.
+    """
+
+    def __init__(self, after: float | None = None, reason: str | None = None) -> None:
+        if after is not None and not (math.isfinite(after) and 0 <= after <= _LONGEST):
+            raise ValueError(f"Retry(after=...) is seconds from 0 to {_LONGEST}, not {after!r}")
+        super().__init__(
+            reason or ("asks for another attempt" + (f" in {after:g} s" if after is not None else ""))
+        )
+        self.after = None if after is None else float(after)
+
+
+class Fail(Exception):
+    """Raise it to end the run as dead, without another attempt."""
+
+    def __init__(self, reason: str = "the handler gave up") -> None:
+        super().__init__(reason)
+
+
+def handler(  # noqa: PLR0913 - one keyword for each field of the contract
+    *events: str,
+    name: str = _ABSENT,
+    pool: str | None = _ABSENT,
+    timeout: float = _ABSENT,
+    max_attempts: int = _ABSENT,
+    backoff: Mapping[str, float] | Backoff = _ABSENT,
+    filter: Mapping[str, Any] | None = _ABSENT,  # noqa: A002 - the field's name
+    concurrency: int | None = _ABSENT,
+    rate: str | None = _ABSENT,
+    ordered: bool = _ABSENT,
+    memory: int | None = _ABSENT,
+    paused: bool = _ABSENT,
+    description: str = _ABSENT,
+) -> Callable[[Function], Function]:
+    """Declare a handler: for events whose type matches one of `events`, run the decorated function.
+
+    A function may be declared several times, under different names. Fields that are left out
+    have the defaults of the HTTP interface; `name` is the function's, `description` the first
+    line of its docstring.
+
+    Raises:
+        TypeError: no type pattern is given.
+        ValueError: a field is not what it must be; names the function and the field.
+    """
+    given = {key: value for key, value in locals().items() if value is not _ABSENT and key != "events"}
+
+    def declare(function: Function) -> Function:
+        fields = _fields(function, events, given)
+        vars(function)[DECLARED] = [fields, *vars(function).get(DECLARED, [])]
+        return function
+
+    if not events or callable(events[0]):
+        raise TypeError('@handler needs the event types that it is for, such as @handler("order.created")')
+    return declare
+
+
+def declared(function: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Return the fields of the handlers that a function was declared as, `target` not among them."""
+    return list(vars(function).get(DECLARED, []))
+
+
+def _fields(function: Callable[..., Any], events: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    title = first_line(function)
+    fields = (
+        {"name": function.__name__, "events": list(events)}
+        | ({"description": title} if title else {})
+        | given
+    )
+    if isinstance(fields.get("backoff"), Backoff | Mapping):
+        fields["backoff"] = msgspec.to_builtins(fields["backoff"])
+    try:
+        check_fields(fields)
+    except FieldError as problem:
+        advice = ": give it one with name=" if problem.field == "name" and "name" not in given else ""
+        raise ValueError(f"@handler of {function.__name__}(): {problem.field}: {problem}{advice}") from None
+    return fields
+
+
+def first_line(function: Callable[..., Any]) -> str:
+    """Return the first line of a function's docstring, or nothing."""
+    return (inspect.getdoc(function) or "").strip().partition("\n")[0][:1000]
