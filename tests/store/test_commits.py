@@ -160,7 +160,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             change = told[-1]
             assert (change.ended, change.runs, change.head) == ([1], [run], 2)
             assert (run.attempt, run.lost, run.due) == (1, 1, NOW + 5)
-            assert [(r.number, r.handler, r.index) for r in change.results] == [
+            assert [(r.number, r.handler, r.index) for r, _ in change.results] == [
                 (1, "one", 0),
                 (2, "one", None),
             ]
@@ -169,7 +169,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             assert settled.receipts == [Receipt(2, 2)]
             assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
             async_reader = SQLiteReader(path)
-            assert told.results == await async_reader.results(0, 10, 1 << 20, with_events=True)
+            assert told.results == await async_reader.results_with_events(0, 10, 1 << 20)
             async_reader.close()
 
     asyncio.run(main())

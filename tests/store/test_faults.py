@@ -31,7 +31,7 @@ class Handling:
 
     def committed(self, change):
         assert change.head >= self.head
-        numbers = [result.number for result in change.results]
+        numbers = [result.number for result, _ in change.results]
         assert numbers == list(range(self.head + 1, self.head + 1 + len(numbers)))
         self.head = change.head
         self.rescans += change.rescan

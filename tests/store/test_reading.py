@@ -48,19 +48,19 @@ def test_results_come_with_their_events_where_asked_and_each_event_counts_once(s
 
     def read(after, max_bytes):
         async def call():
-            return await store.reader.results(after, 100, max_bytes, with_events=True)
+            return await store.reader.results_with_events(after, 100, max_bytes)
 
         return asyncio.run(call())
 
     found = read(0, 1 << 20)
-    assert [r.of.id for r in found] == ["a", "a", "a", "a", "b"]
-    assert [r.of for r in found[3:]] == [store.read("event", 1), store.read("event", 2)]
-    assert found[0].of is found[3].of
-    assert [r.number for r in read(0, 3500)] == [1, 2, 3]
-    assert [r.number for r in read(0, 100)] == [1]
-    assert [r.number for r in read(4, 100)] == [5]
+    assert [of.id for _, of in found] == ["a", "a", "a", "a", "b"]
+    assert [of for _, of in found[3:]] == [store.read("event", 1), store.read("event", 2)]
+    assert found[0][1] is found[3][1]
+    assert [r.number for r, _ in read(0, 3500)] == [1, 2, 3]
+    assert [r.number for r, _ in read(0, 100)] == [1]
+    assert [r.number for r, _ in read(4, 100)] == [5]
     assert read(5, 100) == []
-    assert [r.of for r in store.results()] == [None] * 5
+    assert [r for r, _ in found] == store.results()
 
 
 def test_waiting_runs_come_by_priority_then_age(store):

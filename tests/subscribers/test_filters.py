@@ -170,7 +170,7 @@ def test_equal_filters_share_a_group_however_they_are_written(tmp_path: Path) ->
 def test_the_ring_keeps_events_only_while_a_filter_may_look_at_them(tmp_path: Path) -> None:
     async def kept(there: Store) -> list[bool]:
         await until(lambda: there.hub.latest.number == there.hub._ring.first + len(there.hub._ring) - 1)
-        return [entry.result.of is not None for entry in there.hub._ring.after(0, 1000)]
+        return [entry.event is not None for entry in there.hub._ring.after(0, 1000)]
 
     async def claim(there: Store, server: Server) -> None:
         async with peer(server) as client:

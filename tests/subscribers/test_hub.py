@@ -17,14 +17,14 @@ from busway.gateway.subscribers.asyncapi import document
 from busway.gateway.subscribers.encoding import encode_item
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.page import results_page
-from busway.gateway.subscribers.ring import PIECE_BYTES, Entry, Piece, Ring, cut
+from busway.gateway.subscribers.ring import PIECE_BYTES, Piece, Ring, cut
 from busway.gateway.subscribers.selection import Selection, select
 from busway.gateway.subscribers.session import Open, Session, Subscription
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.subscribers.kit import number, store, until
-from tests.subscribers.test_session import EPOCH, result
+from tests.subscribers.test_session import EPOCH, entry
 
 texts = st.text(min_size=1, max_size=20)
 origins = st.builds(Origin, st.integers(1, 10**9), texts, texts, texts, st.none() | texts, texts)
@@ -58,18 +58,18 @@ def test_the_fast_encoder_writes_what_the_domain_says(one: Result) -> None:
 def test_the_ring_holds_the_newest_within_its_bytes(sizes: list[int], room: int) -> None:
     ring = Ring(room, 0)
     for n, size in enumerate(sizes, 1):
-        ring.append(Entry(result(n, data=b"1" * size)))
+        ring.append(entry(n, data=b"1" * size))
     held = [entry.result.number for entry in ring.after(ring.first - 1, 100)]
     assert held == list(range(ring.first, len(sizes) + 1))
     assert ring.bytes <= room
-    assert all(ring.position(n) == result(n).position for n in held)
+    assert all(ring.position(n) == entry(n).result.position for n in held)
     assert ring.position(ring.first - 1) is None
 
 
 @given(st.lists(st.integers(0, 90_000), min_size=1, max_size=20))
 @settings(derandomize=True, deadline=None)
 def test_pieces_cover_everything_and_are_small_unless_one_item(sizes: list[int]) -> None:
-    entries = [Entry(result(n, data=b'"' + b"x" * size + b'"')) for n, size in enumerate(sizes, 1)]
+    entries = [entry(n, data=b'"' + b"x" * size + b'"') for n, size in enumerate(sizes, 1)]
     after, got = 0, []
     while after < len(entries):
         piece = cut(after, entries[after:], lambda _: True, EPOCH)
@@ -131,7 +131,7 @@ def test_what_a_commit_does_not_tell_is_read_before_anything_later(tmp_path: Pat
     async def claim() -> None:
         async with store(tmp_path) as there:
             await there.produce(60)
-            log = await there.reader.results(0, 100, 1 << 20)
+            log = await there.reader.results_with_events(0, 100, 1 << 20)
             hub = Hub(there.reader, there.commits.epoch, there.hub.durables)
             await hub.start()
             hub.latest = (await there.reader.places())[1]  # as if it had started before all of them

@@ -12,7 +12,8 @@ from busway.domain.event import Event
 from busway.domain.filter import View, compile_filter
 from busway.domain.result import Kind, Origin, Result
 from busway.gateway.access.holder import OPEN
-from busway.gateway.subscribers.ring import Entry, cut
+from busway.gateway.subscribers.encoding import Entry
+from busway.gateway.subscribers.ring import cut
 from busway.gateway.subscribers.selection import predicate
 from busway.gateway.subscribers.session import (
     MAX_SUBSCRIPTIONS,
@@ -73,14 +74,15 @@ names = st.sampled_from(
 ops = st.sampled_from(["subscribe", "unsubscribe", "publish", "ack", "ping", "", None, 5])
 
 
-def result(number: int, type_: str = "order.created", **fields: Any) -> Result:
+def entry(number: int, type_: str = "order.created", **fields: Any) -> Entry:
     origin = Origin(number, f"id-{number}", type_, "/", None, "c")
-    of = Event(
+    event = Event(
         seq=number, id=origin.id, source="/", type=type_, time=number, correlationid="c", root=number,
         data=json.dumps({"n": number, "even": number % 2 == 0}).encode(),
     )  # fmt: skip
-    fields = {"kind": Kind.SUCCEEDED, "data": b"1", "time": number, "of": of, **fields}
-    return Result(number=number, event=origin, handler="invoice", revision=1, run=number, attempt=1, **fields)
+    fields = {"kind": Kind.SUCCEEDED, "data": b"1", "time": number, **fields}
+    one = Result(number=number, event=origin, handler="invoice", revision=1, run=number, attempt=1, **fields)
+    return Entry(one, event)
 
 
 class Sessions(RuleBasedStateMachine):
@@ -89,7 +91,7 @@ class Sessions(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.session = Session(OPEN, EPOCH)
-        self.log: list[Result] = []
+        self.log: list[Entry] = []
         self.opening: list[Subscription] = []
         self.following: dict[str, Subscription] = {}
         self.began: dict[Subscription, int] = {}
@@ -166,7 +168,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(id_=ids, number=st.integers(0, 60), wrong=st.sampled_from(["", "epoch", "text"]))
     def ack(self, id_: str, number: int, wrong: str) -> None:
         """The session admits what was sent under this id, and nothing else."""
-        position = self.log[number - 1].position if 0 < number <= len(self.log) else START
+        position = self.log[number - 1].result.position if 0 < number <= len(self.log) else START
         place = cursor.encode("f" * 16 if wrong == "epoch" else EPOCH, position)
         effect = self.session.receive(
             json.dumps({"op": "ack", "id": id_, "cursor": "x" if wrong == "text" else place})
@@ -208,14 +210,14 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(types=st.lists(st.sampled_from(TYPES), min_size=1, max_size=9))
     def commit(self, types: list[str]) -> None:
-        self.log += [result(len(self.log) + n, type_) for n, type_ in enumerate(types, 1)]
+        self.log += [entry(len(self.log) + n, type_) for n, type_ in enumerate(types, 1)]
 
     @rule(data=st.data(), recovered=st.booleans())
     def opened(self, data: st.DataObject, recovered: bool) -> None:
         if not self.log or not self.opening:
             return
         subscription = self.opening.pop()
-        start = self.log[data.draw(st.integers(0, len(self.log) - 1))].position
+        start = self.log[data.draw(st.integers(0, len(self.log) - 1))].result.position
         text = self.session.opened(subscription, Start(start, recovered, start))
         if self.following.get(subscription.id) is not subscription:
             assert text is None
@@ -233,7 +235,7 @@ class Sessions(RuleBasedStateMachine):
             return
         subscription = data.draw(st.sampled_from(behind))
         end = data.draw(st.integers(subscription.position + 1, len(self.log)))
-        entries = [Entry(result) for result in self.log[subscription.position : end]]
+        entries = self.log[subscription.position : end]
         piece = cut(subscription.position, entries, predicate(subscription.selection), EPOCH)
         text = self.session.deliver(subscription, piece, quiet=quiet)
         if text is None:
@@ -252,7 +254,7 @@ class Sessions(RuleBasedStateMachine):
             return
         subscription = data.draw(st.sampled_from(followed))
         after = data.draw(st.integers(0, len(self.log) - 1).filter(lambda n: n != subscription.position))
-        piece = cut(after, [Entry(self.log[after])], predicate(subscription.selection), EPOCH)
+        piece = cut(after, [self.log[after]], predicate(subscription.selection), EPOCH)
         with pytest.raises(RuntimeError):
             self.session.deliver(subscription, piece)
 
@@ -264,7 +266,7 @@ class Sessions(RuleBasedStateMachine):
         for subscription, got in self.got.items():
             matches = predicate(subscription.selection)
             passed = self.log[self.began[subscription] : subscription.position]
-            assert got == [r.number for r in passed if matches(r)]
+            assert got == [one.result.number for one in passed if matches(one)]
         held = [s.durable for s in self.following.values() if s.durable]
         assert len(held) == len(set(held))
 
@@ -292,6 +294,6 @@ def test_a_filter_in_a_subscription_means_what_it_means_for_a_handler() -> None:
     assert isinstance(effect, Open)
     matches, test = predicate(effect.subscription.selection), compile_filter(filter_)
     for number in range(1, 30):
-        one = result(number, TYPES[number % 3])
-        assert one.of is not None
-        assert matches(one) is test(View(one.of))
+        one = entry(number, TYPES[number % 3])
+        assert one.event is not None
+        assert matches(one) is test(View(one.event))

@@ -52,7 +52,7 @@ class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
     handlers: tuple[int, ...] = ()
 
 
-class Event(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+class Event(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
     """A stored event: the attributes as they were sent, and its number `seq` in this gateway."""
 
     seq: int

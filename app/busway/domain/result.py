@@ -25,7 +25,7 @@ class Kind(StrEnum):
 KINDS = frozenset({*Kind, "completed"})
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """What a result says of its event."""
 
     seq: int
@@ -36,11 +36,8 @@ class Origin(msgspec.Struct, frozen=True):
     correlationid: str
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """One numbered entry of the log: `data` is JSON text, or bytes if `binary`; `time` in microseconds.
-
-    `of` is the whole event, where filters need it and it is at hand; subscribers are not given it.
-    """
+class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One numbered entry of the log: `data` is JSON text, or bytes if `binary`; `time` in microseconds."""
 
     number: int
     kind: Kind
@@ -56,7 +53,6 @@ class Result(msgspec.Struct, kw_only=True):
     completes: bytes | None = None
     replay: bool = False
     time: int = 0
-    of: Event | None = None
 
     @property
     def position(self) -> cursor.Position:

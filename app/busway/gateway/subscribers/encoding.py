@@ -7,6 +7,7 @@ import functools
 import msgspec
 
 from busway.domain import times
+from busway.domain.event import Event
 from busway.domain.result import Origin, Result, item
 
 _NULL = msgspec.Raw(b"null")
@@ -57,6 +58,25 @@ def encode_item(result: Result, epoch: str) -> bytes:
             _time(result.time),
         )
     )
+
+
+class Entry(msgspec.Struct, eq=False):
+    """A result on its way to subscribers; its item is encoded when first wanted, and once.
+
+    `event`: its whole event, where filters may look at it. `size`: the bytes to reckon with in a ring,
+    encoded or not.
+    """
+
+    result: Result
+    event: Event | None = None
+    size: int = 0
+    encoded: bytes | None = None
+
+    def item(self, epoch: str) -> bytes:
+        """Return the encoded item."""
+        if self.encoded is None:
+            self.encoded = encode_item(self.result, epoch)
+        return self.encoded
 
 
 def _time(us: int) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from busway.domain.result import Result
-from busway.gateway.subscribers.ring import Entry, event_bytes
+from busway.gateway.subscribers.encoding import Entry
+from busway.gateway.subscribers.ring import event_bytes
 from busway.gateway.subscribers.selection import Selection, filter_test, plain_predicate, view_of
 from busway.gateway.subscribers.session import Subscription
 
@@ -32,9 +32,9 @@ class Picked:
     def __init__(self) -> None:
         self.numbers: set[int] = set()
 
-    def __call__(self, result: Result) -> bool:
+    def __call__(self, entry: Entry) -> bool:
         """Tell whether a result was picked."""
-        return result.number in self.numbers
+        return entry.result.number in self.numbers
 
 
 def pick(groups: Iterable[Group[Receiver]], entries: list[Entry]) -> dict[Group[Receiver], Picked]:
@@ -48,8 +48,8 @@ def pick(groups: Iterable[Group[Receiver]], entries: list[Entry]) -> dict[Group[
     view = None
     for entry in entries:
         for group, picked in found.items():
-            if group.test and group.matches(entry.result):
-                view = view_of(entry.result, view)
+            if group.test and group.matches(entry):
+                view = view_of(entry, view)
                 if group.test(view):
                     picked.numbers.add(entry.result.number)
     return found
@@ -59,9 +59,9 @@ def ready(entries: list[Entry]) -> list[Entry]:
     """Return the first entries, as many as filters can look at in one turn: their events are at hand."""
     event, size = None, 0
     for count, entry in enumerate(entries):
-        if entry.result.of is None or size > FILTER_BYTES:
+        if entry.event is None or size > FILTER_BYTES:
             return entries[:count]
-        if entry.result.of is not event:
-            event = entry.result.of
+        if entry.event is not event:
+            event = entry.event
             size += event_bytes(event)
     return entries

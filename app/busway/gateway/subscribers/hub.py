@@ -16,14 +16,14 @@ from collections import deque
 from typing import Any, Protocol
 
 from busway.domain.cursor import START, Position
-from busway.domain.result import Result
 from busway.gateway.errors import Gone
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.reader import Reader
 from busway.gateway.subscribers.durables import Durables
+from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.groups import Group, pick, ready
-from busway.gateway.subscribers.ring import Entry, Piece, Ring, cut
+from busway.gateway.subscribers.ring import Piece, Ring, cut
 from busway.gateway.subscribers.selection import Selection, predicate
 from busway.gateway.subscribers.session import Start, Subscription
 
@@ -256,13 +256,18 @@ class Hub:
 
     def _advance(self) -> None:
         self._scheduled = False
-        fresh: list[Result] = []
+        fresh: list[Entry] = []
+        filtered = bool(self._filtered)
         head = self.latest.number
         while self._queue and not self._filling:
             commit = self._queue[0]
-            known = [result for result in commit.results if result.number > head]
+            known = [
+                Entry(result, event if filtered else None)  # nobody else looks at it, so it takes no room
+                for result, event in commit.results
+                if result.number > head
+            ]
             if commit.head > head and (
-                not known or known[0].number != head + 1 or len(known) != commit.head - head
+                not known or known[0].result.number != head + 1 or len(known) != commit.head - head
             ):
                 self._filling = self._loop.create_task(self._fill(commit.head))
                 break
@@ -275,18 +280,23 @@ class Hub:
     async def _fill(self, head: int) -> None:
         while self.latest.number < head:
             try:
-                results = await self.reader.results(
-                    self.latest.number, READ_RESULTS, READ_BYTES, with_events=bool(self._filtered)
-                )
+                entries = await self._read(self.latest.number, READ_BYTES, bool(self._filtered))
             except Exception:
                 logger.exception("results after %d cannot be read; trying again", self.latest.number)
-                results = []
-            if results and results[0].number == self.latest.number + 1:
-                self._show(results)
+                entries = []
+            if entries and entries[0].result.number == self.latest.number + 1:
+                self._show(entries)
             elif not await self._skip_pruned():
                 await asyncio.sleep(0.2)
         self._filling = None
         self._advance()
+
+    async def _read(self, after: int, max_bytes: int, with_events: bool) -> list[Entry]:
+        reader = self.reader
+        if with_events:
+            pairs = await reader.results_with_events(after, READ_RESULTS, max_bytes)
+            return [Entry(result, event) for result, event in pairs]
+        return [Entry(result) for result in await reader.results(after, READ_RESULTS, max_bytes)]
 
     async def _skip_pruned(self) -> bool:
         """Go on behind results that were pruned before anybody saw them; those who wait for them are told."""
@@ -315,28 +325,25 @@ class Hub:
         subscription.position = position
         sink.lag(subscription)
 
-    def _show(self, results: list[Result]) -> None:
+    def _show(self, entries: list[Entry]) -> None:
         before = self.latest.number
-        entries = [Entry(result) for result in results]
         for entry in entries:
-            if not self._filtered:
-                entry.result.of = None  # nobody looks at it, so it takes no room
             self._ring.append(entry)
         self._shared.clear()
         self._shared_bytes = 0
         concerned = {entry.result.event.correlationid for entry in entries} & self._groups.keys()
         groups = [group for name in (None, *concerned) for group in self._groups[name].values()]
-        self.latest = results[-1].position
+        self.latest = entries[-1].result.position
         filtered = [group for group in groups if group.test]
         for group in groups:
-            if group.test is None and any(group.matches(entry.result) for entry in entries):
+            if group.test is None and any(group.matches(entry) for entry in entries):
                 self._push(group, before, cut(before, entries, group.matches, self.epoch))
         if filtered:
             self._show_filtered(filtered, before, entries)
 
     def _show_filtered(self, groups: list[Group[Sink]], before: int, entries: list[Entry]) -> None:
         """Push to groups with filters, behind all others."""
-        wanted = [entry for entry in entries if any(group.matches(entry.result) for group in groups)]
+        wanted = [entry for entry in entries if any(group.matches(entry) for group in groups)]
         if len(ready(wanted)) < len(wanted):
             for group in groups:
                 self._all_fall_behind(group, before)
@@ -391,13 +398,13 @@ class Hub:
 
     async def _read_entries(self, after: int, with_events: bool) -> list[Entry]:
         async with self._reading:
-            results = await self.reader.results(after, READ_RESULTS, READ_BYTES // 4, with_events=with_events)
-        if not results or results[0].number != after + 1:
+            entries = await self._read(after, READ_BYTES // 4, with_events)
+        if not entries or entries[0].result.number != after + 1:
             raise Gone(
                 "results that this subscription had not taken yet are no longer kept, and it has ended: "
                 "subscribe again with 'earliest' or 'latest'"
             )
-        return [Entry(result) for result in results]
+        return entries
 
     def _beat(self) -> None:
         now, left, head = self._loop.time(), BEAT_FRAMES, self.latest

@@ -7,7 +7,7 @@ import msgspec
 from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.gateway.errors import Gone
-from busway.gateway.subscribers.encoding import encode_item
+from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.frames import After, read_after
 from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, honour
 from busway.gateway.subscribers.selection import predicate, select
@@ -64,8 +64,9 @@ async def results_page(
         for result in results:
             position = result.position
             passed += 1
-            if matches(result):
-                items.append(msgspec.Raw(encode_item(result, hub.epoch)))
+            entry = Entry(result)
+            if matches(entry):
+                items.append(msgspec.Raw(entry.item(hub.epoch)))
                 size += len(items[-1])
                 if len(items) == limit:
                     break

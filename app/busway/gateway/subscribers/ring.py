@@ -9,9 +9,8 @@ import msgspec
 from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.domain.event import Event
-from busway.domain.result import Result
 from busway.gateway.subscribers import stream
-from busway.gateway.subscribers.encoding import encode_item
+from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.selection import Predicate
 
 PIECE_BYTES = 64 * 1024
@@ -22,23 +21,6 @@ A quarter of what the contract admits: a slow socket holds one frame, and there 
 
 _OVERHEAD = 1500  # bytes that a result without data takes here, encoded item included
 _SHARED_NAMES = 4  # most clients name their subscription alike
-
-
-class Entry(msgspec.Struct, eq=False):
-    """A result on its way to subscribers; its item is encoded when first wanted, and once.
-
-    `size`: the bytes to reckon with in a ring, encoded or not.
-    """
-
-    result: Result
-    size: int = 0
-    encoded: bytes | None = None
-
-    def item(self, epoch: str) -> bytes:
-        """Return the encoded item."""
-        if self.encoded is None:
-            self.encoded = encode_item(self.result, epoch)
-        return self.encoded
 
 
 class Piece:
@@ -90,7 +72,7 @@ def cut(after: int, entries: Iterable[Entry], matches: Predicate, epoch: str) ->
     size = 0
     last: Entry | None = None
     for entry in entries:
-        if matches(entry.result):
+        if matches(entry):
             item = entry.item(epoch)
             size += len(item) + 1
             if items and size > PIECE_BYTES:
@@ -119,9 +101,10 @@ class Ring:
         result = entry.result
         self._entries[result.number] = entry
         size = _OVERHEAD + 2 * len(result.data or b"")
-        if result.of is not self._event:
-            self._event = result.of
-            size += event_bytes(result.of)  # results that follow one another share it
+        event = entry.event
+        if event is not self._event:
+            self._event = event
+            size += event_bytes(event)  # results that follow one another share it
         entry.size = size
         self.bytes += size
         while self.bytes > self._max:

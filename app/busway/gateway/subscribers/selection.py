@@ -11,12 +11,13 @@ import msgspec
 from busway.domain.filter import FilterError, Test, View, compile_filter
 from busway.domain.handler import NAME
 from busway.domain.pattern import PatternError, check_pattern, matcher
-from busway.domain.result import KINDS, Result
+from busway.domain.result import KINDS
 from busway.domain.text import check_name
 from busway.gateway.errors import BadFilter, BadPattern, BadSubscription
+from busway.gateway.subscribers.encoding import Entry
 
 MAX_VALUES = 100
-Predicate = Callable[[Result], bool]
+Predicate = Callable[[Entry], bool]
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -66,28 +67,29 @@ def select(fields: Mapping[str, Any]) -> Selection:
 def predicate(selection: Selection) -> Predicate:
     """Compile a selection for one look at a stretch of the log: it keeps the event last looked at.
 
-    With a filter, the results must have their event in `of`.
+    With a filter, the entries must have their events.
     """
     matches, test = plain_predicate(selection), filter_test(selection)
     if test is None:
         return matches
     view: View | None = None
 
-    def matches_filter(result: Result) -> bool:
+    def matches_filter(entry: Entry) -> bool:
         nonlocal view
-        if not matches(result):
+        if not matches(entry):
             return False
-        view = view_of(result, view)
+        view = view_of(entry, view)
         return test(view)
 
     return matches_filter
 
 
-def view_of(result: Result, last: View | None) -> View:
+def view_of(entry: Entry, last: View | None) -> View:
     """Return the event of a result as filters see it; `last` if it is that one's, decoded already."""
-    if result.of is None:
-        raise RuntimeError(f"a filter looks at result {result.number}, whose event is not at hand")
-    return last if last is not None and last.event is result.of else View(result.of)
+    event = entry.event
+    if event is None:
+        raise RuntimeError(f"a filter looks at result {entry.result.number}, whose event is not at hand")
+    return last if last is not None and last.event is event else View(event)
 
 
 def filter_test(selection: Selection) -> Test | None:
@@ -112,7 +114,8 @@ def _plain(
     completed = "completed" in kinds
     type_matches = matcher(types)
 
-    def matches(result: Result) -> bool:
+    def matches(entry: Entry) -> bool:
+        result = entry.result
         event = result.event
         return (
             (correlationid is None or event.correlationid == correlationid)

@@ -43,7 +43,8 @@ def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
         committed.runs.extend(started(operation.events, reply))
     elif isinstance(operation, Append):
         if reply > known and entry.run is not None:
-            committed.results.append(_result(entry, entry.run, operation, operation.result, reply))
+            result = _result(entry, entry.run, operation, operation.result, reply, None)
+            committed.results.append((result, entry.run.event))
     elif isinstance(operation, Cancel | CancelWaiting | Expire):
         committed.ended.extend(reply)
     elif isinstance(operation, Retry):
@@ -96,9 +97,8 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.rescan = True
         return
     if operation.result is not None and reply.number > known:
-        result = _result(entry, run, operation, operation.result, reply.number)
-        result.completes = reply.completes
-        committed.results.append(result)
+        result = _result(entry, run, operation, operation.result, reply.number, reply.completes)
+        committed.results.append((result, run.event))
     if operation.published:
         committed.runs.extend(started(operation.published, reply.receipts))
     if operation.state in WAITING:
@@ -109,7 +109,9 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         committed.runs.append(run)
 
 
-def _result(entry: Entry, run: Run, operation: Settle | Append, new: NewResult, number: int) -> Result:
+def _result(
+    entry: Entry, run: Run, operation: Settle | Append, new: NewResult, number: int, completes: bytes | None
+) -> Result:
     revision = operation.report.revision if isinstance(operation, Settle) else operation.revision
     return Result(
         number=number,
@@ -123,6 +125,6 @@ def _result(entry: Entry, run: Run, operation: Settle | Append, new: NewResult, 
         data=new.data,
         binary=new.binary,
         error=new.error,
+        completes=completes,
         time=new.time,
-        of=run.event,
     )

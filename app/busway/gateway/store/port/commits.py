@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from busway.domain.cursor import Position
+from busway.domain.event import Event
 from busway.domain.histogram import SIZES, Histogram
 from busway.domain.result import Result
 from busway.domain.run import Run
@@ -24,16 +25,16 @@ class Committed(msgspec.Struct, kw_only=True):
 
     `ended`: runs whose attempt is over, or that were cancelled; whoever holds them lets go first.
     `runs`: those that may start, now or when due: new ones, then those that wait again.
-    `results`: the results of this commit that this process knows by content, in log order. `head`
-    is the number of the newest result; where the results do not reach from the last head to it,
-    read the rest from the store. `floor`: where the log begins now, if results were pruned.
+    `results`: the results of this commit that this process knows by content, each with its event, in
+    log order. `head` is the number of the newest result; where the results do not reach from the last head
+    to it, read the rest from the store. `floor`: where the log begins now, if results were pruned.
     `rescan`: there may be runs in the store that were told to nobody (the committer died, or another
     process wrote): look there.
     """
 
     runs: list[Run] = []
     ended: list[int] = []
-    results: list[Result] = []
+    results: list[tuple[Result, Event]] = []
     head: int
     floor: Position | None = None
     rescan: bool = False

@@ -142,13 +142,11 @@ class Reader(Protocol):
     async def position(self, number: int) -> Position | None:
         """Return the place behind result `number`, None if that result is not in the log."""
 
-    async def results(
-        self, after: int, limit: int, max_bytes: int, *, with_events: bool = False
-    ) -> list[Result]:
-        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached.
+    async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
+        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
 
-        `with_events`: each has its event in `of`, and the bytes of each event count too, once.
-        """
+    async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
+        """Return results as `results` does, each with its event; the bytes of each event count too, once."""
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""

@@ -135,12 +135,13 @@ class SQLiteReader:
         """Return the place behind result `number`, None if that result is not in the log."""
         return await self._read(lambda connection: _position(connection, number))
 
-    async def results(
-        self, after: int, limit: int, max_bytes: int, *, with_events: bool = False
-    ) -> list[Result]:
+    async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
         """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
-        read = _read_with_events if with_events else _read_results
-        return await self._read(lambda connection: read(connection, after, limit, max_bytes))
+        return await self._read(lambda connection: _read_results(connection, after, limit, max_bytes))
+
+    async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
+        """Return results as `results` does, each with its event; the bytes of each event count too, once."""
+        return await self._read(lambda connection: _read_with_events(connection, after, limit, max_bytes))
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
@@ -315,7 +316,9 @@ def _read_results(connection: sa.Connection, after: int, limit: int, max_bytes: 
     return _results_within(connection, after, within)
 
 
-def _read_with_events(connection: sa.Connection, after: int, limit: int, max_bytes: int) -> list[Result]:
+def _read_with_events(
+    connection: sa.Connection, after: int, limit: int, max_bytes: int
+) -> list[tuple[Result, Event]]:
     """Read each event once, however many of the results are its."""
     within, seqs = 0, set[int]()
     bounds = {"after": after, "limit": limit}
@@ -328,9 +331,7 @@ def _read_with_events(connection: sa.Connection, after: int, limit: int, max_byt
     found = _results_within(connection, after, within)
     query = pack(sa.select(*records.EVENT_COLUMNS).where(_among(events.c.seq, sorted(seqs))))
     known = {row.seq: records.event(row) for row in fetch(connection, query, records.EventRow)}
-    for result in found:
-        result.of = known[result.event.seq]
-    return found
+    return [(result, known[result.event.seq]) for result in found]
 
 
 def _results_within(connection: sa.Connection, after: int, within: int) -> list[Result]:
