@@ -224,6 +224,7 @@ def _make_workers(
 ) -> Supervisor:
     return Supervisor(
         handlers=settings.handlers,
+        app_dir=settings.app_dir,
         processes=settings.workers,
         threads=settings.threads,
         max_result_bytes=settings.max_result_bytes,

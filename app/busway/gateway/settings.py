@@ -50,6 +50,7 @@ class Settings(_Stored):
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
     handlers: Path = Path("handlers")
+    app_dir: Path = Path()
     max_event_bytes: int = Field(1_048_576, ge=1, le=1_073_741_824)
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
@@ -124,6 +125,10 @@ def _check(settings: Settings) -> None:
     if not settings.handlers.is_dir():
         raise BadSettings(
             f"there is no handlers folder {str(settings.handlers)!r}: make it, or name one with --handlers"
+        )
+    if not settings.app_dir.is_dir():
+        raise BadSettings(
+            f"there is no folder {str(settings.app_dir)!r}: name the root of your project with --app-dir"
         )
     if not os.access(settings.database.parent, os.W_OK):
         raise BadSettings(

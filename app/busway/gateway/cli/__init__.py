@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,10 @@ _SAID_OTHERWISE = {
     "id": "--id",
 }
 _URL = "http://127.0.0.1:8000"
+_SERVER = (
+    "alembic", "fastapi", "httptools", "prometheus_client", "pydantic", "pydantic_settings", "sqlalchemy",
+    "starlette", "structlog", "uvicorn", "uvloop",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -69,6 +74,20 @@ def _root(
     """An event gateway: durable events in, Python handlers in worker processes, live results out."""
 
 
+def _need_server() -> None:
+    """Refuse a command that needs the gateway where only clients are installed.
+
+    Raises:
+        BadSettings: a package of the extra is missing.
+    """
+    missing = [name for name in _SERVER if find_spec(name) is None]
+    if missing:
+        raise BadSettings(
+            f"this command needs the gateway's packages ({missing[0]} is not installed): "
+            "pip install 'busway[server]'"
+        )
+
+
 def _setting(text: str) -> Any:
     return typer.Option(help=text.replace("[", "\\["), show_default=False)  # Rich takes brackets for markup
 
@@ -85,6 +104,9 @@ def serve(
         int | None, _setting("Threads of the thread pool; also async runs that one worker holds [32].")
     ] = None,
     handlers: Annotated[Path | None, _setting("Folder of Python files with handler code [handlers].")] = None,
+    app_dir: Annotated[
+        Path | None, _setting("The root of your own project, which handlers may import [.].")
+    ] = None,
     database_url: Annotated[str | None, _setting("sqlite:///FILE [sqlite:///busway.db].")] = None,
     broker_url: Annotated[str | None, _setting("Not built yet.")] = None,
     role: Annotated[str | None, _setting("Only 'all' is built yet.")] = None,
@@ -106,21 +128,22 @@ def serve(
     ] = None,
     reload: Annotated[
         bool | None,
-        typer.Option("--reload", help="Load handler code again when a file changes.", show_default=False),
+        typer.Option(
+            "--reload",
+            help="Load handler code again when it or your project changes.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Run the gateway. Every option may also be a variable BUSWAY_… or stand in .env."""
     options = dict(locals())
     gc.disable()  # what imports make stays; it is looked at again when all is up
-    try:
-        from busway.gateway.store.group.child import launch  # noqa: PLC0415 - other commands start faster
+    _need_server()
+    from busway.gateway.store.group.child import launch  # noqa: PLC0415 - other commands start faster
 
-        committer = launch()  # it imports its part while we import ours
-        from busway.gateway import server, settings  # noqa: PLC0415
-    except ModuleNotFoundError as missing:
-        raise BadSettings(
-            f"the gateway needs {missing.name}, which is not installed: pip install 'busway[server]'"
-        ) from None
+    committer = launch()  # it imports its part while we import ours
+    from busway.gateway import server, settings  # noqa: PLC0415
+
     raise typer.Exit(server.run(settings.load(**options), committer))
 
 
@@ -253,6 +276,7 @@ def create_key(
     database_url: Database = None,
 ) -> None:
     """Make a key and print it, this once. A running gateway knows it within 5 seconds."""
+    _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.access.gate import key_text  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
@@ -267,6 +291,7 @@ def create_key(
 @keys.command("list")
 def list_keys(database_url: Database = None) -> None:
     """List the keys, without their secrets."""
+    _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.api.answers import when  # noqa: PLC0415
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
@@ -291,6 +316,7 @@ def revoke_key(
     database_url: Database = None,
 ) -> None:
     """Revoke a key. A running gateway knows it within 5 seconds."""
+    _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.main import clock  # noqa: PLC0415
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
@@ -304,6 +330,7 @@ def revoke_key(
 @app.command()
 def migrate(database_url: Database = None) -> None:
     """Bring the database's schema up to date; `serve` does so itself on SQLite."""
+    _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
@@ -317,6 +344,7 @@ def openapi(
     folder: Annotated[Path, typer.Argument(help="Where the two documents are written.")] = Path("openapi"),
 ) -> None:
     """Write openapi.json and asyncapi.json."""
+    _need_server()
     from fastapi import FastAPI  # noqa: PLC0415 - only this command needs these
 
     from busway.gateway.main import describe  # noqa: PLC0415

@@ -10,15 +10,7 @@ import keyword
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from importlib.machinery import (
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    SourceFileLoader,
-)
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +19,8 @@ import msgspec
 from busway.domain.handler import FieldError, check_fields
 from busway.gateway.executors.base import Declaration, HandlerFile, Target
 from busway.gateway.executors.python.child.failure import describe
+from busway.gateway.executors.python.child.importing import Uncached, extend_path, in_project
+from busway.gateway.executors.python.wire.protocol import Boot
 from busway.handlers import declared, first_line
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -91,6 +85,10 @@ class Entry(msgspec.Struct, frozen=True):
     module: Module
 
 
+def _ignore(_name: str) -> None:
+    pass
+
+
 class Folder(msgspec.Struct):
     """What the folder offers: the catalog for the gateway, and the targets by name."""
 
@@ -98,18 +96,21 @@ class Folder(msgspec.Struct):
     entries: dict[str, Entry]
 
 
-def load(folder: Path, skip: Mapping[str, str], announce: Callable[[str], None]) -> Folder:
-    """Import every file of the folder that is not in `skip`.
+def load(
+    boot: Boot, announce: Callable[[str], None] = _ignore, entered: Callable[[str], None] = _ignore
+) -> Folder:
+    """Import every file of the handlers folder that is not set aside.
+
+    The top-level files `*.py` are imported, except those whose names begin with `_` or `.`.
 
     Args:
-        folder: its top-level files `*.py` are imported, but for names that begin with `_` or `.`.
-        skip: files to set aside, each with the reason, which becomes its error.
-        announce: told the name of each file before it is imported.
+        boot: the folder, the files to set aside, each with the reason, which becomes its error, and
+            the user's project.
+        announce: called with the name of each file before it is imported.
+        entered: called with each directory of the user's project that an import searches.
     """
-    folder = folder.resolve()
-    if str(folder) not in sys.path:
-        sys.path_hooks.insert(0, partial(_finder, str(folder)))
-        sys.path.append(str(folder))
+    folder = Path(boot.folder).resolve()
+    extend_path(str(folder), boot.app_dir, entered)
     loaded = Folder([], {})
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.py")):
@@ -120,14 +121,12 @@ def load(folder: Path, skip: Mapping[str, str], announce: Callable[[str], None])
             loaded.files.append(HandlerFile(shown, "", error="the file's name cannot be printed: rename it"))
             continue
         announce(path.name)
-        loaded.files.append(_load_file(path, skip.get(path.name), names, loaded.entries))
+        loaded.files.append(_load_file(path, boot, names, loaded.entries))
     return loaded
 
 
-def _load_file(
-    path: Path, set_aside: str | None, names: dict[str, str], entries: dict[str, Entry]
-) -> HandlerFile:
-    digest = ""
+def _load_file(path: Path, boot: Boot, names: dict[str, str], entries: dict[str, Entry]) -> HandlerFile:
+    digest, set_aside = "", boot.skip.get(path.name)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if set_aside is not None:
@@ -138,28 +137,18 @@ def _load_file(
     except _Refused as problem:
         return HandlerFile(path.name, digest, error=str(problem))
     except BaseException as problem:
+        _explain(path, boot.app_dir, problem)
         return HandlerFile(path.name, digest, error=describe(problem).traceback or repr(problem))
     names.update((declaration.name, path.name) for declaration in declarations)
     entries.update(functions)
     return HandlerFile(path.name, digest, targets, declarations)
 
 
-class _Uncached(SourceFileLoader):
-    """Compiles a file as it stands now.
-
-    A compiled one is taken for the same if the time, in whole seconds, and the size are: what was
-    saved twice within a second would run as it was before.
-    """
-
-    def path_stats(self, path: str) -> Mapping[str, Any]:
-        """Tell nothing, so that no compiled file is looked for, and none is written."""
-        raise OSError(f"{path} is compiled anew each time")
-
-
-def _finder(folder: str, path: str) -> FileFinder:
-    if path != folder and not path.startswith(folder + "/"):
-        raise ImportError(f"{path} is not below the handlers folder")
-    return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Uncached, SOURCE_SUFFIXES))
+def _explain(path: Path, app_dir: str, problem: BaseException) -> None:
+    """Name the cause when `handlers/orders.py` imports `orders.models` and finds itself."""
+    missing = problem.name or "" if isinstance(problem, ModuleNotFoundError) else ""
+    if missing.startswith(f"{path.stem}.") and in_project(app_dir, path.stem):
+        problem.add_note(f"{path.name} hides the package {path.stem!r} of your project: rename the file")
 
 
 class _Refused(Exception):
@@ -186,7 +175,7 @@ def _is_ours(name: str, path: Path) -> bool:
 def _import_hidden(name: str, path: Path) -> types.ModuleType:
     # A library has this name: the file gets another, so that `import NAME` still means the library.
     hidden = f"{_HIDDEN}.{name}"
-    spec = importlib.util.spec_from_file_location(hidden, path, loader=_Uncached(hidden, str(path)))
+    spec = importlib.util.spec_from_file_location(hidden, path, loader=Uncached(hidden, str(path)))
     if spec is None or spec.loader is None:
         raise _Refused(f"{path.name} cannot be imported")
     module = importlib.util.module_from_spec(spec)

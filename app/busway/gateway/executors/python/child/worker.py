@@ -11,7 +11,6 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -166,6 +165,6 @@ def _loud_signals() -> None:
 def main() -> NoReturn:
     """Be a worker that was exec'd: import the folder first."""
     given = msgspec.json.decode(sys.argv[1], type=Executed)
-    folder = load(Path(given.boot.folder), given.boot.skip, lambda _file: None)
+    folder = load(given.boot)
     mark = wire.mark_of(folder.files)
     run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, mark)

@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-from pathlib import Path
 
 import msgspec
 
@@ -46,6 +45,7 @@ class Zygote:
         self._boot: Boot
         self._entries: dict[str, Entry] = {}
         self._forks = True
+        self._loaded = False
 
     def run(self) -> None:
         """Serve until the gateway's end closes."""
@@ -79,8 +79,11 @@ class Zygote:
         self._boot = boot
         kept = os.dup(1)
         folder = load(
-            Path(boot.folder), boot.skip, lambda file: self._tell(FromZygote.LOADING, 0, file.encode())
+            boot,
+            announce=lambda file: self._tell(FromZygote.LOADING, 0, file.encode()),
+            entered=self._entered,
         )
+        self._loaded = True
         self._entries = folder.entries
         restore_standard_descriptors(kept)
         with contextlib.suppress(Exception):  # an import may have put anything there
@@ -92,6 +95,10 @@ class Zygote:
         gc.collect()
         gc.freeze()  # so that a collection in a worker does not copy every shared page
         self._tell(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
+
+    def _entered(self, directory: str) -> None:
+        if not self._loaded:  # imports within attempts come here too, in workers
+            self._tell(FromZygote.ENTERED, 0, os.fsencode(directory))
 
     def _spawn(self, number: int, spawn: Spawn) -> None:
         taken, self._descriptors = self._descriptors[:3], self._descriptors[3:]

@@ -18,7 +18,7 @@ from busway.gateway.executors.base import Catalog, WorkerReport
 from busway.gateway.executors.python.host.flight import Flight
 from busway.gateway.executors.python.host.link import Link, ZygoteLost
 from busway.gateway.executors.python.host.pool import Confined, Pool, Shape, describe
-from busway.gateway.executors.python.host.watching import Stamp
+from busway.gateway.executors.python.host.watching import Watched
 from busway.gateway.executors.python.host.worker import State, Worker
 from busway.gateway.executors.python.wire.burial import bury_group
 from busway.gateway.executors.python.wire.protocol import Boot, Loaded, Spawn, mark_of
@@ -70,11 +70,12 @@ class Generation:
         house: told what happens.
         plan: the pools.
         boot: what zygote and workers must know.
-        stamp: the folder just before it was imported.
+        watched: the files as they were just before they were imported.
     """
 
-    def __init__(self, house: House, plan: Plan, boot: Boot, stamp: Stamp) -> None:
-        self.boot, self.stamp = boot, stamp
+    def __init__(self, house: House, plan: Plan, boot: Boot, watched: Watched) -> None:
+        self.boot = boot
+        self._watched = watched
         self.link: Link | None = None
         self.links: set[Link] = set()
         self.loaded = Loaded([], "fork")
@@ -229,6 +230,10 @@ class Generation:
         worker = self._by_pid.get(pid)
         if worker is not None:
             worker.ended(status)
+
+    def entered(self, directory: str) -> None:
+        """The imports search a directory of the user's project."""
+        self._watched.enter(directory)
 
     def down(self, link: Link) -> None:
         """The zygote is gone: its workers run on."""

@@ -54,6 +54,9 @@ class LinkOwner(Protocol):
     def exited(self, pid: int, status: int) -> None:
         """A worker has died and was reaped."""
 
+    def entered(self, directory: str) -> None:
+        """The imports search a directory of the user's project."""
+
     def down(self, link: Link) -> None:
         """The zygote is gone."""
 
@@ -207,6 +210,8 @@ class Link:
             self._owner.exited(number, int(body))
         elif kind == FromZygote.REFUSED:
             self._owner.refused(number, body.decode())
+        elif kind == FromZygote.ENTERED:
+            self._owner.entered(os.fsdecode(body))
         else:
             self._news.put_nowait(frame)
 

@@ -18,7 +18,7 @@ import msgspec
 from busway.gateway.executors.base import Catalog
 from busway.gateway.executors.python.host.generation import Generation
 from busway.gateway.executors.python.host.link import ZygoteLost
-from busway.gateway.executors.python.host.watching import Stamp, stamp
+from busway.gateway.executors.python.host.watching import Look, Watched
 from busway.gateway.executors.python.wire.protocol import Boot
 
 logger = logging.getLogger("busway.workers")
@@ -34,7 +34,7 @@ class House(Protocol):
     def generation(self) -> Generation:
         """The generation that takes new attempts."""
 
-    async def prepare(self, boot: Boot, stamp: Stamp) -> Generation:
+    async def prepare(self, boot: Boot, watched: Watched) -> Generation:
         """Load the folder anew, beside what runs."""
 
     async def boot(self, fresh: Generation) -> None:
@@ -68,7 +68,7 @@ class Renewal:
     ) -> None:
         self._house, self._boot, self._on_catalog, self._reload = house, boot, on_catalog, reload
         self._folder = Path(boot.folder)
-        self._stamp: Stamp = {}
+        self._watched = Watched(self._folder)
         self._due = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._born = self._delay = 0.0
@@ -76,16 +76,17 @@ class Renewal:
         self.error: str | None = None
 
     async def load(self) -> Generation:
-        """Load the folder; a file that was set aside is tried again when it has changed.
+        """Load the folder; a file that was set aside is tried again when it or the project has changed.
 
         Raises:
             ZygoteLost, OSError: the zygote could not be started.
         """
-        now = stamp(self._folder)
-        skip = {file: why for file, why in self._boot.skip.items() if now.get(file) == self._stamp.get(file)}
-        self._stamp = now
+        before, self._watched = self._watched, Watched(self._folder)
+        files, skip = self._watched.files, self._boot.skip
+        same = before.look().project == before.project
+        skip = {file: why for file, why in skip.items() if same and files.get(file) == before.files.get(file)}
         self._boot = msgspec.structs.replace(self._boot, skip=skip)
-        fresh = await self._house.prepare(self._boot, now)
+        fresh = await self._house.prepare(self._boot, self._watched)
         self._born = time.monotonic()
         return fresh
 
@@ -141,10 +142,11 @@ class Renewal:
                 return
 
     async def _watch(self) -> None:
-        seen = self._stamp
+        seen: Look | None = None
         while True:
             await asyncio.sleep(_POLL)
-            now = await asyncio.to_thread(stamp, self._folder)
-            if now == seen and now != self._stamp:
+            watched = self._watched
+            now = await asyncio.to_thread(watched.look)
+            if now == seen and watched is self._watched and watched.changed(now):
                 self._due.set()
             seen = now

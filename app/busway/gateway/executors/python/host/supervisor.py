@@ -19,7 +19,7 @@ from busway.gateway.executors.python.host.generation import Generation, Plan
 from busway.gateway.executors.python.host.link import ZygoteLost
 from busway.gateway.executors.python.host.pool import Pool, Shape
 from busway.gateway.executors.python.host.renewal import Renewal
-from busway.gateway.executors.python.host.watching import Stamp
+from busway.gateway.executors.python.host.watching import Watched
 from busway.gateway.executors.python.host.worker import Worker
 from busway.gateway.executors.python.wire.burial import Strays
 from busway.gateway.executors.python.wire.memory import MIB
@@ -42,6 +42,7 @@ class Supervisor:
 
     Args:
         handlers: the folder of handler files.
+        app_dir: the user's own project, which handlers may import.
         processes: worker processes of the process pool, and of a handler with a memory limit.
         threads: threads of the thread pool; also how many coroutines one worker holds.
         max_result_bytes: a larger value fails its attempt.
@@ -52,7 +53,8 @@ class Supervisor:
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
         max_event_bytes: more data than this cannot be published.
         growth: bytes by which a worker may grow from attempt to attempt before it is replaced.
-        reload: load the folder again when a file of it changes.
+        reload: load the folder again when a file of it changes, or one of the project beside those that
+            were imported.
         on_catalog: given what the folder holds when that has changed; nothing starts until it returns,
             and all that starts afterwards has the new code.
     """
@@ -61,6 +63,7 @@ class Supervisor:
         self,
         *,
         handlers: Path,
+        app_dir: Path | None = None,
         processes: int,
         threads: int,
         max_result_bytes: int,
@@ -78,13 +81,14 @@ class Supervisor:
         self._sink, self._on_room = sink, on_room
         self._import_timeout = import_timeout
         self._default_pool = "thread" if default_pool == "thread" else "process"
-        boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes)
+        project = str(app_dir.resolve()) if app_dir is not None else ""
+        boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
         self._plan = Plan(
             Shape(processes, 1, threads, grace, growth),
             Shape(1, threads, threads, grace, growth),
             itertools.count(1).__next__,
         )
-        self._generation = Generation(self, self._plan, boot, {})
+        self._generation = Generation(self, self._plan, boot, Watched(handlers))
         self._generations: set[Generation] = set()
         self._former: list[Generation] = []
         self._closing: dict[Generation, asyncio.Task[None]] = {}
@@ -114,13 +118,13 @@ class Supervisor:
         """The generation that takes new attempts."""
         return self._generation
 
-    async def prepare(self, boot: Boot, stamp: Stamp) -> Generation:
+    async def prepare(self, boot: Boot, watched: Watched) -> Generation:
         """Load the folder anew, beside what runs.
 
         Raises:
             ZygoteLost, OSError: the zygote could not be started.
         """
-        fresh = Generation(self, self._plan, boot, stamp)
+        fresh = Generation(self, self._plan, boot, watched)
         self._generations.add(fresh)
         try:
             await fresh.load(self._lifeline[0], self._import_timeout)

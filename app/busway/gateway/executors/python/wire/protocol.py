@@ -44,15 +44,21 @@ class FromZygote(IntEnum):
     SPAWNED = 3  # number: the worker's, body: its process id; with its pidfd
     REFUSED = 4  # number: the worker's, body: why it could not be started
     EXITED = 5  # number: a process id, body: its wait status
+    ENTERED = 6  # body: a directory of the user's project that the imports search
 
 
 class Boot(msgspec.Struct, array_like=True):
-    """What zygote and workers must know. `skip`: files to set aside, with the reason; limits in bytes."""
+    """What zygote and workers must know; limits in bytes.
+
+    `folder`: of the handlers. `skip`: files to set aside, with the reason. `app_dir`: the root of the
+    user's project, empty if there is none.
+    """
 
     folder: str
     skip: dict[str, str]
     max_result_bytes: int
     max_event_bytes: int
+    app_dir: str = ""
 
 
 class Loaded(msgspec.Struct, array_like=True):

@@ -1,0 +1,100 @@
+"""Where handler code is imported from: the handlers folder and the user's project, last on the path."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from typing import Any
+
+_SETTLED = 2.0  # seconds; the time in a compiled file is in whole seconds
+_STANDARD_LIBRARY = os.path.dirname(os.__file__)  # noqa: PTH120 - a worker starts faster without another Path
+_INSTALLED = ("/site-packages/", "/dist-packages/")
+
+
+def extend_path(folder: str, app_dir: str, entered: Callable[[str], None]) -> None:
+    """Make the modules of the handlers folder and of the user's project importable.
+
+    Both come last on the path, the project behind the folder, so that no file hides a library.
+
+    Args:
+        folder: the handlers folder, absolute.
+        app_dir: the root of the user's project, absolute; empty if there is none.
+        entered: called with each directory of the project that an import searches.
+    """
+    hooks = [partial(_folder_finder, folder)]
+    if app_dir:
+        hooks.append(partial(_project_finder, app_dir, entered))
+    sys.path_hooks[:0] = hooks
+    # The project may be on the path already, by PYTHONPATH or an editable install.
+    for path in [path for path in sys.path_importer_cache if _in_project(app_dir, path)]:
+        del sys.path_importer_cache[path]
+    sys.path += [path for path in dict.fromkeys((folder, app_dir)) if path and path not in sys.path]
+
+
+def in_project(app_dir: str, name: str) -> bool:
+    """Return whether the user's project has a module or package of that name at its top."""
+    root = os.path.join(app_dir, name)  # noqa: PTH118 - as above
+    return bool(app_dir) and (os.path.isdir(root) or os.path.isfile(f"{root}.py"))  # noqa: PTH112, PTH113
+
+
+class Uncached(SourceFileLoader):
+    """Compiles a file as it is now.
+
+    A compiled file is valid as long as the time, in whole seconds, and the size of its source are the
+    same: of two versions saved within a second the first would run.
+    """
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Return nothing, so that no compiled file is read or written."""
+        raise OSError(f"{path} is compiled anew each time")
+
+
+class _Settled(SourceFileLoader):
+    """Uses compiled files, but not for a source that was saved within the last two seconds."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Return what a compiled file is compared with."""
+        stats = super().path_stats(path)
+        if time.time() - stats["mtime"] < _SETTLED:
+            raise OSError(f"{path} was just saved")
+        return stats
+
+
+def _folder_finder(folder: str, path: str) -> FileFinder:
+    if not _is_below(folder, path):
+        raise ImportError(f"{path} is not below the handlers folder")
+    return FileFinder(path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (Uncached, SOURCE_SUFFIXES))
+
+
+def _project_finder(app_dir: str, entered: Callable[[str], None], path: str) -> FileFinder:
+    if not _in_project(app_dir, path) or not os.path.isdir(path):  # noqa: PTH112 - as above
+        raise ImportError(f"{path} is not a directory of the user's project")
+    entered(path)
+    return FileFinder(
+        path,
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (_Settled, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    )
+
+
+def _in_project(app_dir: str, path: str) -> bool:
+    # A virtual environment often stands in the project's folder; a project may stand above everything.
+    installed = _is_below(_STANDARD_LIBRARY, path) or any(part in f"{path}/" for part in _INSTALLED)
+    return bool(app_dir) and _is_below(app_dir, path) and not installed
+
+
+def _is_below(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

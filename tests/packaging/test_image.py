@@ -1,0 +1,90 @@
+"""The image without a container engine: the Dockerfile's own commands, in an environment of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.service import PATIENCE, clean_environment, until
+
+from .environments import GREET, ROOT, Environment, copy_sources, required, run
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+
+
+def instruction(name: str) -> list[str]:
+    return re.findall(rf"^{name} +(.+)$", DOCKERFILE, re.MULTILINE)
+
+
+def build(folder: Path) -> Environment:
+    image = Environment(folder / "opt")
+    image.link(*required("server") - {"setuptools"})
+    image.copy("setuptools", "pip")
+    sources = copy_sources(folder / "src")
+    keep_only(sources / "requirements.lock", "setuptools")  # the others are there already, as links
+    commands = [command for command in instruction("RUN") if "/opt/busway/bin/" in command]
+    assert len(commands) == 2
+    for command in commands:
+        here = command.replace("/opt/busway/bin/pip", f"{image.python} -m pip")
+        run("sh", "-ec", here.replace("/opt/busway", str(image.root)), cwd=sources, PIP_NO_INDEX="1")
+    return image
+
+
+def keep_only(lock: Path, package: str) -> None:
+    entries = re.findall(r"^[a-z].*(?:\n    .*)+", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    (kept,) = [entry for entry in entries if entry.startswith(f"{package}==")]
+    lock.write_text(kept + "\n", encoding="utf-8")
+
+
+def variables(image: Environment, folder: Path) -> dict[str, str]:
+    """The image's own, with its folders below another, and a port."""
+    (given,) = [line for line in instruction("ENV") if "BUSWAY_" in line]
+    found = dict(pair.split("=", 1) for pair in given.replace('"', "").split())
+    found["PATH"] = found["PATH"].replace("/opt/busway", str(image.root)).replace("$PATH", "/usr/bin:/bin")
+    found["BUSWAY_DATABASE_URL"] = found["BUSWAY_DATABASE_URL"].replace("////", f"///{folder}/")
+    found["BUSWAY_HANDLERS"] = str(folder) + found["BUSWAY_HANDLERS"]
+    with socket.socket() as free:
+        free.bind(("0.0.0.0", 0))
+        found["BUSWAY_PORT"] = str(free.getsockname()[1])
+    return found
+
+
+def test_the_image_is_built_serves_is_healthy_and_drains(tmp_path: Path) -> None:
+    image = build(tmp_path)
+    assert {name for name in image.names() if not name.endswith(".dist-info")} == {"busway"}
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers/greet.py").write_text(GREET, encoding="utf-8")
+    environment = variables(image, tmp_path)
+    key = run("busway", "keys", "create", "first", cwd=data, **environment).strip()
+    (healthcheck,) = re.findall(r"CMD (\[.+\])$", instruction("HEALTHCHECK")[0])
+    with subprocess.Popen(
+        json.loads(instruction("CMD")[0]),
+        executable=image.program("busway"),
+        env={**clean_environment(), **environment},
+        cwd=data,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as serving:
+        try:
+            assert serving.stdout is not None
+            assert serving.stdout.readline().startswith("busway http://0.0.0.0:")
+            run(*json.loads(healthcheck), cwd=data, **environment)
+            url = f"http://127.0.0.1:{environment['BUSWAY_PORT']}"
+            with httpx.Client(
+                base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE
+            ) as client:
+                published = client.post("/v1/events", json={"type": "t", "data": 7})
+                assert published.status_code == 202
+                until(lambda: client.get("/v1/runs?state=succeeded").json()["items"], "the run")
+            serving.send_signal(signal.SIGTERM)
+            assert serving.wait(PATIENCE) == 0
+        finally:
+            serving.kill()

@@ -1,0 +1,77 @@
+"""`pip install busway`: clients, handler code and the client commands, without the gateway's packages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from busway.gateway.cli import _SERVER
+
+from tests.e2e.service import clean_environment
+from tests.test_project import SERVER, modules
+
+from .environments import Environment, Installed, required, run
+
+NEED_THE_SERVER = ["serve", "keys list", "keys create me", "keys revoke 1", "migrate", "openapi"]
+
+
+def test_the_command_knows_what_the_extra_brings() -> None:
+    assert set(_SERVER) == modules(SERVER)
+
+
+def test_none_of_it_is_installed_but_what_a_client_needs_too(bare: Environment) -> None:
+    program = f"from importlib.util import find_spec; print(*[n for n in {_SERVER} if find_spec(n)])"
+    assert set(run(bare.python, "-c", program).split()) <= required()
+    assert {"fastapi", "sqlalchemy", "uvicorn"}.isdisjoint(required())
+
+
+@pytest.mark.parametrize("command", NEED_THE_SERVER)
+def test_commands_of_the_gateway_say_in_one_line_what_to_install(
+    bare: Environment, elsewhere: Path, command: str
+) -> None:
+    said = subprocess.run(
+        [bare.program("busway"), *command.split()],
+        cwd=elsewhere, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (said.returncode, said.stdout) == (2, "")
+    (line,) = said.stderr.splitlines()
+    assert line.endswith("pip install 'busway[server]'")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, elsewhere: Path) -> None:
+    gateway.start()
+    busway, url = bare.program("busway"), {"BUSWAY_URL": gateway.url}
+    receipt = json.loads(run(busway, "publish", "t", "--data", "7", cwd=elsewhere, **url))
+    assert receipt["runs"] == 1
+    assert "greet" in run(busway, "handlers", cwd=elsewhere, **url)
+    tail = subprocess.Popen(
+        [busway, "tail", "t", "--after", "earliest", "--json"],
+        cwd=elsewhere, env={**clean_environment(), **url}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with tail:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["data"] == [7]
+        tail.terminate()
+
+
+@pytest.mark.parametrize("client", ["Client", "SyncClient"])
+def test_the_clients_work(gateway: Installed, bare: Environment, elsewhere: Path, client: str) -> None:
+    gateway.start()
+    program = {
+        "SyncClient": f"""
+import busway
+with busway.SyncClient({gateway.url!r}) as client:
+    print(client.wait("t", 7).results[0].data)
+""",
+        "Client": f"""
+import asyncio, busway
+async def main():
+    async with busway.Client({gateway.url!r}) as client:
+        print((await client.wait("t", 7)).results[0].data)
+asyncio.run(main())
+""",
+    }[client]
+    assert run(bare.python, "-c", program, cwd=elsewhere) == "[7]\n"
