@@ -69,7 +69,8 @@ def shop(
     server: Environment, project: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Installed]:
     made = Installed(server, tmp_path, cwd=project, handlers="handlers", pool=request.param, reload=True)
-    yield made.start()
+    made.start()
+    yield made
     made.close()
 
 
@@ -100,7 +101,8 @@ def test_another_folder_is_the_project_when_app_dir_names_it(
 ) -> None:
     made = Installed(server, tmp_path, elsewhere, handlers=project / "handlers", app_dir="../shop")
     try:
-        assert priced(made.start()) == [6, "of the project"]
+        made.start()
+        assert priced(made) == [6, "of the project"]
     finally:
         made.close()
 
