@@ -1,4 +1,4 @@
-"""A server whose application answers past ASGI or by it, and a client of plain sockets."""
+"""A server whose application has an endpoint, reached past ASGI or through it; a client of plain sockets."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,9 @@ import socket
 import threading
 
 import uvicorn
-from busway.gateway.door.cork import CorkedHttp
-from busway.gateway.door.direct import Answer, line
+from busway.gateway.door import asgi
+from busway.gateway.door.port import Answer, line
+from busway.gateway.door.protocol import HttpProtocol
 
 PATIENCE = 10.0
 HOST = b"Host: localhost\r\n"
@@ -17,6 +18,7 @@ class Echo:
     """Answers with the body; a body `later` waits until `release`."""
 
     path = "/echo"
+    looks_at = frozenset({b"x-refuse"})
     max_body = 100_000
     idle = 0.2
 
@@ -26,7 +28,10 @@ class Echo:
 
     def admit(self, head):
         self.loop = asyncio.get_running_loop()
-        return text(403, b"no") if (b"x-refuse", b"1") in head.headers else None
+        if (b"x-refuse", b"1") in head.headers:
+            return text(403, b"no")
+        head.admitted = self
+        return None
 
     def take(self, head, body, respond):
         if body == b"later":
@@ -54,17 +59,35 @@ def named(body):
 
 
 class App:
+    """Has the endpoint on a path, and shows what it is asked everywhere else."""
+
     def __init__(self):
-        self.direct = Echo()
+        self.echo = Echo()
 
     async def __call__(self, scope, receive, send):
+        if scope["method"] == "POST" and scope["path"] == Echo.path:
+            await asgi.publish(self.echo, scope, receive, send)
+            return
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return
             body, more = body + message.get("body", b""), message.get("more_body", False)
+        if scope["path"] == "/fault":
+            raise ValueError("a fault of the application")
         shown = scope["path"].encode() + b":" + body
-        await send({"type": "http.response.start", "status": 200, "headers": named(shown)})
+        headers = [] if scope["path"] == "/stream" else named(shown)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": shown})
+
+
+class Direct(App):
+    """The same, but the door gives requests to the endpoint itself."""
+
+    @property
+    def publish(self):
+        return self.echo
 
 
 class Peer:
@@ -78,12 +101,27 @@ class Peer:
         self.sock.sendall(data)
 
     def read(self):
-        status = int(self.file.readline().split()[1])
+        first = self.file.readline()
+        if not first:
+            raise EOFError("the connection ended")
+        status = int(first.split()[1])
         headers = {}
         while line := self.file.readline().strip():
             name, _, value = line.partition(b": ")
             headers[name.lower()] = value
+        if headers.get(b"transfer-encoding") == b"chunked":
+            return status, self._chunks(), headers
+        if b"content-length" not in headers and status >= 200 and headers.get(b"connection") == b"close":
+            return status, self.file.read(), headers
         return status, self.file.read(int(headers.get(b"content-length", 0))), headers
+
+    def _chunks(self):
+        body = b""
+        while size := int(self.file.readline(), 16):
+            body += self.file.read(size)
+            self.file.readline()
+        self.file.readline()
+        return body
 
     def close(self):
         self.file.close()
@@ -98,7 +136,8 @@ def serving(app, **options):
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     known = {
-        "http": CorkedHttp,
+        "http": HttpProtocol,
+        "ws": "none",
         "loop": "uvloop",
         "lifespan": "off",
         "log_config": None,

@@ -28,11 +28,11 @@ def test_other_requests_are_asgi(peer, request_):
     assert peer.read()[1].startswith(b"/echo")
 
 
-def test_answers_come_in_the_order_of_the_requests_whoever_answers_them(app, peer):
+def test_answers_come_in_the_order_of_the_requests_whoever_answers_them(echo, peer):
     peer.send(post(b"later") + post(b"x", b"/asgi") + post(b"two") + post(b"y", b"/asgi"))
-    while not app.direct.waiting:
+    while not echo.waiting:
         pass
-    app.direct.release()
+    echo.release()
     assert [peer.read()[1] for _ in range(4)] == [b"released", b"/asgi:x", b"two", b"/asgi:y"]
 
 
@@ -99,13 +99,13 @@ def test_a_body_that_comes_slowly_is_not(peer):
     assert peer.read()[:2] == (200, b"abcdef")
 
 
-def test_the_time_for_a_body_ends_with_the_body(app, peer):
+def test_the_time_for_a_body_ends_with_the_body(echo, peer):
     data = post(b"later")
     peer.send(data[:-1])
     threading.Event().wait(0.1)
     peer.send(data[-1:])
     threading.Event().wait(2 * Echo.idle)
-    app.direct.release()
+    echo.release()
     assert peer.read()[:2] == (200, b"released")
 
 
@@ -121,12 +121,12 @@ def test_who_is_gone_before_the_answer_harms_nobody(app):
     with serving(app) as (port, _):
         gone, there = Peer(port), Peer(port)
         gone.send(post(b"later"))
-        while not app.direct.waiting:
+        while not app.echo.waiting:
             pass
         gone.close()
         there.send(post(b"one"))
         assert there.read()[1] == b"one"
-        app.direct.release()
+        app.echo.release()
         there.send(post(b"two"))
         assert there.read()[1] == b"two"
         there.close()
@@ -140,10 +140,10 @@ def test_an_idle_connection_ends_and_one_in_use_does_not(app):
             assert peer.read()[1] == b"used"
             threading.Event().wait(0.5)
         peer.send(post(b"later"))
-        while not app.direct.waiting:
+        while not app.echo.waiting:
             pass
         threading.Event().wait(1.5)  # its answer takes longer than an idle connection may
-        app.direct.release()
+        app.echo.release()
         assert peer.read()[1] == b"released"
         assert peer.ended()
         peer.close()
@@ -153,11 +153,11 @@ def test_a_server_that_ends_waits_for_the_answer(app):
     with serving(app, timeout_graceful_shutdown=5) as (port, server):
         peer = Peer(port)
         peer.send(post(b"later"))
-        while not app.direct.waiting:
+        while not app.echo.waiting:
             pass
         server.should_exit = True
         threading.Event().wait(0.3)
-        app.direct.release()
+        app.echo.release()
         assert peer.read()[1] == b"released"
         assert peer.ended()
         peer.close()

@@ -6,10 +6,10 @@ import struct
 import time
 
 import pytest
-from busway.gateway.door.exchange import _KNOWN, LONGEST_HEAD, MOST_HEADS
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from busway.gateway.door import heads, protocol
+from busway.gateway.door.protocol import _KNOWN
 
-from tests.api.kit import HOST, PATIENCE, Peer, post, serving
+from tests.api.kit import HOST, PATIENCE, Direct, Peer, post, serving
 
 
 def test_requests_with_the_same_head_are_all_answered_with_their_own_body(peer):
@@ -18,7 +18,7 @@ def test_requests_with_the_same_head_are_all_answered_with_their_own_body(peer):
         assert peer.read()[:2] == (200, body)
 
 
-def test_a_known_head_in_front_of_other_bytes_means_what_it_always_means(app, peer):
+def test_a_known_head_in_front_of_other_bytes_means_what_it_always_means(echo, peer):
     known = post(b"abc")
     for _ in range(2):
         peer.send(known)
@@ -50,7 +50,7 @@ def test_empty_lines_behind_an_empty_body_are_no_request(peer):
     assert peer.read()[:2] == (200, b"next")
 
 
-def test_a_body_behind_a_known_head_may_come_in_parts(app, peer):
+def test_a_body_behind_a_known_head_may_come_in_parts(echo, peer):
     head, body = post(b"0123456789").split(b"\r\n\r\n")
     head += b"\r\n\r\n"
     for round_ in range(4):  # known from the second on, however it comes
@@ -69,7 +69,6 @@ def test_a_body_behind_a_known_head_may_come_in_parts(app, peer):
     assert peer.read()[1] == body
     peer.send(head + body[:9])
     assert peer.read()[:2] == (408, b"too slow")
-    assert len(_KNOWN[app.direct]) == 1
 
 
 def test_what_is_chunked_expected_or_ends_its_connection_is_never_known(app):
@@ -88,16 +87,16 @@ def test_what_is_chunked_expected_or_ends_its_connection_is_never_known(app):
             peer.close()
 
 
-def test_requests_with_a_known_head_wait_for_the_answers_before_them(app, peer):
+def test_requests_with_a_known_head_wait_for_the_answers_before_them(echo, peer):
     for _ in range(2):
         peer.send(post(b"first"))
         assert peer.read()[1] == b"first"
     peer.send(post(b"later"))
-    while not app.direct.waiting:
+    while not echo.waiting:
         time.sleep(0.01)
     peer.send(post(b"behin"))
     time.sleep(0.1)
-    app.direct.release()
+    echo.release()
     assert [peer.read()[1] for _ in range(2)] == [b"released", b"behin"]
 
 
@@ -107,7 +106,7 @@ def test_who_goes_while_several_requests_wait_in_line_leaves_nothing_behind(app,
         for body in (b"first", b"later"):
             peer.send(post(body))
         assert peer.read()[1] == b"first"
-        while not app.direct.waiting:
+        while not app.echo.waiting:
             time.sleep(0.01)
         for _ in range(3):
             peer.send(post(b"later"))
@@ -116,8 +115,8 @@ def test_who_goes_while_several_requests_wait_in_line_leaves_nothing_behind(app,
         peer.close()
         until = time.monotonic() + PATIENCE
         while server.server_state.connections and time.monotonic() < until:
-            if app.direct.waiting:  # nothing is read of it meanwhile, so that only an answer finds it gone
-                app.direct.release()
+            if app.echo.waiting:  # nothing is read of it meanwhile, so that only an answer finds it gone
+                app.echo.release()
             time.sleep(0.01)
         assert not server.server_state.connections
         other = Peer(port)
@@ -142,18 +141,68 @@ def pieces(chance, requests):
         yield from filter(None, (request[:head], request[head:cut], request[cut:]))
 
 
-def test_the_parser_sees_a_head_once(app, peer, monkeypatch):
-    fed = []
-    take = HttpToolsProtocol.data_received
-    monkeypatch.setattr(
-        HttpToolsProtocol, "data_received", lambda self, data: fed.append(data) or take(self, data)
-    )
-    for parts in ([post(b"abc")], [post(b"abc")], [post(b"abc")[:-2], b"bc"], [post(b"abc")]):
-        for part in parts:
-            peer.send(part)
-            time.sleep(0.02)
+@pytest.fixture
+def parsed(monkeypatch):
+    """The heads that the parser was given."""
+    found = []
+    monkeypatch.setattr(protocol, "read", lambda head: found.append(head) or heads.read(head))
+    return found
+
+
+@pytest.mark.parametrize("app", [Direct], indirect=False)
+def test_the_parser_sees_once_what_matters_of_a_head(app, parsed):
+    with serving(app()) as (port, _):
+        peer = Peer(port)
+        for number, parts in enumerate(([b""], [b""], [b"", b"later"], [b""])):
+            extra = b"traceparent: 00-%032x-%016x-01\r\nX-Number: %d\r\n" % (number, number, number)
+            request = post(b"x" * number, extra=extra)
+            for part in (request,) if len(parts) == 1 else (request[:-1], request[-1:]):
+                peer.send(part)
+                time.sleep(0.02)
+            assert peer.read()[1] == b"x" * number
+        assert len(parsed) == 1
+        peer.send(post(b"abc", extra=b"X-Refuse: 0\r\n"))
         assert peer.read()[1] == b"abc"
-    assert fed == [post(b"abc")]
+        assert len(parsed) == 2
+        peer.close()
+
+
+def test_a_refused_head_is_not_remembered(parsed):
+    app = Direct()
+    with serving(app) as (port, _):
+        peer = Peer(port)
+        for _ in range(3):
+            peer.send(post(b"no", extra=b"X-Refuse: 1\r\n"))
+            assert peer.read()[:2] == (403, b"no")
+        assert len(parsed) == 3
+        peer.close()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Transfer-Encoding:\r\n chunked\r\n",
+        b"Host: other\r\n",
+        b"\x00: 1\r\n",
+        b"X-Odd: \x01\r\n",
+        b" X-Folded: 1\r\n",
+        b"no colon\r\n",
+        b"X: 1\n",
+    ],
+)
+def test_a_line_that_the_parser_would_refuse_is_refused_behind_a_known_head_too(app, extra):
+    with serving(app) as (port, _):
+        for _ in range(2):
+            peer = Peer(port)
+            peer.send(post(b"abc"))
+            assert peer.read()[1] == b"abc"
+            peer.send(post(b"abc", extra=extra))
+            assert peer.read()[0] == 400
+            assert peer.ended()
+            peer.close()
 
 
 def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
@@ -185,27 +234,36 @@ def test_however_requests_are_cut_into_pieces_each_gets_its_own_answer(app):
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_body_that_stands_still_behind_another_request_is_given_up(app, peer, known):
+def test_a_body_that_stands_still_behind_another_request_is_given_up(echo, peer, known):
     if known:
         peer.send(post(b"12345"))
         assert peer.read()[1] == b"12345"
     peer.send(post(b"later"))
-    while not app.direct.waiting:
+    while not echo.waiting:
         time.sleep(0.01)
     peer.send(post(b"12345")[:-1])
     time.sleep(0.05)
-    app.direct.release()
+    echo.release()
     assert peer.read()[1] == b"released"
     assert peer.read()[:2] == (408, b"too slow")
 
 
-def test_few_heads_are_kept_and_none_that_is_long(app, peer):
-    for number in range(MOST_HEADS + 5):
-        peer.send(post(b"x", extra=b"X-Number: %d\r\n" % number))
-        assert peer.read()[1] == b"x"
-    for _ in range(2):
-        peer.send(post(b"x", extra=b"X-Long: %b\r\n" % (b"y" * LONGEST_HEAD)))
-        assert peer.read()[1] == b"x"
-    known = _KNOWN[app.direct]
-    assert 0 < len(known) <= MOST_HEADS
-    assert max(map(len, known)) <= LONGEST_HEAD
+def test_what_is_remembered_of_heads_is_bounded(monkeypatch):
+    monkeypatch.setattr(heads, "_KEPT_HEADS", 50)
+    monkeypatch.setattr(heads, "_KEPT_LINES", 60)
+    app = Direct()
+    with serving(app) as (port, _):
+        peer = Peer(port)
+        for number in range(200):
+            extra = b"X-Refuse: %d\r\nX-Number: %d\r\n" % (number + 2, number)
+            peer.send(post(b"x" * (number % 70), extra=extra))
+            assert peer.read()[1] == b"x" * (number % 70)
+        for _ in range(2):
+            peer.send(post(b"x", extra=b"X-Refuse: %b\r\n" % (b"y" * 5000)))
+            assert peer.read()[1] == b"x"
+        known = _KNOWN[app.echo]
+        assert 0 < len(known._heads) <= 50
+        assert max(sum(map(len, key)) for key in known._heads) <= heads._KEPT_HEAD
+        assert len(known._lines) <= 61
+        assert len(known._lines.lengths) <= 61
+        peer.close()

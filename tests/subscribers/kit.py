@@ -20,8 +20,10 @@ from busway.domain.result import Kind
 from busway.domain.run import Outcome, Run, State
 from busway.gateway.access.holder import OPEN, Access
 from busway.gateway.api import problems
-from busway.gateway.door.cork import CorkedHttp
-from busway.gateway.door.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
+from busway.gateway.door import asgi
+from busway.gateway.door.port import Answer, Headers, Serve
+from busway.gateway.door.protocol import HttpProtocol
+from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BuswayError, Unauthorized
 from busway.gateway.store.group.commits import SQLiteCommits
 from busway.gateway.store.port.commits import Committed
@@ -31,7 +33,7 @@ from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.subscribers.durables import Durables
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
-from busway.gateway.subscribers.websocket import WebSocketShell
+from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.asyncapi.frames import heard
@@ -138,25 +140,43 @@ async def refuse_all(_event: bytes, _access: Access) -> dict[str, Any]:
 class Server:
     """uvicorn in this loop, serving the shell as the gateway does; `access` is what each connection gets."""
 
+    path = "/v1/subscribe"
+    subprotocol = SUBPROTOCOL
+
     def __init__(self, store_: Store, publish: Any = refuse_all, max_frame: int = 65_536) -> None:
         self.access: Access | Unauthorized = OPEN
         self.port = 0
         self.url = ""
         self.connections = 0
-        self.max_frame = max_frame
+        self.max_message = max_frame
         self.pings = (PING_EVERY, PONG_WITHIN)
-        self.sockets: Callable[[], list[Any]] = list  # the server's protocols, while it serves
+        self.opened: Callable[[], list[Any]] = list  # the server's protocols, while it serves
         self._shell = WebSocketShell(store_.hub, publish, max_frame)
         self._streams = StreamShell(store_.hub)
 
+    @property
+    def sockets(self) -> Server:
+        """The WebSocket endpoint, as the door looks for it."""
+        return self
+
+    def admit(self, _headers: Headers, query: bytes) -> Answer | Serve:
+        async def serve_(socket_: Any) -> None:
+            self.connections += 1
+            try:
+                await self._shell(socket_, query=query, access=self.access)
+            finally:
+                self.connections -= 1
+
+        return serve_
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await asgi.subscribe(self, scope, receive, send)
+            return
         self.connections += 1
         try:
-            if scope["type"] == "websocket":
-                await self._shell(scope, receive, send, self.access)
-            else:
-                assert self.access
-                await self._streams(scope, receive, send, self.access)
+            assert isinstance(self.access, Access)
+            await self._streams(scope, receive, send, self.access)
         except BuswayError as problem:
             await problems.response(problem)(scope, receive, send)
         finally:
@@ -172,12 +192,11 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         server.url = f"ws://127.0.0.1:{server.port}/v1/subscribe"
         config = uvicorn.Config(
             server,
-            http=CorkedHttp,
-            ws=PatientWebSocket,
+            http=HttpProtocol,
+            proxy_headers=False,
+            ws="none",
             ws_ping_interval=server.pings[0],
             ws_ping_timeout=server.pings[1],
-            ws_max_size=server.max_frame,
-            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             timeout_graceful_shutdown=1,
@@ -186,7 +205,7 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         running.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         serving = asyncio.create_task(running.serve(sockets=[listener]))
         await until(lambda: running.started)
-        server.sockets = lambda: list(running.server_state.connections)
+        server.opened = lambda: list(running.server_state.connections)
         try:
             yield server
         finally:

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from busway.gateway import server
-from busway.gateway.door import keepalive
+from busway.gateway.door import websocket
+from busway.gateway.server import _config
+from busway.gateway.settings import Settings
 
 from tests.subscribers.kit import Server, Store, peer, serve, store, until
 from tests.subscribers.raw import PING, PONG, TEXT, Dial, Frame, RawPeer, dialling, frame
@@ -42,8 +43,9 @@ async def heard_pings(client: RawPeer, count: int) -> list[Frame]:
 
 
 def test_a_peer_that_is_gone_is_found_within_a_minute_of_its_last_sign() -> None:
-    assert keepalive.PING_EVERY + keepalive.PONG_WITHIN < 60
-    assert server.PatientWebSocket is keepalive.PatientWebSocket
+    config = _config(None, Settings())  # type: ignore[arg-type]
+    assert (config.ws_ping_interval, config.ws_ping_timeout) == (websocket.PING_EVERY, websocket.PONG_WITHIN)
+    assert websocket.PING_EVERY + websocket.PONG_WITHIN < 60
 
 
 @linux

@@ -64,7 +64,7 @@ def test_slow_readers_among_many_get_everything_and_hold_nobody_up(tmp_path: Pat
             taken = await asyncio.gather(*(take(client, len(small)) for client in fast))
             assert all(got == small for got in taken)
             await until(lambda: there.hub.status()["lagging"] == SLOW)
-            held = [protocol.transport.get_write_buffer_size() for protocol in server.sockets()]
+            held = [protocol.transport.get_write_buffer_size() for protocol in server.opened()]
             assert max(held) < 4 * ROOM
             assert sum(size > 0 for size in held) <= SLOW
             for client in chance.sample(slow, SLOW):

@@ -14,7 +14,8 @@ import kosoku
 import pytest
 import uvicorn
 from busway.gateway import server
-from busway.gateway.door import keepalive
+from busway.gateway.door import websocket
+from busway.gateway.door.websocket import WebSocket
 from busway.gateway.settings import Settings
 
 from tests.subscribers.kit import Server, peer, serve, store, until
@@ -35,22 +36,36 @@ NOT_OURS = {
 """Cases that the libraries answer otherwise than the suite would like, by its verdict."""
 
 
-async def echo(_scope: Any, receive: Any, send: Any) -> None:
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (message := await receive())["type"] == "websocket.receive":
-        text, data = message.get("text"), message.get("bytes")
-        await send(
-            {"type": "websocket.send", "text": text}
-            if text is not None
-            else {"type": "websocket.send", "bytes": data}
-        )
+class Echo:
+    """A WebSocket endpoint that sends back what it gets."""
+
+    path = "/"
+    subprotocol = "echo"
+    max_message = 1 << 20
+
+    def admit(self, _headers: Any, _query: bytes) -> Any:
+        return self._serve
+
+    async def _serve(self, socket_: WebSocket) -> None:
+        while (message := await socket_.receive()) is not None:
+            if isinstance(message, str):
+                await socket_.send(message)
+            else:  # Busway sends no binary frames: by the protocol itself
+                socket_._protocol.send_binary(message)
+                socket_._flush()
+
+
+class EchoApp:
+    sockets = Echo()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("everything here is a WebSocket")
 
 
 @contextlib.asynccontextmanager
 async def echoing() -> AsyncIterator[int]:
     """An echo server on the gateway's own settings, but for the lifespan, which it has none of."""
-    config = server._config(echo, Settings(max_event_bytes=1 << 20))  # type: ignore[arg-type]
+    config = server._config(EchoApp(), Settings(max_event_bytes=1 << 20))  # type: ignore[arg-type]
     config.lifespan = "off"
     running = uvicorn.Server(config)
     running.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
@@ -203,7 +218,7 @@ def test_a_close_is_answered_with_its_code(tmp_path: Path, code: int) -> None:
 
 
 def test_fragments_without_end_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keepalive, "MOST_FRAGMENTS", 100)
+    monkeypatch.setattr(websocket, "MOST_FRAGMENTS", 100)
 
     async def claim(made: Server, dial: Dial) -> None:
         client = await dial(made.port)
@@ -226,7 +241,7 @@ def test_pings_of_a_client_that_reads_no_pongs_cost_no_memory(tmp_path: Path) ->
         kept = []
         for _ in range(150):  # 10 MB of pongs, of which sockets hold a part
             await client.send(flood)
-            kept.append(max((c.transport.get_write_buffer_size() for c in made.sockets()), default=0))
+            kept.append(max((c.transport.get_write_buffer_size() for c in made.opened()), default=0))
         assert max(kept) < 1 << 20
         async with peer(made) as other:
             assert await other.ask(op="ping") == {"op": "pong"}

@@ -6,6 +6,10 @@ documents, a WebSocket session into `error` frames with `code`, the command line
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 STARTING = "the gateway is starting: try again in a moment"
 
 
@@ -29,6 +33,29 @@ class BuswayError(Exception):
         self.detail = detail
         self.errors = errors
         self.retry_after = retry_after
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of the problem document (RFC 9457)."""
+        found: dict[str, Any] = {
+            "type": "urn:busway:problem:" + self.title.lower().replace(" ", "-"),
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        return found | {"errors": self.errors} if self.errors else found
+
+    def document(self) -> bytes:
+        """Return the problem document."""
+        return msgspec.json.encode(self.members())
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that belong to the error."""
+        found: dict[str, str] = {}
+        if self.retry_after is not None:
+            found["Retry-After"] = str(self.retry_after)
+        if self.status == 401:
+            found["WWW-Authenticate"] = 'Bearer realm="busway"'
+        return found
 
 
 class BadRequest(BuswayError):
@@ -71,6 +98,12 @@ class Gone(BuswayError):
     """The cursor's place is no longer in the log."""
 
     status, title, code = 410, "Gone", "bad_cursor"
+
+
+class RequestTimeout(BuswayError):
+    """A request stopped coming."""
+
+    status, title = 408, "Request timeout"
 
 
 class TooLarge(BuswayError):

@@ -268,9 +268,18 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
         the application, and the gateway that runs behind it.
     """
     gateway = Gateway(settings, committer)
-    rest = describe(FastAPI(lifespan=gateway.lifespan, openapi_url=None, docs_url=None, redoc_url=None))
+    rest = describe(
+        FastAPI(
+            lifespan=gateway.lifespan,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+    )
     allowed = Origins(settings.allow_origin)
-    return Front(gateway, rest, settings.max_body_bytes, allowed), gateway
+    frame = settings.max_event_bytes + FRAME_ROOM
+    return Front(gateway, rest, settings.max_body_bytes, frame, allowed), gateway
 
 
 _ROUTES = (

@@ -18,10 +18,10 @@ import uvloop
 
 from busway.gateway import garbage, logs
 from busway.gateway.api.front import Front
-from busway.gateway.door.cork import CorkedHttp
-from busway.gateway.door.keepalive import PING_EVERY, PONG_WITHIN, PatientWebSocket
+from busway.gateway.door.protocol import HttpProtocol
+from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BadSettings
-from busway.gateway.main import FRAME_ROOM, Gateway, create_app
+from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings
 from busway.gateway.store.group.child import Launched
 from busway.gateway.store.sqlite import database as sqlite
@@ -117,10 +117,8 @@ def _on_signal(stopping: asyncio.Event) -> None:
 def _config(front: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
-        http=CorkedHttp,
-        ws=PatientWebSocket,
-        ws_max_size=settings.max_event_bytes + FRAME_ROOM,
-        ws_per_message_deflate=False,
+        http=HttpProtocol,
+        ws="none",  # the door's own
         ws_ping_interval=PING_EVERY,
         ws_ping_timeout=PONG_WITHIN,
         lifespan="on",
@@ -129,6 +127,7 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=5,
     )
 

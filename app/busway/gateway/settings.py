@@ -55,6 +55,7 @@ class Settings(_Stored):
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
     drain_timeout: float = Field(30, ge=0, le=86_400)
+    keep_alive: int = Field(75, ge=1, le=86_400)
     broker_url: str = ""
     role: str = "all"
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)

@@ -26,7 +26,8 @@ _FORWARDED = frozenset(
 _KEY = re.compile(r"bw_([0-9]{1,18})_(.{1,200})", re.ASCII)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _LOOPBACK_4 = re.compile(r"127(?:\.[0-9]{1,3}){3}", re.ASCII)
-_LOOKED_AT = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
+LOOKS_AT = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
+"""The headers that admission looks at."""
 
 
 def new_secret() -> tuple[str, bytes]:
@@ -130,7 +131,7 @@ class Gate:
 
     def _look(self, headers: Headers) -> dict[bytes, bytes]:
         """Check where a request comes from and return the headers that tell who asks."""
-        found = {name: value for name, value in headers if name in _LOOKED_AT}
+        found = {name: value for name, value in headers if name in LOOKS_AT}
         host = found.get(b"host", b"").decode("latin-1")
         origin = found.get(b"origin")
         if origin is not None and not self._origins.admit(origin.decode("latin-1"), host):

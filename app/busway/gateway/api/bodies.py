@@ -9,15 +9,9 @@ from fastapi import Request
 from starlette.types import Message, Receive
 
 from busway.domain.text import JSONError, decode_json
-from busway.gateway.errors import BadRequest, BuswayError, Invalid, TooLarge
+from busway.gateway.errors import BadRequest, Invalid, RequestTimeout, TooLarge
 
-IDLE = 30.0  # seconds that a request body may stand still; uvicorn itself has no deadline
-
-
-class RequestTimeout(BuswayError):
-    """The body stopped coming."""
-
-    status, title = 408, "Request timeout"
+IDLE = 30.0  # seconds that a request body may stand still
 
 
 class Disconnected(Exception):

@@ -1,7 +1,7 @@
 """The outermost ASGI application: admits each request, then sends it its way.
 
-Publishing and subscribing carry the load: the first goes past ASGI altogether (`direct`), the second is
-bare ASGI; all else is FastAPI.
+Publishing and subscribing carry the load. The door gives them to `publish` and `sockets` itself; under
+another server they come here, to the same endpoints. All else is FastAPI.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import cast
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from busway.gateway.access import origins
-from busway.gateway.access.holder import Access
 from busway.gateway.access.origins import Origins
 from busway.gateway.api import problems
 from busway.gateway.api.bodies import Disconnected, next_message, too_large
 from busway.gateway.api.publishing import PublishEndpoint
 from busway.gateway.api.stages import House, Stages
-from busway.gateway.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
+from busway.gateway.api.subscribing import SubscribeEndpoint
+from busway.gateway.door import asgi
+from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailable
 from busway.gateway.subscribers.sse import come_back
 from busway.gateway.subscribers.wires import RawSend
 
@@ -32,6 +33,7 @@ class Front:
         house: has the running stages.
         rest: everything that is not the hot path.
         max_body_bytes: the most bytes of one request body.
+        max_frame_bytes: the most bytes of a WebSocket frame of a client.
         allowed: whose pages may use this gateway beside its own.
     """
 
@@ -40,16 +42,21 @@ class Front:
         house: House,
         rest: ASGIApp,
         max_body_bytes: int,
+        max_frame_bytes: int,
         allowed: Origins,
     ) -> None:
         self._house, self._rest, self._max_body_bytes = house, rest, max_body_bytes
         self._allowed = allowed
-        self.direct = PublishEndpoint(house, max_body_bytes, allowed)
+        self.publish = PublishEndpoint(house, max_body_bytes, allowed)
+        self.sockets = SubscribeEndpoint(house, max_frame_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            if scope["method"] == "POST" and scope["path"] == self.publish.path:
+                await asgi.publish(self.publish, scope, receive, send)
+            else:
+                await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         else:
@@ -116,36 +123,8 @@ class Front:
         return bounded
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stages = self._house.stages
-        try:
-            if scope["path"] != "/v1/subscribe":
-                raise NotFound(f"there is no WebSocket at {scope['path']}: use /v1/subscribe")
-            if stages is None:
-                raise Unavailable(STARTING)
-            access = _holder(stages, scope)
-        except BuswayError as error:
-            await _refuse(error, scope, receive, send)
-            return
-        # uvicorn's send is a coroutine function
-        await stages.subscribe(scope, receive, cast("RawSend", send), access)
-
-
-def _holder(stages: Stages, scope: Scope) -> Access | Unauthorized:
-    """Return who subscribes, or why nobody may: pages see close codes, not the status of a handshake."""
-    try:
-        return stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
-    except Unauthorized as refusal:
-        return refusal
-
-
-async def _refuse(error: BuswayError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the handshake itself with the problem (ASGI's Websocket Denial Response)."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await receive()
-        await send({"type": "websocket.close", "code": 1008, "reason": error.title})
-        return
-
-    async def denial(message: Message) -> None:
-        await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})
-
-    await problems.response(error)({**scope, "type": "http"}, receive, denial)
+        if scope["path"] == self.sockets.path:
+            await asgi.subscribe(self.sockets, scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})

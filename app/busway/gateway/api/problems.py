@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -17,36 +14,13 @@ MEDIA_TYPE = "application/problem+json"
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
-def document(error: BuswayError) -> dict[str, Any]:
-    """Return the members of an error's problem document."""
-    body: dict[str, Any] = {
-        "type": "urn:busway:problem:" + error.title.lower().replace(" ", "-"),
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-    }
-    if error.errors:
-        body["errors"] = error.errors
-    return body
-
-
-def headers(error: BuswayError) -> dict[str, str]:
-    """Return the headers that belong to an error."""
-    extra: dict[str, str] = {}
-    if error.retry_after is not None:
-        extra["Retry-After"] = str(error.retry_after)
-    if error.status == 401:
-        extra["WWW-Authenticate"] = 'Bearer realm="busway"'
-    return extra
-
-
 def response(error: BuswayError) -> Response:
     """Return an error as a response."""
     return Response(
-        msgspec.json.encode(document(error)),
+        error.document(),
         status_code=error.status,
         media_type=MEDIA_TYPE,
-        headers=headers(error),
+        headers=error.headers(),
     )
 
 

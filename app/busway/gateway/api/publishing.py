@@ -7,12 +7,12 @@ import logging
 import msgspec
 
 from busway.domain.event import NewEvent
+from busway.gateway.access import gate
 from busway.gateway.access.gate import check_scope
 from busway.gateway.access.origins import Origins, sharing
-from busway.gateway.api import problems
 from busway.gateway.api.bodies import IDLE, too_large, too_slow
 from busway.gateway.api.stages import House
-from busway.gateway.door.direct import Answer, Head, Headers, Respond, line
+from busway.gateway.door.port import Answer, Head, Headers, Respond, line, problem
 from busway.gateway.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
 from busway.gateway.ingest.publisher import EventReceipt, receipt
 from busway.gateway.store.port.operations import Receipt
@@ -24,6 +24,8 @@ _REFUSED = {
     b"idempotency-key": "Idempotency-Key is not built yet: give the event an id, a second one is a duplicate",
     b"prefer": "Prefer is not built yet: subscribe to the results at /v1/subscribe",
 }
+
+_LOOKS_AT = frozenset(_REFUSED) | {b"content-type", b"content-encoding"} | gate.LOOKS_AT
 
 _encode = msgspec.json.Encoder().encode
 
@@ -57,13 +59,13 @@ class _Waiter(msgspec.Struct, eq=False):
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         self.respond(self.endpoint.answer(self.head, 202, lines, body))
 
-    def set_exception(self, problem: BaseException) -> None:
+    def set_exception(self, fault: BaseException) -> None:
         """Answer with why nothing is stored."""
-        self.endpoint.refuse(self.head, self.respond, problem)
+        self.endpoint.refuse(self.head, self.respond, fault)
 
 
 class PublishEndpoint:
-    """Takes events, as a `Direct` of the HTTP protocol.
+    """Takes events, as an `Endpoint` of the door.
 
     Args:
         house: has the running stages.
@@ -72,6 +74,7 @@ class PublishEndpoint:
     """
 
     path = "/v1/events"
+    looks_at = _LOOKS_AT
     idle = IDLE
 
     def __init__(self, house: House, max_body_bytes: int, allowed: Origins) -> None:
@@ -82,16 +85,16 @@ class PublishEndpoint:
         stages = self._house.stages
         if stages is None:
             return self._refusal(head, Unavailable(STARTING))
-        gate = stages.gate
-        if head.admitted is gate.edition:
+        admission = stages.gate
+        if head.admitted is admission.edition:
             return None
         try:
-            access = check_scope(gate.admit(head.headers), "publish")
+            access = check_scope(admission.admit(head.headers), "publish")
             _check_headers(head.headers)
-        except Exception as problem:
-            return self._refusal(head, problem)
-        if gate.lasts(access):
-            head.admitted = gate.edition
+        except Exception as fault:
+            return self._refusal(head, fault)
+        if admission.lasts(access):
+            head.admitted = admission.edition
         return None
 
     def take(self, head: Head, body: bytes, respond: Respond) -> None:
@@ -103,8 +106,8 @@ class PublishEndpoint:
         waiter = _Waiter(self, head, respond)
         try:
             waiter.events, waiter.many = stages.publisher.submit(body, waiter)
-        except Exception as problem:
-            self.refuse(head, respond, problem)
+        except Exception as fault:
+            self.refuse(head, respond, fault)
 
     def too_large(self, head: Head) -> Answer:
         """Refuse a body over the limit."""
@@ -114,16 +117,16 @@ class PublishEndpoint:
         """Refuse a body that stands still."""
         return self._refusal(head, too_slow())
 
-    def refuse(self, head: Head, respond: Respond, problem: BaseException) -> None:
+    def refuse(self, head: Head, respond: Respond, fault: BaseException) -> None:
         """Answer with why they are not taken."""
-        respond(self._refusal(head, problem))
+        respond(self._refusal(head, fault))
 
-    def _refusal(self, head: Head, problem: BaseException) -> Answer:
-        if not isinstance(problem, BuswayError):
-            log.error("publishing failed", exc_info=problem)
-            problem = BuswayError("publishing failed: the gateway's log says why")
-        told = problems.response(problem)
-        return self.answer(head, told.status_code, b"".join(map(line, told.raw_headers)), bytes(told.body))
+    def _refusal(self, head: Head, fault: BaseException) -> Answer:
+        if not isinstance(fault, BuswayError):
+            log.error("publishing failed", exc_info=fault)
+            fault = BuswayError("publishing failed: the gateway's log says why")
+        found = problem(fault)
+        return self.answer(head, found.status, found.lines, found.body)
 
     def answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
         """Build an answer, which pages of the origins that are allowed may read."""

@@ -116,6 +116,9 @@ def serve(
     drain_timeout: Annotated[
         float | None, _setting("Seconds that running handlers get at shutdown [30].")
     ] = None,
+    keep_alive: Annotated[
+        int | None, _setting("Seconds that an idle HTTP connection stays open [75].")
+    ] = None,
     retention: Annotated[
         str | None, _setting("How long finished events and results are kept: 90s, 30m, 12h, 7d, 4w [7d].")
     ] = None,

@@ -1,1 +1,1 @@
-"""The door: sockets, HTTP and WebSocket protocols."""
+"""The door: HTTP/1.1 and WebSocket connections, from the socket to one endpoint or an ASGI application."""

@@ -16,8 +16,7 @@ from busway.gateway.subscribers.connection import Connection
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.oneline import DEFAULT, read_query
 from busway.gateway.subscribers.session import Open, Start, StreamSession
-from busway.gateway.subscribers.websocket import Receive
-from busway.gateway.subscribers.wires import RawSend, StreamWire
+from busway.gateway.subscribers.wires import RawSend, Receive, StreamWire
 
 logger = logging.getLogger("busway.sse")
 

@@ -1,28 +1,26 @@
-"""The shell that carries sessions over WebSockets: bare ASGI."""
+"""The shell that carries sessions over WebSockets, whichever server holds the socket."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from busway.gateway.access.holder import Access
+from busway.gateway.door.port import Socket
 from busway.gateway.errors import BadRequest, BuswayError, Unauthorized, Unavailable
 from busway.gateway.subscribers import frames
 from busway.gateway.subscribers.connection import PUBLISHES, Connection
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.oneline import read_query
 from busway.gateway.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Shut
-from busway.gateway.subscribers.wires import RawSend, SocketWire
 
 logger = logging.getLogger("busway.websocket")
 
 SUBPROTOCOL = "busway.v1"
-REASON_BYTES = 123
 
 Publisher = Callable[[bytes, Access], Awaitable[dict[str, Any]]]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class WebSocketShell:
@@ -39,65 +37,61 @@ class WebSocketShell:
         self._publish = publish
         self._max_frame = max_frame
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: RawSend, access: Access | Unauthorized
-    ) -> None:
-        """Serve one connection until it ends; nothing was received from it yet.
+    async def __call__(self, socket: Socket, *, query: bytes, access: Access | Unauthorized) -> None:
+        """Serve one open socket until it ends.
 
-        `access` may be why there is none: key or ticket is missing or not good. Host and Origin were
-        checked before.
+        Args:
+            socket: nothing was received from it yet.
+            query: of its address.
+            access: of its holder, or why there is none: key or ticket is missing or not good. Host and
+            Origin were
+                checked before.
         """
-        await receive()
-        protocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
-        await send({"type": "websocket.accept", "subprotocol": protocol})
         if isinstance(access, Unauthorized):
-            return await _close(send, 4401, access.detail)
+            return await socket.close(4401, access.detail)
         if self._hub.closing:
-            return await _close(send, *self._hub.closing)
+            return await socket.close(*self._hub.closing)
         try:
-            fields = read_query(scope.get("query_string", b""))
+            fields = read_query(query)
         except BadRequest as problem:
-            await send({"type": "websocket.send", "text": frames.error(problem)})
-            return await _close(send, 4400, problem.detail)
-        return await _Served(self._hub, self._publish, self._max_frame, send, access).run(receive, fields)
+            await socket.send(frames.error(problem))
+            return await socket.close(4400, problem.detail)
+        return await _Served(self._hub, self._publish, self._max_frame, socket, access).run(fields)
 
 
 class _Served:
     """One accepted connection."""
 
-    def __init__(self, hub: Hub, publish: Publisher, max_frame: int, send: RawSend, access: Access) -> None:
+    def __init__(self, hub: Hub, publish: Publisher, max_frame: int, socket: Socket, access: Access) -> None:
+        self._socket = socket
         self._publish = publish
         self._max_frame = max_frame
         self._access = access
         self._session = Session(access, hub.epoch)
-        self._connection = Connection(self._session, hub, SocketWire(send), access.key)
+        self._connection = Connection(self._session, hub, socket, access.key)
         self._publishing: set[asyncio.Task[None]] = set()
         hub.enter(self._connection)
 
-    async def run(self, receive: Receive, fields: dict[str, Any] | None) -> None:
+    async def run(self, fields: dict[str, Any] | None) -> None:
         """Take frames until the socket is gone; leave nothing behind."""
         try:
             if fields is not None:
                 await self._apply(self._session.subscribe(fields))
-            await self._receive(receive)
+            await self._receive()
         finally:
             self._connection.end()
         if self._publishing:  # these wait for a commit that others share: never cancelled
             await asyncio.wait(self._publishing)
 
-    async def _receive(self, receive: Receive) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            text = message.get("text")
-            if text is None:
+    async def _receive(self) -> None:
+        while (message := await self._socket.receive()) is not None:
+            if isinstance(message, bytes):
                 effect = self._session.binary()
-            elif self._too_large(text):
+            elif self._too_large(message):
                 self._connection.close(1009, f"a frame has at most {self._max_frame} bytes", flush=False)
                 continue
             else:
-                effect = self._session.receive(text)
+                effect = self._session.receive(message)
             await self._apply(effect)
             await self._connection.room()
 
@@ -138,8 +132,3 @@ class _Served:
             fault = Unavailable("a fault of the gateway: whether the event was stored is unknown")
             text = self._session.failed(effect.ref, fault)
         self._connection.answer(text)
-
-
-async def _close(send: RawSend, code: int, reason: str) -> None:
-    short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
-    await send({"type": "websocket.close", "code": code, "reason": short})

@@ -1,11 +1,11 @@
-"""What carries a connection's text to its client: ASGI messages of a WebSocket or of a streamed body."""
+"""What carries a connection's text: a WebSocket, or the body of a response that does not end."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any, Protocol
 
 from busway.gateway.subscribers import stream
@@ -39,6 +39,7 @@ def _rest(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, 
 
 
 RawSend = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class Wire(Protocol):
@@ -57,29 +58,6 @@ class Wire(Protocol):
 
     def close(self, code: int, reason: str) -> Coroutine[Any, Any, None]:
         """Send the last there is, and say why."""
-
-
-class SocketWire:
-    """A WebSocket, accepted already.
-
-    Args:
-        send: the server's ASGI send; behind a close it raises an OSError.
-    """
-
-    __slots__ = ("_send", "offer", "transport")
-
-    def __init__(self, send: RawSend) -> None:
-        self._send = send
-        self.transport = transport(send)
-        self.offer = getattr(_server(send), "offer", _declined)
-
-    def send(self, text: str) -> Coroutine[Any, Any, None]:
-        """Send a text frame."""
-        return self._send({"type": "websocket.send", "text": text})
-
-    async def close(self, code: int, reason: str) -> None:
-        """Send a close frame."""
-        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 class StreamWire:
@@ -111,13 +89,5 @@ class StreamWire:
 
 
 def transport(send: RawSend) -> Any:
-    """Return the transport behind an ASGI send where it is uvicorn's own, or wraps it, else None."""
-    return getattr(_server(send), "transport", None)
-
-
-def _server(send: RawSend) -> Any:
-    return getattr(inspect.unwrap(send), "__self__", None)
-
-
-def _declined(_text: str) -> bool:
-    return False
+    """Return the transport behind an ASGI send where it is the door's own, or wraps it, else None."""
+    return getattr(getattr(inspect.unwrap(send), "__self__", None), "transport", None)

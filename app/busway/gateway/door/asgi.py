@@ -1,0 +1,97 @@
+"""The endpoints as ASGI applications: for other servers, middleware and tests in one process."""
+
+from __future__ import annotations
+
+import asyncio
+
+from busway.gateway.door.cycle import Message, Receive, Send
+from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint
+from busway.gateway.door.websocket import REASON_BYTES
+
+
+async def publish(endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
+    """Have the endpoint answer one HTTP request."""
+    head = Head([h for h in scope["headers"] if h[0] in endpoint.looks_at or h[0].startswith(b"ce-")])
+    answer = endpoint.admit(head)
+    if answer is None:
+        body = await _read(endpoint, head, receive)
+        if body is None:
+            return
+        if isinstance(body, Answer):
+            answer = body
+        else:
+            answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            endpoint.take(head, body, answered.set_result)
+            answer = await asyncio.shield(answered)
+    await _send(answer, send, "http.response")
+
+
+async def _read(endpoint: Endpoint, head: Head, receive: Receive) -> bytes | Answer | None:
+    """Return the body, why it is refused, or None: the client is gone."""
+    parts, size, more = [], 0, True
+    while more:
+        try:
+            async with asyncio.timeout(endpoint.idle):
+                message = await receive()
+        except TimeoutError:
+            return endpoint.too_slow(head)
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > endpoint.max_body:
+            return endpoint.too_large(head)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _send(answer: Answer, send: Send, kind: str) -> None:
+    lines = [line.partition(b": ") for line in answer.lines.splitlines()]
+    headers = [(name, value) for name, _, value in lines]
+    await send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": answer.body})
+
+
+class AsgiSocket:
+    """A WebSocket that another server holds."""
+
+    transport = None
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message; None when there are no more."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        text: str | None = message.get("text")
+        return bytes(message.get("bytes") or b"") if text is None else text
+
+    def offer(self, _text: str) -> bool:
+        """Send nothing: only the server knows whether there is room."""
+        return False
+
+    async def send(self, text: str) -> None:
+        """Send text when the server takes it."""
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame."""
+        short = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+        await self._send({"type": "websocket.close", "code": code, "reason": short})
+
+
+async def subscribe(endpoint: SocketEndpoint, scope: Message, receive: Receive, send: Send) -> None:
+    """Have the endpoint serve one WebSocket, or refuse its handshake."""
+    await receive()
+    serve = endpoint.admit(scope["headers"], scope["query_string"])
+    if not isinstance(serve, Answer):
+        offered = endpoint.subprotocol in scope.get("subprotocols", ())
+        protocol = endpoint.subprotocol if offered else None
+        await send({"type": "websocket.accept", "subprotocol": protocol})
+        await serve(AsgiSocket(receive, send))
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await _send(serve, send, "websocket.http.response")
+    else:
+        await send({"type": "websocket.close", "code": 1008})

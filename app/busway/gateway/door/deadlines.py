@@ -1,0 +1,60 @@
+"""One deadline of a connection at a time, and one timer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+NEVER = math.inf
+
+
+class Deadline:
+    """Does something later, unless it is told otherwise by then.
+
+    A timer goes on until it finds nothing to do: to set one for each request, and to take it back, would
+    cost more than all else that is done for the request here.
+    """
+
+    __slots__ = ("_action", "_loop", "_timer", "at")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+        self._loop = loop
+        self._action = action
+        self._timer: asyncio.TimerHandle | None = None
+        self.at = NEVER  # of the loop's clock
+
+    def set(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do `action` in so many seconds, and nothing that was to be done before."""
+        self.at = at = self._loop.time() + seconds
+        self._action = action
+        if self._timer is None:
+            self._timer = self._loop.call_at(at, self._look)
+        elif self._timer.when() > at:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._look)
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Do `action` when something else was to be done."""
+        self._action = action
+
+    def clear(self) -> None:
+        """Do nothing."""
+        self.at = NEVER
+
+    def close(self) -> None:
+        """Do nothing any more, and let go of everything."""
+        self.at = NEVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.at == NEVER:
+            return
+        if self._loop.time() < self.at:
+            self._timer = self._loop.call_at(self.at, self._look)
+            return
+        self.at = NEVER
+        self._action()

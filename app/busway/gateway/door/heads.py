@@ -1,0 +1,270 @@
+"""Heads of requests: where they end, what is refused, and those that are known already.
+
+`httptools` parses each head. Around it stands what it leaves to a server: limits, `Host`, the form of the
+target, and offers to upgrade, which a server may ignore (RFC 9110, section 7.8) but at which the parser
+stops.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+
+import httptools
+import msgspec
+
+from busway.gateway.door.port import Head, Headers
+from busway.gateway.errors import BadRequest, BuswayError
+
+LONGEST_HEAD = 65_536  # bytes
+MOST_FIELDS = 100
+_KEPT_LINES = 4_096  # of at most 512 bytes each
+_KEPT_LINE = 512
+_KEPT_HEADS = 1_000  # of at most 2 KiB each
+_KEPT_HEAD = 2_048
+
+_FIELD = re.compile(rb"([A-Za-z0-9-]+):[ \t]*((?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?)[ \t]*")
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
+
+# Headers that decide how a connection goes on. They are never the ones in which known heads may differ.
+_CONNECTION = frozenset(
+    b"connection expect host keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
+)
+
+
+class HeadTooLarge(BuswayError):
+    """The head of a request, its trailers or its chunk extensions are over their limit."""
+
+    status, title = 431, "Request header fields too large"
+
+
+class NotImplementedHere(BuswayError):
+    """The request asks for a part of HTTP that this server does not have."""
+
+    status, title = 501, "Not implemented"
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What a head says.
+
+    `path` is decoded, `raw_path` and `query` are as they came. `length`: bytes of the body; None: it is
+    chunked. `upgrade`: it offers to become a WebSocket.
+    """
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    version: str
+    headers: Headers
+    length: int | None
+    keep_alive: bool
+    expects: bool
+    upgrade: bool
+
+
+def check_unfinished(head: bytes | bytearray, start: int) -> None:
+    """Check what came of a head so far, from `start` on.
+
+    Raises:
+        HeadTooLarge: it is over its limit already.
+        BadRequest: it can never become a head.
+    """
+    if len(head) > LONGEST_HEAD:
+        raise _too_large()
+    found = _BARE.search(head, max(0, start - 1))
+    if found and (found[0] == b"\n" or found.end() < len(head)):
+        raise BadRequest("a line of the head does not end with CR LF")
+
+
+class _Collector:
+    """What httptools calls back."""
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def read(head: bytes) -> Request:
+    """Read a whole head, which ends with an empty line.
+
+    Raises:
+        HeadTooLarge: it has too many bytes or fields.
+        BadRequest: it is not HTTP/1.0 or HTTP/1.1 as RFC 9110 and RFC 9112 have it.
+        NotImplementedHere: its body is coded in another way than in chunks.
+    """
+    if len(head) > LONGEST_HEAD or head.count(b"\n") > MOST_FIELDS + 2:
+        raise _too_large()
+    line = head[: head.index(b"\r\n")].split(b" ")
+    if len(line) != 3 or line[2] not in {b"HTTP/1.1", b"HTTP/1.0"}:
+        raise BadRequest("the request line is not METHOD TARGET HTTP/1.1")
+    if b"\r\n " in head or b"\r\n\t" in head:
+        raise BadRequest("a header field goes over several lines")
+    method, target, version = line[0].decode("latin-1"), line[1], line[2][5:].decode()
+    if method == "CONNECT":
+        raise NotImplementedHere("this server is not a proxy")
+    offers = [offer.partition(b":")[2] for offer in _OFFER.findall(head)]
+    headers = _parse(_OFFER.sub(b"", head) if offers else head)
+    hosts = [value for name, value in headers if name == b"host"]
+    host = _check_host(hosts, version)
+    path, query = _split(target, host)
+    closes, upgrades = _connection(headers)
+    length = _length(headers, version)
+    return Request(
+        method=method,
+        path=urllib.parse.unquote(path.decode("ascii")),
+        raw_path=path,
+        query=query,
+        version=version,
+        headers=headers,
+        length=length,
+        keep_alive=version == "1.1" and not closes,
+        expects=version == "1.1" and any(n == b"expect" and v.lower() == b"100-continue" for n, v in headers),
+        upgrade=upgrades
+        and version == "1.1"
+        and any(token.strip().lower() == b"websocket" for offer in offers for token in offer.split(b",")),
+    )
+
+
+def _parse(head: bytes) -> Headers:
+    found = _Collector()
+    try:
+        httptools.HttpRequestParser(found).feed_data(head)
+    except httptools.HttpParserError as problem:
+        raise BadRequest(f"the head cannot be parsed: {str(problem)[:200]}") from None
+    if not found.complete:
+        raise BadRequest("the head cannot be parsed")
+    return found.headers
+
+
+def _check_host(hosts: list[bytes], version: str) -> bytes:
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
+        raise BadRequest("send exactly one Host header")
+    host = hosts[0] if hosts else b""
+    if not _HOST.fullmatch(host):
+        raise BadRequest(f"the Host header is no HOST or HOST:PORT: {host[:100].decode('latin-1')!r}")
+    return host
+
+
+def _split(target: bytes, host: bytes) -> tuple[bytes, bytes]:
+    """Return path and query of a target in origin form or, for this very host, in absolute form."""
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute:
+        if absolute[1].lower() != host.lower():
+            raise BadRequest("the target names another host than the Host header")
+        target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+    if not target.isascii() or b"#" in target or not (target.startswith(b"/") or target == b"*"):
+        raise BadRequest("the target is not an absolute path, %-encoded, and an optional query")
+    path, _, query = target.partition(b"?")
+    return path, query
+
+
+def _connection(headers: Headers) -> tuple[bool, bool]:
+    tokens = {
+        token.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for token in value.split(b",")
+    }
+    return b"close" in tokens, b"upgrade" in tokens
+
+
+def _length(headers: Headers, version: str) -> int | None:
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if codings:
+        if lengths or version == "1.0":
+            raise BadRequest("Transfer-Encoding stands beside Content-Length, or in HTTP/1.0")
+        if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
+            raise NotImplementedHere("of transfer codings only chunked is taken")
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
+        raise BadRequest("Content-Length is one number of bytes")
+    return int(lengths[0])
+
+
+def _too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"a head has at most {LONGEST_HEAD} bytes and {MOST_FIELDS} fields: send fewer or shorter ones"
+    )
+
+
+class _Lines(dict[bytes, bool]):
+    """Whether a line of a head matters, found out once for each line. Content-Length stands in `lengths`."""
+
+    def __init__(self, looks_at: frozenset[bytes]) -> None:
+        super().__init__()
+        self.lengths: dict[bytes, int] = {}  # one more than the length, so that no length is falsy
+        self._looks_at = looks_at | _CONNECTION
+
+    def __missing__(self, line: bytes) -> bool:
+        field = _FIELD.fullmatch(line)
+        matters = True
+        if len(self) >= _KEPT_LINES:
+            self.clear()
+            self.lengths.clear()
+        if field is not None:
+            name = field[1].lower()
+            if name == b"content-length" and re.fullmatch(rb"[0-9]{1,18}", field[2]):
+                matters = False
+                self.lengths[line] = int(field[2]) + 1
+            else:
+                matters = name in self._looks_at or name.startswith(b"ce-") or name == b"content-length"
+        if len(line) <= _KEPT_LINE or line in self.lengths:
+            self[line] = matters
+        return matters
+
+
+class Known:
+    """Heads of requests to an endpoint that were admitted before.
+
+    A head is known by its request line and by the lines that matter, byte for byte: others may differ from
+    request to request, such as `traceparent` or `user-agent`, if each is a plain field of printable ASCII.
+    The parser accepted the lines that matter; plain fields of other names change nothing of what it made of
+    them. Heads here are without the empty line at their end.
+    """
+
+    def __init__(self, path: str, looks_at: frozenset[bytes]) -> None:
+        self.path = path
+        self._lines = _Lines(looks_at)
+        self._heads: dict[tuple[bytes, ...], Head] = {}
+        self.looks_at = looks_at
+
+    def find(self, head: bytes) -> tuple[Head, int] | None:
+        """Return a known head, and the length of the body that follows it; None if it is not known."""
+        lines = head.split(b"\r\n")
+        kept = self._lines
+        known = self._heads.get(tuple(filter(kept.__getitem__, lines)))
+        if known is None or len(lines) > MOST_FIELDS + 1:
+            return None
+        lengths = [*filter(None, map(kept.lengths.get, lines))]
+        return (known, lengths[0] - 1) if len(lengths) == 1 else None
+
+    def reduce(self, headers: Headers) -> Head:
+        """Return a head with the headers that matter to the endpoint."""
+        looks_at = self.looks_at
+        return Head([h for h in headers if h[0] in looks_at or h[0].startswith(b"ce-")])
+
+    def remember(self, head: bytes, request: Request, reduced: Head) -> None:
+        """Remember the head of a request that was admitted, if such a one may be known at all."""
+        lines = head.split(b"\r\n")
+        plain = all(_FIELD.fullmatch(line) for line in lines[1:])
+        if not plain or request.length is None or request.expects or not request.keep_alive:
+            return
+        key = tuple(filter(self._lines.__getitem__, lines))
+        if sum(map(len, key)) > _KEPT_HEAD:
+            return
+        if len(self._heads) >= _KEPT_HEADS:
+            self._heads.clear()
+        self._heads[key] = reduced

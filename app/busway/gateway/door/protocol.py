@@ -1,0 +1,504 @@
+"""One connection: its requests one after another, each for the endpoint, a WebSocket or the ASGI application.
+
+uvicorn gives it its socket (`http=`, a supported option) and drives `shutdown`. What is behind a request
+waits, as bytes, until that request is answered: so a connection has one request under way, and what
+follows it is what the framing of this one says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Coroutine
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from busway.gateway.door.bodies import Body, Chunked, Sized
+from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
+from busway.gateway.door.deadlines import NEVER, Deadline
+from busway.gateway.door.exchange import Exchange
+from busway.gateway.door.heads import Known, Request, check_unfinished, read
+from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, line, problem
+from busway.gateway.door.room import make_room
+from busway.gateway.door.websocket import WebSocket, handshake
+from busway.gateway.errors import BadRequest, BuswayError, RequestTimeout
+
+HEAD_WITHIN = 30.0  # seconds for a head: from the first byte of a connection or a request to its empty line
+PIPELINED = 65_536  # bytes behind an unanswered request before reading pauses
+DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the connection ends
+DISCARD_WITHIN = 30.0  # seconds, likewise
+LINGER = 2.0  # seconds that a refused client may go on sending before the connection is cut
+
+_KNOWN: WeakKeyDictionary[Endpoint, Known] = WeakKeyDictionary()
+_turns = itertools.count()
+_EMPTY_LINES = (0x0D, 0x0A)
+
+
+class HttpProtocol(asyncio.Protocol):
+    """A connection, as `asyncio` and uvicorn see it.
+
+    Args:
+        config: of uvicorn; the application may have `publish` (an `Endpoint`) and `sockets` (a
+        `SocketEndpoint`). server_state: what the server shares among connections.
+        app_state: of the application's lifespan.
+    """
+
+    __slots__ = (
+        "_advancing", "_answered", "_app", "_app_state", "_body", "_busy", "_config", "_cycle", "_deadline",
+        "_discarded", "_drained", "_ending", "_endpoint", "_exchange", "_keep_alive", "_known", "_reading",
+        "_requests", "_rest", "_scanned", "_shared", "_socket", "_sockets", "_state", "_unread",
+        "_waiting_since", "default_headers", "half_closed", "loop", "transport", "writable",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.loop = _loop or asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self.writable = True
+        self.half_closed = False
+        self.default_headers = b""
+        self._shared: list[tuple[bytes, bytes]] | None = None  # what `default_headers` was made of
+        self._config, self._state, self._app_state = config, server_state, app_state
+        self._app: Any = config.loaded_app
+        self._endpoint: Endpoint | None = getattr(self._app, "publish", None)
+        self._sockets: SocketEndpoint | None = getattr(self._app, "sockets", None)
+        self._known = None if self._endpoint is None else _known(self._endpoint)
+        self._rest: bytes | bytearray = b""  # what came and is not understood yet
+        self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
+        self._requests = False  # there was one
+        self._waiting_since = 0
+        self._deadline = Deadline(self.loop, self._close)
+        # The request under way.
+        self._busy = False
+        self._answered = False
+        self._keep_alive = True
+        self._body: Body | None = None  # None: it is whole
+        self._exchange: Exchange | None = None
+        self._cycle: Cycle | None = None
+        self._socket: WebSocket | None = None
+        self._discarded = 0
+        # Reading.
+        self._advancing = False
+        self._reading = True
+        self._unread = False  # much of the body waits for the application
+        self._ending = False  # nothing more is read or answered
+        self._drained: asyncio.Future[None] | None = None
+
+    # -- what asyncio and uvicorn say
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a request."""
+        self.transport = transport  # type: ignore[assignment]
+        self._waiting_since = next(_turns)
+        self._deadline.set(HEAD_WITHIN, self._close)
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        make_room(self._state.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own
+        """Let go of everything."""
+        self._state.connections.discard(self)
+        self._ending = True
+        self._deadline.close()
+        self.resume_writing()
+        if self._socket is not None:
+            self._socket.connection_lost()
+        if self._cycle is not None:
+            self._cycle.disconnect()
+        self._rest, self._exchange = b"", None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        if self._socket is not None:
+            self._socket.data_received(data)
+        elif not self._ending:
+            if self._rest:
+                self._rest += data
+            else:
+                self._rest = data
+            self._advance()
+
+    def eof_received(self) -> bool:
+        """Go on without the client's side: what it sent whole is answered."""
+        self.half_closed = True
+        if self._socket is not None:
+            self._socket.eof_received()
+            return False
+        if self._ending or self._body is not None or not (self._busy or (self._rest and not self._scanned)):
+            return False
+        if self._cycle is not None:
+            self._cycle.half_close()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read: read nothing of it either."""
+        self.writable = False
+        if self._socket is not None:
+            self._socket.pause_writing()
+        else:
+            self._read_on()
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self.writable = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._socket is not None:
+            self._socket.resume_writing()
+            return
+        self._read_on()
+        if self._rest and not self._busy:
+            self._advance()
+
+    def shutdown(self) -> None:
+        """End, behind the answer that is under way: the server stops."""
+        if self._socket is not None:
+            self._socket.shutdown()
+        elif self._busy and not self._answered:
+            self._keep_alive = False
+            if self._cycle is not None:
+                self._cycle.end_with_response()
+        else:
+            self._close()
+
+    @property
+    def waiting_since(self) -> int | None:
+        """The moment since when it waits for a request, in order with others'; None if it does not wait."""
+        return None if self._busy or self._ending else self._waiting_since
+
+    def cut(self) -> None:
+        """End at once."""
+        self._ending = True
+        self._state.connections.discard(self)
+        self.transport.abort()
+
+    # -- requests
+
+    def _advance(self) -> None:
+        """Understand what came, as far as it can be now."""
+        self._advancing = True
+        try:
+            while self._rest and not self._ending:
+                if self._busy:
+                    if self._body is None or not self._read_body(self._body):
+                        break
+                elif not self.writable or not self._begin(self._rest):
+                    break
+        except BuswayError as error:
+            self._refuse(error)
+        finally:
+            self._advancing = False
+        if self.half_closed and not self._busy:
+            self._close()
+        elif not self._reading or not self.writable or self._rest:
+            self._read_on()
+
+    def _begin(self, rest: bytes | bytearray) -> bool:
+        """Begin with the request that comes; False if its head is not whole."""
+        if rest[0] in _EMPTY_LINES:  # between requests they are nothing (RFC 9112, section 2.2)
+            rest = self._rest = rest.lstrip(b"\r\n")
+            if not rest:
+                return False
+        end = rest.find(b"\r\n\r\n", self._scanned)
+        if end < 0:
+            self._begin_head(rest)
+            return False
+        self._scanned = 0
+        self._deadline.at = NEVER
+        self._busy, self._answered = True, False
+        if self._known is not None:
+            found = self._known.find(bytes(rest[:end]))
+            if found is not None:
+                self._rest = rest[end + 4 :]
+                self._keep_alive = True
+                self._publish(found[0], found[1])
+                return True
+        self._route(bytes(rest[: end + 4]), rest[end + 4 :])
+        return True
+
+    def _begin_head(self, rest: bytes | bytearray) -> None:
+        """Keep a part of a head, which has its time to become whole."""
+        if not self._scanned:
+            self._rest = rest = bytearray(rest)  # grows in place, however small its parts are
+            if self._requests:
+                self._deadline.set(HEAD_WITHIN, self._head_too_slow)
+            else:
+                self._deadline.change(self._head_too_slow)  # its time began with the connection
+        check_unfinished(rest, self._scanned)
+        self._scanned = max(1, len(rest) - 3)
+
+    def _route(self, head: bytes, rest: bytes | bytearray) -> None:
+        """Give a request to what answers it."""
+        request = read(head)
+        self._rest = rest
+        self._keep_alive = request.keep_alive
+        sockets = self._sockets
+        if (
+            sockets is not None
+            and request.upgrade
+            and request.method == "GET"
+            and request.path == sockets.path
+        ):
+            self._open(sockets, head, request)
+        elif self._known and request.method == "POST" and request.path == self._known.path:
+            reduced = self._known.reduce(request.headers)
+            self._publish(reduced, request.length, expects=request.expects)
+            if reduced.admitted is not None:
+                self._known.remember(head[:-4], request, reduced)
+        else:
+            self._start_cycle(request)
+
+    def _publish(self, head: Head, length: int | None, *, expects: bool = False) -> None:
+        """Have the endpoint answer a request."""
+        endpoint: Any = self._endpoint
+        answer = endpoint.admit(head)
+        rest = self._rest
+        if (
+            answer is None and length and length <= len(rest) and length <= endpoint.max_body
+        ):  # it is here already
+            self._rest = rest[length:]
+            endpoint.take(head, bytes(rest[:length]), self._respond)
+            return
+        self._frame(length)
+        if answer is not None:
+            self._keep_alive = (
+                self._keep_alive and not expects
+            )  # whether the body comes, only the client knows
+            self._respond(answer)
+        elif self._body is None:
+            endpoint.take(head, b"", self._respond)
+        else:
+            self._exchange = Exchange(endpoint, head, self._respond)
+            if expects and not rest:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._deadline.set(endpoint.idle, self._body_too_slow)
+
+    def _start_cycle(self, request: Request) -> None:
+        self._refresh_headers()
+        self._frame(request.length)
+        self._cycle = cycle = Cycle(self, request, self._app_state)
+        if self._body is None:
+            cycle.whole()
+        else:
+            self._deadline.set(cycle.idle, self._body_too_slow)
+        self._run(cycle.run(self._app))
+
+    def _open(self, sockets: SocketEndpoint, head: bytes, request: Request) -> None:
+        """Become a WebSocket, or refuse to."""
+        if request.length != 0:
+            raise BadRequest("a WebSocket handshake has no body")
+        serve = sockets.admit(request.headers, request.query)
+        if isinstance(serve, Answer):
+            self._respond(serve)
+            return
+        protocol, accepted = handshake(head, sockets)
+        self.transport.write(accepted)
+        self._socket = socket = WebSocket(self.transport, self.loop, protocol, self._config)
+        rest, self._rest = bytes(self._rest), b""
+        self._run(socket.run(serve))
+        if rest:
+            socket.data_received(rest)
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    # -- bodies
+
+    def _frame(self, length: int | None) -> None:
+        if length is None:
+            self._body = Chunked()
+        elif length:
+            self._body = Sized(length)
+        else:
+            self._body = None
+
+    def _read_body(self, body: Body) -> bool:
+        """Take what is there of the body; True if the request is whole now."""
+        self._rest = body.feed(bytes(self._rest), self._take)
+        if self._ending:
+            return False
+        if not body.done:
+            if not (self._answered or self._unread):
+                self._deadline.set(self._incoming.idle, self._body_too_slow)
+            return False
+        self._body = None
+        self._deadline.clear()
+        if self._answered:
+            self._next()
+        else:
+            self._incoming.whole()
+        return True
+
+    @property
+    def _incoming(self) -> Any:
+        """What takes the body of the request under way: an exchange or a cycle."""
+        return self._exchange or self._cycle
+
+    def _take(self, part: bytes) -> None:
+        if not self._answered:
+            self._incoming.add(part)
+            return
+        self._discarded += len(part)
+        if self._discarded > DISCARDED:
+            self.cut()
+
+    # -- answers
+
+    def _respond(self, answer: Answer) -> None:
+        """Send the endpoint's answer, unless the client is gone or the request was answered."""
+        if not self._ending and self._busy and not self._answered:
+            self.respond(answer, body=True, keep_alive=self._keep_alive)
+
+    def respond(self, answer: Answer, *, body: bool, keep_alive: bool) -> None:
+        """Send a whole response, its body too if `body`, and go on."""
+        if self._state.default_headers is not self._shared:
+            self._refresh_headers()
+        end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+        parts = (
+            STATUS_LINES[answer.status],
+            self.default_headers,
+            answer.lines,
+            end,
+            answer.body if body else b"",
+        )
+        self.transport.write(b"".join(parts))
+        self.answered(keep_alive=keep_alive)
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """Go on behind a whole response."""
+        self._state.total_requests += 1
+        self._answered = True
+        if not (keep_alive and self._keep_alive):
+            self._end()
+        elif self._body is None:
+            self._next()
+        else:  # the rest of the body is read over
+            self._exchange = None
+            self._discarded = 0
+            self._unread = False
+            self._deadline.set(DISCARD_WITHIN, self.cut)
+            if not self._advancing:
+                self._read_on()
+
+    def _next(self) -> None:
+        """Go on with the next request of the connection, or wait for one."""
+        self._busy = self._unread = False
+        self._requests = True
+        self._exchange = self._cycle = None
+        if self.half_closed and not self._rest:
+            self._close()
+            return
+        self._deadline.set(self._config.timeout_keep_alive, self._close)
+        self._waiting_since = next(_turns)
+        if self._advancing:
+            return
+        if self._rest:
+            self.loop.call_soon(self._advance)
+        elif not self._reading:
+            self._read_on()
+
+    def _refuse(self, error: BuswayError) -> None:
+        """Answer what is no request, or cannot be read on, and end."""
+        if self._answered and self._busy:
+            self._end()
+            return
+        if self._cycle is not None:
+            self._cycle.disconnect()
+            if self._cycle.started:
+                self.cut()
+                return
+        self._busy = True
+        self.respond(problem(error), body=True, keep_alive=False)
+
+    def _end(self) -> None:
+        """Close. A client that still sends gets the time to read the answer (RFC 9112, section 9.6)."""
+        if self._ending:
+            return
+        self._ending = True
+        sending = self._body is not None or self._rest
+        self._rest, self._exchange = b"", None
+        if not sending or self.half_closed or not self.transport.can_write_eof():
+            self._close()
+            return
+        self.transport.write_eof()
+        self._deadline.set(LINGER, self._close)
+        self._set_reading(True)
+
+    def _close(self) -> None:
+        self._ending = True
+        self._deadline.clear()
+        self.transport.close()
+
+    def _refresh_headers(self) -> None:
+        self._shared = self._state.default_headers
+        self.default_headers = b"".join(map(line, self._shared))
+
+    # -- reading and time
+
+    async def drained(self) -> None:
+        """Wait until the socket has room."""
+        if self._drained is None or self._drained.done():
+            self._drained = self.loop.create_future()
+        await asyncio.shield(self._drained)
+
+    def unread(self, size: int) -> None:
+        """Note how many bytes of the body wait for the application."""
+        if self._unread == (size > UNREAD):
+            return
+        self._unread = not self._unread
+        if self._unread:
+            self._deadline.clear()
+        elif self._body is not None and not self._answered:
+            self._deadline.set(self._incoming.idle, self._body_too_slow)
+        if not self._advancing:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Read, or not, as things are: a stream's client is read of, so that its end is noticed."""
+        if self._ending or self._socket is not None:
+            return
+        behind = self._busy and self._body is None and len(self._rest) > PIPELINED
+        reading = not (self._unread or behind) and (self.writable or self._cycle is not None)
+        self._set_reading(reading)
+
+    def _set_reading(self, reading: bool) -> None:
+        if reading == self._reading:
+            return
+        self._reading = reading
+        if reading:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def _head_too_slow(self) -> None:
+        self._refuse(RequestTimeout(f"the head did not come within {HEAD_WITHIN:.0f} s: send it at once"))
+
+    def _body_too_slow(self) -> None:
+        if self._answered or self._ending:
+            return
+        self._keep_alive = False
+        answer = self._incoming.too_slow()
+        if self._cycle is not None:
+            self._cycle.disconnect()
+            if self._cycle.started:
+                self.cut()
+                return
+        self.respond(answer, body=True, keep_alive=False)
+
+
+def _known(endpoint: Endpoint) -> Known:
+    found = _KNOWN.get(endpoint)
+    if found is None:
+        found = _KNOWN[endpoint] = Known(endpoint.path, endpoint.looks_at)
+    return found

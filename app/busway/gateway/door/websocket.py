@@ -1,0 +1,316 @@
+"""An open WebSocket: `websockets.ServerProtocol` (sans-I/O) on the transport of its handshake.
+
+Sockets are pinged. A reader that takes its time has our ping behind all that it is yet to read, so a late
+pong says nothing. What tells a dead peer from a slow one is whether its kernel still acknowledges
+anything. A peer that is alive and makes no progress is left to the close code 4408.
+
+A message may have very many fragments of no bytes, and pings ask for answers that nobody reads: neither
+may fill the memory. So fragments have a limit (close code 1009), and pongs for which there is no room are
+left out, as RFC 6455 (section 5.5.3) allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+
+from uvicorn import Config
+from websockets import http11
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from busway.gateway.door.liveness import is_there
+from busway.gateway.door.port import Serve, SocketEndpoint
+from busway.gateway.errors import BadRequest, BuswayError
+
+log = logging.getLogger("busway.door")
+
+PING_EVERY = 20.0  # seconds
+PONG_WITHIN = 25.0  # seconds: a dead peer is detected within 50 s, whether or not it ever answered a ping
+MOST_FRAGMENTS = 16_384  # of one message
+CLOSE_WITHIN = 10.0  # seconds that the peer has to answer a close frame
+REASON_BYTES = 123  # of a close frame
+
+_QUIET = logging.getLogger("busway.door.websockets")
+_QUIET.disabled = True  # what a client sends wrong is its own affair: it is told by a close code
+
+
+class UpgradeRequired(BuswayError):
+    """The handshake is for another version of the protocol."""
+
+    status, title = 426, "Upgrade required"
+
+
+def handshake(head: bytes, endpoint: SocketEndpoint) -> tuple[ServerProtocol, bytes]:
+    """Accept a handshake; return the protocol, open, and the response to send.
+
+    Raises:
+        BadRequest, UpgradeRequired: it is none that RFC 6455 allows.
+    """
+
+    def select(_: ServerProtocol, offered: object) -> Subprotocol | None:
+        return Subprotocol(endpoint.subprotocol) if endpoint.subprotocol in list(offered) else None  # type: ignore[call-overload]
+
+    protocol = ServerProtocol(select_subprotocol=select, max_size=endpoint.max_message, logger=_QUIET)
+    protocol.receive_data(head)
+    requests = protocol.events_received()
+    if not requests or not isinstance(requests[0], http11.Request):
+        raise BadRequest("the WebSocket handshake cannot be read")
+    response = protocol.accept(requests[0])
+    if response.status_code == 426:
+        raise UpgradeRequired("this server speaks version 13 of the WebSocket protocol")
+    if response.status_code != 101:
+        raise BadRequest(bytes(response.body or b"").decode().strip() or "the WebSocket handshake is refused")
+    protocol.send_response(response)
+    return protocol, b"".join(protocol.data_to_send())
+
+
+class WebSocket:
+    """One socket, open until either side closes it; a `Socket` to what serves it.
+
+    Args:
+        transport: of the connection.
+        loop: it runs in.
+        protocol: open.
+        config: of the server, which says how often to ping and how long to wait.
+    """
+
+    _shared: tuple[str, bytes] = ("", b"")  # the text that was sent last on any socket, and its frame
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        protocol: ServerProtocol,
+        config: Config,
+    ) -> None:
+        self.transport = transport
+        self._loop = loop
+        self._protocol = protocol
+        self._ping_every = config.ws_ping_interval or 0.0
+        self._pong_within = config.ws_ping_timeout or 0.0
+        self._writable = True
+        self._room: asyncio.Future[None] | None = None
+        self._messages: deque[str | bytes] = deque()
+        self._arrived: asyncio.Future[None] | None = None
+        self._ended = False  # no further message will come
+        self._reading = True
+        self._fragments: list[bytes] = []
+        self._text = False
+        self._ping = b""
+        self._pinged_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        if self._ping_every:
+            self._timer = loop.call_later(self._ping_every, self._send_ping)
+
+    async def run(self, serve: Serve) -> None:
+        """Serve the socket, then close it if that is not done."""
+        try:
+            await serve(self)
+        except Exception:
+            log.exception("a WebSocket cannot be served")
+            await self.close(1011, "a fault of the gateway: resume at your cursor")
+        finally:
+            if self._protocol.state is OPEN:
+                self._close(1011, "")
+
+    # -- what serves it calls
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message; None when there are no more."""
+        while not self._messages:
+            if self._ended:
+                return None
+            self._read(on=True)
+            self._arrived = self._loop.create_future()
+            await self._arrived
+        return self._messages.popleft()
+
+    def offer(self, text: str) -> bool:
+        """Send a text frame at once if there is room.
+
+        What a server sends is not masked (RFC 6455, section 5.1), so a text that many sockets get becomes
+        a frame once.
+        """
+        if not self._writable or self._protocol.state is not OPEN:
+            return False
+        known, frame = WebSocket._shared
+        if text is not known:
+            frame = Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+            WebSocket._shared = text, frame
+        self.transport.write(frame)
+        return True
+
+    async def send(self, text: str) -> None:
+        """Send a text frame when there is room.
+
+        Raises:
+            ConnectionError: the socket is closed, or about to be.
+        """
+        while not self.offer(text):
+            if self._protocol.state is not OPEN or self.transport.is_closing():
+                raise ConnectionError("the socket is closed")
+            await self._until_writable()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame when there is room."""
+        while not self._writable:
+            await self._until_writable()
+        self._close(code, reason)
+
+    # -- what the connection says
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+        if protocol.parser_exc is not None or protocol.close_expected():
+            self._end()
+        self._flush()
+
+    def eof_received(self) -> None:
+        """The client sends no more."""
+        self._protocol.receive_eof()
+        self._end()
+
+    def connection_lost(self) -> None:
+        """The connection is gone."""
+        self._end()
+        self._writable = True
+        self._wake_writer()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        """There is no room."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._writable = True
+        self._wake_writer()
+
+    def shutdown(self) -> None:
+        """Close: the server stops."""
+        if self._protocol.state is OPEN:
+            self._close(1012, "")
+        self.transport.close()
+
+    # -- frames
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PING or frame.opcode is Opcode.CLOSE:
+            return  # the protocol answers
+        if frame.opcode is Opcode.PONG:
+            if self._ping and bytes(frame.data) == self._ping:
+                self._ping = b""
+                self._set_timer(self._ping_every, self._send_ping)
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._text = frame.opcode is Opcode.TEXT
+            self._fragments = []
+        self._fragments.append(bytes(frame.data))
+        if frame.fin:
+            data = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+            self._fragments = []
+            self._message(data)
+        elif len(self._fragments) > MOST_FRAGMENTS:
+            self._fragments = []
+            self._fail(1009, f"a frame has at most {MOST_FRAGMENTS} fragments")
+
+    def _message(self, data: bytes) -> None:
+        if self._ended or self._protocol.state is not OPEN:
+            return
+        try:
+            self._messages.append(data.decode() if self._text else data)
+        except UnicodeDecodeError:
+            self._fail(1007, "text is UTF-8")
+            return
+        self._arrive()
+        self._read(on=False)  # until it is taken
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._protocol.fail(code, reason)
+        self._end()
+        self._flush()
+
+    def _close(self, code: int, reason: str) -> None:
+        if self._protocol.state is not OPEN:
+            return
+        self._protocol.send_close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
+        self._messages.clear()
+        self._end()
+        self._flush()
+        self._set_timer(CLOSE_WITHIN, self.transport.abort)
+        self._read(on=True)  # for the answer
+
+    def _flush(self) -> None:
+        """Send what the protocol has to send: pongs only if there is room, and the end if it says so."""
+        output = self._protocol.data_to_send()
+        if self._writable or self._protocol.state is not OPEN:
+            data = b"".join(output)
+            if data and not self.transport.is_closing():
+                self.transport.write(data)
+        if output and output[-1] == b"":  # websockets.protocol.SEND_EOF: nothing follows
+            self.transport.close()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._arrive()
+
+    def _arrive(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def _read(self, *, on: bool) -> None:
+        if on != self._reading and not self.transport.is_closing():
+            self._reading = on
+            if on:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    async def _until_writable(self) -> None:
+        if self._writable:
+            return
+        if self._room is None or self._room.done():
+            self._room = self._loop.create_future()
+        await asyncio.shield(self._room)
+
+    def _wake_writer(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    # -- pings
+
+    def _set_timer(self, seconds: float, action: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, action)  # type: ignore[arg-type]
+
+    def _send_ping(self) -> None:
+        if self._protocol.state is not OPEN or self.transport.is_closing():
+            return
+        self._ping = os.urandom(4)
+        self._pinged_at = self._loop.time()
+        self._protocol.send_ping(self._ping)
+        self.transport.write(b"".join(self._protocol.data_to_send()))
+        self._set_timer(self._pong_within, self._no_pong)
+
+    def _no_pong(self) -> None:
+        """Ping again if the peer is there, else cut the connection."""
+        if self._protocol.state is not OPEN or self.transport.is_closing():
+            return
+        if is_there(self.transport.get_extra_info("socket"), self._loop.time() - self._pinged_at):
+            self._send_ping()  # at once: how long it is there without answering is not known
+            return
+        self._protocol.fail(1011, "keepalive ping timeout")
+        self.transport.write(b"".join(self._protocol.data_to_send()))
+        self.transport.abort()  # or the socket waits a quarter of an hour for somebody to take what is left
