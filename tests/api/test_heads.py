@@ -7,7 +7,6 @@ import time
 
 import pytest
 from busway.gateway.door import heads, protocol
-from busway.gateway.door.protocol import _KNOWN
 
 from tests.api.kit import HOST, PATIENCE, Direct, Peer, post, serving
 
@@ -261,7 +260,7 @@ def test_what_is_remembered_of_heads_is_bounded(monkeypatch):
         for _ in range(2):
             peer.send(post(b"x", extra=b"X-Refuse: %b\r\n" % (b"y" * 5000)))
             assert peer.read()[1] == b"x"
-        known = _KNOWN[app.echo]
+        known = heads._KNOWN[app.echo]
         assert 0 < len(known._heads) <= 50
         assert max(sum(map(len, key)) for key in known._heads) <= heads._KEPT_HEAD
         assert len(known._lines) <= 61

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from weakref import WeakKeyDictionary
 
 import httptools
 import msgspec
 
-from busway.gateway.door.port import Head, Headers
+from busway.gateway.door.port import Endpoint, Head, Headers
 from busway.gateway.errors import BadRequest, BuswayError
 
 LONGEST_HEAD = 65_536  # bytes
@@ -268,3 +269,14 @@ class Known:
         if len(self._heads) >= _KEPT_HEADS:
             self._heads.clear()
         self._heads[key] = reduced
+
+
+_KNOWN: WeakKeyDictionary[Endpoint, Known] = WeakKeyDictionary()
+
+
+def known_to(endpoint: Endpoint) -> Known:
+    """Return the heads that are known of an endpoint's requests, the same for all connections."""
+    found = _KNOWN.get(endpoint)
+    if found is None:
+        found = _KNOWN[endpoint] = Known(endpoint.path, endpoint.looks_at)
+    return found

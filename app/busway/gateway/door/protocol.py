@@ -11,7 +11,6 @@ import asyncio
 import itertools
 from collections.abc import Coroutine
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from uvicorn import Config
 from uvicorn.server import ServerState
@@ -20,7 +19,7 @@ from busway.gateway.door.bodies import Body, Chunked, Sized
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
 from busway.gateway.door.deadlines import NEVER, Deadline
 from busway.gateway.door.exchange import Exchange
-from busway.gateway.door.heads import Known, Request, check_unfinished, read
+from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, line, problem
 from busway.gateway.door.room import make_room
 from busway.gateway.door.websocket import WebSocket, handshake
@@ -32,7 +31,6 @@ DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the
 DISCARD_WITHIN = 30.0  # seconds, likewise
 LINGER = 2.0  # seconds that a refused client may go on sending before the connection is cut
 
-_KNOWN: WeakKeyDictionary[Endpoint, Known] = WeakKeyDictionary()
 _turns = itertools.count()
 _EMPTY_LINES = (0x0D, 0x0A)
 
@@ -72,7 +70,7 @@ class HttpProtocol(asyncio.Protocol):
         self._app: Any = config.loaded_app
         self._endpoint: Endpoint | None = getattr(self._app, "publish", None)
         self._sockets: SocketEndpoint | None = getattr(self._app, "sockets", None)
-        self._known = None if self._endpoint is None else _known(self._endpoint)
+        self._known = None if self._endpoint is None else known_to(self._endpoint)
         self._rest: bytes | bytearray = b""  # what came and is not understood yet
         self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
         self._requests = False  # there was one
@@ -495,10 +493,3 @@ class HttpProtocol(asyncio.Protocol):
                 self.cut()
                 return
         self.respond(answer, body=True, keep_alive=False)
-
-
-def _known(endpoint: Endpoint) -> Known:
-    found = _KNOWN.get(endpoint)
-    if found is None:
-        found = _KNOWN[endpoint] = Known(endpoint.path, endpoint.looks_at)
-    return found
