@@ -171,7 +171,10 @@ def modules(*declared: dict[str, Requirement]) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    assert imported(sources("app", "migrations")) <= modules(RUNTIME)
+    assert imported(sources("app", "migrations")) <= modules(RUNTIME) | {"pytest"}
+    plugin = {name: text for name, text in sources("app").items() if name == "app/busway/pytest_plugin.py"}
+    assert "pytest" in imported(plugin)
+    assert "pytest" not in imported({n: t for n, t in sources("app").items() if n not in plugin})
     local = {path.stem for path in files("tests") if path.suffix == ".py"} | {"tests"}
     assert imported(sources("tests", "examples")) - local <= modules(RUNTIME, DEVELOPMENT)
 
@@ -185,7 +188,8 @@ def test_what_the_benchmark_imports_is_declared_for_the_environment_it_runs_in()
 
 def test_what_clients_and_handler_code_import_is_installed_without_the_extra() -> None:
     face = {n: text for n, text in sources("app/busway").items() if "/gateway/" not in n or "/cli/" in n}
-    assert imported(face) - {"fastapi"} <= modules(CLIENT)  # `busway openapi` needs the extra
+    # `busway openapi` needs the extra, and only pytest loads the plugin.
+    assert imported(face) - {"fastapi", "pytest"} <= modules(CLIENT)
 
 
 def test_every_package_of_the_source_root_is_installed() -> None:

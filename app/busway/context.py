@@ -35,6 +35,18 @@ def check(type_: Any, given: Mapping[str, Given]) -> dict[str, str | int | bool]
     return attributes
 
 
+def check_size(type_: str, data: bytes | None, most: int) -> int:
+    """Return how many bytes the data of an event to publish has.
+
+    Raises:
+        ValueError: more than `most`.
+    """
+    size = len(data or b"")
+    if size > most:
+        raise ValueError(f"the data published as {type_!r} has {size} bytes, and an event at most {most}")
+    return size
+
+
 def _plain(name: str, value: Any) -> Any:
     if name in _NOT_NAMED and name != "type":
         raise ValueError(f"{name} cannot be given as an attribute")

@@ -133,3 +133,11 @@ def test_the_frames_of_the_socket_are_named_in_the_asyncapi_document(service: Se
     assert said == {"subscribed", "published", "results", "error"}
     for op in (*said, "pong", "unsubscribed", "subscribe", "unsubscribe", "publish", "ping"):
         assert f'"{op}"' in text
+
+
+@pytest.mark.parametrize("accept", ["text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "*/*"])
+def test_the_root_leads_to_the_docs_page(service: Service, accept: str) -> None:
+    answer = service.get("/", headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    page = service.get(answer.headers["location"])
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")

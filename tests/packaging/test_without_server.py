@@ -11,6 +11,7 @@ from busway.gateway.cli import _SERVER
 
 from tests.e2e.service import clean_environment
 from tests.test_project import SERVER, modules
+from tests.testing.test_how_to import run_pytest
 
 from .environments import Environment, Installed, required, run
 
@@ -55,6 +56,27 @@ def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, e
         assert tail.stdout is not None
         assert json.loads(tail.stdout.readline())["data"] == [7]
         tail.terminate()
+
+
+TEST = """
+from busway.testing import event, run
+
+def test_a_function(): assert run(lambda event: [event.data], event("t", 7)) == [7]
+def test_together(busway_gateway): assert busway_gateway.client.wait("t", 7).results[0].data == [7]
+"""
+
+
+@pytest.mark.parametrize(("extra", "passed"), [("", 1), ("server", 2)])
+def test_handlers_are_tested_with_pytest(
+    wheel: Path, gateway: Installed, tmp_path: Path, extra: str, passed: int
+) -> None:
+    made = Environment(tmp_path / "env")
+    made.link(*required(extra), "pytest", "iniconfig", "pluggy", "packaging")
+    made.install(wheel)
+    (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
+    said = run_pytest(tmp_path, python=made.python)
+    assert f"{passed} passed" in said.stdout, said.stdout + said.stderr
+    assert ("pip install 'busway[server]'" in said.stdout) is (extra == "")
 
 
 @pytest.mark.parametrize("client", ["Client", "SyncClient"])

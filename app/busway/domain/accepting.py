@@ -13,6 +13,8 @@ from busway.domain.event import Attribute, NewEvent, new_id
 from busway.domain.handler import FieldError
 from busway.domain.text import check_name, holds_control
 
+MAX_EVENT_BYTES = 1_048_576  # unless the gateway has another limit
+
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})
 _NOT_IN_A_TYPE = re.compile(r"[\s*]")

@@ -11,6 +11,8 @@ import msgspec
 
 from busway.domain.text import MAX_DEPTH
 
+MAX_RESULT_BYTES = 16_777_216  # unless the gateway has another limit
+
 _PLAIN = frozenset({str, int, bool, type(None)})
 _FLOAT = frozenset({float})
 _TEXT = frozenset({str})
@@ -45,6 +47,20 @@ def encode(value: Any, what: str) -> tuple[bytes, bool]:
     if len(data) > 308 and _HUGE_NUMBER.search(data):
         _explain(value, what)  # the digits may stand in a string, which is fine
     return data, False
+
+
+def encode_result(value: Any, what: str, most: int = MAX_RESULT_BYTES) -> tuple[bytes, bool]:
+    """Encode what a handler returned or yielded, as `encode`; None is the JSON `null`.
+
+    Raises:
+        TypeError, ValueError: as `encode`; ValueError too if it has more than `most` bytes.
+    """
+    if value is None:
+        return b"null", False
+    data, binary = encode(value, what)
+    if len(data) > most:
+        raise ValueError(f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)")
+    return data, binary
 
 
 def _plain(value: Any) -> Any:

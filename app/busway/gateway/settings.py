@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from busway.domain.accepting import MAX_EVENT_BYTES
+from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.gateway.access.origins import read_origin
 from busway.gateway.errors import BadSettings
 
@@ -51,9 +53,9 @@ class Settings(_Stored):
     threads: int = Field(32, ge=1, le=1024)
     handlers: Path = Path("handlers")
     app_dir: Path = Path()
-    max_event_bytes: int = Field(1_048_576, ge=1, le=1_073_741_824)
+    max_event_bytes: int = Field(MAX_EVENT_BYTES, ge=1, le=1_073_741_824)
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
-    max_result_bytes: int = Field(16_777_216, ge=1, le=1_073_741_824)
+    max_result_bytes: int = Field(MAX_RESULT_BYTES, ge=1, le=1_073_741_824)
     drain_timeout: float = Field(30, ge=0, le=86_400)
     keep_alive: int = Field(75, ge=1, le=86_400)
     broker_url: str = ""

@@ -23,8 +23,8 @@ router = APIRouter(tags=["service"])
 
 @router.get("/", include_in_schema=False)
 async def root() -> Response:
-    """Send people to the docs page."""
-    return RedirectResponse("docs")
+    """Redirect to the docs page."""
+    return RedirectResponse("/docs")
 
 
 class UpgradeRequired(BuswayError):

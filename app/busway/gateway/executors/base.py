@@ -10,9 +10,6 @@ import msgspec
 from busway.domain.event import Event
 from busway.domain.run import Error, Outcome
 
-ASYNC = frozenset({"coroutine", "async_generator"})
-"""The kinds of targets that run on a worker's event loop."""
-
 
 class Assignment(msgspec.Struct, kw_only=True):
     """One attempt for a worker to make.

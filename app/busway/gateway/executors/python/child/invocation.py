@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from busway.context import Context
-from busway.domain import jsonvalue
+from busway.context import Context, check_size
+from busway.domain.jsonvalue import encode_result
 from busway.domain.run import Error, Outcome
 from busway.event import Event
 from busway.gateway.executors.base import Ended, Published
@@ -192,10 +192,7 @@ class Invocation:
         Raises:
             ValueError: it is larger than an event may be.
         """
-        size, most = len(data or b""), self.site.boot.max_event_bytes
-        if size > most:
-            raise ValueError(f"the data published as {type_!r} has {size} bytes, and an event at most {most}")
-        self._size += size
+        self._size += check_size(type_, data, self.site.boot.max_event_bytes)
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
@@ -254,15 +251,7 @@ class Invocation:
             self.site.outbox.piece(self.token, piece)
 
     def _encode(self, value: Any, what: str) -> tuple[bytes, bool]:
-        if value is None:
-            return b"null", False
-        data, binary = jsonvalue.encode(value, what)
-        most = self.site.boot.max_result_bytes
-        if len(data) > most:
-            raise ValueError(
-                f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)"
-            )
-        return data, binary
+        return encode_result(value, what, self.site.boot.max_result_bytes)
 
 
 def _seconds(after: Any) -> float | None:

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from busway.domain.target import ASYNC
 from busway.gateway.channel import BlockingChannel
-from busway.gateway.executors.base import ASYNC
 from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.coroutines import Coroutines
 from busway.gateway.executors.python.child.cputime import CpuTime

@@ -1,0 +1,104 @@
+"""The fixture `busway_gateway` where something is wrong, and with what a project sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .test_how_to import run_pytest
+
+HANDLER = """
+import os
+from busway import handler
+
+@handler("t")
+def told(event):
+    import sys
+    sys.stderr.flush()
+    return [os.getcwd(), os.environ.get("BUSWAY_POOL"), os.environ.get("SHOP")]
+"""
+TEST = """
+def test_it(busway_gateway):
+    (result,) = busway_gateway.client.wait("t").results
+    print(result.data)
+    assert result.data is None
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers/told.py").write_text(HANDLER, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
+    return tmp_path
+
+
+def test_handlers_run_in_the_root_directory_without_variables_of_busway(project: Path) -> None:
+    said = run_pytest(project, BUSWAY_POOL="thread", BUSWAY_DATABASE_URL="sqlite:///precious.db", SHOP="open")
+    assert f"['{project}', None, 'open']" in said.stdout
+    assert list(project.glob("*.db*")) == []
+
+
+def test_the_projects_own_settings_do_not_choose_the_database_or_the_address(project: Path) -> None:
+    env = "BUSWAY_DATABASE_URL=sqlite:///precious.db\nBUSWAY_HOST=0.0.0.0\nBUSWAY_PORT=1\n"
+    (project / ".env").write_text(env, encoding="utf-8")
+    said = run_pytest(project)
+    assert f"['{project}', None, None]" in said.stdout
+    assert list(project.glob("*.db*")) == []
+
+
+def test_a_file_that_does_not_import_fails_the_test_with_its_traceback(project: Path) -> None:
+    (project / "handlers/bad.py").write_text("1 / 0\n", encoding="utf-8")
+    said = run_pytest(project)
+    assert said.returncode == 1
+    assert "bad.py does not import" in said.stdout
+    assert "ZeroDivisionError" in said.stdout
+    assert "pytest_plugin.py" not in said.stdout
+
+
+def test_a_folder_that_is_not_there_is_one_line(project: Path) -> None:
+    (project / "handlers").rename(project / "jobs")
+    said = run_pytest(project)
+    assert said.returncode == 1
+    assert "the gateway did not start: busway: there is no handlers folder 'handlers'" in said.stdout
+    (project / "pytest.ini").write_text("[pytest]\nbusway_options = --handlers jobs\n", encoding="utf-8")
+    assert f"['{project}', None, None]" in run_pytest(project).stdout
+
+
+def test_a_scope_that_is_none_is_named(project: Path) -> None:
+    said = run_pytest(project, "-o", "busway_scope=forever")
+    assert said.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "busway_scope is one of function, class, module, package, session, not 'forever'" in said.stderr
+
+
+@pytest.mark.parametrize(("scope", "databases"), [("function", 2), ("session", 1)])
+def test_the_scope_says_how_long_a_gateway_serves(project: Path, scope: str, databases: int) -> None:
+    test = """
+def test_one(busway_gateway): print(busway_gateway.log.parent, "pid", busway_gateway._process.pid)
+def test_two(busway_gateway): print(busway_gateway.log.parent, "pid", busway_gateway._process.pid)
+"""
+    (project / "test_it.py").write_text(test, encoding="utf-8")
+    said = run_pytest(project, "-s", "-o", f"busway_scope={scope}")
+    assert said.returncode == 0, said.stdout
+    told = {line.lstrip(".") for line in said.stdout.splitlines() if " pid " in line}
+    assert len(told) == databases
+    assert not any(psutil.pid_exists(int(line.split()[-1])) for line in told)
+
+
+def test_the_log_is_shown_with_a_test_that_fails(project: Path) -> None:
+    said = run_pytest(project)
+    assert "Captured stderr teardown" in said.stdout
+    assert "draining" in said.stdout
+
+
+def test_it_can_be_left_out_and_loads_little(project: Path) -> None:
+    said = run_pytest(project, "-p", "no:busway")
+    assert "fixture 'busway_gateway' not found" in said.stdout
+    test = "import json, sys\ndef test_it(): print(json.dumps(sorted(sys.modules)))\n"
+    (project / "test_it.py").write_text(test, encoding="utf-8")
+    loaded = json.loads(run_pytest(project, "-s").stdout.splitlines()[0])
+    assert "busway.pytest_plugin" in loaded
+    assert not [n for n in loaded if n.startswith(("busway.gateway", "busway.client", "httpx"))]
