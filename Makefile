@@ -3,6 +3,7 @@
 #   make run                 the gateway with examples/handlers, on http://127.0.0.1:8000
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
 #   make test                all tests            make test ARGS="tests/workers -x"
+#   make test PYTHON=python3.15      with that Python: .venv is made anew if it has another
 #   make lint                ruff, mypy, import rules
 #   make bench               every row beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account says where each microsecond goes
@@ -17,8 +18,17 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The first interpreter that is new enough and can make environments; a shim that only looks like one fails here.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for p in python3.15 python3.14 python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+
+# A Python that is named replaces the one of the environment.
+ifneq "$(origin PYTHON)" "file"
+version = $(shell "$(1)" -c 'import sys; print(sys.version, sys.abiflags)' 2>/dev/null || echo none)
+ifneq "$(call version,$(PYTHON))" "$(call version,$(BIN)/python)"
+$(VENV)/.python: another
+endif
+endif
+.PHONY: another
 
 # Set on the command line only: the environment has variables of these names for other things.
 HANDLERS := examples/handlers
@@ -82,20 +92,20 @@ clean:
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer that can make environments was found:" \
 		"install one (on Debian with python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(filter another,$?),--clear) $(VENV)
 	@touch $@
 
-$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.python
+$(VENV)/.runtime: requirements.lock pyproject.toml $(VENV)/.python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml | $(VENV)/.python
+$(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml $(VENV)/.python
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.runtime $@
 
-$(VENV)/.bench: benchmarks/requirements.lock pyproject.toml | $(VENV)/.python
+$(VENV)/.bench: benchmarks/requirements.lock pyproject.toml $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/bench
 	$(VENV)/bench/bin/python -m pip install --quiet --require-hashes -r benchmarks/requirements.lock
 	$(VENV)/bench/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -276,6 +276,34 @@ def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
         assert f"!{name}" in admitted, name
 
 
+@pytest.mark.parametrize("existing", ["none", "the same", "another"])
+def test_make_takes_the_python_that_is_named(tmp_path: Path, existing: str) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    if existing != "none":
+        (tmp_path / ".venv/bin").mkdir(parents=True)
+        python = tmp_path / ".venv/bin/python"
+        does = f"exec {sys.executable}" if existing == "the same" else "echo 3.10.0"
+        python.write_text(f'#!/bin/sh\n{does} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        for stamp in (".python", ".runtime"):
+            (tmp_path / ".venv" / stamp).touch()
+    command = ["make", "-n", "run", f"PYTHON={sys.executable}"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+    assert (f"{sys.executable} -m venv" in said.stdout) is (existing != "the same")
+    assert ("pip install" in said.stdout) is (existing != "the same")
+    assert existing != "another" or "--clear" in said.stdout
+
+
+def test_every_python_is_named_where_it_is_looked_for() -> None:
+    told = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
+    search = re.search(r"for p in (.+) python3;", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert search is not None
+    assert search[1].split() == [f"python{version}" for version in reversed(told)]
+    assert PROJECT["project"]["requires-python"] == f">={told[0]}"
+
+
 def test_make_run_passes_its_variables_on(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
