@@ -41,8 +41,21 @@ def _traceback(problem: BaseException) -> str | None:
             return None
         lines = traceback.format_exception(type(problem), problem, frames)
     except BaseException as worse:
-        return f"<the traceback cannot be written: {type(worse).__name__}>"
+        lines = _plain_lines(problem, frames, worse)
     return clean("".join(lines), _TRACEBACK_LIMIT)
+
+
+def _plain_lines(problem: BaseException, frames: TracebackType | None, worse: BaseException) -> list[str]:
+    """Write what can be written without the exception's help.
+
+    Python 3.15 imports modules again to suggest names, which fails as the first import did.
+    """
+    try:
+        notes = [f"{note}\n" for note in getattr(problem, "__notes__", ())]
+        last = f"{type(problem).__name__}: {_message(problem)}\n"
+        return ["Traceback (most recent call last):\n", *traceback.format_tb(frames), last, *notes]
+    except BaseException:
+        return [f"<the traceback cannot be written: {type(worse).__name__}>"]
 
 
 def _strip(frames: TracebackType | None) -> TracebackType | None:
