@@ -1,11 +1,12 @@
 """What clients, proxies and attackers send beside plain requests: RFC 9110 and RFC 9112, over both shells."""
 
+import errno
 import json
 import socket
 import time
 
 import pytest
-from busway.gateway.door import heads, protocol
+from busway.gateway.door import heads, protocol, room
 
 from tests.api.kit import HOST, Direct, Echo, Peer, post, serving
 
@@ -189,6 +190,16 @@ def test_the_newest_connection_wins_over_the_oldest_silent_one(app, monkeypatch)
         assert used.read()[1] == b"released"
         for peer in (used, *silent, *newest):
             peer.close()
+
+
+def test_connections_that_cannot_be_accepted_are_counted_and_said_once(caplog, monkeypatch):
+    counts = room.Counts()
+    monkeypatch.setattr(room, "counts", counts)
+    for _ in range(5):
+        assert room.is_no_room(OSError(errno.EMFILE, "Too many open files"))
+    assert not room.is_no_room(OSError(errno.EBADF, "Bad file descriptor"))
+    assert not room.is_no_room(None)
+    assert (counts.unaccepted, caplog.text.count("cannot be accepted")) == (5, 1)
 
 
 # -- who sends no more

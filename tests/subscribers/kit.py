@@ -184,7 +184,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
+async def serve(
+    server: Server, port: int = 0, http: Any = HttpProtocol, ws: Any = "none"
+) -> AsyncIterator[Server]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -192,9 +194,9 @@ async def serve(server: Server, port: int = 0) -> AsyncIterator[Server]:
         server.url = f"ws://127.0.0.1:{server.port}/v1/subscribe"
         config = uvicorn.Config(
             server,
-            http=HttpProtocol,
+            http=http,
             proxy_headers=False,
-            ws="none",
+            ws=ws,
             ws_ping_interval=server.pings[0],
             ws_ping_timeout=server.pings[1],
             lifespan="off",

@@ -19,6 +19,7 @@ import uvloop
 from busway.gateway import garbage, logs
 from busway.gateway.api.front import Front
 from busway.gateway.door.protocol import HttpProtocol
+from busway.gateway.door.room import is_no_room
 from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BadSettings
 from busway.gateway.main import Gateway, create_app
@@ -70,6 +71,7 @@ async def _serve(settings: Settings, committer: Launched, listener: socket.socke
     server = _Server(_config(front, settings))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_on_fault)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stopping)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -106,6 +108,12 @@ async def _until_stopped(
     server.should_exit = True
     await serving
     return 0
+
+
+def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody handled; a connection that cannot be accepted is counted, and logged once a minute."""
+    if not is_no_room(context.get("exception")):
+        loop.default_exception_handler(context)
 
 
 def _on_signal(stopping: asyncio.Event) -> None:

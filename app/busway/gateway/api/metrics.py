@@ -14,6 +14,7 @@ from busway.domain.histogram import Histogram
 from busway.domain.run import State
 from busway.gateway.api.access import needs
 from busway.gateway.api.stages import Here, Stages
+from busway.gateway.door.room import counts
 from busway.version import __version__
 
 router = APIRouter(tags=["service"])
@@ -40,6 +41,7 @@ async def metrics(here: Here) -> Response:
     registry = CollectorRegistry()
     registry.register(_Collected([*_log(events, results), *_runs(here, await here.reader.counts())]))
     registry.register(_Collected([*_attempts(here), *_workers(here), *_store(here), *_subscribers(here)]))
+    registry.register(_Collected(list(_door())))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
@@ -135,6 +137,15 @@ def _store(here: Stages) -> Iterator[Metric]:
 
 def _one(name: str, text: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.total)
+
+
+def _door() -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "busway_connections_cut", "Silent connections closed for want of file descriptors.", value=counts.cut
+    )
+    yield CounterMetricFamily(
+        "busway_accept_errors", "Connections that the system could not accept.", value=counts.unaccepted
+    )
 
 
 def _subscribers(here: Stages) -> Iterator[Metric]:
