@@ -266,3 +266,23 @@ def test_what_is_remembered_of_heads_is_bounded(monkeypatch):
         assert len(known._lines) <= 61
         assert len(known._lines.lengths) <= 61
         peer.close()
+
+
+def test_what_carries_a_part_of_the_event_comes_with_a_known_head():
+    known = heads.Known("/echo", frozenset({b"x-refuse"}))
+    for number in range(3):
+        head = post(b"abc", extra=b"ce-id: %d\r\nCE-Subject:  a b \r\nX-Refuse: 0\r\n" % number)[:-7]
+        found = known.find(head)
+        if number:
+            assert found is not None
+            assert found[1] == 3
+            assert sorted(found[0].headers) == [
+                (b"ce-id", b"%d" % number), (b"ce-subject", b"a b"), (b"x-refuse", b"0")
+            ]  # fmt: skip
+            assert found[0].admitted == "yes"
+        else:
+            assert found is None
+            request = heads.read(head + b"\r\n\r\n")
+            reduced = known.reduce(request.headers)
+            reduced.admitted = "yes"
+            known.remember(head, request, reduced)

@@ -25,7 +25,7 @@ _REFUSED = {
     b"prefer": "Prefer is not built yet: subscribe to the results at /v1/subscribe",
 }
 
-_LOOKS_AT = frozenset(_REFUSED) | {b"content-type", b"content-encoding"} | gate.LOOKS_AT
+_LOOKS_AT = frozenset(_REFUSED) | {b"content-type", b"content-encoding", b"ce-specversion"} | gate.LOOKS_AT
 
 _encode = msgspec.json.Encoder().encode
 

@@ -202,11 +202,16 @@ def _too_large() -> HeadTooLarge:
 
 
 class _Lines(dict[bytes, bool]):
-    """Whether a line of a head matters, found out once for each line. Content-Length stands in `lengths`."""
+    """Whether a head is known by a line, found out once for each line.
+
+    `lengths`: of Content-Length lines, one more than they say, so that none is falsy. `data`: headers of lines
+    that carry a part of the event, which differ from request to request.
+    """
 
     def __init__(self, looks_at: frozenset[bytes]) -> None:
         super().__init__()
-        self.lengths: dict[bytes, int] = {}  # one more than the length, so that no length is falsy
+        self.lengths: dict[bytes, int] = {}
+        self.data: dict[bytes, tuple[bytes, bytes]] = {}
         self._looks_at = looks_at | _CONNECTION
 
     def __missing__(self, line: bytes) -> bool:
@@ -215,14 +220,19 @@ class _Lines(dict[bytes, bool]):
         if len(self) >= _KEPT_LINES:
             self.clear()
             self.lengths.clear()
+            self.data.clear()
         if field is not None:
             name = field[1].lower()
             if name == b"content-length" and re.fullmatch(rb"[0-9]{1,18}", field[2]):
                 matters = False
                 self.lengths[line] = int(field[2]) + 1
+            elif name.startswith(b"ce-") and name not in self._looks_at:
+                matters = len(line) > _KEPT_LINE
+                if not matters:
+                    self.data[line] = (name, field[2])
             else:
-                matters = name in self._looks_at or name.startswith(b"ce-") or name == b"content-length"
-        if len(line) <= _KEPT_LINE or line in self.lengths:
+                matters = name in self._looks_at or name == b"content-length"
+        if len(line) <= _KEPT_LINE:
             self[line] = matters
         return matters
 
@@ -231,8 +241,8 @@ class Known:
     """Heads of requests to an endpoint that were admitted before.
 
     A head is known by its request line and by the lines that matter, byte for byte: others may differ from
-    request to request, such as `traceparent` or `user-agent`, if each is a plain field of printable ASCII.
-    The parser accepted the lines that matter; plain fields of other names change nothing of what it made of
+    request to request, such as `traceparent`, `ce-id` or `user-agent`, if each is a plain field of printable
+    ASCII. The parser accepted the lines that matter; plain fields of other names change nothing of what it made of
     them. Heads here are without the empty line at their end.
     """
 
@@ -250,7 +260,14 @@ class Known:
         if known is None or len(lines) > MOST_FIELDS + 1:
             return None
         lengths = [*filter(None, map(kept.lengths.get, lines))]
-        return (known, lengths[0] - 1) if len(lengths) == 1 else None
+        if len(lengths) != 1:
+            return None
+        data = [*filter(None, map(kept.data.get, lines))]
+        if data:
+            admitted = known.admitted
+            known = Head(known.headers + data)
+            known.admitted = admitted
+        return known, lengths[0] - 1
 
     def reduce(self, headers: Headers) -> Head:
         """Return a head with the headers that matter to the endpoint."""
@@ -268,7 +285,9 @@ class Known:
             return
         if len(self._heads) >= _KEPT_HEADS:
             self._heads.clear()
-        self._heads[key] = reduced
+        shared = Head([h for h in reduced.headers if h[0] in self.looks_at])
+        shared.admitted = reduced.admitted
+        self._heads[key] = shared
 
 
 _KNOWN: WeakKeyDictionary[Endpoint, Known] = WeakKeyDictionary()

@@ -58,8 +58,9 @@ Respond = Callable[[Answer], None]
 class Endpoint(Protocol):
     """Answers the POSTs to one path.
 
-    `looks_at`: the headers that it reads, in lower case; it is given no others. Headers that begin with
-    `ce-` are always among them. `max_body`: bytes. `idle`: seconds that a body may stand still.
+    `looks_at`: the headers that it reads, in lower case. It is given no others but those that begin with `ce-`,
+    which carry parts of the event: what it answers to `admit` must not depend on these. `max_body`: bytes.
+    `idle`: seconds that a body may stand still.
     """
 
     path: str
