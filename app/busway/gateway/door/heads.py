@@ -204,8 +204,8 @@ def _too_large() -> HeadTooLarge:
 class _Lines(dict[bytes, bool]):
     """Whether a head is known by a line, found out once for each line.
 
-    `lengths`: of Content-Length lines, one more than they say, so that none is falsy. `data`: headers of lines
-    that carry a part of the event, which differ from request to request.
+    `lengths`: of Content-Length lines, one more than they say, so that none is falsy. `data`: headers of
+    lines that carry a part of the event, which differ from request to request.
     """
 
     def __init__(self, looks_at: frozenset[bytes]) -> None:
@@ -242,8 +242,8 @@ class Known:
 
     A head is known by its request line and by the lines that matter, byte for byte: others may differ from
     request to request, such as `traceparent`, `ce-id` or `user-agent`, if each is a plain field of printable
-    ASCII. The parser accepted the lines that matter; plain fields of other names change nothing of what it made of
-    them. Heads here are without the empty line at their end.
+    ASCII. The parser accepted the lines that matter; plain fields of other names change nothing of what it
+    made of them. Heads here are without the empty line at their end.
     """
 
     def __init__(self, path: str, looks_at: frozenset[bytes]) -> None:

@@ -58,8 +58,8 @@ Respond = Callable[[Answer], None]
 class Endpoint(Protocol):
     """Answers the POSTs to one path.
 
-    `looks_at`: the headers that it reads, in lower case. It is given no others but those that begin with `ce-`,
-    which carry parts of the event: what it answers to `admit` must not depend on these. `max_body`: bytes.
+    `looks_at`: the headers that it reads, in lower case. It is given no others but those that begin with
+    `ce-`, which carry parts of the event: the answer to `admit` must not depend on these. `max_body`: bytes.
     `idle`: seconds that a body may stand still.
     """
 
