@@ -9,7 +9,7 @@ import msgspec
 from busway.domain.event import NewEvent
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
-from busway.domain.run import Error, Outcome, Run, State
+from busway.domain.run import Error, Outcome, Run, RunState
 from busway.gateway.store.group.commits import SQLiteCommits
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Publish, Report, SaveHandler, Settle
 from busway.gateway.store.sqlite import database as sqlite
@@ -19,10 +19,10 @@ from busway.gateway.store.sqlite.writer import Refused, Writer
 NOW = 1_800_000_000_000_000
 _ids = itertools.count(1)
 KINDS = {
-    State.SUCCEEDED: Kind.SUCCEEDED,
-    State.DEAD: Kind.DEAD,
-    State.RETRYABLE: Kind.FAILED,
-    State.CANCELLED: Kind.CANCELLED,
+    RunState.SUCCEEDED: Kind.SUCCEEDED,
+    RunState.DEAD: Kind.DEAD,
+    RunState.RETRYABLE: Kind.FAILED,
+    RunState.CANCELLED: Kind.CANCELLED,
 }
 
 
@@ -41,9 +41,11 @@ def report(outcome=Outcome.SUCCEEDED, **fields):
     return Report(outcome=outcome, **(known | fields))
 
 
-def settle(run, attempt=1, state=State.SUCCEEDED, *, token=None, root=0, published=(), handler=1, **fields):
-    outcome = Outcome.SUCCEEDED if state is State.SUCCEEDED else Outcome.FAILED
-    error = None if state is State.SUCCEEDED else Error("ValueError", "bad", "Traceback …")
+def settle(
+    run, attempt=1, state=RunState.SUCCEEDED, *, token=None, root=0, published=(), handler=1, **fields
+):
+    outcome = Outcome.SUCCEEDED if state is RunState.SUCCEEDED else Outcome.FAILED
+    error = None if state is RunState.SUCCEEDED else Error("ValueError", "bad", "Traceback …")
     result = NewResult(kind=KINDS[state], data=b'"done"' if error is None else None, time=NOW + 20)
     result.error = (error.type, error.message) if error else None
     known = {

@@ -1,7 +1,7 @@
 """What people and clocks do to runs."""
 
 from busway.domain.result import Kind
-from busway.domain.run import Error, State
+from busway.domain.run import Error, RunState
 from busway.gateway.store.port.operations import (
     Cancel,
     CancelWaiting,
@@ -28,7 +28,12 @@ def test_cancelling_ends_unfinished_runs_with_a_result_each(store):
         (2, Kind.CANCELLED, 1),
         (3, Kind.CANCELLED, 0),
     ]
-    assert states(store, 1, 2, 3, 4) == [State.SUCCEEDED, State.CANCELLED, State.CANCELLED, State.AVAILABLE]
+    assert states(store, 1, 2, 3, 4) == [
+        RunState.SUCCEEDED,
+        RunState.CANCELLED,
+        RunState.CANCELLED,
+        RunState.AVAILABLE,
+    ]
     assert [(a.attempt, a.outcome) for a in store.read("run", 2)[1]] == [(1, "cancelled")]
     assert store.read("run", 3)[1] == []
 
@@ -47,7 +52,7 @@ def test_waiting_runs_of_a_handler_are_cancelled_in_steps(store):
     assert {r.error for r in store.results() if r.kind is Kind.CANCELLED} == {
         ("HandlerDeleted", GONE.message)
     }
-    assert states(store, 1, 2, 6) == [State.RUNNING, State.SUCCEEDED, State.AVAILABLE]
+    assert states(store, 1, 2, 6) == [RunState.RUNNING, RunState.SUCCEEDED, RunState.AVAILABLE]
 
 
 def test_runs_that_no_attempt_started_expire(store):
@@ -57,7 +62,7 @@ def test_runs_that_no_attempt_started_expire(store):
             event(**late), event(**late), event(**late, due=NOW + 99), event(expires_at=NOW + 20), event()
         )
     )
-    store.write(mark(1), settle(2, state=State.RETRYABLE))
+    store.write(mark(1), settle(2, state=RunState.RETRYABLE))
     assert store.read("next_expiry") == NOW + 10
     assert store.write_one(Expire(error=GONE, now=NOW + 9, limit=9)) == []
     assert store.write_one(Expire(error=GONE, now=NOW + 10, limit=9)) == [3]
@@ -65,16 +70,16 @@ def test_runs_that_no_attempt_started_expire(store):
 
 
 def test_a_retry_grants_as_many_attempts_again(store):
-    store.write(publish(event()), settle(1, state=State.RETRYABLE), settle(1, 2, State.DEAD, lost=1))
+    store.write(publish(event()), settle(1, state=RunState.RETRYABLE), settle(1, 2, RunState.DEAD, lost=1))
     assert store.write_one(Retry(runs=[1], now=NOW + 30)) == Retried([1])
     [run] = store.read("waiting", 1, 10)
     assert (run.attempt, run.lost, run.granted, run.charged) == (2, 1, 1, 0)
     record = store.read("run", 1)[0]
-    assert (record.state, record.available_at, record.finished_at) == (State.AVAILABLE, NOW + 30, None)
+    assert (record.state, record.available_at, record.finished_at) == (RunState.AVAILABLE, NOW + 30, None)
 
 
 def test_a_retry_brings_a_waiting_attempt_forward(store):
-    store.write(publish(event()), settle(1, state=State.RETRYABLE, due=NOW + 999))
+    store.write(publish(event()), settle(1, state=RunState.RETRYABLE, due=NOW + 999))
     assert store.read("waiting", 1, 10) == []
     [forward] = store.write_one(Retry(runs=[1], now=NOW + 30)).runs
     assert (forward.id, forward.event.data, forward.granted) == (1, b'{"n":1}', 1)
@@ -105,27 +110,27 @@ def test_a_first_attempt_that_succeeds_leaves_nothing_of_what_was_before(store):
 
 def test_runs_of_deleted_handlers_are_not_retried(store):
     store.write(
-        publish(event(), event(handlers=(2,))), settle(1, state=State.DEAD), settle(2, state=State.DEAD)
+        publish(event(), event(handlers=(2,))), settle(1, state=RunState.DEAD), settle(2, state=RunState.DEAD)
     )
     store.write(handler("one", 1, deleted=True))
     assert store.write_one(Retry(runs=[1], now=NOW)) == Retried([])
-    assert store.write_one(RetryDead(state=State.DEAD, handler=None, now=NOW, limit=10)) == [2]
+    assert store.write_one(RetryDead(state=RunState.DEAD, handler=None, now=NOW, limit=10)) == [2]
 
 
 def test_dead_runs_are_retried_by_handler_in_steps(store):
     store.write(publish(*[event() for _ in range(3)], event(handlers=(2,))))
-    store.write(*[settle(run, state=State.DEAD) for run in (1, 2, 3, 4)])
-    step = RetryDead(state=State.DEAD, handler=1, now=NOW, limit=2)
+    store.write(*[settle(run, state=RunState.DEAD) for run in (1, 2, 3, 4)])
+    step = RetryDead(state=RunState.DEAD, handler=1, now=NOW, limit=2)
     assert [store.write_one(step) for _ in range(3)] == [[1, 2], [3], []]
-    assert store.write_one(RetryDead(state=State.CANCELLED, handler=None, now=NOW, limit=2)) == []
+    assert store.write_one(RetryDead(state=RunState.CANCELLED, handler=None, now=NOW, limit=2)) == []
 
 
 def test_retrying_goes_on_behind_a_run_so_that_what_dies_again_is_not_met_again(store):
-    store.write(publish(event(), event(), event()), *[settle(n, state=State.DEAD) for n in (1, 2, 3)])
-    step = RetryDead(state=State.DEAD, handler=None, now=NOW, limit=2)
+    store.write(publish(event(), event(), event()), *[settle(n, state=RunState.DEAD) for n in (1, 2, 3)])
+    step = RetryDead(state=RunState.DEAD, handler=None, now=NOW, limit=2)
     assert store.write_one(step) == [1, 2]
-    store.write(settle(1, attempt=2, state=State.DEAD, fence=-NOW))
-    assert store.write_one(RetryDead(state=State.DEAD, handler=None, now=NOW, limit=2, after=2)) == [3]
+    store.write(settle(1, attempt=2, state=RunState.DEAD, fence=-NOW))
+    assert store.write_one(RetryDead(state=RunState.DEAD, handler=None, now=NOW, limit=2, after=2)) == [3]
     assert store.write_one(step) == [1]
 
 
@@ -144,7 +149,7 @@ def test_a_run_that_is_lost_too_often_is_dead(store):
     store.write(publish(event()))
     for attempt in (1, 2, 3):
         store.write(mark(1, attempt), Rescue(now=NOW, max_losses=3))
-    assert states(store, 1) == [State.DEAD]
+    assert states(store, 1) == [RunState.DEAD]
     [result] = store.results()
     assert (result.kind, result.attempt, result.completes) == (Kind.DEAD, 3, b'{"dead":1}')
     assert [a.outcome for a in store.read("run", 1)[1]] == ["lost"] * 3

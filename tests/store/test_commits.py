@@ -8,7 +8,7 @@ import sys
 
 import psutil
 import pytest
-from busway.domain.run import State
+from busway.domain.run import RunState
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import queues
 from busway.gateway.store.group.answering import AT_ONCE
@@ -156,7 +156,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             await commits.publish(publish(event()))
             run = told.runs[0]
             commits.append(append(1, 0), run, "one")
-            await settling(commits, settle(1, state=State.RETRYABLE, due=NOW + 5, lost=1), run)
+            await settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 5, lost=1), run)
             change = told[-1]
             assert (change.ended, change.runs, change.head) == ([1], [run], 2)
             assert (run.attempt, run.lost, run.due) == (1, 1, NOW + 5)
@@ -196,7 +196,7 @@ def test_a_waiting_run_that_is_retried_is_told_anew(path):
         async with committing(path) as commits:
             told = listening(commits)
             await commits.publish(publish(event()))
-            await settling(commits, settle(1, state=State.RETRYABLE, due=NOW + 5), told.runs[0])
+            await settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 5), told.runs[0])
             assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
             [run] = told[-1].runs
             assert (told[-1].ended, told[-1].rescan) == ([1], False)

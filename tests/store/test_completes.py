@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from busway.domain.run import State
+from busway.domain.run import RunState
 from busway.gateway.store.port.operations import Cancel, CancelWaiting, Expire, Retry
 from busway.gateway.store.sqlite.schema import STATES
 
@@ -26,14 +26,14 @@ def test_the_only_run_completes_its_root_without_a_row(store):
     assert store.rows("SELECT * FROM trees") == []
 
 
-@pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD])
+@pytest.mark.parametrize("state", [RunState.SUCCEEDED, RunState.DEAD])
 def test_the_last_of_several_runs_completes(store, state):
     store.write(publish(event(handlers=(1, 2))))
-    store.write(settle(2, state=State.DEAD))
-    store.write(settle(1, state=State.RETRYABLE))
+    store.write(settle(2, state=RunState.DEAD))
+    store.write(settle(1, state=RunState.RETRYABLE))
     assert completes(store) == {}
     store.write(settle(1, attempt=2, state=state))
-    assert completes(store) == {3: dict(Counter([state, State.DEAD]))}
+    assert completes(store) == {3: dict(Counter([state, RunState.DEAD]))}
     assert store.rows("SELECT * FROM trees") == []
 
 
@@ -44,7 +44,7 @@ def test_a_root_waits_for_all_that_its_handlers_published(store):
     )
     store.write(settle(2, root=1, published=[event(root=1, parent=2)]), settle(3, root=1))
     assert completes(store) == {}
-    store.write(settle(4, state=State.DEAD))
+    store.write(settle(4, state=RunState.DEAD))
     assert completes(store) == {4: {"succeeded": 3, "dead": 1}}
 
 
@@ -70,7 +70,7 @@ def test_cancelling_completes(store):
 
 def test_a_retry_after_completion_completes_nothing_again(store):
     store.write(publish(event(), event(handlers=(1, 2))))
-    store.write(settle(1, state=State.DEAD), settle(2, state=State.DEAD), settle(3))
+    store.write(settle(1, state=RunState.DEAD), settle(2, state=RunState.DEAD), settle(3))
     assert len(completes(store)) == 2
     store.write(Retry(runs=[1, 2], now=NOW))
     store.write(
@@ -83,7 +83,7 @@ def test_a_retry_after_completion_completes_nothing_again(store):
 
 def test_a_retry_before_completion_makes_the_run_unfinished_again(store):
     store.write(publish(event(handlers=(1, 2))))
-    store.write(settle(1, state=State.DEAD), Retry(runs=[1], now=NOW))
+    store.write(settle(1, state=RunState.DEAD), Retry(runs=[1], now=NOW))
     store.write(settle(2))
     assert completes(store) == {}
     store.write(settle(1, attempt=2, fence=-NOW))
@@ -103,7 +103,7 @@ class Model:
             counts = parent is None or self.runs[parent]["counts"]
             made = {
                 "root": root,
-                "state": State.AVAILABLE,
+                "state": RunState.AVAILABLE,
                 "attempt": 0,
                 "handler": handler_,
                 "counts": counts,
@@ -113,17 +113,17 @@ class Model:
 
     def end(self, run, state):
         run["state"] = state
-        if state not in (State.SUCCEEDED, State.DEAD, State.CANCELLED):
+        if state not in (RunState.SUCCEEDED, RunState.DEAD, RunState.CANCELLED):
             return self.results.append(None)
         inside = [r["state"] for r in self.runs.values() if r["root"] == run["root"] and r["counts"]]
-        over = all(s in (State.SUCCEEDED, State.DEAD, State.CANCELLED) for s in inside)
+        over = all(s in (RunState.SUCCEEDED, RunState.DEAD, RunState.CANCELLED) for s in inside)
         if not over or run["root"] in self.completed or not run["counts"]:
             return self.results.append(None)
         self.completed.add(run["root"])
         return self.results.append(dict(Counter(inside)))
 
     def retry(self, run):
-        run["state"], run["fence"] = State.AVAILABLE, -NOW
+        run["state"], run["fence"] = RunState.AVAILABLE, -NOW
         run["counts"] &= run["root"] not in self.completed
 
 
@@ -140,12 +140,14 @@ class Play:
         return publish(event(handlers=handlers))
 
     def settle(self):
-        id_, run = self.pick(State.AVAILABLE, State.RETRYABLE)
-        state = self.chance.choice((State.SUCCEEDED, State.SUCCEEDED, State.RETRYABLE, State.DEAD))
+        id_, run = self.pick(RunState.AVAILABLE, RunState.RETRYABLE)
+        state = self.chance.choice(
+            (RunState.SUCCEEDED, RunState.SUCCEEDED, RunState.RETRYABLE, RunState.DEAD)
+        )
         run["attempt"] += 1
         fence, run["fence"] = run["fence"], 0
         published = []
-        for _ in range(self.chance.choice((0, 0, 1, 2)) if state is State.SUCCEEDED else 0):
+        for _ in range(self.chance.choice((0, 0, 1, 2)) if state is RunState.SUCCEEDED else 0):
             handlers = tuple(self.chance.choices((1, 2), k=self.chance.choice((0, 1, 2))))
             self.events += 1
             self.model.start(self.events, run["root"], handlers, id_)
@@ -160,14 +162,14 @@ class Play:
         return handler("one")
 
     def cancel(self):
-        ids = {self.pick(*State)[0] for _ in range(3)}
+        ids = {self.pick(*RunState)[0] for _ in range(3)}
         for id_ in ids:
-            if self.model.runs[id_]["state"] in (State.AVAILABLE, State.RETRYABLE):
-                self.model.end(self.model.runs[id_], State.CANCELLED)
+            if self.model.runs[id_]["state"] in (RunState.AVAILABLE, RunState.RETRYABLE):
+                self.model.end(self.model.runs[id_], RunState.CANCELLED)
         return Cancel(runs=list(ids), now=NOW)
 
     def retry(self):
-        id_, run = self.pick(State.DEAD, State.CANCELLED)
+        id_, run = self.pick(RunState.DEAD, RunState.CANCELLED)
         self.model.retry(run)
         return Retry(runs=[id_], now=NOW)
 

@@ -1,7 +1,7 @@
 """Outcomes that come too late are refused, and what a worker has already does not expire."""
 
 import pytest
-from busway.domain.run import Error, State
+from busway.domain.run import Error, RunState
 from busway.gateway.store.port.operations import Cancel, Expire, Retry
 
 from tests.store.kit import NOW, append, event, mark, publish, settle
@@ -42,7 +42,7 @@ def test_each_retry_puts_up_another_fence(store, marked):
 
 def test_behind_its_first_outcome_a_retried_run_has_no_fence(store):
     run = retried(store)
-    store.write(settle(1, token=9, state=State.RETRYABLE, fence=run.fence, due=NOW + 30))
+    store.write(settle(1, token=9, state=RunState.RETRYABLE, fence=run.fence, due=NOW + 30))
     assert store.read("due", NOW + 60, 10)[0].fence == 0
     assert store.write_one(settle(1, attempt=2)).accepted
 

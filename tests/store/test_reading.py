@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.domain.pattern import matcher
-from busway.domain.run import Error, State
+from busway.domain.run import Error, RunState
 from busway.gateway.store.port.reader import EventQuery, RunQuery
 from busway.gateway.store.sqlite import changing, reader, searching, waiting
 
@@ -76,12 +76,14 @@ def test_deferred_runs_come_by_due_time(store):
     assert store.read("next_due") == NOW + 1
     assert [(r.id, r.due) for r in store.read("due", NOW + 2, 10)] == [(2, NOW + 1), (3, NOW + 2)]
     assert [r.id for r in store.read("due", NOW + 9, 1)] == [2]
-    store.write(settle(2), settle(4, state=State.RETRYABLE, due=NOW + 2))
+    store.write(settle(2), settle(4, state=RunState.RETRYABLE, due=NOW + 2))
     assert [r.id for r in store.read("due", NOW + 9, 10)] == [3, 4, 1]
 
 
 def test_a_waiting_run_comes_with_its_event_and_past(store):
-    store.write(publish(event("a", expires_at=NOW + 9, priority=7)), settle(1, state=State.RETRYABLE, lost=1))
+    store.write(
+        publish(event("a", expires_at=NOW + 9, priority=7)), settle(1, state=RunState.RETRYABLE, lost=1)
+    )
     [run] = store.read("waiting", 1, 10)
     assert (run.event.id, run.event.data, run.attempt, run.lost) == ("a", b'{"n":1}', 1, 1)
     assert (run.priority, run.expires_at, run.handler, run.due) == (7, NOW + 9, 1, None)
@@ -118,25 +120,25 @@ def test_events_are_found_by_each_attribute(store):
 
 def test_runs_are_found_by_state_handler_and_event(store):
     store.write(publish(event(handlers=(1, 2)), event(), event(), event(due=NOW), event(), event()))
-    store.write(mark(1), settle(3, state=State.DEAD), settle(4, state=State.RETRYABLE), settle(7))
+    store.write(mark(1), settle(3, state=RunState.DEAD), settle(4, state=RunState.RETRYABLE), settle(7))
 
     def found(**query):
         return [r.id for r in store.read("runs", RunQuery(**query), 10)]
 
     assert found() == [7, 6, 5, 4, 3, 2, 1]
     assert found(before=3) == [2, 1]
-    assert found(state=State.AVAILABLE) == [6, 5, 2]
-    assert found(state=State.RETRYABLE) == [4]
-    assert found(state=State.RUNNING) == [1]
-    assert found(state=State.SUCCEEDED) == [7]
-    assert found(state=State.DEAD) == [3]
+    assert found(state=RunState.AVAILABLE) == [6, 5, 2]
+    assert found(state=RunState.RETRYABLE) == [4]
+    assert found(state=RunState.RUNNING) == [1]
+    assert found(state=RunState.SUCCEEDED) == [7]
+    assert found(state=RunState.DEAD) == [3]
     assert found(handler="two") == [2]
     assert found(handler="none") == []
-    assert found(event=1, state=State.AVAILABLE) == [2]
+    assert found(event=1, state=RunState.AVAILABLE) == [2]
 
 
 def test_counts_and_errors_are_kept_by_handler(store):
-    store.write(publish(event(handlers=(1, 2)), event(), event()), mark(1), settle(3, state=State.DEAD))
+    store.write(publish(event(handlers=(1, 2)), event(), event()), mark(1), settle(3, state=RunState.DEAD))
     assert store.read("counts") == {1: {"running": 1, "dead": 1, "available": 1}, 2: {"available": 1}}
     assert store.read("last_errors") == {1: Error("ValueError", "bad")}
 

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from busway.domain.run import State
+from busway.domain.run import RunState
 from busway.gateway.dispatch import retention
 from busway.gateway.dispatch.retention import Retention
 from busway.gateway.store.port.operations import PruneEvents, PruneResults, Retry
@@ -73,16 +73,18 @@ def test_what_is_young_stays(store):
     assert len(store.results()) == 2
 
 
-@pytest.mark.parametrize("state", [State.RETRYABLE, State.AVAILABLE])
+@pytest.mark.parametrize("state", [RunState.RETRYABLE, RunState.AVAILABLE])
 def test_an_event_with_an_unfinished_run_stays_though_its_results_go(store, state):
     finish(store, event())
     store.write_one(publish(event()))
-    store.write_one(settle(2, event=2, state=State.RETRYABLE) if state is State.RETRYABLE else append(2, 0))
+    store.write_one(
+        settle(2, event=2, state=RunState.RETRYABLE) if state is RunState.RETRYABLE else append(2, 0)
+    )
     sweep(store)
     assert events_of(store) == [2]
     record, attempts = store.read("run", 2)
     assert record.state is state
-    assert len(attempts) == (state is State.RETRYABLE)
+    assert len(attempts) == (state is RunState.RETRYABLE)
     assert store.results() == []
 
 
@@ -116,7 +118,7 @@ def test_an_event_stays_while_a_result_of_it_is_kept(store):
     sweep(store)
     assert events_of(store) == [1]
     assert [result.event.seq for result in store.results()] == [1]
-    assert store.read("run", 1)[0].state is State.SUCCEEDED
+    assert store.read("run", 1)[0].state is RunState.SUCCEEDED
 
 
 def test_a_clock_that_went_back_makes_no_hole_in_the_log(store):
@@ -134,7 +136,7 @@ def test_a_clock_that_went_back_makes_no_hole_in_the_log(store):
 def test_a_run_that_is_retried_in_time_stays(store):
     finish(store, event())
     store.write_one(publish(event()))
-    store.write_one(settle(2, event=2, state=State.DEAD))
+    store.write_one(settle(2, event=2, state=RunState.DEAD))
     asyncio.run(
         Retention(Direct(store), store.reader, KEPT, lambda: LATER)._prune_results(LATER - KEPT * 10**6)
     )
@@ -258,7 +260,7 @@ def test_random_trees_stay_whole_or_go_whole(store):
         if chance.random() < 0.1:
             continue  # it stays unfinished
         published = [event(root=roots[run], parent=run) for _ in range(chance.choice((0, 0, 1, 2)))]
-        state = chance.choice((State.SUCCEEDED, State.DEAD, State.CANCELLED))
+        state = chance.choice((RunState.SUCCEEDED, RunState.DEAD, RunState.CANCELLED))
         store.write_one(settle(run, event=run, root=roots[run], state=state, published=published))
         for _ in published:
             last += 1

@@ -1,7 +1,7 @@
 """An attempt's outcome is accepted once, with its results and events, or not at all."""
 
 from busway.domain.result import Kind
-from busway.domain.run import Error, State
+from busway.domain.run import Error, RunState
 from busway.gateway.store.port.operations import Receipt, Settled
 
 from tests.store.kit import NOW, append, event, mark, publish, report, settle
@@ -54,7 +54,7 @@ def test_partials_come_before_the_outcome_and_none_after_it(store):
 
 
 def test_partials_of_an_earlier_attempt_are_refused(store):
-    store.write(publish(event()), mark(1), settle(1, state=State.RETRYABLE), mark(1, attempt=2))
+    store.write(publish(event()), mark(1), settle(1, state=RunState.RETRYABLE), mark(1, attempt=2))
     assert store.write_one(append(1, 0, attempt=1)) == 0
     assert store.write_one(append(1, 0, attempt=2)) > 0
 
@@ -74,15 +74,15 @@ def test_a_first_attempt_that_succeeds_needs_no_row_and_is_shown_alike(store):
 
 
 def test_failed_attempts_and_the_running_one_are_shown_in_order(store):
-    store.write(publish(event()), settle(1, state=State.RETRYABLE, due=NOW + 50), mark(1, attempt=2))
+    store.write(publish(event()), settle(1, state=RunState.RETRYABLE, due=NOW + 50), mark(1, attempt=2))
     run, attempts = store.read("run", 1)
-    assert (run.state, run.attempt, run.error) == (State.RUNNING, 2, Error("ValueError", "bad"))
+    assert (run.state, run.attempt, run.error) == (RunState.RUNNING, 2, Error("ValueError", "bad"))
     assert [(a.attempt, a.outcome) for a in attempts] == [(1, "failed"), (2, None)]
     assert attempts[0].error == Error("ValueError", "bad", "Traceback …")
     assert attempts[1].finished_at is None
     store.write(settle(1, attempt=2))
     run, attempts = store.read("run", 1)
-    assert (run.state, run.error, run.max_attempts) == (State.SUCCEEDED, None, 5)
+    assert (run.state, run.error, run.max_attempts) == (RunState.SUCCEEDED, None, 5)
     assert [(a.attempt, a.outcome) for a in attempts] == [(1, "failed"), (2, "succeeded")]
 
 

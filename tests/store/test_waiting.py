@@ -6,7 +6,7 @@ from importlib import resources
 
 from alembic import command
 from alembic.config import Config
-from busway.domain.run import State
+from busway.domain.run import RunState
 from busway.gateway.store.port.operations import Cancel, Retry
 from busway.gateway.store.sqlite import database as sqlite
 
@@ -18,7 +18,7 @@ def keyed(key, **fields):
 
 
 def failed(run, due=NOW + 1000, **more):
-    return settle(run, state=State.RETRYABLE, due=due, **more)
+    return settle(run, state=RunState.RETRYABLE, due=due, **more)
 
 
 def lines(store, *keys, now=NOW, per_key=10, max_bytes=1 << 30):

@@ -17,7 +17,7 @@ import uvicorn
 from busway.domain.event import NewEvent, new_id
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
-from busway.domain.run import Outcome, Run, State
+from busway.domain.run import Outcome, Run, RunState
 from busway.gateway.access.holder import OPEN, Access
 from busway.gateway.api import problems
 from busway.gateway.door import asgi
@@ -103,7 +103,7 @@ class Store:
             event=run.event.seq,
             root=run.event.root,
             handler=self.handler,
-            state=State.SUCCEEDED,
+            state=RunState.SUCCEEDED,
             lost=0,
             max_attempts=5,
             report=report,

@@ -11,7 +11,7 @@ from busway.domain.event import Event
 MAX_LOSSES = 10  # a run whose attempts were lost this often is dead: it probably kills its hosts
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """What a run is doing. The first three are unfinished, the last three final."""
 
     AVAILABLE = "available"
@@ -22,9 +22,9 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-UNFINISHED = (State.AVAILABLE, State.RETRYABLE, State.RUNNING)
-WAITING = (State.AVAILABLE, State.RETRYABLE)
-FINAL = (State.SUCCEEDED, State.CANCELLED, State.DEAD)
+UNFINISHED = (RunState.AVAILABLE, RunState.RETRYABLE, RunState.RUNNING)
+WAITING = (RunState.AVAILABLE, RunState.RETRYABLE)
+FINAL = (RunState.SUCCEEDED, RunState.CANCELLED, RunState.DEAD)
 
 
 class Outcome(StrEnum):

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from busway.domain.histogram import Histogram
-from busway.domain.run import State
+from busway.domain.run import RunState
 from busway.gateway.api.access import needs
 from busway.gateway.api.stages import Here, Stages
 from busway.gateway.door.room import counts
@@ -69,7 +69,7 @@ def _runs(here: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]:
     held = GaugeMetricFamily("busway_runs_held", "Waiting runs held in memory.", labels=["handler"])
     for entry in here.registry.live():
         name, known = entry.handler.name, counts.get(entry.handler.id, {})
-        for state in State:
+        for state in RunState:
             runs.add_metric([name, state], known.get(state, 0))
         held.add_metric([name], here.dispatcher.waiting(entry.handler.id))
     yield from (runs, held)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from busway.domain.run import UNFINISHED, Error, State
+from busway.domain.run import UNFINISHED, Error, RunState
 from busway.gateway.api import answers, schema
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit
@@ -38,7 +38,7 @@ def shown(here: Stages, record: RunRecord) -> dict[str, Any]:
 )
 async def list_runs(
     here: Here,
-    state: Annotated[State | None, Query(description="only runs in this state")] = None,
+    state: Annotated[RunState | None, Query(description="only runs in this state")] = None,
     handler: Annotated[str | None, Query(description="only runs of this handler")] = None,
     event: Annotated[
         int | None, Query(description="only runs of the event with this `seq`", ge=1, lt=1 << 63)
@@ -121,7 +121,7 @@ async def retry_runs(here: Here, request: Request) -> Response:
         after = max(ids)
 
 
-def _retry_fields(here: Stages, fields: dict[str, Any]) -> tuple[State, int | None]:
+def _retry_fields(here: Stages, fields: dict[str, Any]) -> tuple[RunState, int | None]:
     unknown = fields.keys() - {"state", "handler"}
     if unknown:
         raise _invalid(min(unknown), f"there is no field {min(unknown)!r}: give state and handler")
@@ -130,10 +130,10 @@ def _retry_fields(here: Stages, fields: dict[str, Any]) -> tuple[State, int | No
         raise _invalid("state", "state is 'dead' or 'cancelled'")
     name = fields.get("handler")
     if name is None:
-        return State(state), None
+        return RunState(state), None
     if not isinstance(name, str):
         raise _invalid("handler", "handler is the name of a handler")
-    return State(state), here.changes.live(name).handler.id
+    return RunState(state), here.changes.live(name).handler.id
 
 
 def _invalid(field: str, message: str) -> Invalid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.result import Kind
-from busway.domain.run import MAX_LOSSES, Error, Outcome, State
+from busway.domain.run import MAX_LOSSES, Error, Outcome, RunState
 from busway.domain.times import SECOND
 from busway.gateway.attempts.attempt import Attempt
 from busway.gateway.executors.base import Ended
@@ -14,7 +14,7 @@ from busway.gateway.executors.base import Ended
 class Verdict(msgspec.Struct, frozen=True):
     """The run's state afterwards, its losses, when it may start again, and what the result log tells."""
 
-    state: State
+    state: RunState
     kind: Kind | None
     lost: int
     due: int | None = None
@@ -24,7 +24,7 @@ class Verdict(msgspec.Struct, frozen=True):
 def judge(attempt: Attempt, ended: Ended, chance: float) -> Verdict:
     """Decide by the limits that the attempt was started with; `chance` in [0, 1) is for the jitter."""
     if ended.outcome is Outcome.SUCCEEDED:
-        return Verdict(State.SUCCEEDED, Kind.SUCCEEDED, attempt.run.lost)
+        return Verdict(RunState.SUCCEEDED, Kind.SUCCEEDED, attempt.run.lost)
     if ended.outcome is Outcome.LOST:
         return _lost(attempt)
     return _failed(attempt, ended, chance)
@@ -33,16 +33,16 @@ def judge(attempt: Attempt, ended: Ended, chance: float) -> Verdict:
 def _lost(attempt: Attempt) -> Verdict:
     lost = attempt.run.lost + 1
     if lost < MAX_LOSSES:
-        return Verdict(State.AVAILABLE, None, lost)
+        return Verdict(RunState.AVAILABLE, None, lost)
     error = Error("Lost", f"{lost} attempts were lost with their worker or gateway")
-    return Verdict(State.DEAD, Kind.DEAD, lost, error=error)
+    return Verdict(RunState.DEAD, Kind.DEAD, lost, error=error)
 
 
 def _failed(attempt: Attempt, ended: Ended, chance: float) -> Verdict:
     run, spec = attempt.run, attempt.spec
     failures = attempt.number - run.lost - run.granted
     if ended.fatal or failures >= spec.max_attempts:
-        return Verdict(State.DEAD, Kind.DEAD, run.lost, error=ended.error)
+        return Verdict(RunState.DEAD, Kind.DEAD, run.lost, error=ended.error)
     wait = ended.retry_after if ended.retry_after is not None else spec.backoff.delay(failures, chance)
     due = ended.finished_at + round(wait * SECOND)
-    return Verdict(State.RETRYABLE, Kind.FAILED, run.lost, due, ended.error)
+    return Verdict(RunState.RETRYABLE, Kind.FAILED, run.lost, due, ended.error)

@@ -13,7 +13,7 @@ import msgspec
 from busway.domain.event import NewEvent
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
-from busway.domain.run import Error, Outcome, Run, State
+from busway.domain.run import Error, Outcome, Run, RunState
 
 
 class Operation(msgspec.Struct, array_like=True, tag=True, kw_only=True):
@@ -111,7 +111,7 @@ class Settle(Operation, kw_only=True):
     event: int
     root: int
     handler: int
-    state: State
+    state: RunState
     due: int | None = None
     lost: int
     max_attempts: int
@@ -186,7 +186,7 @@ class RetryDead(Operation, kw_only=True):
     `handler` None: of all handlers.
     """
 
-    state: State
+    state: RunState
     handler: int | None
     now: int
     limit: int

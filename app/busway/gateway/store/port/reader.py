@@ -10,7 +10,7 @@ from busway.domain.cursor import Position
 from busway.domain.event import Event
 from busway.domain.handler import Handler
 from busway.domain.result import Result
-from busway.domain.run import Error, Run, State
+from busway.domain.run import Error, Run, RunState
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
@@ -20,7 +20,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     event: int
     handler: str
     revision: int | None
-    state: State
+    state: RunState
     attempt: int
     max_attempts: int | None
     available_at: int
@@ -91,7 +91,7 @@ class EventQuery(msgspec.Struct, kw_only=True):
 class RunQuery(msgspec.Struct, kw_only=True):
     """Which runs to list; None is any. `before` is a run id (exclusive)."""
 
-    state: State | None = None
+    state: RunState | None = None
     handler: str | None = None
     event: int | None = None
     before: int | None = None

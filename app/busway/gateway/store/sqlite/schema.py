@@ -10,9 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from busway.domain.result import Kind
-from busway.domain.run import Outcome, State
+from busway.domain.run import Outcome, RunState
 
-STATES = (State.AVAILABLE, State.RETRYABLE, State.RUNNING, State.SUCCEEDED, State.CANCELLED, State.DEAD)
+STATES = (
+    RunState.AVAILABLE,
+    RunState.RETRYABLE,
+    RunState.RUNNING,
+    RunState.SUCCEEDED,
+    RunState.CANCELLED,
+    RunState.DEAD,
+)
 KINDS = tuple(Kind)
 OUTCOMES = tuple(Outcome)
 STATE_CODES = {state: code for code, state in enumerate(STATES)}
