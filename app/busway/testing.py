@@ -26,7 +26,7 @@ import msgspec
 
 from busway.context import Context, check, check_size
 from busway.domain.accepting import MAX_EVENT_BYTES, accept
-from busway.domain.event import stored
+from busway.domain.event import to_event
 from busway.domain.jsonvalue import encode, encode_result
 from busway.domain.target import ASYNC, kind_of, wants_context
 from busway.event import Event
@@ -123,7 +123,7 @@ def event(type: str, data: Any = None, **attributes: _Given) -> Event:  # noqa: 
 def _event(fields: dict[str, Any], data: bytes | None, binary: bool, source: str = "/") -> Event:
     new = accept(fields, data, time.time_ns() // 1000, source)
     new.binary = binary
-    return Event(stored(new, 1))
+    return Event(to_event(new, 1))
 
 
 def context(

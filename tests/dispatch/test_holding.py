@@ -6,7 +6,7 @@ import asyncio
 import tracemalloc
 
 import pytest
-from busway.domain.event import stored
+from busway.domain.event import to_event
 from busway.domain.run import Run
 from busway.domain.times import SECOND
 from busway.gateway.dispatch import lanes
@@ -18,7 +18,7 @@ from tests.store.kit import event
 
 
 def run(id_=1, data=b"1", handler=1):
-    return Run(id=id_, event=stored(event(data=data), id_), handler=handler)
+    return Run(id=id_, event=to_event(event(data=data), id_), handler=handler)
 
 
 def test_a_run_that_is_held_is_not_taken_again():

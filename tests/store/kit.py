@@ -157,6 +157,6 @@ async def until(condition, seconds=30):
 
 
 def run_of(id_, new, seq):
-    from busway.domain.event import stored
+    from busway.domain.event import to_event
 
-    return Run(id=id_, event=stored(new, seq), handler=1)
+    return Run(id=id_, event=to_event(new, seq), handler=1)

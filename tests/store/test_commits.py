@@ -13,7 +13,7 @@ from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import queues
 from busway.gateway.store.group.answering import AT_ONCE
 from busway.gateway.store.group.commits import PROMPT
-from busway.gateway.store.port.operations import Append, Cancel, Receipt, Retry, Settle
+from busway.gateway.store.port.operations import Append, Cancel, Retry, Settle, StoredEvent
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.writer import Replaced, Writer
 
@@ -39,7 +39,7 @@ def listening(commits):
 
 
 class Publisher:
-    """Waits for its receipts, and notes when they came."""
+    """Waits for its stored events, and notes when they came."""
 
     def __init__(self, notes, then=lambda: None):
         self.notes, self.then = notes, then
@@ -47,8 +47,8 @@ class Publisher:
     def done(self):
         return False
 
-    def set_result(self, receipts):
-        self.notes.append(receipts[0].seq)
+    def set_result(self, stored):
+        self.notes.append(stored[0].seq)
         self.then()
 
     def set_exception(self, problem):
@@ -60,7 +60,7 @@ def test_the_new_runs_are_told_with_their_events(path):
         async with committing(path) as commits:
             told = listening(commits)
             stored = commits.publish(publish(event("a", handlers=(1, 2)), event(handlers=())))
-            assert await stored == [Receipt(1, 1), Receipt(2, 3)]
+            assert await stored == [StoredEvent(1, 1), StoredEvent(2, 3)]
             assert [(run.id, run.handler, run.event.id) for run in told[0].runs] == [(1, 1, "a"), (2, 2, "a")]
 
     asyncio.run(main())
@@ -166,7 +166,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             ]
             child = event(root=1, parent=1)
             settled = await settling(commits, settle(1, 2, root=1, published=[child]), run)
-            assert settled.receipts == [Receipt(2, 2)]
+            assert settled.stored == [StoredEvent(2, 2)]
             assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
             async_reader = SQLiteReader(path)
             assert told.results == await async_reader.results_with_events(0, 10, 1 << 20)
@@ -232,7 +232,7 @@ def test_who_cannot_take_the_answer_keeps_it_from_nobody_else(path, caplog):
         async with committing(path) as commits:
             told = listening(commits)
             commits.submit(publish(event()), Faulty())
-            assert await commits.publish(publish(event())) == [Receipt(2, 2)]
+            assert await commits.publish(publish(event())) == [StoredEvent(2, 2)]
             assert len(told.runs) == 2
             os.kill(commits.pid, signal.SIGSTOP)
             commits.submit(publish(event()), Faulty())
@@ -256,7 +256,7 @@ def test_a_refused_change_fails_alone(path):
             stored = commits.publish(publish(event()))
             with pytest.raises(Conflict):
                 await commits.change(handler("one"))
-            assert await stored == [Receipt(1, 1)]
+            assert await stored == [StoredEvent(1, 1)]
             assert commits.healthy
 
     asyncio.run(main())
@@ -287,8 +287,8 @@ def test_an_operation_larger_than_the_queue_is_taken_when_nothing_waits(path, mo
 
     async def main():
         async with committing(path) as commits:
-            receipts = await commits.publish(publish(*[event() for _ in range(3000)]))
-            assert [r.seq for r in receipts] == list(range(1, 3001))
+            stored = await commits.publish(publish(*[event() for _ in range(3000)]))
+            assert [r.seq for r in stored] == list(range(1, 3001))
 
     asyncio.run(main())
 
@@ -369,7 +369,7 @@ def test_a_committer_that_outlived_its_gateway_writes_nothing_once_another_began
         new.claim()
         with pytest.raises(Replaced):
             old.write([publish(event())])
-        assert new.write([publish(event())])[1] == [[Receipt(2, 2)]]
+        assert new.write([publish(event())])[1] == [[StoredEvent(2, 2)]]
 
 
 def test_closing_while_a_committer_starts_leaves_none_behind(path):

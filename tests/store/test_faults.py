@@ -87,10 +87,10 @@ def test_nothing_is_lost_when_committers_are_killed_under_load(path, round_):
             async def send(ids):
                 type_ = chance.choice(("parent", "plain"))
                 try:
-                    receipts = await commits.publish(publish(*[event(id_, type_=type_) for id_ in ids]))
+                    stored = await commits.publish(publish(*[event(id_, type_=type_) for id_ in ids]))
                 except Unavailable:
                     return False
-                acknowledged.update(zip(ids, [r.seq for r in receipts], strict=True))
+                acknowledged.update(zip(ids, [r.seq for r in stored], strict=True))
                 return True
 
             publishers = [asyncio.create_task(publisher(n)) for n in range(8)]

@@ -1,6 +1,6 @@
 """Events are stored once, numbered without holes, all of an operation or none."""
 
-from busway.gateway.store.port.operations import Receipt
+from busway.gateway.store.port.operations import StoredEvent
 from busway.gateway.store.port.reader import EventQuery
 from busway.gateway.store.sqlite.writer import Refused
 
@@ -8,8 +8,8 @@ from tests.store.kit import event, handler, publish
 
 
 def test_events_and_runs_are_numbered_from_one_in_order(store):
-    receipts = store.write_one(publish(event(handlers=(1, 2)), event(handlers=()), event(handlers=(2,))))
-    assert receipts == [Receipt(1, 1), Receipt(2, 3), Receipt(3, 3)]
+    stored = store.write_one(publish(event(handlers=(1, 2)), event(handlers=()), event(handlers=(2,))))
+    assert stored == [StoredEvent(1, 1), StoredEvent(2, 3), StoredEvent(3, 3)]
     assert [(r.id, r.event, r.handler) for r in store.read("runs_of", [1, 2, 3])] == [
         (1, 1, "one"),
         (2, 1, "two"),
@@ -19,19 +19,19 @@ def test_events_and_runs_are_numbered_from_one_in_order(store):
 
 def test_a_second_event_with_the_same_source_and_id_is_not_stored(store):
     store.write(publish(event("a")))
-    assert store.write_one(publish(event("b"), event("a"))) == [Receipt(2, 2), Receipt(1, 0, True)]
+    assert store.write_one(publish(event("b"), event("a"))) == [StoredEvent(2, 2), StoredEvent(1, 0, True)]
     assert [e.id for e in store.read("events", EventQuery(), 10)] == ["b", "a"]
 
 
 def test_duplicates_are_found_within_one_operation_and_one_batch(store):
     first, second = store.write(publish(event("a"), event("a")), publish(event("a")))
-    assert first == [Receipt(1, 1), Receipt(1, 0, True)]
-    assert second == [Receipt(1, 0, True)]
+    assert first == [StoredEvent(1, 1), StoredEvent(1, 0, True)]
+    assert second == [StoredEvent(1, 0, True)]
 
 
 def test_the_same_id_of_another_source_is_another_event(store):
     store.write(publish(event("a")))
-    assert store.write_one(publish(event("a", source="/else"))) == [Receipt(2, 2)]
+    assert store.write_one(publish(event("a", source="/else"))) == [StoredEvent(2, 2)]
 
 
 def test_an_id_said_to_be_new_that_is_not_becomes_a_duplicate_alone(store):
@@ -39,17 +39,17 @@ def test_an_id_said_to_be_new_that_is_not_becomes_a_duplicate_alone(store):
     again = event("a")
     again.made_id = True
     replies = store.write(publish(event("b")), publish(again), publish(event("c")))
-    assert replies == [[Receipt(2, 2)], [Receipt(1, 0, True)], [Receipt(3, 3)]]
+    assert replies == [[StoredEvent(2, 2)], [StoredEvent(1, 0, True)], [StoredEvent(3, 3)]]
 
 
 def test_an_operation_that_is_refused_fails_alone_and_takes_no_numbers(store):
     broken = publish(event("x"), event("y", due=1 << 70))  # no integer of SQLite holds that
     replies = store.writer.write([publish(event("a")), broken, handler("one"), publish(event("b"))])[1]
-    assert replies[0] == [Receipt(1, 1)]
+    assert replies[0] == [StoredEvent(1, 1)]
     assert isinstance(replies[1], Refused)
     assert isinstance(replies[2], Refused)
-    assert replies[3] == [Receipt(2, 2)]
-    assert store.write_one(publish(event("x"))) == [Receipt(3, 3)]
+    assert replies[3] == [StoredEvent(2, 2)]
+    assert store.write_one(publish(event("x"))) == [StoredEvent(3, 3)]
 
 
 def test_everything_of_an_event_is_read_back(store):

@@ -165,8 +165,8 @@ def test_numbers_go_on_after_everything_was_pruned_and_a_new_start(tmp_path):
 
     async def scene():
         async with committing(path) as commits:
-            receipts = await commits.publish(publish(event()))
-            assert (receipts[0].seq, receipts[0].first_run) == (3, 3)
+            stored = await commits.publish(publish(event()))
+            assert (stored[0].seq, stored[0].first_run) == (3, 3)
             run = run_of(3, event(), 3)
             settled = await settling(commits, settle(3, event=3), run)
             assert settled.number == 3

@@ -2,7 +2,7 @@
 
 from busway.domain.result import Kind
 from busway.domain.run import Error, RunState
-from busway.gateway.store.port.operations import Receipt, Settled
+from busway.gateway.store.port.operations import Settled, StoredEvent
 
 from tests.store.kit import NOW, append, event, mark, publish, report, settle
 
@@ -38,7 +38,7 @@ def test_published_events_are_stored_with_the_outcome(store):
     store.write(publish(event("there")), publish(event()))
     published = [event("child", root=2, parent=2, correlationid="c"), event("there", root=2, parent=2)]
     settled = store.write_one(settle(2, root=2, published=published))
-    assert settled.receipts == [Receipt(3, 3), Receipt(1, 0, True)]
+    assert settled.stored == [StoredEvent(3, 3), StoredEvent(1, 0, True)]
     [(parent, child)] = store.read("children", [1, 2, 3])
     assert (parent, child.id, child.root, child.correlationid) == (2, "child", 2, "c")
 
@@ -99,7 +99,7 @@ def test_what_is_said_again_is_answered_again_and_written_once(store):
     assert again[:2] == first[1:3] == [1, 2]
     assert again[2].accepted
     assert (again[2].number, again[2].completes) == (3, None)
-    assert again[2].receipts == [Receipt(2, 0, True)]
+    assert again[2].stored == [StoredEvent(2, 0, True)]
     assert [r.number for r in store.results()] == [1, 2, 3]
 
 

@@ -75,7 +75,7 @@ def partition_key(attributes: dict[str, Attribute]) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def stored(new: NewEvent, seq: int) -> Event:
+def to_event(new: NewEvent, seq: int) -> Event:
     """Return the event that `new` became when the store gave it the number `seq`."""
     return Event(
         seq=seq,

@@ -50,7 +50,7 @@ from busway.gateway.ingest.publisher import Publisher, receipt
 from busway.gateway.settings import Settings
 from busway.gateway.store.group.child import Launched
 from busway.gateway.store.group.commits import SQLiteCommits
-from busway.gateway.store.port.operations import Receipt, Rescue
+from busway.gateway.store.port.operations import Rescue, StoredEvent
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.subscribers.durables import Durables
@@ -239,7 +239,7 @@ def _make_workers(
 
 def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
     async def publish(body: bytes, _access: Access) -> dict[str, Any]:
-        stored: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        stored: asyncio.Future[list[StoredEvent]] = asyncio.get_running_loop().create_future()
         events, _ = publisher.submit(body, stored)
         return msgspec.structs.asdict(receipt(events[0], (await stored)[0]))
 

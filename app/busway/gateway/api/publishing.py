@@ -15,7 +15,7 @@ from busway.gateway.api.stages import House
 from busway.gateway.door.port import Answer, Head, Headers, Respond, line, problem
 from busway.gateway.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
 from busway.gateway.ingest.publisher import EventReceipt, receipt
-from busway.gateway.store.port.operations import Receipt
+from busway.gateway.store.port.operations import StoredEvent
 
 log = logging.getLogger("busway.api")
 
@@ -49,7 +49,7 @@ class _Waiter(msgspec.Struct, eq=False):
         """Tell that it waits: who is gone by then simply hears nothing."""
         return False
 
-    def set_result(self, stored: list[Receipt]) -> None:
+    def set_result(self, stored: list[StoredEvent]) -> None:
         """Answer with the receipts."""
         events = self.events
         if self.many:

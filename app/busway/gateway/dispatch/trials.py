@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from busway.domain.accepting import accept
-from busway.domain.event import Event, NewEvent, document, stored
+from busway.domain.event import Event, NewEvent, document, to_event
 from busway.domain.handler import FieldError
 from busway.domain.run import Error, Outcome
 from busway.gateway.dispatch.changes import Changes
@@ -121,7 +121,7 @@ class Trials:
         finally:
             self._waiting -= 1
         try:
-            return await self._run(name, stored(new, 0))
+            return await self._run(name, to_event(new, 0))
         finally:
             self._free.release()
 
@@ -168,7 +168,7 @@ class Trials:
                 ended.data, shown = None, []
                 return TrialResult(trial, ended, shown, len(ended.published))
             if len(shown) < MOST and size <= MOST_BYTES:
-                shown.append({k: v for k, v in document(stored(new, 0)).items() if k != "seq"})
+                shown.append({k: v for k, v in document(to_event(new, 0)).items() if k != "seq"})
         return TrialResult(trial, ended, shown, len(ended.published) - len(shown))
 
     def _check(self, published: Published, handler: str, parent: Event) -> NewEvent:

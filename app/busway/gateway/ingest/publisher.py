@@ -11,7 +11,7 @@ from busway.domain.handler import Rules
 from busway.gateway.errors import STARTING, Unavailable
 from busway.gateway.ingest.reading import read_events
 from busway.gateway.store.port.commits import Commits, Waiter
-from busway.gateway.store.port.operations import Publish, Receipt
+from busway.gateway.store.port.operations import Publish, StoredEvent
 
 
 class EventReceipt(msgspec.Struct):
@@ -28,7 +28,7 @@ class EventReceipt(msgspec.Struct):
     duplicate: bool
 
 
-def receipt(event: NewEvent, stored: Receipt) -> EventReceipt:
+def receipt(event: NewEvent, stored: StoredEvent) -> EventReceipt:
     """Return what the publisher of a stored event is told."""
     runs = 0 if stored.duplicate else len(event.handlers)
     return EventReceipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
@@ -51,7 +51,7 @@ class Publisher:
         self._max_event_bytes = max_event_bytes
         self.closed: str | None = STARTING
 
-    def submit(self, body: bytes, waiter: Waiter[list[Receipt]]) -> tuple[list[NewEvent], bool]:
+    def submit(self, body: bytes, waiter: Waiter[list[StoredEvent]]) -> tuple[list[NewEvent], bool]:
         """Have the events of a JSON body stored, all or none, with the runs they start.
 
         Args:

@@ -123,7 +123,7 @@ def _answer(batch: _Batch, most: int) -> None:
     early, replies = batch.early, batch.replies
     for _ in range(min(most, len(early))):
         index = early.pop()
-        replies[index] = reply = frames.decode_receipts(replies[index])
+        replies[index] = reply = frames.decode_stored_events(replies[index])
         _resolve(batch.entries[index].waiter, reply)
 
 

@@ -23,7 +23,15 @@ from busway.gateway.store.group.answering import OUTCOMES, Answering, fail
 from busway.gateway.store.group.child import Committer, Launched, open_committer
 from busway.gateway.store.group.queues import Entry, Queues
 from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
-from busway.gateway.store.port.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
+from busway.gateway.store.port.operations import (
+    Append,
+    Mark,
+    Operation,
+    Publish,
+    Settle,
+    Settled,
+    StoredEvent,
+)
 
 log = logging.getLogger("busway.store")
 
@@ -114,17 +122,17 @@ class SQLiteCommits:
 
     # -- what can be asked for
 
-    def publish(self, operation: Publish) -> asyncio.Future[list[Receipt]]:
+    def publish(self, operation: Publish) -> asyncio.Future[list[StoredEvent]]:
         """Store events.
 
         Raises:
             Unavailable: at once, if too much is queued already; from the future, if the outcome is unknown.
         """
-        stored: asyncio.Future[list[Receipt]] = self._loop.create_future()
+        stored: asyncio.Future[list[StoredEvent]] = self._loop.create_future()
         self._change(operation, len(operation.events), stored)
         return stored
 
-    def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
+    def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
         """Store events, and have `waiter` told, before the listeners are.
 
         Raises:

@@ -16,11 +16,11 @@ from busway.gateway.store.port.operations import (
     Operation,
     PruneResults,
     Publish,
-    Receipt,
     Retried,
     Retry,
     Settle,
     Settled,
+    StoredEvent,
 )
 
 OPEN, HELLO, BATCH, DONE, FAILED = 1, 2, 3, 4, 5
@@ -74,11 +74,11 @@ encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_done = msgspec.msgpack.Decoder(RawDone).decode
-decode_receipts = msgspec.msgpack.Decoder(list[Receipt]).decode
+decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent]).decode
 decode_failed = msgspec.msgpack.Decoder(Failed).decode
 
 _REPLIES: dict[type[Operation], Any] = {
-    Publish: decode_receipts,
+    Publish: decode_stored_events,
     Settle: msgspec.msgpack.Decoder(Settled).decode,
     Retry: msgspec.msgpack.Decoder(Retried).decode,
     PruneResults: msgspec.msgpack.Decoder(Floor).decode,

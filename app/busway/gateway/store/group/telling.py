@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from busway.domain.cursor import Position
-from busway.domain.event import NewEvent, partition_key, stored
+from busway.domain.event import NewEvent, partition_key, to_event
 from busway.domain.result import Result, origin
 from busway.domain.run import WAITING, Run
 from busway.gateway.store.group.queues import Entry
@@ -18,12 +18,12 @@ from busway.gateway.store.port.operations import (
     NewResult,
     PruneResults,
     Publish,
-    Receipt,
     Rescue,
     Retry,
     RetryDead,
     Settle,
     Settled,
+    StoredEvent,
 )
 
 
@@ -64,17 +64,17 @@ def refuse(committed: Committed, entry: Entry) -> None:
         committed.rescan = True
 
 
-def started(events: list[NewEvent], receipts: list[Receipt]) -> list[Run]:
+def started(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:
     """Build the runs that new events start."""
     runs: list[Run] = []
-    for new, receipt in zip(events, receipts, strict=True):
-        if receipt.duplicate or not new.handlers:
+    for new, one in zip(events, stored, strict=True):
+        if one.duplicate or not new.handlers:
             continue
-        event, due, since = stored(new, receipt.seq), new.due, new.accepted_at
+        event, due, since = to_event(new, one.seq), new.due, new.accepted_at
         if due is not None and due > since:
             since = due
         key = partition_key(new.attributes) if new.attributes else None
-        for id_, handler in enumerate(new.handlers, receipt.first_run):
+        for id_, handler in enumerate(new.handlers, one.first_run):
             runs.append(
                 Run(
                     id=id_,
@@ -100,7 +100,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         result = _result(entry, run, operation, operation.result, reply.number, reply.completes)
         committed.results.append((result, run.event))
     if operation.published:
-        committed.runs.extend(started(operation.published, reply.receipts))
+        committed.runs.extend(started(operation.published, reply.stored))
     if operation.state in WAITING:
         run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
         run.fence = 0

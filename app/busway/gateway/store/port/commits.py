@@ -17,7 +17,15 @@ from busway.domain.event import Event
 from busway.domain.histogram import SIZES, Histogram
 from busway.domain.result import Result
 from busway.domain.run import Run
-from busway.gateway.store.port.operations import Append, Mark, Operation, Publish, Receipt, Settle, Settled
+from busway.gateway.store.port.operations import (
+    Append,
+    Mark,
+    Operation,
+    Publish,
+    Settle,
+    Settled,
+    StoredEvent,
+)
 
 
 class Committed(msgspec.Struct, kw_only=True):
@@ -80,14 +88,14 @@ class Commits(Protocol):
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every commit; those who listen first are told first."""
 
-    def publish(self, operation: Publish) -> asyncio.Future[list[Receipt]]:
+    def publish(self, operation: Publish) -> asyncio.Future[list[StoredEvent]]:
         """Store events. The new runs come to the listeners as `runs`.
 
         Raises:
             Unavailable: at once, if too much is queued already, with `retry_after`.
         """
 
-    def submit(self, operation: Publish, waiter: Waiter[list[Receipt]]) -> None:
+    def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
         """Store events as `publish` does; `waiter` is told when they are synced, before the listeners."""
 
     def settle(

@@ -21,12 +21,12 @@ class Operation(msgspec.Struct, array_like=True, tag=True, kw_only=True):
 
 
 class Publish(Operation, kw_only=True):
-    """Store events and the runs they start, all or none. Reply: `list[Receipt]`, one an event."""
+    """Store events and the runs they start, all or none. Reply: `list[StoredEvent]`, one an event."""
 
     events: list[NewEvent]
 
 
-class Receipt(msgspec.Struct, array_like=True, frozen=True):
+class StoredEvent(msgspec.Struct, array_like=True, frozen=True):
     """Where an event went: its number, its first run's number (its runs are numbered in a row from there).
 
     `duplicate`: (source, id) was there before; `seq` is the first one's and nothing was stored.
@@ -122,7 +122,7 @@ class Settle(Operation, kw_only=True):
 
 
 class Settled(msgspec.Struct, array_like=True):
-    """What became of a Settle: accepted or not, its result's number and `completes`, receipts of its events.
+    """What became of a Settle: accepted or not, its result's number and `completes`, its stored events.
 
     `granted`: the run's attempts that do not count any more, as in `Run`.
     """
@@ -130,7 +130,7 @@ class Settled(msgspec.Struct, array_like=True):
     accepted: bool
     number: int = 0
     completes: bytes | None = None
-    receipts: list[Receipt] = []
+    stored: list[StoredEvent] = []
     granted: int = 0
 
 

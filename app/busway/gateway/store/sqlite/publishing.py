@@ -5,18 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.event import NewEvent, partition_key
-from busway.gateway.store.port.operations import Publish, Receipt
+from busway.gateway.store.port.operations import Publish, StoredEvent
 from busway.gateway.store.sqlite import statements, trees
 from busway.gateway.store.sqlite.ledger import Ledger, Row
 from busway.gateway.store.sqlite.schema import COUNTED, OUTSIDE
 
 
-def publish(ledger: Ledger, operation: Publish) -> list[Receipt]:
+def publish(ledger: Ledger, operation: Publish) -> list[StoredEvent]:
     """Store events from outside; each that names no root is one."""
     return [store(ledger, new) for new in operation.events]
 
 
-def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> Receipt:
+def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:
     """Store one event, unless its (source, id) is there, and its runs.
 
     Args:
@@ -28,7 +28,7 @@ def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> Receipt:
     if not (new.made_id and ledger.trusting):
         earlier = ledger.seen.setdefault((new.id, new.source), head.event + 1)
         if earlier <= head.event:
-            return Receipt(earlier, 0, True)
+            return StoredEvent(earlier, 0, True)
     head.event = seq = head.event + 1
     _add(ledger, new, seq)
     first = head.run + 1
@@ -36,14 +36,12 @@ def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> Receipt:
         if not new.root:
             counted = trees.plant(ledger, seq, len(new.handlers))
         _start(ledger, new, seq, counted)
-    return Receipt(seq, first)
+    return StoredEvent(seq, first)
 
 
-def started(new: list[NewEvent], receipts: list[Receipt]) -> int:
+def started(new: list[NewEvent], stored: list[StoredEvent]) -> int:
     """How many runs these events started."""
-    return sum(
-        len(event.handlers) for event, receipt in zip(new, receipts, strict=True) if not receipt.duplicate
-    )
+    return sum(len(event.handlers) for event, one in zip(new, stored, strict=True) if not one.duplicate)
 
 
 def inside(counted: int) -> int:

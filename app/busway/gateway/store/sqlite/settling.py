@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.run import Outcome
-from busway.gateway.store.port.operations import Append, Mark, Receipt, Report, Settle, Settled
+from busway.gateway.store.port.operations import Append, Mark, Report, Settle, Settled, StoredEvent
 from busway.gateway.store.sqlite import publishing, statements, trees
 from busway.gateway.store.sqlite.ledger import Ledger, RunRow, brief
 from busway.gateway.store.sqlite.records import fence
@@ -46,12 +46,12 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
         return Settled(False)
     if not _is_under_way(run, operation):
         return _said_again(ledger, run, operation)
-    receipts: list[Receipt] = []
+    stored: list[StoredEvent] = []
     started = 0
     if operation.published:
         counted = publishing.inside(run.counted)
-        receipts = [publishing.store(ledger, new, counted) for new in operation.published]
-        started = publishing.started(operation.published, receipts)
+        stored = [publishing.store(ledger, new, counted) for new in operation.published]
+        started = publishing.started(operation.published, stored)
     state = STATE_CODES[operation.state]
     completes = trees.step(ledger, run, state if state > RUNNING else None, started)
     _close(ledger, run, operation, state)
@@ -60,7 +60,7 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
     if new is not None:
         number = ledger.add_result(run, new, operation.report.revision, operation.attempt, completes)
     run.last_result = ledger.head.result if state > RUNNING else None
-    return Settled(True, number, completes.encode() if completes else None, receipts, run.granted)
+    return Settled(True, number, completes.encode() if completes else None, stored, run.granted)
 
 
 def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
@@ -111,8 +111,8 @@ def _said_again(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
     if run.token != operation.token or run.attempt != operation.attempt:
         return Settled(False)
     number, completes = ledger.unacknowledged.get((run.id, run.attempt, None), (0, None))
-    receipts = [Receipt(ledger.seen.get((new.id, new.source), 0), 0, True) for new in operation.published]
-    return Settled(True, number, completes.encode() if completes else None, receipts, run.granted)
+    stored = [StoredEvent(ledger.seen.get((new.id, new.source), 0), 0, True) for new in operation.published]
+    return Settled(True, number, completes.encode() if completes else None, stored, run.granted)
 
 
 def _close(ledger: Ledger, run: RunRow, operation: Settle, state: int) -> None:
