@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from busway.domain.result import Kind, Origin, Result, item
+from busway.domain.result import Kind, Result, ResultEvent, item
 from busway.gateway.access.holder import OPEN
 from busway.gateway.errors import BadCursor, BadSubscription, Gone
 from busway.gateway.store.port.commits import Committed
@@ -27,7 +27,7 @@ from tests.subscribers.kit import number, store, until
 from tests.subscribers.test_session import EPOCH, entry
 
 texts = st.text(min_size=1, max_size=20)
-origins = st.builds(Origin, st.integers(1, 10**9), texts, texts, texts, st.none() | texts, texts)
+origins = st.builds(ResultEvent, st.integers(1, 10**9), texts, texts, texts, st.none() | texts, texts)
 results = st.builds(
     Result,
     number=st.integers(1, 10**15),

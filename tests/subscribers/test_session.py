@@ -10,7 +10,7 @@ from busway.domain import cursor
 from busway.domain.cursor import START
 from busway.domain.event import Event
 from busway.domain.filter import View, compile_filter
-from busway.domain.result import Kind, Origin, Result
+from busway.domain.result import Kind, Result, ResultEvent
 from busway.gateway.access.holder import OPEN
 from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.ring import cut
@@ -75,7 +75,7 @@ ops = st.sampled_from(["subscribe", "unsubscribe", "publish", "ack", "ping", "",
 
 
 def entry(number: int, type_: str = "order.created", **fields: Any) -> Entry:
-    origin = Origin(number, f"id-{number}", type_, "/", None, "c")
+    origin = ResultEvent(number, f"id-{number}", type_, "/", None, "c")
     event = Event(
         seq=number, id=origin.id, source="/", type=type_, time=number, correlationid="c", root=number,
         data=json.dumps({"n": number, "even": number % 2 == 0}).encode(),

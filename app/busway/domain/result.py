@@ -25,7 +25,7 @@ class Kind(StrEnum):
 KINDS = frozenset({*Kind, "completed"})
 
 
-class Origin(msgspec.Struct, frozen=True, gc=False):
+class ResultEvent(msgspec.Struct, frozen=True, gc=False):
     """What a result says of its event."""
 
     seq: int
@@ -41,7 +41,7 @@ class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     number: int
     kind: Kind
-    event: Origin
+    event: ResultEvent
     handler: str
     revision: int
     run: int
@@ -65,9 +65,9 @@ class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return cursor.text(epoch, self.number, digest)
 
 
-def origin(event: Event) -> Origin:
+def result_event(event: Event) -> ResultEvent:
     """Return what a result says of `event`."""
-    return Origin(event.seq, event.id, event.type, event.source, event.subject, event.correlationid)
+    return ResultEvent(event.seq, event.id, event.type, event.source, event.subject, event.correlationid)
 
 
 def item(result: Result, epoch: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 
 from busway.domain import times
 from busway.domain.event import Event
-from busway.domain.result import Origin, Result, item
+from busway.domain.result import Result, ResultEvent, item
 
 _NULL = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
@@ -24,7 +24,7 @@ class _Item(msgspec.Struct):
 
     cursor: str
     kind: str
-    event: Origin
+    event: ResultEvent
     handler: str
     revision: int
     run: int

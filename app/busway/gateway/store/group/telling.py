@@ -6,7 +6,7 @@ from typing import Any
 
 from busway.domain.cursor import Position
 from busway.domain.event import NewEvent, partition_key, to_event
-from busway.domain.result import Result, origin
+from busway.domain.result import Result, result_event
 from busway.domain.run import WAITING, Run
 from busway.gateway.store.group.queues import Entry
 from busway.gateway.store.port.commits import Committed
@@ -116,7 +116,7 @@ def _result(
     return Result(
         number=number,
         kind=new.kind,
-        event=origin(run.event),
+        event=result_event(run.event),
         handler=entry.handler,
         revision=revision,
         run=run.id,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from busway.domain.event import Event
 from busway.domain.handler import Handler
-from busway.domain.result import Origin, Result
+from busway.domain.result import Result, ResultEvent
 from busway.domain.run import Error, Run
 from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
 from busway.gateway.store.sqlite.packing import data_of, fetch, pack, text_of
@@ -306,7 +306,7 @@ def result(row: ResultRow) -> Result:
     return Result(
         number=row.number,
         kind=KINDS[row.kind],
-        event=Origin(row.event, row.id, row.type, row.source, row.subject, row.correlationid),
+        event=ResultEvent(row.event, row.id, row.type, row.source, row.subject, row.correlationid),
         handler=row.handler,
         revision=row.revision,
         run=row.run,
