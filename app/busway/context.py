@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from busway.domain import jsonvalue
-from busway.domain.accepting import accept
+from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError
 
 _NOT_NAMED = {"specversion", "type", "data", "data_base64"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from busway.gateway.access import ticket
 from busway.gateway.access.gate import Gate, digest, key_text
-from busway.gateway.access.holder import OPEN, Access
+from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.access.ticket import NoRoom, TicketError, Tickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord

@@ -11,8 +11,8 @@ import pytest
 from busway.domain.run import RunState
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import queues
-from busway.gateway.store.group.answering import AT_ONCE
 from busway.gateway.store.group.commits import PROMPT
+from busway.gateway.store.group.completion import AT_ONCE
 from busway.gateway.store.port.operations import Append, Cancel, Retry, Settle, StoredEvent
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.writer import Replaced, Writer

@@ -9,7 +9,7 @@ from busway.domain.cursor import Position
 from busway.domain.pattern import matcher
 from busway.domain.run import Error, RunState
 from busway.gateway.store.port.reader import EventQuery, RunQuery
-from busway.gateway.store.sqlite import changing, reader, searching, waiting
+from busway.gateway.store.sqlite import listings, reader, run_changes, waiting_runs
 
 from tests.store.kit import NOW, append, event, mark, publish, settle
 
@@ -89,10 +89,10 @@ def test_a_waiting_run_comes_with_its_event_and_past(store):
     assert (run.priority, run.expires_at, run.handler, run.due) == (7, NOW + 9, 1, None)
 
 
-@pytest.mark.parametrize("most", [searching.MANY_TYPES, 3])
+@pytest.mark.parametrize("most", [listings.MANY_TYPES, 3])
 @pytest.mark.parametrize("pattern", ["a.b", "a.*", "a.**", "*.b", "**", "a.*.c", "x.*", "a.b.*"])
 def test_events_are_found_by_pattern(store, monkeypatch, pattern, most):
-    monkeypatch.setattr(searching, "MANY_TYPES", most)
+    monkeypatch.setattr(listings, "MANY_TYPES", most)
     types = ["a.b", "a.c", "a.b.c", "a.d.c", "b.b", "ab.c", "a", "a/b", "a-.b", "a.b"] * 3
     store.write(publish(*[event(type_=type_) for type_ in types]))
     expected = [seq for seq in range(len(types), 0, -1) if matcher((pattern,))(types[seq - 1])]
@@ -146,23 +146,23 @@ def test_counts_and_errors_are_kept_by_handler(store):
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (waiting._DUE[False][0], "runs_waiting"),
-        (waiting._DUE[True][0], "runs_waiting"),
-        (waiting._DUE[False][1], "runs_late"),
-        (waiting._later, "runs_due"),
-        (waiting._keys, "runs_in_line (handler=? AND partitionkey>?)"),
-        (waiting._lines, "runs_in_line (handler=? AND partitionkey=?)"),
+        (waiting_runs._DUE[False][0], "runs_waiting"),
+        (waiting_runs._DUE[True][0], "runs_waiting"),
+        (waiting_runs._DUE[False][1], "runs_late"),
+        (waiting_runs._later, "runs_due"),
+        (waiting_runs._keys, "runs_in_line (handler=? AND partitionkey>?)"),
+        (waiting_runs._lines, "runs_in_line (handler=? AND partitionkey=?)"),
         (reader._run, "INTEGER PRIMARY KEY"),
-        (searching._in_state(searching.select_runs(), 5), "runs_ended"),
-        (searching._in_state(searching.select_runs(), 2), "runs_running"),
-        (searching._in_state(searching.select_runs(), 0), "runs_due"),
-        (searching._in_state(searching.select_runs(), 0), "runs_waiting"),
-        (changing._at_once, "runs_waiting"),
-        (changing._later, "runs_late"),
-        (changing._expired, "runs_expiring"),
-        (changing._running, "runs_running"),
-        (changing._ended, "runs_ended"),
-        (changing._ended.where(changing._of(1)), "runs_ended"),
+        (listings._in_state(listings.select_runs(), 5), "runs_ended"),
+        (listings._in_state(listings.select_runs(), 2), "runs_running"),
+        (listings._in_state(listings.select_runs(), 0), "runs_due"),
+        (listings._in_state(listings.select_runs(), 0), "runs_waiting"),
+        (run_changes._at_once, "runs_waiting"),
+        (run_changes._later, "runs_late"),
+        (run_changes._expired, "runs_expiring"),
+        (run_changes._running, "runs_running"),
+        (run_changes._ended, "runs_ended"),
+        (run_changes._ended.where(run_changes._of(1)), "runs_ended"),
     ],
 )
 def test_open_runs_are_found_by_a_partial_index(store, query, index):
@@ -171,7 +171,7 @@ def test_open_runs_are_found_by_a_partial_index(store, query, index):
 
 
 def test_only_what_was_found_is_sorted_not_whole_lines(store):
-    assert explain(store, waiting._lines).count("TEMP B-TREE") == 1
+    assert explain(store, waiting_runs._lines).count("TEMP B-TREE") == 1
 
 
 def explain(store, query):

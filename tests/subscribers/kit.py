@@ -18,7 +18,7 @@ from busway.domain.event import NewEvent, new_id
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
 from busway.domain.run import Outcome, Run, RunState
-from busway.gateway.access.holder import OPEN, Access
+from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.api import problems
 from busway.gateway.door import asgi
 from busway.gateway.door.port import Answer, Headers, Serve

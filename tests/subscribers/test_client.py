@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 from busway.client.aio import BuswayClientError, Client, Gap, Item
-from busway.gateway.access.holder import OPEN
+from busway.gateway.access.scopes import OPEN
 from busway.gateway.cli.tail import tail
 from busway.gateway.errors import BuswayError, Unauthorized
 from rich.console import Console

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from busway.domain import cursor
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import Conflict
 from busway.gateway.subscribers import durables
 

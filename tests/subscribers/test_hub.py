@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from busway.domain.result import Kind, Result, ResultEvent, item
-from busway.gateway.access.holder import OPEN
+from busway.gateway.access.scopes import OPEN
 from busway.gateway.errors import BadCursor, BadSubscription, Gone
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.subscribers.asyncapi import document

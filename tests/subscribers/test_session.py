@@ -11,7 +11,7 @@ from busway.domain.cursor import START
 from busway.domain.event import Event
 from busway.domain.filter import View, compile_filter
 from busway.domain.result import Kind, Result, ResultEvent
-from busway.gateway.access.holder import OPEN
+from busway.gateway.access.scopes import OPEN
 from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.ring import cut
 from busway.gateway.subscribers.selection import predicate

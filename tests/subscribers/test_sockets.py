@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import Invalid, Unauthorized, Unavailable
 from busway.gateway.subscribers import connection
 from websockets.exceptions import ConnectionClosed

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.subscribers import connection, sse
 
 from tests.subscribers.kit import PATIENCE, Server, Store, number, peer, serve, store, until

@@ -15,8 +15,8 @@ from fastapi import Depends, FastAPI
 
 from busway.domain.run import MAX_LOSSES
 from busway.gateway.access.gate import Gate
-from busway.gateway.access.holder import Access
 from busway.gateway.access.origins import Origins
+from busway.gateway.access.scopes import Access
 from busway.gateway.api import (
     docs_page,
     document,
@@ -48,8 +48,8 @@ from busway.gateway.executors.base import Catalog, Sink, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
 from busway.gateway.ingest.publisher import Publisher, receipt
 from busway.gateway.settings import Settings
-from busway.gateway.store.group.child import Launched
 from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.operations import Rescue, StoredEvent
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader

@@ -24,7 +24,7 @@ from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BadSettings
 from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings
-from busway.gateway.store.group.child import Launched
+from busway.gateway.store.group.process import Launched
 from busway.gateway.store.sqlite import database as sqlite
 
 log = logging.getLogger("busway")

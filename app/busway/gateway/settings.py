@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from busway.domain.accepting import MAX_EVENT_BYTES
+from busway.domain.event_fields import MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.gateway.access.origins import read_origin
 from busway.gateway.errors import BadSettings

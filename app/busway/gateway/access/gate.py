@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
-from busway.gateway.access.holder import OPEN, Access
 from busway.gateway.access.origins import Origins
+from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.access.ticket import NoRoom, TicketError, Tickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord

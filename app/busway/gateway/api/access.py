@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import Depends, Request
 
 from busway.gateway.access.gate import check_scope
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import Unauthorized
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from busway.domain import times
 from busway.gateway.access.gate import key_text, new_secret
-from busway.gateway.access.holder import SCOPES
+from busway.gateway.access.scopes import SCOPES
 from busway.gateway.api import answers, schema
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when

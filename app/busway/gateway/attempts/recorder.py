@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from busway.domain.accepting import accept
 from busway.domain.event import NewEvent
+from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError, Rules
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome

@@ -142,7 +142,7 @@ def serve(
     options = dict(locals())
     gc.disable()  # what imports make stays; it is looked at again when all is up
     _need_server()
-    from busway.gateway.store.group.child import launch  # noqa: PLC0415 - other commands start faster
+    from busway.gateway.store.group.process import launch  # noqa: PLC0415 - other commands start faster
 
     committer = launch()  # it imports its part while we import ours
     from busway.gateway import server, settings  # noqa: PLC0415

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from busway.domain.accepting import accept
 from busway.domain.event import Event, NewEvent, document, to_event
+from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError
 from busway.domain.run import Error, Outcome
 from busway.gateway.dispatch.changes import Changes

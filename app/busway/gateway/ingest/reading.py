@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from busway.domain.accepting import accept
 from busway.domain.event import NewEvent
+from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError
 from busway.domain.text import JSONError, decode_json
 from busway.gateway.errors import BadRequest, Invalid, TooLarge

@@ -9,7 +9,7 @@ import msgspec
 
 from busway.domain import cursor
 from busway.domain.cursor import Position
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import BadCursor, BadRequest, BadSubscription, BuswayError, Forbidden
 from busway.gateway.subscribers import frames, stream
 from busway.gateway.subscribers.frames import After

@@ -9,7 +9,7 @@ import socket
 from collections.abc import MutableMapping
 from typing import Any
 
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import BadSubscription, BuswayError, Unavailable
 from busway.gateway.subscribers import stream
 from busway.gateway.subscribers.connection import Connection

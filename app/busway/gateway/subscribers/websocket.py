@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from busway.gateway.access.holder import Access
+from busway.gateway.access.scopes import Access
 from busway.gateway.door.port import Socket
 from busway.gateway.errors import BadRequest, BuswayError, Unauthorized, Unavailable
 from busway.gateway.subscribers import frames

@@ -19,8 +19,8 @@ from busway.domain.run import Run
 from busway.gateway.channel import Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
-from busway.gateway.store.group.answering import OUTCOMES, Answering, fail
-from busway.gateway.store.group.child import Committer, Launched, open_committer
+from busway.gateway.store.group.completion import OUTCOMES, Answering, fail
+from busway.gateway.store.group.process import Committer, Launched, open_committer
 from busway.gateway.store.group.queues import Entry, Queues
 from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
 from busway.gateway.store.port.operations import (

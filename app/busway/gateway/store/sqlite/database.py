@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from busway.gateway.errors import BadSettings, Conflict, Unavailable
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
-from busway.gateway.store.sqlite.keeping import select_keys
+from busway.gateway.store.sqlite.handlers_keys import select_keys
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.writer import Refused, Writer
 

@@ -11,7 +11,7 @@ from busway.domain.cursor import Position
 from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable
 from busway.gateway.store.port.reader import DurableRecord
 from busway.gateway.store.sqlite.ledger import Ledger
-from busway.gateway.store.sqlite.packing import fetch, pack
+from busway.gateway.store.sqlite.packed import fetch, pack
 from busway.gateway.store.sqlite.schema import durables, head, results
 
 

@@ -16,7 +16,7 @@ from busway.gateway.store.port.operations import Floor, PruneEvents, PruneResult
 from busway.gateway.store.port.reader import Layer, OldRoots
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.ledger import Ledger
-from busway.gateway.store.sqlite.packing import fetch, pack
+from busway.gateway.store.sqlite.packed import fetch, pack
 from busway.gateway.store.sqlite.schema import SUCCEEDED, events, head, results, runs
 
 OVERHEAD = 200  # bytes that a row takes beside its data

@@ -6,7 +6,7 @@ import msgspec
 
 from busway.domain.event import NewEvent, partition_key
 from busway.gateway.store.port.operations import Publish, StoredEvent
-from busway.gateway.store.sqlite import statements, trees
+from busway.gateway.store.sqlite import completions, statements
 from busway.gateway.store.sqlite.ledger import Ledger, Row
 from busway.gateway.store.sqlite.schema import COUNTED, OUTSIDE
 
@@ -34,7 +34,7 @@ def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:
     first = head.run + 1
     if new.handlers:
         if not new.root:
-            counted = trees.plant(ledger, seq, len(new.handlers))
+            counted = completions.plant(ledger, seq, len(new.handlers))
         _start(ledger, new, seq, counted)
     return StoredEvent(seq, first)
 

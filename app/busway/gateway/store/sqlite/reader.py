@@ -33,9 +33,9 @@ from busway.gateway.store.port.reader import (
     RunRecord,
 )
 from busway.gateway.store.sqlite import database as sqlite
-from busway.gateway.store.sqlite import durables, pruning, records, searching, waiting
-from busway.gateway.store.sqlite.keeping import select_keys
-from busway.gateway.store.sqlite.packing import Row, fetch, pack
+from busway.gateway.store.sqlite import durables, listings, pruning, records, waiting_runs
+from busway.gateway.store.sqlite.handlers_keys import select_keys
+from busway.gateway.store.sqlite.packed import Row, fetch, pack
 from busway.gateway.store.sqlite.schema import (
     RUNNING,
     STATES,
@@ -78,7 +78,7 @@ _results = pack(
     .limit(sa.bindparam("limit"))
 )
 _event = pack(sa.select(*records.EVENT_COLUMNS).where(events.c.seq == sa.bindparam("seq")))
-_run = pack(searching.select_runs().where(runs.c.id == sa.bindparam("id")))
+_run = pack(listings.select_runs().where(runs.c.id == sa.bindparam("id")))
 _attempts = pack(
     sa.select(*records.ATTEMPT_COLUMNS)
     .where(attempts.c.run == sa.bindparam("id"))
@@ -150,7 +150,7 @@ class SQLiteReader:
 
     async def events(self, query: EventQuery, limit: int) -> list[Event]:
         """Return events, newest first."""
-        rows = await self._read(lambda connection: searching.find_events(connection, query, limit))
+        rows = await self._read(lambda connection: listings.find_events(connection, query, limit))
         return [records.event(row) for row in rows]
 
     async def children(self, runs: list[int]) -> list[tuple[int, Event]]:
@@ -161,12 +161,12 @@ class SQLiteReader:
 
     async def runs(self, query: RunQuery, limit: int) -> list[RunRecord]:
         """Return runs, newest first."""
-        rows = await self._read(lambda connection: searching.find_runs(connection, query, limit))
+        rows = await self._read(lambda connection: listings.find_runs(connection, query, limit))
         return [records.run(row) for row in rows]
 
     async def runs_of(self, events: list[int]) -> list[RunRecord]:
         """Return all runs of these events, oldest first."""
-        query = searching.select_runs().where(_among(runs.c.event, events))
+        query = listings.select_runs().where(_among(runs.c.event, events))
         rows = await self._fetch(pack(query.order_by(runs.c.id).limit(_ALL)), records.RunRow)
         return [records.run(row) for row in rows]
 
@@ -179,7 +179,7 @@ class SQLiteReader:
     ) -> list[Run]:
         """Return waiting runs of a handler that are due, highest priority first, then oldest."""
         return await self._read(
-            lambda connection: waiting.find_due(
+            lambda connection: waiting_runs.find_due(
                 connection, handler, limit, now=now, max_bytes=max_bytes, keyless=keyless
             )
         )
@@ -187,19 +187,19 @@ class SQLiteReader:
     async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
         """Return waiting runs with a due time after `after` and up to `before`, earliest first."""
         return await self._read(
-            lambda connection: waiting.find_later(connection, after, before, limit, max_bytes)
+            lambda connection: waiting_runs.find_later(connection, after, before, limit, max_bytes)
         )
 
     async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
         """Return the first partition keys behind `after` of which a handler has waiting runs, in order."""
-        return await self._read(lambda connection: waiting.find_keys(connection, handler, after, limit))
+        return await self._read(lambda connection: waiting_runs.find_keys(connection, handler, after, limit))
 
     async def lines(
         self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
     ) -> list[KeyLine]:
         """Return what waits of these partition keys of a handler, in the order asked for."""
         return await self._read(
-            lambda connection: waiting.find_lines(connection, handler, keys, now, per_key, max_bytes)
+            lambda connection: waiting_runs.find_lines(connection, handler, keys, now, per_key, max_bytes)
         )
 
     async def next_due(self) -> int | None:

@@ -12,7 +12,7 @@ from busway.domain.handler import Handler
 from busway.domain.result import Result, ResultEvent
 from busway.domain.run import Error, Run
 from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
-from busway.gateway.store.sqlite.packing import data_of, fetch, pack, text_of
+from busway.gateway.store.sqlite.packed import data_of, fetch, pack, text_of
 from busway.gateway.store.sqlite.schema import (
     KINDS,
     OUTCOMES,

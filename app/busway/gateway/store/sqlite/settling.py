@@ -6,7 +6,7 @@ import msgspec
 
 from busway.domain.run import Outcome
 from busway.gateway.store.port.operations import Append, Mark, Report, Settle, Settled, StoredEvent
-from busway.gateway.store.sqlite import publishing, statements, trees
+from busway.gateway.store.sqlite import completions, publishing, statements
 from busway.gateway.store.sqlite.ledger import Ledger, RunRow, brief
 from busway.gateway.store.sqlite.records import fence
 from busway.gateway.store.sqlite.schema import OUTCOME_CODES, RUNNING, STATE_CODES, SUCCEEDED
@@ -53,7 +53,7 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
         stored = [publishing.store(ledger, new, counted) for new in operation.published]
         started = publishing.started(operation.published, stored)
     state = STATE_CODES[operation.state]
-    completes = trees.step(ledger, run, state if state > RUNNING else None, started)
+    completes = completions.step(ledger, run, state if state > RUNNING else None, started)
     _close(ledger, run, operation, state)
     new = operation.result
     number = 0

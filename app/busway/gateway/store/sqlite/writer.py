@@ -30,7 +30,15 @@ from busway.gateway.store.port.operations import (
     SaveHandler,
     Settle,
 )
-from busway.gateway.store.sqlite import changing, durables, keeping, pruning, publishing, settling, statements
+from busway.gateway.store.sqlite import (
+    durables,
+    handlers_keys,
+    pruning,
+    publishing,
+    run_changes,
+    settling,
+    statements,
+)
 from busway.gateway.store.sqlite.ledger import Head, Ledger, Unacknowledged
 
 _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
@@ -38,15 +46,15 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     Mark: settling.mark,
     Append: settling.append,
     Settle: settling.settle,
-    Cancel: changing.cancel,
-    CancelWaiting: changing.cancel_waiting,
-    Expire: changing.expire,
-    Retry: changing.retry,
-    RetryDead: changing.retry_ended,
-    Rescue: changing.rescue,
-    SaveHandler: keeping.save_handler,
-    CreateKey: keeping.create_key,
-    RevokeKey: keeping.revoke_key,
+    Cancel: run_changes.cancel,
+    CancelWaiting: run_changes.cancel_waiting,
+    Expire: run_changes.expire,
+    Retry: run_changes.retry,
+    RetryDead: run_changes.retry_ended,
+    Rescue: run_changes.rescue,
+    SaveHandler: handlers_keys.save_handler,
+    CreateKey: handlers_keys.create_key,
+    RevokeKey: handlers_keys.revoke_key,
     OpenDurable: durables.open_durable,
     Acknowledge: durables.acknowledge,
     DeleteDurable: durables.delete_durable,

@@ -21,7 +21,7 @@ from busway.gateway.store.port.operations import (
     Retry,
     RetryDead,
 )
-from busway.gateway.store.sqlite import settling, statements, trees
+from busway.gateway.store.sqlite import completions, settling, statements
 from busway.gateway.store.sqlite.ledger import Ledger, RunRow, brief
 from busway.gateway.store.sqlite.records import read_waiting
 from busway.gateway.store.sqlite.schema import CANCELLED, DEAD, RUNNING, STATE_CODES, WAITING, handlers, runs
@@ -130,7 +130,7 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
     retried = []
     for run in found:
         if run.state >= CANCELLED:
-            trees.reopen(ledger, run)
+            completions.reopen(ledger, run)
             run.token = -now  # a fence: outcomes of attempts before this moment come too late
         ledger.change(run, 0)
         run.granted, run.due = run.attempt - run.lost, None
@@ -157,7 +157,7 @@ def _lose(ledger: Ledger, run: RunRow, operation: Rescue) -> None:
 def _end(
     ledger: Ledger, run: RunRow, state: int, kind: Kind, error: Error | None, now: int, revision: int
 ) -> None:
-    completes = trees.step(ledger, run, state, 0)
+    completes = completions.step(ledger, run, state, 0)
     ledger.change(run, state)
     run.finished_at, run.error, run.token = now, brief(error), None
     new = NewResult(kind=kind, error=(error.type, error.message) if error else None, time=now)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from busway.domain.run import Run
 from busway.gateway.store.port.reader import KeyLine
 from busway.gateway.store.sqlite import records
-from busway.gateway.store.sqlite.packing import fetch, pack
+from busway.gateway.store.sqlite.packed import fetch, pack
 from busway.gateway.store.sqlite.schema import IN_LINE, UNSTARTED, WAITING, events, runs
 
 _waiting = sa.text(WAITING)

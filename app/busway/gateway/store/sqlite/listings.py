@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from busway.domain.pattern import matcher
 from busway.gateway.store.port.reader import EventQuery, RunQuery
-from busway.gateway.store.sqlite.packing import fetch, pack
+from busway.gateway.store.sqlite.packed import fetch, pack
 from busway.gateway.store.sqlite.records import EVENT_COLUMNS, RUN_COLUMNS, EventRow, RunRow
 from busway.gateway.store.sqlite.schema import (
     CANCELLED,

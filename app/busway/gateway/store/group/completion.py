@@ -12,8 +12,8 @@ from typing import Any
 
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import frames
+from busway.gateway.store.group.committed import refuse, tell
 from busway.gateway.store.group.queues import Entry
-from busway.gateway.store.group.telling import refuse, tell
 from busway.gateway.store.port.commits import Committed, Listener, Waiter
 from busway.gateway.store.port.operations import Append, Mark, Retried, Settle
 
