@@ -12,7 +12,7 @@ from busway.domain.run import RunState
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import queues
 from busway.gateway.store.group.commits import PROMPT
-from busway.gateway.store.group.completion import AT_ONCE
+from busway.gateway.store.group.completion import REPLIES_PER_TURN
 from busway.gateway.store.port.operations import Append, Cancel, Retry, Settle, StoredEvent
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.writer import Replaced, Writer
@@ -74,13 +74,13 @@ def test_publishers_are_answered_some_a_turn_then_listeners_are_told(path):
             def next_turn():
                 asyncio.get_running_loop().call_soon(notes.append, "turn")
 
-            size = 2 * AT_ONCE + 1
+            size = 2 * REPLIES_PER_TURN + 1
             for number in range(size):
                 commits.submit(publish(event()), Publisher(notes, (lambda: None) if number else next_turn))
             changed = commits.change(Cancel(runs=[99], now=NOW))
             changed.add_done_callback(lambda _: notes.append("changed"))
             await changed
-            first, rest = list(range(1, AT_ONCE + 1)), list(range(AT_ONCE + 1, size + 1))
+            first, rest = list(range(1, REPLIES_PER_TURN + 1)), list(range(REPLIES_PER_TURN + 1, size + 1))
             assert notes[:-2] == [*first, "turn", *rest]
             assert len(notes[-2].runs) == size
             assert notes[-1] == "changed"
@@ -92,7 +92,7 @@ def test_what_is_written_is_told_before_what_comes_of_a_lost_batch(path):
     async def main():
         async with committing(path) as commits:
             notes = listening(commits)
-            size = 2 * AT_ONCE
+            size = 2 * REPLIES_PER_TURN
 
             def lost():
                 commits._lose("the committer died")
@@ -115,7 +115,7 @@ def test_what_is_written_is_told_before_the_end(path):
     async def main():
         async with committing(path) as commits:
             notes = listening(commits)
-            size, answered = 4 * AT_ONCE, asyncio.Event()
+            size, answered = 4 * REPLIES_PER_TURN, asyncio.Event()
             for _ in range(size):
                 commits.submit(publish(event()), Publisher(notes, answered.set))
             await answered.wait()

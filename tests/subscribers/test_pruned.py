@@ -150,7 +150,7 @@ def test_results_pruned_before_the_hub_saw_them_are_said_to_all_who_wait(tmp_pat
             await client.ask(op="subscribe", id="s1")
             hub = there.hub
             # As if its commits were told by number only.
-            there.commits._answering._listeners.remove(hub.committed)
+            there.commits._completion._listeners.remove(hub.committed)
             await there.produce(5)
             await prune(there, 5)
             hub.committed(Committed(head=5, rescan=True))

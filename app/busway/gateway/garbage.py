@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 
-def settle() -> None:
+def tune() -> None:
     """Look seldom from now on: what is under way is many small objects, soon gone, and none of them cycles.
 
     With the interpreter's own thresholds a quarter of the committer's time for large batches went into it.

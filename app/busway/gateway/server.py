@@ -96,7 +96,7 @@ async def _until_stopped(
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if gateway.ready.done():
         stages = gateway.ready.result()
-        garbage.settle()
+        garbage.tune()
         _announce(gateway.settings, listener, open_=stages.gate.open)
         await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():

@@ -19,9 +19,9 @@ from busway.domain.run import Run
 from busway.gateway.channel import Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
-from busway.gateway.store.group.completion import OUTCOMES, Answering, fail
+from busway.gateway.store.group.completion import OUTCOMES, Completion, fail
 from busway.gateway.store.group.process import Committer, Launched, open_committer
-from busway.gateway.store.group.queues import Entry, Queues
+from busway.gateway.store.group.queues import QueuedOperation, Queues
 from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
 from busway.gateway.store.port.operations import (
     Append,
@@ -36,7 +36,7 @@ from busway.gateway.store.port.operations import (
 log = logging.getLogger("busway.store")
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
-PROMPT = 100  # operations: so many are not kept waiting for what else this turn of the loop brings
+SEND_NOW = 100  # operations: so many are not kept waiting for what else this turn of the loop brings
 
 
 class SQLiteCommits:
@@ -52,11 +52,11 @@ class SQLiteCommits:
         self.stats = CommitStats()
         self._path = path.resolve()
         self._launched = launched
-        self._answering = Answering()
+        self._completion = Completion()
         self._queues = Queues()
         self._committer: Committer | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._batch: list[Entry] = []
+        self._supervisor: asyncio.Task[None] | None = None
+        self._batch: list[QueuedOperation] = []
         self._batch_outcomes = 0
         self._number = 0
         self._sent_at = 0.0
@@ -77,8 +77,8 @@ class SQLiteCommits:
         """
         self._loop = asyncio.get_running_loop()
         committer = await self._open()
-        self._since = self._answering.told
-        self._keeper = asyncio.create_task(self._keep(committer))
+        self._since = self._completion.notified
+        self._supervisor = asyncio.create_task(self._supervise(committer))
 
     async def close(self, timeout: float = 30) -> None:
         """Write everything that is queued, checkpoint, and let go of the database.
@@ -87,15 +87,15 @@ class SQLiteCommits:
             timeout: seconds after which what the disk would not take is given up.
         """
         self._closing = True
-        self._answering.finish()
+        self._completion.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self._queues or self._batch:
                     self._turned.clear()
                     await self._turned.wait()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
         committer, self._committer = self._committer, None
         if committer is not None:
             await committer.close()
@@ -118,7 +118,7 @@ class SQLiteCommits:
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every commit, after those who listen already."""
-        self._answering.listen(listener)
+        self._completion.listen(listener)
 
     # -- what can be asked for
 
@@ -171,14 +171,16 @@ class SQLiteCommits:
         if self._closing:
             raise Unavailable("the gateway is ending: send this again when it is back")
         body = frames.encode(operation)
-        self._queues.add_change(Entry(operation, body, waiter, weight, early=early))
+        self._queues.add_change(QueuedOperation(operation, body, waiter, weight, early=early))
         if not self._batch:
             self._kick()
 
     def _outcome(
         self, operation: Operation, waiter: Waiter[Any] | None, weight: int, run: Run | None, handler: str
     ) -> None:
-        self._queues.outcomes.add(Entry(operation, frames.encode(operation), waiter, weight, run, handler))
+        self._queues.outcomes.add(
+            QueuedOperation(operation, frames.encode(operation), waiter, weight, run, handler)
+        )
         if not self._batch:
             self._kick()
 
@@ -191,7 +193,7 @@ class SQLiteCommits:
         waiting = len(self._queues)
         if not waiting:
             return
-        if waiting >= PROMPT and not self._delay:
+        if waiting >= SEND_NOW and not self._delay:
             if self._sending is not None:
                 self._sending.cancel()
             self._send()
@@ -224,12 +226,12 @@ class SQLiteCommits:
             failed = frames.decode_failed(body)
             log.error("a commit failed, its outcome is unknown: %s", failed.why)
             self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
-            self._lose(
+            self._fail_batch(
                 f"the store could not commit ({failed.why}): see its log, free some disk space, try again"
             )
             self._catch_up(failed.head)
         if self._closing:
-            self._answering.finish()
+            self._completion.finish()
             self._turned.set()
         self._kick()
 
@@ -240,16 +242,16 @@ class SQLiteCommits:
         self._well, self._delay = True, 0.0
         self._since = done.head
         self._kick()  # now, so that the next batch is written while this one is told
-        self._answering.written(entries, done)
+        self._completion.written(entries, done)
 
-    def _end_batch(self) -> list[Entry]:
+    def _end_batch(self) -> list[QueuedOperation]:
         entries, self._batch = self._batch, []
         self._batch_outcomes = 0
         return entries
 
-    def _lose(self, why: str) -> None:
+    def _fail_batch(self, why: str) -> None:
         """Take note that the outcome of the batch under way is unknown."""
-        self._answering.finish()  # those before it are in the store
+        self._completion.finish()  # those before it are in the store
         entries = self._end_batch()
         self._well = False
         self.stats.failures += bool(entries)
@@ -257,16 +259,16 @@ class SQLiteCommits:
         fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)
 
     def _catch_up(self, head: int) -> None:
-        self._answering.tell(Committed(head=head, rescan=True))
+        self._completion.notify(Committed(head=head, rescan=True))
 
     # -- the process
 
-    async def _keep(self, committer: Committer) -> None:
+    async def _supervise(self, committer: Committer) -> None:
         while True:
             await committer.ended.wait()
             self._committer = None
             log.error("the committer (process %d) died: starting another", committer.process.pid)
-            self._lose("the committer died while it wrote this: the outcome is unknown, try again")
+            self._fail_batch("the committer died while it wrote this: the outcome is unknown, try again")
             await committer.kill()
             committer = await self._replace()
 
@@ -280,7 +282,7 @@ class SQLiteCommits:
                 log.warning("%s", problem.detail)
                 delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
                 continue
-            self._catch_up(self._answering.told)
+            self._catch_up(self._completion.notified)
             self._kick()
             return committer
 
@@ -288,6 +290,6 @@ class SQLiteCommits:
         launched, self._launched = self._launched, None
         self._committer = committer = await open_committer(self._path, self._take, launched)
         hello = committer.hello.result()
-        self.epoch, self._answering.told = hello.epoch, hello.head
+        self.epoch, self._completion.notified = hello.epoch, hello.head
         self._well = True
         return committer

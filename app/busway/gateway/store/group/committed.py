@@ -8,7 +8,7 @@ from busway.domain.cursor import Position
 from busway.domain.event import NewEvent, partition_key, to_event
 from busway.domain.result import Result, result_event
 from busway.domain.run import WAITING, Run
-from busway.gateway.store.group.queues import Entry
+from busway.gateway.store.group.queues import QueuedOperation
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.operations import (
     Append,
@@ -27,7 +27,7 @@ from busway.gateway.store.port.operations import (
 )
 
 
-def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
+def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: int) -> None:
     """Add to `committed` what the reply to one operation means.
 
     Args:
@@ -38,9 +38,9 @@ def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
     """
     operation = entry.operation
     if isinstance(operation, Settle):
-        _tell_settled(committed, entry, operation, reply, known)
+        _add_settled(committed, entry, operation, reply, known)
     elif isinstance(operation, Publish):
-        committed.runs.extend(started(operation.events, reply))
+        committed.runs.extend(new_runs(operation.events, reply))
     elif isinstance(operation, Append):
         if reply > known and entry.run is not None:
             result = _result(entry, entry.run, operation, operation.result, reply, None)
@@ -57,14 +57,14 @@ def tell(committed: Committed, entry: Entry, reply: Any, known: int) -> None:
         committed.rescan |= bool(reply)
 
 
-def refuse(committed: Committed, entry: Entry) -> None:
+def add_refusal(committed: Committed, entry: QueuedOperation) -> None:
     """Add to `committed` what it means that the store did not take an operation."""
     if isinstance(entry.operation, Settle):
         committed.ended.append(entry.operation.run)
         committed.rescan = True
 
 
-def started(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:
+def new_runs(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:
     """Build the runs that new events start."""
     runs: list[Run] = []
     for new, one in zip(events, stored, strict=True):
@@ -90,7 +90,9 @@ def started(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:
     return runs
 
 
-def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: Settled, known: int) -> None:
+def _add_settled(
+    committed: Committed, entry: QueuedOperation, operation: Settle, reply: Settled, known: int
+) -> None:
     run = entry.run
     committed.ended.append(operation.run)
     if run is None or not reply.accepted:
@@ -100,7 +102,7 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
         result = _result(entry, run, operation, operation.result, reply.number, reply.completes)
         committed.results.append((result, run.event))
     if operation.published:
-        committed.runs.extend(started(operation.published, reply.stored))
+        committed.runs.extend(new_runs(operation.published, reply.stored))
     if operation.state in WAITING:
         run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
         run.fence = 0
@@ -110,7 +112,12 @@ def _tell_settled(committed: Committed, entry: Entry, operation: Settle, reply: 
 
 
 def _result(
-    entry: Entry, run: Run, operation: Settle | Append, new: NewResult, number: int, completes: bytes | None
+    entry: QueuedOperation,
+    run: Run,
+    operation: Settle | Append,
+    new: NewResult,
+    number: int,
+    completes: bytes | None,
 ) -> Result:
     revision = operation.report.revision if isinstance(operation, Settle) else operation.revision
     return Result(

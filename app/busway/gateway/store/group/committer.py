@@ -117,7 +117,7 @@ def main() -> None:
         return
     try:
         database = Database(Path(os.fsdecode(asked[0][2])))
-        garbage.settle()
+        garbage.tune()
         with contextlib.suppress(OSError):
             serve(sock, channel, database)
         database.close()

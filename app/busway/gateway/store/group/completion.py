@@ -12,14 +12,14 @@ from typing import Any
 
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import frames
-from busway.gateway.store.group.committed import refuse, tell
-from busway.gateway.store.group.queues import Entry
+from busway.gateway.store.group.committed import add_refusal, add_reply
+from busway.gateway.store.group.queues import QueuedOperation
 from busway.gateway.store.port.commits import Committed, Listener, Waiter
 from busway.gateway.store.port.operations import Append, Mark, Retried, Settle
 
 log = logging.getLogger("busway.store")
 
-AT_ONCE = 16  # publishers answered in one turn of the loop, at whose end their answers leave
+REPLIES_PER_TURN = 16  # publishers answered in one turn of the loop, at whose end their answers leave
 OUTCOMES = (Settle, Append, Mark)
 
 
@@ -28,7 +28,7 @@ class _Batch:
 
     __slots__ = ("begun", "early", "entries", "head", "refused", "replies")
 
-    def __init__(self, entries: list[Entry], done: frames.RawDone) -> None:
+    def __init__(self, entries: list[QueuedOperation], done: frames.RawDone) -> None:
         self.entries, self.head, self.refused = entries, done.head, done.refused
         self.replies: list[Any] = done.replies
         self.early = [n for n, entry in enumerate(entries) if entry.early and n not in self.refused]
@@ -36,7 +36,7 @@ class _Batch:
         self.begun = False
 
 
-class Answering:
+class Completion:
     """Answers whoever waits for a commit and tells those who listen, one commit after the other.
 
     Attributes:
@@ -44,7 +44,7 @@ class Answering:
     """
 
     def __init__(self) -> None:
-        self.told = 0
+        self.notified = 0
         self._listeners: list[Listener] = []
         self._written: deque[_Batch] = deque()
         self._scheduled = False
@@ -53,59 +53,59 @@ class Answering:
         """Have `listener` told of every commit, after those who listen already."""
         self._listeners.append(listener)
 
-    def written(self, entries: list[Entry], done: frames.RawDone) -> None:
+    def written(self, entries: list[QueuedOperation], done: frames.RawDone) -> None:
         """Answer and tell: in this turn of the loop, and the next ones if there are many to answer."""
         self._written.append(_Batch(entries, done))
         if not self._scheduled:
-            self._go_on()
+            self._continue()
 
     def finish(self) -> None:
         """Answer and tell, now, whatever was written."""
         while self._written:
             _answer(self._written[0], len(self._written[0].early))
-            self._conclude()
+            self._notify_oldest()
 
-    def tell(self, committed: Committed) -> None:
+    def notify(self, committed: Committed) -> None:
         """Tell the listeners; nothing that was written before may still be untold."""
-        self.told = committed.head
+        self.notified = committed.head
         for listener in self._listeners:
             try:
                 listener(committed)
             except Exception:
                 log.exception("a listener failed on a commit")
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         self._scheduled = False
         while self._written:
             batch = self._written[0]
             if batch.early:
-                _answer(batch, AT_ONCE)
+                _answer(batch, REPLIES_PER_TURN)
                 batch.begun |= bool(batch.early)
                 if batch.begun:  # the last answers, too, leave before all is told
                     self._scheduled = True
-                    asyncio.get_running_loop().call_soon(self._go_on)
+                    asyncio.get_running_loop().call_soon(self._continue)
                     return
-            self._conclude()
+            self._notify_oldest()
 
-    def _conclude(self) -> None:
+    def _notify_oldest(self) -> None:
         """Tell the listeners of the oldest batch, then who is not answered yet."""
         batch = self._written.popleft()
         replies, refused = batch.replies, batch.refused
         committed = Committed(head=batch.head)
-        others: list[tuple[Entry, Any]] = []
+        others: list[tuple[QueuedOperation, Any]] = []
         for index, entry in enumerate(batch.entries):
             reply = replies[index]
             if refused and index in refused:
                 others.append((entry, Conflict(f"the store refused it: {refused[index]}")))
-                refuse(committed, entry)
+                add_refusal(committed, entry)
             elif entry.early:
-                tell(committed, entry, reply, self.told)
+                add_reply(committed, entry, reply, self.notified)
             else:
                 told = frames.decode_reply(type(entry.operation), reply)
-                tell(committed, entry, told, self.told)
+                add_reply(committed, entry, told, self.notified)
                 if entry.waiter is not None:
                     others.append((entry, told.ids if type(told) is Retried else told))
-        self.tell(committed)
+        self.notify(committed)
         for entry, told in others:
             if isinstance(told, Conflict):
                 _refuse(entry, told)
@@ -113,7 +113,7 @@ class Answering:
                 _resolve(entry.waiter, told)
 
 
-def fail(entries: list[Entry], why: str) -> None:
+def fail(entries: list[QueuedOperation], why: str) -> None:
     """Answer that it is not known what became of these operations."""
     for entry in entries:
         _refuse(entry, Unavailable(why))
@@ -135,7 +135,7 @@ def _resolve(waiter: Waiter[Any] | None, reply: Any) -> None:
             log.exception("a commit went well, but who waits for it failed")
 
 
-def _refuse(entry: Entry, problem: Exception) -> None:
+def _refuse(entry: QueuedOperation, problem: Exception) -> None:
     if isinstance(entry.operation, OUTCOMES):
         log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
     waiter = entry.waiter

@@ -15,8 +15,8 @@ from busway.gateway.channel import Channel, Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
 
-HELLO_WITHIN = 60.0  # seconds: opening may have to take back a long write-ahead log
-GONE_WITHIN = 30.0  # seconds: the last checkpoint may have much to write
+START_TIMEOUT = 60.0  # seconds: opening may have to take back a long write-ahead log
+STOP_TIMEOUT = 30.0  # seconds: the last checkpoint may have much to write
 _ROOT = Path(__file__).resolve().parents[4]
 
 
@@ -53,7 +53,7 @@ class Committer:
         """Have it write its last checkpoint and end."""
         self._channel.close()
         try:
-            await asyncio.to_thread(self.process.wait, GONE_WITHIN)
+            await asyncio.to_thread(self.process.wait, STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             await self.kill()
 
@@ -100,7 +100,7 @@ async def open_committer(
     committer = Committer(launched or launch(), on_frame)
     committer.open(path)
     try:
-        await _greeted(committer)
+        await _wait_for_hello(committer)
     finally:
         if not committer.hello.done():
             await committer.kill()
@@ -109,12 +109,12 @@ async def open_committer(
     return committer
 
 
-async def _greeted(committer: Committer) -> None:
+async def _wait_for_hello(committer: Committer) -> None:
     """Wait until it said hello, or cannot any more."""
     ended = asyncio.ensure_future(committer.ended.wait())
     try:
         await asyncio.wait(
-            (committer.hello, ended), timeout=HELLO_WITHIN, return_when=asyncio.FIRST_COMPLETED
+            (committer.hello, ended), timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
         )
     finally:
         ended.cancel()

@@ -18,7 +18,7 @@ QUEUE_EVENTS = 20_000
 QUEUE_BYTES = 64 << 20
 
 
-class Entry(msgspec.Struct, eq=False):
+class QueuedOperation(msgspec.Struct, eq=False):
     """An operation on its way: encoded once, because it may be sent more than once.
 
     `weight` is in events. `run` and `handler` (its name) come with the outcomes of attempts. `early`: it
@@ -34,31 +34,31 @@ class Entry(msgspec.Struct, eq=False):
     early: bool = False
 
 
-class Line:
+class OperationQueue:
     """A queue that knows its events and bytes."""
 
     __slots__ = ("bytes", "entries", "events")
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque()
+        self.entries: deque[QueuedOperation] = deque()
         self.events = self.bytes = 0
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: QueuedOperation) -> None:
         """Queue an entry."""
         self.entries.append(entry)
         self.events += entry.weight
         self.bytes += len(entry.body)
 
-    def put_back(self, entries: list[Entry]) -> None:
+    def put_back(self, entries: list[QueuedOperation]) -> None:
         """Put entries before all others."""
         self.entries.extendleft(reversed(entries))
         self.events += sum(entry.weight for entry in entries)
         self.bytes += sum(len(entry.body) for entry in entries)
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[QueuedOperation]:
         """Take what one batch may hold, but always one if there is any."""
         if self.events <= BATCH_EVENTS and self.bytes <= BATCH_BYTES:
             taken = list(self.entries)
@@ -88,12 +88,12 @@ class Queues:
     __slots__ = ("changes", "outcomes")
 
     def __init__(self) -> None:
-        self.outcomes, self.changes = Line(), Line()
+        self.outcomes, self.changes = OperationQueue(), OperationQueue()
 
     def __len__(self) -> int:
         return len(self.outcomes.entries) + len(self.changes.entries)
 
-    def add_change(self, entry: Entry) -> None:
+    def add_change(self, entry: QueuedOperation) -> None:
         """Queue anything but an outcome.
 
         Raises:
@@ -107,12 +107,12 @@ class Queues:
         line.entries.append(entry)
         line.events, line.bytes = events, size
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[QueuedOperation]:
         """Take the next batch, outcomes first."""
         return self.outcomes.take() + self.changes.take()
 
-    def clear(self) -> list[Entry]:
+    def clear(self) -> list[QueuedOperation]:
         """Give all up."""
         given_up = [*self.outcomes.entries, *self.changes.entries]
-        self.outcomes, self.changes = Line(), Line()
+        self.outcomes, self.changes = OperationQueue(), OperationQueue()
         return given_up

@@ -15,7 +15,7 @@ from busway.gateway.store.sqlite.schema import ALONE, CANCELLED, COUNTED, DEAD, 
 _FIELDS = {SUCCEEDED: "succeeded", DEAD: "dead", CANCELLED: "cancelled"}
 
 
-def plant(ledger: Ledger, root: int, started: int) -> int:
+def begin(ledger: Ledger, root: int, started: int) -> int:
     """Begin the tree of a new root event that starts so many runs; return how they are counted."""
     if started == 1:
         return ALONE

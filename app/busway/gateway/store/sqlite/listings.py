@@ -37,7 +37,7 @@ def find_events(connection: sa.Connection, query: EventQuery, limit: int) -> lis
         return _newest(connection, [*where, events.c.type == pattern], limit)
     types = _types(connection, pattern)
     if len(types) > MANY_TYPES:
-        return _read_on(connection, where, pattern, limit)
+        return _scan_events(connection, where, pattern, limit)
     matches = matcher((pattern,))
     return _newest_of(connection, where, filter(matches, types), limit)
 
@@ -127,7 +127,7 @@ def _newest_of(
     return _newest(connection, [events.c.seq.in_(newest)], limit) if newest else []
 
 
-def _read_on(
+def _scan_events(
     connection: sa.Connection, where: list[sa.ColumnElement[bool]], pattern: str, limit: int
 ) -> list[EventRow]:
     matches = matcher((pattern,))

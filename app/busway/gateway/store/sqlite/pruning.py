@@ -19,7 +19,7 @@ from busway.gateway.store.sqlite.ledger import Ledger
 from busway.gateway.store.sqlite.packed import fetch, pack
 from busway.gateway.store.sqlite.schema import SUCCEEDED, events, head, results, runs
 
-OVERHEAD = 200  # bytes that a row takes beside its data
+ROW_BYTES = 200  # bytes that a row takes beside its data
 
 _oldest = pack(
     sa.select(results.c.number, results.c.time, sa.func.coalesce(sa.func.length(results.c.data), 0))
@@ -56,7 +56,7 @@ def find_old_results(connection: sa.Connection, before: int, limit: int, max_byt
     for number, time, size in fetch(connection, _oldest, tuple[int, int, int], {"limit": limit}):
         if time < before:
             old = number
-        max_bytes -= OVERHEAD + size
+        max_bytes -= ROW_BYTES + size
         if max_bytes <= 0:
             break
     return old
@@ -68,7 +68,9 @@ def find_old_roots(connection: sa.Connection, after: int, before: int, limit: in
     if not any(accepted_at < before for _, accepted_at, *_ in rows):
         return OldRoots([], None)
     roots = [
-        (seq, OVERHEAD + size) for seq, accepted_at, is_root, size in rows if is_root and accepted_at < before
+        (seq, ROW_BYTES + size)
+        for seq, accepted_at, is_root, size in rows
+        if is_root and accepted_at < before
     ]
     return OldRoots(roots, rows[-1][0] if len(rows) == limit else None)
 
@@ -79,7 +81,7 @@ def find_layer(connection: sa.Connection, among: list[int], before: int) -> Laye
     kept = {seq for (seq,) in fetch(connection, _kept, tuple[int], which)}
     children = fetch(connection, _children, tuple[int, int, int, int], which)
     kept |= {parent for parent, _, accepted_at, _ in children if accepted_at >= before}
-    return Layer(kept, [(parent, seq, OVERHEAD + size) for parent, seq, _, size in children])
+    return Layer(kept, [(parent, seq, ROW_BYTES + size) for parent, seq, _, size in children])
 
 
 def prune_results(ledger: Ledger, operation: PruneResults) -> Floor:

@@ -34,7 +34,7 @@ def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:
     first = head.run + 1
     if new.handlers:
         if not new.root:
-            counted = completions.plant(ledger, seq, len(new.handlers))
+            counted = completions.begin(ledger, seq, len(new.handlers))
         _start(ledger, new, seq, counted)
     return StoredEvent(seq, first)
 

@@ -101,7 +101,7 @@ _revisions = pack(
 )
 _counts = pack(sa.select(counts.c.handler, counts.c.state, counts.c.n).where(counts.c.n != 0))
 _last_errors = pack(sa.select(last_errors.c.handler, last_errors.c.error))
-_OVERHEAD = 200  # bytes that a result takes beside its data
+_ROW_BYTES = 200  # bytes that a result takes beside its data
 
 
 class SQLiteReader:
@@ -310,7 +310,7 @@ def _read_results(connection: sa.Connection, after: int, limit: int, max_bytes: 
     within = 0
     for (size,) in fetch(connection, _sizes, tuple[int], {"after": after, "limit": limit}):
         within += 1
-        max_bytes -= _OVERHEAD + size
+        max_bytes -= _ROW_BYTES + size
         if max_bytes <= 0:
             break
     return _results_within(connection, after, within)
@@ -324,7 +324,7 @@ def _read_with_events(
     bounds = {"after": after, "limit": limit}
     for size, seq, event_size in fetch(connection, _sizes_with_events, tuple[int, int, int], bounds):
         within += 1
-        max_bytes -= _OVERHEAD + size + (event_size if seq not in seqs else 0)
+        max_bytes -= _ROW_BYTES + size + (event_size if seq not in seqs else 0)
         seqs.add(seq)
         if max_bytes <= 0:
             break

@@ -137,7 +137,7 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
         run.available_at, run.finished_at = now, None
         retried.append(run.id)
     # What is retried by hand stands outside the order of its partition key.
-    ledger.rows(statements.LEAVE_LINE, None, msgspec.json.encode(retried).decode())
+    ledger.rows(statements.CLEAR_PARTITION_KEY, None, msgspec.json.encode(retried).decode())
     return retried
 
 

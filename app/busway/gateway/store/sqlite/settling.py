@@ -45,7 +45,7 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
     if run is None:
         return Settled(False)
     if not _is_under_way(run, operation):
-        return _said_again(ledger, run, operation)
+        return _repeat_reply(ledger, run, operation)
     stored: list[StoredEvent] = []
     started = 0
     if operation.published:
@@ -106,7 +106,7 @@ def _is_under_way(run: RunRow, operation: Settle) -> bool:
     return _waits_for(run, operation)
 
 
-def _said_again(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
+def _repeat_reply(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
     """Answer a Settle that is refused, or that was accepted before by a batch whose answer got lost."""
     if run.token != operation.token or run.attempt != operation.attempt:
         return Settled(False)

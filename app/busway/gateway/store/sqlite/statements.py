@@ -117,7 +117,7 @@ SELECT_RUNS = _compile(
     ).where(runs.c.id.in_(_listed("ids"))),
     ("ids",),
 )
-LEAVE_LINE = _compile(
+CLEAR_PARTITION_KEY = _compile(
     sa.update(runs)
     .where(runs.c.id.in_(_listed("ids")), runs.c.partitionkey.is_not(None))
     .values(partitionkey=None),

@@ -64,7 +64,7 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
 _OF_ATTEMPTS = frozenset({Settle, Append, Mark})
 
 
-def befalls_all(problem: BaseException) -> bool:
+def affects_batch(problem: BaseException) -> bool:
     """Tell what befalls a whole batch (disk, lock, broken file) from what one operation brings on itself."""
     cause = getattr(problem, "orig", None) or problem
     fatal = isinstance(cause, sqlite3.OperationalError | sqlite3.InternalError)
@@ -125,7 +125,7 @@ class Writer:
         try:
             replies = self._together(head, known, operations, trusting=not known)
         except Exception as problem:
-            if befalls_all(problem):
+            if affects_batch(problem):
                 raise
             self._run("ROLLBACK")
             self._begin()
@@ -159,7 +159,7 @@ class Writer:
         try:
             reply = self._together(self._head(), known, [operation], trusting=False)[0]
         except Exception as problem:
-            if befalls_all(problem):
+            if affects_batch(problem):
                 raise
             self._run("ROLLBACK TO one")
             reply = Refused(str(getattr(problem, "orig", None) or problem))
