@@ -12,7 +12,7 @@ import asyncio
 import sys
 
 import uvicorn
-from busway.gateway.door.keepalive import PING_EVERY, PONG_WITHIN
+from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 sockets: set[ASGISendCallable] = set()
