@@ -11,7 +11,7 @@ import pytest
 from busway.domain.run import RunState
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import queues
-from busway.gateway.store.group.commits import PROMPT
+from busway.gateway.store.group.commits import SEND_NOW
 from busway.gateway.store.group.completion import REPLIES_PER_TURN
 from busway.gateway.store.port.operations import Append, Cancel, Retry, Settle, StoredEvent
 from busway.gateway.store.sqlite.reader import SQLiteReader
@@ -132,9 +132,9 @@ def test_what_waits_for_a_commit_goes_together_in_the_next(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
-            first = [commits.publish(publish(event())) for _ in range(PROMPT)]
+            first = [commits.publish(publish(event())) for _ in range(SEND_NOW)]
             await asyncio.gather(*first, *[commits.publish(publish(event())) for _ in range(100)])
-            assert [len(commit.runs) for commit in told] == [PROMPT, 100]
+            assert [len(commit.runs) for commit in told] == [SEND_NOW, 100]
 
     asyncio.run(main())
 
@@ -143,8 +143,8 @@ def test_what_one_turn_of_the_loop_brings_goes_together_unless_it_is_much(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
-            await asyncio.gather(*[commits.publish(publish(event())) for _ in range(PROMPT - 1)])
-            assert [len(commit.runs) for commit in told] == [PROMPT - 1]
+            await asyncio.gather(*[commits.publish(publish(event())) for _ in range(SEND_NOW - 1)])
+            assert [len(commit.runs) for commit in told] == [SEND_NOW - 1]
 
     asyncio.run(main())
 
