@@ -95,7 +95,7 @@ def test_what_is_written_is_told_before_what_comes_of_a_lost_batch(path):
             size = 2 * REPLIES_PER_TURN
 
             def lost():
-                commits._lose("the committer died")
+                commits._fail_batch("the committer died")
                 notes.append("lost")
 
             def lose():
@@ -297,8 +297,8 @@ def test_outcomes_go_before_what_was_published_earlier():
     waiting = queues.Queues()
     loop = asyncio.new_event_loop()
     for operation in (publish(event()), publish(event())):
-        waiting.add_change(queues.Entry(operation, b"", loop.create_future()))
-    waiting.outcomes.add(queues.Entry(settle(1), b"", loop.create_future()))
+        waiting.add_change(queues.QueuedOperation(operation, b"", loop.create_future()))
+    waiting.outcomes.add(queues.QueuedOperation(settle(1), b"", loop.create_future()))
     assert isinstance(waiting.take()[0].operation, Settle)
     loop.close()
 
@@ -307,7 +307,7 @@ def test_a_batch_is_bounded_but_never_empty():
     line = queues.Queues()
     loop = asyncio.new_event_loop()
     for size in (queues.BATCH_BYTES + 1, 1, queues.BATCH_BYTES, 1):
-        line.outcomes.add(queues.Entry(append(1, 0), b"x" * size, loop.create_future()))
+        line.outcomes.add(queues.QueuedOperation(append(1, 0), b"x" * size, loop.create_future()))
     assert [len(line.take()) for _ in range(3)] == [1, 1, 1]
     assert [type(entry.operation) for entry in line.take()] == [Append]
     assert not line
