@@ -2,8 +2,10 @@
 #
 #   make run                 the gateway with examples/handlers, on http://127.0.0.1:8000
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
-#   make test                all tests            make test ARGS="tests/workers -x"
+#   make test                the tests, in about five minutes on two cores; ARGS="tests/workers -x" for some of them
 #   make test PYTHON=python3.15      with that Python: .venv is made anew if it has another
+#   make test-fast           those of them that need no gateway, in less than a minute
+#   make test-all            all tests, also the long ones; this is what CI runs
 #   make lint                ruff, mypy, import rules
 #   make bench               every row beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account says where each microsecond goes
@@ -45,14 +47,24 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
 
-.PHONY: run test lint bench counted format lock clean
+.PHONY: run test test-fast test-all lint bench counted format lock clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(ARGS)
 
+# Most tests wait most of the time: more files run at once than there are cores. JOBS=0 is one process, for --pdb.
+JOBS := 4
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.dev
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(PYTEST) -m "not long" tests/domain tests/dispatch tests/store tests/results tests/test_project.py $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(PYTEST) $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

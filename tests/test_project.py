@@ -46,13 +46,6 @@ def sources(*names: str) -> dict[str, str]:
 # -- imports
 
 
-def test_imports_go_down_only() -> None:
-    program = Path(sys.executable).parent / "lint-imports"
-    command = [str(program), "--no-cache", "--no-logo"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
-
-
 def loaded_by(statement: str) -> list[str]:
     """The modules that a fresh interpreter has loaded after `statement`, but for those it began with."""
     asked = "print(json.dumps(sorted(set(sys.modules) - before)))"

@@ -14,7 +14,7 @@ from tests.e2e.linear import exactly
 from tests.e2e.service import Service, until
 from tests.e2e.test_client_pages import ROOT, examples
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 BEGIN = """async () => {
   const { Busway } = await import("/client.js");

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Request, Route
 
 from tests.e2e.service import Service
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "handlers"
 TELL = """

@@ -17,6 +17,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from tests.asyncapi.frames import heard
+from tests.ports import unused_port
 
 PATIENCE = 60.0  # seconds; far more than anything here takes
 
@@ -40,7 +41,7 @@ class Service:
         self.folder = folder
         self.handlers = folder / "handlers"
         self.handlers.mkdir(exist_ok=True)
-        self.options = {"port": 0, "handlers": self.handlers, "workers": 2, **options}
+        self.options = {"port": unused_port(), "handlers": self.handlers, "workers": 2, **options}
         self.database = folder / "busway.db"
         self.log = folder / "log"
         self.process: subprocess.Popen[str] | None = None
@@ -77,7 +78,6 @@ class Service:
         line = self.process.stdout.readline()
         assert line.startswith("busway http"), f"it did not start: {line!r} {self.log.read_text()[-2000:]}"
         self.url = line.split()[1]
-        self.options["port"] = int(self.url.rpartition(":")[2])
         until(lambda: self.get("/readyz").status_code == 200, "readiness")
         return self
 

@@ -47,7 +47,7 @@ def test_the_commands_are_as_the_page_says(service: Service) -> None:
     assert len(commands) == 3
     for command in commands:
         with subprocess.Popen(
-            ["bash", "-c", f"exec {command.replace('busway', f'{sys.executable} -m app', 1)}"],
+            ["bash", "-c", f"exec {command.replace('busway', f'{sys.executable} -m busway', 1)}"],
             stdout=subprocess.PIPE, text=True, cwd=ROOT,
             env={**clean_environment(), "BUSWAY_URL": service.url},
         ) as running:  # fmt: skip

@@ -136,7 +136,6 @@ UPDATE head SET event = event + {count}, run = run + {count};
 GROWTH = 64 << 20  # bytes
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("ordered", [False, True])
 def test_a_million_waiting_runs_take_little_memory_and_delay_nobody(
     make_service: Serve, ordered: bool

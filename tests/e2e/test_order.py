@@ -102,7 +102,6 @@ def kill_service(service: Service) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_order_holds_through_failures_and_kills(make_service: Serve, tmp_path: Path, pool: str) -> None:
     value = seed()
@@ -128,7 +127,6 @@ def test_order_holds_through_failures_and_kills(make_service: Serve, tmp_path: P
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(240)
 def test_pausing_and_changing_under_load_loses_and_reorders_nothing(
     make_service: Serve, tmp_path: Path
 ) -> None:

@@ -11,14 +11,29 @@ from .code import CODE
 from .house import Bystanders, House
 
 
-@pytest.fixture(scope="package", params=["process", "thread"])
-def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def shared(folder: Path, pool: str) -> Iterator[House]:
     """A gateway that all cases share: if one of them broke it, the next would tell."""
-    with House.opened(tmp_path_factory.mktemp(request.param), request.param) as house:
+    with House.opened(folder, pool) as house:
         house.write("faulty.py", CODE)
         house.start()
         house.settle_in()
         yield house
+
+
+@pytest.fixture(scope="session")
+def process_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    yield from shared(tmp_path_factory.mktemp("process"), "process")
+
+
+@pytest.fixture(scope="session")
+def thread_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    yield from shared(tmp_path_factory.mktemp("thread"), "thread")
+
+
+@pytest.fixture(params=["process", "thread"])
+def gateway(request: pytest.FixtureRequest) -> House:
+    house: House = request.getfixturevalue(f"{request.param}_gateway")
+    return house
 
 
 @pytest.fixture

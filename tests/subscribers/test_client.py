@@ -54,7 +54,7 @@ def test_items_have_their_fields_as_attributes(tmp_path: Path) -> None:
     asyncio.run(claim())
 
 
-def test_a_broken_connection_is_made_again_without_gap_or_repeat(tmp_path: Path) -> None:
+def test_a_broken_connection_is_made_again_without_gap_or_repeat(tmp_path: Path, unused_port: int) -> None:
     reconnects: list[str] = []
 
     async def claim() -> None:
@@ -62,11 +62,9 @@ def test_a_broken_connection_is_made_again_without_gap_or_repeat(tmp_path: Path)
             server = Server(there)
             client = Client("http://127.0.0.1:1", on_reconnect=lambda why, pause: reconnects.append(why))
             got: list[int] = []
-            port = 0
             stream: Any = None
             for round_ in range(4):
-                async with serve(server, port):
-                    port = server.port
+                async with serve(server, unused_port):
                     if stream is None:
                         client = Client(http(server), on_reconnect=lambda why, pause: reconnects.append(why))
                         stream = client.subscribe("order.*", after="earliest")

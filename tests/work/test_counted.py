@@ -25,6 +25,7 @@ from tests.work.figures import ONE_BY_ONE, Figure, Recorded, python, verdict
 TOOLS = {"by strace": "strace", "by callgrind": "valgrind"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", COUNTERS)
 def test_an_event_costs_what_it_did(way: str, tmp_path: Path) -> None:
     if way in TOOLS:
