@@ -1,7 +1,7 @@
 """For all tests: which files run first, and that none hangs.
 
-Each part of a test has a deadline, the usual or that of `@pytest.mark.timeout(seconds)`. It catches what hangs
-and not what is slow: a busy machine must not reach it.
+Each part of a test has a deadline, the usual or that of `@pytest.mark.timeout(seconds)`. It catches what
+hangs, not what is slow: a busy machine must not reach it.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ __all__ = ["Bystanders", "Census", "House", "seeded", "until"]
 
 FINAL = {"succeeded", "dead", "cancelled"}
 EVENT_BYTES = 12 << 20
+READERS = 4  # connections that the gateway reads the database with, each made when it is first needed
 
 
 def seeded() -> random.Random:
@@ -76,9 +77,15 @@ class House(Service):
         """Have everything made that is made once: both pools, the readers' connections."""
         self.run("fine", pool="process")
         self.finished(self.publish("bystander", {"n": 0})["seq"])
-        with ThreadPoolExecutor(16) as many:
-            list(many.map(lambda _: self.status(), range(64)))
-            list(many.map(lambda _: self.runs(), range(64)))
+
+        def all_read() -> bool:
+            with ThreadPoolExecutor(16) as many:
+                list(many.map(lambda _: self.status(), range(64)))
+                list(many.map(lambda _: self.runs(), range(64)))
+            opened = [Path(file.path).name for file in psutil.Process(self.pid).open_files()]
+            return opened.count(self.database.name) == READERS
+
+        until(all_read, "all readers")
         until(lambda: all(self.idle(pool) for pool in ("process", "thread")), "both pools")
 
     # -- life
