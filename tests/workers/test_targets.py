@@ -274,7 +274,7 @@ def test_bad_publishing_fails_at_its_line_and_says_why(folder):
     async def scenario(bench):
         errors = json.loads((await bench.run("t:publishes_badly", bad)).data)
         assert len(errors) == len(bad)
-        assert "priority: priority is a whole number from 0 to 9, 9 first" in errors
+        assert "priority: priority must be an integer from 0 to 9 (9 runs first)" in errors
 
     kit.drive(scenario, folder)
 

@@ -1,1 +1,1 @@
-"""Pure values and rules: no I/O, no clock read; the standard library and msgspec only."""
+"""Pure values and rules: no I/O and no clock. Imports only the standard library and msgspec."""

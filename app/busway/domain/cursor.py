@@ -1,7 +1,7 @@
-"""A cursor: a place in one particular result log, as an opaque string.
+"""A cursor: a position in one result log, as an opaque string.
 
-It names the log (its epoch), the number of the last result taken and a digest of that result,
-so that a restored backup, another log or a position ahead of the head is told from a valid place.
+It contains the log's epoch, and number and digest of the last result that was taken. So a valid cursor is
+distinguished from one of another log, of a restored backup or ahead of the head.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _FORM = re.compile(r"([0-9a-f]{16})-([0-9]{1,18})-([0-9a-f]{8})", re.ASCII)
 
 
 class CursorError(ValueError):
-    """The text is no cursor at all."""
+    """The text does not have the form of a cursor."""
 
 
 class Position(msgspec.Struct, frozen=True):
-    """A place in the result log: everything up to and with `number` was taken; 0 is before the first."""
+    """A position in the result log, just after result `number`; 0 is before the first result."""
 
     number: int
     digest: int
@@ -29,27 +29,27 @@ START = Position(0, 0)
 
 
 def digest(number: int, run: int, attempt: int, time: int) -> int:
-    """Digest one result from what its row holds; `time` in microseconds tells restored logs apart."""
+    """Return the digest of a result. `time` (microseconds) makes it differ after a restored backup."""
     return zlib.crc32(b"%d.%d.%d.%d" % (number, run, attempt, time))
 
 
 def encode(epoch: str, position: Position) -> str:
-    """Write a position of the log `epoch` (16 hex digits) as a cursor."""
+    """Return the cursor for a position in the log `epoch` (16 hex digits)."""
     return text(epoch, position.number, position.digest)
 
 
 def text(epoch: str, number: int, digest: int) -> str:
-    """Write what a position holds as a cursor, for who has no use for the position itself."""
+    """Return the cursor for a number and digest, without building a `Position`."""
     return f"{epoch}-{number}-{digest:08x}"
 
 
 def decode(text: str) -> tuple[str, Position]:
-    """Read a cursor into its epoch and position.
+    """Return the epoch and position of a cursor.
 
     Raises:
-        CursorError: it is none.
+        CursorError: the text is not a cursor.
     """
     form = _FORM.fullmatch(text)
     if form is None:
-        raise CursorError("that is no cursor: use one that a receipt, an item or `subscribed` gave you")
+        raise CursorError("malformed cursor: use the cursor of an item, a receipt or a `subscribed` frame")
     return form[1], Position(int(form[2]), int(form[3], 16))

@@ -1,4 +1,4 @@
-"""An event: an immutable accepted fact, a CloudEvent 1.0."""
+"""Events: immutable, in the form of CloudEvents 1.0."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from busway.domain import times
 
 Attribute = str | int | bool
 
-_random = random.Random(secrets.randbits(128))  # noqa: S311 - ids need to differ, not to be secret
+_random = random.Random(secrets.randbits(128))  # noqa: S311 - ids must be unique, not secret
 
 
-_LAST_TAIL = (1 << 62) - (1 << 33)  # of 62 bits: one more step has room
+_LAST_TAIL = (1 << 62) - (1 << 33)  # one more step still fits in 62 bits
 _moment = _tail = 0
 
 
 class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
-    """A checked event on its way into the store, with the runs it starts.
+    """A validated event that is not stored yet, with the runs that it starts.
 
-    `data` is the payload as it will be kept: JSON text, or any bytes if `binary`.
-    `attributes` are the extension attributes as they were sent; those with a meaning here stand
-    decoded beside them. Times are microseconds since 1970. `root` is the number of the root event
-    that this one descends from, 0 if it is a root itself; `parent` the run that published it.
-    `made_id`: the gateway made the id, so no other event can have it. `handlers` are the store's
-    numbers of the handlers that match.
+    Times are microseconds since 1970.
+
+    Attributes:
+        data: the payload: JSON text, or any bytes if `binary`.
+        attributes: the extension attributes as received. Those that the gateway uses are also decoded
+            into fields of their own.
+        root: number of the root event that this one descends from, 0 if it is a root.
+        parent: the run that published it.
+        made_id: the gateway generated the id, so no other event has it.
+        handlers: the store's numbers of the matching handlers.
     """
 
     id: str
@@ -53,7 +57,7 @@ class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
-    """A stored event: the attributes as they were sent, and its number `seq` in this gateway."""
+    """A stored event: the attributes as received, and its number `seq`."""
 
     seq: int
     id: str
@@ -70,13 +74,13 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True
 
 
 def partition_key(attributes: dict[str, Attribute]) -> str | None:
-    """Return the key that ordered handlers keep the event in line by, None if it has none."""
+    """Return the partition key, by which ordered handlers order events. None if the event has none."""
     key = attributes.get("partitionkey")
     return key if isinstance(key, str) else None
 
 
 def to_event(new: NewEvent, seq: int) -> Event:
-    """Return the event that `new` became when the store gave it the number `seq`."""
+    """Return the stored form of `new` with the number `seq`."""
     return Event(
         seq=seq,
         id=new.id,
@@ -94,7 +98,7 @@ def to_event(new: NewEvent, seq: int) -> Event:
 
 
 def document(event: Event) -> dict[str, Any]:
-    """Return the event as CloudEvents JSON members, with `seq`; binary data as `data_base64`."""
+    """Return the event as CloudEvents JSON members with `seq`. Binary data becomes `data_base64`."""
     body: dict[str, Any] = {"seq": event.seq, "specversion": "1.0", "id": event.id, "source": event.source}
     body["type"] = event.type
     if event.subject is not None:
@@ -114,17 +118,17 @@ def document(event: Event) -> dict[str, Any]:
 
 
 def new_id(now: int) -> str:
-    """Make a UUIDv7 (RFC 9562, section 5.7) for the moment `now`, in microseconds since 1970.
+    """Return a UUIDv7 (RFC 9562, section 5.7) for the time `now`, in microseconds since 1970.
 
-    The 12 bits behind the milliseconds are their fraction (method 3 of section 6.2), so that ids
-    sort by time and an index of them grows at its end. Those of one microsecond sort too: each is a random
-    step above the one before (method 2).
+    The 12 bits after the milliseconds hold their fraction (method 3 of section 6.2). So ids sort by time,
+    and an index of ids grows at its end. Within one microsecond, each id is a random step above the previous
+    one (method 2), so these sort too.
     """
-    global _moment, _tail  # noqa: PLW0603 - ids rise in the whole process, whoever makes them
+    global _moment, _tail  # noqa: PLW0603 - ids increase across the whole process
     if now == _moment and _tail < _LAST_TAIL:
         _tail += 1 + _random.getrandbits(32)
     else:
         _moment, _tail = now, _random.getrandbits(61)
     ms, rest = divmod(now, 1000)
     fields = ms >> 16, ms & 0xFFFF, (rest << 12) // 1000, 0x8000 | _tail >> 48, _tail & 0xFFFF_FFFF_FFFF
-    return "%08x-%04x-7%03x-%04x-%012x" % fields  # noqa: UP031 - half as long as the others take
+    return "%08x-%04x-7%03x-%04x-%012x" % fields  # noqa: UP031 - takes half the time of an f-string

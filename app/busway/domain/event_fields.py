@@ -1,4 +1,4 @@
-"""From the members of a JSON event to a checked `NewEvent`: one rule for every door events come in by."""
+"""Validation of an event's members. Every way of publishing uses these rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from busway.domain.event import Attribute, NewEvent, new_id
 from busway.domain.handler import FieldError
 from busway.domain.text import check_name, holds_control
 
-MAX_EVENT_BYTES = 1_048_576  # unless the gateway has another limit
+MAX_EVENT_BYTES = 1_048_576  # default limit
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})
@@ -25,16 +25,16 @@ _KNOWN = frozenset(
 
 
 def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "/") -> NewEvent:
-    """Check the members of one event.
+    """Validate the members of one event and return the event.
 
     Args:
         fields: the decoded members.
-        data: the member `data` as the JSON text that came in, None if it is absent.
+        data: the received JSON text of the member `data`, None if it is absent.
         now: microseconds since 1970.
-        source: what `source` defaults to.
+        source: default of `source`.
 
     Raises:
-        FieldError: a member is missing, unknown or not what it must be.
+        FieldError: a member is missing, unknown or invalid.
     """
     given_id = _text(fields, "id") if "id" in fields else None
     id_ = given_id or new_id(now)
@@ -55,7 +55,7 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
 
 def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
     if fields.get("specversion", "1.0") != "1.0":
-        raise FieldError("specversion", 'specversion is "1.0": Busway takes CloudEvents 1.0')
+        raise FieldError("specversion", 'specversion must be "1.0": Busway accepts CloudEvents 1.0')
     time = _time(fields, "time")
     event.time = now if time is None else time
     event.source = _text(fields, "source", 1024) or event.source
@@ -70,7 +70,7 @@ def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
 def _type(fields: dict[str, Any]) -> str:
     value = fields.get("type")
     if value is None:
-        raise FieldError("type", 'an event needs a type, such as "order.created"')
+        raise FieldError("type", 'type is missing: set it, for example to "order.created"')
     if not isinstance(value, str):
         raise _no_string("type", value)
     return _check_type(value)
@@ -78,9 +78,9 @@ def _type(fields: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=10_000)
 def _check_type(value: str) -> str:
-    """Check a type; types come again and again, so those that are sound are remembered."""
+    """Validate a type. Valid types are cached, because few types repeat often."""
     if _NOT_IN_A_TYPE.search(_checked(value, "type", 255)):
-        raise FieldError("type", f"a type holds no '*' and no white space, {value!r} does")
+        raise FieldError("type", f"type must not contain '*' or white space: {value!r} does")
     return value
 
 
@@ -101,7 +101,7 @@ def _checked(value: str, name: str, limit: int) -> str:
 
 
 def _no_string(name: str, value: object) -> FieldError:
-    return FieldError(name, f"{name} is a string, not {_json_type(value)}")
+    return FieldError(name, f"{name} must be a string, not {_json_type(value)}")
 
 
 def _time(fields: dict[str, Any], name: str) -> int | None:
@@ -109,7 +109,7 @@ def _time(fields: dict[str, Any], name: str) -> int | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise FieldError(name, f"{name} is an RFC 3339 string, not {_json_type(value)}")
+        raise FieldError(name, f"{name} must be a string with an RFC 3339 time, not {_json_type(value)}")
     try:
         return times.from_text(value)
     except (ValueError, OverflowError) as problem:
@@ -118,11 +118,11 @@ def _time(fields: dict[str, Any], name: str) -> int | None:
 
 def _read_binary(event: NewEvent, fields: dict[str, Any]) -> None:
     if "data" in fields:
-        raise FieldError("data_base64", "an event has data or data_base64, not both")
+        raise FieldError("data_base64", "an event must not have both data and data_base64: remove one")
     try:
         event.data = base64.b64decode(fields["data_base64"], validate=True)
     except (binascii.Error, ValueError, TypeError):
-        raise FieldError("data_base64", "data_base64 is a string of base64 (RFC 4648)") from None
+        raise FieldError("data_base64", "data_base64 must be a base64 string (RFC 4648)") from None
     event.binary = True
 
 
@@ -143,27 +143,29 @@ def _read_attributes(event: NewEvent, fields: dict[str, Any]) -> None:
 
 def _attribute(name: str, value: Any) -> Attribute:
     if name in _OURS:
-        raise FieldError(name, f"{name!r} is what the gateway itself says of an event: choose another name")
+        raise FieldError(name, f"{name!r} is set by the gateway: choose another name")
     if not _ATTRIBUTE.fullmatch(name):
-        raise FieldError(name, f"{name!r} is no attribute: names are 1 to 20 of a-z and 0-9")
+        raise FieldError(
+            name, f"{name!r} is not a valid attribute name: use 1 to 20 characters of a-z and 0-9"
+        )
     if isinstance(value, int) and abs(value) >= 1 << 63:
-        raise FieldError(name, f"{name} is beyond 64 bits: send it as a string")
+        raise FieldError(name, f"{name} does not fit in 64 bits: send it as a string")
     if isinstance(value, str):
         if holds_control(value):
-            raise FieldError(name, f"the attribute {name} must not hold control characters")
+            raise FieldError(name, f"the attribute {name} must not contain control characters")
         return value
     if isinstance(value, int):
         return value
     raise FieldError(
         name,
-        f"the attribute {name} is a string, integer or boolean, not {_json_type(value)}: put it into data",
+        f"the attribute {name} must be a string, integer or boolean, not {_json_type(value)}: use data",
     )
 
 
 def _priority(value: Attribute) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 9:
         return value
-    raise FieldError("priority", "priority is a whole number from 0 to 9, 9 first")
+    raise FieldError("priority", "priority must be an integer from 0 to 9 (9 runs first)")
 
 
 _JSON_TYPES = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null", str: "a string"}

@@ -1,4 +1,4 @@
-"""A handler: a named, versioned rule that says which events run which target, with which limits."""
+"""Handlers: named, versioned rules that say which events run which target, with which limits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from busway.domain.pattern import PatternError, check_pattern
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds between attempts: `initial * factor**(failures - 1)`, at most `max`, give or take `jitter`.
+    """Seconds between attempts: `initial * factor**(failures - 1)`, at most `max`, plus or minus `jitter`.
 
-    `jitter` is the share of the delay by which it may differ, 0 to 1, so that runs that failed
-    together do not come back together.
+    `jitter` is a share of the delay, from 0 to 1. It spreads the retries of runs that failed together.
     """
 
     initial: float = 1
@@ -25,7 +24,7 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     jitter: float = 0.1
 
     def delay(self, failures: int, chance: float) -> float:
-        """Seconds to wait after the given number of failures (from 1); `chance` is random in [0, 1)."""
+        """Return the seconds to wait after `failures` failures (from 1). `chance` is random in [0, 1)."""
         try:
             plain = min(self.initial * self.factor ** (failures - 1), self.max)
         except OverflowError:
@@ -41,7 +40,7 @@ RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])", re.ASCII)
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a handler that hold for an attempt; times in seconds, `memory` in MiB."""
+    """The effective fields of a handler. Times are seconds, `memory` is MiB."""
 
     target: str
     events: tuple[str, ...]
@@ -59,13 +58,14 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Handler(msgspec.Struct, kw_only=True):
-    """A handler as the store keeps it.
+    """A handler as stored. Times are microseconds since 1970.
 
-    `declared` are the fields that its code gives (None: it is not declared in code), `overrides`
-    those set over HTTP; an override wins until it is removed. `file_digest` tells when the
-    target's source file changed. Times are microseconds since 1970.
-    `missing`: it was declared in code, and the code no longer declares it; it matches nothing and
-    its runs wait until it is declared again or deleted.
+    Attributes:
+        declared: the fields that the code declares, None if the handler is not declared in code.
+        overrides: the fields set over HTTP. An override applies until it is removed.
+        file_digest: digest of the target's source file, to detect changes.
+        missing: the code no longer declares the handler. It matches no events, and its runs wait until
+            it is declared again or deleted.
     """
 
     id: int
@@ -81,19 +81,19 @@ class Handler(msgspec.Struct, kw_only=True):
 
     @property
     def spec(self) -> Spec:
-        """The fields in force: the code's, with the overrides over them."""
+        """The effective fields: the declared ones, replaced by the overrides."""
         return spec_of({**(self.declared or {}), **self.overrides})
 
 
 class Rules(Protocol):
-    """The handlers in force, as the stages need them that start runs or judge attempts."""
+    """The current handlers, for code that starts runs or evaluates attempts."""
 
     def match(self, event: NewEvent) -> tuple[int, ...]:
-        """Return the numbers of the handlers that this event starts."""
+        """Return the numbers of the handlers that match this event."""
 
 
 class FieldError(ValueError):
-    """A field is not what it must be; `field` names it."""
+    """A field is invalid. `field` is its name."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -101,20 +101,20 @@ class FieldError(ValueError):
 
 
 def spec_of(fields: dict[str, Any]) -> Spec:
-    """Build the fields in force from a mapping that `check_fields` has passed."""
+    """Build the effective fields from a mapping that `check_fields` accepted."""
     return msgspec.convert(fields, Spec)
 
 
 def check_fields(fields: dict[str, Any]) -> None:
-    """Check the handler fields that are present, whoever gave them: code or HTTP.
+    """Validate the given handler fields, from code or from HTTP.
 
     Raises:
-        FieldError: the first field that is unknown, of the wrong type or out of range.
+        FieldError: names the first field that is unknown, of the wrong type or out of range.
     """
     for name, value in fields.items():
         check = _CHECKS.get(name)
         if check is None:
-            raise FieldError(name, f"a handler has no field {name!r}")
+            raise FieldError(name, f"unknown handler field {name!r}")
         problem = check(value)
         if problem:
             raise FieldError(name, problem)
@@ -125,24 +125,24 @@ def check_fields(fields: dict[str, Any]) -> None:
 def _check_name(value: Any) -> str | None:
     if isinstance(value, str) and NAME.fullmatch(value):
         return None
-    return "a name is 1 to 63 of a-z, 0-9, '-' and '_' and begins with a letter or digit"
+    return "name must be 1 to 63 characters of a-z, 0-9, '-' and '_', and start with a letter or digit"
 
 
 def _check_target(value: Any) -> str | None:
     if isinstance(value, str) and value.startswith(("https://", "http://")):
-        return "URL targets are not built yet: name a function of the handlers folder, module:function"
+        return "URL targets are not supported yet: use module:function, a function in the handlers folder"
     if isinstance(value, str) and TARGET.fullmatch(value) and ":_" not in value:
         return None
-    return "a target is module:function, a function that a file of the handlers folder defines"
+    return "target must be module:function, a public function in a file of the handlers folder"
 
 
 def _check_events(value: Any) -> str | None:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= 100:
-        return 'events is a list of 1 to 100 type patterns, such as ["order.*"]'
+        return 'events must be a list of 1 to 100 type patterns, such as ["order.*"]'
     try:
         for pattern in value:
             if not isinstance(pattern, str):
-                return 'each of events is a type pattern, such as "order.*"'
+                return 'each item of events must be a type pattern, such as "order.*"'
             check_pattern(pattern)
     except PatternError as problem:
         return str(problem)
@@ -161,7 +161,7 @@ def _check_filter(value: Any) -> str | None:
 def _check_pool(value: Any) -> str | None:
     if value is None or value in POOLS:
         return None
-    return "pool is 'process', 'thread', 'auto' or null for the gateway's"
+    return "pool must be 'process', 'thread', 'auto', or null for the gateway's default"
 
 
 def _number(value: Any) -> bool:
@@ -169,22 +169,26 @@ def _number(value: Any) -> bool:
 
 
 def _check_timeout(value: Any) -> str | None:
-    return None if _number(value) and 0 < value <= 86_400 else "timeout is seconds, over 0 and at most 86400"
+    return (
+        None
+        if _number(value) and 0 < value <= 86_400
+        else "timeout must be more than 0 and at most 86400 seconds"
+    )
 
 
 def _check_max_attempts(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return None if whole and 1 <= value <= 1000 else "max_attempts is a whole number from 1 to 1000"
+    return None if whole and 1 <= value <= 1000 else "max_attempts must be an integer from 1 to 1000"
 
 
 def _check_backoff(value: Any) -> str | None:
-    form = 'backoff is like {"initial": 1, "factor": 2, "max": 3600, "jitter": 0.1}'
+    form = 'backoff must be like {"initial": 1, "factor": 2, "max": 3600, "jitter": 0.1}'
     if isinstance(value, Backoff):
         return None
     if not isinstance(value, dict) or not set(value) <= {"initial", "factor", "max", "jitter"}:
         return form
     if not all(_number(v) and 0 <= v <= 31_536_000 for v in value.values()) or value.get("jitter", 0) > 1:
-        return form + ": seconds from 0, factor from 0, jitter from 0 to 1"
+        return form + ": no negative numbers, jitter at most 1"
     return None
 
 
@@ -192,40 +196,38 @@ def _check_memory(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is None or (whole and 1 <= value <= MAX_MEMORY):
         return None
-    return f"memory is whole MiB from 1 to {MAX_MEMORY} that one attempt may add to its worker, or null"
+    return f"memory must be an integer from 1 to {MAX_MEMORY} (MiB that one attempt may add), or null"
 
 
 def _check_concurrency(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is None or (whole and 1 <= value <= 100_000):
         return None
-    return "concurrency is a whole number from 1 to 100000, or null for no limit"
+    return "concurrency must be an integer from 1 to 100000, or null for no limit"
 
 
 def _check_rate(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and RATE.fullmatch(value)):
         return None
-    return (
-        'rate is starts per second, minute or hour, such as "100/s", "60/m" or "1000/h", or null for no limit'
-    )
+    return 'rate must be starts per second, minute or hour ("100/s", "60/m", "1000/h"), or null for no limit'
 
 
 def _check_ordered(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "ordered is true or false"
+    return None if isinstance(value, bool) else "ordered must be true or false"
 
 
 def _check_paused(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "paused is true or false"
+    return None if isinstance(value, bool) else "paused must be true or false"
 
 
 def _check_description(value: Any) -> str | None:
     short = isinstance(value, str) and len(value) <= 10_000
-    return None if short else "description is text of at most 10000 characters"
+    return None if short else "description must be a string of at most 10000 characters"
 
 
 _MEMORY_IN_THREADS = (
-    "what one of several threads takes cannot be told: a handler with a memory limit has worker processes of "
-    "its own, so leave out pool 'thread' or memory"
+    "memory cannot be limited in pool 'thread', because the memory of one thread cannot be measured: "
+    "remove memory or use another pool"
 )
 
 _CHECKS = {
@@ -246,4 +248,4 @@ _CHECKS = {
 }
 
 FIELDS = frozenset(_CHECKS)
-"""Every field that a handler may be given."""
+"""All fields that a handler can have."""

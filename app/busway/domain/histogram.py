@@ -1,4 +1,4 @@
-"""Counts of values by size: kept by the stages as they work, shown by `/metrics`."""
+"""Histograms for `/metrics`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 
 
 class Histogram:
-    """How many values lie up to each bound, and the sum of all.
+    """Counts values by bucket, and their sum.
 
     Args:
-        bounds: rising; what is above the last is counted too.
+        bounds: upper bounds in increasing order. Values above the last bound are counted, too.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -39,9 +39,9 @@ class Histogram:
         self.total += sum(rising)
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return each bound as text with the number of values up to it, `+Inf` last."""
-        told, sum_ = [], 0
+        """Return each upper bound as text, with the number of values up to it. The last is `+Inf`."""
+        buckets, sum_ = [], 0
         for bound, count in zip((*self.bounds, None), self.counts, strict=True):
             sum_ += count
-            told.append(("+Inf" if bound is None else repr(float(bound)), float(sum_)))
-        return told
+            buckets.append(("+Inf" if bound is None else repr(float(bound)), float(sum_)))
+        return buckets

@@ -1,4 +1,4 @@
-"""Handler values to JSON, strictly: what JSON does not have is refused by type and place, never mended."""
+"""Strict JSON encoding of handler values. Values that JSON lacks raise an error that names type and path."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import msgspec
 
 from busway.domain.text import MAX_DEPTH
 
-MAX_RESULT_BYTES = 16_777_216  # unless the gateway has another limit
+MAX_RESULT_BYTES = 16_777_216  # default limit
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 _FLOAT = frozenset({float})
 _TEXT = frozenset({str})
 _BINARY = frozenset({bytes, bytearray, memoryview})
-_FEW = 8  # members: up to here a plain loop is faster than sets of types
+_FEW = 8  # up to this many members a plain loop is faster than sets of types
 _HUGE_NUMBER = re.compile(rb"[0-9]{309}")
-_ADVICE = "JSON has None, bool, int, float, str, list and dict with str keys; bytes may stand alone"
+_ADVICE = "use None, bool, int, float, str, list and dict with str keys, or bytes as the whole value"
 
 
 def encode(value: Any, what: str) -> tuple[bytes, bool]:
-    """Encode what a handler returned, yielded or published.
+    """Encode a value that a handler returned, yielded or published.
 
     Args:
-        value: JSON, or bytes (also bytearray and memoryview), which stay as they are.
-        what: how an error calls it, such as "the returned value".
+        value: a JSON value, or bytes, bytearray or memoryview, which are not changed.
+        what: name of the value in error messages, such as "the returned value".
 
     Returns:
         The bytes, and whether they are binary instead of JSON text.
 
     Raises:
-        TypeError: a value somewhere in it has a type that JSON lacks.
-        ValueError: NaN, infinity, a number beyond a double, broken text, or over 100 levels.
+        TypeError: a value has a type that JSON lacks.
+        ValueError: NaN, infinity, a number too large for a double, invalid Unicode, or over 100 levels.
     """
     if type(value) in _BINARY:
         return bytes(value), True
@@ -45,21 +45,23 @@ def encode(value: Any, what: str) -> tuple[bytes, bool]:
     except ValueError:  # a lone surrogate, or an integer of thousands of digits
         _refuse(value, what)
     if len(data) > 308 and _HUGE_NUMBER.search(data):
-        _explain(value, what)  # the digits may stand in a string, which is fine
+        _explain(value, what)  # no error if the digits are in a string
     return data, False
 
 
 def encode_result(value: Any, what: str, most: int = MAX_RESULT_BYTES) -> tuple[bytes, bool]:
-    """Encode what a handler returned or yielded, as `encode`; None is the JSON `null`.
+    """Encode a value that a handler returned or yielded, as `encode` does. None becomes `null`.
 
     Raises:
-        TypeError, ValueError: as `encode`; ValueError too if it has more than `most` bytes.
+        TypeError, ValueError: as from `encode`. ValueError also for more than `most` bytes.
     """
     if value is None:
         return b"null", False
     data, binary = encode(value, what)
     if len(data) > most:
-        raise ValueError(f"{what} has {len(data)} bytes, and a result at most {most} (--max-result-bytes)")
+        raise ValueError(
+            f"{what} has {len(data)} bytes: a result may have at most {most} (--max-result-bytes)"
+        )
     return data, binary
 
 
@@ -68,7 +70,7 @@ def _plain(value: Any) -> Any:
     for kind in (str, int, float):
         if isinstance(value, kind):
             return kind.__str__(value) if kind is str else kind(value)
-    raise TypeError(f"a {type(value).__name__} is not JSON")
+    raise TypeError(f"a {type(value).__name__} cannot be encoded as JSON")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
@@ -125,11 +127,11 @@ def _refuse(value: Any, what: str) -> NoReturn:
 
 def _explain(value: Any, what: str) -> None:
     for path, item, depth in _walk(value, "", 1):
-        place = f"{what} has at {path} " if path else f"{what} is "
+        place = f"{what} contains at {path} " if path else f"{what} is "
         if isinstance(item, float) and not isfinite(item):
-            raise ValueError(f"{place}{item}, which JSON does not have")
+            raise ValueError(f"{place}{item}, which JSON cannot represent")
         if isinstance(item, int) and not _in_double(item):
-            raise ValueError(f"{place}a number that no double can hold: make it a str")
+            raise ValueError(f"{place}a number that does not fit in a double: use a str")
         if isinstance(item, str):
             _check_text(item, place)
         elif depth > MAX_DEPTH:
@@ -174,4 +176,4 @@ def _check_text(value: str, place: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{place}text that is not Unicode (a lone surrogate)") from None
+        raise ValueError(f"{place}text that is not valid Unicode (a lone surrogate)") from None

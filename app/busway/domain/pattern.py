@@ -1,4 +1,4 @@
-"""Type patterns: segments between dots, `*` exactly one segment, `**` as the last one or more."""
+"""Type patterns: dot-separated segments. `*` matches one segment, a final `**` one or more."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ Matcher = Callable[[str], bool]
 
 
 class PatternError(ValueError):
-    """The text is not a pattern; the message says why."""
+    """The pattern is invalid. The message says why."""
 
 
 def check_pattern(pattern: str) -> str:
-    """Return the pattern if it is one.
+    """Return the pattern if it is valid.
 
     Raises:
         PatternError: empty, too long, white space, `*` inside a segment, `**` not last.
     """
     try:
-        check_name(pattern, "a pattern")
+        check_name(pattern, "pattern")
     except ValueError as problem:
         raise PatternError(str(problem)) from None
     if any(c.isspace() for c in pattern):
-        raise PatternError(f"the pattern {pattern!r} has white space in it: remove it")
+        raise PatternError(f"the pattern {pattern!r} contains white space: remove it")
     *front, last = pattern.split(".")
     if "" in (*front, last):
-        raise PatternError(f"the pattern {pattern!r} has an empty segment: write one name between two dots")
+        raise PatternError(f"the pattern {pattern!r} has an empty segment: write a name between two dots")
     for segment in front:
         if "*" in segment and segment != "*":
             raise PatternError(
-                f"in {pattern!r} the segment {segment!r} is neither a name nor '*': '**' may stand only last"
+                f"in the pattern {pattern!r}, {segment!r} is not a name or '*': '**' must be last"
             )
     if "*" in last and last not in {"*", "**"}:
-        raise PatternError(f"in {pattern!r} the segment {last!r} is neither a name, '*' nor '**'")
+        raise PatternError(
+            f"in the pattern {pattern!r}, the last segment {last!r} is not a name, '*' or '**'"
+        )
     return pattern
 
 
@@ -55,10 +57,10 @@ def _compiled(patterns: tuple[str, ...]) -> Matcher:
 
 
 def matcher(patterns: Iterable[str]) -> Matcher:
-    """Compile patterns into one predicate over event types; no pattern at all matches every type.
+    """Compile patterns into one predicate over event types. An empty list matches every type.
 
     Raises:
-        PatternError: one of them is not a pattern.
+        PatternError: a pattern is invalid.
     """
     wanted = tuple(check_pattern(p) for p in patterns)
     if not wanted or "**" in wanted:

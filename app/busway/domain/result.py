@@ -1,4 +1,4 @@
-"""A result: one entry of the result log, and the item that subscribers receive for it."""
+"""Results: the entries of the result log, and the items that subscribers receive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from busway.domain.event import Event
 
 
 class Kind(StrEnum):
-    """What a result tells: a value on the way, the final value, or how the attempt ended."""
+    """Kind of a result: a partial value, the final value, or how the attempt ended."""
 
     PARTIAL = "partial"
     SUCCEEDED = "succeeded"
@@ -26,7 +26,7 @@ KINDS = frozenset({*Kind, "completed"})
 
 
 class ResultEvent(msgspec.Struct, frozen=True, gc=False):
-    """What a result says of its event."""
+    """The attributes of its event that a result contains."""
 
     seq: int
     id: str
@@ -37,7 +37,10 @@ class ResultEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One numbered entry of the log: `data` is JSON text, or bytes if `binary`; `time` in microseconds."""
+    """One numbered entry of the result log.
+
+    `data` is JSON text, or bytes if `binary`. `time` is microseconds since 1970.
+    """
 
     number: int
     kind: Kind
@@ -56,22 +59,22 @@ class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def position(self) -> cursor.Position:
-        """The place in the log just behind this result."""
+        """The position of this result in the log."""
         return cursor.Position(self.number, cursor.digest(self.number, self.run, self.attempt, self.time))
 
     def cursor(self, epoch: str) -> str:
-        """Return that place in the log `epoch` as a cursor."""
+        """Return the cursor of this result in the log `epoch`."""
         digest = cursor.digest(self.number, self.run, self.attempt, self.time)
         return cursor.text(epoch, self.number, digest)
 
 
 def result_event(event: Event) -> ResultEvent:
-    """Return what a result says of `event`."""
+    """Return the attributes of `event` that its results contain."""
     return ResultEvent(event.seq, event.id, event.type, event.source, event.subject, event.correlationid)
 
 
 def item(result: Result, epoch: str) -> dict[str, Any]:
-    """Return the item of a result in the log `epoch`, as JSON members; fields that do not apply are None."""
+    """Return the item of a result in the log `epoch` as JSON members. Unused fields are None."""
     error = result.error
     body: dict[str, Any] = {
         "cursor": result.cursor(epoch),

@@ -1,4 +1,4 @@
-"""A run: one event through one handler, its states and the transitions between them."""
+"""Runs: the execution of one handler for one event."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import msgspec
 
 from busway.domain.event import Event
 
-MAX_LOSSES = 10  # a run whose attempts were lost this often is dead: it probably kills its hosts
+MAX_LOSSES = 10  # after this many lost attempts a run is dead: it probably kills its workers
 
 
 class RunState(StrEnum):
-    """What a run is doing. The first three are unfinished, the last three final."""
+    """State of a run. The first three are unfinished, the last three final."""
 
     AVAILABLE = "available"
     RETRYABLE = "retryable"
@@ -28,7 +28,7 @@ FINAL = (RunState.SUCCEEDED, RunState.CANCELLED, RunState.DEAD)
 
 
 class Outcome(StrEnum):
-    """How one attempt ended; `lost` through no proven fault of its own."""
+    """How one attempt ended. `lost`: its worker or the gateway died, and the attempt may not be the cause."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -37,7 +37,7 @@ class Outcome(StrEnum):
 
 
 class Error(msgspec.Struct, array_like=True, frozen=True):
-    """Why an attempt failed: the exception's type, its message, and the traceback if there is one."""
+    """Why an attempt failed: the exception's type, its message and its traceback, if any."""
 
     type: str
     message: str
@@ -45,17 +45,22 @@ class Error(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """A waiting or running run as dispatch holds it.
+    """A waiting or running run in memory. Times are microseconds since 1970.
 
-    `attempt` counts the attempts made; of these `lost` are not charged, and `granted` were made
-    before the last retry by hand. `due`: not before, microseconds since 1970, None is at once.
-    `since`: when it could have started. `expires_at`: not started after. `handler` is the handler's
-    number in the store. `fence`: what outcomes of this run must name, so that those of attempts before
-    a retry by hand are refused.
-    `key`: the partition key, by which an ordered handler keeps it in line; None: it stands outside
-    (its event has none, it is a replay, or it was retried by hand).
-    `alone`: the next attempt gets a worker of its own, because a worker died with this one on it.
-    `token`: of the attempt that workers have, 0 if they have none.
+    Attributes:
+        handler: number of the handler in the store.
+        attempt: number of attempts so far.
+        lost: lost attempts. They do not count against `max_attempts`.
+        granted: attempts before the last manual retry. They do not count either.
+        due: earliest start, None for at once.
+        since: when the run could have started.
+        expires_at: latest start of the first attempt.
+        key: the partition key, by which an ordered handler orders runs. None if the event has none,
+            or if the run is a replay or was retried manually.
+        fence: the value that outcomes must name. It makes the store refuse outcomes of attempts from
+            before a manual retry.
+        alone: the next attempt gets a worker of its own, because a worker died while it ran this run.
+        token: token of the attempt that a worker has, 0 if none has one.
     """
 
     id: int
@@ -75,5 +80,5 @@ class Run(msgspec.Struct, kw_only=True):
 
     @property
     def charged(self) -> int:
-        """Attempts that count against `max_attempts`."""
+        """Number of attempts that count against `max_attempts`."""
         return self.attempt - self.lost - self.granted

@@ -1,4 +1,4 @@
-"""What kind of function a target is, and how it is called."""
+"""The kind of a target function, and how it is called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 ASYNC = frozenset({"coroutine", "async_generator"})
-"""The kinds of targets that run on an event loop."""
+"""Kinds of targets that run on an event loop."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _CONTEXT_NAMES = ("ctx", "context")
@@ -23,7 +23,7 @@ def kind_of(function: Callable[..., Any]) -> str:
 
 
 def wants_context(function: Callable[..., Any]) -> bool | None:
-    """Tell whether a target takes `(event, ctx)`; None if it takes neither that nor `(event)`.
+    """Return whether a target takes `(event, ctx)`. None if it takes neither `(event, ctx)` nor `(event)`.
 
     A second parameter with a default is the context only if it is called `ctx` or `context`.
     """

@@ -1,4 +1,4 @@
-"""Checks of names and of JSON text that every door of the gateway shares."""
+"""Validation of names and of JSON text."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ _HUGE_NUMBER = re.compile(rb"[0-9]{309}")
 
 
 class JSONError(ValueError):
-    """The bytes are not JSON that Busway takes; the message says why."""
+    """The bytes are not JSON that Busway accepts. The message says why."""
 
 
 def check_name(value: str, what: str, limit: int = 255) -> str:
-    """Return a type, source, subject, id or pattern if its length and characters are allowed.
+    """Return a type, source, subject, id or pattern if its length and characters are valid.
 
     Args:
         value: the text.
-        what: how the message calls it, with its article.
-        limit: the most characters it may have.
+        what: its name in error messages.
+        limit: maximum number of characters.
 
     Raises:
-        ValueError: empty, too long, or with control characters.
+        ValueError: the text is empty, too long or contains control characters.
     """
     if not 1 <= len(value) <= limit:
-        raise ValueError(f"{what} has 1 to {limit} characters, this one has {len(value)}")
+        raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}")
     if holds_control(value):
-        raise ValueError(f"{what} must not hold control characters")
+        raise ValueError(f"{what} must not contain control characters")
     return value
 
 
 def holds_control(value: str) -> bool:
-    """Tell whether a text holds control characters."""
+    """Return whether a text contains control characters."""
     return not value.isprintable() and _CONTROL.search(value) is not None
 
 
 def decode_json(body: bytes) -> Any:
-    """Decode JSON strictly (RFC 8259): UTF-8, no NaN, at most 100 levels, numbers within a double.
+    """Decode JSON strictly (RFC 8259): UTF-8, no NaN, at most 100 levels, numbers that fit in a double.
 
     Raises:
-        JSONError: it is none, or too deep, or holds a number that no double holds.
+        JSONError: the text is not JSON, is nested too deeply or contains too large a number.
     """
     if _opened(body) > MAX_DEPTH:
         _check_depth(body)
@@ -67,12 +67,12 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def _opened(text: bytes) -> int:
-    """Count what may open a level: no text is deeper than that, and most are far from the limit."""
+    """Return an upper bound of the depth: the number of opening brackets. It is cheap to compute."""
     return text.count(b"[") + text.count(b"{")
 
 
 def _check_depth(body: bytes) -> None:
-    """Look at each item of an array by itself: an array of many events is long, but not deep."""
+    """Check the depth of each array item on its own, because an array of many events is long, not deep."""
     try:
         items = _split(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -105,4 +105,6 @@ def _check_numbers(value: Any) -> None:
         try:
             math.isfinite(float(value))
         except OverflowError:
-            raise JSONError("the JSON holds a number that no double can hold: send it as a string") from None
+            raise JSONError(
+                "the JSON contains a number that does not fit in a double: send it as a string"
+            ) from None

@@ -1,4 +1,4 @@
-"""Times are integers everywhere inside: microseconds since 1970 in UTC. RFC 3339 stands at the doors."""
+"""Conversion between internal times (integers, microseconds since 1970 in UTC) and RFC 3339 text."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SECOND = 1_000_000
 
 
 def to_text(us: int) -> str:
-    """Write microseconds since 1970 as RFC 3339 in UTC, such as `2026-01-31T12:00:00.000001Z`."""
+    """Return microseconds since 1970 as RFC 3339 text in UTC, such as `2026-01-31T12:00:00.000001Z`."""
     return (_EPOCH + us * _MICROSECOND).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> int:
-    """Read an RFC 3339 time, with any offset, as microseconds since 1970.
+    """Return an RFC 3339 time, with any offset, as microseconds since 1970.
 
     Raises:
-        ValueError: it is no RFC 3339 time, or has no offset.
+        ValueError: the text is not an RFC 3339 time or has no offset.
     """
     if not _FORM.fullmatch(text):
         raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z")
@@ -32,9 +32,9 @@ def from_text(text: str) -> int:
     except ValueError:
         raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z") from None
     if offset is None:
-        raise ValueError(f"{text!r} has no offset: end it with Z or, say, +02:00")
+        raise ValueError(f"{text!r} has no offset: add Z or an offset such as +02:00")
     try:
         moment = moment.replace(tzinfo=UTC) - offset
     except OverflowError:
-        raise ValueError(f"{text!r} is beyond the years 1 to 9999 in UTC") from None
+        raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from None
     return (moment - _EPOCH) // _MICROSECOND

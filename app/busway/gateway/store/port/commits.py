@@ -1,7 +1,7 @@
-"""The port to the store's writes: operations go in, and what each commit changed comes back.
+"""The port for writes: the gateway submits operations and receives what each commit changed.
 
-There is one log of events and one of results, each numbered from 1 without holes in commit order.
-A commit is complete when it is synced to disk; only then is anybody notified of it.
+The store keeps one log of events and one of results. Each is numbered from 1, in commit order, without holes.
+A commit is complete when it is synced to disk. Nobody is notified earlier.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ from busway.gateway.store.port.operations import (
 
 
 class Committed(msgspec.Struct, kw_only=True):
-    """What one commit changed, told to every listener in commit order, within one tick of the loop.
+    """What one commit changed. Every listener receives it, in commit order, in one turn of the event loop.
 
-    `ended`: runs whose attempt is over, or that were cancelled; whoever holds them lets go first.
-    `runs`: those that may start, now or when due: new ones, then those that wait again.
-    `results`: the results of this commit that this process knows by content, each with its event, in
-    log order. `head` is the number of the newest result; where the results do not reach from the last head
-    to it, read the rest from the store. `floor`: where the log begins now, if results were pruned.
-    `rescan`: there may be runs in the store that were told to nobody (the committer died, or another
-    process wrote): look there.
+    Attributes:
+        ended: runs whose attempt ended or that were cancelled. Release these before adding `runs`.
+        runs: runs that may start, now or when due: first new ones, then those that wait again.
+        results: results of this commit whose content this process has, each with its event, in log order.
+        head: number of the newest result. If `results` do not reach from the previous head to this one,
+            read the missing results from the store.
+        floor: the new floor of the result log, if results were pruned.
+        rescan: the store may hold waiting runs that no commit reported, because the committer died or
+            another process wrote. Read the waiting runs from the store.
     """
 
     runs: list[Run] = []
@@ -49,7 +51,7 @@ class Committed(msgspec.Struct, kw_only=True):
 
 
 class CommitStats:
-    """What commits came to since the gateway started: operations and seconds each, and how many failed."""
+    """Statistics since the gateway started: operations and seconds per commit, and failed commits."""
 
     def __init__(self) -> None:
         self.sizes = Histogram(SIZES)
@@ -62,69 +64,69 @@ Reply_contra = TypeVar("Reply_contra", contravariant=True)
 
 
 class Waiter(Protocol[Reply_contra]):
-    """Who is told once what became of an operation: a future, or what needs no turn of the loop."""
+    """Receives the reply to one operation. A future is one; others need no turn of the event loop."""
 
     def done(self) -> bool:
-        """Tell whether it was told already, or does not want to know any more."""
+        """Return whether it has a reply already or no longer wants one."""
 
     def set_result(self, result: Reply_contra, /) -> None:
-        """Take the reply, after the commit was synced."""
+        """Receive the reply, after the commit was synced."""
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Take why there is no reply."""
+        """Receive the reason why there is no reply."""
 
 
 class Commits(Protocol):
-    """The way into the store: what is asked for while a commit is under way goes in the next one.
+    """Writes to the store. Operations that arrive during a commit are part of the next one.
 
-    Futures resolve after the commit was synced and all listeners were told. A batch whose outcome
-    is unknown (disk full, committer killed) fails `publish` and `change` with `Unavailable`;
-    `settle`, `append` and `mark` are tried again until it is known, for ever.
+    Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch
+    is unknown (disk full, committer killed), `publish` and `change` fail with `Unavailable`.
+    `settle`, `append` and `mark` are retried without limit until the outcome is known.
     """
 
     epoch: str
     stats: CommitStats
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` told of every commit; those who listen first are told first."""
+        """Call `listener` after every commit. Listeners are called in the order in which they were added."""
 
     def publish(self, operation: Publish) -> asyncio.Future[list[StoredEvent]]:
-        """Store events. The new runs come to the listeners as `runs`.
+        """Store events. Listeners receive the new runs as `runs`.
 
         Raises:
-            Unavailable: at once, if too much is queued already, with `retry_after`.
+            Unavailable: too much is queued already. It is raised at once and has `retry_after`.
         """
 
     def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
-        """Store events as `publish` does; `waiter` is told when they are synced, before the listeners."""
+        """Store events as `publish` does. `waiter` gets the reply after the sync, before the listeners."""
 
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
     ) -> None:
-        """Settle an attempt of `run` by the handler of that name; never refused. `waiter` is told, if any."""
+        """Settle an attempt of `run` for the handler of that name. Never refused. `waiter` gets the reply."""
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
-        """Append a partial result of `run`; never refused."""
+        """Append a partial result of `run`. Never refused."""
 
     def mark(self, operation: Mark) -> None:
-        """Mark a run as running; never refused."""
+        """Mark a run as running. Never refused."""
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
-        """Apply any other operation; the future has its reply.
+        """Apply any other operation. The future returns its reply.
 
         Raises (from the future):
-            Conflict: it was refused by an integrity rule.
+            Conflict: an integrity rule refused it.
             Unavailable: the outcome is unknown.
         """
 
     @property
     def pid(self) -> int | None:
-        """The process id of the committer, None while there is none."""
+        """Process id of the committer, None while there is none."""
 
     @property
     def backlog(self) -> int:
-        """Operations that `settle`, `append` and `mark` were given and that are not committed yet."""
+        """Number of `settle`, `append` and `mark` operations that are not committed yet."""
 
     @property
     def healthy(self) -> bool:
-        """Whether the last commit went well and a committer is there."""
+        """Whether the last commit succeeded and a committer is running."""

@@ -1,7 +1,7 @@
-"""What the committer can be asked to write. Operations are data, never closures.
+"""The operations that the committer can apply. They are data, never closures.
 
-Each is applied in the order it was handed over; the reply type stands in its docstring.
-Times are microseconds since 1970; `handler` is the handler's number in the store.
+The committer applies them in the order of submission. Each docstring names the type of the reply.
+Times are microseconds since 1970. `handler` is the handler's number in the store.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Operation(msgspec.Struct, array_like=True, tag=True, kw_only=True):
 
 
 class Publish(Operation, kw_only=True):
-    """Store events and the runs they start, all or none. Reply: `list[StoredEvent]`, one an event."""
+    """Store events and the runs they start, all or none. Reply: `list[StoredEvent]`, one for each event."""
 
     events: list[NewEvent]
 
 
 class StoredEvent(msgspec.Struct, array_like=True, frozen=True):
-    """Where an event went: its number, its first run's number (its runs are numbered in a row from there).
+    """The number of a stored event and of its first run. Its other runs have the numbers that follow.
 
-    `duplicate`: (source, id) was there before; `seq` is the first one's and nothing was stored.
+    `duplicate`: an event with this (source, id) exists. Nothing was stored, and `seq` is its number.
     """
 
     seq: int
@@ -38,7 +38,7 @@ class StoredEvent(msgspec.Struct, array_like=True, frozen=True):
 
 
 class NewResult(msgspec.Struct, array_like=True, kw_only=True):
-    """A result before it has a number. `data` is JSON text, or any bytes if `binary`."""
+    """A result that has no number yet. `data` is JSON text, or any bytes if `binary`."""
 
     kind: Kind
     index: int | None = None
@@ -49,9 +49,9 @@ class NewResult(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Report(msgspec.Struct, array_like=True, kw_only=True):
-    """How one attempt went; what cannot be known for one attempt alone is None.
+    """The outcome of one attempt. A value that cannot be measured for a single attempt is None.
 
-    Times in microseconds since 1970, `cpu_time` and `wall_time` in seconds, `peak_memory` in bytes,
+    Times are microseconds since 1970, `cpu_time` and `wall_time` seconds, `peak_memory` bytes.
     `worker` is a process id.
     """
 
@@ -69,7 +69,7 @@ class Report(msgspec.Struct, array_like=True, kw_only=True):
 
 
 class Mark(Operation, kw_only=True):
-    """Mark an attempt that lasts as running. Reply: bool, False if the run is not there to be run."""
+    """Mark a long attempt as running. Reply: bool, False if the run does not wait for this attempt."""
 
     run: int
     token: int
@@ -82,7 +82,7 @@ class Mark(Operation, kw_only=True):
 
 
 class Append(Operation, kw_only=True):
-    """Append a partial result of a running attempt. Reply: its number, 0 if the attempt is over."""
+    """Append a partial result of a running attempt. Reply: its number, 0 if the attempt has ended."""
 
     run: int
     event: int
@@ -94,14 +94,14 @@ class Append(Operation, kw_only=True):
 
 
 class Settle(Operation, kw_only=True):
-    """Settle one attempt: run state, attempt, result and published events, together or not at all.
+    """Settle one attempt: store run state, attempt, result and published events, all or none.
 
-    It is accepted once (said again by `Commits`, it is answered again): the run must be marked running
-    under `token`, or be waiting, unmarked, with `attempt - 1` attempts made, behind the same `fence` as
-    when it was handed out: a retry by hand puts up a new one, so that the outcome of what was cancelled
-    before comes too late.
-    `state` is the run's state afterwards: a final one, or `retryable`/`available` to start again at
-    `due` (None: at once).
+    It is accepted once. If `Commits` sends it again, the store replies again without a second write.
+    The run must be marked as running with this `token`. An unmarked run must be waiting, with
+    `attempt - 1` attempts and with the same `fence` as when the attempt started. A manual retry sets a
+    new fence, so that the store refuses outcomes of earlier attempts.
+    `state` is the run's new state: a final one, or `retryable` or `available` to start again at `due`
+    (None: at once).
     Reply: `Settled`.
     """
 
@@ -122,9 +122,9 @@ class Settle(Operation, kw_only=True):
 
 
 class Settled(msgspec.Struct, array_like=True):
-    """What became of a Settle: accepted or not, its result's number and `completes`, its stored events.
+    """The reply to `Settle`: whether it was accepted, its result's number and `completes`, its events.
 
-    `granted`: the run's attempts that do not count any more, as in `Run`.
+    `granted`: attempts of the run that no longer count, as in `Run`.
     """
 
     accepted: bool
@@ -135,7 +135,7 @@ class Settled(msgspec.Struct, array_like=True):
 
 
 class Cancel(Operation, kw_only=True):
-    """Cancel those of the runs that are unfinished, each with a `cancelled` result. Reply: their ids."""
+    """Cancel the unfinished ones of these runs, each with a `cancelled` result. Reply: their ids."""
 
     runs: list[int]
     error: Error | None = None
@@ -152,9 +152,9 @@ class CancelWaiting(Operation, kw_only=True):
 
 
 class Expire(Operation, kw_only=True):
-    """Cancel up to `limit` runs that no attempt started by their event's `expirytime`. Reply: their ids.
+    """Cancel up to `limit` runs that had no attempt before their event's `expirytime`. Reply: their ids.
 
-    `spare`: runs that workers have already, whether the store knows it or not.
+    `spare`: runs that workers have. They are not cancelled, even if the store does not know of the attempt.
     """
 
     error: Error
@@ -164,9 +164,9 @@ class Expire(Operation, kw_only=True):
 
 
 class Retry(Operation, kw_only=True):
-    """Make those of the runs that are dead, cancelled or retryable available again. Reply: their ids.
+    """Make the dead, cancelled and retryable ones of these runs available again. Reply: their ids.
 
-    Their attempts count on and as many again as `max_attempts` are granted.
+    Attempt numbers continue. Each run gets `max_attempts` further attempts.
     """
 
     runs: list[int]
@@ -174,16 +174,16 @@ class Retry(Operation, kw_only=True):
 
 
 class Retried(msgspec.Struct, array_like=True):
-    """What the committer says to `Retry`: the ids, and those runs that waited already, as they wait now."""
+    """The committer's reply to `Retry`: the ids, and the new state of runs that were already waiting."""
 
     ids: list[int]
     runs: list[Run] = []
 
 
 class RetryDead(Operation, kw_only=True):
-    """Make up to `limit` dead (or cancelled) runs available, those behind `after`. Reply: their ids.
+    """Make up to `limit` dead or cancelled runs with ids above `after` available. Reply: their ids.
 
-    `handler` None: of all handlers.
+    `handler` None: runs of all handlers.
     """
 
     state: RunState
@@ -194,16 +194,16 @@ class RetryDead(Operation, kw_only=True):
 
 
 class Rescue(Operation, kw_only=True):
-    """At start: what ran when the gateway died is lost, so it waits again or is dead. Reply: how many."""
+    """At start: count running attempts as lost. Their runs wait again or are dead. Reply: how many."""
 
     now: int
     max_losses: int
 
 
 class SaveHandler(Operation, kw_only=True):
-    """Insert (`id` 0) or replace a handler; a revision seen first is kept in the history. Reply: its id.
+    """Insert (`id` 0) or replace a handler, and add a new revision to its history. Reply: its id.
 
-    Refused with an integrity error if the name is taken by another handler.
+    Refused with an integrity error if another handler has the name.
     """
 
     handler: Handler
@@ -211,7 +211,7 @@ class SaveHandler(Operation, kw_only=True):
 
 
 class CreateKey(Operation, kw_only=True):
-    """Store a key's digest. Reply: its id."""
+    """Store the digest of an API key. Reply: the key's id."""
 
     name: str
     digest: bytes
@@ -221,16 +221,16 @@ class CreateKey(Operation, kw_only=True):
 
 
 class RevokeKey(Operation, kw_only=True):
-    """Revoke a key. Reply: bool, False if there is none of that id."""
+    """Revoke an API key. Reply: bool, False if no key has that id."""
 
     id: int
     now: int
 
 
 class OpenDurable(Operation, kw_only=True):
-    """Give a durable subscription its first place, unless it has one or there are `most` names already.
+    """Create a durable subscription at a position, unless it exists or there are `most` already.
 
-    Reply: the `(number, digest)` of its place, None if there are too many.
+    Reply: `(number, digest)` of its position, None if there are too many.
     """
 
     name: str
@@ -241,9 +241,9 @@ class OpenDurable(Operation, kw_only=True):
 
 
 class Acknowledge(Operation, kw_only=True):
-    """Move durable subscriptions forward to `(name, number, digest)`, each at most once; none moves back.
+    """Move durable subscriptions forward to `(name, number, digest)`, one entry a name. None moves back.
 
-    Reply: the names whose place is not one of this log; they stay where they were.
+    Reply: the names whose position is not in this log. These do not move.
     """
 
     places: list[tuple[str, int, int]]
@@ -251,22 +251,22 @@ class Acknowledge(Operation, kw_only=True):
 
 
 class DeleteDurable(Operation, kw_only=True):
-    """Forget a durable subscription. Reply: bool, False if there is none of that name."""
+    """Delete a durable subscription. Reply: bool, False if none has that name."""
 
     name: str
 
 
 class PruneResults(Operation, kw_only=True):
-    """Remove the oldest results, up to and with number `until`. Reply: `Floor`.
+    """Delete the oldest results, up to and including number `until`. Reply: `Floor`.
 
-    The floor of the log moves there: what may be resumed from begins behind it.
+    The floor of the log moves to `until`. Cursors before the floor are no longer valid.
     """
 
     until: int
 
 
 class Floor(msgspec.Struct, array_like=True):
-    """The place just before the oldest result kept, and how many were removed to move it there."""
+    """The position just before the oldest remaining result, and how many results were deleted."""
 
     number: int
     digest: int
@@ -274,10 +274,10 @@ class Floor(msgspec.Struct, array_like=True):
 
 
 class PruneEvents(Operation, kw_only=True):
-    """Remove events with their runs and attempts, each list all or none. Reply: how many events.
+    """Delete events with their runs and attempts, each list all or none. Reply: how many events.
 
-    A list is left as it is if a run of its events is unfinished, has a result that is still kept, or
-    published an event that is there and not in the list.
+    A list is skipped if a run of its events is unfinished, has a result that is still stored, or
+    published an event that is stored and not in the list.
     """
 
     trees: list[list[int]]

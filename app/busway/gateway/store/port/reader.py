@@ -1,4 +1,4 @@
-"""The port to the store's reads, and the records that they return."""
+"""The port for reads, and the records that they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from busway.domain.run import Error, Run, RunState
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
-    """A run as people see it. Times in microseconds since 1970; `error` has no traceback, its attempt has."""
+    """A run as the API shows it. Times are microseconds since 1970. Only attempts have tracebacks."""
 
     id: int
     event: int
@@ -31,7 +31,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
 
 
 class AttemptRecord(msgspec.Struct, kw_only=True):
-    """An attempt as people see it; fields as in `operations.Report`. `outcome` None: it runs."""
+    """An attempt as the API shows it. Fields as in `operations.Report`. `outcome` is None while it runs."""
 
     attempt: int
     outcome: str | None
@@ -48,7 +48,7 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
 
 
 class KeyRecord(msgspec.Struct, kw_only=True):
-    """A key without its secret. Times in microseconds since 1970."""
+    """An API key without its secret. Times are microseconds since 1970."""
 
     id: int
     name: str
@@ -60,7 +60,7 @@ class KeyRecord(msgspec.Struct, kw_only=True):
 
 
 class DurableRecord(msgspec.Struct, kw_only=True):
-    """A durable subscription, acknowledged up to `position`. Times in microseconds since 1970."""
+    """A durable subscription, acknowledged up to `position`. Times are microseconds since 1970."""
 
     name: str
     position: Position
@@ -69,7 +69,7 @@ class DurableRecord(msgspec.Struct, kw_only=True):
 
 
 class RevisionRecord(msgspec.Struct, kw_only=True):
-    """A revision of a handler: the fields in force and the digest of its source file."""
+    """A revision of a handler: its effective fields and the digest of its source file."""
 
     revision: int
     created_at: int
@@ -78,7 +78,7 @@ class RevisionRecord(msgspec.Struct, kw_only=True):
 
 
 class EventQuery(msgspec.Struct, kw_only=True):
-    """Which events to list; None is any. `type` is a pattern, `before` an event number (exclusive)."""
+    """Which events to list. None means any. `type` is a pattern, `before` an event number (exclusive)."""
 
     type: str | None = None
     source: str | None = None
@@ -89,7 +89,7 @@ class EventQuery(msgspec.Struct, kw_only=True):
 
 
 class RunQuery(msgspec.Struct, kw_only=True):
-    """Which runs to list; None is any. `before` is a run id (exclusive)."""
+    """Which runs to list. None means any. `before` is a run id (exclusive)."""
 
     state: RunState | None = None
     handler: str | None = None
@@ -98,10 +98,10 @@ class RunQuery(msgspec.Struct, kw_only=True):
 
 
 class KeyLine(msgspec.Struct):
-    """The first waiting runs of one partition key of a handler, as an ordered handler lines them up.
+    """The first waiting runs of one partition key of a handler, in the order of an ordered handler.
 
-    First the runs that an attempt has started, due or not, then the others that are due; each by
-    number. `more`: there are others behind them.
+    First the runs that had an attempt, due or not. Then the others that are due. Both by number.
+    `more`: further runs follow.
     """
 
     key: str
@@ -110,17 +110,17 @@ class KeyLine(msgspec.Struct):
 
 
 class OldRoots(msgspec.Struct):
-    """Root events that are old, each with its bytes; `next`: where to look on, None at the end."""
+    """Old root events, each with its size in bytes. `next`: number to continue after, None at the end."""
 
     roots: list[tuple[int, int]]
     next: int | None
 
 
 class Layer(msgspec.Struct):
-    """What retention must know of some events.
+    """What retention needs to know about some events.
 
-    `kept`: those that must stay, because a run is unfinished, a result of it is kept or an event that
-    it published is young. `children`: (event, event that its runs published, bytes of that).
+    `kept`: events that must stay, because a run is unfinished, has a stored result or published an event
+    that is not old. `children`: (event, event that its runs published, size of the latter in bytes).
     """
 
     kept: set[int]
@@ -131,22 +131,22 @@ NO_LIMIT = 1 << 62
 
 
 class Reader(Protocol):
-    """Reads of committed state, each short, in threads of its own; none of them writes."""
+    """Reads of committed state. Each is short and runs in a reader thread. None writes."""
 
     async def places(self) -> tuple[Position, Position]:
-        """Return the head of the result log and its floor, the place just before the oldest result kept."""
+        """Return the head and the floor of the result log. The floor is just before the oldest result."""
 
     async def totals(self) -> tuple[int, int]:
-        """Return how many events and how many results were ever stored."""
+        """Return how many events and how many results were stored in total, pruned ones included."""
 
     async def position(self, number: int) -> Position | None:
-        """Return the place behind result `number`, None if that result is not in the log."""
+        """Return the position of result `number`, None if that result is not in the log."""
 
     async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
-        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
+        """Return results from `after + 1` on, in order. Stop at `limit` results or at `max_bytes`."""
 
     async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
-        """Return results as `results` does, each with its event; the bytes of each event count too, once."""
+        """Return results as `results` does, each with its event. The size of each event counts once, too."""
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
@@ -155,7 +155,7 @@ class Reader(Protocol):
         """Return events, newest first."""
 
     async def children(self, runs: list[int]) -> list[tuple[int, Event]]:
-        """Return the events that these runs published, each with its run, oldest first."""
+        """Return the events that these runs published, each with the id of its run, oldest first."""
 
     async def runs(self, query: RunQuery, limit: int) -> list[RunRecord]:
         """Return runs, newest first."""
@@ -172,72 +172,72 @@ class Reader(Protocol):
         """Return waiting runs of a handler that are due, highest priority first, then oldest.
 
         Args:
-            handler: its number.
-            limit: the most runs; of those with a due time, the earliest are among them.
-            now: those with a due time up to then are due.
-            max_bytes: none after so many bytes of event data are reached.
-            keyless: only those without a partition key.
+            handler: number of the handler.
+            limit: maximum number of runs. Of runs with a due time, the earliest are included.
+            now: runs with a due time up to this moment are due.
+            max_bytes: stop once this many bytes of event data are reached.
+            keyless: return only runs without a partition key.
         """
 
     async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
         """Return waiting runs with a due time after `after` and up to `before`, earliest first.
 
-        At most `limit`, none after `max_bytes` of event data are reached.
+        At most `limit`, and none once `max_bytes` of event data is reached.
         """
 
     async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
-        """Return the first partition keys behind `after` of which a handler has waiting runs, in order."""
+        """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
 
     async def lines(
         self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
     ) -> list[KeyLine]:
-        """Return what waits of these partition keys of a handler, in the order asked for.
+        """Return the waiting runs of these partition keys of a handler, in the order of `keys`.
 
-        Keys are left out behind the one that reaches `max_bytes` of event data; the first never is.
+        Keys after the one that reaches `max_bytes` of event data are omitted. The first key never is.
         """
 
     async def next_due(self) -> int | None:
         """Return the earliest due time of all waiting runs."""
 
     async def next_expiry(self) -> int | None:
-        """Return the earliest `expires_at` of all runs that no attempt started."""
+        """Return the earliest `expires_at` of all runs that had no attempt."""
 
     async def old_results(self, before: int, limit: int, max_bytes: int) -> int | None:
-        """Return the newest number among the oldest results that are older than `before`, None if none is.
+        """Return the highest number of the oldest results that are older than `before`, None if none is.
 
-        Looks at no more than `limit` results, and at none after `max_bytes` are reached. A result
-        that a younger one precedes is old too: clocks go back, the log does not.
+        Examines at most `limit` results and `max_bytes` bytes. Clocks can go back, so an old result may
+        follow a younger one in the log. It counts as old, too.
         """
 
     async def old_roots(self, after: int, before: int, limit: int) -> OldRoots:
-        """Return root events behind number `after` that were accepted before `before`.
+        """Return root events with a number above `after` that were accepted before `before`.
 
-        Looks at no more than `limit` events; the end is where none of them is old.
+        Examines at most `limit` events. The search ends where none of them is old.
         """
 
     async def layer(self, events: list[int], before: int) -> Layer:
-        """Return which of these events must be kept, and what their runs published.
+        """Return which of these events must be kept, and which events their runs published.
 
-        An event that a run published is young if it was accepted at or after `before`.
+        A published event is old if it was accepted before `before`.
         """
 
     async def handlers(self) -> list[Handler]:
-        """Return all handlers, deleted ones too."""
+        """Return all handlers, including deleted ones."""
 
     async def revisions(self, handler: int) -> list[RevisionRecord]:
         """Return the revisions of a handler, newest first."""
 
     async def counts(self) -> dict[int, dict[str, int]]:
-        """Return runs by state for each handler number."""
+        """Return the number of runs in each state, by handler number."""
 
     async def last_errors(self) -> dict[int, Error]:
-        """Return the newest error of each handler number that had one."""
+        """Return the newest error of each handler, by handler number."""
 
     async def keys(self) -> list[KeyRecord]:
-        """Return all keys, revoked ones too."""
+        """Return all API keys, including revoked ones."""
 
     async def durable(self, name: str) -> DurableRecord | None:
         """Return one durable subscription."""
 
     async def durables(self, after: str, limit: int) -> list[DurableRecord]:
-        """Return up to `limit` durable subscriptions behind the name `after`, by name."""
+        """Return up to `limit` durable subscriptions with a name above `after`, by name."""

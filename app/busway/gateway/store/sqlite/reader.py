@@ -1,4 +1,4 @@
-"""Reads of committed state from SQLite: short, in threads of their own, on connections that cannot write."""
+"""Reads of committed state from SQLite: short, in reader threads, on connections that cannot write."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from busway.gateway.store.sqlite.schema import (
 Answer = TypeVar("Answer")
 
 _waiting = sa.text(WAITING)
-_ALL = 1 << 40  # a limit that is none, so that a packed query keeps its order
+_ALL = 1 << 40  # no limit: a packed query keeps its order only if it has one
 _next = results.c.number > sa.bindparam("after")
 _size = sa.func.coalesce(sa.func.length(results.c.data), 0)
 _event_size = sa.func.coalesce(sa.func.length(events.c.data), 0) + sa.func.coalesce(
@@ -101,7 +101,7 @@ _revisions = pack(
 )
 _counts = pack(sa.select(counts.c.handler, counts.c.state, counts.c.n).where(counts.c.n != 0))
 _last_errors = pack(sa.select(last_errors.c.handler, last_errors.c.error))
-_ROW_BYTES = 200  # bytes that a result takes beside its data
+_ROW_BYTES = 200  # size of a result without its data, in bytes
 
 
 class SQLiteReader:
@@ -109,7 +109,7 @@ class SQLiteReader:
 
     Args:
         path: the database, migrated.
-        threads: how many reads go on at once.
+        threads: how many reads run at the same time.
     """
 
     def __init__(self, path: Path, threads: int = 4) -> None:
@@ -119,28 +119,28 @@ class SQLiteReader:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="busway-reader")
 
     def close(self) -> None:
-        """Let reads that go on end, then let go of the database."""
+        """Wait for running reads to end, then close the database."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._engine.dispose()
 
     async def places(self) -> tuple[Position, Position]:
-        """Return the head of the result log and its floor, the place just before the oldest result kept."""
+        """Return the head and the floor of the result log."""
         return await self._read(_places)
 
     async def totals(self) -> tuple[int, int]:
-        """Return how many events and how many results were ever stored."""
+        """Return how many events and how many results were stored in total, pruned ones included."""
         return await self._read(_totals)
 
     async def position(self, number: int) -> Position | None:
-        """Return the place behind result `number`, None if that result is not in the log."""
+        """Return the position of result `number`, None if that result is not in the log."""
         return await self._read(lambda connection: _position(connection, number))
 
     async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
-        """Return results `after + 1`, …, in order: at most `limit`, none after `max_bytes` are reached."""
+        """Return results from `after + 1` on, in order. Stop at `limit` results or at `max_bytes`."""
         return await self._read(lambda connection: _read_results(connection, after, limit, max_bytes))
 
     async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
-        """Return results as `results` does, each with its event; the bytes of each event count too, once."""
+        """Return results as `results` does, each with its event. The size of each event counts once, too."""
         return await self._read(lambda connection: _read_with_events(connection, after, limit, max_bytes))
 
     async def event(self, seq: int) -> Event | None:
@@ -154,7 +154,7 @@ class SQLiteReader:
         return [records.event(row) for row in rows]
 
     async def children(self, runs: list[int]) -> list[tuple[int, Event]]:
-        """Return the events that these runs published, each with its run, oldest first."""
+        """Return the events that these runs published, each with the id of its run, oldest first."""
         query = sa.select(*records.EVENT_COLUMNS, events.c.parent).where(_among(events.c.parent, runs))
         rows = await self._fetch(pack(query.order_by(events.c.seq).limit(_ALL)), records.ChildRow)
         return [(row.parent, records.event(row)) for row in rows]
@@ -191,13 +191,13 @@ class SQLiteReader:
         )
 
     async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
-        """Return the first partition keys behind `after` of which a handler has waiting runs, in order."""
+        """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
         return await self._read(lambda connection: waiting_runs.find_keys(connection, handler, after, limit))
 
     async def lines(
         self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
     ) -> list[KeyLine]:
-        """Return what waits of these partition keys of a handler, in the order asked for."""
+        """Return the waiting runs of these partition keys of a handler, in the order of `keys`."""
         return await self._read(
             lambda connection: waiting_runs.find_lines(connection, handler, keys, now, per_key, max_bytes)
         )
@@ -208,28 +208,28 @@ class SQLiteReader:
         return await self._read(lambda connection: connection.execute(query).scalar())
 
     async def next_expiry(self) -> int | None:
-        """Return the earliest `expires_at` of all runs that no attempt started."""
+        """Return the earliest `expires_at` of all runs that had no attempt."""
         query = sa.select(sa.func.min(runs.c.expires_at)).where(
             _waiting, sa.text("attempt = 0"), runs.c.expires_at.is_not(None)
         )
         return await self._read(lambda connection: connection.execute(query).scalar())
 
     async def old_results(self, before: int, limit: int, max_bytes: int) -> int | None:
-        """Return up to where the oldest results are older than `before`, None if none is."""
+        """Return the highest number of the oldest results that are older than `before`, None if none is."""
         return await self._read(
             lambda connection: pruning.find_old_results(connection, before, limit, max_bytes)
         )
 
     async def old_roots(self, after: int, before: int, limit: int) -> OldRoots:
-        """Return root events behind number `after` that were accepted before `before`."""
+        """Return root events with a number above `after` that were accepted before `before`."""
         return await self._read(lambda connection: pruning.find_old_roots(connection, after, before, limit))
 
     async def layer(self, events: list[int], before: int) -> Layer:
-        """Return which of these events must be kept, and what their runs published."""
+        """Return which of these events must be kept, and which events their runs published."""
         return await self._read(lambda connection: pruning.find_layer(connection, events, before))
 
     async def handlers(self) -> list[Handler]:
-        """Return all handlers, deleted ones too."""
+        """Return all handlers, including deleted ones."""
         return [records.handler(row) for row in await self._fetch(_handlers, records.HandlerRow)]
 
     async def revisions(self, handler: int) -> list[RevisionRecord]:
@@ -238,19 +238,19 @@ class SQLiteReader:
         return [records.revision(row) for row in rows]
 
     async def counts(self) -> dict[int, dict[str, int]]:
-        """Return runs by state for each handler number."""
+        """Return the number of runs in each state, by handler number."""
         found: dict[int, dict[str, int]] = {}
         for handler, state, n in await self._fetch(_counts, tuple[int, int, int]):
             found.setdefault(handler, {})[STATES[state].value] = n
         return found
 
     async def last_errors(self) -> dict[int, Error]:
-        """Return the newest error of each handler number that had one."""
+        """Return the newest error of each handler, by handler number."""
         rows = await self._fetch(_last_errors, tuple[int, str])
         return {handler: problem for handler, text in rows if (problem := records.error(text))}
 
     async def keys(self) -> list[KeyRecord]:
-        """Return all keys, revoked ones too."""
+        """Return all API keys, including revoked ones."""
         return await self._read(select_keys)
 
     async def durable(self, name: str) -> DurableRecord | None:
@@ -258,7 +258,7 @@ class SQLiteReader:
         return await self._read(lambda connection: durables.find_durable(connection, name))
 
     async def durables(self, after: str, limit: int) -> list[DurableRecord]:
-        """Return up to `limit` durable subscriptions behind the name `after`, by name."""
+        """Return up to `limit` durable subscriptions with a name above `after`, by name."""
         return await self._read(lambda connection: durables.find_durables(connection, after, limit))
 
     async def _fetch(
@@ -270,7 +270,7 @@ class SQLiteReader:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_now, read)
 
     def _read_now(self, read: Callable[[sa.Connection], Answer]) -> Answer:
-        """Read within one transaction, so that all statements see the same moment."""
+        """Read in one transaction, so that all statements see the same snapshot."""
         try:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("BEGIN")
@@ -279,7 +279,9 @@ class SQLiteReader:
                 finally:
                     connection.exec_driver_sql("COMMIT")
         except (sa.exc.DBAPIError, sqlite3.Error) as problem:
-            raise Unavailable(f"the database cannot be read: {sqlite.cause(problem)}") from problem
+            raise Unavailable(
+                f"cannot read the database, try again later: {sqlite.cause(problem)}"
+            ) from problem
 
 
 def _among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElement[bool]:
@@ -319,7 +321,7 @@ def _read_results(connection: sa.Connection, after: int, limit: int, max_bytes: 
 def _read_with_events(
     connection: sa.Connection, after: int, limit: int, max_bytes: int
 ) -> list[tuple[Result, Event]]:
-    """Read each event once, however many of the results are its."""
+    """Read each event once, even if several results belong to it."""
     within, seqs = 0, set[int]()
     bounds = {"after": after, "limit": limit}
     for size, seq, event_size in fetch(connection, _sizes_with_events, tuple[int, int, int], bounds):
