@@ -243,7 +243,7 @@ def test_who_cannot_take_the_answer_keeps_it_from_nobody_else(path, caplog):
                 await lost
             assert (await commits.publish(publish(event())))[0].seq >= 3
         assert [record.message for record in caplog.records if record.exc_info] == [
-            "a commit went well, but who waits for it failed",
+            "a waiter of a successful commit raised an exception",
             "who waits for a commit failed to take why it is not there",
         ]
 

@@ -1,1 +1,1 @@
-"""The durable truth: the port (base), the committer process and the readers."""
+"""The durable store: ports, group commit with its committer process, and the SQLite driver."""

@@ -1,7 +1,7 @@
-"""The gateway's side of the committer: group commit, one batch under way at a time.
+"""Group commit, in the gateway: the committer gets one batch at a time.
 
-Whatever is asked for while a batch is under way goes in the next one. A committer that dies is
-replaced at once; what it had in hand is unknown, so outcomes are said again until they are answered.
+Operations that arrive during a batch are part of the next one. A committer that dies is replaced at once.
+The outcome of its batch is unknown, so `settle`, `append` and `mark` are resent until they are answered.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from busway.gateway.store.port.operations import (
 
 log = logging.getLogger("busway.store")
 
-FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between tries while commits fail
-SEND_NOW = 100  # operations: so many are not kept waiting for what else this turn of the loop brings
+FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits fail
+SEND_NOW = 100  # operations; from here on a batch is sent without waiting for the end of the loop's turn
 
 
 class SQLiteCommits:
     """Implements `Commits` over a committer process.
 
     Args:
-        path: the database, migrated and locked when it starts.
-        launched: the committer's process, if there is one already.
+        path: the database. It must be migrated and locked before `start`.
+        launched: a committer process to use, if one is running.
     """
 
     def __init__(self, path: Path, launched: Launched | None = None) -> None:
@@ -60,20 +60,20 @@ class SQLiteCommits:
         self._batch_outcomes = 0
         self._number = 0
         self._sent_at = 0.0
-        self._since = 0  # the newest result when a batch was last answered
+        self._since = 0  # number of the newest result at the last reply
         self._well = True
         self._closing = False
         self._delay = 0.0
         self._sending: asyncio.Handle | None = None
         self._turned = asyncio.Event()
 
-    # -- life
+    # -- lifecycle
 
     async def start(self) -> None:
         """Start the committer and wait until it can write.
 
         Raises:
-            Unavailable: it cannot; its last words stand on stderr.
+            Unavailable: it cannot write. Its output on stderr says why.
         """
         self._loop = asyncio.get_running_loop()
         committer = await self._open()
@@ -81,10 +81,10 @@ class SQLiteCommits:
         self._supervisor = asyncio.create_task(self._supervise(committer))
 
     async def close(self, timeout: float = 30) -> None:
-        """Write everything that is queued, checkpoint, and let go of the database.
+        """Write all queued operations, checkpoint and close the database.
 
         Args:
-            timeout: seconds after which what the disk would not take is given up.
+            timeout: seconds after which operations that could not be written are failed.
         """
         self._closing = True
         self._completion.finish()
@@ -99,41 +99,43 @@ class SQLiteCommits:
         committer, self._committer = self._committer, None
         if committer is not None:
             await committer.close()
-        fail([*self._batch, *self._queues.clear()], "the gateway ended before this was stored")
+        fail(
+            [*self._batch, *self._queues.clear()], "the gateway stopped before this was stored: send it again"
+        )
 
     @property
     def pid(self) -> int | None:
-        """The process id of the committer, None while there is none."""
+        """Process id of the committer, None while there is none."""
         return self._committer.process.pid if self._committer else None
 
     @property
     def backlog(self) -> int:
-        """Outcomes that are not committed yet."""
+        """Number of `settle`, `append` and `mark` operations that are not committed yet."""
         return len(self._queues.outcomes) + self._batch_outcomes
 
     @property
     def healthy(self) -> bool:
-        """Whether the last commit went well and a committer is there."""
+        """Whether the last commit succeeded and a committer is running."""
         return self._well and self._committer is not None
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` told of every commit, after those who listen already."""
+        """Call `listener` after every commit, after the listeners that were added earlier."""
         self._completion.listen(listener)
 
-    # -- what can be asked for
+    # -- operations
 
     def publish(self, operation: Publish) -> asyncio.Future[list[StoredEvent]]:
         """Store events.
 
         Raises:
-            Unavailable: at once, if too much is queued already; from the future, if the outcome is unknown.
+            Unavailable: too much is queued already. From the future: the outcome is unknown.
         """
         stored: asyncio.Future[list[StoredEvent]] = self._loop.create_future()
         self._change(operation, len(operation.events), stored)
         return stored
 
     def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
-        """Store events, and have `waiter` told, before the listeners are.
+        """Store events. `waiter` gets the reply before the listeners are notified.
 
         Raises:
             Unavailable: as from `publish`.
@@ -144,8 +146,8 @@ class SQLiteCommits:
         """Apply any other operation.
 
         Raises:
-            Unavailable: the gateway is closing; from the future, the outcome is unknown.
-            Conflict: from the future, an integrity rule refused it.
+            Unavailable: the gateway is stopping. From the future: the outcome is unknown.
+            Conflict: from the future: an integrity rule refused it.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._change(operation, 1, future)
@@ -154,7 +156,7 @@ class SQLiteCommits:
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
     ) -> None:
-        """Settle an attempt of `run`; the run itself is brought up to date with the outcome."""
+        """Settle an attempt of `run`. If the run waits again, its fields are updated."""
         self._outcome(operation, waiter, 1 + len(operation.published), run, handler)
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
@@ -169,7 +171,7 @@ class SQLiteCommits:
 
     def _change(self, operation: Operation, weight: int, waiter: Waiter[Any], *, early: bool = False) -> None:
         if self._closing:
-            raise Unavailable("the gateway is ending: send this again when it is back")
+            raise Unavailable("the gateway is stopping: send this again when it is back")
         body = frames.encode(operation)
         self._queues.add_change(QueuedOperation(operation, body, waiter, weight, early=early))
         if not self._batch:
@@ -187,7 +189,7 @@ class SQLiteCommits:
     # -- batches
 
     def _kick(self) -> None:
-        """Send a batch soon: with all that this turn of the loop brings, unless that is much."""
+        """Schedule a batch at the end of this turn of the loop. Many operations are sent at once."""
         if self._batch or self._committer is None:
             return
         waiting = len(self._queues)
@@ -224,10 +226,10 @@ class SQLiteCommits:
             self._done(frames.decode_done(body))
         else:
             failed = frames.decode_failed(body)
-            log.error("a commit failed, its outcome is unknown: %s", failed.why)
+            log.error("a commit failed and its outcome is unknown: %s", failed.why)
             self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
             self._fail_batch(
-                f"the store could not commit ({failed.why}): see its log, free some disk space, try again"
+                f"the commit failed and its outcome is unknown ({failed.why}): check the disk and try again"
             )
             self._catch_up(failed.head)
         if self._closing:
@@ -241,7 +243,7 @@ class SQLiteCommits:
         self.stats.seconds.add(time.monotonic() - self._sent_at)
         self._well, self._delay = True, 0.0
         self._since = done.head
-        self._kick()  # now, so that the next batch is written while this one is told
+        self._kick()  # the committer writes the next batch during the notifications for this one
         self._completion.written(entries, done)
 
     def _end_batch(self) -> list[QueuedOperation]:
@@ -250,8 +252,8 @@ class SQLiteCommits:
         return entries
 
     def _fail_batch(self, why: str) -> None:
-        """Take note that the outcome of the batch under way is unknown."""
-        self._completion.finish()  # those before it are in the store
+        """Fail the batch in progress, whose outcome is unknown, and requeue its outcomes of attempts."""
+        self._completion.finish()  # the earlier batches are stored
         entries = self._end_batch()
         self._well = False
         self.stats.failures += bool(entries)
@@ -267,8 +269,8 @@ class SQLiteCommits:
         while True:
             await committer.ended.wait()
             self._committer = None
-            log.error("the committer (process %d) died: starting another", committer.process.pid)
-            self._fail_batch("the committer died while it wrote this: the outcome is unknown, try again")
+            log.error("the committer (process %d) died: starting a new one", committer.process.pid)
+            self._fail_batch("the committer died while it wrote this and the outcome is unknown: try again")
             await committer.kill()
             committer = await self._replace()
 

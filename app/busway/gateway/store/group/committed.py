@@ -1,4 +1,4 @@
-"""From the committer's replies to what the listeners are told."""
+"""Builds `Committed`, the notification of a commit, from the committer's replies."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from busway.gateway.store.port.operations import (
 
 
 def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: int) -> None:
-    """Add to `committed` what the reply to one operation means.
+    """Add the changes of one operation to `committed`.
 
     Args:
-        committed: what the commit changed, as far as it is known.
+        committed: the notification, extended in place.
         entry: the operation.
-        reply: what became of it.
-        known: the newest result that listeners were told of before: those up to it they read from the store.
+        reply: the committer's reply to it.
+        known: number of the newest result in earlier notifications. Results up to it are not added again.
     """
     operation = entry.operation
     if isinstance(operation, Settle):
@@ -48,7 +48,7 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
     elif isinstance(operation, Cancel | CancelWaiting | Expire):
         committed.ended.extend(reply)
     elif isinstance(operation, Retry):
-        committed.ended.extend(run.id for run in reply.runs)  # held as they were; told anew
+        committed.ended.extend(run.id for run in reply.runs)  # release the old state; `runs` has the new one
         committed.runs.extend(reply.runs)
         committed.rescan |= len(reply.ids) > len(reply.runs)
     elif isinstance(operation, PruneResults):
@@ -58,14 +58,14 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
 
 
 def add_refusal(committed: Committed, entry: QueuedOperation) -> None:
-    """Add to `committed` what it means that the store did not take an operation."""
+    """Add the consequences of a refused operation to `committed`."""
     if isinstance(entry.operation, Settle):
         committed.ended.append(entry.operation.run)
         committed.rescan = True
 
 
 def new_runs(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:
-    """Build the runs that new events start."""
+    """Return the runs that new events start."""
     runs: list[Run] = []
     for new, one in zip(events, stored, strict=True):
         if one.duplicate or not new.handlers:

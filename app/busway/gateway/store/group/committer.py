@@ -1,9 +1,9 @@
-"""The program of the committer: the one process that writes to a SQLite database while a gateway runs.
+"""The committer program: the only process that writes to the SQLite database while a gateway runs.
 
     python -m busway.gateway.store.group.committer FD
 
-FD is its end of a socketpair; the first frame names the database. It ends when the other end closes,
-after the batch in hand.
+FD is its end of a socketpair. The first frame names the database. When the other end closes, the committer
+finishes its batch and ends.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.checkpoints import Checkpoints
 from busway.gateway.store.sqlite.writer import Refused, Replaced, Writer
 
-CACHE = 128 << 10  # KiB of pages: random ids make the unique index random, so it must stay in memory
-BUSY = 30_000  # milliseconds to wait for a command that writes beside the gateway
+CACHE = 128 << 10  # KiB; random ids access the unique index at random, so it must fit in memory
+BUSY = 30_000  # milliseconds to wait for a `busway` command that writes at the same time
 
 
 class Database:
-    """The write connection and what goes on over it."""
+    """The write connection."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._name = path, secrets.randbits(62)
@@ -47,7 +47,7 @@ class Database:
 
         Raises:
             Replaced: another committer took over.
-            sqlite3.Error, sqlalchemy.exc.DBAPIError: the outcome is unknown; `reopen`.
+            sqlite3.Error, sqlalchemy.exc.DBAPIError: the outcome is unknown. Call `reopen`.
         """
         head, replies = self._writer.write(batch.operations, batch.since)
         refused = {index: reply.why for index, reply in enumerate(replies) if isinstance(reply, Refused)}
@@ -56,10 +56,12 @@ class Database:
         return frames.Done(head, replies, refused)
 
     def reopen(self) -> int:
-        """Begin anew after an error and return the newest result; give room back to a disk that may be full.
+        """Reconnect after an error and return the newest result number.
+
+        It truncates the write-ahead log, because the disk may be full.
 
         Raises:
-            sqlite3.Error, sqlalchemy.exc.DBAPIError: not even reading goes.
+            sqlite3.Error, sqlalchemy.exc.DBAPIError: the database cannot be read either.
         """
         self._connection.close()
         self._connect()
@@ -67,7 +69,7 @@ class Database:
         return int(self._connection.exec_driver_sql(statements.SELECT_HEAD).one().result)
 
     def close(self) -> None:
-        """Bring everything into the database file and let go of it."""
+        """Checkpoint the write-ahead log into the database file and close it."""
         self.checkpoints.truncate()
         self._connection.close()
 
@@ -81,7 +83,7 @@ def serve(sock: socket.socket, channel: BlockingChannel, database: Database) -> 
     """Write batches until the gateway closes its end.
 
     Raises:
-        OSError: the gateway went away before it had its answer.
+        OSError: the gateway ended before it received the reply.
         Replaced: another committer took over.
     """
     hello = frames.Hello(database.head.epoch, database.head.result)
@@ -107,9 +109,9 @@ def _answer(database: Database, number: int, batch: frames.Batch) -> bytes:
 
 
 def main() -> None:
-    """Serve one gateway; the exit status is 1 if the database does not let it go on."""
+    """Serve one gateway. The exit status is 1 if the database fails."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)  # the gateway drains first, then it closes the socket
+        signal.signal(name, signal.SIG_IGN)  # the gateway drains first and then closes the socket
     sock = socket.socket(fileno=int(sys.argv[1]))
     channel = BlockingChannel(sock)
     asked = channel.receive()
@@ -122,9 +124,9 @@ def main() -> None:
             serve(sock, channel, database)
         database.close()
     except (sa.exc.DBAPIError, sqlite3.Error) as problem:
-        sys.exit(f"the committer ends: {sqlite.cause(problem)}")
+        sys.exit(f"the committer stops, the database failed: {sqlite.cause(problem)}")
     except Replaced:
-        sys.exit("the committer ends: another one took over the database")
+        sys.exit("the committer stops: another committer took over the database")
 
 
 if __name__ == "__main__":

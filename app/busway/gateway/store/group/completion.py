@@ -1,6 +1,6 @@
-"""What becomes of batches that are written: publishers are answered first, then the listeners are told.
+"""Completion of written batches: publishers get their replies first, then the listeners are notified.
 
-So the publishers send their next events while the gateway tells of these (docs/decisions/0003-speed.md).
+So publishers send their next events while the gateway notifies (docs/decisions/0003-speed.md).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from busway.gateway.store.port.operations import Append, Mark, Retried, Settle
 
 log = logging.getLogger("busway.store")
 
-REPLIES_PER_TURN = 16  # publishers answered in one turn of the loop, at whose end their answers leave
+REPLIES_PER_TURN = 16  # replies to publishers in one turn of the loop; they are sent when it ends
 OUTCOMES = (Settle, Append, Mark)
 
 
 class _Batch:
-    """A batch that is written: its operations and the committer's replies, read where they are needed."""
+    """A written batch: its operations and the committer's replies, which are decoded on use."""
 
     __slots__ = ("begun", "early", "entries", "head", "refused", "replies")
 
@@ -32,15 +32,15 @@ class _Batch:
         self.entries, self.head, self.refused = entries, done.head, done.refused
         self.replies: list[Any] = done.replies
         self.early = [n for n, entry in enumerate(entries) if entry.early and n not in self.refused]
-        self.early.reverse()  # taken from the end
+        self.early.reverse()  # `pop` takes from the end
         self.begun = False
 
 
 class Completion:
-    """Answers whoever waits for a commit and tells those who listen, one commit after the other.
+    """Resolves the waiters of each commit and notifies the listeners, in commit order.
 
     Attributes:
-        told: the newest result that the listeners know of.
+        notified: number of the newest result that listeners were notified of.
     """
 
     def __init__(self) -> None:
@@ -50,29 +50,29 @@ class Completion:
         self._scheduled = False
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` told of every commit, after those who listen already."""
+        """Call `listener` after every commit, after the listeners that were added earlier."""
         self._listeners.append(listener)
 
     def written(self, entries: list[QueuedOperation], done: frames.RawDone) -> None:
-        """Answer and tell: in this turn of the loop, and the next ones if there are many to answer."""
+        """Complete a batch, in this turn of the loop or, with many replies, in several."""
         self._written.append(_Batch(entries, done))
         if not self._scheduled:
             self._continue()
 
     def finish(self) -> None:
-        """Answer and tell, now, whatever was written."""
+        """Complete all written batches now."""
         while self._written:
             _answer(self._written[0], len(self._written[0].early))
             self._notify_oldest()
 
     def notify(self, committed: Committed) -> None:
-        """Tell the listeners; nothing that was written before may still be untold."""
+        """Notify the listeners. All earlier batches must be completed."""
         self.notified = committed.head
         for listener in self._listeners:
             try:
                 listener(committed)
             except Exception:
-                log.exception("a listener failed on a commit")
+                log.exception("a listener of commits raised an exception")
 
     def _continue(self) -> None:
         self._scheduled = False
@@ -81,14 +81,14 @@ class Completion:
             if batch.early:
                 _answer(batch, REPLIES_PER_TURN)
                 batch.begun |= bool(batch.early)
-                if batch.begun:  # the last answers, too, leave before all is told
+                if batch.begun:  # send the last replies, too, before the listeners run
                     self._scheduled = True
                     asyncio.get_running_loop().call_soon(self._continue)
                     return
             self._notify_oldest()
 
     def _notify_oldest(self) -> None:
-        """Tell the listeners of the oldest batch, then who is not answered yet."""
+        """Notify the listeners of the oldest batch, then resolve its other waiters."""
         batch = self._written.popleft()
         replies, refused = batch.replies, batch.refused
         committed = Committed(head=batch.head)
@@ -96,25 +96,25 @@ class Completion:
         for index, entry in enumerate(batch.entries):
             reply = replies[index]
             if refused and index in refused:
-                others.append((entry, Conflict(f"the store refused it: {refused[index]}")))
+                others.append((entry, Conflict(f"the store refused the operation: {refused[index]}")))
                 add_refusal(committed, entry)
             elif entry.early:
                 add_reply(committed, entry, reply, self.notified)
             else:
-                told = frames.decode_reply(type(entry.operation), reply)
-                add_reply(committed, entry, told, self.notified)
+                decoded = frames.decode_reply(type(entry.operation), reply)
+                add_reply(committed, entry, decoded, self.notified)
                 if entry.waiter is not None:
-                    others.append((entry, told.ids if type(told) is Retried else told))
+                    others.append((entry, decoded.ids if type(decoded) is Retried else decoded))
         self.notify(committed)
-        for entry, told in others:
-            if isinstance(told, Conflict):
-                _refuse(entry, told)
+        for entry, outcome in others:
+            if isinstance(outcome, Conflict):
+                _refuse(entry, outcome)
             else:
-                _resolve(entry.waiter, told)
+                _resolve(entry.waiter, outcome)
 
 
 def fail(entries: list[QueuedOperation], why: str) -> None:
-    """Answer that it is not known what became of these operations."""
+    """Fail these operations, whose outcome is unknown."""
     for entry in entries:
         _refuse(entry, Unavailable(why))
 
@@ -131,8 +131,8 @@ def _resolve(waiter: Waiter[Any] | None, reply: Any) -> None:
     if waiter is not None and not waiter.done():
         try:
             waiter.set_result(reply)
-        except Exception:  # one waiter's fault must not reach those behind it
-            log.exception("a commit went well, but who waits for it failed")
+        except Exception:  # one faulty waiter must not affect the others
+            log.exception("a waiter of a successful commit raised an exception")
 
 
 def _refuse(entry: QueuedOperation, problem: Exception) -> None:
@@ -144,6 +144,6 @@ def _refuse(entry: QueuedOperation, problem: Exception) -> None:
     try:
         waiter.set_exception(problem)
     except Exception:
-        log.exception("who waits for a commit failed to take why it is not there")
+        log.exception("a waiter of a failed commit raised an exception")
     if isinstance(entry.operation, OUTCOMES) and isinstance(waiter, asyncio.Future):
-        waiter.exception()  # nobody need wait for an outcome, so nobody need miss this
+        waiter.exception()  # marks it as retrieved, because nobody has to await an outcome

@@ -1,7 +1,7 @@
-"""What gateway and committer say to each other: the frames on their socketpair.
+"""The protocol between gateway and committer: frames over a socketpair.
 
-The gateway says with `OPEN` which database, and the committer `HELLO` when it can write. Then the gateway
-sends a `BATCH`, one at a time, and gets `DONE` or `FAILED` with its number.
+The gateway sends `OPEN` with the path of the database. The committer replies `HELLO` when it can write.
+Then the gateway sends one `BATCH` at a time and receives `DONE` or `FAILED` with the same number.
 """
 
 from __future__ import annotations
@@ -41,14 +41,18 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class RawBatch(msgspec.Struct, array_like=True):
-    """A batch whose operations are encoded already."""
+    """A batch with operations that are already encoded."""
 
     since: int
     operations: list[msgspec.Raw]
 
 
 class Done(msgspec.Struct, array_like=True):
-    """The batch is written: the newest result, a reply an operation, and why some were refused, by index."""
+    """The batch was written.
+
+    `head` is the newest result. `replies` has one reply for each operation. `refused` has the reasons for
+    refused operations, by index.
+    """
 
     head: int
     replies: list[Any]
@@ -56,7 +60,7 @@ class Done(msgspec.Struct, array_like=True):
 
 
 class RawDone(msgspec.Struct, array_like=True):
-    """`Done` with the replies left encoded, since their types depend on the operations."""
+    """`Done` with encoded replies, because their types depend on the operations."""
 
     head: int
     replies: list[msgspec.Raw]
@@ -64,7 +68,7 @@ class RawDone(msgspec.Struct, array_like=True):
 
 
 class Failed(msgspec.Struct, array_like=True):
-    """The outcome of the batch is unknown; this is what the store holds now."""
+    """The outcome of the batch is unknown. `head` is the newest result in the store now."""
 
     why: str
     head: int
@@ -87,5 +91,5 @@ _decode_plain = msgspec.msgpack.Decoder().decode
 
 
 def decode_reply(operation: type[Operation], reply: msgspec.Raw) -> Any:
-    """Decode the reply to an operation of this type."""
+    """Decode the reply to an operation of the given type."""
     return _REPLIES.get(operation, _decode_plain)(reply)

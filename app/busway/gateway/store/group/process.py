@@ -1,4 +1,4 @@
-"""One committer process as the gateway sees it: started, greeted, and gone."""
+"""The committer process, seen from the gateway: start, channel and end."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from busway.gateway.channel import Channel, Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
 
-START_TIMEOUT = 60.0  # seconds: opening may have to take back a long write-ahead log
-STOP_TIMEOUT = 30.0  # seconds: the last checkpoint may have much to write
+START_TIMEOUT = 60.0  # seconds; opening may have to recover a long write-ahead log
+STOP_TIMEOUT = 30.0  # seconds; the last checkpoint may write much
 _ROOT = Path(__file__).resolve().parents[4]
 
 
 class Launched(NamedTuple):
-    """A committer's process that waits to be told which database to open; it ends when the socket closes."""
+    """A committer process that waits for the path of its database. It ends when the socket closes."""
 
     process: subprocess.Popen[bytes]
     sock: socket.socket
 
 
 class Committer:
-    """A committer process and the channel to it; made by `open_committer`.
+    """A committer process and the channel to it. `open_committer` creates it.
 
-    `hello` is what it said when it could write; `ended` is set when it is gone or going.
+    Attributes:
+        hello: resolves when the process can write.
+        ended: set when the process ends or has ended.
     """
 
     def __init__(self, launched: Launched, on_frame: Callable[[Frame], None]) -> None:
@@ -41,16 +43,16 @@ class Committer:
         self._channel = Channel(launched.sock, self._take, self.ended.set)
 
     def open(self, path: Path) -> None:
-        """Have it open a database."""
+        """Send the path of the database to open."""
         self._channel.send(frames.OPEN, 0, os.fsencode(path))
 
     def send(self, number: int, batch: frames.RawBatch) -> None:
-        """Hand over a batch."""
+        """Send a batch."""
         self._channel.send(frames.BATCH, number, frames.encode(batch))
         self._channel.flush()
 
     async def close(self) -> None:
-        """Have it write its last checkpoint and end."""
+        """Close the channel and wait until the process wrote its last checkpoint and ended."""
         self._channel.close()
         try:
             await asyncio.to_thread(self.process.wait, STOP_TIMEOUT)
@@ -58,7 +60,7 @@ class Committer:
             await self.kill()
 
     async def kill(self) -> None:
-        """Make sure that it is gone."""
+        """Kill the process and wait until it ended."""
         self._channel.close()
         self.process.kill()
         await asyncio.to_thread(self.process.wait)
@@ -72,9 +74,9 @@ class Committer:
 
 
 def launch() -> Launched:
-    """Start a committer's process, which opens no database yet.
+    """Start a committer process that has no database yet.
 
-    It has a session of its own, so that a Ctrl-C meant for the gateway's group leaves it alone.
+    It gets a session of its own, so that a Ctrl-C in the terminal does not reach it.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -92,10 +94,15 @@ def launch() -> Launched:
 async def open_committer(
     path: Path, on_frame: Callable[[Frame], None], launched: Launched | None = None
 ) -> Committer:
-    """Open a database in a committer, one that was launched before if there is one, until it can write.
+    """Open a database in a committer process and wait until it can write.
+
+    Args:
+        path: the database file.
+        on_frame: called with every other frame.
+        launched: the process to use. None starts one.
 
     Raises:
-        Unavailable: it ended, or said nothing in time; what it wrote to stderr says why.
+        Unavailable: it ended or did not reply in time. Its output on stderr says why.
     """
     committer = Committer(launched or launch(), on_frame)
     committer.open(path)
@@ -105,12 +112,12 @@ async def open_committer(
         if not committer.hello.done():
             await committer.kill()
     if not committer.hello.done():
-        raise Unavailable(f"the committer did not start on {str(path)!r}: see its last words on stderr")
+        raise Unavailable(f"the committer could not open {str(path)!r}: its output on stderr says why")
     return committer
 
 
 async def _wait_for_hello(committer: Committer) -> None:
-    """Wait until it said hello, or cannot any more."""
+    """Wait until it sent HELLO, ended, or START_TIMEOUT passed."""
     ended = asyncio.ensure_future(committer.ended.wait())
     try:
         await asyncio.wait(
@@ -121,5 +128,5 @@ async def _wait_for_hello(committer: Committer) -> None:
 
 
 def _search_path() -> list[str]:
-    """Where the child finds this package, wherever it is started from."""
+    """Return the PYTHONPATH with which the child finds this package from any folder."""
     return [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -1,4 +1,7 @@
-"""What waits for the next commit: outcomes first and without bound, publishing behind them and bounded."""
+"""Operations that wait for the next commit: outcomes of attempts first, then the others.
+
+The queue for outcomes has no limit. Publishing is refused when the other queue is full.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ QUEUE_BYTES = 64 << 20
 
 
 class QueuedOperation(msgspec.Struct, eq=False):
-    """An operation on its way: encoded once, because it may be sent more than once.
+    """A queued operation. It is encoded once, because it may be sent more than once.
 
-    `weight` is in events. `run` and `handler` (its name) come with the outcomes of attempts. `early`: it
-    publishes, and its waiter is answered before the listeners are told.
+    `weight` is in events. Outcomes of attempts have `run` and `handler` (its name). `early`: the waiter gets
+    its reply before the listeners are notified (publishing only).
     """
 
     operation: Operation
@@ -35,7 +38,7 @@ class QueuedOperation(msgspec.Struct, eq=False):
 
 
 class OperationQueue:
-    """A queue that knows its events and bytes."""
+    """A queue that counts its events and bytes."""
 
     __slots__ = ("bytes", "entries", "events")
 
@@ -47,19 +50,19 @@ class OperationQueue:
         return len(self.entries)
 
     def add(self, entry: QueuedOperation) -> None:
-        """Queue an entry."""
+        """Append an operation."""
         self.entries.append(entry)
         self.events += entry.weight
         self.bytes += len(entry.body)
 
     def put_back(self, entries: list[QueuedOperation]) -> None:
-        """Put entries before all others."""
+        """Insert operations at the front."""
         self.entries.extendleft(reversed(entries))
         self.events += sum(entry.weight for entry in entries)
         self.bytes += sum(len(entry.body) for entry in entries)
 
     def take(self) -> list[QueuedOperation]:
-        """Take what one batch may hold, but always one if there is any."""
+        """Remove and return the operations of one batch: at least one, if there is any."""
         if self.events <= BATCH_EVENTS and self.bytes <= BATCH_BYTES:
             taken = list(self.entries)
             self.entries.clear()
@@ -80,9 +83,9 @@ class OperationQueue:
 
 
 class Queues:
-    """Both lines. A batch takes its share of each, so that neither waits for the other to end.
+    """Both queues. A batch takes operations from each, so that neither blocks the other.
 
-    `outcomes`: what attempts brought, which is never refused. `changes`: all else.
+    `outcomes`: outcomes of attempts, never refused. `changes`: all other operations.
     """
 
     __slots__ = ("changes", "outcomes")
@@ -94,25 +97,25 @@ class Queues:
         return len(self.outcomes.entries) + len(self.changes.entries)
 
     def add_change(self, entry: QueuedOperation) -> None:
-        """Queue anything but an outcome.
+        """Append any operation but an outcome.
 
         Raises:
-            Unavailable: too many events wait already.
+            Unavailable: too many events are queued.
         """
-        line = self.changes
-        events, size = line.events + entry.weight, line.bytes + len(entry.body)
+        queue = self.changes
+        events, size = queue.events + entry.weight, queue.bytes + len(entry.body)
         full = events > QUEUE_EVENTS or size > QUEUE_BYTES
-        if full and line.entries and isinstance(entry.operation, Publish):
-            raise Unavailable("too many events wait to be stored: send them again in a second")
-        line.entries.append(entry)
-        line.events, line.bytes = events, size
+        if full and queue.entries and isinstance(entry.operation, Publish):
+            raise Unavailable("too many events are waiting to be stored: send these again in a second")
+        queue.entries.append(entry)
+        queue.events, queue.bytes = events, size
 
     def take(self) -> list[QueuedOperation]:
-        """Take the next batch, outcomes first."""
+        """Remove and return the next batch, outcomes first."""
         return self.outcomes.take() + self.changes.take()
 
     def clear(self) -> list[QueuedOperation]:
-        """Give all up."""
-        given_up = [*self.outcomes.entries, *self.changes.entries]
+        """Remove and return all operations."""
+        removed = [*self.outcomes.entries, *self.changes.entries]
         self.outcomes, self.changes = OperationQueue(), OperationQueue()
-        return given_up
+        return removed

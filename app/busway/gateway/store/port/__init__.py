@@ -1,1 +1,1 @@
-"""The port to the durable store: operations, commits, reader."""
+"""The ports of the store: operations, commits and reader."""
