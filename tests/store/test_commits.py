@@ -244,7 +244,7 @@ def test_who_cannot_take_the_answer_keeps_it_from_nobody_else(path, caplog):
             assert (await commits.publish(publish(event())))[0].seq >= 3
         assert [record.message for record in caplog.records if record.exc_info] == [
             "a waiter of a successful commit raised an exception",
-            "who waits for a commit failed to take why it is not there",
+            "a waiter of a failed commit raised an exception",
         ]
 
     asyncio.run(main())

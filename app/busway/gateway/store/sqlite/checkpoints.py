@@ -1,7 +1,7 @@
-"""When the write-ahead log goes back into the database file: by size, and while nobody writes.
+"""Checkpoints of the write-ahead log: after it grew by a certain size, and in pauses.
 
-Only the committer does this. A log that was taken over whole is written again from its start, so
-its file does not shrink; it grew past its last size when a whole new round was written.
+Only the committer checkpoints. After a complete checkpoint SQLite overwrites the log from its start, so its
+file does not shrink. It grows again only when a whole new log was written.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ FIRST = 16 << 20
 STEP = 2 << 20
 TRUNCATE_OVER = 128 << 20
 IDLE_AFTER = 1.0  # seconds without a batch
-IDLE_BATCHES = 64  # fewer are not worth two syncs
-_PATIENCE = 250  # milliseconds that TRUNCATE waits for readers to finish
+IDLE_BATCHES = 64  # for fewer a checkpoint is not worth its two syncs
+_PATIENCE = 250  # milliseconds to wait for readers
 
 
 class Checkpoints:
     """Decides after each batch, and in each pause, whether to checkpoint.
 
     Args:
-        connection: the committer's, outside of any transaction.
+        connection: the committer's connection, outside of a transaction.
         path: the database file.
-        busy: milliseconds that the connection waits for locks otherwise.
+        busy: normal lock timeout of the connection, in milliseconds.
     """
 
     def __init__(self, connection: sa.Connection, path: Path, busy: int) -> None:
@@ -35,11 +35,11 @@ class Checkpoints:
 
     @property
     def pause(self) -> float | None:
-        """Seconds after which a pause is worth a checkpoint, None if it never is."""
+        """Seconds without a batch after which to checkpoint, None for never."""
         return IDLE_AFTER if self._batches >= IDLE_BATCHES else None
 
     def written(self) -> None:
-        """Note that a batch was written; checkpoint if the log has grown enough."""
+        """Count a written batch. Checkpoint if the log grew enough."""
         self._batches += 1
         size = self._size()
         if size <= self._limit:
@@ -48,11 +48,11 @@ class Checkpoints:
         self._limit = max(FIRST, self._size() + STEP)
 
     def idle(self) -> None:
-        """Use a pause."""
+        """Checkpoint in a pause."""
         self._run("PASSIVE")
 
     def truncate(self) -> None:
-        """Give the log's room back to the disk, if readers let go of it in time."""
+        """Checkpoint and truncate the log file, if no reader uses it."""
         self._run("TRUNCATE")
         self._limit = max(FIRST, self._size() + STEP)
 
@@ -62,7 +62,7 @@ class Checkpoints:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
             self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
         except (sa.exc.DBAPIError, sqlite3.Error):
-            pass  # it costs nothing that was committed; the next one tries again
+            pass  # no commit is lost, and the next checkpoint tries again
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
 

@@ -1,8 +1,8 @@
-"""`completes`: which result leaves a root event, and all that came of it, without an unfinished run.
+"""`completes`: finds the result after which a root event and its descendants have no unfinished run.
 
-A run that is its root's only one and starts no others needs no counter: its end completes the root.
-Every other root has a counter row until it completes; then the row goes, and so nothing that is
-retried or replayed later can complete the root again.
+A root with a single run that starts no others needs no counter: the end of the run completes the root.
+Every other root has a counter row (table `trees`) until it completes. Then the row is deleted, so that later
+retries and replays cannot complete the root again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FIELDS = {SUCCEEDED: "succeeded", DEAD: "dead", CANCELLED: "cancelled"}
 
 
 def begin(ledger: Ledger, root: int, started: int) -> int:
-    """Begin the tree of a new root event that starts so many runs; return how they are counted."""
+    """Start counting for a new root event with `started` runs. Return how its runs are counted."""
     if started == 1:
         return ALONE
     if started > 1:
@@ -25,10 +25,12 @@ def begin(ledger: Ledger, root: int, started: int) -> int:
 
 
 def step(ledger: Ledger, run: RunRow, ended: int | None, started: int) -> str | None:
-    """Count what an attempt did: its run ended in a final state (or not: None) and started other runs.
+    """Count an attempt of a root's run: it started `started` other runs.
+
+    `ended` is the final state of the run, None if the run is not finished.
 
     Returns:
-        `completes` as JSON text if nothing is unfinished now, else None.
+        `completes` as JSON text if no run of the root is unfinished now, else None.
     """
     if run.counted == OUTSIDE:
         return None
@@ -50,7 +52,7 @@ def step(ledger: Ledger, run: RunRow, ended: int | None, started: int) -> str | 
 
 
 def reopen(ledger: Ledger, run: RunRow) -> None:
-    """Count a run that ended and is retried by hand as unfinished, unless its root completed already."""
+    """Count a run that is retried manually as unfinished, unless its root has completed."""
     tree = ledger.tree(run.root) if run.counted == COUNTED else None
     if tree is None:
         run.counted = OUTSIDE

@@ -1,6 +1,6 @@
-"""SQLite: connections and their pragmas, the lock file, migrations, and writes beside a gateway.
+"""SQLite: connections and their pragmas, the lock file, migrations, and writes by `busway` commands.
 
-Only the committer checkpoints: every other connection has that switched off.
+Only the committer checkpoints. Automatic checkpoints are off on every connection.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.writer import Refused, Writer
 
 REVISION = "0004"
-"""The newest migration, so that a database which is up to date needs no Alembic to say so."""
+"""The newest migration. An up-to-date database is recognized without loading Alembic."""
 
 _itself: Any = {}.get  # of None
 
-# The driver asks each value that is no number or text for an adapter, with two exceptions inside, which costs
-# as much as nine numbers. These adapters give the value itself.
+# For each value that is not a number or text, the driver looks for an adapter and raises two exceptions
+# internally. That costs as much as nine numbers. These adapters return the value itself.
 sqlite3.register_adapter(type(None), _itself)
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(bool, int)
@@ -37,11 +37,11 @@ _BUSY = 30.0  # seconds to wait for another connection's transaction
 
 
 def engine(path: Path, *pragmas: str, **options: Any) -> sa.Engine:
-    """Make an engine in autocommit mode: who writes says BEGIN IMMEDIATE and COMMIT.
+    """Return an engine in autocommit mode. Writers execute BEGIN IMMEDIATE and COMMIT themselves.
 
     Args:
         path: the database file.
-        pragmas: as they stand behind `PRAGMA`, run on each new connection after those that all share.
+        pragmas: extra pragmas for each new connection, such as `query_only=ON`.
         options: for `sqlalchemy.create_engine`.
     """
     made = sa.create_engine(
@@ -60,41 +60,41 @@ def engine(path: Path, *pragmas: str, **options: Any) -> sa.Engine:
 
 
 def cause(problem: BaseException) -> str:
-    """Say in the driver's words what went wrong."""
+    """Return the driver's error message."""
     return str(getattr(problem, "orig", None) or problem)
 
 
 class Lock:
-    """The hold on a database file that keeps a second gateway out, until `release` or the process ends."""
+    """A lock that keeps other gateways from the database, until `release` or the end of the process."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let another gateway have the file."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
 def lock(path: Path) -> Lock:
-    """Take the lock file beside the database.
+    """Lock the database with a lock file beside it.
 
     Raises:
-        BadSettings: another gateway has it, or it cannot be written.
+        BadSettings: another gateway holds the lock, or the file cannot be written.
     """
     path = path.resolve()
     name = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as problem:
-        raise BadSettings(f"the lock file {str(name)!r} cannot be written: {problem.strerror}") from None
+        raise BadSettings(f"cannot write the lock file {str(name)!r}: {problem.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         owner = os.read(descriptor, 20).decode(errors="replace").strip()
         os.close(descriptor)
         raise BadSettings(
-            f"another gateway (process {owner or 'unknown'}) has the database {str(path)!r} open: "
-            "stop it, or name another file with --database-url"
+            f"another gateway (process {owner or 'unknown'}) uses the database {str(path)!r}: "
+            "stop it, or choose another file with --database-url"
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -102,26 +102,26 @@ def lock(path: Path) -> Lock:
 
 
 def migrate(path: Path) -> None:
-    """Bring the database to the newest schema; make it if it is not there.
+    """Upgrade the database to the newest schema. Create it if the file does not exist.
 
     Raises:
-        BadSettings: the file is no Busway database, its schema is newer, or it cannot be written.
+        BadSettings: the file is not a Busway database, has a newer schema, or cannot be written.
     """
     try:
         revision = _revision(path)
         if revision != REVISION:
             _upgrade(path, revision)
     except (sa.exc.DatabaseError, sqlite3.Error) as problem:
-        raise BadSettings(f"the database {str(path)!r} cannot be used: {cause(problem)}") from None
+        raise BadSettings(f"cannot use the database {str(path)!r}: {cause(problem)}") from None
 
 
 def apply(path: Path, operation: Operation) -> Any:
-    """Write one operation, beside a gateway or without one, and return its reply. A new file is migrated.
+    """Write one operation and return its reply, even while a gateway runs. Migrates the database first.
 
     Raises:
         BadSettings: as from `migrate`.
-        Conflict: an integrity rule refused it.
-        Unavailable: the database does not take it now.
+        Conflict: an integrity rule refused the operation.
+        Unavailable: the database failed.
     """
     migrate(path)
     made = engine(path)
@@ -129,7 +129,9 @@ def apply(path: Path, operation: Operation) -> Any:
         with made.connect() as connection:
             reply = Writer(connection).write([operation])[1][0]
     except (sa.exc.DBAPIError, sqlite3.Error) as problem:
-        raise Unavailable(f"the database {str(path)!r} did not take it: {cause(problem)}") from None
+        raise Unavailable(
+            f"cannot write to the database {str(path)!r}, try again: {cause(problem)}"
+        ) from None
     finally:
         made.dispose()
     if isinstance(reply, Refused):
@@ -138,7 +140,7 @@ def apply(path: Path, operation: Operation) -> Any:
 
 
 def read_keys(path: Path) -> list[KeyRecord]:
-    """Return all keys, revoked ones too; none if there is no database yet.
+    """Return all API keys, including revoked ones. Empty if there is no database yet.
 
     Raises:
         BadSettings: as from `migrate`.
@@ -155,11 +157,11 @@ def read_keys(path: Path) -> list[KeyRecord]:
 
 
 def _revision(path: Path) -> str | None:
-    """Return the schema's revision, None of a new file, without changing anything.
+    """Return the revision of the schema, None for a new file. Changes nothing.
 
     Raises:
-        BadSettings: another program's file, or of a later version of Busway.
-        sqlite3.Error: it is no database.
+        BadSettings: the file belongs to another program or to a newer Busway.
+        sqlite3.Error: the file is not a database.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None
@@ -169,15 +171,15 @@ def _revision(path: Path) -> str | None:
             return None
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise BadSettings(
-                f"{str(path)!r} is the database of another program: name another file with --database-url"
+                f"{str(path)!r} is a database of another program: choose another file with --database-url"
             )
         revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
     finally:
         connection.close()
     if revision > REVISION:
         raise BadSettings(
-            f"the database {str(path)!r} was made by a newer Busway (schema {revision}, not {REVISION}): "
-            "upgrade Busway, or name another file with --database-url"
+            f"the database {str(path)!r} belongs to a newer Busway (schema {revision}, not {REVISION}): "
+            "upgrade Busway, or choose another file with --database-url"
         )
     return revision
 
@@ -187,12 +189,12 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def migrations() -> AbstractContextManager[Path]:
-    """Return the folder of the migrations, which the package carries as `busway.migrations`."""
+    """Return the folder of the migrations, the package `busway.migrations`."""
     return resources.as_file(resources.files("busway.migrations"))
 
 
 def _upgrade(path: Path, revision: str | None) -> None:
-    from alembic import command  # noqa: PLC0415 - half a second that an up to date database need not wait
+    from alembic import command  # noqa: PLC0415 - the import takes half a second
     from alembic.config import Config  # noqa: PLC0415 - as above
 
     made = engine(path, "journal_mode=WAL")
@@ -210,7 +212,7 @@ def _upgrade(path: Path, revision: str | None) -> None:
 
 
 def _current(connection: sa.Connection) -> str | None:
-    """Return the revision inside the transaction: another process may have migrated meanwhile."""
+    """Return the revision in the transaction, because another process may have migrated in the meantime."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())

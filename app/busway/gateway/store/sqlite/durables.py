@@ -1,4 +1,4 @@
-"""Durable subscriptions: names and the places in the result log up to which they were acknowledged."""
+"""Durable subscriptions: their names and the positions up to which they are acknowledged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from busway.gateway.store.sqlite.schema import durables, head, results
 
 
 class DurableRow(msgspec.Struct, array_like=True):
-    """`durables`, column by column."""
+    """A row of `durables`."""
 
     name: str
     number: int
@@ -44,7 +44,7 @@ _forward = (
 
 
 def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | None:
-    """Return the place of a name; a new one gets the place asked for, if there is room for another."""
+    """Return the position of a subscription. Create it at the requested one, if the limit allows."""
     connection = ledger.connection
     known = find_durable(connection, operation.name)
     if known is not None:
@@ -58,13 +58,13 @@ def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | No
 
 
 def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
-    """Move names forward, never back; return those whose place is none of this log."""
+    """Move subscriptions forward, never back. Return the names whose position is not in this log."""
     connection = ledger.connection
     numbers = msgspec.json.encode([number for _, number, _ in operation.places]).decode()
     rows = connection.execute(_acknowledged, {"numbers": numbers})
     known = {row.number: cursor.digest(row.number, row.run, row.attempt, row.time) for row in rows}
     floor = connection.execute(sa.select(head.c.floor)).scalar_one()
-    # What was pruned meanwhile cannot be looked at any more, nor be resumed from: there is nothing to forge.
+    # A digest below the floor cannot be checked. It is harmless, because nobody can resume from there.
     good = [place for place in operation.places if place[1] <= floor or known.get(place[1]) == place[2]]
     if good:
         moved = [
@@ -77,19 +77,19 @@ def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
 
 
 def delete_durable(ledger: Ledger, operation: DeleteDurable) -> bool:
-    """Forget a name."""
+    """Delete a subscription."""
     deleted = ledger.connection.execute(sa.delete(durables).where(durables.c.name == operation.name))
     return bool(deleted.rowcount)
 
 
 def find_durable(connection: sa.Connection, name: str) -> DurableRecord | None:
-    """Return one name's record."""
+    """Return one subscription."""
     rows = fetch(connection, _one, DurableRow, {"name": name})
     return _record(rows[0]) if rows else None
 
 
 def find_durables(connection: sa.Connection, after: str, limit: int) -> list[DurableRecord]:
-    """Return up to `limit` records of names behind `after`, by name."""
+    """Return up to `limit` subscriptions with a name above `after`, by name."""
     return [_record(row) for row in fetch(connection, _page, DurableRow, {"after": after, "limit": limit})]
 
 

@@ -1,4 +1,4 @@
-"""Handlers and keys: small tables that change by hand."""
+"""Handlers and API keys: small tables that rarely change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from busway.gateway.store.sqlite.schema import handler_revisions, handlers, keys
 
 
 def save_handler(ledger: Ledger, operation: SaveHandler) -> int:
-    """Insert or replace a handler, and keep a revision that is seen first."""
+    """Insert or replace a handler, and add a new revision to its history."""
     handler = operation.handler
     row = _row(handler)
     if handler.id:
@@ -38,7 +38,7 @@ def save_handler(ledger: Ledger, operation: SaveHandler) -> int:
 
 
 def create_key(ledger: Ledger, operation: CreateKey) -> int:
-    """Store a key's digest."""
+    """Store the digest of an API key."""
     row = {
         "name": operation.name,
         "digest": operation.digest,
@@ -50,7 +50,7 @@ def create_key(ledger: Ledger, operation: CreateKey) -> int:
 
 
 def revoke_key(ledger: Ledger, operation: RevokeKey) -> bool:
-    """Revoke a key; one that is revoked already stays as it is."""
+    """Revoke an API key. A revoked key does not change."""
     known = ledger.connection.execute(sa.select(keys.c.id).where(keys.c.id == operation.id)).first()
     ledger.connection.execute(
         sa.update(keys).where(keys.c.id == operation.id, keys.c.revoked_at.is_(None)),
@@ -82,7 +82,7 @@ def _new_id(inserted: sa.CursorResult[Any]) -> int:
 
 
 def select_keys(connection: sa.Connection) -> list[KeyRecord]:
-    """Return all keys, revoked ones too, oldest first."""
+    """Return all API keys, including revoked ones, oldest first."""
     return [
         KeyRecord(
             id=row.id,

@@ -1,4 +1,4 @@
-"""One transaction, worked out in memory: its numbers and rows, written in bulk by `flush`."""
+"""The ledger of one transaction: numbers and rows in memory, which `flush` writes in bulk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.schema import KIND_CODES
 
 ResultKey = tuple[int, int, int | None]
-"""(run, attempt, index): index None for the result that ended the attempt."""
+"""(run, attempt, index). The result that ended the attempt has no index."""
 Row = tuple[Any, ...]
 Unacknowledged = dict[ResultKey, tuple[int, str | None]]
 """The number and `completes` of results."""
 
 
 class Head(msgspec.Struct):
-    """The newest numbers. `writer` names the committer that may go on from them."""
+    """The newest numbers. `writer` is the name of the committer that may continue from them."""
 
     epoch: str
     writer: int
@@ -36,7 +36,7 @@ class Head(msgspec.Struct):
 
 
 class RunRow(msgspec.Struct):
-    """A run as its row holds it, the mutable columns first, in the order of `statements.MUTABLE`."""
+    """The row of a run. The mutable columns are first, in the order of `statements.MUTABLE`."""
 
     state: int
     counted: int
@@ -64,7 +64,7 @@ class RunRow(msgspec.Struct):
 
 
 class TreeRow(msgspec.Struct):
-    """The runs of one unfinished root event: how many are under way, how many ended how."""
+    """Counts of the runs of one unfinished root event."""
 
     root: int
     unfinished: int
@@ -74,14 +74,14 @@ class TreeRow(msgspec.Struct):
 
 
 class Ledger:
-    """What the operations of one transaction have come to so far.
+    """Collects the changes of one transaction.
 
     Args:
-        connection: inside BEGIN IMMEDIATE; nobody else writes until it ends.
-        cursor: the driver's, of that connection: the statements of every batch go past SQLAlchemy.
-        head: the numbers as they stand in the store; counted on here.
-        unacknowledged: results that an earlier batch wrote and whose answer never arrived.
-        trusting: ids that the gateway made are new, so that nobody looks them up.
+        connection: in a BEGIN IMMEDIATE transaction. Nobody else writes until it ends.
+        cursor: the driver's cursor of that connection. Statements of every batch bypass SQLAlchemy for speed.
+        head: the newest numbers in the store. The ledger counts them up.
+        unacknowledged: results that an earlier batch wrote and whose replies were lost.
+        trusting: ids that the gateway generated are known to be new and are not looked up.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Ledger:
         self._trees: dict[int, TreeRow | None] = {}
         self._changed_trees: set[int] = set()
 
-    # reading
+    # -- reads
 
     def rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
         """Run a compiled statement and return all its rows."""
@@ -118,11 +118,11 @@ class Ledger:
         return self._cursor.fetchall()
 
     def load(self, ids: Iterable[int]) -> list[RunRow]:
-        """Return those of the runs that there are, in the order asked for."""
+        """Return the existing ones of these runs, in the order of `ids`."""
         wanted = list(dict.fromkeys(ids))
         missing = [id_ for id_ in wanted if id_ not in self._known]
         if missing and max(missing) >= self._first_run:
-            self.flush()  # one of them began in this very transaction
+            self.flush()  # one of them was inserted in this transaction
         if missing:
             for row in self.rows(statements.SELECT_RUNS, msgspec.json.encode(missing).decode()):
                 run = RunRow(*row)
@@ -130,33 +130,33 @@ class Ledger:
         return [self._known[id_] for id_ in wanted if id_ in self._known]
 
     def run(self, id_: int) -> RunRow | None:
-        """Return one run, if there is one of that id."""
+        """Return one run, None if it does not exist."""
         return self._known.get(id_) or next(iter(self.load((id_,))), None)
 
     def look_up(self, pairs: list[tuple[str, str]]) -> None:
-        """Learn which of these (id, source) are stored already; `seen` has their events' numbers then."""
+        """Look up which of these (id, source) are stored, and add their events' numbers to `seen`."""
         if not pairs:
             return
         for id_, source, seq in self.rows(statements.SELECT_SEEN, msgspec.json.encode(pairs).decode()):
             self.seen[id_, source] = seq
 
     def tree(self, root: int) -> TreeRow | None:
-        """Return the counter row of an unfinished root event, None if it has none (any more)."""
+        """Return the counter row of a root event, None if it has none."""
         if root not in self._trees:
             row = next(iter(self.rows(statements.SELECT_TREE, root)), None)
             self._trees[root] = TreeRow(*row) if row else None
         return self._trees[root]
 
-    # changing
+    # -- changes
 
     def add(self, statement: str, row: Row) -> None:
-        """Have a row inserted by a statement that takes it."""
+        """Add a row for an insert statement."""
         self._rows[statement].append(row)
 
     def change(self, run: RunRow, state: int, *, settled: bool = False) -> None:
-        """Put a run into a state; its other columns are set on the row, which is written at the end.
+        """Change the state of a run. Set its other columns on the row, which `flush` writes.
 
-        `settled`: none but the columns `statements.SETTLED` change.
+        `settled`: only the columns `statements.SETTLED` change.
         """
         if state != run.state:
             self.counts[run.handler, run.state] -= 1
@@ -169,17 +169,17 @@ class Ledger:
             self._changed[run.id] = run
 
     def forget(self, ids: Iterable[int]) -> None:
-        """Know nothing more of runs that are removed; what changed of them was flushed before."""
+        """Forget deleted runs. Their changes must be flushed."""
         for id_ in ids:
             self._known.pop(id_, None)
 
     def put_tree(self, tree: TreeRow) -> None:
-        """Have a new or changed counter row written."""
+        """Insert or update a counter row."""
         self._trees[tree.root] = tree
         self._changed_trees.add(tree.root)
 
     def drop_tree(self, root: int) -> None:
-        """Have the counter row of a completed root event removed."""
+        """Delete the counter row of a completed root event."""
         self._trees[root] = None
         self._changed_trees.add(root)
 
@@ -199,10 +199,10 @@ class Ledger:
             self.add(statements.INSERT_RESULT, (*ids, new.index, new.time, error, *rest))
         return head.result
 
-    # writing
+    # -- writes
 
     def flush(self) -> None:
-        """Write everything so that statements see it; the transaction goes on."""
+        """Write all collected rows, so that statements see them. The transaction stays open."""
         for statement, rows in self._rows.items():
             self._many(statement, rows)
         self._first_run = self.head.run + 1
@@ -222,7 +222,7 @@ class Ledger:
         self.errors.clear()
 
     def write_head(self) -> None:
-        """Write the numbers reached; the last thing before COMMIT."""
+        """Write the new numbers, just before COMMIT."""
         head = self.head
         self._cursor.execute(statements.UPDATE_HEAD, (head.event, head.run, head.result, head.digest))
 
@@ -249,5 +249,5 @@ _settled = operator.attrgetter(*statements.SETTLED, "id")
 
 
 def brief(error: Error | None) -> str | None:
-    """Write an error as its row holds it: type and message; the traceback stands with the attempt."""
+    """Return an error for a run's row: type and message. The attempt's row has the traceback."""
     return msgspec.json.encode((error.type, error.message)).decode() if error else None

@@ -1,4 +1,4 @@
-"""Finding events and runs, newest first, without reading what does not match for longer than need be."""
+"""Lists of events and runs, newest first, with few reads of rows that do not match."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from busway.gateway.store.sqlite.schema import (
     runs,
 )
 
-MANY_TYPES = 1_000  # beyond it, reading on and matching beats asking for each type
+MANY_TYPES = 1_000  # above this number, a scan is faster than one query for each type
 _CHUNK = 5_000
 
 
 def find_events(connection: sa.Connection, query: EventQuery, limit: int) -> list[EventRow]:
-    """Return events."""
+    """Implement `Reader.events`."""
     where = _event_conditions(query)
     pattern = query.type
     if pattern is None or pattern == "**":
@@ -43,7 +43,7 @@ def find_events(connection: sa.Connection, query: EventQuery, limit: int) -> lis
 
 
 def find_runs(connection: sa.Connection, query: RunQuery, limit: int) -> list[RunRow]:
-    """Return runs as people see them."""
+    """Implement `Reader.runs`."""
     found = select_runs().order_by(runs.c.id.desc()).limit(limit)
     if query.handler is not None:
         number = sa.select(handlers.c.id).where(handlers.c.name == query.handler)
@@ -58,12 +58,12 @@ def find_runs(connection: sa.Connection, query: RunQuery, limit: int) -> list[Ru
 
 
 def select_runs() -> sa.Select[Any]:
-    """Select runs as people see them."""
+    """Return the query for `RunRow`."""
     return sa.select(*RUN_COLUMNS).join(handlers, handlers.c.id == runs.c.handler)
 
 
 def _in_state(found: sa.Select[Any], state: int) -> sa.Select[Any]:
-    """Name the state in the words of the partial index that holds it; those that succeeded are the most."""
+    """Filter by state with the condition of the partial index for it. Succeeded runs have none."""
     found = found.where(runs.c.state == state)
     if state == SUCCEEDED:
         return found
@@ -98,7 +98,7 @@ def _newest(connection: sa.Connection, where: list[sa.ColumnElement[bool]], limi
 
 
 def _types(connection: sa.Connection, pattern: str) -> list[str]:
-    """Return the stored types with the literal beginning of the pattern, hopping from one to the next."""
+    """Return the stored types that start with the pattern's literal prefix, one index lookup for each."""
     start = pattern[: pattern.index("*")]
     first = sa.select(sa.func.min(events.c.type).label("type")).where(events.c.type >= start)
     hop = first.cte("hop", recursive=True)
@@ -114,7 +114,7 @@ def _types(connection: sa.Connection, pattern: str) -> list[str]:
 def _newest_of(
     connection: sa.Connection, where: list[sa.ColumnElement[bool]], types: Iterable[str], limit: int
 ) -> list[EventRow]:
-    """Merge the newest of each type; a later type need only look behind the oldest that still counts."""
+    """Merge the newest events of each type. Later types skip events older than the current result."""
     newest: list[int] = []
     floor = 0
     found = sa.select(events.c.seq).where(*where, events.c.type == sa.bindparam("wanted"))

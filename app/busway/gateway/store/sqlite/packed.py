@@ -1,8 +1,8 @@
-"""Whole answers in one row.
+"""Packed queries: all rows in one JSON text.
 
-SQLite lets go of the interpreter at every row, and a thread beside a busy loop waits milliseconds to
-get it again: 500 rows took 160 ms one by one and 15 ms packed into one JSON text. So every read of
-many rows is packed, and decoded straight into typed rows.
+SQLite releases the GIL at every row, and a thread beside a busy event loop waits milliseconds to get it
+back: 500 rows took 160 ms one by one, and 15 ms packed into one JSON text. So every read of many rows is
+packed and decoded directly into typed rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Row = TypeVar("Row")
 
 
 def pack(query: sa.Select[Any]) -> sa.Select[tuple[str]]:
-    """Make a query answer with one JSON array of arrays; its order holds if it has a limit too."""
+    """Make a query return one JSON array of arrays. It keeps its order only if it has a limit."""
     labelled = [column.label(f"c{n}") for n, column in enumerate(query.selected_columns)]
     inner = query.with_only_columns(*labelled, maintain_column_froms=True).subquery("packed")
     return sa.select(sa.func.json_group_array(sa.func.json_array(*inner.c)))
@@ -28,19 +28,19 @@ def fetch(
     row: type[Row],
     parameters: dict[str, Any] | None = None,
 ) -> list[Row]:
-    """Run a packed query and return its rows as array-like structs (or any type that a JSON array can be)."""
+    """Run a packed query and return its rows as `row`, an array-like struct or a tuple type."""
     text: Any = connection.execute(packed, parameters or {}).scalar_one()
     rows: list[Row] = _decoder(row).decode(text)
     return rows
 
 
 def text_of(data: sa.ColumnElement[Any], binary: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
-    """Two columns for a payload, one of them null: its JSON text, or its bytes as hexadecimal digits."""
+    """Return two columns for a payload: JSON text and hexadecimal digits. One of them is null."""
     return sa.case((binary == 0, sa.cast(data, sa.TEXT))), sa.case((binary == 1, sa.func.hex(data)))
 
 
 def data_of(text: str | None, digits: str | None) -> bytes | None:
-    """Read back what `text_of` split."""
+    """Return the payload from the columns of `text_of`."""
     if text is not None:
         return text.encode()
     return None if digits is None else bytes.fromhex(digits)

@@ -1,9 +1,9 @@
-"""What retention lets go: found by the reader in small stretches, removed by the writer in small steps.
+"""Pruning for retention: the reader finds old rows in small ranges, the writer deletes them in small steps.
 
-The result log is pruned from its beginning, so that what is left has no hole. Events go a tree at a
-time (a root event and all that its handlers published, directly or not), when every run of it
-ended, no result of them is kept any more and every event of it is old: then nothing that can still
-be read names what is gone.
+The result log is pruned from its start, so that it has no holes. Events are deleted as whole trees: a root
+event and all events that its handlers published, directly or indirectly. A tree is deleted when all its runs
+have ended, none of their results is stored and all its events are old. So no stored row refers to a deleted
+row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from busway.gateway.store.sqlite.ledger import Ledger
 from busway.gateway.store.sqlite.packed import fetch, pack
 from busway.gateway.store.sqlite.schema import SUCCEEDED, events, head, results, runs
 
-ROW_BYTES = 200  # bytes that a row takes beside its data
+ROW_BYTES = 200  # size of a row without its data
 
 _oldest = pack(
     sa.select(results.c.number, results.c.time, sa.func.coalesce(sa.func.length(results.c.data), 0))
@@ -51,7 +51,7 @@ _children = pack(
 
 
 def find_old_results(connection: sa.Connection, before: int, limit: int, max_bytes: int) -> int | None:
-    """Return up to where the oldest results are older than `before`, as `Reader.old_results` says."""
+    """Implement `Reader.old_results`."""
     old = None
     for number, time, size in fetch(connection, _oldest, tuple[int, int, int], {"limit": limit}):
         if time < before:
@@ -63,7 +63,7 @@ def find_old_results(connection: sa.Connection, before: int, limit: int, max_byt
 
 
 def find_old_roots(connection: sa.Connection, after: int, before: int, limit: int) -> OldRoots:
-    """Return root events that are older than `before`, as `Reader.old_roots` says."""
+    """Implement `Reader.old_roots`."""
     rows = fetch(connection, _stretch, tuple[int, int, int, int], {"after": after, "limit": limit})
     if not any(accepted_at < before for _, accepted_at, *_ in rows):
         return OldRoots([], None)
@@ -76,7 +76,7 @@ def find_old_roots(connection: sa.Connection, after: int, before: int, limit: in
 
 
 def find_layer(connection: sa.Connection, among: list[int], before: int) -> Layer:
-    """Return which of these events must be kept, and what their runs published."""
+    """Implement `Reader.layer`."""
     which = {"events": msgspec.json.encode(among).decode()}
     kept = {seq for (seq,) in fetch(connection, _kept, tuple[int], which)}
     children = fetch(connection, _children, tuple[int, int, int, int], which)
@@ -85,7 +85,7 @@ def find_layer(connection: sa.Connection, among: list[int], before: int) -> Laye
 
 
 def prune_results(ledger: Ledger, operation: PruneResults) -> Floor:
-    """Remove the oldest results and move the floor to the last of them."""
+    """Delete the oldest results and move the floor to the last of them."""
     ledger.flush()
     last = ledger.rows(statements.SELECT_RESULT, operation.until)
     if not last:
@@ -98,7 +98,7 @@ def prune_results(ledger: Ledger, operation: PruneResults) -> Floor:
 
 
 def prune_events(ledger: Ledger, operation: PruneEvents) -> int:
-    """Remove trees, or the lower ends of large ones, that nothing speaks of any more."""
+    """Delete trees, or the lower parts of large ones, that no stored row refers to."""
     ledger.flush()
     asked = {seq: place for place, tree in enumerate(operation.trees) for seq in tree}
     layer = find_layer(ledger.connection, list(asked), 1 << 62)

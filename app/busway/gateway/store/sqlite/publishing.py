@@ -1,4 +1,4 @@
-"""Storing events and the runs they start."""
+"""Storage of events and the runs that they start."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from busway.gateway.store.sqlite.schema import COUNTED, OUTSIDE
 
 
 def publish(ledger: Ledger, operation: Publish) -> list[StoredEvent]:
-    """Store events from outside; each that names no root is one."""
+    """Store published events. An event without a root is a root."""
     return [store(ledger, new) for new in operation.events]
 
 
 def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:
-    """Store one event, unless its (source, id) is there, and its runs.
+    """Store one event and its runs, unless its (source, id) exists.
 
     Args:
-        ledger: the transaction; `seen` knows of every id that is not trusted to be new.
+        ledger: the transaction. Its `seen` has every id that is not trusted to be new.
         new: the event.
-        counted: how its runs stand to the tree of `new.root`; a root event plants its own.
+        counted: how the root counts the runs of a descendant. A root event decides for itself.
     """
     head = ledger.head
     if not (new.made_id and ledger.trusting):
@@ -40,12 +40,12 @@ def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:
 
 
 def started(new: list[NewEvent], stored: list[StoredEvent]) -> int:
-    """How many runs these events started."""
+    """Return how many runs these events started."""
     return sum(len(event.handlers) for event, one in zip(new, stored, strict=True) if not one.duplicate)
 
 
 def inside(counted: int) -> int:
-    """How runs are counted that a run started which is counted like this."""
+    """Return how the runs of an event are counted that a run counted as `counted` published."""
     return OUTSIDE if counted == OUTSIDE else COUNTED
 
 

@@ -1,4 +1,4 @@
-"""From rows to values: which columns each value is read from, in the order of its row's fields."""
+"""Conversion of rows to values. Column lists are in the order of their row's fields."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ WAITING_COLUMNS: Columns = (
 
 
 def waiting_run(row: WaitingRow) -> Run:
-    """Build a waiting run as dispatch holds it."""
+    """Build a waiting run."""
     return Run(
         id=row.run,
         event=event(row),
@@ -144,12 +144,12 @@ def waiting_run(row: WaitingRow) -> Run:
 
 
 def fence(token: int | None) -> int:
-    """Return the fence of a waiting run: what a retry by hand put in place of the last attempt's token."""
+    """Return the fence of a waiting run: a negative token, which a manual retry stores. Otherwise 0."""
     return min(token or 0, 0)
 
 
 def read_waiting(connection: sa.Connection, ids: list[int]) -> list[Run]:
-    """Return these runs as dispatch holds them."""
+    """Return these waiting runs."""
     query = sa.select(*WAITING_COLUMNS).join(events, events.c.seq == runs.c.event).where(runs.c.id.in_(ids))
     return [waiting_run(row) for row in fetch(connection, pack(query), WaitingRow)]
 
@@ -186,7 +186,7 @@ RUN_COLUMNS: Columns = (
 
 
 def run(row: RunRow) -> RunRecord:
-    """Build a run as people see it."""
+    """Build a run as the API shows it."""
     return RunRecord(
         id=row.id,
         event=row.event,
@@ -203,12 +203,12 @@ def run(row: RunRow) -> RunRecord:
 
 
 def error(text: str | None) -> Error | None:
-    """Read an error as rows hold it, with or without its traceback."""
+    """Decode an error, with or without its traceback."""
     return _decode_error(text) if text else None
 
 
 class AttemptRow(msgspec.Struct, array_like=True):
-    """`ATTEMPT_COLUMNS`; with `OWN_ATTEMPT_COLUMNS`, `outcome` is the state of the run."""
+    """`ATTEMPT_COLUMNS`. With `OWN_ATTEMPT_COLUMNS`, `outcome` is the state of the run."""
 
     attempt: int
     outcome: int
@@ -231,12 +231,12 @@ OWN_ATTEMPT_COLUMNS: Columns = tuple(
 
 
 def attempt(row: AttemptRow) -> AttemptRecord:
-    """Build an attempt from a row of its own."""
+    """Build an attempt from its row in `attempts`."""
     return _attempt(row, OUTCOMES[row.outcome].value)
 
 
 def own_attempt(row: AttemptRow) -> AttemptRecord:
-    """Build the attempt that lives in its run's row: one that runs, or a first one that succeeded."""
+    """Build an attempt from its run's row: a running one, or a first one that succeeded."""
     return _attempt(row, None if row.outcome == RUNNING else STATES[SUCCEEDED].value)
 
 

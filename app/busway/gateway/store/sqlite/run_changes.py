@@ -1,4 +1,4 @@
-"""What people and clocks do to runs: cancel, expire, retry by hand, rescue after a crash."""
+"""Changes of runs outside of attempts: cancel, expire, manual retry, rescue after a crash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from busway.gateway.store.sqlite.schema import CANCELLED, DEAD, RUNNING, STATE_C
 
 
 def _of(handler: Any) -> Any:
-    """Runs of a handler, in words that keep SQLite from walking all that the handler ever had."""
+    """Match runs of a handler. The unary plus keeps SQLite from scanning all runs of the handler."""
     return sa.literal_column("+runs.handler") == handler
 
 
@@ -55,12 +55,12 @@ _ended = (
 
 
 def cancel(ledger: Ledger, operation: Cancel) -> list[int]:
-    """Cancel those of the runs that are unfinished."""
+    """Cancel the unfinished ones of the runs."""
     return _cancel(ledger, ledger.load(operation.runs), operation.error, operation.now)
 
 
 def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
-    """Cancel waiting runs of one handler, those that are due at once first."""
+    """Cancel waiting runs of one handler, first those without a due time."""
     which = {"handler": operation.handler}
     ids = _ids(ledger, _at_once.limit(operation.limit), which)
     if len(ids) < operation.limit:
@@ -69,7 +69,7 @@ def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
 
 
 def expire(ledger: Ledger, operation: Expire) -> list[int]:
-    """Cancel runs that no attempt started in time."""
+    """Cancel runs that had no attempt before they expired."""
     most = operation.limit + len(operation.spare)
     ids = _ids(ledger, _expired.limit(most), {"now": operation.now})
     spared = set(operation.spare)
@@ -78,7 +78,7 @@ def expire(ledger: Ledger, operation: Expire) -> list[int]:
 
 
 def retry(ledger: Ledger, operation: Retry) -> Retried:
-    """Make dead, cancelled and retryable runs of living handlers available again."""
+    """Make dead, cancelled and retryable runs available again, except those of deleted handlers."""
     known = ledger.load(operation.runs)
     ledger.flush()
     deleted = {
@@ -92,7 +92,7 @@ def retry(ledger: Ledger, operation: Retry) -> Retried:
 
 
 def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:
-    """Make dead (or cancelled) runs of living handlers available again."""
+    """Make dead or cancelled runs available again, except those of deleted handlers."""
     found = _ended.limit(operation.limit)
     if operation.handler is not None:
         found = found.where(_of(operation.handler))
@@ -101,7 +101,7 @@ def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:
 
 
 def rescue(ledger: Ledger, operation: Rescue) -> int:
-    """Count what was running as lost."""
+    """Count running attempts as lost."""
     lost = ledger.load(_ids(ledger, _running, {}))
     for run in lost:
         _lose(ledger, run, operation)
@@ -131,22 +131,22 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
     for run in found:
         if run.state >= CANCELLED:
             completions.reopen(ledger, run)
-            run.token = -now  # a fence: outcomes of attempts before this moment come too late
+            run.token = -now  # a fence: outcomes of earlier attempts are refused
         ledger.change(run, 0)
         run.granted, run.due = run.attempt - run.lost, None
         run.available_at, run.finished_at = now, None
         retried.append(run.id)
-    # What is retried by hand stands outside the order of its partition key.
+    # A run that was retried manually is not ordered by its partition key.
     ledger.rows(statements.CLEAR_PARTITION_KEY, None, msgspec.json.encode(retried).decode())
     return retried
 
 
 def _lose(ledger: Ledger, run: RunRow, operation: Rescue) -> None:
     run.lost += 1
-    error = Error("Lost", f"the gateway ended while attempt {run.attempt} ran")
+    error = Error("Lost", f"the gateway stopped while attempt {run.attempt} was running")
     _record(ledger, run, Outcome.LOST, error, operation.now)
     if run.lost >= operation.max_losses:
-        error = Error("Lost", f"{run.lost} attempts were lost with the process that ran them")
+        error = Error("Lost", f"{run.lost} attempts were lost because their process died")
         _end(ledger, run, DEAD, Kind.DEAD, error, operation.now, run.revision or 1)
         ledger.errors[run.handler] = brief(error) or ""
         return
@@ -165,7 +165,7 @@ def _end(
 
 
 def _record(ledger: Ledger, run: RunRow, outcome: Outcome, error: Error | None, now: int) -> None:
-    """Give the marked attempt of a running run a row: nothing more will be known of it."""
+    """Store the attempt of a run that is marked as running, with what is known of it."""
     report = Report(
         outcome=outcome,
         revision=run.revision or 1,

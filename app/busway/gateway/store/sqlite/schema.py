@@ -1,6 +1,6 @@
-"""The tables. Codes stand for words that every row would repeat; partial indexes hold only what is open.
+"""The tables. Columns store codes instead of repeated words. Partial indexes contain only unfinished rows.
 
-Times are microseconds since 1970. Numbers of events, runs and results come from the one row of `head`.
+Times are microseconds since 1970. The only row of `head` has the newest numbers of events, runs and results.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
 OUTCOME_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 
 RUNNING, SUCCEEDED, CANCELLED, DEAD = 2, 3, 4, 5
-WAITING = "state < 2"  # partial indexes are found by these very words
-UNSTARTED = "(attempt = 0)"  # in an index it puts what was started before what was not
+WAITING = "state < 2"  # SQLite uses a partial index only for this exact condition
+UNSTARTED = "(attempt = 0)"  # sorts runs that had an attempt before the others
 IN_LINE = f"{WAITING} AND partitionkey IS NOT NULL"
-ALONE, COUNTED, OUTSIDE = 0, 1, 2  # how a run stands to the tree of its root event
+ALONE, COUNTED, OUTSIDE = 0, 1, 2  # how the root event counts a run
 
-APPLICATION_ID = 0x42757377  # "Busw": tells a Busway database from any other file
+APPLICATION_ID = 0x42757377  # "Busw": identifies a Busway database
 
 metadata = sa.MetaData()
 
@@ -121,8 +121,8 @@ runs = sa.Table(
     _column("wall_time", sa.REAL, null=True),
     _integer("peak_memory", null=True),
     _column("error", sa.TEXT, null=True),
-    _column("partitionkey", sa.TEXT, null=True),  # null: no ordered handler keeps it in line
-    _integer("last_result", null=True),  # of a run that ended: it has none behind this number
+    _column("partitionkey", sa.TEXT, null=True),  # null: not ordered by a key
+    _integer("last_result", null=True),  # of an ended run: it has no result above this number
     sqlite_strict=True,
 )
 sa.Index("runs_event", runs.c.event)

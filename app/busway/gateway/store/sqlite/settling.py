@@ -1,4 +1,4 @@
-"""What attempts do to their runs: marking them as running, partial results, and how they end."""
+"""Operations of attempts: mark as running, append partial results, settle."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from busway.gateway.store.sqlite.schema import OUTCOME_CODES, RUNNING, STATE_COD
 
 
 def mark(ledger: Ledger, operation: Mark) -> bool:
-    """Mark an attempt as running, if its run waits for it."""
+    """Mark an attempt as running, if its run is waiting for it."""
     run = ledger.run(operation.run)
     if run is None:
         return False
     if run.state == RUNNING and run.token == operation.token:
-        return True  # said again, because the answer got lost
+        return True  # resent, because the reply was lost
     if not _waits_for(run, operation):
         return False
     ledger.change(run, RUNNING)
@@ -28,7 +28,7 @@ def mark(ledger: Ledger, operation: Mark) -> bool:
 
 
 def append(ledger: Ledger, operation: Append) -> int:
-    """Append a partial result, unless its attempt is over."""
+    """Append a partial result, unless its attempt has ended."""
     new = operation.result
     earlier = ledger.unacknowledged.get((operation.run, operation.attempt, new.index))
     if earlier:
@@ -64,7 +64,7 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
 
 
 def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
-    """Keep what is known of an attempt in a row of its own."""
+    """Insert the row of an attempt."""
     error = report.error
     ledger.add(
         statements.INSERT_ATTEMPT,
@@ -87,7 +87,7 @@ def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
 
 
 def forget_attempt(run: RunRow) -> None:
-    """Clear what the run's own row says of an attempt, because the attempt has a row now or never was."""
+    """Clear the attempt in the run's row, because it has a row of its own or there is none."""
     run.started_at = run.pool = run.worker = run.cpu_time = run.wall_time = run.peak_memory = None
 
 
@@ -107,7 +107,7 @@ def _is_under_way(run: RunRow, operation: Settle) -> bool:
 
 
 def _repeat_reply(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
-    """Answer a Settle that is refused, or that was accepted before by a batch whose answer got lost."""
+    """Reply to a Settle that is refused, or that an earlier batch accepted and whose reply was lost."""
     if run.token != operation.token or run.attempt != operation.attempt:
         return Settled(False)
     number, completes = ledger.unacknowledged.get((run.id, run.attempt, None), (0, None))

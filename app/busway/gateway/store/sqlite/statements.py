@@ -1,4 +1,4 @@
-"""The writer's statements: built from the tables, compiled once, run with tuples in the order given here."""
+"""The writer's statements, compiled once. Parameters are tuples in the order given here."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def _insert(table: sa.Table, *columns: str) -> str:
 
 
 MUTABLE = tuple(column.name for column in runs.columns if column.name != "partitionkey")[7:]
-"""What changes in a run's life, in the order in which `UPDATE_RUN` takes it, the id behind it."""
+"""The columns of a run that can change, in the order of `UPDATE_RUN`. The id is its last parameter."""
 
 SETTLED = (
     "state", "counted", "attempt", "lost", "max_attempts", "finished_at", "token", "revision", "started_at",
     "pool", "worker", "cpu_time", "wall_time", "last_result",
 )  # fmt: skip
-"""What changes of a run whose first attempt succeeds, in the order in which `UPDATE_SETTLED` takes it."""
+"""The columns that change when a first attempt succeeds, in the order of `UPDATE_SETTLED`."""
 
 
 def _update_run(columns: tuple[str, ...]) -> str:
@@ -58,7 +58,7 @@ INSERT_RESULT = _insert(results)
 INSERT_ATTEMPT = _insert(attempts)
 UPDATE_RUN = _update_run(MUTABLE)
 
-# Most rows have null in half of their columns, and a null costs the driver as much as three numbers.
+# In most rows half of the columns are null, and a null costs the driver as much as three numbers.
 INSERT_PLAIN_EVENT = _insert(
     events, "seq", "id", "source", "type", "time", "accepted_at", "binary", "data",
 )  # fmt: skip
@@ -107,7 +107,7 @@ CLAIM_HEAD = _compile(sa.update(head), ("writer",), ("writer",))
 
 
 def _listed(name: str) -> Any:
-    """One bound JSON array of numbers as a table, so that a list of any length is the same statement."""
+    """Return a bound JSON array of numbers as a subquery, so that lists of any length share a statement."""
     return sa.select(sa.func.json_each(sa.bindparam(name)).table_valued("value").c.value)
 
 

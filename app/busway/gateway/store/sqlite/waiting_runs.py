@@ -1,4 +1,4 @@
-"""What waits, as dispatch reads it on: bounded in runs and in bytes, sizes first and payloads after."""
+"""Reads of waiting runs, limited by number and bytes. Sizes are read first, then payloads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _these = pack(
     .order_by(ids.c.key)
     .limit(1 << 40)
 )
-# Each step is one look into the index, however many runs the keys have.
+# Each step is one index lookup, even if keys have many runs.
 _keys = sa.text(f"""
     WITH RECURSIVE found(k) AS (
         SELECT min(partitionkey) FROM runs WHERE handler = :handler AND {IN_LINE} AND partitionkey > :after
@@ -72,7 +72,7 @@ _lines = sa.text(f"""
 
 
 class _Sized(msgspec.Struct, array_like=True):
-    """A run that may be read: its number, its rank (a priority, or the place of its key), its bytes."""
+    """A candidate: the run, its rank (priority, or index of its key) and the size of its data in bytes."""
 
     id: int
     rank: int
@@ -82,7 +82,7 @@ class _Sized(msgspec.Struct, array_like=True):
 def find_due(
     connection: sa.Connection, handler: int, limit: int, *, now: int, max_bytes: int, keyless: bool
 ) -> list[Run]:
-    """Return runs of a handler that are due, as `Reader.waiting` says."""
+    """Implement `Reader.waiting`."""
     which = {"handler": handler, "limit": limit, "now": now}
     found = [row for query in _DUE[keyless] for row in fetch(connection, query, _Sized, which)]
     found.sort(key=lambda row: (-row.rank, row.id))
@@ -90,13 +90,13 @@ def find_due(
 
 
 def find_later(connection: sa.Connection, after: int, before: int, limit: int, max_bytes: int) -> list[Run]:
-    """Return runs that are due between two moments, as `Reader.due` says."""
+    """Implement `Reader.due`."""
     found = fetch(connection, _later, _Sized, {"after": after, "before": before, "limit": limit})
     return _load(connection, _within(found, max_bytes))
 
 
 def find_keys(connection: sa.Connection, handler: int, after: str, limit: int) -> list[str]:
-    """Return partition keys that have waiting runs, as `Reader.partition_keys` says."""
+    """Implement `Reader.partition_keys`."""
     text = connection.execute(_keys, {"handler": handler, "after": after, "limit": limit}).scalar_one()
     return msgspec.json.decode(text, type=list[str])
 
@@ -104,7 +104,7 @@ def find_keys(connection: sa.Connection, handler: int, after: str, limit: int) -
 def find_lines(
     connection: sa.Connection, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
 ) -> list[KeyLine]:
-    """Return the lines of some partition keys, as `Reader.lines` says."""
+    """Implement `Reader.lines`."""
     which = {"handler": handler, "keys": msgspec.json.encode(keys).decode(), "now": now, "limit": per_key + 1}
     text = connection.execute(_lines, which).scalar_one()
     found = [_Sized(id_, at, size) for at, id_, size in msgspec.json.decode(text)]

@@ -1,4 +1,4 @@
-"""Writes batches of operations, each batch in one transaction."""
+"""Writes each batch of operations in one transaction."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ _OF_ATTEMPTS = frozenset({Settle, Append, Mark})
 
 
 def affects_batch(problem: BaseException) -> bool:
-    """Tell what befalls a whole batch (disk, lock, broken file) from what one operation brings on itself."""
+    """Return whether an error concerns the whole batch (disk, lock, corrupt file), not one operation."""
     cause = getattr(problem, "orig", None) or problem
     fatal = isinstance(cause, sqlite3.OperationalError | sqlite3.InternalError)
     return fatal or type(cause) is sqlite3.DatabaseError
 
 
 class Replaced(Exception):
-    """Another committer has taken over this database."""
+    """Another committer took over this database."""
 
 
 class Refused(msgspec.Struct):
-    """An operation that the store did not take, and why; the others of its batch are written."""
+    """The reply to an operation that the store refused, with the reason. The rest of its batch is written."""
 
     why: str
 
@@ -85,8 +85,8 @@ class Writer:
     """Applies operations over one connection in autocommit mode.
 
     Args:
-        connection: to be closed after any error but `Replaced`: the state of a broken transaction is unknown.
-        name: the number under which this writer claimed the head, None to write beside its owner.
+        connection: close it after any error except `Replaced`, because its transaction's state is unknown.
+        name: the number with which this writer claims the head. None writes without claiming it.
     """
 
     def __init__(self, connection: sa.Connection, name: int | None = None) -> None:
@@ -94,10 +94,10 @@ class Writer:
         self._cursor = connection.connection.cursor()
 
     def claim(self) -> Head:
-        """Become the one committer; any other finds itself replaced.
+        """Become the only committer. The next write of any other raises `Replaced`.
 
         Raises:
-            sqlite3.Error, sqlalchemy.exc.DBAPIError: the store does not take it.
+            sqlite3.Error, sqlalchemy.exc.DBAPIError: the database failed.
         """
         self._run("BEGIN IMMEDIATE")
         self._cursor.execute(statements.CLAIM_HEAD, (self._name,))
@@ -110,11 +110,11 @@ class Writer:
 
         Args:
             operations: applied in this order.
-            since: the newest result whose batch the sender knows to be written, so that what is said again
-                is answered, not written again; None if nothing is ever said again.
+            since: the newest result that the sender knows to be written. Operations that wrote later results
+                and are sent again only get their replies. None if the sender never resends.
 
         Returns:
-            The number of the newest result, and the operations' replies, `Refused` among them.
+            The number of the newest result, and the operations' replies, including `Refused`.
 
         Raises:
             Replaced: nothing was written.
