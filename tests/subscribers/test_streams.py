@@ -308,7 +308,7 @@ def test_a_slow_reader_gets_everything_in_order_and_costs_its_buffer(tmp_path: P
                 body = await reader.readexactly(size + 2)
                 numbers += [number(t.id) for t in events.feed(body[:-2]) if t.name == "message"]
             assert numbers == list(range(1, 1001))
-            await until(lambda: not any(not c._reading for c in server.opened()))  # its end will be seen
+            await until(lambda: not any(not c.flow.reading for c in server.opened()))  # its end will be seen
 
     run(tmp_path, claim)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
+from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request
 from busway.gateway.door.port import Answer, problem
 from busway.gateway.errors import BuswayError, RequestTimeout
@@ -43,12 +44,9 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
+    flow: Flow
     half_closed: bool
-    writable: bool
     default_headers: bytes
-
-    async def drained(self) -> None:
-        """Wait until the socket has room."""
 
     def unread(self, size: int) -> None:
         """Note how many bytes of the body wait for the application."""
@@ -172,8 +170,8 @@ class Cycle:
 
     async def send(self, message: Message) -> None:
         """Send a part of the response, when the socket has room."""
-        if not (self.connection.writable or self._gone):
-            await self.connection.drained()
+        if not (self.connection.flow.writable or self._gone):
+            await self.connection.flow.drained()
         if self._gone:
             return
         if message["type"] == "http.response.start" and not self._started:

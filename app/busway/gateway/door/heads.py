@@ -257,12 +257,12 @@ class Known:
         lines = head.split(b"\r\n")
         kept = self._lines
         known = self._heads.get(tuple(filter(kept.__getitem__, lines)))
-        if known is None or len(lines) > MOST_FIELDS + 1:
+        if known is None or len(lines) > MOST_FIELDS + 1 or len(head) > LONGEST_HEAD - 4:
             return None
         lengths = [*filter(None, map(kept.lengths.get, lines))]
         if len(lengths) != 1:
             return None
-        data = [*filter(None, map(kept.data.get, lines))]
+        data = [*filter(None, map(kept.data.get, lines))] if kept.data else None
         if data:
             admitted = known.admitted
             known = Head(known.headers + data)

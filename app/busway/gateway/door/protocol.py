@@ -19,6 +19,7 @@ from busway.gateway.door.bodies import Body, Chunked, Sized
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
 from busway.gateway.door.deadlines import NEVER, Deadline
 from busway.gateway.door.exchange import Exchange
+from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, line, problem
 from busway.gateway.door.room import make_room
@@ -46,9 +47,9 @@ class HttpProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_advancing", "_answered", "_app", "_app_state", "_body", "_busy", "_config", "_cycle", "_deadline",
-        "_discarded", "_drained", "_ending", "_endpoint", "_exchange", "_keep_alive", "_known", "_reading",
+        "_discarded", "_ending", "_endpoint", "_exchange", "_keep_alive", "_known",
         "_requests", "_rest", "_scanned", "_shared", "_socket", "_sockets", "_state", "_unread",
-        "_waiting_since", "default_headers", "half_closed", "loop", "transport", "writable",
+        "_waiting_since", "default_headers", "flow", "half_closed", "loop", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +63,7 @@ class HttpProtocol(asyncio.Protocol):
             config.load()
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
-        self.writable = True
+        self.flow: Flow
         self.half_closed = False
         self.default_headers = b""
         self._shared: list[tuple[bytes, bytes]] | None = None  # what `default_headers` was made of
@@ -87,16 +88,15 @@ class HttpProtocol(asyncio.Protocol):
         self._discarded = 0
         # Reading.
         self._advancing = False
-        self._reading = True
         self._unread = False  # much of the body waits for the application
         self._ending = False  # nothing more is read or answered
-        self._drained: asyncio.Future[None] | None = None
 
     # -- what asyncio and uvicorn say
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         self.transport = transport  # type: ignore[assignment]
+        self.flow = Flow(self.transport, self.loop)
         self._waiting_since = next(_turns)
         self._deadline.set(HEAD_WITHIN, self._close)
         self._state.connections.add(self)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ class HttpProtocol(asyncio.Protocol):
         self._state.connections.discard(self)
         self._ending = True
         self._deadline.close()
-        self.resume_writing()
+        self.flow.resume_writing()
         if self._socket is not None:
             self._socket.connection_lost()
         if self._cycle is not None:
@@ -118,7 +118,14 @@ class HttpProtocol(asyncio.Protocol):
         """Take bytes of the client."""
         if self._socket is not None:
             self._socket.data_received(data)
-        elif not self._ending:
+            return
+        if (
+            not (self._rest or self._busy or self._known is None)
+            and self.flow.writable
+            and self._is_known(data)
+        ):
+            return
+        if not self._ending:
             if self._rest:
                 self._rest += data
             else:
@@ -139,20 +146,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read: read nothing of it either."""
-        self.writable = False
-        if self._socket is not None:
-            self._socket.pause_writing()
-        else:
-            self._read_on()
+        self.flow.pause_writing()
+        self._read_on()
 
     def resume_writing(self) -> None:
         """There is room again."""
-        self.writable = True
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        if self._socket is not None:
-            self._socket.resume_writing()
-            return
+        self.flow.resume_writing()
         self._read_on()
         if self._rest and not self._busy:
             self._advance()
@@ -189,7 +188,7 @@ class HttpProtocol(asyncio.Protocol):
                 if self._busy:
                     if self._body is None or not self._read_body(self._body):
                         break
-                elif not self.writable or not self._begin(self._rest):
+                elif not self.flow.writable or not self._begin(self._rest):
                     break
         except BuswayError as error:
             self._refuse(error)
@@ -197,8 +196,25 @@ class HttpProtocol(asyncio.Protocol):
             self._advancing = False
         if self.half_closed and not self._busy:
             self._close()
-        elif not self._reading or not self.writable or self._rest:
+        elif not self.flow.reading or not self.flow.writable or self._rest:
             self._read_on()
+
+    def _is_known(self, data: bytes) -> bool:
+        """Answer a request that came whole, and alone, behind a known head: the usual one, in the shortest way."""
+        end = data.find(b"\r\n\r\n")
+        known: Any = self._known
+        found = known.find(data[:end])
+        if found is None or len(data) - end - 4 != found[1] or end < 0 or self._ending:
+            return False
+        self._busy, self._answered, self._keep_alive = True, False, True
+        self._deadline.at = NEVER
+        endpoint: Any = self._endpoint
+        answer = endpoint.admit(found[0])
+        if answer is not None:
+            self._respond(answer)
+        else:
+            endpoint.take(found[0], data[end + 4 :], self._respond)
+        return True
 
     def _begin(self, rest: bytes | bytearray) -> bool:
         """Begin with the request that comes; False if its head is not whole."""
@@ -300,7 +316,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         protocol, accepted = handshake(head, sockets)
         self.transport.write(accepted)
-        self._socket = socket = WebSocket(self.transport, self.loop, protocol, self._config)
+        self._socket = socket = WebSocket(self.transport, self.flow, protocol, self._config)
         rest, self._rest = bytes(self._rest), b""
         self._run(socket.run(serve))
         if rest:
@@ -377,10 +393,10 @@ class HttpProtocol(asyncio.Protocol):
         """Go on behind a whole response."""
         self._state.total_requests += 1
         self._answered = True
-        if not (keep_alive and self._keep_alive):
-            self._end()
-        elif self._body is None:
+        if self._body is None and keep_alive and self._keep_alive:
             self._next()
+        elif not (keep_alive and self._keep_alive):
+            self._end()
         else:  # the rest of the body is read over
             self._exchange = None
             self._discarded = 0
@@ -403,7 +419,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         if self._rest:
             self.loop.call_soon(self._advance)
-        elif not self._reading:
+        elif not self.flow.reading:
             self._read_on()
 
     def _refuse(self, error: BuswayError) -> None:
@@ -431,7 +447,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self.transport.write_eof()
         self._deadline.set(LINGER, self._close)
-        self._set_reading(True)
+        self.flow.read(on=True)
 
     def _close(self) -> None:
         self._ending = True
@@ -443,12 +459,6 @@ class HttpProtocol(asyncio.Protocol):
         self.default_headers = b"".join(map(line, self._shared))
 
     # -- reading and time
-
-    async def drained(self) -> None:
-        """Wait until the socket has room."""
-        if self._drained is None or self._drained.done():
-            self._drained = self.loop.create_future()
-        await asyncio.shield(self._drained)
 
     def unread(self, size: int) -> None:
         """Note how many bytes of the body wait for the application."""
@@ -467,17 +477,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._ending or self._socket is not None:
             return
         behind = self._busy and self._body is None and len(self._rest) > PIPELINED
-        reading = not (self._unread or behind) and (self.writable or self._cycle is not None)
-        self._set_reading(reading)
-
-    def _set_reading(self, reading: bool) -> None:
-        if reading == self._reading:
-            return
-        self._reading = reading
-        if reading:
-            self.transport.resume_reading()
-        else:
-            self.transport.pause_reading()
+        reading = not (self._unread or behind) and (self.flow.writable or self._cycle is not None)
+        self.flow.read(on=reading)
 
     def _head_too_slow(self) -> None:
         self._refuse(RequestTimeout(f"the head did not come within {HEAD_WITHIN:.0f} s: send it at once"))

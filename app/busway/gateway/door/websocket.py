@@ -23,6 +23,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from busway.gateway.door.flow import Flow
 from busway.gateway.door.liveness import is_there
 from busway.gateway.door.port import Serve, SocketEndpoint
 from busway.gateway.errors import BadRequest, BuswayError
@@ -74,7 +75,7 @@ class WebSocket:
 
     Args:
         transport: of the connection.
-        loop: it runs in.
+        flow: likewise.
         protocol: open.
         config: of the server, which says how often to ping and how long to wait.
     """
@@ -84,28 +85,26 @@ class WebSocket:
     def __init__(
         self,
         transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
+        flow: Flow,
         protocol: ServerProtocol,
         config: Config,
     ) -> None:
         self.transport = transport
-        self._loop = loop
+        self._flow = flow
+        self._loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._ping_every = config.ws_ping_interval or 0.0
         self._pong_within = config.ws_ping_timeout or 0.0
-        self._writable = True
-        self._room: asyncio.Future[None] | None = None
         self._messages: deque[str | bytes] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._ended = False  # no further message will come
-        self._reading = True
         self._fragments: list[bytes] = []
         self._text = False
         self._ping = b""
         self._pinged_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         if self._ping_every:
-            self._timer = loop.call_later(self._ping_every, self._send_ping)
+            self._timer = self._loop.call_later(self._ping_every, self._send_ping)
 
     async def run(self, serve: Serve) -> None:
         """Serve the socket, then close it if that is not done."""
@@ -125,7 +124,7 @@ class WebSocket:
         while not self._messages:
             if self._ended:
                 return None
-            self._read(on=True)
+            self._flow.read(on=True)
             self._arrived = self._loop.create_future()
             await self._arrived
         return self._messages.popleft()
@@ -136,7 +135,7 @@ class WebSocket:
         What a server sends is not masked (RFC 6455, section 5.1), so a text that many sockets get becomes
         a frame once.
         """
-        if not self._writable or self._protocol.state is not OPEN:
+        if not self._flow.writable or self._protocol.state is not OPEN:
             return False
         known, frame = WebSocket._shared
         if text is not known:
@@ -154,12 +153,11 @@ class WebSocket:
         while not self.offer(text):
             if self._protocol.state is not OPEN or self.transport.is_closing():
                 raise ConnectionError("the socket is closed")
-            await self._until_writable()
+            await self._flow.drained()
 
     async def close(self, code: int, reason: str) -> None:
         """Send a close frame when there is room."""
-        while not self._writable:
-            await self._until_writable()
+        await self._flow.drained()
         self._close(code, reason)
 
     # -- what the connection says
@@ -183,19 +181,10 @@ class WebSocket:
     def connection_lost(self) -> None:
         """The connection is gone."""
         self._end()
-        self._writable = True
-        self._wake_writer()
+        if self._protocol.state is OPEN:
+            self._protocol.receive_eof()
         if self._timer is not None:
             self._timer.cancel()
-
-    def pause_writing(self) -> None:
-        """There is no room."""
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        """There is room again."""
-        self._writable = True
-        self._wake_writer()
 
     def shutdown(self) -> None:
         """Close: the server stops."""
@@ -234,7 +223,7 @@ class WebSocket:
             self._fail(1007, "text is UTF-8")
             return
         self._arrive()
-        self._read(on=False)  # until it is taken
+        self._flow.read(on=False)  # until it is taken
 
     def _fail(self, code: int, reason: str) -> None:
         self._protocol.fail(code, reason)
@@ -249,12 +238,12 @@ class WebSocket:
         self._end()
         self._flush()
         self._set_timer(CLOSE_WITHIN, self.transport.abort)
-        self._read(on=True)  # for the answer
+        self._flow.read(on=True)  # for the answer
 
     def _flush(self) -> None:
         """Send what the protocol has to send: pongs only if there is room, and the end if it says so."""
         output = self._protocol.data_to_send()
-        if self._writable or self._protocol.state is not OPEN:
+        if self._flow.writable or self._protocol.state is not OPEN:
             data = b"".join(output)
             if data and not self.transport.is_closing():
                 self.transport.write(data)
@@ -268,25 +257,6 @@ class WebSocket:
     def _arrive(self) -> None:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
-
-    def _read(self, *, on: bool) -> None:
-        if on != self._reading and not self.transport.is_closing():
-            self._reading = on
-            if on:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
-
-    async def _until_writable(self) -> None:
-        if self._writable:
-            return
-        if self._room is None or self._room.done():
-            self._room = self._loop.create_future()
-        await asyncio.shield(self._room)
-
-    def _wake_writer(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
 
     # -- pings
 
