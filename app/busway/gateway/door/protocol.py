@@ -200,7 +200,7 @@ class HttpProtocol(asyncio.Protocol):
             self._read_on()
 
     def _is_known(self, data: bytes) -> bool:
-        """Answer a request that came whole, and alone, behind a known head: the usual one, in the shortest way."""
+        """Answer a request that arrived whole and alone behind a known head: the usual case."""
         end = data.find(b"\r\n\r\n")
         known: Any = self._known
         found = known.find(data[:end])
