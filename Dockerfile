@@ -1,19 +1,19 @@
-# Busway in a container. It listens on all addresses, so it wants a key before it starts:
+# Busway in a container. It listens on all addresses, so it needs a key before it starts:
 #
 #   docker build -t busway .
 #   docker volume create busway-data
 #   docker run --rm -v busway-data:/data busway busway keys create first --scope admin
 #   docker run -p 8000:8000 -v busway-data:/data -v ./handlers:/handlers:ro busway
 #
-# /data holds the database, /handlers the Python files with handler code. Every option of
-# `busway serve` is also a BUSWAY_... variable: -e BUSWAY_POOL=thread. `docker stop` drains; give
-# it as long as BUSWAY_DRAIN_TIMEOUT: docker stop --time 40.
+# /data holds the database, /handlers the Python files with handler code. Set options of
+# `busway serve` as BUSWAY_... variables: -e BUSWAY_POOL=thread. `docker stop` drains the gateway; give
+# it more time than BUSWAY_DRAIN_TIMEOUT: docker stop --time 40.
 
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/busway
 WORKDIR /src
-# Alone first: the layer with the dependencies lasts until the lock changes.
+# In a layer of its own: it is rebuilt only when the lock changes.
 COPY requirements.lock ./
 RUN /opt/busway/bin/pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./

@@ -1,29 +1,29 @@
-# Needs make and Python 3.11 or newer; everything else goes into .venv.
+# Needs make and Python 3.11 or newer. Everything else is installed into .venv.
 #
 #   make run                 the gateway with examples/handlers, on http://127.0.0.1:8000
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
 #   make test                the tests, in about five minutes on two cores; ARGS="tests/workers -x" for some of them
-#   make test PYTHON=python3.15      with that Python: .venv is made anew if it has another
-#   make test-fast           those of them that need no gateway, in less than a minute
-#   make test-all            all tests, also the long ones; this is what CI runs
+#   make test PYTHON=python3.15      use this Python; .venv is created again if it has another one
+#   make test-fast           the tests that need no gateway, in less than a minute
+#   make test-all            all tests, also the long ones; CI runs this
 #   make lint                ruff, mypy, import rules
-#   make bench               every row beside its peers, under 20 minutes
-#   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account says where each microsecond goes
+#   make bench               every row of the benchmark beside its peers, under 20 minutes
+#   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account measures CPU time by process and package
 #   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
-#   make counted             record what an event costs in counted work, for the test that compares it
-#   make lock                renew the locked dependencies
-#   make format              let ruff mend what it can
+#   make counted             record the counted work of an event, with which a test compares
+#   make lock                update the locked dependencies
+#   make format              format the code, and let ruff fix what it can
 
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The first interpreter that is new enough and can make environments; a shim that only looks like one fails here.
+# The first interpreter that is new enough and can create environments. Shims without an interpreter fail here.
 PYTHON ?= $(shell for p in python3.15 python3.14 python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 
-# A Python that is named replaces the one of the environment.
+# If PYTHON is set, it replaces the Python of the environment.
 ifneq "$(origin PYTHON)" "file"
 version = $(shell "$(1)" -c 'import sys; print(sys.version, sys.abiflags)' 2>/dev/null || echo none)
 ifneq "$(call version,$(PYTHON))" "$(call version,$(BIN)/python)"
@@ -32,7 +32,7 @@ endif
 endif
 .PHONY: another
 
-# Set on the command line only: the environment has variables of these names for other things.
+# Only for the command line: environment variables of these names may have other meanings.
 HANDLERS := examples/handlers
 HOST :=
 PORT :=
@@ -53,7 +53,7 @@ OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,p
 run: $(VENV)/.runtime
 	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(ARGS)
 
-# Most tests wait most of the time: more files run at once than there are cores. JOBS=0 is one process, for --pdb.
+# Most tests wait most of the time, so more files run at once than there are cores. JOBS=0 runs one process, for --pdb.
 JOBS := 4
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -72,11 +72,11 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The peers get environments of their own, made by the rows that need them.
+# The rows that need peers create environments for them.
 bench: $(VENV)/.bench
 	$(VENV)/bench/bin/python -m benchmarks $(ROW) $(if $(BESIDE),--beside $(BESIDE)) $(ARGS)
 
-# Five runs, under three minutes; it needs strace and valgrind.
+# Five runs, under three minutes. Needs strace and valgrind.
 counted: $(VENV)/.dev
 	$(BIN)/python -m tests.work.record
 
@@ -84,7 +84,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# uv resolves for all Python versions at once; it lives in an environment of its own, not among the dependencies.
+# uv resolves for all Python versions at once. It has an environment of its own and is no dependency.
 lock: $(VENV)/.python
 	test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server -o requirements.lock
@@ -100,10 +100,10 @@ LOCK := pyproject.toml --quiet --upgrade --universal --python-version 3.11 --gen
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# The stamps make a second call instant. Only what is locked, by hash, gets in.
+# The stamps make a second call instant. pip installs only locked packages, by hash.
 $(VENV)/.python:
-	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer that can make environments was found:" \
-		"install one (on Debian with python3-venv), or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer that can create environments was found:" \
+		"install one (on Debian with python3-venv), or set it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(if $(filter another,$?),--clear) $(VENV)
 	@touch $@
 

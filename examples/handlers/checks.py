@@ -1,4 +1,4 @@
-"""I/O-bound: it waits for the network, so a thread is enough and dozens wait at once.
+"""I/O-bound: the handler waits for the network. In the thread pool, many attempts wait at once.
 
 Publish: busway publish service.check --data '{"host": "127.0.0.1", "port": 8000}'
 """
@@ -11,7 +11,7 @@ from busway import handler
 
 @handler("service.check", pool="thread", timeout=10, max_attempts=2)
 def check_service(event):
-    """Tell whether a TCP port answers, and how fast."""
+    """Check whether a TCP port accepts connections, and how fast."""
     address = (event.data["host"], event.data["port"])
     begin = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""An order goes through three handlers; each hands on with ctx.publish.
+"""A chain: each handler starts the next one with ctx.publish.
 
     order.created -> price -> order.priced -> invoice -> invoice.ready -> notify
 
@@ -15,7 +15,7 @@ def price(event, ctx: Context):
     """Price an order."""
     item, quantity = event.data["item"], event.data["quantity"]
     if item not in PRICES:
-        raise Fail(f"we do not sell {item!r}: have one of {', '.join(PRICES)}")
+        raise Fail(f"we do not sell {item!r}: choose one of {', '.join(PRICES)}")
     total = PRICES[item] * quantity
     ctx.publish("order.priced", {"item": item, "quantity": quantity, "total": total})
     return {"total": total}
@@ -32,5 +32,5 @@ def invoice(event, ctx: Context):
 
 @handler("invoice.ready")
 def notify(event):
-    """Tell the customer; this is the end of the chain, so its result carries `completes`."""
+    """Notify the customer. This is the end of the chain, so its result has `completes`."""
     return f"{event.subject}: {', '.join(event.data['lines'])}"

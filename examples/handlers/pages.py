@@ -1,4 +1,4 @@
-"""A generator: each page reaches subscribers as soon as it is yielded, with progress between.
+"""A generator: subscribers get each page as soon as it is yielded, and progress reports in between.
 
 Publish: busway publish report.wanted --data '{"pages": 5}'
 Watch:   busway tail 'report.*'
@@ -16,7 +16,7 @@ def render_report(event, ctx: Context):
     for page in range(1, pages + 1):
         if ctx.cancelled:
             return None
-        time.sleep(0.3)  # the rendering
+        time.sleep(0.3)  # stands for the rendering
         yield {"page": page, "text": f"Page {page} of {pages}."}
         ctx.progress(round(page / pages, 2), f"{page} of {pages} pages")
     return {"pages": pages}

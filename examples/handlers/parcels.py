@@ -1,4 +1,4 @@
-"""It fails sometimes: the carrier is busy twice, so the third attempt gets through.
+"""Retries: the first two attempts fail, the third one succeeds.
 
 Publish: busway publish parcel.sent --data '{"to": "Oslo"}'
 Look:    GET /v1/runs?handler=book_carrier, then GET /v1/runs/{id} for its attempts
@@ -9,7 +9,7 @@ from busway import Context, Retry, handler
 
 @handler("parcel.sent", max_attempts=4, backoff={"initial": 0.5, "factor": 2})
 def book_carrier(event, ctx: Context):
-    """Book a carrier, who refuses the first attempt and asks to wait at the second."""
+    """Book a carrier. It does not answer the first attempt, and is busy at the second one."""
     ctx.log.info("attempt %d for a parcel to %s", ctx.attempt, event.data["to"])
     if ctx.attempt == 1:
         raise ConnectionError("the carrier does not answer")

@@ -1,4 +1,4 @@
-"""CPU-bound: worker processes use every core and leave the gateway's alone.
+"""CPU-bound: worker processes use all CPUs, and the gateway stays responsive.
 
 Publish: busway publish primes.count --data '{"below": 5000000}'
 """
@@ -11,7 +11,7 @@ def count_primes(event):
     """Count the primes below a number with a sieve."""
     below = event.data["below"]
     if not 2 <= below <= 100_000_000:
-        raise Fail(f"'below' is a number from 2 to 100,000,000, not {below}")
+        raise Fail(f"'below' must be a number from 2 to 100,000,000, not {below}")
     sieve = bytearray([0, 0]) + bytearray([1]) * (below - 2)
     for n in range(2, int(below**0.5) + 1):
         if sieve[n]:

@@ -18,23 +18,29 @@ from rich.table import Table
 from busway.gateway.errors import BadSettings, BuswayError
 from busway.version import __version__
 
+_ABOUT = """An event gateway: stores events, runs Python handlers on them, and sends results to subscribers.
+
+Start a gateway with `busway serve`, publish with `busway publish`, follow results with `busway tail`.
+"""
 app = typer.Typer(
     name="busway",
-    help="An event gateway: durable events in, Python handlers in worker processes, live results out.",
+    help=_ABOUT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-keys = typer.Typer(help="Make, list and revoke keys, in the database itself.", no_args_is_help=True)
+keys = typer.Typer(help="Create, list and revoke API keys, directly in the database.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
-Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="The gateway.")]
-Key = Annotated[str | None, typer.Option(envvar="BUSWAY_KEY", help="A key, where the gateway needs one.")]
+Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="Address of the gateway.")]
+Key = Annotated[str | None, typer.Option(envvar="BUSWAY_KEY", help="API key, if the gateway needs one.")]
 Database = Annotated[
     str | None,
-    typer.Option(help="The database, sqlite:///FILE; else BUSWAY_DATABASE_URL, .env, sqlite:///busway.db."),
+    typer.Option(
+        help="The database, sqlite:///FILE. Default: BUSWAY_DATABASE_URL, else .env, else sqlite:///busway.db."
+    ),
 ]
-_SAID_OTHERWISE = {
+_OWN_OPTIONS = {
     "type": "TYPE",
     "data": "--data",
     "source": "--source",
@@ -49,7 +55,7 @@ _SERVER = (
 
 
 def main() -> None:
-    """Run the command; an error is one line that says what to do, and an exit status."""
+    """Run the command. An error prints one line and sets the exit status."""
     try:
         app()
     except BuswayError as problem:
@@ -65,68 +71,84 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_ABOUT)
 def _root(
     _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """An event gateway: durable events in, Python handlers in worker processes, live results out."""
+    """Options of the command itself. Its help text is `_ABOUT`."""
 
 
 def _need_server() -> None:
-    """Refuse a command that needs the gateway where only clients are installed.
+    """Refuse a command that needs the gateway if only the clients are installed.
 
     Raises:
-        BadSettings: a package of the extra is missing.
+        BadSettings: a package of the extra `server` is missing.
     """
     missing = [name for name in _SERVER if find_spec(name) is None]
     if missing:
         raise BadSettings(
-            f"this command needs the gateway's packages ({missing[0]} is not installed): "
-            "pip install 'busway[server]'"
+            f"this command needs the gateway, and {missing[0]} is not installed: pip install 'busway[server]'"
         )
 
 
 def _setting(text: str) -> Any:
-    return typer.Option(help=text.replace("[", "\\["), show_default=False)  # Rich takes brackets for markup
+    return typer.Option(help=text.replace("[", "\\["), show_default=False)  # brackets are markup for Rich
 
 
 @app.command()
 def serve(
-    host: Annotated[str | None, _setting("Where it listens [127.0.0.1].")] = None,
-    port: Annotated[int | None, _setting("Its port, 0 for any free one [8000].")] = None,
+    host: Annotated[str | None, _setting("Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, _setting("Port to listen on; 0 takes a free one. [default: 8000]")] = None,
     pool: Annotated[
-        str | None, _setting("process, thread or auto, for handlers that do not choose [process].")
+        str | None,
+        _setting("Where handlers run that do not choose a pool: process, thread or auto. [default: process]"),
     ] = None,
-    workers: Annotated[int | None, _setting("Worker processes of the process pool [number of CPUs].")] = None,
+    workers: Annotated[
+        int | None, _setting("Worker processes of the process pool. [default: number of CPUs]")
+    ] = None,
     threads: Annotated[
-        int | None, _setting("Threads of the thread pool; also async runs that one worker holds [32].")
+        int | None,
+        _setting(
+            "Threads of the thread pool; also async handlers that one worker runs at once. [default: 32]"
+        ),
     ] = None,
-    handlers: Annotated[Path | None, _setting("Folder of Python files with handler code [handlers].")] = None,
+    handlers: Annotated[
+        Path | None, _setting("Folder with handler code, Python files and packages. [default: handlers]")
+    ] = None,
     app_dir: Annotated[
-        Path | None, _setting("The root of your own project, which handlers may import [.].")
+        Path | None,
+        _setting("Root of your own project, from which handlers can import. [default: current directory]"),
     ] = None,
-    database_url: Annotated[str | None, _setting("sqlite:///FILE [sqlite:///busway.db].")] = None,
+    database_url: Annotated[
+        str | None, _setting("The database, sqlite:///FILE. [default: sqlite:///busway.db]")
+    ] = None,
     broker_url: Annotated[str | None, _setting("Not built yet.")] = None,
-    role: Annotated[str | None, _setting("Only 'all' is built yet.")] = None,
-    max_event_bytes: Annotated[int | None, _setting("The most bytes of one event [1048576].")] = None,
-    max_body_bytes: Annotated[int | None, _setting("The most bytes of one request body [33554432].")] = None,
-    max_result_bytes: Annotated[int | None, _setting("The most bytes of one result [16777216].")] = None,
+    role: Annotated[str | None, _setting("Not built yet; only 'all' is allowed. [default: all]")] = None,
+    max_event_bytes: Annotated[int | None, _setting("Largest event, in bytes. [default: 1048576]")] = None,
+    max_body_bytes: Annotated[
+        int | None, _setting("Largest request body, in bytes. [default: 33554432]")
+    ] = None,
+    max_result_bytes: Annotated[
+        int | None, _setting("Largest result of a handler, in bytes. [default: 16777216]")
+    ] = None,
     drain_timeout: Annotated[
-        float | None, _setting("Seconds that running handlers get at shutdown [30].")
+        float | None, _setting("Seconds that running handlers get to finish at shutdown. [default: 30]")
     ] = None,
     keep_alive: Annotated[
-        int | None, _setting("Seconds that an idle HTTP connection stays open [75].")
+        int | None, _setting("Seconds that an idle HTTP connection stays open. [default: 75]")
     ] = None,
     retention: Annotated[
-        str | None, _setting("How long finished events and results are kept: 90s, 30m, 12h, 7d, 4w [7d].")
+        str | None,
+        _setting(
+            "How long finished events and results are kept, such as 90s, 30m, 12h, 7d, 4w. [default: 7d]"
+        ),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Another origin whose pages may use this gateway, as https://app.example; repeatable.",
-            show_default=False,
+        _setting(
+            "Another origin whose web pages may use the gateway, such as https://app.example; repeatable."
         ),
     ] = None,
     reload: Annotated[
@@ -138,13 +160,17 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run the gateway. Every option may also be a variable BUSWAY_… or stand in .env."""
+    """Start the gateway.
+
+    Each option can also be set as an environment variable (--app-dir: BUSWAY_APP_DIR)
+    or in a file .env in the current directory.
+    """
     options = dict(locals())
-    gc.disable()  # what imports make stays; it is looked at again when all is up
+    gc.disable()  # objects of imports are permanent; the collector starts again when the gateway is ready
     _need_server()
     from busway.gateway.store.group.process import launch  # noqa: PLC0415 - other commands start faster
 
-    committer = launch()  # it imports its part while we import ours
+    committer = launch()  # both processes import at the same time
     from busway.gateway import server, settings  # noqa: PLC0415
 
     raise typer.Exit(server.run(settings.load(**options), committer))
@@ -152,24 +178,29 @@ def serve(
 
 @app.command()
 def publish(
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="What happened, such as order.created.")],
-    data: Annotated[str | None, typer.Option(help="The payload, as JSON.")] = None,
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="Type of the event, such as order.created.")],
+    data: Annotated[str | None, typer.Option(help="Payload as JSON.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A file with the payload, as JSON; - is standard input.")
+        Path | None, typer.Option(help="File with the payload as JSON; - reads standard input.")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Who says so.")] = None,
-    subject: Annotated[str | None, typer.Option(help="What it is about.")] = None,
+    source: Annotated[str | None, typer.Option(help="Source of the event, such as /shop.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Subject of the event, such as order-17.")] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="An id; a second event with it is a duplicate.")
+        str | None, typer.Option("--id", help="Id of the event. The same source and id are stored only once.")
     ] = None,
     attribute: Annotated[
         list[str] | None,
-        typer.Option("--attribute", "-a", help="An extension attribute, NAME=VALUE, such as priority=9."),
+        typer.Option(
+            "--attribute", "-a", help="Extension attribute, NAME=VALUE, such as priority=9; repeatable."
+        ),
     ] = None,
     url: Url = _URL,
     key: Key = None,
 ) -> None:
-    """Publish one event and print its receipt."""
+    """Publish one event and print its receipt.
+
+    It returns when the event is stored on disk.
+    """
     event: dict[str, Any] = {"type": type_, "source": source, "subject": subject, "id": id_}
     event = {name: value for name, value in event.items() if value is not None}
     event |= dict(_attribute(text) for text in attribute or ())
@@ -190,27 +221,33 @@ def publish(
 def tail(
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Event types, such as 'order.*'; all if none."),
+        typer.Argument(metavar="[PATTERN]...", help="Types of events, such as 'order.*'. Default: all."),
     ] = None,
-    after: Annotated[str, typer.Option(help="latest, earliest or a cursor.")] = "latest",
+    after: Annotated[str, typer.Option(help="Where to begin: latest, earliest or a cursor.")] = "latest",
     handler: Annotated[
-        list[str] | None, typer.Option(help="Only results of this handler; may be repeated.")
+        list[str] | None, typer.Option(help="Only results of this handler; repeatable.")
     ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option(help="Only this kind of result, or completed; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only results of this kind, such as succeeded or dead; repeatable."),
     ] = None,
     filter_: Annotated[
         str | None,
-        typer.Option("--filter", help='Only of events that match, as JSON: \'{"exact": {"subject": "x"}}\'.'),
+        typer.Option(
+            "--filter",
+            help='Only results of events that match this filter: \'{"exact": {"subject": "x"}}\'.',
+        ),
     ] = None,
-    correlationid: Annotated[str | None, typer.Option(help="Only of events with it.")] = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    correlationid: Annotated[
+        str | None, typer.Option(help="Only results of events with this correlation id.")
+    ] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     url: Url = _URL,
     key: Key = None,
 ) -> None:
-    """Show results as they come; reconnects and goes on where it was.
+    """Print results as they come.
 
-    Ctrl-C ends it and says with which --after to go on.
+    It reconnects and resumes by itself. Ctrl-C ends it and prints the --after at which to resume.
     """
     from busway.gateway.cli.tail import tail as follow  # noqa: PLC0415 - only this command needs it
 
@@ -231,7 +268,7 @@ def tail(
 
 @app.command()
 def handlers(
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     url: Url = _URL,
     key: Key = None,
 ) -> None:
@@ -248,7 +285,7 @@ def handlers(
         for item in items:
             typer.echo(json.dumps(item))
         return
-    table = Table("handler", "events", "target", "pool", "revision", "source", "runs", "waits because")
+    table = Table("handler", "events", "target", "pool", "revision", "source", "runs", "waiting because")
     for item in items:
         runs = ", ".join(f"{n} {state}" for state, n in item["stats"]["runs"].items() if n)
         table.add_row(
@@ -266,19 +303,20 @@ def handlers(
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, such as its owner.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(
-            help="publish, subscribe, handlers:read, handlers:write or admin; may be repeated [admin]."
-        ),
+        _setting("publish, subscribe, handlers:read, handlers:write or admin; repeatable. [default: admin]"),
     ] = None,
     expires_at: Annotated[
-        str | None, typer.Option(help="When it ends, such as 2027-01-31T12:00:00Z.")
+        str | None, typer.Option(help="When the key expires, such as 2027-01-31T12:00:00Z.")
     ] = None,
     database_url: Database = None,
 ) -> None:
-    """Make a key and print it, this once. A running gateway knows it within 5 seconds."""
+    """Create a key and print it. The key is shown only once.
+
+    A running gateway accepts it within 5 seconds.
+    """
     _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.access.gate import key_text  # noqa: PLC0415
@@ -293,13 +331,13 @@ def create_key(
 
 @keys.command("list")
 def list_keys(database_url: Database = None) -> None:
-    """List the keys, without their secrets."""
+    """List keys, without their secrets."""
     _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.api.answers import when  # noqa: PLC0415
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
-    table = Table("id", "name", "scopes", "made", "ends", "revoked")
+    table = Table("id", "name", "scopes", "created", "expires", "revoked")
     for key in sqlite.read_keys(settings.database(database_url)):
         row = (
             key.id,
@@ -315,10 +353,10 @@ def list_keys(database_url: Database = None) -> None:
 
 @keys.command("revoke")
 def revoke_key(
-    id_: Annotated[int, typer.Argument(metavar="ID", help="Its number, from `busway keys list`.")],
+    id_: Annotated[int, typer.Argument(metavar="ID", help="Id of the key, from `busway keys list`.")],
     database_url: Database = None,
 ) -> None:
-    """Revoke a key. A running gateway knows it within 5 seconds."""
+    """Revoke a key. A running gateway refuses it within 5 seconds."""
     _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.main import clock  # noqa: PLC0415
@@ -326,13 +364,13 @@ def revoke_key(
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
     if not sqlite.apply(settings.database(database_url), RevokeKey(id=id_, now=clock())):
-        raise BuswayError(f"there is no key {id_}: `busway keys list` lists them")
+        raise BuswayError(f"there is no key {id_}: see `busway keys list`")
     typer.echo(f"key {id_} is revoked")
 
 
 @app.command()
 def migrate(database_url: Database = None) -> None:
-    """Bring the database's schema up to date; `serve` does so itself on SQLite."""
+    """Upgrade the database schema. `serve` does this at start."""
     _need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
@@ -344,9 +382,9 @@ def migrate(database_url: Database = None) -> None:
 
 @app.command()
 def openapi(
-    folder: Annotated[Path, typer.Argument(help="Where the two documents are written.")] = Path("openapi"),
+    folder: Annotated[Path, typer.Argument(help="Folder for the two documents.")] = Path("openapi"),
 ) -> None:
-    """Write openapi.json and asyncapi.json."""
+    """Write the OpenAPI and AsyncAPI documents, openapi.json and asyncapi.json."""
     _need_server()
     from fastapi import FastAPI  # noqa: PLC0415 - only this command needs these
 
@@ -379,7 +417,7 @@ def _json(option: str, text: str) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except ValueError as problem:
         raise BadSettings(
-            f"{option} is no JSON ({problem}): a string needs quotes, '\"like this\"'"
+            f"{option} is not valid JSON ({problem}): a string needs quotes, '\"like this\"'"
         ) from None
 
 
@@ -390,10 +428,10 @@ def _no_constant(name: str) -> Any:
 def _attribute(text: str) -> tuple[str, str | int]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise BadSettings(f"--attribute is NAME=VALUE, not {text!r}")
-    if name in _SAID_OTHERWISE:
+        raise BadSettings(f"--attribute must be NAME=VALUE, not {text!r}")
+    if name in _OWN_OPTIONS:
         raise BadSettings(
-            f"--attribute is for extension attributes: say the {name} with {_SAID_OTHERWISE[name]}"
+            f"--attribute is for extension attributes: set the {name} with {_OWN_OPTIONS[name]}"
         )
     return name, int(value) if name == "priority" and value.isdecimal() else value
 
@@ -406,7 +444,7 @@ def _call(url: str, key: str | None, method: str, path: str, body: Any = None) -
         answer = httpx.request(method, url.rstrip("/") + path, json=body, headers=headers, timeout=60)
     except (httpx.TransportError, httpx.InvalidURL) as problem:
         raise BuswayError(
-            f"no gateway answers at {url}: start one with `busway serve`, or name it with --url ({problem})"
+            f"no gateway answers at {url} ({problem}): start one with `busway serve`, or set --url"
         ) from None
     if answer.is_success:
         return answer.json()

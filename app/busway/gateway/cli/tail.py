@@ -1,4 +1,4 @@
-"""What `busway tail` prints: results as they come, for people or as JSON lines."""
+"""The output of `busway tail`: results as they come, as text or as JSON lines."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from busway.client.aio import BuswayClientError, Client, Item, Subscription
 from busway.gateway.errors import BuswayError
 
 DATA_WIDTH = 200
-BEHIND = 5.0  # seconds of age from which results are told to be old
-NOTE_EVERY = 10.0  # seconds between such notes
+BEHIND = 5.0  # seconds of age from which a note says that results are old
+NOTE_EVERY = 10.0  # seconds between these notes
 _COLOURS = {
     "partial": "cyan",
     "succeeded": "green",
@@ -30,9 +30,9 @@ _COLOURS = {
 
 
 class Tail:
-    """Prints a subscription: for people, or with `json_lines` one JSON object a line.
+    """Prints a subscription as text, or with `json_lines` one JSON object per line.
 
-    What is not a result (reconnects, how far behind it is, where to resume) is told on `notes`.
+    Notes about the connection (reconnects, lag, where to resume) go to `notes`.
     """
 
     def __init__(self, *, json_lines: bool, console: Console, notes: Console) -> None:
@@ -41,7 +41,7 @@ class Tail:
         self._noted_at = 0.0
 
     async def follow(self, subscription: Subscription) -> None:
-        """Print items until interrupted, then say where to resume."""
+        """Print items until interrupted, then print where to resume."""
         try:
             await subscription.open()
             async for item in subscription:
@@ -49,20 +49,20 @@ class Tail:
                 self._show(item)
         finally:
             if subscription.cursor:
-                self._note(f"go on with --after {subscription.cursor}", "dim")
+                self._note(f"resume with --after {subscription.cursor}", "dim")
 
     def reconnecting(self, problem: str, pause: float) -> None:
-        """Tell why the connection is made again."""
-        self._note(f"{problem}; connecting again in {pause:.1f} s", "yellow")
+        """Print why the client reconnects, and when."""
+        self._note(f"{problem}; reconnecting in {pause:.1f} s", "yellow")
 
     def _note_lag(self, item: Item) -> None:
         lag = (datetime.now(UTC) - datetime.fromisoformat(item.time)).total_seconds()
         if lag > BEHIND and monotonic() - self._noted_at > NOTE_EVERY:
             self._behind, self._noted_at = True, monotonic()
-            self._note(f"behind: these are results of {timedelta(seconds=round(lag))} ago", "yellow")
+            self._note(f"behind: these results are {timedelta(seconds=round(lag))} old", "yellow")
         elif lag < BEHIND / 2 and self._behind:
             self._behind, self._noted_at = False, 0.0
-            self._note("caught up: these are results of now", "green")
+            self._note("caught up: these results are current", "green")
 
     def _show(self, item: Item) -> None:
         if self._json_lines:
@@ -85,19 +85,19 @@ async def tail(
     notes: Console | None = None,
     **wanted: Any,
 ) -> None:
-    """Print results until interrupted; Ctrl-C ends it quietly.
+    """Print results until interrupted. Ctrl-C ends it without an error.
 
     Args:
-        url: the gateway.
-        key: a key, where it needs one.
-        patterns: types of events, as for `Client.subscribe`, like `wanted`.
-        json_lines: one JSON object a line, nothing else on `console`.
-        console: where results go, standard output.
-        notes: where all else goes, standard error.
-        wanted: what else `Client.subscribe` takes.
+        url: address of the gateway.
+        key: API key, if the gateway needs one.
+        patterns: patterns of event types, as for `Client.subscribe`.
+        json_lines: print one JSON object per line, and nothing else on `console`.
+        console: gets the results; standard output by default.
+        notes: gets the notes; standard error by default.
+        wanted: other arguments of `Client.subscribe`.
 
     Raises:
-        BuswayError: the gateway is not there or refuses; `detail` is one clear line.
+        BuswayError: no gateway answers, or it refuses. `detail` is one line.
     """
     shown = Tail(json_lines=json_lines, console=console or Console(), notes=notes or Console(stderr=True))
     try:
@@ -107,15 +107,15 @@ async def tail(
         ):
             await shown.follow(subscription)
     except asyncio.CancelledError:
-        return  # Ctrl-C: asyncio.run cancels, and there is nothing left to tell
+        return  # Ctrl-C: asyncio.run cancels the task
     except BrokenPipeError:
-        sys.stderr.close()  # `busway tail | head`: nobody reads any more
+        sys.stderr.close()  # `busway tail | head`: the reader has closed the pipe
     except (BuswayClientError, ValueError) as problem:
         raise BuswayError(str(problem)) from None
 
 
 def members(item: Item) -> dict[str, Any]:
-    """Return an item as the JSON members it came with."""
+    """Return an item as the JSON members that the gateway sent."""
     body: dict[str, Any] = msgspec.structs.asdict(item)
     if item.data_base64 is None:
         del body["data_base64"]
@@ -125,7 +125,7 @@ def members(item: Item) -> dict[str, Any]:
 
 
 def line(item: Item) -> Text:
-    """Render an item for people: local time, kind, event, handler, data."""
+    """Return an item as one line of text: local time, kind, event, handler, data."""
     colour = _COLOURS.get(item.kind, "white")
     text = Text()
     text.append(f"{_local(item.time)}  ", "dim")
@@ -155,7 +155,7 @@ def _data(data: Any) -> str:
 
 
 def _short(text: str) -> str:
-    flat = "".join(c if c.isprintable() else " " for c in text)  # a terminal obeys control characters
+    flat = "".join(c if c.isprintable() else " " for c in text)  # a terminal would execute control characters
     return flat if len(flat) <= DATA_WIDTH else f"{flat[: DATA_WIDTH - 1]}…"
 
 
