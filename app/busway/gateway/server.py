@@ -42,7 +42,7 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: Settings, committer: Launched) -> int:
-    """Run a gateway until it is told to stop.
+    """Run a gateway until a signal stops it.
 
     Args:
         settings: as they were given.

@@ -1,4 +1,4 @@
-"""POST /v1/events: the hot path, with nothing between the socket and ingest."""
+"""POST /v1/events: the hot path, with only the door between the socket and ingest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Waiter(msgspec.Struct, eq=False):
     many: bool = False
 
     def done(self) -> bool:
-        """Tell that it waits: who is gone by then simply hears nothing."""
+        """Never done: a disconnected client gets no response."""
         return False
 
     def set_result(self, stored: list[StoredEvent]) -> None:
@@ -81,7 +81,7 @@ class PublishEndpoint:
         self._house, self.max_body, self._allowed = house, max_body_bytes, allowed
 
     def admit(self, head: Head) -> Answer | None:
-        """Answer who may not publish here, or not like this."""
+        """Refuse a request without the right to publish, or with headers that are not supported."""
         stages = self._house.stages
         if stages is None:
             return self._refusal(head, Unavailable(STARTING))

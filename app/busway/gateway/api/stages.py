@@ -27,7 +27,7 @@ from busway.gateway.subscribers.websocket import WebSocketShell
 
 @dataclass(frozen=True)
 class Stages:
-    """Every part that a request may call, in the order of the way through the house."""
+    """Every part of a running gateway that a request may call, in the order of the data flow."""
 
     settings: Settings
     clock: Callable[[], int]

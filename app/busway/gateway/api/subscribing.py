@@ -1,4 +1,4 @@
-"""The WebSocket at /v1/subscribe: who may open it, before the first frame."""
+"""Admission to the WebSocket at /v1/subscribe, before its first frame."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The door: HTTP/1.1 and WebSocket connections, from the socket to one endpoint or an ASGI application."""
+"""HTTP/1.1 and WebSocket connections: from the socket to an endpoint or to an ASGI application."""

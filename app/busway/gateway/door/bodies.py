@@ -1,4 +1,4 @@
-"""Bodies of requests: where they end, by their length or in chunks (RFC 9112, sections 6 and 7)."""
+"""Framing of request bodies, by length or in chunks (RFC 9112, sections 6 and 7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Take = Callable[[bytes], None]
 
 
 class Body(Protocol):
-    """A body that is coming. `done`: it is whole."""
+    """A body that is being received. `done`: it is complete."""
 
     done: bool
 
@@ -47,7 +47,7 @@ class Sized:
 
 
 class Chunked:
-    """A body in chunks. Extensions and trailers are read over; together they are bounded as a head is."""
+    """A chunked body. Extensions and trailers are ignored; together they have the limits of a head."""
 
     __slots__ = ("_aside", "_fields", "_left", "_state", "done")
 

@@ -40,7 +40,7 @@ STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
 class Connection(Protocol):
-    """What a cycle needs of its connection."""
+    """The part of a connection that a cycle uses."""
 
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
@@ -52,10 +52,10 @@ class Connection(Protocol):
         """Note how many bytes of the body wait for the application."""
 
     def answered(self, *, keep_alive: bool) -> None:
-        """Go on behind a whole response."""
+        """Continue after a complete response."""
 
     def respond(self, answer: Answer, *, body: bool, keep_alive: bool) -> None:
-        """Send a whole response, its body too if `body`, and go on."""
+        """Send a complete response, with its body if `body` is true, and continue."""
 
 
 class Cycle:
@@ -70,8 +70,23 @@ class Cycle:
     idle = IDLE
 
     __slots__ = (
-        "_body", "_chunked", "_complete", "_continue", "_gone", "_head", "_keep_alive", "_left", "_more",
-        "_no_body", "_old", "_started", "_told", "_wake", "connection", "scope", "transport",
+        "_body",
+        "_chunked",
+        "_complete",
+        "_continue",
+        "_end_delivered",
+        "_gone",
+        "_head",
+        "_keep_alive",
+        "_left",
+        "_more",
+        "_no_body",
+        "_old",
+        "_started",
+        "_wake",
+        "connection",
+        "scope",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
@@ -80,7 +95,7 @@ class Cycle:
         self.scope = _scope(request, connection.transport, state)
         self._body = bytearray()
         self._more = True
-        self._told = False  # the application has the end of the body
+        self._end_delivered = False  # the application has the end of the body
         self._wake: asyncio.Future[None] | None = None
         self._continue = request.expects
         self._keep_alive = request.keep_alive
@@ -96,7 +111,7 @@ class Cycle:
         """Whether something of the response went out."""
         return self._started and not self._head
 
-    # -- what the connection says
+    # -- called by the connection
 
     def add(self, part: bytes) -> None:
         """Take a part of the request's body."""
@@ -127,10 +142,10 @@ class Cycle:
         """End the connection behind this response."""
         self._keep_alive = False
 
-    # -- what the application says
+    # -- called by the application
 
     async def run(self, app: Application) -> None:
-        """Have the application answer; a fault of it is a 500, or cuts a response that began."""
+        """Run the application. An exception becomes a 500, or ends a response that has begun."""
         try:
             await app(self.scope, self.receive, self.send)
             if not (self._complete or self._gone):
@@ -156,13 +171,13 @@ class Cycle:
             self._continue = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._gone or self._complete):
-            if self._body or not (self._more or self._told):
+            if self._body or not (self._more or self._end_delivered):
                 body = bytes(self._body)
                 self._body.clear()
-                self._told = not self._more
+                self._end_delivered = not self._more
                 self.connection.unread(0)
                 return {"type": "http.request", "body": body, "more_body": self._more}
-            if self._told and self._started and self.connection.half_closed:
+            if self._end_delivered and self._started and self.connection.half_closed:
                 break  # nobody knows whether a stream still has a reader: it may end here
             self._wake = self.connection.loop.create_future()
             await self._wake

@@ -10,9 +10,9 @@ NEVER = math.inf
 
 
 class Deadline:
-    """Does something later, unless it is told otherwise by then.
+    """Runs an action later, unless it is changed or cleared before.
 
-    A timer goes on until it finds nothing to do: to set one for each request, and to take it back, would
+    One timer is kept and checks the deadline when it fires. To set and cancel a timer for each request would
     cost more than all else that is done for the request here.
     """
 
@@ -25,7 +25,7 @@ class Deadline:
         self.at = NEVER  # of the loop's clock
 
     def set(self, seconds: float, action: Callable[[], None]) -> None:
-        """Do `action` in so many seconds, and nothing that was to be done before."""
+        """Run `action` in `seconds`; it replaces the action set before."""
         self.at = at = self._loop.time() + seconds
         self._action = action
         if self._timer is None:
@@ -35,15 +35,15 @@ class Deadline:
             self._timer = self._loop.call_at(at, self._look)
 
     def change(self, action: Callable[[], None]) -> None:
-        """Do `action` when something else was to be done."""
+        """Replace the action and keep the time."""
         self._action = action
 
     def clear(self) -> None:
-        """Do nothing."""
+        """Run no action."""
         self.at = NEVER
 
     def close(self) -> None:
-        """Do nothing any more, and let go of everything."""
+        """Run no action and cancel the timer."""
         self.at = NEVER
         if self._timer is not None:
             self._timer.cancel()

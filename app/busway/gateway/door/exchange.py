@@ -6,10 +6,10 @@ from busway.gateway.door.port import Answer, Endpoint, Head, Respond
 
 
 class Exchange:
-    """Collects a body up to the endpoint's limit, then has the endpoint answer.
+    """Collects a body up to the endpoint's limit, then passes it to the endpoint.
 
     Args:
-        endpoint: admitted the request.
+        endpoint: has admitted the request.
         head: of the request.
         respond: sends the answer.
     """

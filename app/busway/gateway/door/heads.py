@@ -1,4 +1,4 @@
-"""Heads of requests: where they end, what is refused, and those that are known already.
+"""Heads of requests: parsing, limits, and recognition of heads that were parsed before.
 
 `httptools` parses each head. Around it stands what it leaves to a server: limits, `Host`, the form of the
 target, and offers to upgrade, which a server may ignore (RFC 9110, section 7.8) but at which the parser
@@ -82,7 +82,7 @@ def check_unfinished(head: bytes | bytearray, start: int) -> None:
 
 
 class _Collector:
-    """What httptools calls back."""
+    """Receives the callbacks of httptools."""
 
     def __init__(self) -> None:
         self.headers: Headers = []
@@ -253,7 +253,7 @@ class Known:
         self.looks_at = looks_at
 
     def find(self, head: bytes) -> tuple[Head, int] | None:
-        """Return a known head, and the length of the body that follows it; None if it is not known."""
+        """Return a known head and the length of its body; None if the head is not known."""
         lines = head.split(b"\r\n")
         kept = self._lines
         known = self._heads.get(tuple(filter(kept.__getitem__, lines)))
@@ -270,12 +270,12 @@ class Known:
         return known, lengths[0] - 1
 
     def reduce(self, headers: Headers) -> Head:
-        """Return a head with the headers that matter to the endpoint."""
+        """Return a head with only the headers that the endpoint reads."""
         looks_at = self.looks_at
         return Head([h for h in headers if h[0] in looks_at or h[0].startswith(b"ce-")])
 
     def remember(self, head: bytes, request: Request, reduced: Head) -> None:
-        """Remember the head of a request that was admitted, if such a one may be known at all."""
+        """Remember the head of an admitted request, if it is plain and has a fixed length."""
         lines = head.split(b"\r\n")
         plain = all(_FIELD.fullmatch(line) for line in lines[1:])
         if not plain or request.length is None or request.expects or not request.keep_alive:

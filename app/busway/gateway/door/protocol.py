@@ -91,10 +91,10 @@ class HttpProtocol(asyncio.Protocol):
         self._unread = False  # much of the body waits for the application
         self._ending = False  # nothing more is read or answered
 
-    # -- what asyncio and uvicorn say
+    # -- called by asyncio and uvicorn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
+        """Start to wait for a request."""
         self.transport = transport  # type: ignore[assignment]
         self.flow = Flow(self.transport, self.loop)
         self._waiting_since = next(_turns)
@@ -103,7 +103,7 @@ class HttpProtocol(asyncio.Protocol):
         make_room(self._state.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own
-        """Let go of everything."""
+        """Release everything."""
         self._state.connections.discard(self)
         self._ending = True
         self._deadline.close()
@@ -133,7 +133,7 @@ class HttpProtocol(asyncio.Protocol):
             self._advance()
 
     def eof_received(self) -> bool:
-        """Go on without the client's side: what it sent whole is answered."""
+        """The client sends no more. Requests that arrived complete are still answered."""
         self.half_closed = True
         if self._socket is not None:
             self._socket.eof_received()
@@ -145,19 +145,19 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        """The client does not read: read nothing of it either."""
+        """The client does not read, so do not read from it either."""
         self.flow.pause_writing()
         self._read_on()
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """The client reads again."""
         self.flow.resume_writing()
         self._read_on()
         if self._rest and not self._busy:
             self._advance()
 
     def shutdown(self) -> None:
-        """End, behind the answer that is under way: the server stops."""
+        """The server stops: close after the answer that is under way."""
         if self._socket is not None:
             self._socket.shutdown()
         elif self._busy and not self._answered:
@@ -169,11 +169,11 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def waiting_since(self) -> int | None:
-        """The moment since when it waits for a request, in order with others'; None if it does not wait."""
+        """When it started to wait for a request, as an ordinal number; None if it does not wait."""
         return None if self._busy or self._ending else self._waiting_since
 
     def cut(self) -> None:
-        """End at once."""
+        """Close at once, without flushing."""
         self._ending = True
         self._state.connections.discard(self)
         self.transport.abort()
@@ -181,7 +181,7 @@ class HttpProtocol(asyncio.Protocol):
     # -- requests
 
     def _advance(self) -> None:
-        """Understand what came, as far as it can be now."""
+        """Process the received bytes as far as possible."""
         self._advancing = True
         try:
             while self._rest and not self._ending:
@@ -217,7 +217,7 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def _begin(self, rest: bytes | bytearray) -> bool:
-        """Begin with the request that comes; False if its head is not whole."""
+        """Start the next request; return False if its head is not complete."""
         if rest[0] in _EMPTY_LINES:  # between requests they are nothing (RFC 9112, section 2.2)
             rest = self._rest = rest.lstrip(b"\r\n")
             if not rest:
@@ -240,7 +240,7 @@ class HttpProtocol(asyncio.Protocol):
         return True
 
     def _begin_head(self, rest: bytes | bytearray) -> None:
-        """Keep a part of a head, which has its time to become whole."""
+        """Keep a part of a head and start its deadline."""
         if not self._scanned:
             self._rest = rest = bytearray(rest)  # grows in place, however small its parts are
             if self._requests:
@@ -251,7 +251,7 @@ class HttpProtocol(asyncio.Protocol):
         self._scanned = max(1, len(rest) - 3)
 
     def _route(self, head: bytes, rest: bytes | bytearray) -> None:
-        """Give a request to what answers it."""
+        """Pass a request to the WebSocket endpoint, the publish endpoint or the application."""
         request = read(head)
         self._rest = rest
         self._keep_alive = request.keep_alive
@@ -272,7 +272,7 @@ class HttpProtocol(asyncio.Protocol):
             self._start_cycle(request)
 
     def _publish(self, head: Head, length: int | None, *, expects: bool = False) -> None:
-        """Have the endpoint answer a request."""
+        """Pass a request to the publish endpoint."""
         endpoint: Any = self._endpoint
         answer = endpoint.admit(head)
         rest = self._rest
@@ -307,7 +307,7 @@ class HttpProtocol(asyncio.Protocol):
         self._run(cycle.run(self._app))
 
     def _open(self, sockets: SocketEndpoint, head: bytes, request: Request) -> None:
-        """Become a WebSocket, or refuse to."""
+        """Accept or refuse a WebSocket handshake."""
         if request.length != 0:
             raise BadRequest("a WebSocket handshake has no body")
         serve = sockets.admit(request.headers, request.query)
@@ -338,7 +338,7 @@ class HttpProtocol(asyncio.Protocol):
             self._body = None
 
     def _read_body(self, body: Body) -> bool:
-        """Take what is there of the body; True if the request is whole now."""
+        """Consume received bytes of the body; return True if the request is complete."""
         self._rest = body.feed(bytes(self._rest), self._take)
         if self._ending:
             return False
@@ -356,7 +356,7 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def _incoming(self) -> Any:
-        """What takes the body of the request under way: an exchange or a cycle."""
+        """The exchange or cycle that takes the body of the request under way."""
         return self._exchange or self._cycle
 
     def _take(self, part: bytes) -> None:
@@ -370,12 +370,12 @@ class HttpProtocol(asyncio.Protocol):
     # -- answers
 
     def _respond(self, answer: Answer) -> None:
-        """Send the endpoint's answer, unless the client is gone or the request was answered."""
+        """Send the endpoint's answer, unless the client is gone or the request is answered."""
         if not self._ending and self._busy and not self._answered:
             self.respond(answer, body=True, keep_alive=self._keep_alive)
 
     def respond(self, answer: Answer, *, body: bool, keep_alive: bool) -> None:
-        """Send a whole response, its body too if `body`, and go on."""
+        """Send a complete response, with its body if `body` is true, and continue."""
         if self._state.default_headers is not self._shared:
             self._refresh_headers()
         end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
@@ -390,14 +390,14 @@ class HttpProtocol(asyncio.Protocol):
         self.answered(keep_alive=keep_alive)
 
     def answered(self, *, keep_alive: bool) -> None:
-        """Go on behind a whole response."""
+        """Continue after a complete response."""
         self._state.total_requests += 1
         self._answered = True
         if self._body is None and keep_alive and self._keep_alive:
             self._next()
         elif not (keep_alive and self._keep_alive):
             self._end()
-        else:  # the rest of the body is read over
+        else:  # skip the rest of the body
             self._exchange = None
             self._discarded = 0
             self._unread = False
@@ -406,7 +406,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._read_on()
 
     def _next(self) -> None:
-        """Go on with the next request of the connection, or wait for one."""
+        """Process the next request, or wait for one."""
         self._busy = self._unread = False
         self._requests = True
         self._exchange = self._cycle = None
@@ -423,7 +423,7 @@ class HttpProtocol(asyncio.Protocol):
             self._read_on()
 
     def _refuse(self, error: BuswayError) -> None:
-        """Answer what is no request, or cannot be read on, and end."""
+        """Answer a request that cannot be processed, and close."""
         if self._answered and self._busy:
             self._end()
             return
@@ -436,7 +436,7 @@ class HttpProtocol(asyncio.Protocol):
         self.respond(problem(error), body=True, keep_alive=False)
 
     def _end(self) -> None:
-        """Close. A client that still sends gets the time to read the answer (RFC 9112, section 9.6)."""
+        """Close. A client that still sends gets time to read the answer (RFC 9112, section 9.6)."""
         if self._ending:
             return
         self._ending = True
@@ -461,7 +461,7 @@ class HttpProtocol(asyncio.Protocol):
     # -- reading and time
 
     def unread(self, size: int) -> None:
-        """Note how many bytes of the body wait for the application."""
+        """Pause reading while many bytes of the body wait for the application."""
         if self._unread == (size > UNREAD):
             return
         self._unread = not self._unread
@@ -473,7 +473,7 @@ class HttpProtocol(asyncio.Protocol):
             self._read_on()
 
     def _read_on(self) -> None:
-        """Read, or not, as things are: a stream's client is read of, so that its end is noticed."""
+        """Read or pause. The client of a stream is always read from, so that its disconnect is noticed."""
         if self._ending or self._socket is not None:
             return
         behind = self._busy and self._body is None and len(self._rest) > PIPELINED

@@ -19,7 +19,7 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Counts:
-    """What was done for want of room, since the process started."""
+    """Connections closed or not accepted for lack of descriptors since the process started."""
 
     def __init__(self) -> None:
         self.cut = 0  # silent connections
@@ -38,7 +38,7 @@ counts = Counts()
 
 
 def room() -> int:
-    """Return how many connections this process has descriptors for, beside those that it needs itself."""
+    """Return how many connections the limit of open files allows, beside the gateway's own descriptors."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return 1 << 30
@@ -47,7 +47,7 @@ def room() -> int:
 
 @functools.cache
 def _own() -> int:
-    """Return how many descriptors the process had when it was first asked."""
+    """Return how many descriptors the process had at the first call."""
     try:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
@@ -55,7 +55,7 @@ def _own() -> int:
 
 
 def make_room(connections: AbstractSet[Any]) -> None:
-    """Cut those that waited longest for a request, if there are more connections than there is room for.
+    """Close the connections that have waited longest for a request, if there are too many.
 
     Each has `waiting_since`, None if it does not wait for a request, and `cut`.
     """
@@ -72,7 +72,7 @@ def make_room(connections: AbstractSet[Any]) -> None:
 
 
 def is_no_room(fault: object) -> bool:
-    """Return whether an error says that the system cannot accept a connection, and count it if so."""
+    """Return whether an error means that the system cannot accept a connection; count it if so."""
     if not isinstance(fault, OSError) or fault.errno not in _NO_ROOM:
         return False
     counts.unaccepted += 1

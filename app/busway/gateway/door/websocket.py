@@ -1,7 +1,7 @@
 """An open WebSocket: `websockets.ServerProtocol` (sans-I/O) on the transport of its handshake.
 
 Sockets are pinged. A reader that takes its time has our ping behind all that it is yet to read, so a late
-pong says nothing. What tells a dead peer from a slow one is whether its kernel still acknowledges
+pong proves nothing. A dead peer differs from a slow one in whether its kernel still acknowledges
 anything. A peer that is alive and makes no progress is left to the close code 4408.
 
 A message may have very many fragments of no bytes, and pings ask for answers that nobody reads: neither
@@ -37,7 +37,7 @@ CLOSE_WITHIN = 10.0  # seconds that the peer has to answer a close frame
 REASON_BYTES = 123  # of a close frame
 
 _QUIET = logging.getLogger("busway.door.websockets")
-_QUIET.disabled = True  # what a client sends wrong is its own affair: it is told by a close code
+_QUIET.disabled = True  # a client that breaks the protocol gets a close code, not a log line
 
 
 class UpgradeRequired(BuswayError):
