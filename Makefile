@@ -8,7 +8,7 @@
 #   make test-all            all tests, also the long ones; CI runs this
 #   make lint                ruff, mypy, import rules
 #   make bench               every row of the benchmark beside its peers, under 20 minutes
-#   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account measures CPU time by process and package
+#   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account: CPU time of an event
 #   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
 #   make counted             record the counted work of an event, with which a test compares
 #   make lock                update the locked dependencies

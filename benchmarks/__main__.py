@@ -1,8 +1,8 @@
-"""Measure rows beside their peers, print what came of it, and keep it if nothing was cut short.
+"""Measure rows beside their peers, print the results, and keep them if nothing was shortened.
 
     python -m benchmarks [ROW …] [--beside SIDE] [--effort PART] [--rounds N]
 
-Each option but the rows makes a quick look, of which nothing is kept.
+With any option it is a quick look, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from benchmarks.report import Record
 from benchmarks.row import OURS, Comparison, Found, Row, Say, measure
 
 ROWS = ("publish", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth", "start")
-QUICK_EFFORT, QUICK_ROUNDS = 0.25, 3  # beside one peer, in about a minute
+QUICK_EFFORT, QUICK_ROUNDS = 0.25, 3  # with --beside: about a minute
 
 
 class Unknown(Exception):
-    """A row or a side has no such name; the text lists those there are."""
+    """A row or side does not exist; the text lists the existing ones."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, and how thoroughly.
+    """Which rows to measure, and how thoroughly.
 
     Attributes:
         rows: the rows, narrowed to what was asked for.
-        account: whether the account of microseconds is wanted, too.
-        effort: what part of the usual seconds and amounts a round takes.
-        all_rows: nothing was chosen, so that this replaces all that was kept.
-        kept: nothing was cut short, so that the results are kept.
+        account: whether to make the account of CPU time, too.
+        effort: the part of the usual seconds and amounts that a round takes.
+        all_rows: no row was chosen, so the results replace all kept ones.
+        kept: nothing was shortened, so the results are kept.
     """
 
     rows: tuple[Row, ...]
@@ -49,7 +49,7 @@ class Plan:
 
 
 def main() -> None:
-    """Run it from the command line; the exit status is 1 if something failed, and 2 if asked wrongly."""
+    """Run the command line. Exit status: 1 if something failed, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure rows beside their peers.")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join((*ROWS, ACCOUNT))}")
     parser.add_argument("--beside", metavar="SIDE", help="only this peer, in about a minute")
@@ -99,7 +99,7 @@ def _row(name: str) -> Row:
 
 
 def _with(beside: str, rows: list[Row], *, every: bool) -> list[Row]:
-    """Narrow the rows to one peer; those without it are left out, or wrong if `every` row must have it."""
+    """Narrow the rows to one peer. Rows without it are left out, or an error if `every` row must have it."""
     narrowed = []
     for row in rows:
         peers = [side.name for side in row.sides if side.name not in _ours(row)]
@@ -117,7 +117,7 @@ def _ours(row: Row) -> set[str]:
 
 
 def _narrowed(row: Row, beside: str) -> Row:
-    """Leave Busway's sides and one peer, with the comparisons that these suffice for."""
+    """Return a row with Busway's sides and one peer, and the comparisons that these allow."""
 
     def kept(comparison: Comparison) -> bool:
         return not comparison.beside or beside in comparison.beside
@@ -162,7 +162,7 @@ def _keep(plan: Plan, records: dict[str, Record], accounted: Record | None) -> N
 
 
 def _measured(row: Row, effort: float, say: Say) -> Record:
-    """Measure a row; an error of its own ends it, not the run."""
+    """Measure a row. An error ends the row, not the run."""
     found = _caught(lambda: report.record(measure(row, say, effort)), say)
     return found if "failed" not in found else report.record(Found(row)) | found
 
@@ -170,14 +170,14 @@ def _measured(row: Row, effort: float, say: Say) -> Record:
 def _caught(work: Callable[[], Record], say: Say) -> Record:
     try:
         return work()
-    except Exception as error:  # whatever it is, the other rows can still be measured
+    except Exception as error:  # the other rows can still be measured
         why = f"{type(error).__name__}: {error}"
         say(f"failed: {why}")
         return {"failed": report.one_line(why)}
 
 
 def _saying(began: float, done: int, total: int) -> Say:
-    """Return what shows progress: the seconds so far, and which of all the rows this is."""
+    """Return a function that prints progress: the seconds so far and the row's position."""
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {done + 1}/{total}  {line}", flush=True)
@@ -186,7 +186,7 @@ def _saying(began: float, done: int, total: int) -> Say:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """End as if the work had raised, so that whatever was started is ended; once is enough."""
+    """Exit by an exception, so that all started processes are ended. Ignore further signals."""
     for each in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)

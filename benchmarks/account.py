@@ -1,7 +1,7 @@
-"""Where each microsecond goes: the processor time that an event costs, by process, and by room within it.
+"""The account: the CPU time of an event, by process and by part of the process.
 
-Two loads, one after the other: the first is for the processes' own clocks, the second for py-spy, which needs
-time itself. A room's microseconds are its share of the samples times what the process took by its clock.
+There are two loads: during the first, the processes' CPU clocks are read; during the second, py-spy samples,
+which itself takes time. The microseconds of a part are its share of the samples times the process's CPU time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = "account"
 SECONDS = 8.0  # of each load
 SPY_SECONDS, SPY_RATE = 5.0, 250  # samples a second
 FRAME = re.compile(r"\((\S+?):\d+\)$")
-ROOMS = (
+PARTS = (
     ("HTTP", ("busway/gateway/api/", "busway/gateway/access/", "busway/gateway/door/", "uvicorn/")),
     ("ingest", ("busway/gateway/ingest/",)),
     ("store", ("busway/gateway/store/",)),
@@ -43,7 +43,7 @@ def take(say: Say, effort: float) -> Record:
     """Return the account.
 
     Raises:
-        Missing: there is nothing to make the load with.
+        Missing: the load generator cannot be installed.
     """
     with running.busway() as gateway, contextlib.closing(Counter(gateway.url)) as counter:
         wrk(gateway.url + "/v1/events", 2)
@@ -54,14 +54,14 @@ def take(say: Say, effort: float) -> Record:
         try:
             samples = _samples(gateway.url, processes, effort)
         except Missing as why:
-            return made | {"rooms_missing": str(why)}
-        say(f"{NAME}: py-spy took its samples")
-    rooms = {name: _shared(tally, totals[name]) for name, tally in samples.items()}
-    return made | {"rooms": rooms}
+            return made | {"parts_missing": str(why)}
+        say(f"{NAME}: py-spy has sampled")
+    parts = {name: _shared(tally, totals[name]) for name, tally in samples.items()}
+    return made | {"parts": parts}
 
 
 def _processes(gateway: int) -> dict[str, list[psutil.Process]]:
-    """Find the processes by what they are."""
+    """Return the gateway's processes by name."""
     whole = psutil.Process(gateway)
     found: dict[str, list[psutil.Process]] = {"gateway": [whole], "committer": [], "workers": []}
     for child in whole.children(recursive=True):
@@ -71,11 +71,11 @@ def _processes(gateway: int) -> dict[str, list[psutil.Process]]:
 
 
 def _clocks(url: str, counter: Counter, processes: dict[str, list[psutil.Process]], seconds: float) -> Record:
-    """Read the processes' clocks before and after a load; give the microseconds an event."""
+    """Read the processes' CPU clocks before and after a load; return microseconds per event."""
     before, began, published = _read(processes), time.monotonic(), stored(url)
     wrk(url + "/v1/events", seconds)
     counter.settle(stored(url))
-    total = stored(url)  # with the events that were under way when wrk left
+    total = stored(url)  # includes events that were under way when wrk ended
     counter.settle(total)
     after, events = _read(processes), total - published
     if counter.count != total:
@@ -98,10 +98,10 @@ def _read(processes: dict[str, list[psutil.Process]]) -> dict[str, tuple[float, 
 
 
 def _samples(url: str, processes: dict[str, list[psutil.Process]], effort: float) -> dict[str, Tally[str]]:
-    """Sample gateway and committer during a load; return how many samples were in each room.
+    """Sample gateway and committer during a load; return the number of samples in each part.
 
     Raises:
-        Missing: py-spy is not there, or may not look into other processes.
+        Missing: py-spy is not installed, or may not inspect other processes.
     """
     seconds = max(1, round(SPY_SECONDS * effort))
     with running.folder() as place, contextlib.ExitStack() as stack:
@@ -113,13 +113,13 @@ def _samples(url: str, processes: dict[str, list[psutil.Process]], effort: float
             said = spy.communicate()[0]
             if spy.returncode != 0:
                 raise Missing(f"py-spy: {one_line(said)}")
-        rooms = {"gateway": room, "committer": module}
-        return {name: _folded(place / name, rooms[name]) for name in spies}
+        parts = {"gateway": part_of, "committer": module}
+        return {name: _folded(place / name, parts[name]) for name in spies}
 
 
 @contextlib.contextmanager
 def _spy(pid: int, seconds: int, out: Path) -> Iterator[subprocess.Popen[str]]:
-    """A py-spy that samples a process for so long."""
+    """A py-spy that samples a process for the given seconds."""
     program = Path(sys.executable).with_name("py-spy")
     if not program.exists():
         raise Missing("py-spy is not installed")
@@ -144,23 +144,23 @@ def _folded(path: Path, named: Callable[[list[str]], str]) -> Tally[str]:
     return tally
 
 
-def room(files: list[str]) -> str:
-    """Return the room of a stack: that of its innermost frame that has one."""
+def part_of(files: list[str]) -> str:
+    """Return the part that a stack belongs to: that of its innermost frame in a known place."""
     for file in reversed(files):
-        for name, places in ROOMS:
+        for name, places in PARTS:
             if file.startswith(places):
                 return name
     return "other"
 
 
 def module(files: list[str]) -> str:
-    """Return the module of ours that is innermost in a stack."""
+    """Return Busway's innermost module in a stack."""
     ours = [file for file in files if file.startswith("busway/")]
     return ours[-1].removeprefix("busway/").removesuffix(".py") if ours else "other"
 
 
 def _shared(tally: Tally[str], total: float) -> Record:
-    """Return each name's share of the samples, and of the microseconds, the largest first."""
+    """Return each name's share of the samples and of the microseconds, largest first."""
     samples = tally.total()
     ordered = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
     return {

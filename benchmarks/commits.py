@@ -1,4 +1,4 @@
-"""What each commit of a running gateway brought, seen from beside it."""
+"""What each commit of a running gateway wrote, observed from another connection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _COUNT = re.compile(r"^busway_commit_operations_count (\S+)$", re.MULTILINE)
 
 
 class Watch:
-    """Reads the head of a gateway's database all the time, so that it sees where each commit ended.
+    """Polls the head of a gateway's database, so that it sees where each commit ended.
 
     Args:
-        url: the gateway's, which is asked how many commits there were.
+        url: the gateway's, which reports the number of commits.
         path: its database.
     """
 
@@ -40,10 +40,10 @@ class Watch:
         self._commits = self._count() - self._commits
 
     def save(self, path: Path) -> None:
-        """Write what was seen.
+        """Write the observed commits.
 
         `heads` has the numbers of the newest event, run and result, and the digest, before the first commit
-        and after each; `commits` how many there were by the gateway's own count.
+        and after each; `commits` the number that the gateway reports.
         """
         path.write_text(json.dumps({"heads": self._heads, "commits": self._commits}))
 

@@ -1,4 +1,4 @@
-"""Many sockets of one process, read as cheaply as Python can: they count what comes and answer nothing."""
+"""Many sockets in one process, read at the lowest cost that Python allows: they only count items."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Self
 
 ITEM = b'{"cursor":'
-AT_ONCE = 500  # sockets that are opened before their answers are awaited
+AT_ONCE = 500  # sockets opened before their responses are read
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of opening a connection: `awaited` is read, then `said` is sent."""
+    """One step of opening a connection: read until `awaited`, then send `said`."""
 
     awaited: bytes
     said: bytes = b""
@@ -31,7 +31,7 @@ SUBSCRIBED = (Step(b"\r\n\r\n"), Step(b'"op":"subscribed"'))
 
 
 def text_frame(text: str) -> bytes:
-    """Return a WebSocket frame from a client, masked with zeros, which leaves the text as it is."""
+    """Return a WebSocket frame from a client, masked with zeros, so that the text stays readable."""
     data = text.encode()
     size = len(data)
     short = size < 126
@@ -50,7 +50,7 @@ def upgrade(port: int, path: str, protocol: str = "") -> bytes:
 
 
 def opened(port: int, path: str, steps: Sequence[Step] = UPGRADED, protocol: str = "") -> socket.socket:
-    """Open a single WebSocket, for who reads or writes it himself.
+    """Open one WebSocket and return its socket.
 
     Raises:
         ConnectionError: the server did not open it.
@@ -75,18 +75,18 @@ def opened(port: int, path: str, steps: Sequence[Step] = UPGRADED, protocol: str
 
 
 def allow_many_sockets() -> None:
-    """Raise this process's limit of open files, and that of the processes it starts, as far as it may."""
+    """Raise the limit of open files of this process and its children to the allowed maximum."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Clients:
-    """Sockets on one epoll that count the items which come.
+    """Sockets on one epoll that count received items.
 
     Attributes:
-        items: how often `mark` came, over all sockets.
-        frames: how often `frame` came, if one was named.
-        last: when something came for the last time, by `time.monotonic`.
+        items: how often `mark` arrived, over all sockets.
+        frames: how often `frame` arrived, if given.
+        last: when the last data arrived, by `time.monotonic`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Clients:
         self.port, self.items, self.frames, self.last = port, 0, 0, 0.0
         self.sockets: dict[int, socket.socket] = {}
         self._path, self._mark, self._frame, self._protocol = path, mark, frame, protocol
-        self._kept = max(len(mark), len(frame or b"")) - 1  # bytes in which the beginning of a mark may stand
+        self._kept = max(len(mark), len(frame or b"")) - 1  # bytes that may be the beginning of a mark
         self._epoll = select.epoll()
         self._tails: dict[int, bytes] = {}  # of the sockets that are open
         self._opening: dict[int, tuple[bytes, list[Step]]] = {}
@@ -119,7 +119,7 @@ class Clients:
 
     def _open(self, n: int, steps: Sequence[Step]) -> None:
         sock = socket.socket()
-        sock.bind((f"127.0.0.{2 + n % 8}", 0))  # several addresses: one has not enough ports for all
+        sock.bind((f"127.0.0.{2 + n % 8}", 0))  # several addresses: one address has too few ports
         sock.connect(("127.0.0.1", self.port))
         sock.sendall(upgrade(self.port, self._path, self._protocol))
         sock.setblocking(False)
@@ -128,20 +128,20 @@ class Clients:
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def read(self, enough: Callable[[], bool], patience: float = 120) -> None:
-        """Read from all sockets until it is enough.
+        """Read from all sockets until the condition holds.
 
         Raises:
-            TimeoutError: it was not, for `patience` seconds.
+            TimeoutError: it did not hold within `patience` seconds.
             ConnectionError: the server closed a socket.
         """
         end = time.monotonic() + patience
         while not enough():
             self.poll(0.05)
             if time.monotonic() > end:
-                raise TimeoutError(f"waited in vain: {self.items} items on {len(self._tails)} sockets")
+                raise TimeoutError(f"timeout: {self.items} items on {len(self._tails)} sockets")
 
     def poll(self, timeout: float) -> None:
-        """Read once from the sockets that have something, waiting at most `timeout` seconds for it."""
+        """Read once from the sockets with data; wait at most `timeout` seconds."""
         ready = self._epoll.poll(timeout)
         tails, mark, frame, kept = self._tails, self._mark, self._frame, self._kept
         for number, _ in ready:
@@ -153,8 +153,8 @@ class Clients:
                 tail, data = b"", self._opened(number, data)
                 if not data:
                     continue
-            # The tail may hold the beginning of a mark that was broken off, and also the whole of the shorter
-            # of the two, which was counted with the data it came in.
+            # The tail may be the beginning of a mark that was cut, and may contain the whole shorter mark,
+            # which was counted with its own data.
             whole = tail + data
             self.items += whole.count(mark) - tail.count(mark)
             if frame is not None:
@@ -164,7 +164,7 @@ class Clients:
             self.last = time.monotonic()
 
     def _opened(self, number: int, data: bytes) -> bytes:
-        """Take the steps that this data allows; return what came after the last, empty if there are more."""
+        """Take the steps that this data allows; return the data after the last one, empty if steps remain."""
         said, steps = self._opening[number]
         whole = said + data
         while steps and steps[0].awaited in whole:
@@ -180,7 +180,7 @@ class Clients:
         return whole
 
     def drain(self, seconds: float) -> None:
-        """Read for so many seconds, whatever comes."""
+        """Read for the given seconds."""
         end = time.monotonic() + seconds
         self.read(lambda: time.monotonic() > end)
 
@@ -192,7 +192,7 @@ class Clients:
 
 
 class Background(threading.Thread):
-    """Reads from clients in a thread of this process, until they are closed by `close`."""
+    """Reads from clients in a thread of this process until `close`."""
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(daemon=True)
@@ -205,13 +205,13 @@ class Background(threading.Thread):
             self.clients.poll(0.05)
 
     def settle(self, total: int, patience: float = 30.0) -> None:
-        """Wait until `total` items came, or the patience is over."""
+        """Wait until `total` items arrived or the time is up."""
         end = time.monotonic() + patience
         while self.clients.items < total and time.monotonic() < end:
             time.sleep(0.002)
 
     def close(self) -> None:
-        """End the reading and close the clients."""
+        """Stop reading and close the clients."""
         self._ended = True
         self.join()
         self.clients.close()

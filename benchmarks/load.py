@@ -1,4 +1,4 @@
-"""Load from processes of its own: wrk; and a subscriber that counts."""
+"""Load generators: wrk in its own process, and a subscriber that counts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ end
 
 
 def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTIONS) -> Reading:
-    """POST the same body over and over, closed loop, for whole seconds.
+    """POST the same body repeatedly in a closed loop, for whole seconds.
 
-    Gives `requests`, `requests_per_s`, `p50_ms`, `p99_ms` and `errors`.
+    Returns `requests`, `requests_per_s`, `p50_ms`, `p99_ms` and `errors`.
 
     Raises:
-        Missing: wrk cannot be had.
+        Missing: wrk cannot be installed.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT % body)
@@ -55,11 +55,11 @@ def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTI
 
 
 class Counter(threading.Thread):
-    """A WebSocket subscriber in a thread of this process; its own work is a few percent.
+    """A WebSocket subscriber in a thread of this process; its own work is a few percent of the load.
 
     Attributes:
         count: results of attempts that succeeded, so far.
-        last: when the last one came, by `time.monotonic`.
+        last: when the last one arrived, by `time.monotonic`.
     """
 
     def __init__(self, url: str) -> None:
@@ -78,18 +78,18 @@ class Counter(threading.Thread):
                 self.count += frame.count('"kind":"succeeded"')  # type: ignore[arg-type]
 
     def settle(self, total: int, patience: float = 30.0) -> None:
-        """Wait until `total` results came, or none comes any more."""
+        """Wait until `total` results arrived or no more arrive."""
         end = time.monotonic() + patience
         while self.count < total and time.monotonic() < end:
             time.sleep(0.002)
 
     def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self._socket.close()
 
 
 def post(url: str, body: str | bytes, timeout: float = 60.0) -> bytes:
-    """POST one JSON body and return the answer's."""
+    """POST one JSON body and return the response's body."""
     data = body.encode() if isinstance(body, str) else body
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=timeout) as answer:

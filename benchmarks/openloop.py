@@ -1,9 +1,9 @@
-"""Events by the clock: each is sent when the schedule says, and its latency counts from then to its result.
+"""Open-loop load: each event has a scheduled moment, from which its latency counts to its result.
 
 `python -m benchmarks.openloop` is a `running.Program`. A request names a `port`, the `kind` of its server,
-`per_s`, `seconds`, over how many `connections` the events are spread, and the `seed` of their schedule, a
-Poisson process. Sockets are plain ones and requests are built beforehand, to take as little of the machine as
-can be. An event waits while all connections wait for an answer, and that time counts.
+`per_s`, `seconds`, the number of `connections` over which events are spread, and the `seed` of their
+schedule, a Poisson process. It uses plain sockets and prepared requests, to load the machine as little as
+possible. An event waits while all connections wait for a response; that time counts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of server is spoken to.
+    """How to publish to and subscribe on one kind of server.
 
     Attributes:
-        publish: where events are posted.
-        subscribe: where the WebSocket is opened, with these steps and this protocol.
+        publish: the address to which events are posted.
+        subscribe: the address of the WebSocket, with its steps and subprotocol.
         body: an event, with `%s` in the place of its id.
     """
 
@@ -64,7 +64,7 @@ KINDS = {
 
 
 class Connection:
-    """A kept-alive HTTP connection that has one request under way at most."""
+    """A kept-alive HTTP connection with at most one request under way."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -72,17 +72,17 @@ class Connection:
         self._heard = b""
 
     def answered(self) -> bool:
-        """Read; return whether the answer is whole now.
+        """Read; return whether the response is complete.
 
         Raises:
-            RuntimeError: the server did not take the event.
+            RuntimeError: the server refused the event.
         """
         self._heard += self.socket.recv(1 << 16)
         head, ended, body = self._heard.partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 20"):
-            raise RuntimeError(f"an event was not taken: {self._heard[:300]!r}")
+            raise RuntimeError(f"an event was refused: {self._heard[:300]!r}")
         length = LENGTH.search(head)
-        # Without a length the body comes in chunks, the last of which is empty.
+        # Without a length the body is chunked; the last chunk is empty.
         whole = len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
         if ended and whole:
             self._heard = b""
@@ -90,13 +90,13 @@ class Connection:
 
 
 class Phase:
-    """A number of events by the clock, and their results.
+    """A number of scheduled events and their results.
 
     Attributes:
         times: when each event is due, in seconds from the beginning.
-        latencies: from then until its result came, in seconds, by the event's number.
-        late: the longest that an event was sent after its time, in seconds.
-        twice: results that had come before.
+        latencies: seconds from then to the result, by the event's number.
+        late: the largest delay between an event's time and its sending, in seconds.
+        twice: duplicate results.
     """
 
     def __init__(self, kind: Kind, port: int, connections: int, times: list[float]) -> None:
@@ -120,7 +120,7 @@ class Phase:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def run(self) -> None:
-        """Send all events and await their results, or lose patience."""
+        """Send all events and wait for their results until the time is up."""
         self._began = time.perf_counter() + 0.01
         self._end = self._began + self.times[-1] + PATIENCE
         due, count = 0, len(self.times)
@@ -132,7 +132,7 @@ class Phase:
                 due += 1
             if now > self._end:
                 break
-            # Without a free connection only an answer helps. `select` waits by microseconds, epoll does not.
+            # Without a free connection, wait for a response. Timeouts of `select` are in microseconds.
             next_one = self._began + self.times[due] if due < count and self._free else now + 0.1
             select.select([self._epoll.fileno()], [], [], max(0.0, next_one - time.perf_counter()))
             self._read()
@@ -177,7 +177,7 @@ def schedule(per_s: float, seconds: float, seed: int) -> list[float]:
 
 
 def measure(kind: str, port: int, per_s: float, seconds: float, connections: int, seed: int) -> Reading:
-    """Run one phase after a short one that is not counted."""
+    """Run one phase after a short warm-up."""
     for length in (min(0.5, seconds), seconds):
         phase = Phase(KINDS[kind], port, connections, schedule(per_s, length, seed))
         try:

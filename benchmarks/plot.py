@@ -16,13 +16,13 @@ WIDTH, LEFT, START, END = (
     24,
     330,
     670,
-)  # of the picture: labels, bars; the figures stand behind the bars
+)  # of the picture: labels, bars; figures are right of the bars
 TOP, HEADING, LINE, THICK = 128, 34, 24, 15  # from the top to the first heading; heights
-STEPS = (1, 2, 5)  # where the axis may begin and end, in each power of ten
+STEPS = (1, 2, 5)  # multiples of powers of ten at which the axis may begin and end
 PEERS = {
     "fastapi": "FastAPI, storing nothing",
     "crossbar": "Crossbar.io, storing nothing",
-    "naive": "a naive gateway that does the same",
+    "naive": "naive gateway, same work",
     "bare_sqlite": "bare SQLite, writing the same rows",
     "celery": "Celery on Redis",
     "taskiq": "taskiq on Redis",
@@ -33,7 +33,7 @@ PEERS = {
     "socketio": "Socket.IO",
     "busway_small": "10,000 stored",
 }
-VERDICTS = {"aim": "reaches its aim", "must": "reaches what it must", "missed": "misses what it must"}
+VERDICTS = {"aim": "reaches its aim", "must": "meets the requirement", "missed": "misses the requirement"}
 STYLE = """
   svg { --back: #fff; --ink: #12344d; --soft: #4a6375; --line: #dbe4ea;
     --aim: #2f9e6e; --must: #4b8fc4; --missed: #d9622b }
@@ -55,11 +55,11 @@ class Bar:
     """One comparison.
 
     Attributes:
-        label: what it is beside.
-        better: how many times as good Busway is; None for a plain limit, which gets no bar.
-        must: the same, that has to be reached.
-        shown: the figure at the bar's end.
-        facts: what it was made of.
+        label: the peer.
+        better: how many times better Busway is; None for a plain limit, which gets no bar.
+        must: the required ratio.
+        shown: the text at the bar's end.
+        facts: the compared figures.
         verdict: as in `VERDICTS`.
     """
 
@@ -73,24 +73,24 @@ class Bar:
 
 @dataclass(frozen=True)
 class Axis:
-    """How many times as good, on a logarithmic scale from `low` to `high`."""
+    """A logarithmic axis from `low` to `high`."""
 
     low: float
     high: float
 
     def x(self, value: float) -> float:
-        """Return where a value is."""
+        """Return the position of a value."""
         share = math.log(value / self.low) / math.log(self.high / self.low)
         return round(START + min(1.0, max(0.0, share)) * (END - START), 1)
 
     def powers(self) -> list[float]:
-        """Return the powers of ten on it."""
+        """Return its powers of ten."""
         found = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
         return [10.0**power for power in found]
 
 
 def draw() -> None:
-    """Write the picture of what is kept."""
+    """Write the picture of the kept results."""
     PATH.write_text(picture(load()))
 
 
@@ -111,7 +111,7 @@ def picture(results: Record) -> str:
 
 
 def bars(of: Record) -> Iterator[Bar]:
-    """Give what was measured of a row."""
+    """Yield the bars of a row."""
     several = len({each["metric"] for each in of["comparisons"] if not is_limit(each)}) > 1
     for each in of["comparisons"]:
         if each["ratio"] is not None:
@@ -126,7 +126,7 @@ def _limit(each: Record) -> Bar:
 
 
 def _compared(each: Record, *, named: bool) -> Bar:
-    """Return a bar that is the longer the better, whichever is better of more and less."""
+    """Return a bar that is longer for better figures, also where less is better."""
     better, must = each["ratio"], each["must"]
     if each["at_most"]:
         better, must = 1 / better, 1 / must
@@ -154,18 +154,18 @@ def _head(every: list[Bar], height: int) -> Iterator[str]:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'font-family="system-ui, sans-serif" font-size="13.5" aria-labelledby="title description">'
     )
-    yield '<title id="title">Busway beside what people would use instead</title>'
+    yield '<title id="title">Busway beside alternatives</title>'
     yield f'<desc id="description">{escape(told)}</desc>'
     yield f"<style>{STYLE}</style>"
     yield f'<rect class="back" width="{WIDTH}" height="{height}" rx="12"/>'
-    yield _text(LEFT, 40, "Busway beside what people would use instead", "strong", size=20)
-    yield _text(LEFT, 64, "How many times as good, logarithmic: longer is better.", "soft")
+    yield _text(LEFT, 40, "Busway beside alternatives", "strong", size=20)
+    yield _text(LEFT, 64, "How many times better, on a logarithmic scale: longer is better.", "soft")
     x = float(LEFT)
     for verdict, words in VERDICTS.items():
         yield f'<rect class="{verdict}" x="{x:g}" y="79" width="13" height="13" rx="3"/>'
         yield _text(x + 20, 90, words, "soft")
         x += 44 + 6.9 * len(words)
-    yield f'<path class="tick" d="M{x:g} 77v17"/>' + _text(x + 9, 90, "what it must reach", "soft")
+    yield f'<path class="tick" d="M{x:g} 77v17"/>' + _text(x + 9, 90, "requirement", "soft")
 
 
 def _grid(axis: Axis, bottom: int) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _bar(y: int, axis: Axis, bar: Bar) -> Iterator[str]:
 def _foot(results: Record, y: int) -> Iterator[str]:
     machine = results["machine"]
     words = (
-        f"Medians of rounds that took turns. {machine['cpu']}, {machine['cores']} cores, Python "
+        f"Medians of alternating rounds. {machine['cpu']}, {machine['cores']} cores, Python "
         f"{machine['python']}, SQLite {machine['sqlite']}, {results.get('date', '')}. Again: make bench"
     )
     yield _text(LEFT, y, words, "soft", size=12)

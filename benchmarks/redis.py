@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from benchmarks import running
 from benchmarks.row import Missing
 
-SETTINGS = "Redis as it comes, but without snapshots: it writes nothing to disk"
+SETTINGS = "Redis with default settings, without snapshots: it writes nothing to disk"
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def redis() -> Iterator[str]:
     """The URL of a new, empty server on this machine.
 
     Raises:
-        Missing: it cannot be had, or does not start.
+        Missing: it cannot be installed or does not start.
     """
     number = running.port()
     with running.folder() as place:

@@ -1,6 +1,6 @@
-"""What came of a run: a table to read, and `benchmarks/results.json` to keep.
+"""The results of a run: tables to read, and `benchmarks/results.json` to keep.
 
-A row becomes a record, a plain dict as JSON has it; the table, the file and the plot are made of records.
+A row becomes a record, a plain dict of JSON values. Tables, file and plot are made from records.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from benchmarks.row import Comparison, Found, Reading, figure
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = ROOT / "benchmarks" / "results.json"
-DIGITS = 4  # that are kept of a figure; the rest is chance
-UNITS = {"per_s": "/s", "ms": "ms", "us": "µs", "s": "s"}  # that end a metric's name
+DIGITS = 4  # significant digits of a kept figure
+UNITS = {"per_s": "/s", "ms": "ms", "us": "µs", "s": "s"}  # suffixes of metric names
 TIMES = "\N{MULTIPLICATION SIGN}"
 HEAD = ("row", "metric", "Busway", "beside", "theirs", "ratio", "must", "aim", "reached")
 
@@ -28,11 +28,11 @@ Record = dict[str, Any]
 
 
 class OtherMachine(Exception):
-    """What is kept was measured on another machine, beside which single rows would mislead."""
+    """The kept results are from another machine, so single rows cannot replace some of them."""
 
 
 def record(found: Found) -> Record:
-    """Return all that is to be kept of a row."""
+    """Return the record of a row."""
     names = [side.name for side in found.row.sides]
     made: Record = {
         "title": found.row.title,
@@ -83,7 +83,7 @@ def _compared(found: Found, comparison: Comparison) -> Record:
 
 
 def verdict(comparison: Comparison, ratio: float | None) -> str:
-    """Return `aim`, `must` or `missed`, whichever the ratio reached, or `not measured`."""
+    """Return `aim`, `must` or `missed`, by what the ratio reached, or `not measured`."""
     if ratio is None:
         return "not measured"
     for name, limit in (("aim", comparison.aim), ("must", comparison.must)):
@@ -101,7 +101,7 @@ def _rounded(reading: Reading) -> Reading:
 
 
 def one_line(why: str) -> str:
-    """Return a reason on one line, without this machine's folders."""
+    """Return a reason on one line, without paths of this machine."""
     for folder, name in ((Path(sys.prefix).parent, ".venv"), (ROOT, "."), (Path.home(), "~")):
         why = why.replace(str(folder), name)
     words = " ".join(why.split())
@@ -109,7 +109,7 @@ def one_line(why: str) -> str:
 
 
 def text(records: dict[str, Record], accounted: Record | None) -> str:
-    """Return the tables in Markdown, and what each side was."""
+    """Return the tables in Markdown, with the settings of each side."""
     parts = []
     if records:
         parts.append(markdown(HEAD, [line for name in records for line in _lines(name, records[name])]))
@@ -128,7 +128,7 @@ def _lines(name: str, of: Record) -> Iterable[Sequence[str]]:
 
 
 def _beside(each: Record) -> Sequence[str]:
-    """What it is compared with, and how: from `beside` to `aim`."""
+    """Return the fields of a comparison, from `beside` to `aim`."""
     sign = "≤" if each["at_most"] else "≥"
     limits = [f"{sign} {each[limit]:g}" for limit in ("must", "aim")]
     if is_limit(each):
@@ -138,19 +138,19 @@ def _beside(each: Record) -> Sequence[str]:
 
 
 def is_limit(each: Record) -> bool:
-    """Whether `must` and `aim` are plain limits: what it is compared with is the number one."""
+    """Return whether `must` and `aim` are plain limits: the comparison is with the number 1."""
     return not each["beside"] and each["best"] is None and each["theirs"] == 1.0
 
 
 def peer(each: Record) -> str:
-    """Return what it is compared with."""
+    """Return the name of the peer."""
     if each["beside"]:
         return each["best"] or ", ".join(each["beside"])
     return "the ideal" if each["best"] is None else f"its {bare(each['theirs_metric'])}"
 
 
 def spoken(metric: str) -> str:
-    """Return a metric's name as people say it, with its unit: `idle_p50_ms` is `idle p50, ms`."""
+    """Return a metric's name as text with its unit: `idle_p50_ms` is `idle p50, ms`."""
     for end, unit in UNITS.items():
         if metric.endswith(f"_{end}"):
             name = metric.removesuffix(f"_{end}").replace("_", " ")
@@ -165,7 +165,7 @@ def _said(metric: str, value: float) -> str:
 
 
 def bare(metric: str) -> str:
-    """Return a metric's name as people say it, without a unit that follows it."""
+    """Return a metric's name as text, without its unit."""
     return spoken(metric).partition(", ")[0]
 
 
@@ -180,7 +180,7 @@ def _shown(value: float | None) -> str:
 
 
 def _sides(name: str, of: Record) -> str:
-    """Each side's settings, and all medians of it."""
+    """Return the settings and medians of each side."""
     lines = [f"**{name}**: {of['title']}"]
     if "failed" in of:
         lines.append(f"- failed: {of['failed']}")
@@ -195,7 +195,7 @@ def _sides(name: str, of: Record) -> str:
 
 
 def _account(of: Record) -> str:
-    """The account of microseconds."""
+    """Return the account of CPU time."""
     if "failed" in of:
         return f"account failed: {of['failed']}"
     lines = [
@@ -206,18 +206,18 @@ def _account(of: Record) -> str:
         f"**account**: CPU microseconds an event, at {figure(of['events_per_s'])} events/s",
         markdown(("process", "user", "system", "both"), lines),
     ]
-    if "rooms_missing" in of:
-        return "\n\n".join([*parts, f"where in the process is not known: {of['rooms_missing']}"])
-    rooms = [
-        (process, room, f"{found['share']:.0%}", figure(found["us"]))
-        for process, found_rooms in of["rooms"].items()
-        for room, found in found_rooms.items()
+    if "parts_missing" in of:
+        return "\n\n".join([*parts, f"not measured by part: {of['parts_missing']}"])
+    shares = [
+        (process, part, f"{found['share']:.0%}", figure(found["us"]))
+        for process, found_parts in of["parts"].items()
+        for part, found in found_parts.items()
     ]
-    return "\n\n".join([*parts, markdown(("process", "where", "share", "µs"), rooms)])
+    return "\n\n".join([*parts, markdown(("process", "where", "share", "µs"), shares)])
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a table that reads well as it stands, too."""
+    """Return a Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -227,7 +227,7 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> Record:
-    """Return what the figures depend on; nothing that names this machine."""
+    """Return the properties of the machine that figures depend on, without its name."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -248,7 +248,7 @@ def _cpu() -> str:
 
 
 def load() -> Record:
-    """Return what is kept, with nothing in it if nothing is."""
+    """Return the kept results, empty if there are none."""
     if not PATH.exists():
         return {"machine": machine(), "rows": {}}
     return json.loads(PATH.read_text())  # type: ignore[no-any-return]
@@ -257,15 +257,15 @@ def load() -> Record:
 def save(
     records: dict[str, Record], accounted: Record | None, order: Sequence[str], *, replaces: bool
 ) -> None:
-    """Keep records, in order: all anew if it `replaces`, or only these among the others.
+    """Save records in order. If `replaces`, they replace all kept ones, else only those of the same rows.
 
     Raises:
-        OtherMachine: the others were measured elsewhere.
+        OtherMachine: the kept ones are from another machine.
     """
     old = {"rows": {}} if replaces else load()
     here = machine()
     if old.get("machine", here) != here:
-        raise OtherMachine(f"{PATH.name} is from another machine; a run of all rows would replace it")
+        raise OtherMachine(f"{PATH.name} is from another machine; only a run of all rows can replace it")
     rows = old["rows"] | records
     made = {
         "machine": here,

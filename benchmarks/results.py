@@ -1,4 +1,4 @@
-"""A batch through the whole of Busway: published at once, and all results of it taken from a WebSocket."""
+"""One batch through Busway: published in one request, its results read from a WebSocket."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from websockets.sync.client import connect
 from benchmarks.load import post
 from benchmarks.row import Missing
 
-SILENCE = 30.0  # seconds without a result after which none is expected any more
+SILENCE = 30.0  # seconds without a result after which waiting ends
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What came of a batch; times as `time.time_ns` gives them.
+    """The results of a batch; times are those of `time.time_ns`.
 
     Attributes:
-        accepted: when the 202 was there.
-        ended: when the last result was there.
+        accepted: when the 202 arrived.
+        ended: when the last result arrived.
         values: what the handlers returned.
     """
 
@@ -31,10 +31,10 @@ class Batch:
 
 
 def run_batch(url: str, type_: str, count: int) -> Batch:
-    """Publish so many events of a type that has one handler, and wait for all results.
+    """Publish a number of events of a type with one handler, and wait for all results.
 
     Raises:
-        Missing: an attempt failed, or results did not come.
+        Missing: an attempt failed, or results are missing.
     """
     address = url.replace("http", "ws", 1) + "/v1/subscribe?after=latest"
     with connect(address, max_size=None, max_queue=None, compression=None) as subscriber:

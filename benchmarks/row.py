@@ -1,8 +1,8 @@
-"""What a row of the benchmark is, and how its sides take turns.
+"""Rows of the benchmark, and how their sides take turns.
 
-A side is one thing that is measured: Busway, or a peer that does the same work. All sides of a row are
-started, then measured turn about for some rounds, so that what else the machine does befalls all alike.
-What is said of a side is the median of its rounds; a comparison divides two such medians.
+A side is one program that is measured: Busway, or a peer that does the same work. All sides of a row are
+started, then measured one after another for several rounds, so that other load on the machine affects all of
+them. The figure of a side is the median of its rounds; a comparison divides two medians.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 Reading = dict[str, float]
-"""What one round found, by the metric's name, each with its unit in the name: `p50_ms`, `events_per_s`."""
+"""The figures of one round by metric; the metric's name has the unit: `p50_ms`, `events_per_s`."""
 
 Once = Callable[[float], Reading]
-"""Measures one round. It is told what part of its usual time or amount to take: 1.0, or less in a hurry."""
+"""Measures one round. Its argument is the part of the usual time or amount to take, 1.0 or less."""
 
 Say = Callable[[str], None]
-"""Shows progress, one line at a time."""
+"""Prints progress, one line at a time."""
 
 OURS = "busway"
 
 
 class Missing(Exception):
-    """A side cannot be measured on this machine; the text says why, for the report."""
+    """A side cannot be measured on this machine; the report shows the text."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One thing that is measured.
+    """One program that is measured.
 
     Attributes:
-        name: As the report names it: `busway`, `crossbar`.
-        settings: What it is and the settings it ran with, in words, for the report.
-        open: Starts it and gives the function that measures one round; ends it afterwards. Raises `Missing`.
-        alone: It is started for its round and ended after it, because it would disturb the others.
+        name: Its name in the report: `busway`, `crossbar`.
+        settings: Its description and settings, for the report.
+        open: Starts it, yields the function that measures one round, and ends it. Raises `Missing`.
+        alone: It runs only during its rounds, because it would disturb the others.
     """
 
     name: str
@@ -47,18 +47,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A promise about two medians: ours divided by theirs.
+    """A requirement for a ratio of two medians: Busway's divided by the peer's.
 
     Attributes:
         metric: Which metric of Busway's side.
-        beside: The sides it is compared with; of several the best one is the one to beat. Empty: `theirs`
-            says with what.
-        must: The ratio that has to be reached.
-        aim: The ratio that is wished for.
+        beside: The peers; of several, the best one counts. Empty: `theirs` gives the other figure.
+        must: The required ratio.
+        aim: The wanted ratio.
         at_most: True where less is better (latency, memory): the ratio must not be above `must`.
-        theirs: The peers' metric, where it has another name; without peers, another metric of our own
+        theirs: The peers' metric, if it has another name; without peers, another metric of Busway's
             side or a plain number.
-        side: Whose metric is compared, where it is not Busway's first side.
+        side: The side whose metric is compared, if not Busway's first side.
     """
 
     metric: str
@@ -72,7 +71,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its sides, and what must hold between them."""
+    """One row: its sides and their comparisons."""
 
     name: str
     title: str
@@ -83,21 +82,21 @@ class Row:
 
 @dataclass
 class Found:
-    """What a row found: every reading by side, and why a side is not there."""
+    """The readings of a row by side, and why a side is missing."""
 
     row: Row
     readings: dict[str, list[Reading]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def median(self, side: str, metric: str) -> float | None:
-        """The median of a side's rounds, or None if it has none."""
+        """Return the median of a side's rounds, or None if it has none."""
         values = [reading[metric] for reading in self.readings.get(side, []) if metric in reading]
         return statistics.median(values) if values else None
 
     def theirs(self, comparison: Comparison) -> tuple[str, float] | None:
-        """Return what is to be beaten: the best measured side of those it is beside, and its median.
+        """Return the best measured peer and its median.
 
-        The name is Busway's own side where another metric of it is to be beaten, and empty for a number.
+        The name is Busway's own side if another metric of it is compared, and empty for a number.
         """
         if isinstance(comparison.theirs, float | int):
             return "", float(comparison.theirs)
@@ -110,18 +109,18 @@ class Found:
         return side, value
 
     def ratio(self, comparison: Comparison) -> float | None:
-        """Ours divided by theirs, or None if one of them was not measured."""
+        """Return Busway's median divided by the peer's, or None if one of them was not measured."""
         ours, theirs = self.median(comparison.side, comparison.metric), self.theirs(comparison)
         return ours / theirs[1] if ours is not None and theirs and theirs[1] else None
 
 
 def figure(value: float) -> str:
-    """Return a value as people read it, with three significant digits, or all before the point."""
+    """Return a value as text with three significant digits, or all digits of its integer part."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
-    """Start all sides, let them take turns, end them. What is missing is told and left out."""
+    """Start all sides, measure them in turn, end them. Missing sides are reported and left out."""
     found = Found(row)
     with ExitStack() as stack:
         turns: dict[str, Once] = {}
@@ -141,9 +140,9 @@ def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
 
 @contextmanager
 def _left_out(name: str, found: Found, say: Say) -> Iterator[None]:
-    """Note that a side is missing, or that a peer broke off, whatever it raised; the others go on.
+    """Record that a side is missing or that a peer stopped with an error; the others continue.
 
-    An error of Busway's own side is raised: without it the row says nothing.
+    An error of Busway's own side is raised, because the row means nothing without it.
     """
     try:
         yield

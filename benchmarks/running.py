@@ -1,4 +1,4 @@
-"""The processes that are measured: started, asked, ended; where they are installed."""
+"""Starts, queries and ends the measured processes, and installs what they need."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from benchmarks.row import Missing, Reading
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
-PATIENCE = 60.0  # seconds for whatever must start
+PATIENCE = 60.0  # seconds for a start
 NOOP = "from busway import handler\n@handler('bench.*')\ndef noop(event):\n    return None\n"
 
 
 def port() -> int:
-    """Return a port that is free now."""
+    """Return a free port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def tool(command: str, package: str) -> str:
-    """Return the path of a program that is not Python, installing Debian's package where that is possible.
+    """Return the path of a program of the system; install its Debian package if possible.
 
     Raises:
-        Missing: it is not there and cannot be installed; says how.
+        Missing: it cannot be installed; the text says how to install it.
     """
     if shutil.which(command) is None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
@@ -52,14 +52,14 @@ def tool(command: str, package: str) -> str:
 
 
 def python(environment: str, module: str) -> str:
-    """Return the interpreter of the peers' environment, made and filled from its lock if need be.
+    """Return the interpreter of the peers' environment; create it from its lock if needed.
 
     Args:
-        environment: names `benchmarks/ENVIRONMENT.lock` and the folder beside our own environment.
-        module: what must be importable there.
+        environment: the name of `benchmarks/ENVIRONMENT.lock` and of the folder beside our own environment.
+        module: a module that must be importable there.
 
     Raises:
-        Missing: it cannot be installed or imported; says why.
+        Missing: it cannot be installed or imported; the text says why.
     """
     folder = Path(sys.prefix).parent / f"bench-{environment}"
     interpreter, lock = folder / "bin" / "python", ROOT / "benchmarks" / f"{environment}.lock"
@@ -68,7 +68,7 @@ def python(environment: str, module: str) -> str:
         print(f"installing {lock.name}", flush=True)
         venv.create(folder, with_pip=True)
         pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        # The lock names everything; pip itself would not see that it does where a package asks for an extra.
+        # The lock has all packages; pip alone does not recognize this for packages that require an extra.
         command = [*pip, "--no-deps", "--require-hashes", "-r", str(lock)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -96,10 +96,10 @@ def folder() -> Iterator[Path]:
 def running(
     command: Sequence[str], ready: str | None = None, cwd: Path = ROOT, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, from when the URL `ready` answers below 500 (any answer counts) until the end of the block.
+    """A process, from the first response of the URL `ready` with a status below 500 to the end of the block.
 
     Raises:
-        Missing: it ended, or did not become ready; with its last words.
+        Missing: it ended or did not become ready; with its last output.
     """
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
@@ -124,7 +124,7 @@ def running(
 
 
 def answers(url: str) -> bool:
-    """Whether something answers there, and not that it cannot yet."""
+    """Return whether an address responds with a status below 500."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return int(answer.status) < 500
@@ -135,7 +135,7 @@ def answers(url: str) -> bool:
 
 
 class Busway:
-    """A gateway with handlers of its own, on a database of its own."""
+    """A gateway with its own handlers and database."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes], place: Path) -> None:
         self.url, self.process, self.place = url, process, place
@@ -143,11 +143,11 @@ class Busway:
 
 @contextlib.contextmanager
 def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> Iterator[Busway]:
-    """Busway as `busway serve` starts it, synced, in the process pool if the options do not say otherwise.
+    """Busway as `busway serve` starts it, synced, in the process pool unless the options change it.
 
     Args:
         options: for `busway serve`.
-        handlers: the code of its handlers.
+        handlers: the source of its handlers.
         place: the folder with its database `bench.db`; a new one if None.
     """
     with contextlib.ExitStack() as stack:
@@ -163,10 +163,10 @@ def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> It
 
 
 class Program:
-    """A program that measures by itself when it is told to: a line of JSON in, a line of JSON out.
+    """A program that measures on request: a line of JSON in, a line of JSON out.
 
-    It says one line of JSON when it is ready (`{}`, or `{"missing": why}`), then answers each request with a
-    `Reading`. It reads requests from stdin until that ends.
+    It prints one line of JSON when it is ready (`{}`, or `{"missing": why}`), then answers each request
+    with a `Reading`. It reads requests from stdin until its end.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -184,7 +184,7 @@ class Program:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise Missing("it ended; what it said stands above")
+            raise Missing("it ended; its output is above")
         answer = json.loads(line)
         if "missing" in answer:
             raise Missing(answer["missing"])
@@ -196,7 +196,7 @@ def program(command: Sequence[str], env: dict[str, str] | None = None, cwd: Path
     """A `Program`, running until the end of the block.
 
     Raises:
-        Missing: it says that it cannot measure.
+        Missing: the program reports that it cannot measure.
     """
     pipe, around = subprocess.PIPE, os.environ | (env or {})
     process = subprocess.Popen(command, cwd=cwd, env=around, stdin=pipe, stdout=pipe, text=True)
@@ -204,7 +204,7 @@ def program(command: Sequence[str], env: dict[str, str] | None = None, cwd: Path
         yield Program(process)
     finally:
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
+        with contextlib.suppress(BrokenPipeError):  # the program ended before it read the request
             process.stdin.close()
         try:
             process.wait(30)

@@ -1,6 +1,6 @@
-"""A database with many events: a thousand that Busway stored and ran, copied by SQL as often as it takes.
+"""A database with many events: a thousand that Busway stored and ran, copied by SQL.
 
-Events, their runs and results, the counts and the head stay consistent, and cursors into the copied log hold.
+Events, runs, results, counts and head stay consistent, and cursors into the copied log are valid.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
 
 
 def seed(place: Path, events: int) -> None:
-    """Make `place/bench.db` with so many events, a multiple of a thousand, each run once with success."""
+    """Create `place/bench.db` with events, a multiple of a thousand, each with one successful run."""
     with running.busway(place=place) as gateway, contextlib.closing(Counter(gateway.url)) as counter:
         post(gateway.url + "/v1/events", json.dumps([EVENT] * BASE))
         counter.settle(BASE)
@@ -55,7 +55,7 @@ def seed(place: Path, events: int) -> None:
 
 
 def place_of(place: Path, number: int) -> str:
-    """Return the cursor behind result `number`."""
+    """Return the cursor after result `number`."""
     with contextlib.closing(sqlite3.connect(place / "bench.db")) as database:
         (epoch,) = database.execute("SELECT epoch FROM head").fetchone()
         return cursor.encode(epoch, cursor.Position(number, _digest(database, number)))
@@ -78,7 +78,7 @@ def _multiply(database: sqlite3.Connection, copies: int) -> None:
 
 
 def _copy(database: sqlite3.Connection, table: str, told: Mapping[str, str]) -> None:
-    """Replace the rows of a table by copies of them, in order."""
+    """Replace the rows of a table by copies, in order."""
     names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
     key = names[0]
     found = database.execute(f"SELECT count(*), min({key}), max({key}) FROM {table}").fetchone()

@@ -1,9 +1,9 @@
-"""A bare ASGI loop on Busway's uvicorn settings: it accepts sockets, and sends the same text to all of them.
+"""A bare ASGI loop on Busway's uvicorn settings: it accepts WebSockets and sends one text to all of them.
 
-The protocols are uvicorn's own, httptools and websockets-sansio; what Busway makes of them is Busway's work.
+It uses uvicorn's protocols, httptools and websockets-sansio.
 
 `python -m benchmarks.peers.bare PORT`; then `GET /COUNT?TEXT` sends TEXT to every socket, COUNT times, one
-message after another, and answers when all is handed over.
+message after another, and responds when all are sent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sockets: set[ASGISendCallable] = set()
 
 
 async def bare(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Take a socket, or send to all."""
+    """Accept a WebSocket, or send to all."""
     if scope["type"] == "http":
         await send_to_all(int(scope["path"][1:] or 0), scope["query_string"].decode())
         await send({"type": "http.response.start", "status": 200, "headers": []})

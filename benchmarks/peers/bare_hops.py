@@ -1,8 +1,8 @@
-"""The least that publish to result can take here: Busway's hops and syncs, by processes that do nothing else.
+"""The lower bound of publish to result: Busway's hops and syncs, in processes that do nothing else.
 
-An event goes from the client to a gateway, to a committer that writes and syncs, back, to the client as an
-answer and to a worker, from there back, to the committer again, back, and to the subscriber. Sockets are
-plain ones. It is asked like `openloop`, for `per_s`, `seconds` and `seed`.
+An event goes from the client to a gateway, to a committer that writes and syncs, back, to the client as a
+response and to a worker, back from there, to the committer again, back, and to the subscriber. All sockets
+are plain. Requests are those of `openloop`: `per_s`, `seconds` and `seed`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from benchmarks.openloop import schedule
 from benchmarks.peers.answering import answer
 
 EVENT = b"x" * 200
-PAGES, PAGE = 8, b"x" * 4096  # about what a commit of one event writes
+PAGES, PAGE = 8, b"x" * 4096  # about as much as a commit of one event writes
 FILE_PAGES = 1024
 
 
 class Committer:
-    """Writes over a file of fixed size, as a log does that was checkpointed, and syncs it."""
+    """Overwrites a file of fixed size, like a log after a checkpoint, and syncs it."""
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(PAGE * FILE_PAGES)
@@ -43,7 +43,7 @@ class Committer:
 
 
 def forked(work: Callable[[], None]) -> None:
-    """Do it in a child, until the other end of what it reads is gone."""
+    """Run it in a child process until its input ends."""
     if os.fork() == 0:
         with suppress(OSError):
             work()
@@ -51,7 +51,7 @@ def forked(work: Callable[[], None]) -> None:
 
 
 def echo(sock: socket.socket, before: Callable[[], None] | None = None) -> None:
-    """Send back what comes."""
+    """Send back what it receives."""
     while data := sock.recv(1 << 16):
         if before is not None:
             before()

@@ -1,4 +1,4 @@
-"""The function of `computing` in a bare loop, asked by lines of JSON: `{"calls": 200}`."""
+"""The function of `computing` in a bare loop. Requests are lines of JSON: `{"calls": 200}`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.peers.computing import compute
 
 
 def once(calls: int) -> dict[str, float]:
-    """Call it so many times, one after another."""
+    """Call it a number of times, one call after another."""
     began = time.perf_counter()
     for _ in range(calls):
         compute(None)

@@ -1,10 +1,11 @@
-"""Writes what Busway wrote, with nothing but the standard library's sqlite3: the same rows and commits.
+"""Writes the same rows in the same commits as Busway, with only the standard library's sqlite3.
 
     python -m benchmarks.peers.bare_sqlite FOLDER
 
-FOLDER has a database that Busway wrote, `bench.db`, and `commits.json`, the numbers which each of its commits
-reached. The rows are read beforehand; each round writes them into a new database with the same schema. The
-statements are Busway's own, and so are the pragmas and the sizes at which the log is checkpointed.
+FOLDER has a database that Busway wrote, `bench.db`, and `commits.json`, the numbers that each of its
+commits reached. The rows are read before the measurement; each round writes them into a new database with
+the same schema. The statements are Busway's own, and so are the pragmas and the sizes at which the log is
+checkpointed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Recorded:
 
     Attributes:
         commits: what each of its commits wrote.
-        seen_of: how many commits Busway counted; fewer were seen where two came too close to tell apart.
+        seen_of: how many commits Busway counted; fewer are seen if two are too close to distinguish.
         events: how many events these are.
     """
 
@@ -66,7 +67,7 @@ class Recorded:
         self.events = sum(len(commit.events) for commit in self.commits)
 
     def copy_empty(self, path: Path) -> None:
-        """Make a database with the same schema and what stood in it before the first event."""
+        """Create a database with the same schema and the rows from before the first event."""
         path.unlink(missing_ok=True)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("PRAGMA journal_mode=WAL")
@@ -82,10 +83,10 @@ class Recorded:
         connection.close()
 
     def check(self, path: Path) -> None:
-        """Make sure that a database has the same rows.
+        """Check that a database has the same rows.
 
         Raises:
-            AssertionError: it has not.
+            AssertionError: the rows differ.
         """
         connection = sqlite3.connect(path)
         connection.execute("ATTACH ? AS recorded", (str(self.path),))
@@ -99,7 +100,7 @@ class Recorded:
 
 
 def _commit(connection: sqlite3.Connection, before: Sequence[int], after: Sequence[int]) -> Commit:
-    """Read what was written between two places."""
+    """Return the rows that were written between two places."""
     results = _rows(connection, "SELECT * FROM results WHERE number > ? AND number <= ?", before[2], after[2])
     runs = _rows(connection, f"SELECT {INSERTED} FROM runs WHERE id > ? AND id <= ?", before[1], after[1])
     ended = _rows(
@@ -152,7 +153,7 @@ def write(path: Path, commits: Sequence[Commit]) -> float:
 
 
 def _statements(commit: Commit) -> Iterator[tuple[str, Rows]]:
-    """Give the statements in the order in which Busway runs them."""
+    """Yield the statements in the order in which Busway runs them."""
     yield statements.INSERT_EVENT, commit.events
     yield statements.INSERT_RUN, commit.runs
     yield statements.UPDATE_RUN, commit.ended

@@ -1,4 +1,4 @@
-"""How a pool's program asks its pool, from an event loop."""
+"""How a pool's program calls its pool from an event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 Call = Callable[[str], Awaitable[object]]
-"""Gives one task of `work` to the pool, by its name, and can be awaited until its outcome is there."""
+"""Gives one task of `work` to the pool, by name; awaiting it returns the outcome."""
 
 NOOP, ALONE, OTHER = 1.3, 0.5, 0.8  # seconds: no-ops, no-ops one at a time, each other task
 UNDER_WAY = {"burn": 16, "wait": 128, "wait_async": 128}
@@ -25,7 +25,7 @@ async def measure(call: Call, under_way: int, others: tuple[str, ...], effort: f
 
 
 async def rate(call: Call, name: str, seconds: float, under_way: int) -> float:
-    """Return the calls a second with so many under way, each caller's next when its last is done."""
+    """Return the calls a second of a number of callers; each makes its next call after the last one."""
     done, begun = 0, time.perf_counter()
     end = begun + seconds
 
@@ -40,7 +40,7 @@ async def rate(call: Call, name: str, seconds: float, under_way: int) -> float:
 
 
 async def latency(call: Call, seconds: float) -> float:
-    """Return the median of one no-op at a time, in microseconds."""
+    """Return the median time of one no-op at a time, in microseconds."""
     taken = []
     end = time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:

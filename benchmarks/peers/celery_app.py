@@ -1,4 +1,4 @@
-"""Celery with Redis: the app that its workers load, and the program that enqueues and fetches results."""
+"""Celery with Redis: the app for its workers, and the program that enqueues tasks and fetches results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from benchmarks.peers.answering import answer
 
 URL = os.environ["REDIS_URL"]
 PATIENCE = 60.0  # seconds for any result
-INTERVAL = 0.1  # seconds between two looks for results
+INTERVAL = 0.1  # seconds between two checks for results
 
 app = Celery("bench", broker=URL, backend=URL)
-# Celery's guide to optimizing asks for a large number where tasks are many and short.
+# Celery's optimization guide recommends a large number for many short tasks.
 app.conf.worker_prefetch_multiplier = 128
 
 
@@ -24,9 +24,9 @@ def noop() -> None:
 
 
 def once(tasks: int) -> dict[str, float]:
-    """Enqueue so many tasks and fetch all their results.
+    """Enqueue a number of tasks and fetch all results.
 
-    One producer for all tasks, and one MGET for all results that are there: both took less time than a group.
+    It uses one producer for all tasks and one MGET for all available results: both are faster than a group.
     """
     began = time.perf_counter()
     with app.producer_pool.acquire(block=True) as producer:
@@ -42,7 +42,7 @@ def once(tasks: int) -> dict[str, float]:
 
 
 def main() -> None:
-    noop.delay().get(timeout=PATIENCE)  # so that the workers are there
+    noop.delay().get(timeout=PATIENCE)  # wait for the workers
     once(200)
     answer(once)
 

@@ -1,4 +1,4 @@
-"""The Worker of circuits in its own event loop: `circuits_worker process|thread`, asked by lines of JSON."""
+"""circuits' Worker in its own event loop: `circuits_worker process|thread`. Requests are lines of JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.peers.answering import answer
 from benchmarks.peers.calling import ALONE, NOOP
 from benchmarks.peers.work import noop
 
-UNDER_WAY = {"process": 256, "thread": 128}  # what suits each best
+UNDER_WAY = {"process": 256, "thread": 128}  # the best value for each
 THREADS = 32
 
 
@@ -24,7 +24,7 @@ class caller(Event):  # noqa: N801 - circuits names an event as its class
 
 
 class Callers(Component):
-    """Callers, each of which gives the worker its next no-op when its last is done."""
+    """Callers; each gives the worker its next no-op when the last one is done."""
 
     end, running = 0.0, 0
     taken: list[float]

@@ -1,4 +1,4 @@
-"""Some milliseconds of plain Python: the same amount of work each time, however long it takes."""
+"""A fixed amount of work in plain Python, some milliseconds long."""
 
 from __future__ import annotations
 

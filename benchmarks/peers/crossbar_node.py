@@ -1,8 +1,8 @@
-"""A Crossbar.io node: its configuration, and the WAMP messages of who connects to it.
+"""A Crossbar.io node: its configuration, and the WAMP messages of its clients.
 
-One router worker with one web transport, as the documentation's examples have it: a WebSocket for WAMP, and
-the HTTP publisher service. The WebSocket's options are those of the documentation's production settings,
-without the pings, which the benchmark's clients would not answer.
+One router worker with one web transport, as in the documentation's examples: a WebSocket for WAMP, and
+the HTTP publisher service. The WebSocket's options are the documentation's production settings,
+without pings, which the benchmark's clients would not answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEBSOCKET = {
     "open_handshake_timeout": 2500,
     "close_handshake_timeout": 1000,
 }
-EVENT = b"[36,"  # how each message of a subscription begins
+EVENT = b"[36,"  # the beginning of each message of a subscription
 HELLO = text_frame(json.dumps([1, REALM, {"roles": {"subscriber": {}, "publisher": {}}}]))
 JOINED = (Step(b"\r\n\r\n", HELLO), Step(b"[2,"))
 SUBSCRIBED = (
@@ -48,7 +48,7 @@ def publication(number: int, argument: object) -> bytes:
 
 @contextlib.contextmanager
 def node() -> Iterator[int]:
-    """A running node; gives its port, with the paths `/ws` and `/publish`.
+    """A running node; yields its port, with the paths `/ws` and `/publish`.
 
     Raises:
         Missing: it cannot be installed or does not start.
@@ -64,7 +64,7 @@ def node() -> Iterator[int]:
 
 
 def _await_paths(number: int) -> None:
-    """The transport answers before its paths are there, which come one after another."""
+    """Wait for the paths: the transport responds before they exist, and they appear one after another."""
     end = time.monotonic() + running.PATIENCE
     while time.monotonic() < end:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Dramatiq with Redis: the actor that its workers load, and the program that enqueues and fetches results."""
+"""Dramatiq with Redis: the actor for its workers, and the program that sends messages and fetches results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noop() -> None:
 
 
 def once(tasks: int) -> dict[str, float]:
-    """Enqueue so many messages and fetch all their results."""
+    """Enqueue a number of messages and fetch all results."""
     began = time.perf_counter()
     group = dramatiq.group(noop.message() for _ in range(tasks)).run()
     fetched = sum(1 for _ in group.get_results(block=True, timeout=PATIENCE))
@@ -36,7 +36,7 @@ def once(tasks: int) -> dict[str, float]:
 
 
 def main() -> None:
-    once(1)  # so that the workers are there
+    once(1)  # wait for the workers
     once(200)
     answer(once)
 

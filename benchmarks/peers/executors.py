@@ -1,4 +1,4 @@
-"""An executor, used from an event loop as documented: `executors NAME`, asked by lines of JSON."""
+"""An executor, used from an event loop as documented: `executors NAME`. Requests are lines of JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNDER_WAY = {
     "run_in_executor": 256,
     "pebble": 256,
     "loky": 16,
-}  # what suits each best
+}  # the best value for each
 OTHERS = ("burn", "wait")
 
 
@@ -42,7 +42,7 @@ def pebble() -> Executor:
 def loky() -> Executor:
     from loky import get_reusable_executor  # noqa: PLC0415 - as above
 
-    # Its workers would end after ten seconds without work, and others have their turn for longer.
+    # By default its workers end after ten seconds without work; the turns of others take longer.
     return get_reusable_executor(max_workers=CPUS, timeout=600)  # type: ignore[no-any-return]
 
 
@@ -55,7 +55,7 @@ MAKE: dict[str, Callable[[], Executor]] = {
 
 
 def calling(name: str, executor: Executor) -> Call:
-    """Return how a task is given to it: pebble's `submit` takes a timeout before the arguments."""
+    """Return the function that submits a task: pebble's `submit` takes a timeout before the arguments."""
     loop = asyncio.get_running_loop()
     extra = (None,) if name == "pebble" else ()
     return lambda task: loop.run_in_executor(executor, getattr(work, task), *extra, None)

@@ -1,8 +1,8 @@
-"""An event gateway as one would write it first: commit, run in a process pool, commit, send to all.
+"""A simple event gateway: commit, run in a process pool, commit, send to all.
 
-Every step is what the libraries' own tutorials show: a pydantic body, an AsyncSession for each request,
-`run_in_executor` with a ProcessPoolExecutor, `send_json` to each socket. It is synced as Busway is: WAL with
-`synchronous=FULL`. The file of the database is named by the environment variable NAIVE_DATABASE.
+Every step follows the libraries' own tutorials: a pydantic body, an AsyncSession for each request,
+`run_in_executor` with a ProcessPoolExecutor, `send_json` to each socket. It syncs as Busway does: WAL with
+`synchronous=FULL`. The environment variable NAIVE_DATABASE names the database file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The least that FastAPI does with an event: check it by a pydantic model, store nothing, answer."""
+"""A minimal FastAPI endpoint: validate the event with a pydantic model, store nothing, respond."""
 
 from typing import Any
 

@@ -10,5 +10,5 @@ app = socketio.ASGIApp(server)
 
 @server.event
 async def publish(sid: str, data: object) -> None:
-    """Send what a client published to everybody but itself."""
+    """Send a client's message to all other clients."""
     await server.emit("result", data, skip_sid=sid)

@@ -1,4 +1,4 @@
-"""One of Busway's pools, the supervisor alone: `supervisor process|thread`, asked by lines of JSON."""
+"""One of Busway's pools, only the supervisor: `supervisor process|thread`. Requests are lines of JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVENT = Event(seq=1, id="e", source="/", type="bench", time=0, data=DATA, correl
 
 
 class Pool:
-    """A supervisor with one pool; a call hands an attempt over and is done when its outcome is told."""
+    """A supervisor with one pool. A call starts an attempt and returns when its outcome is reported."""
 
     def __init__(self, handlers: Path, pool: str) -> None:
         self._pool = pool
@@ -63,8 +63,8 @@ class Pool:
                 return
 
     def call(self, name: str) -> asyncio.Future[None]:
-        """Hand over one attempt."""
-        token = self._random.getrandbits(62) + 1  # as dispatch draws them
+        """Start one attempt."""
+        token = self._random.getrandbits(62) + 1  # as dispatch draws tokens
         assignment = Assignment(
             token=token,
             run=token,

@@ -1,4 +1,4 @@
-"""Taskiq with Redis: the broker that its workers load, and the program that enqueues and fetches results."""
+"""Taskiq with Redis: the broker for its workers, and the program that enqueues tasks and fetches results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.peers.answering import answer
 URL = os.environ["REDIS_URL"]
 AT_ONCE = 100  # tasks enqueued, or results fetched, by one gather
 PATIENCE = 60.0  # seconds for any result
-INTERVAL = 0.02  # seconds between two looks for a result
+INTERVAL = 0.02  # seconds between two checks for a result
 
 broker = ListQueueBroker(URL).with_result_backend(RedisAsyncResultBackend(URL, result_ex_time=600))
 
@@ -25,7 +25,7 @@ async def noop() -> None:
 
 
 async def round_trips(tasks: int) -> float:
-    """Enqueue so many tasks, fetch all their results, and return the seconds it took."""
+    """Enqueue a number of tasks, fetch all results, and return the seconds it took."""
     began = time.perf_counter()
     sent: list[AsyncTaskiqTask[None]] = []
     for first in range(0, tasks, AT_ONCE):
@@ -33,7 +33,7 @@ async def round_trips(tasks: int) -> float:
     fetched = 0
     for first in range(0, tasks, AT_ONCE):
         some = sent[first : first + AT_ONCE]
-        await some[-1].wait_result(INTERVAL, timeout=PATIENCE)  # one look instead of a hundred
+        await some[-1].wait_result(INTERVAL, timeout=PATIENCE)  # one check instead of a hundred
         results = await asyncio.gather(*(task.wait_result(INTERVAL, timeout=PATIENCE) for task in some))
         fetched += sum(not result.is_err for result in results)
     seconds = time.perf_counter() - began
@@ -44,7 +44,7 @@ async def round_trips(tasks: int) -> float:
 def main() -> None:
     with asyncio.Runner() as runner:
         runner.run(broker.startup())
-        runner.run(round_trips(1))  # so that the workers are there
+        runner.run(round_trips(1))  # wait for the workers
         runner.run(round_trips(200))
         answer(lambda tasks: {"events_per_s": tasks / runner.run(round_trips(tasks))})
         runner.run(broker.shutdown())

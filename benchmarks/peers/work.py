@@ -1,4 +1,4 @@
-"""What the pools of every side are asked to do. The supervisor gets this file as its handlers."""
+"""The tasks for the pools of every side. The supervisor gets this file as its handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers that compute, through the whole of Busway, beside the same function in a bare loop on one core."""
+"""Handlers that compute, run by Busway, beside the same function in a bare loop on one core."""
 
 from __future__ import annotations
 

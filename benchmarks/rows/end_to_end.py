@@ -1,4 +1,4 @@
-"""Events a second from the first request to the last result: stored, run, and their results delivered."""
+"""Events a second from the first request to the last result: stored, run, results delivered."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from benchmarks.redis import redis
 from benchmarks.row import OURS, Comparison, Once, Reading, Row, Side
 
 BATCH = 1_000  # events of one request
-UNDER_WAY = 2  # requests at any time: more makes nothing faster here
-EVENTS = 40_000  # that Busway gets, and the bare writer
+UNDER_WAY = 2  # requests at any time: more is not faster here
+EVENTS = 40_000  # for Busway and the bare writer
 TASKS = {"celery": 4_000, "taskiq": 6_000, "dramatiq": 6_000}
 CPUS = os.cpu_count() or 1
 WORKERS = {
@@ -48,7 +48,7 @@ def bare_sqlite() -> Iterator[Once]:
 
 
 def record(place: Path) -> None:
-    """Leave Busway's database of such a round in a folder, and in `commits.json` what each commit wrote."""
+    """Save Busway's database of one round in a folder, and in `commits.json` what each commit wrote."""
     with running.busway(place=place) as gateway, contextlib.closing(Counter(gateway.url)) as counter:
         with Watch(gateway.url, place / "bench.db") as watch:
             through(gateway.url, counter, EVENTS)
@@ -56,10 +56,10 @@ def record(place: Path) -> None:
 
 
 def through(url: str, counter: Counter, events: int) -> Reading:
-    """Publish so many events, wait for their results, and say how many came through a second.
+    """Publish a number of events, wait for their results, and return the events per second.
 
     Raises:
-        RuntimeError: a result did not come, or one too many.
+        RuntimeError: a result is missing or duplicate.
     """
     before = counter.count
     begun = time.monotonic()
@@ -71,7 +71,7 @@ def through(url: str, counter: Counter, events: int) -> Reading:
 
 
 def publish(url: str, requests: int) -> None:
-    """Publish batches, `UNDER_WAY` at a time; every one has to be accepted whole."""
+    """Publish batches, `UNDER_WAY` at a time; each must be accepted completely."""
     with ThreadPoolExecutor(UNDER_WAY) as pool:
         shares = [len(range(first, requests, UNDER_WAY)) for first in range(UNDER_WAY)]
         for _ in pool.map(lambda share: publish_some(url, share), shares):
@@ -97,7 +97,7 @@ def batches(effort: float) -> int:
 
 @contextlib.contextmanager
 def queue(name: str) -> Iterator[Once]:
-    """A task queue on a Redis of its own: its workers, and the program that enqueues and fetches."""
+    """A task queue on its own Redis: its workers, and the program that enqueues and fetches."""
     python = running.python("peers", name)
     with redis() as url:
         env = {"REDIS_URL": url}
@@ -109,7 +109,7 @@ def queue(name: str) -> Iterator[Once]:
 
 
 def peer(name: str, settings: str) -> Side:
-    """A task queue's side, there for its rounds only: idle workers ask Redis all the time."""
+    """Return a task queue's side. It runs only during its rounds, because idle workers poll Redis."""
     return Side(name, f"{settings}; broker and results in {REDIS}", lambda: queue(name), alone=True)
 
 
@@ -124,7 +124,7 @@ ROW = Row(
         ),
         Side(
             "bare_sqlite",
-            "sqlite3 of the standard library writes what Busway wrote in such a round and does no more: "
+            "sqlite3 of the standard library writes what Busway wrote in such a round and nothing else: "
             "the same rows, indexes, statements and commits, synced, the same cache and checkpoints",
             bare_sqlite,
         ),

@@ -1,4 +1,4 @@
-"""Frames a second: one message after another, each to a thousand subscribers with one subscription."""
+"""Frames a second: messages one after another, each to a thousand subscribers with one subscription."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from benchmarks.running import PEERS
 
 SOCKETS = 1000
 MESSAGES = 150  # in a round
-TOO_MANY = 0.1  # seconds in which a result that comes twice shows
-UNDER_WAY = 8  # messages that are published before the subscribers have the first of them
+TOO_MANY = 0.1  # seconds to wait for duplicate results
+UNDER_WAY = 8  # messages published before the subscribers have the first one
 FRAME = b'"op":"results"'
 BODY = b'{"type":"bench.noop"}'
-SIZE = 477  # bytes of Busway's frame with its head of 4; the peers' frames are filled up to as many
+SIZE = 477  # bytes of Busway's frame with its head of 4; the peers' frames are padded to this size
 BARE_TEXT = '{"op":"results","id":"default","items":[{"cursor":"' + "x" * (SIZE - 59) + '"}]}'
 CROSSBAR_TEXT = "x" * (SIZE - 50)
 SOCKETIO_TEXT = "x" * (SIZE - 19)
@@ -56,16 +56,16 @@ class Publisher:
         self._socket.close()
 
     def send(self, _number: int) -> None:
-        """Publish one event, and take the answers that are there."""
+        """Publish one event, and read the available responses."""
         with contextlib.suppress(BlockingIOError):
             answers = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
             if answers.count(b"HTTP/1.1 ") != answers.count(b"HTTP/1.1 202"):
-                raise RuntimeError(f"it does not take events: {answers[:200]!r}")
+                raise RuntimeError(f"the gateway refuses events: {answers[:200]!r}")
         self._socket.sendall(self._request)
 
 
 def paced(clients: Clients, send: Callable[[int], None], effort: float) -> Reading:
-    """Send one message after another, few of them under way; all have to come to every subscriber."""
+    """Send messages, few of them under way at a time; each must reach every subscriber."""
     messages, count = max(20, round(MESSAGES * effort)), len(clients.sockets)
     began, items, frames, sent = time.monotonic(), clients.items, clients.frames, 0
 
@@ -80,7 +80,7 @@ def paced(clients: Clients, send: Callable[[int], None], effort: float) -> Readi
     last = clients.last
     clients.poll(TOO_MANY)
     if clients.items - items != messages * count:
-        raise RuntimeError(f"{messages * count} results were to come, {clients.items - items} came")
+        raise RuntimeError(f"{messages * count} results expected, {clients.items - items} arrived")
     reading = {"frames_per_s": messages * count / (last - began)}
     if clients.frames:
         reading["frames_per_s"] = (clients.frames - frames) / (last - began)

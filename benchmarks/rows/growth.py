@@ -1,6 +1,6 @@
-"""What a million stored events cost: publishing, resuming and listing, beside the same with ten thousand.
+"""Publishing, resuming and listing with a million stored events, beside the same with ten thousand.
 
-Both databases are seeded by SQL, which is not measured; two gateways, one on each, take turns in short
+Both databases are seeded by SQL, which is not measured. Two gateways, one for each, take turns in short
 slices.
 """
 
@@ -22,9 +22,9 @@ from benchmarks.load import EVENT
 from benchmarks.row import OURS, Comparison, Missing, Once, Row, Side
 
 LARGE, SMALL = 1_000_000, 10_000
-EVERY = 0.01  # seconds from one event to the next: its run is over by then
+EVERY = 0.01  # seconds between events: the run of each ends before the next event
 PUBLISHED, RESUMED, LISTED = 60, 10, 10  # in one slice; LISTED of each list
-BEHIND = 1_000  # results that a resuming subscriber has missed, of those that were seeded
+BEHIND = 1_000  # seeded results that a resuming subscriber has missed
 PAGE = 100
 
 
@@ -52,7 +52,7 @@ class Client:
         }
 
     def _publish(self, count: int) -> list[float]:
-        """Publish one event after the other on a schedule; a latency counts from the scheduled moment."""
+        """Publish events one after another on a schedule; a latency counts from the scheduled moment."""
         begun, taken = time.perf_counter(), []
         for n in range(count):
             scheduled = begun + n * EVERY
@@ -63,7 +63,7 @@ class Client:
         return taken
 
     def _resume(self) -> float:
-        """Subscribe at a cursor; return the milliseconds until its first results were there."""
+        """Subscribe at a cursor; return the milliseconds until its first results arrived."""
         asked = json.dumps({"op": "subscribe", "id": "r", "after": self._behind})
         begun = time.perf_counter()
         self._subscriber.send(asked)
@@ -86,7 +86,7 @@ class Client:
             body = self._request("GET", path)
             taken.append((time.perf_counter() - begun) * 1000)
             if len(json.loads(body)["items"]) != PAGE:
-                raise Missing(f"{path} gave no full page")
+                raise Missing(f"{path} returned less than a full page")
         return taken
 
     def _request(self, method: str, path: str, body: str | None = None) -> bytes:
@@ -99,7 +99,7 @@ class Client:
 
 
 def stored(events: int) -> Callable[[], AbstractContextManager[Once]]:
-    """Return what seeds a database with so many events, and starts a gateway on it."""
+    """Return a function that seeds a database with a number of events and starts a gateway on it."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Once]:

@@ -1,4 +1,4 @@
-"""Handlers that wait, 32 threads of them, beside the most that so many threads can do."""
+"""Handlers that wait in 32 threads, beside the theoretical maximum of 32 threads."""
 
 from __future__ import annotations
 

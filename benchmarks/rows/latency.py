@@ -1,4 +1,4 @@
-"""From the moment an event is to be published until its result is on the WebSocket, by the clock."""
+"""Latency from the scheduled moment of an event to its result on the WebSocket."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SCHEDULE = "a Poisson schedule, seeded by the number of the round"
 
 ROW = Row(
     name="latency",
-    title=f"publish to result on the WebSocket, by the clock: {IDLE:g} events/s, and half the maximum",
+    title=f"publish to result on the WebSocket, on a schedule: {IDLE:g} events/s, and half the maximum",
     sides=(
         Side(
             OURS,
@@ -90,8 +90,8 @@ ROW = Row(
         ),
         Side(
             "bare",
-            "the same hops between processes and the same two syncs, by programs that do nothing else: "
-            f"the least that it can take on this machine; {IDLE:g} events/s, {SCHEDULE}",
+            "the same hops between processes and the same two syncs, in programs that do nothing else: "
+            f"the lower bound on this machine; {IDLE:g} events/s, {SCHEDULE}",
             bare,
         ),
     ),

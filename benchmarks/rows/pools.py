@@ -1,8 +1,8 @@
-"""No-op tasks a second through the supervisor alone, beside the pools that people would use instead.
+"""No-op tasks a second through the supervisor alone, beside other pools.
 
-Each pool lives in a program of its own, is asked from an event loop (uvloop; circuits: from its own) and
-takes turns with the others. Beside no-ops, what docs/pools.md shows of Busway and of the standard library:
-tasks that compute for 5 ms, that wait for 10 ms, and that await for 10 ms.
+Each pool runs in a program of its own, is called from an event loop (uvloop; circuits: its own) and takes
+turns with the others. For docs/pools.md, Busway and the standard library also run tasks that compute for 5
+ms, that wait for 10 ms, and that await for 10 ms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CPUS = os.cpu_count() or 1
 def side(
     module: str, argument: str, environment: str | None = None
 ) -> Callable[[], AbstractContextManager[Once]]:
-    """Return what starts `benchmarks.peers.MODULE ARGUMENT` and asks it once a round."""
+    """Return a side that starts `benchmarks.peers.MODULE ARGUMENT` and calls it once a round."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Once]:

@@ -1,4 +1,4 @@
-"""Single events a second: stored and synced, run, their results stored and delivered."""
+"""Single events a second: stored and synced, run, results stored and delivered."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from benchmarks.row import OURS, Comparison, Missing, Once, Reading, Row, Side
 from benchmarks.running import PEERS
 
 SUSTAINED = 30.0  # seconds
-BESIDE = 8.0  # seconds that a peer gets
+BESIDE = 8.0  # seconds for a peer
 UVICORN = ["--no-access-log", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
-PATIENT = ["--ws-ping-interval", "3600"]  # its subscriber answers no pings, and waits for its turn
+PATIENT = ["--ws-ping-interval", "3600"]  # its subscriber answers no pings while it waits for its turn
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def busway() -> Iterator[Once]:
             reading = wrk(gateway.url + "/v1/events", SUSTAINED * effort)
             ended = time.monotonic()
             counter.settle(stored(gateway.url))
-            total = stored(gateway.url)  # with the events that were under way when wrk left
+            total = stored(gateway.url)  # includes events that were under way when wrk ended
             counter.settle(total)
             reading["last_result_after_s"] = max(0.0, counter.last - ended)
             reading["undelivered"] = total - counter.count
@@ -81,11 +81,11 @@ def naive() -> Iterator[Once]:
 
 
 def delivered(url: str, effort: float, body: str, subscriber: Background) -> Reading:
-    """Publish to a peer, and see that all it took came to its subscriber."""
+    """Publish to a peer, and check that all accepted events reached its subscriber."""
     before = subscriber.clients.items
     reading = wrk(url, BESIDE * effort, body)
     subscriber.settle(before + round(reading["requests"]))
-    # What was under way when wrk left is delivered too, but not counted by wrk.
+    # Events that were under way when wrk ended are delivered too, but wrk does not count them.
     reading["undelivered"] = max(0.0, before + reading["requests"] - subscriber.clients.items)
     return reading
 

@@ -1,6 +1,6 @@
-"""The memory that an idle subscriber costs, 10,000 of them, above the idle service.
+"""The memory of an idle subscriber, for 10,000 of them, above the idle service.
 
-Afterwards all of Busway's come back at once with a cursor, each for what it missed meanwhile.
+Afterwards all of Busway's subscribers reconnect at once with a cursor and read what they missed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from benchmarks.load import post
 from benchmarks.row import OURS, Comparison, Once, Row, Side
 
 SOCKETS = 10_000
-WARM = 200  # sockets that come and go first, so that what any use costs once is not counted
-MISSED = 100  # results for each socket that comes back
-QUIET = 2.0  # seconds before memory is looked at
+WARM = 200  # sockets for a warm-up, so that one-time costs do not count
+MISSED = 100  # results for each socket that reconnects
+QUIET = 2.0  # seconds before memory is read
 TYPES = "/v1/subscribe?types=bench.*"
 
 
@@ -54,7 +54,7 @@ def bare() -> Iterator[Once]:
 
 
 def kib_each(pid: int, number: int, count: int, path: str, steps: tuple[Step, ...]) -> float:
-    """Connect so many; return the KiB of each above the idle service."""
+    """Connect a number of subscribers; return the KiB of each above the idle service."""
     Clients(number, WARM, path, steps=steps).close()
     time.sleep(QUIET)
     before = private_kib(pid)
@@ -64,13 +64,13 @@ def kib_each(pid: int, number: int, count: int, path: str, steps: tuple[Step, ..
 
 
 def private_kib(pid: int) -> int:
-    """Return the KiB of memory that are the process's own."""
+    """Return the private memory of a process in KiB."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
 
 
 def storm(url: str, number: int, count: int) -> dict[str, float]:
-    """All connect at once with a cursor: the seconds until all have what they missed, and what came twice."""
+    """Connect all at once with a cursor; return the seconds until all caught up, and the duplicates."""
     cursor = results(url, "latest")["cursor"]
     post(url + "/v1/events", json.dumps([{"type": "bench.noop"}] * MISSED))
     while len(results(url, cursor)["items"]) < MISSED:
@@ -85,18 +85,18 @@ def storm(url: str, number: int, count: int) -> dict[str, float]:
 
 
 def results(url: str, after: str) -> dict[str, object]:
-    """Return the page of results behind a cursor."""
+    """Return the page of results after a cursor."""
     with urllib.request.urlopen(f"{url}/v1/results?limit=1000&after={after}") as answer:
         return json.load(answer)  # type: ignore[no-any-return]
 
 
 ROW = Row(
     name="sockets",
-    title=f"memory that an idle subscriber costs, {SOCKETS:,} of them",
+    title=f"memory of an idle subscriber, {SOCKETS:,} of them",
     sides=(
         Side(
             OURS,
-            f"a subscription each, above the idle service; storm_…: all come back, {MISSED} results behind",
+            f"a subscription each, above the idle service; storm_…: all reconnect, {MISSED} results behind",
             busway,
             alone=True,
         ),

@@ -1,4 +1,4 @@
-"""How long it takes to start: the service in a fresh folder, and a worker in place of one that died."""
+"""Start times: of the service in a new folder, and of a worker that replaces a dead one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.row import OURS, Comparison, Missing, Once, Row, Side
 
 KILLS = 5
 PAUSE = 0.2  # seconds between a successor's first attempt and its own death
-EVERY = 0.01  # seconds between two looks whether it is ready
+EVERY = 0.01  # seconds between two readiness checks
 CODE = """
 import os, time
 from busway import handler
@@ -71,15 +71,15 @@ def is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return int(answer.status) == 200
-    except OSError:  # an answer that is an error is one, too
+    except OSError:  # an error response is a response, too
         return False
 
 
 def successors(url: str, kills: int) -> list[float]:
-    """Kill the only worker so many times; return the milliseconds until its successor was inside a handler.
+    """Kill the only worker repeatedly; return the milliseconds until its successor was inside a handler.
 
-    An event is published right after the kill. Its only attempt can begin nowhere but in the successor, and
-    says when it did: nothing is polled.
+    An event is published directly after the kill. Its only attempt can begin only in the successor, and
+    reports when it began, so nothing is polled.
     """
     address = url.replace("http", "ws", 1) + "/v1/subscribe?after=latest"
     with connect(address, compression=None) as subscriber:
@@ -92,14 +92,14 @@ def successors(url: str, kills: int) -> list[float]:
             os.kill(pid, signal.SIGKILL)
             successor, began = who(url, subscriber)
             if successor == pid:
-                raise Missing("a worker that was killed went on")
+                raise Missing("a killed worker continued")
             taken.append((began - killed) / 1e6)
             pid = successor
         return taken
 
 
 def who(url: str, subscriber: ClientConnection) -> tuple[int, int]:
-    """Publish an event; return in which process its attempt ran, and the nanosecond in which it began."""
+    """Publish an event; return the process id of its attempt, and the nanosecond in which it began."""
     post(url + "/v1/events", '{"type":"bench.who"}')
     while True:
         for item in json.loads(subscriber.recv(timeout=30)).get("items", []):
@@ -114,7 +114,7 @@ ROW = Row(
     sides=(
         Side(
             OURS,
-            "serve in a fresh folder, defaults; ready_again_s: with its database there; kill -9 of the only "
+            "serve in a fresh folder, defaults; ready_again_s: with an existing database; kill -9 of the "
             f"worker of --workers 1 until its successor is inside a handler, the median of {KILLS}",
             busway,
         ),
