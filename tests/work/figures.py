@@ -14,10 +14,7 @@ MORE = (
     "An event costs more of this than before: look for what was added to its way. If that is meant, say\n"
     "  why in the commit, record the figures anew with `make counted`, and commit tests/work/expected.json."
 )
-LESS = (
-    "An event costs less of this than before. If nothing that is needed went missing, record the figures\n"
-    "  anew with `make counted` and commit tests/work/expected.json, so that the gain is kept."
-)
+LESS = "less of an event than recorded: `make counted` records it, so that the gain is kept"
 ONE_BY_ONE, AT_ONCE = "one by one", "at once"
 
 
@@ -47,7 +44,7 @@ UNITS = {
     "receives": Unit("system calls that read from a socket, a pipe or an eventfd", 5),
     "file writes": Unit("system calls that write to a file", 5),
     "syncs": Unit("times that a file was synced to disk", 0),
-    "system calls": Unit("system calls of any kind but those for memory and locks", 15, 0, 20),
+    "system calls": Unit("system calls of any kind but those for memory, locks and waiting", 15, 0, 20),
     "machine instructions": Unit("instructions of the processor, as callgrind counts them", 2, 5, 30),
 }
 
@@ -97,8 +94,15 @@ def python() -> str:
     return ", ".join(parts)
 
 
-def verdict(figure: Figure, recorded: dict[str, float], found: float, *, elsewhere: bool) -> str | None:
-    """Say what is wrong with a figure and what to do about it; None if it is as expected.
+class Verdict(NamedTuple):
+    """What a count says beside what was recorded; both are None if it is as expected."""
+
+    worse: str | None = None
+    better: str | None = None
+
+
+def verdict(figure: Figure, recorded: dict[str, float], found: float, *, elsewhere: bool) -> Verdict:
+    """Say what is wrong with a figure and what to do about it, or that it can be recorded anew.
 
     Args:
         figure: what was counted.
@@ -108,14 +112,16 @@ def verdict(figure: Figure, recorded: dict[str, float], found: float, *, elsewhe
     """
     value, margin = recorded["an_event"], _margin(figure, recorded["margin_percent"], elsewhere=elsewhere)
     if margin is None or abs(found - value) <= value * margin / 100 + ROUNDING:
-        return None
+        return Verdict()
     difference = f", {(found - value) / value:+.1%}" if value else ""
-    return (
+    if found < value:
+        return Verdict(better=f"{figure}: {found:.3f}, was {value:g}{difference}")
+    return Verdict(
         f"{figure}\n"
         f"  counted:  {UNITS[figure.unit].meaning}, in the {figure.process}, an event\n"
-        f"  expected: {value:g}, give or take {margin:g} %\n"
+        f"  expected: {value:g}, and up to {margin:g} % more\n"
         f"  found:    {found:.3f}{difference}\n"
-        f"  {MORE if found > value else LESS}"
+        f"  {MORE}"
     )
 
 
