@@ -12,7 +12,7 @@ import subprocess
 from typing import Protocol
 
 from busway.gateway.channel import Buffer, Frame, pack
-from busway.gateway.executors.python.host import policy
+from busway.gateway.executors.python.host import policy, stacks
 from busway.gateway.executors.python.host.chatter import Chatter
 from busway.gateway.executors.python.host.policy import cause_of
 from busway.gateway.executors.python.wire import protocol as wire
@@ -25,7 +25,6 @@ logger = logging.getLogger("busway.workers")
 _READ_SIZE = 64 * 1024
 _START_PATIENCE = 60.0  # seconds until the first file is announced
 _END_PATIENCE = 0.5  # seconds that a zygote may take to end when it has closed its socket
-_DUMP_PATIENCE = 0.1  # seconds that faulthandler gets to write a stack
 
 
 class ZygoteLost(Exception):
@@ -131,14 +130,18 @@ class Link:
         except TimeoutError:
             pass
         if self.alive:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGUSR1)
-        await asyncio.sleep(_DUMP_PATIENCE)
+            written = asyncio.Event()
+            stacks.when_written(self._loop, self._stacks, self._dump, written.set)
+            await written.wait()
         self.kill()
         while await self._news.get() is not None:
             pass
         raise ZygoteLost(
             self._loading, f"its import did not end within {patience:g} s and was given up{self._last_stack}"
         )
+
+    def _dump(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGUSR1)
 
     def _epitaph(self) -> str:
         return f"its import ended the importing process: {cause_of(self._status)}{self._last_stack}"

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
@@ -18,6 +19,7 @@ import msgspec
 from busway.gateway.channel import Channel, Frame
 from busway.gateway.executors.base import Assignment, Ended, Returned, Started, WorkerReport
 from busway.gateway.executors.python.host import flight as reports
+from busway.gateway.executors.python.host import stacks
 from busway.gateway.executors.python.host.chatter import Chatter
 from busway.gateway.executors.python.host.flight import (
     Calls,
@@ -41,7 +43,6 @@ logger = logging.getLogger("busway.workers")
 _PARTIAL, _ENDED = int(FromWorker.PARTIAL), int(FromWorker.ENDED)  # enum members are slow to look up
 _SKIPPED = int(FromWorker.SKIPPED)
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
-_DUMP_PATIENCE = 0.03  # seconds that faulthandler gets to write a stack
 _HEARING = 1.0  # seconds that a retired worker gets to show that its siblings can go on
 _STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
 
@@ -298,8 +299,7 @@ class Worker:
         if held is None or not flight.weigh(self.page, held) or flight.settled:
             return False
         flight.excessive = flight.struck = True
-        self._dump()
-        self._loop.call_later(_DUMP_PATIENCE, self._kill_for, flight)
+        self._dump_and(self._kill_for, flight)
         return True
 
     def _lose_patience(self, flight: Flight, now: Moment) -> None:
@@ -313,8 +313,7 @@ class Worker:
         self.page.cancel(flight.seat, flight.assignment.token)
         self._lose_patience(flight, now)
         if self._siblings(flight):
-            self._dump()
-            self._loop.call_later(_DUMP_PATIENCE, self._settle, flight)
+            self._dump_and(self._settle, flight)
 
     def _siblings(self, flight: Flight) -> bool:
         page = self.page
@@ -338,16 +337,15 @@ class Worker:
             self._settle(flight)
             self.retire()
         else:
-            self._dump()
-            self._loop.call_later(_DUMP_PATIENCE, self._kill_for, flight)
+            self._dump_and(self._kill_for, flight)
 
     def _kill_for(self, flight: Flight) -> None:
         if self._has(flight):
             flight.weigh(self.page, resident(self.pid) or 0)
             self.kill()
 
-    def _dump(self) -> None:
-        self._signal(signal.SIGUSR1)
+    def _dump_and(self, then: Callable[[Flight], None], flight: Flight) -> None:
+        stacks.when_written(self._loop, self.page, lambda: self._signal(signal.SIGUSR1), lambda: then(flight))
 
     def retire(self) -> None:
         """Take no new work, and end when the siblings of the attempt that does not end are done."""

@@ -44,6 +44,7 @@ class Page:
 
     def __init__(self, descriptor: int, seats: int) -> None:
         self.descriptor = descriptor
+        self.closed = False
         self._map = mmap.mmap(descriptor, _size(seats))
         self._words = memoryview(self._map).cast("Q")
         self._rings = _rings(seats)
@@ -155,6 +156,7 @@ class Page:
 
     def close(self) -> None:
         """Let go of memory and descriptor."""
+        self.closed = True
         self._words.release()
         self._map.close()
         os.close(self.descriptor)
