@@ -10,7 +10,7 @@ from busway.gateway.door import asgi
 from busway.gateway.door.port import Answer, line
 from busway.gateway.door.protocol import HttpProtocol
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 HOST = b"Host: localhost\r\n"
 
 

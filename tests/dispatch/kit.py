@@ -147,7 +147,7 @@ async def gateway(path, hands, *, check=None, now=NOW, timer=None, **handlers):
         await asyncio.to_thread(reader.close)
 
 
-async def until(condition, what="it", seconds=30):
+async def until(condition, what="it", seconds=120):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from websockets.exceptions import WebSocketException
 
-from .service import Service, hear, say, until
+from .service import PATIENCE, Service, hear, say, until
 
 HANDLERS = """
 import os, time
@@ -53,7 +53,7 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=PATIENCE, verify=False) as client:
             while not self.stopping.is_set():
                 events = []
                 for _ in range(self.random.choice([1, 1, 1, 5, 20])):
@@ -64,7 +64,7 @@ class Publisher(threading.Thread):
                         {"type": f"load.{kind}", "id": f"e{number}", "source": "/load", "data": data}
                     )
                 self._send(client, events)
-                time.sleep(self.random.random() / 100)
+                time.sleep(self.random.random() / 30)
 
     def _send(self, client: httpx.Client, events: list[dict[str, Any]]) -> None:
         while not self.stopping.is_set():
@@ -83,7 +83,7 @@ class Publisher(threading.Thread):
 
     def finish(self) -> None:
         self.stopping.set()
-        self.join(60)
+        self.join(PATIENCE)
         assert not self.is_alive()
 
 
@@ -129,7 +129,7 @@ class Subscriber(threading.Thread):
             "the subscriber to catch up",
         )
         self.stopping.set()
-        self.join(60)
+        self.join(PATIENCE)
         assert self.problem is None, self.problem
 
 

@@ -57,7 +57,7 @@ class Answering(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=PATIENCE, verify=False) as client:
             while not self.stopping.is_set():
                 try:
                     client.get(self.service.url + "/healthz").raise_for_status()
@@ -102,9 +102,9 @@ def test_a_killed_child_costs_nothing(make_service: Serve, what: str, pool: str)
     for _ in range(8):
         time.sleep(chance.uniform(0.1, 0.5))
         before = len(publisher.acknowledged)
-        found = until(lambda: victims(service, what), f"a {what}", patience=30)
+        found = until(lambda: victims(service, what), f"a {what}")
         chance.choice(found).kill()
-        until(lambda: len(publisher.acknowledged) > before, "publishing to go on", patience=30)  # noqa: B023 - used at once
+        until(lambda: len(publisher.acknowledged) > before, "publishing to go on")  # noqa: B023 - used at once
     answering.stopping.set()
     answering.join(PATIENCE)
     assert answering.failures == []

@@ -159,7 +159,7 @@ def standing():
     time.sleep(1000)
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 def spins_in_threads(event, ctx):
     def spin():
         while not ctx.cancelled:

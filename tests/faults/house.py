@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 
-from tests.e2e.service import Service, clean_environment, until
+from tests.e2e.service import FINAL, PATIENCE, Service, clean_environment, until
 
-__all__ = ["Bystanders", "Census", "House", "seeded", "until"]
+__all__ = ["FINAL", "PATIENCE", "Bystanders", "Census", "House", "seeded", "until"]
 
-FINAL = {"succeeded", "dead", "cancelled"}
 EVENT_BYTES = 12 << 20
 READERS = 4  # connections that the gateway reads the database with, each made when it is first needed
 
@@ -227,7 +226,7 @@ class Bystanders:
         self._thread.start()
 
     def _run(self) -> None:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=PATIENCE, verify=False) as client:
             while not self._stopping.is_set() or len(self._seqs) < 3:
                 body = {"type": "bystander", "data": {"n": len(self._seqs)}}
                 answer = client.post(self._house.url + "/v1/events", json=body)
@@ -240,7 +239,7 @@ class Bystanders:
     def finish(self) -> None:
         """Stop, and see that all of them ended well."""
         self._stopping.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         assert not self._failures, self._failures
         assert self._seqs, "nobody stood by"
@@ -326,7 +325,7 @@ class Publishing:
         self._thread.start()
 
     def _run(self, stop: threading.Event) -> None:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=PATIENCE, verify=False) as client:
             while not stop.is_set():
                 self._number += 1
                 data = {"n": self._number, "file": self._file}
@@ -344,7 +343,7 @@ class Publishing:
         assert self._going is not None
         assert self._thread is not None
         self._going.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE)
 
     def check(self) -> None:
         """Everything acknowledged ran, and each run has one final result."""

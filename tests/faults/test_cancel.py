@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .house import FINAL, House, seeded, until
+from .house import FINAL, PATIENCE, House, seeded, until
 
 pytestmark = pytest.mark.fault
 RACES, RACERS, BATCH = 1000, 4, 40
@@ -27,7 +27,7 @@ class Race:
         self._house, self._chance = house, chance
         self._seats = 2 if house.pool == "process" else 8
         self._latency = 0.01
-        self._client = httpx.Client(timeout=60)
+        self._client = httpx.Client(timeout=PATIENCE, verify=False)
         self.hit: set[int] = set()
         self.spared: set[int] = set()
         self.neighbours = 0

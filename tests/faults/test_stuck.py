@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from .house import House, until
@@ -35,21 +33,13 @@ def test_a_timeout_tells_where_it_stood_and_what_it_printed(house: House) -> Non
 
 
 def test_the_api_answers_while_threads_spin(house: House) -> None:
-    def answered(seconds: float) -> int:
-        count, end = 0, time.monotonic() + seconds
-        with httpx.Client(timeout=60) as client:
-            while time.monotonic() < end:
-                client.get(house.url + "/healthz").raise_for_status()
-                count += 1
-        return count
-
-    quiet = answered(0.5)
     runs = [house.begin("spins_in_threads") for _ in range(2)]
-    busy = answered(0.5)
+    for _ in range(20):
+        assert house.get("/healthz").status_code == 200
     for run in runs:
-        house.ok("POST", f"/v1/runs/{run}/cancel")
-    print(f"healthz answered {quiet} times in a quiet half second, {busy} times beside 8 busy threads")
-    assert busy > quiet / 25, "handlers' threads keep the API from answering"
+        assert house.ok("POST", f"/v1/runs/{run}/cancel")["state"] == "cancelled", (
+            "they ended before the API answered"
+        )
     until(house.idle, "the threads to end")
 
 
@@ -57,8 +47,7 @@ def test_a_long_attempt_delays_no_other_handler(house: House, tmp_path: Path) ->
     sign = tmp_path / "sign"
     long = house.begin("waits_for", str(sign))
     events = [{"type": "faulty.fine"}] * 200
-    for receipt in house.ok("POST", "/v1/events", events)["items"]:
-        house.finished(receipt["seq"])
+    house.all_finished(house.ok("POST", "/v1/events", events)["items"])
     assert house.ok("GET", f"/v1/runs/{long}")["state"] == "running", "it ended before they did"
     sign.touch()
     assert house.end(long)["state"] == "succeeded"
@@ -66,14 +55,11 @@ def test_a_long_attempt_delays_no_other_handler(house: House, tmp_path: Path) ->
 
 def test_a_long_attempt_delays_no_short_one_of_its_own_quick_handler(house: House, tmp_path: Path) -> None:
     sign = tmp_path / "sign"
-    warm = house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * WARM)["items"]
-    for receipt in warm:
-        house.finished(receipt["seq"])
+    house.all_finished(house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * WARM)["items"])
     events = [{"type": "faulty.bimodal", "data": str(sign) if n == 20 else None} for n in range(200)]
-    seqs = [receipt["seq"] for receipt in house.ok("POST", "/v1/events", events)["items"]]
-    long = house.ok("GET", f"/v1/events/{seqs[20]}")["runs"][0]["id"]
-    for seq in seqs[:20] + seqs[21:]:
-        house.finished(seq)
+    receipts = house.ok("POST", "/v1/events", events)["items"]
+    long = house.ok("GET", f"/v1/events/{receipts[20]['seq']}")["runs"][0]["id"]
+    house.all_finished(receipts[:20] + receipts[21:])
     assert house.ok("GET", f"/v1/runs/{long}")["state"] == "running", "it ended before they did"
     sign.touch()
     assert house.end(long)["state"] == "succeeded"
@@ -84,13 +70,11 @@ def test_what_is_answered_does_not_wait_for_a_long_one_behind_it(own_house: Hous
     """Nothing else runs that would take the answers along."""
     house, sign = own_house, tmp_path / "sign"
     house.start()
-    for receipt in house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * WARM)["items"]:
-        house.finished(receipt["seq"])
+    house.all_finished(house.ok("POST", "/v1/events", [{"type": "faulty.bimodal"}] * WARM)["items"])
     events = [{"type": "faulty.bimodal", "data": data} for data in (None, None, None, None, str(sign))]
-    *quick, long = [receipt["seq"] for receipt in house.ok("POST", "/v1/events", events)["items"]]
-    for seq in quick:
-        house.finished(seq)
-    [run] = house.ok("GET", f"/v1/events/{long}")["runs"]
+    *quick, long = house.ok("POST", "/v1/events", events)["items"]
+    house.all_finished(quick)
+    [run] = house.ok("GET", f"/v1/events/{long['seq']}")["runs"]
     until(lambda: house.ok("GET", f"/v1/runs/{run['id']}")["state"] == "running", "the long one, still there")
     sign.touch()
     assert house.end(run["id"])["state"] == "succeeded"

@@ -150,7 +150,7 @@ async def committing(path):
         await commits.close(timeout=10)
 
 
-async def until(condition, seconds=30):
+async def until(condition, seconds=120):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

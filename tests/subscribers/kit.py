@@ -38,7 +38,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.asyncapi.frames import heard
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 _tokens = itertools.count(1)
 
 

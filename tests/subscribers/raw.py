@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, Protocol
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-PATIENCE = 60.0
+PATIENCE = 120.0
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER, linux/asm-generic/socket.h
 
 

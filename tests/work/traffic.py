@@ -16,7 +16,7 @@ _REQUEST = (
 )
 EVENT = b'{"type":"work.counted","data":{"item":"book","quantity":2}}'
 HANDLERS = "from busway import handler\n@handler('work.*')\ndef noop(event):\n    return None\n"
-PATIENCE = 60.0  # seconds; far more than anything here takes
+PATIENCE = 120.0  # seconds; far more than anything here takes
 
 
 class Traffic:

@@ -151,7 +151,7 @@ def test_a_file_whose_import_hung_in_the_project_is_tried_again_when_that_has_ch
         await bench.until(lambda: told and told[-1][0].error is None)
         assert (await bench.run("orders:total", 10)).data == b"60"
 
-    drive(scenario, project, reload=True, import_timeout=1.0)
+    drive(scenario, project, reload=True, import_timeout=4.0)
 
 
 def test_only_directories_that_imports_search_are_watched(project):
