@@ -18,6 +18,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: without bytecode each of them would compile Busway.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first interpreter that is new enough and can create environments. Shims without an interpreter fail here.
 PYTHON ?= $(shell for p in python3.15 python3.14 python3.13 python3.12 python3.11 python3; do \
