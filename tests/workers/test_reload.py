@@ -20,6 +20,10 @@ VERSION = """
     def sleeps(event):
         time.sleep(event.data)
         return VERSION
+    def waits(event):
+        while not os.path.exists(event.data):
+            time.sleep(0.01)
+        return VERSION
     def hangs(event): time.sleep(1000)
 """
 TWO = ["process", "thread"]
@@ -70,11 +74,12 @@ def test_a_changed_file_is_loaded_again_and_told_before_anything_runs_it(folder,
 @pytest.mark.parametrize("pool", TWO)
 def test_what_runs_finishes_with_the_code_that_it_began_with(folder, pool):
     async def scenario(bench, told):
-        zygote, token = bench.zygote(), bench.hand("f:sleeps", 2.0)
+        zygote, token = bench.zygote(), bench.hand("f:waits", str(folder / "go"), timeout=600)
         old = (await bench.started(token)).worker
         put(folder, 2)
         await version(bench, b"2")
         assert bench.reports(token, Ended) == []
+        (folder / "go").touch()
         ended = await bench.end(token)
         assert (ended.outcome, ended.data, ended.worker) == (Outcome.SUCCEEDED, b"1", old)
         await bench.until(lambda: not psutil.pid_exists(old))
