@@ -128,7 +128,7 @@ class Invocation:
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
         """
-        data, binary = self._encode(value, "the returned value")
+        data, binary = encode_result(value, "the returned value", self.site.boot.max_result_bytes)
         ended = self._ended(_SUCCEEDED)
         ended.data, ended.binary, ended.published = data, binary, self.published
         self._size += len(data)
@@ -224,7 +224,7 @@ class Invocation:
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
         """
-        encoded = self._encode(value, "the yielded value")
+        encoded = encode_result(value, "the yielded value", self.site.boot.max_result_bytes)
         if self._late is not None:
             self.send_late(now=True)
         self._send(*encoded)
@@ -249,9 +249,6 @@ class Invocation:
             self._sent += 1
             self._sent_bytes += len(data)
             self.site.outbox.piece(self.token, piece)
-
-    def _encode(self, value: Any, what: str) -> tuple[bytes, bool]:
-        return encode_result(value, what, self.site.boot.max_result_bytes)
 
 
 def _seconds(after: Any) -> float | None:
