@@ -144,6 +144,6 @@ def test_every_error_code_of_the_gateway_is_in_the_document() -> None:
     from busway.gateway import errors
     from busway.gateway.subscribers import frames
 
-    known = document()["components"]["messages"]["error"]["payload"]["properties"]["code"]["enum"]
+    known = document()["components"]["schemas"]["ErrorFrame"]["properties"]["code"]["enum"]
     kinds = [kind for module in (errors, frames) for kind in vars(module).values() if isinstance(kind, type)]
     assert {kind.code for kind in kinds if issubclass(kind, errors.BuswayError)} <= set(known)

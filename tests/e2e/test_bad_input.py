@@ -124,6 +124,8 @@ def test_a_method_that_is_not_for_a_path_says_which_are(service: Service) -> Non
     answer = service.request("PUT", "/v1/events")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, POST")
     assert service.request("DELETE", "/v1/runs/1").headers["Allow"] == "GET, HEAD"
+    answer = service.get("/v1/runs/retry")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
     for path in ("/healthz", "/readyz", "/v1/events"):
         head = service.request("HEAD", path)
         assert (head.status_code, head.content) == (200, b"")
@@ -226,7 +228,9 @@ def test_a_bad_handler_is_refused(service: Service, change: dict[str, Any], fiel
         ("GET", "/v1/nothing", None, 404),
         ("DELETE", "/v1/events", None, 405),
         ("GET", "/v1/events/999999", None, 404),
-        ("GET", "/v1/events/x", None, 422),
+        ("GET", "/v1/events/x", None, 404),
+        ("GET", f"/v1/events/{10**19}", None, 404),
+        ("GET", f"/v1/events/{1 << 63}", None, 422),
         ("GET", "/v1/events?type=a..b", None, 422),
         ("GET", "/v1/events?limit=0", None, 422),
         ("GET", "/v1/events?limit=1001", None, 422),

@@ -131,9 +131,9 @@ class Sessions(RuleBasedStateMachine):
     def subscribe(self, id_: str, types: list[str], filter_: Any, durable: str | None) -> None:
         names = {other.durable for other in self.following.values()}
         code = (
-            "bad_subscription" if id_ in self.following
-            else "bad_pattern" if "a..b" in types
+            "bad_pattern" if "a..b" in types
             else "bad_filter" if filter_ in ({}, {"exact": {"subject": 1}})
+            else "bad_subscription" if id_ in self.following
             else "bad_subscription" if durable in names - {None}
             else None
         )  # fmt: skip

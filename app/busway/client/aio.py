@@ -15,17 +15,21 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import httpx
 import msgspec
 
 from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal
-from busway.client.following import Following, OnReconnect, unreachable
-from busway.client.items import Item, ItemError, Origin
+from busway.client.following import NAME, Following, OnReconnect, unreachable
 from busway.client.subscription import Subscription
-from busway.client.waiting import Completed, NotCompleted, Receipt, seqs
+from busway.client.waiting import Completed, NotCompleted, seqs
+from busway.contract.events import EventDetail, Receipt, ReceiptList, Tree
+from busway.contract.filters import Filter
+from busway.contract.frames import SubscribeFrame
+from busway.contract.results import Item, ItemError
 from busway.domain.event import new_id
+from busway.domain.result import ResultEvent as Origin
 
 __all__ = [
     "BuswayClientError",
@@ -39,6 +43,8 @@ __all__ = [
     "Receipt",
     "Subscription",
 ]
+
+T = TypeVar("T")
 
 MAX_BATCH = 10_000  # events that one request may carry
 
@@ -93,8 +99,7 @@ class Client:
                 unknown, and publishing it again with the same `source` and `id` stores it once.
             TypeError: the data is not JSON.
         """
-        body = await self._post(_event({**attributes, "type": type, "data": data}))
-        return msgspec.convert(body, Receipt)
+        return await self._post(_event({**attributes, "type": type, "data": data}), Receipt)
 
     async def publish_many(self, events: Iterable[Mapping[str, Any]]) -> list[Receipt]:
         """Publish events given as `{"type": …, "data": …, …}`; all or none of each 10,000 are stored.
@@ -105,8 +110,7 @@ class Client:
         """
         receipts: list[Receipt] = []
         for batch in _batches(_event(event) for event in events):
-            body = await self._post(batch)
-            receipts += msgspec.convert(body["items"], list[Receipt])
+            receipts += (await self._post(batch, ReceiptList)).items
         return receipts
 
     async def wait(
@@ -174,23 +178,25 @@ class Client:
                 the next one is asked for, so that one which was not dealt with comes again; `after` says
                 where the name begins.
         """
-        wanted: dict[str, Any] = {
-            "types": list(types),
-            "handlers": list(handlers),
-            "kinds": list(kinds),
-            "filter": filter,
-            "correlationid": correlationid,
-            "durable": durable,
-        }
-        following = Following(self._gateway, wanted, after, self._on_reconnect, self._following.discard)
+        wanted = SubscribeFrame(
+            id=NAME,
+            types=list(types) or None,
+            handlers=list(handlers) or None,
+            kinds=list(kinds) or None,
+            filter=cast("Filter | None", filter),  # the gateway says what is wrong with it
+            correlationid=correlationid,
+            after=after,
+            durable=durable,
+        )
+        following = Following(self._gateway, wanted, self._on_reconnect, self._following.discard)
         self._following.add(following)
         return Subscription(following)
 
     async def _completed_before(self, receipt: Receipt, results: list[Item]) -> Completed:
         """Wait for an event that another request published, from the oldest results that are kept."""
-        event = await self._ask("GET", f"/v1/events/{receipt.seq}")
-        if event["runs"]:
-            async with self.subscribe(correlationid=event["correlationid"], after="earliest") as stream:
+        event = await self._ask(EventDetail, "GET", f"/v1/events/{receipt.seq}")
+        if event.runs:
+            async with self.subscribe(correlationid=event.correlationid, after="earliest") as stream:
                 await self._collect(stream, receipt, results, shared=True)
         return Completed(receipt, results)
 
@@ -204,17 +210,17 @@ class Client:
                 continue
             if not shared:
                 return
-            tree = await self._ask("GET", f"/v1/events/{receipt.seq}/tree")
+            tree = await self._ask(Tree, "GET", f"/v1/events/{receipt.seq}/tree")
             mine = set(seqs(tree))
-            if item.event.seq in mine or tree.get("truncated"):
-                results[:] = [item for item in results if item.event.seq in mine or tree.get("truncated")]
+            if item.event.seq in mine or tree.truncated:
+                results[:] = [item for item in results if item.event.seq in mine or tree.truncated]
                 return
 
-    async def _post(self, body: Any) -> Any:
+    async def _post(self, body: Any, shape: type[T]) -> T:
         content = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
-        return await self._ask("POST", "/v1/events", content)
+        return await self._ask(shape, "POST", "/v1/events", content)
 
-    async def _ask(self, method: str, path: str, content: bytes | None = None) -> Any:
+    async def _ask(self, shape: type[T], method: str, path: str, content: bytes | None = None) -> T:
         url, kind = self._gateway.url, {"Content-Type": "application/json"}
         try:
             answer = await self._http.request(method, url + path, content=content, headers=kind)
@@ -226,8 +232,8 @@ class Client:
         if not answer.is_success:
             raise refusal(self._gateway, answer.status_code, answer.content)
         try:
-            return answer.json()
-        except ValueError:
+            return msgspec.json.decode(answer.content, type=shape)
+        except msgspec.MsgspecError:
             raise refusal(self._gateway, answer.status_code, b"") from None
 
 

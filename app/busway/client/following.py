@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, refused
-from busway.client.items import Frame, Item, read_frame
+from busway.contract.frames import (
+    SERVER_FRAMES,
+    AckFrame,
+    ErrorFrame,
+    ResultsFrame,
+    ServerFrame,
+    SubscribedFrame,
+    SubscribeFrame,
+)
+from busway.contract.results import Item
 
 FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds between attempts to connect again
 PING_EVERY, PONG_WITHIN = 20, 40  # seconds: a gateway that is gone without a word is found in a minute
@@ -23,6 +30,11 @@ REMEMBERED = 10_000  # items of a durable subscription that are told from repeat
 FATAL_CLOSES = {1008, 4400, 4401}
 FATAL_STATUS = {400, 401, 403, 404, 421}
 NAME = "s1"
+"""The id of the one subscription of a connection."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(ServerFrame).decode
+_KNOWN = {shape.__struct_config__.tag for shape in SERVER_FRAMES}
 
 OnReconnect = Callable[[str, float], None]
 
@@ -36,8 +48,7 @@ class Following:
 
     Args:
         gateway: whose results.
-        wanted: the fields of the `subscribe` frame but `id` and `after`.
-        after: where it begins, as in the frame.
+        wanted: what it subscribes to; its `after` is where it begins.
         on_reconnect: told why it connects again, and in how many seconds.
         ended: called once it is closed.
 
@@ -49,12 +60,11 @@ class Following:
     def __init__(
         self,
         gateway: Gateway,
-        wanted: dict[str, Any],
-        after: str | None,
+        wanted: SubscribeFrame,
         on_reconnect: OnReconnect | None,
         ended: Callable[[Following], None],
     ) -> None:
-        self.cursor = after
+        self.cursor = wanted.after
         self._gateway, self._wanted = gateway, wanted
         self._on_reconnect, self._ended = on_reconnect, ended
         self._socket: ClientConnection | None = None
@@ -62,7 +72,7 @@ class Following:
         self._delay = FIRST_DELAY
         self._closing = asyncio.Event()
         self._hanging_up = asyncio.Lock()
-        self._durable = wanted.get("durable") is not None
+        self._durable = wanted.durable is not None
         self._acknowledged, self._acknowledged_at = "", 0.0
         self._taken: dict[str, None] = {}
 
@@ -109,7 +119,7 @@ class Following:
         await self._hang_up()
         self._ended(self)
 
-    async def _next(self) -> Frame | None:
+    async def _next(self) -> ResultsFrame | None:
         while True:
             await self.open()
             if self._socket is None:
@@ -119,7 +129,7 @@ class Following:
             except (OSError, ConnectionClosed) as failure:
                 await self._lost(failure)
                 continue
-            if frame.op == "results":
+            if isinstance(frame, ResultsFrame):
                 return frame
 
     async def _connect(self) -> ClientConnection:
@@ -139,12 +149,11 @@ class Following:
             raise BuswayClientError(f"{self._gateway.url} is no address: {problem}") from None
 
     async def _subscribe(self, socket: ClientConnection) -> None:
-        request = {"op": "subscribe", "id": NAME, "after": self.cursor, **self._wanted}
-        await socket.send(json.dumps({name: value for name, value in request.items() if value is not None}))
+        await socket.send(_encode(msgspec.structs.replace(self._wanted, after=self.cursor)).decode())
         async with asyncio.timeout(self._gateway.timeout):
             frame = self._read(await socket.recv())
-        if frame.op != "subscribed":
-            raise _Unavailable(f"{frame.op!r} came where the subscription was to begin")
+        if not isinstance(frame, SubscribedFrame):
+            raise _Unavailable(f"a {type(frame).__name__} came where the subscription was to begin")
         if not frame.recovered:
             detail = "results after that cursor are no longer kept, or it is of another log"
             raise Gap(f"{detail}: subscribe again from 'earliest' or 'latest'", frame.cursor, frame.oldest)
@@ -152,14 +161,16 @@ class Following:
             self.cursor = frame.cursor
         self.began, self._delay = True, FIRST_DELAY
 
-    def _read(self, text: str | bytes) -> Frame:
+    def _read(self, text: str | bytes) -> ServerFrame | None:
         try:
-            frame = read_frame(text)
+            frame: ServerFrame = _decode(text)
         except msgspec.MsgspecError as problem:
+            if _is_unknown(text):
+                return None
             raise BuswayClientError(
                 f"{self._gateway.url} does not speak as a Busway gateway: {problem}"
             ) from None
-        if frame.op != "error":
+        if not isinstance(frame, ErrorFrame):
             return frame
         if frame.code == "unavailable" or (frame.code == "bad_cursor" and self.began):
             raise _Unavailable(frame.detail)  # subscribing again says where the log is now
@@ -177,13 +188,13 @@ class Following:
 
     async def _acknowledge(self, every: float) -> None:
         now = asyncio.get_running_loop().time()
-        if not self._durable or not self._socket or self.cursor in (None, self._acknowledged):
+        if not self._durable or not self._socket or self.cursor is None or self.cursor == self._acknowledged:
             return
         if now - self._acknowledged_at < every:
             return
         with contextlib.suppress(ConnectionClosed):  # who comes back acknowledges again
-            await self._socket.send(json.dumps({"op": "ack", "id": NAME, "cursor": self.cursor}))
-            self._acknowledged, self._acknowledged_at = self.cursor or "", now
+            await self._socket.send(_encode(AckFrame(id=NAME, cursor=self.cursor)).decode())
+            self._acknowledged, self._acknowledged_at = self.cursor, now
 
     async def _lost(self, failure: Exception) -> None:
         await self._hang_up()
@@ -203,6 +214,18 @@ class Following:
             self._acknowledged = ""
             if socket is not None:
                 await socket.close()
+
+
+class _Op(msgspec.Struct):
+    op: str
+
+
+def _is_unknown(text: str | bytes) -> bool:
+    """Tell whether it is a frame that only a newer gateway knows."""
+    try:
+        return msgspec.json.decode(text, type=_Op).op not in _KNOWN
+    except msgspec.MsgspecError:
+        return False
 
 
 def _reason(gateway: Gateway, failure: Exception, *, began: bool) -> str:

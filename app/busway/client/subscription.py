@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from busway.client.following import Following
-from busway.client.items import Item
+from busway.contract.results import Item
 
 
 class Subscription:

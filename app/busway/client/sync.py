@@ -16,9 +16,10 @@ from typing import Any, Self, TypeVar
 
 from busway.client.aio import Client
 from busway.client.following import OnReconnect
-from busway.client.items import Item
 from busway.client.subscription import Subscription
-from busway.client.waiting import Completed, Receipt
+from busway.client.waiting import Completed
+from busway.contract.events import Receipt
+from busway.contract.results import Item
 
 T = TypeVar("T")
 

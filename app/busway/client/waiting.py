@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from busway.client.errors import BuswayClientError
-from busway.client.items import Item
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What the gateway answers when an event is safe: its number, its names, how many runs it starts."""
-
-    seq: int
-    id: str
-    source: str
-    type: str
-    runs: int
-    duplicate: bool = False
+from busway.contract.events import Receipt, Tree
+from busway.contract.results import Item
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -49,8 +38,8 @@ class NotCompleted(BuswayClientError, TimeoutError):
         self.results = results
 
 
-def seqs(tree: dict[str, Any]) -> Iterator[int]:
+def seqs(tree: Tree) -> Iterator[int]:
     """Yield the numbers of an event and of all that its handlers published."""
-    yield tree["event"]["seq"]
-    for child in tree["events"]:
+    yield tree.event.seq
+    for child in tree.events:
         yield from seqs(child)

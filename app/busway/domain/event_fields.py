@@ -53,6 +53,20 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
     return event
 
 
+def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
+    """Return every member that `accept` refuses, each looked at by itself."""
+    data: dict[str, Any] = {name: fields[name] for name in ("data", "data_base64") if name in fields}
+    others = [{name: value} for name, value in fields.items() if name not in {"type", *data}]
+    found: list[FieldError] = []
+    parts: list[dict[str, Any]] = [{"type": fields.get("type")}, data, *others]
+    for members in parts:
+        try:
+            accept({"type": "t", **members}, None, now)
+        except FieldError as problem:
+            found.append(problem)
+    return found
+
+
 def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
     if fields.get("specversion", "1.0") != "1.0":
         raise FieldError("specversion", 'specversion must be "1.0": Busway accepts CloudEvents 1.0')

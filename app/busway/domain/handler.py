@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from busway.domain.event import NewEvent
 from busway.domain.filter import FilterError, compile_filter
 from busway.domain.pattern import PatternError, check_pattern
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+POOLS = ("process", "thread", "auto")
+MAX_PATTERNS = 100
+MAX_TIMEOUT = 86_400  # seconds
+MAX_ATTEMPTS = 1000
+MAX_BACKOFF = 31_536_000  # seconds, a year
+MAX_CONCURRENCY = 100_000
+MAX_MEMORY = 1_048_576  # MiB
+MAX_DESCRIPTION = 10_000  # characters
+RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])", re.ASCII)
 
 
 class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,10 +32,14 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `jitter` is a share of the delay, from 0 to 1. It spreads the retries of runs that failed together.
     """
 
-    initial: float = 1
-    factor: float = 2
-    max: float = 3600
-    jitter: float = 0.1
+    initial: Annotated[float, Meta(ge=0, le=MAX_BACKOFF, description="The first delay.")] = 1
+    factor: Annotated[
+        float, Meta(ge=0, le=MAX_BACKOFF, description="Each delay is so many times the one before.")
+    ] = 2
+    max: Annotated[float, Meta(ge=0, le=MAX_BACKOFF, description="The longest delay.")] = 3600
+    jitter: Annotated[
+        float, Meta(ge=0, le=1, description="The share by which a delay may differ at random.")
+    ] = 0.1
 
     def delay(self, failures: int, chance: float) -> float:
         """Return the seconds to wait after `failures` failures (from 1). `chance` is random in [0, 1)."""
@@ -30,13 +48,6 @@ class Backoff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except OverflowError:
             plain = self.max
         return max(0.0, plain * (1 + self.jitter * (2 * chance - 1)))
-
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-POOLS = ("process", "thread", "auto")
-MAX_MEMORY = 1_048_576  # MiB
-RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])", re.ASCII)
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +123,7 @@ def check_fields(fields: dict[str, Any]) -> None:
         FieldError: names the first field that is unknown, of the wrong type or out of range.
     """
     for name, value in fields.items():
-        check = _CHECKS.get(name)
+        check = RULES.get(name)
         if check is None:
             raise FieldError(name, f"unknown handler field {name!r}")
         problem = check(value)
@@ -131,14 +142,14 @@ def _check_name(value: Any) -> str | None:
 def _check_target(value: Any) -> str | None:
     if isinstance(value, str) and value.startswith(("https://", "http://")):
         return "URL targets are not supported yet: use module:function, a function in the handlers folder"
-    if isinstance(value, str) and TARGET.fullmatch(value) and ":_" not in value:
+    if isinstance(value, str) and TARGET.fullmatch(value):
         return None
     return "target must be module:function, a public function in a file of the handlers folder"
 
 
 def _check_events(value: Any) -> str | None:
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 100:
-        return 'events must be a list of 1 to 100 type patterns, such as ["order.*"]'
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_PATTERNS:
+        return f'events must be a list of 1 to {MAX_PATTERNS} type patterns, such as ["order.*"]'
     try:
         for pattern in value:
             if not isinstance(pattern, str):
@@ -169,16 +180,16 @@ def _number(value: Any) -> bool:
 
 
 def _check_timeout(value: Any) -> str | None:
-    return (
-        None
-        if _number(value) and 0 < value <= 86_400
-        else "timeout must be more than 0 and at most 86400 seconds"
-    )
+    if _number(value) and 0 < value <= MAX_TIMEOUT:
+        return None
+    return f"timeout must be more than 0 and at most {MAX_TIMEOUT} seconds"
 
 
 def _check_max_attempts(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return None if whole and 1 <= value <= 1000 else "max_attempts must be an integer from 1 to 1000"
+    if whole and 1 <= value <= MAX_ATTEMPTS:
+        return None
+    return f"max_attempts must be an integer from 1 to {MAX_ATTEMPTS}"
 
 
 def _check_backoff(value: Any) -> str | None:
@@ -187,7 +198,7 @@ def _check_backoff(value: Any) -> str | None:
         return None
     if not isinstance(value, dict) or not set(value) <= {"initial", "factor", "max", "jitter"}:
         return form
-    if not all(_number(v) and 0 <= v <= 31_536_000 for v in value.values()) or value.get("jitter", 0) > 1:
+    if not all(_number(v) and 0 <= v <= MAX_BACKOFF for v in value.values()) or value.get("jitter", 0) > 1:
         return form + ": no negative numbers, jitter at most 1"
     return None
 
@@ -201,9 +212,9 @@ def _check_memory(value: Any) -> str | None:
 
 def _check_concurrency(value: Any) -> str | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is None or (whole and 1 <= value <= 100_000):
+    if value is None or (whole and 1 <= value <= MAX_CONCURRENCY):
         return None
-    return "concurrency must be an integer from 1 to 100000, or null for no limit"
+    return f"concurrency must be an integer from 1 to {MAX_CONCURRENCY}, or null for no limit"
 
 
 def _check_rate(value: Any) -> str | None:
@@ -221,8 +232,8 @@ def _check_paused(value: Any) -> str | None:
 
 
 def _check_description(value: Any) -> str | None:
-    short = isinstance(value, str) and len(value) <= 10_000
-    return None if short else "description must be a string of at most 10000 characters"
+    short = isinstance(value, str) and len(value) <= MAX_DESCRIPTION
+    return None if short else f"description must be a string of at most {MAX_DESCRIPTION} characters"
 
 
 _MEMORY_IN_THREADS = (
@@ -230,7 +241,7 @@ _MEMORY_IN_THREADS = (
     "remove memory or use another pool"
 )
 
-_CHECKS = {
+RULES: dict[str, Callable[[Any], str | None]] = {
     "name": _check_name,
     "target": _check_target,
     "events": _check_events,
@@ -246,6 +257,7 @@ _CHECKS = {
     "paused": _check_paused,
     "description": _check_description,
 }
+"""All fields that a handler can have, each with the check of its value."""
 
-FIELDS = frozenset(_CHECKS)
-"""All fields that a handler can have."""
+
+FIELDS = frozenset(RULES)

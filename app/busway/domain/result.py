@@ -1,14 +1,14 @@
-"""Results: the entries of the result log, and the items that subscribers receive."""
+"""Results: the entries of the result log."""
 
 from __future__ import annotations
 
-import base64
 from enum import StrEnum
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from busway.domain import cursor, times
+from busway.domain import cursor
 from busway.domain.event import Event
 
 
@@ -28,7 +28,7 @@ KINDS = frozenset({*Kind, "completed"})
 class ResultEvent(msgspec.Struct, frozen=True, gc=False):
     """The attributes of its event that a result contains."""
 
-    seq: int
+    seq: Annotated[int, Meta(description="The event's number in this gateway.")]
     id: str
     type: str
     source: str
@@ -71,27 +71,3 @@ class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 def result_event(event: Event) -> ResultEvent:
     """Return the attributes of `event` that its results contain."""
     return ResultEvent(event.seq, event.id, event.type, event.source, event.subject, event.correlationid)
-
-
-def item(result: Result, epoch: str) -> dict[str, Any]:
-    """Return the item of a result in the log `epoch` as JSON members. Unused fields are None."""
-    error = result.error
-    body: dict[str, Any] = {
-        "cursor": result.cursor(epoch),
-        "kind": result.kind,
-        "event": result.event,
-        "handler": result.handler,
-        "revision": result.revision,
-        "run": result.run,
-        "attempt": result.attempt,
-        "index": result.index,
-        "data": msgspec.Raw(result.data) if result.data is not None and not result.binary else None,
-        "error": {"type": error[0], "message": error[1]} if error else None,
-        "completes": msgspec.Raw(result.completes) if result.completes else None,
-        "replay": result.replay,
-        "time": times.to_text(result.time),
-    }
-    if result.binary and result.data is not None:
-        del body["data"]
-        body["data_base64"] = base64.b64encode(result.data).decode()
-    return body

@@ -6,9 +6,11 @@ documents, a WebSocket session into `error` frames with `code`, the command line
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import msgspec
+
+from busway.contract.problems import BadField, Problem, place
 
 STARTING = "the gateway is starting: try again in a moment"
 
@@ -18,7 +20,7 @@ class BuswayError(Exception):
 
     Args:
         detail: one sentence that says what is wrong and what to do.
-        errors: places of bad fields, `{"loc": [...], "msg": "..."}` each.
+        errors: the fields that are not valid.
         retry_after: seconds after which the same request may succeed, or None.
     """
 
@@ -27,26 +29,26 @@ class BuswayError(Exception):
     code = "unavailable"
 
     def __init__(
-        self, detail: str, *, errors: list[dict[str, object]] | None = None, retry_after: int | None = None
+        self, detail: str, *, errors: list[BadField] | None = None, retry_after: int | None = None
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = errors
         self.retry_after = retry_after
 
-    def members(self) -> dict[str, Any]:
-        """Return the members of the problem document (RFC 9457)."""
-        found: dict[str, Any] = {
-            "type": "urn:busway:problem:" + self.title.lower().replace(" ", "-"),
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        return found | {"errors": self.errors} if self.errors else found
+    @classmethod
+    def of(cls, fields: list[BadField]) -> Self:
+        """Return the error for these fields, at least one; `detail` is about the first."""
+        first, where = fields[0].msg, place(fields[0].loc)
+        detail = f"{where}: {first}" if where else first
+        more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+        return cls(detail + more, errors=fields)
 
     def document(self) -> bytes:
-        """Return the problem document."""
-        return msgspec.json.encode(self.members())
+        """Return the problem document (RFC 9457)."""
+        name = "urn:busway:problem:" + self.title.lower().replace(" ", "-")
+        errors = self.errors or msgspec.UNSET
+        return msgspec.json.encode(Problem(name, self.title, self.status, self.detail, errors))
 
     def headers(self) -> dict[str, str]:
         """Return the headers that belong to the error."""

@@ -205,7 +205,7 @@ async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> No
     """Bring targets and handlers in step with the files of the handlers folder."""
     registry.load([], catalog)
     for broken in registry.broken_files():
-        log.error("%s does not import; its handlers wait\n%s", broken["file"], broken["error"])
+        log.error("%s does not import; its handlers wait\n%s", broken.file, broken.error)
     await changes.declare(catalog)
 
 
@@ -291,7 +291,11 @@ _ROUTES = (
 def describe(rest: FastAPI) -> FastAPI:
     """Give an app all routes, errors and documents; also what `busway openapi` exports."""
     for routes in _ROUTES:
-        rest.include_router(routes.router, dependencies=[Depends(known_parameters)])
+        rest.include_router(
+            routes.router,
+            dependencies=[Depends(known_parameters)],
+            generate_unique_id_function=lambda route: route.name,
+        )
     docs_page.install(rest)
     problems.install(rest)
     rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it

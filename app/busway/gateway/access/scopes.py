@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-SCOPES = ("publish", "subscribe", "handlers:read", "handlers:write", "admin")
-
 
 class Access(msgspec.Struct, frozen=True):
     """What the holder of a key may do; `key` is None while the gateway is open (loopback, no key made)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import msgspec
 from fastapi import Query, Request, Response
 
+from busway.contract import runs as shapes
+from busway.contract.problems import BadField
 from busway.domain import times
 from busway.domain.run import Error
 from busway.gateway.errors import BadRequest, Invalid
@@ -21,11 +23,6 @@ _encode = msgspec.json.Encoder().encode
 def json(value: Any, status: int = 200) -> Response:
     """Answer a value as JSON."""
     return Response(_encode(value), status_code=status, media_type="application/json")
-
-
-def page(items: list[Any], next_: str | None) -> Response:
-    """Answer one page of a list."""
-    return json({"items": items, "next": next_})
 
 
 def number(after: str | None) -> int | None:
@@ -52,8 +49,10 @@ async def known_parameters(request: Request) -> None:
     known = _query_names(request.scope["route"].dependant)
     unknown = sorted(request.query_params.keys() - known)
     if unknown:
-        detail = f"there is no parameter {unknown[0]!r} here: {', '.join(sorted(known)) or 'it takes none'}"
-        raise Invalid(detail, errors=[{"loc": ["query", unknown[0]], "msg": "unknown"}])
+        use = f"use {', '.join(sorted(known))}" if known else "it takes none"
+        raise Invalid.of(
+            [BadField(["query", name], f"there is no parameter {name!r} here: {use}") for name in unknown]
+        )
 
 
 def _query_names(dependant: Any) -> set[str]:
@@ -61,39 +60,47 @@ def _query_names(dependant: Any) -> set[str]:
     return names.union(*map(_query_names, dependant.dependencies))
 
 
+@overload
+def when(us: int) -> str: ...
+@overload
+def when(us: int | None) -> str | None: ...
 def when(us: int | None) -> str | None:
     """Write a time, or None."""
     return None if us is None else times.to_text(us)
 
 
-def error(value: Error | None) -> dict[str, Any] | None:
+def error(value: Error | None) -> shapes.Error | None:
     """Return why an attempt failed."""
-    return None if value is None else msgspec.to_builtins(msgspec.structs.asdict(value))
+    return None if value is None else shapes.Error(value.type, value.message, value.traceback)
 
 
-def run(record: RunRecord, max_attempts: int) -> dict[str, Any]:
+def run(record: RunRecord, max_attempts: int) -> shapes.Run:
     """Return a run; `max_attempts` holds until an attempt ended."""
+    return shapes.Run(**_run_fields(record, max_attempts))
+
+
+def run_detail(record: RunRecord, max_attempts: int, attempts: list[AttemptRecord]) -> shapes.RunDetail:
+    """Return a run with its attempts."""
+    return shapes.RunDetail(**_run_fields(record, max_attempts), attempts=list(map(attempt, attempts)))
+
+
+def _run_fields(record: RunRecord, max_attempts: int) -> dict[str, Any]:
     return {
-        "id": record.id,
-        "event": record.event,
-        "handler": record.handler,
-        "revision": record.revision,
-        "state": record.state,
-        "attempt": record.attempt,
+        **msgspec.structs.asdict(record),
         "max_attempts": record.max_attempts or max_attempts,
         "available_at": when(record.available_at),
         "created_at": when(record.created_at),
         "finished_at": when(record.finished_at),
         "error": error(record.error),
-        "replay": record.replay,
     }
 
 
-def attempt(record: AttemptRecord) -> dict[str, Any]:
+def attempt(record: AttemptRecord) -> shapes.Attempt:
     """Return an attempt."""
-    return {
+    fields = {
         **msgspec.structs.asdict(record),
         "started_at": when(record.started_at),
         "finished_at": when(record.finished_at),
         "error": error(record.error),
     }
+    return shapes.Attempt(**fields)

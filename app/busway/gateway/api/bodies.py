@@ -1,15 +1,12 @@
-"""Request bodies: bounded in size and time, strict JSON."""
+"""Request bodies: bounded in size and time."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from fastapi import Request
 from starlette.types import Message, Receive
 
-from busway.domain.text import JSONError, decode_json
-from busway.gateway.errors import BadRequest, Invalid, RequestTimeout, TooLarge
+from busway.gateway.errors import RequestTimeout, TooLarge
 
 IDLE = 30.0  # seconds that a request body may stand still
 
@@ -47,19 +44,3 @@ def too_large(limit: int) -> TooLarge:
 def too_slow() -> RequestTimeout:
     """Return the error for a body that stands still."""
     return RequestTimeout(f"no byte of the body came for {IDLE:.0f} s: send it again")
-
-
-async def read_object(request: Request) -> dict[str, Any]:
-    """Read a body that is one JSON object.
-
-    Raises:
-        BadRequest: it is not JSON as Busway takes it.
-        Invalid: it is JSON but no object.
-    """
-    try:
-        value = decode_json(await request.body())
-    except JSONError as problem:
-        raise BadRequest(str(problem)) from None
-    if not isinstance(value, dict):
-        raise Invalid("the body is a JSON object", errors=[{"loc": ["body"], "msg": "not an object"}])
-    return value

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the models of bodies that the stages read themselves."""
+"""The OpenAPI document: FastAPI's, with the contract's types for bodies and answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
-from busway.gateway.api import schema
+from busway.contract import schemas
+from busway.gateway.api.describing import PROBLEMS, problem, problem_name
 from busway.version import __version__
 
 _DESCRIPTION = """Publish events, have Python handlers run on them, follow the results live.
@@ -25,15 +24,8 @@ _TAGS = [
     {"name": "keys", "description": "who may do what"},
     {"name": "service", "description": "health and status"},
 ]
-_BODIES: list[type[BaseModel]] = [
-    schema.Problem,
-    schema.EventIn,
-    schema.HandlerIn,
-    schema.HandlerChange,
-    schema.TrialIn,
-    schema.RetryIn,
-    schema.KeyIn,
-]
+_PUBLIC = {"/healthz", "/readyz", "/asyncapi.json"}
+_ANY = "Any other problem: of the HTTP message itself, or a fault of the gateway, which its log explains."
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -41,26 +33,46 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title="Busway", version=__version__, description=_DESCRIPTION, routes=app.routes, tags=_TAGS
     )
-    _, models = models_json_schema(
-        [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
-    )
-    _refuse_null(models["$defs"]["EventIn"])
-    components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(models["$defs"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _add_problems(path, operation)
+            if path in _PUBLIC:
+                operation["security"] = []
+    components = document["components"]
+    components["responses"] = _used(document)
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "bw_…"}}
     document["security"] = [{"key": []}]
-    for path in ("/healthz", "/readyz", "/asyncapi.json"):
-        document["paths"][path]["get"]["security"] = []
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)  # 4XX tells of it, and in our form
+    others = {name: schema for name, schema in components["schemas"].items() if name not in _FASTAPI}
+    shapes = schemas.components(set(schemas.refs(document)) & schemas.named().keys())
+    components["schemas"] = dict(sorted({**others, **shapes}.items()))
     return document
 
 
-def _refuse_null(event: dict[str, Any]) -> None:
-    """Say of the attributes that may be absent but not null: the models cannot."""
-    names = "data_base64 specversion priority deliverat expirytime correlationid causationid partitionkey"
-    for name in names.split():
-        member = event["properties"][name]
-        member |= member.pop("anyOf")[0]
-        member.pop("default")
+def _used(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the responses that routes refer to."""
+    responses = {"Problem": problem(_ANY)} | {name: problem(text) for name, text in PROBLEMS.values()}
+    used = set(schemas.refs(document, prefix="#/components/responses/"))
+    return {name: response for name, response in responses.items() if name in used}
+
+
+_FASTAPI = {"HTTPValidationError", "ValidationError"}  # its own form of a 422, which is not ours
+
+
+def _add_problems(path: str, operation: dict[str, Any]) -> None:
+    """Add the problems that come before a route, or from what all routes of its kind do."""
+    statuses = {403, 421}
+    if path not in _PUBLIC:
+        statuses |= {401, 503}
+    if path.startswith("/v1/"):
+        statuses.add(422)
+    if "requestBody" in operation:
+        statuses |= {400, 408, 413}
+    if any(parameter["name"] == "after" for parameter in operation.get("parameters", ())):
+        statuses.add(400)
+    responses = {int(status): response for status, response in operation["responses"].items()}
+    if responses.get(422, {}).get("description") == "Validation Error":
+        del responses[422]  # FastAPI's own form, which is not ours
+    statuses = (statuses - responses.keys()) | {code for code, found in responses.items() if "$ref" in found}
+    responses |= {status: problem_name(status) for status in statuses}
+    operation["responses"] = {str(status): responses[status] for status in sorted(responses)}
+    operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from busway.contract import events as shapes
+from busway.contract.problems import BadField
+from busway.contract.schemas import ref
 from busway.domain.event import Event, document
 from busway.domain.pattern import PatternError, check_pattern
 from busway.domain.run import UNFINISHED, Error
 from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit
+from busway.gateway.api.describing import answers as described
+from busway.gateway.api.describing import body
+from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.runs import shown
-from busway.gateway.api.schema import EventDetail, EventIn, EventList, Receipt, ReceiptList, Tree, body
-from busway.gateway.api.schema import answers as described
 from busway.gateway.api.stages import Here, Stages
 from busway.gateway.errors import BadPattern, Conflict, NotFound
+from busway.gateway.ingest.reading import MAX_EVENTS
 from busway.gateway.store.port.operations import Cancel
 from busway.gateway.store.port.reader import EventQuery, RunRecord
 
@@ -25,16 +30,9 @@ router = APIRouter(prefix="/v1/events", tags=["events"])
 
 MAX_TREE = 1_000
 _ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
-_PUBLISH = body(
-    EventIn,
-    _ONE,
-    schema={
-        "anyOf": [
-            {"$ref": "#/components/schemas/EventIn"},
-            {"type": "array", "items": {"$ref": "#/components/schemas/EventIn"}, "maxItems": 10000},
-        ]
-    },
-)
+_MANY = {"type": "array", "items": ref(shapes.EventIn), "minItems": 1, "maxItems": MAX_EVENTS}
+_PUBLISH = body(shapes.EventIn, _ONE, {"anyOf": [ref(shapes.EventIn), _MANY]})
+_GONE = "There is no such event, or it was finished and is older than `--retention`."
 Seq = Annotated[int, Path(description="the event's number", ge=1, lt=1 << 63, examples=[1])]
 
 
@@ -44,9 +42,11 @@ Seq = Annotated[int, Path(description="the event's number", ge=1, lt=1 << 63, ex
     summary="Publish one event, or an array of them",
     dependencies=needs("publish"),
     openapi_extra=_PUBLISH,
-    responses=described(Receipt | ReceiptList, "stored and synced to disk", status=202),
+    responses=described(
+        (shapes.Receipt, shapes.ReceiptList), "Stored and synced to disk.", status=202, problems={415: None}
+    ),
 )
-async def publish(request: Request) -> Response:
+async def publish_events(request: Request) -> Response:
     """Events are stored durably, then answered with a receipt; all of an array or none.
 
     A second event with the same `source` and `id` is not stored again: its receipt has
@@ -60,7 +60,7 @@ async def publish(request: Request) -> Response:
     "",
     summary="List events, newest first",
     dependencies=needs("subscribe"),
-    responses=described(EventList, "a page of events"),
+    responses=described(shapes.EventList, "A page of events."),
 )
 async def list_events(
     here: Here,
@@ -77,7 +77,7 @@ async def list_events(
         try:
             check_pattern(type)
         except PatternError as problem:
-            raise BadPattern(str(problem), errors=[{"loc": ["query", "type"], "msg": str(problem)}]) from None
+            raise BadPattern.of([BadField(["query", "type"], str(problem))]) from None
     query = EventQuery(
         type=type,
         source=source,
@@ -88,14 +88,14 @@ async def list_events(
     )
     found = await here.reader.events(query, limit)
     more = str(found[-1].seq) if len(found) == limit else None
-    return answers.page([document(event) for event in found], more)
+    return answers.json(shapes.EventList([_shown(event) for event in found], more))
 
 
 @router.get(
-    "/{seq}",
+    f"/{{seq:{NUMBER}}}",
     summary="Read an event and its runs",
     dependencies=needs("subscribe"),
-    responses=described(EventDetail, "the event"),
+    responses=described(shapes.EventDetail, "The event.", problems={404: _GONE}),
 )
 async def read_event(here: Here, seq: Seq) -> Response:
     """The attributes as they were sent, the data, and the runs that it started."""
@@ -105,32 +105,37 @@ async def read_event(here: Here, seq: Seq) -> Response:
 
 
 @router.get(
-    "/{seq}/tree",
+    f"/{{seq:{NUMBER}}}/tree",
     summary="Read an event and all that came of it",
     dependencies=needs("subscribe"),
-    responses=described(Tree, "the tree"),
+    responses=described(shapes.Tree, "The tree.", problems={404: _GONE}),
 )
-async def read_tree(here: Here, seq: Seq) -> Response:
+async def read_event_tree(here: Here, seq: Seq) -> Response:
     """What its handlers published, what theirs published, and so on; 1000 events at most."""
     root = _node(await _event(here, seq))
     nodes, parents = {seq: root}, {}
     async for runs, children in _layers(here, seq):
         for run in runs:
-            nodes[run.event]["runs"].append(shown(here, run))
+            nodes[run.event].runs.append(shown(here, run))
             parents[run.id] = nodes[run.event]
         for parent, event in children:
             if len(nodes) >= MAX_TREE:
-                return answers.json({**root, "truncated": True})
+                root.truncated = True
+                return answers.json(root)
             nodes[event.seq] = _node(event)
-            parents[parent]["events"].append(nodes[event.seq])
+            parents[parent].events.append(nodes[event.seq])
     return answers.json(root)
 
 
 @router.post(
-    "/{seq}/cancel",
+    f"/{{seq:{NUMBER}}}/cancel",
     summary="Cancel all that is unfinished of an event",
     dependencies=needs("handlers:write"),
-    responses=described(EventDetail, "the event with its runs"),
+    responses=described(
+        shapes.EventDetail,
+        "The event with its runs.",
+        problems={404: _GONE, 409: "Neither the event nor what came of it has an unfinished run."},
+    ),
 )
 async def cancel_event(here: Here, seq: Seq) -> Response:
     """Its unfinished runs are cancelled, and those of all events that its handlers published."""
@@ -163,8 +168,13 @@ async def _layers(here: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord]
         layer = [event.seq for _, event in children]
 
 
-def _node(event: Event) -> dict[str, Any]:
-    return {"event": document(event), "runs": [], "events": []}
+def _node(event: Event) -> shapes.Tree:
+    return shapes.Tree(_shown(event), [], [])
+
+
+def _shown(event: Event) -> shapes.Event:
+    # A dict: extension attributes stand beside the others.
+    return cast("shapes.Event", document(event))
 
 
 async def _event(here: Stages, seq: int) -> Event:

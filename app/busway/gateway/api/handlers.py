@@ -2,64 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from busway.gateway.api import answers, schema
+from busway.contract import handlers as shapes
+from busway.domain.handler import spec_of
+from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
-from busway.gateway.api.bodies import read_object
-from busway.gateway.api.schema import (
-    HandlerBody,
-    HandlerChange,
-    HandlerIn,
-    HandlerList,
-    RevisionList,
-    TargetList,
-)
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.decoding import read
+from busway.gateway.api.describing import answers as described
+from busway.gateway.api.describing import body
 from busway.gateway.api.stages import Here, Stages
 from busway.gateway.dispatch.registry import Entry
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
 Name = Annotated[str, Path(description="the handler's name", examples=["try-me"])]
+NONE = "There is no such handler."
 _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
 
-async def _shown(here: Stages, entries: list[Entry]) -> list[dict[str, Any]]:
+async def _shown(here: Stages, entries: list[Entry]) -> list[shapes.Handler]:
     counts = await here.reader.counts()
     errors = await here.reader.last_errors()
     return [
         _handler(
             here,
             entry,
-            {
-                "runs": counts.get(entry.handler.id, {}),
-                "latency": here.recorder.durations.newest(entry.handler.id),
-                "last_error": answers.error(errors.get(entry.handler.id)),
-            },
+            shapes.Stats(
+                counts.get(entry.handler.id, {}),
+                msgspec.convert(here.recorder.durations.newest(entry.handler.id), shapes.Latency),
+                answers.error(errors.get(entry.handler.id)),
+            ),
         )
         for entry in entries
     ]
 
 
-def _handler(here: Stages, entry: Entry, stats: dict[str, Any]) -> dict[str, Any]:
+def _handler(here: Stages, entry: Entry, stats: shapes.Stats) -> shapes.Handler:
     handler, spec = entry.handler, entry.spec
     place = here.placement.place(entry, here.registry.kind(spec.target) or "")
-    return {
-        "name": handler.name,
+    return shapes.Handler(
+        name=handler.name,
         **msgspec.structs.asdict(spec),
-        "revision": handler.revision,
-        "source": "code" if handler.declared is not None else "api",
-        "created_at": when(handler.created_at),
-        "updated_at": when(handler.updated_at),
-        "waits_because": here.registry.obstacle(entry),
-        "placed_in": {"pool": place.pool, "reason": place.reason, "since": when(place.since)},
-        "stats": stats,
-    }
+        revision=handler.revision,
+        source="code" if handler.declared is not None else "api",
+        created_at=when(handler.created_at),
+        updated_at=when(handler.updated_at),
+        waits_because=here.registry.obstacle(entry),
+        placed_in=shapes.PlacedIn(place.pool, place.reason, when(place.since)),
+        stats=stats,
+    )
 
 
 async def _one(here: Stages, entry: Entry, status: int = 200) -> Response:
@@ -71,32 +67,38 @@ async def _one(here: Stages, entry: Entry, status: int = 200) -> Response:
     status_code=201,
     summary="Make a handler",
     dependencies=needs("handlers:write"),
-    openapi_extra=schema.body(HandlerIn, _NEW),
-    responses=described(HandlerBody, "the handler, in force for events from now on", status=201),
+    openapi_extra=body(shapes.HandlerIn, _NEW),
+    responses=described(
+        shapes.Handler,
+        "The handler, in force for events from now on.",
+        status=201,
+        problems={409: "There is a handler of this name."},
+    ),
 )
 async def create_handler(here: Here, request: Request) -> Response:
     """`name`, `target` and `events` are required; GET /v1/targets lists the targets."""
-    return await _one(here, await here.changes.create(await read_object(request)), 201)
+    return await _one(here, await here.changes.create(await read(request, shapes.HandlerIn)), 201)
 
 
 @router.get(
     "/handlers",
     summary="List handlers, by name",
     dependencies=needs("handlers:read"),
-    responses=described(HandlerList, "a page of handlers"),
+    responses=described(shapes.HandlerList, "A page of handlers."),
 )
 async def list_handlers(here: Here, limit: Limit = 100, after: After = None) -> Response:
     """Those that code declares and those made over HTTP."""
     entries = [e for e in here.registry.live() if after is None or e.handler.name > after]
     shown = await _shown(here, entries[:limit])
-    return answers.page(shown, entries[limit - 1].handler.name if len(entries) > limit else None)
+    more = entries[limit - 1].handler.name if len(entries) > limit else None
+    return answers.json(shapes.HandlerList(shown, more))
 
 
 @router.get(
     "/handlers/{name}",
     summary="Read a handler",
     dependencies=needs("handlers:read"),
-    responses=described(HandlerBody, "the handler"),
+    responses=described(shapes.Handler, "The handler.", problems={404: NONE}),
 )
 async def read_handler(here: Here, name: Name) -> Response:
     """The fields in force, where it runs, and how its runs fare."""
@@ -107,12 +109,12 @@ async def read_handler(here: Here, name: Name) -> Response:
     "/handlers/{name}",
     summary="Change a handler",
     dependencies=needs("handlers:write"),
-    openapi_extra=schema.body(HandlerChange, {"timeout": 30, "max_attempts": 3}),
-    responses=described(HandlerBody, "the handler as it is now"),
+    openapi_extra=body(shapes.HandlerChange, {"timeout": 30, "max_attempts": 3}),
+    responses=described(shapes.Handler, "The handler as it is now.", problems={404: NONE}),
 )
 async def change_handler(here: Here, name: Name, request: Request) -> Response:
     """Fields set here override the code's until they are set to null. Waiting runs use the new revision."""
-    return await _one(here, await here.changes.change(name, await read_object(request)))
+    return await _one(here, await here.changes.change(name, await read(request, shapes.HandlerChange)))
 
 
 @router.delete(
@@ -120,7 +122,9 @@ async def change_handler(here: Here, name: Name, request: Request) -> Response:
     status_code=204,
     summary="Delete a handler",
     dependencies=needs("handlers:write"),
-    responses=described(None, "deleted", status=204),
+    responses=described(
+        None, "Deleted.", status=204, problems={404: NONE, 409: "Code declares the handler."}
+    ),
 )
 async def delete_handler(here: Here, name: Name) -> Response:
     """Its waiting runs are cancelled, running ones finish. One that code declares is not deleted: 409."""
@@ -132,7 +136,9 @@ async def delete_handler(here: Here, name: Name) -> Response:
     "/handlers/{name}/pause",
     summary="Pause a handler",
     dependencies=needs("handlers:write"),
-    responses=described(HandlerBody, "the handler, paused"),
+    responses=described(
+        shapes.Handler, "The handler, paused.", problems={404: NONE, 409: "The handler is paused already."}
+    ),
 )
 async def pause_handler(here: Here, name: Name) -> Response:
     """Its runs wait, started attempts finish."""
@@ -143,7 +149,9 @@ async def pause_handler(here: Here, name: Name) -> Response:
     "/handlers/{name}/resume",
     summary="Resume a handler",
     dependencies=needs("handlers:write"),
-    responses=described(HandlerBody, "the handler, going on"),
+    responses=described(
+        shapes.Handler, "The handler, not paused.", problems={404: NONE, 409: "The handler is not paused."}
+    ),
 )
 async def resume_handler(here: Here, name: Name) -> Response:
     """What waited starts."""
@@ -154,31 +162,42 @@ async def resume_handler(here: Here, name: Name) -> Response:
     "/handlers/{name}/revisions",
     summary="List the revisions of a handler, newest first",
     dependencies=needs("handlers:read"),
-    responses=described(RevisionList, "the revisions"),
+    responses=described(shapes.RevisionList, "A page of revisions.", problems={404: NONE}),
 )
 async def list_revisions(here: Here, name: Name, limit: Limit = 100, after: After = None) -> Response:
     """Every change of a field but `paused` and `description`, or of the source file, makes one."""
     before = answers.number(after)
     found = await here.reader.revisions(here.changes.live(name).handler.id)
     items = [
-        {**r.fields, "revision": r.revision, "created_at": when(r.created_at), "file_digest": r.file_digest}
-        for r in found
-        if before is None or r.revision < before
+        shapes.Revision(
+            **msgspec.structs.asdict(spec_of(record.fields)),
+            revision=record.revision,
+            created_at=when(record.created_at),
+            file_digest=record.file_digest,
+        )
+        for record in found
+        if before is None or record.revision < before
     ]
-    return answers.page(items[:limit], str(items[limit - 1]["revision"]) if len(items) > limit else None)
+    more = str(items[limit - 1].revision) if len(items) > limit else None
+    return answers.json(shapes.RevisionList(items[:limit], more))
 
 
 @router.get(
     "/targets",
     summary="List what the handlers folder offers",
     dependencies=needs("handlers:read"),
-    responses=described(TargetList, "functions that can be registered, files that do not import"),
+    responses=described(
+        shapes.TargetList, "Functions that can be registered, and files that cannot be imported."
+    ),
 )
 async def list_targets(here: Here, limit: Limit = 100, after: After = None) -> Response:
     """Each is `{target, kind, doc}`, or `{file, error}` with a traceback for a file that does not import."""
-    files = here.registry.broken_files()
-    targets = [msgspec.structs.asdict(t) for file in here.registry.catalog for t in file.targets]
-    items = files + sorted(targets, key=lambda t: str(t["target"]))
+    targets = [
+        shapes.Target(target.target, target.kind, target.doc)
+        for file in here.registry.catalog
+        for target in file.targets
+    ]
+    items = [*here.registry.broken_files(), *sorted(targets, key=lambda target: target.target)]
     start = answers.number(after) or 0
     more = str(start + limit) if start + limit < len(items) else None
-    return answers.page(items[start : start + limit], more)
+    return answers.json(shapes.TargetList(items[start : start + limit], more))

@@ -7,15 +7,17 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
+from busway.contract import keys as shapes
+from busway.contract.problems import BadField
 from busway.domain import times
 from busway.gateway.access.gate import key_text, new_secret
-from busway.gateway.access.scopes import SCOPES
-from busway.gateway.api import answers, schema
+from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
-from busway.gateway.api.bodies import read_object
-from busway.gateway.api.schema import KeyIn, KeyList, NewKey
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.decoding import read
+from busway.gateway.api.describing import answers as described
+from busway.gateway.api.describing import body
+from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.stages import Here, Stages
 from busway.gateway.errors import Invalid, NotFound
 from busway.gateway.store.port.operations import CreateKey, RevokeKey
@@ -29,40 +31,40 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
     status_code=201,
     summary="Make a key",
     dependencies=needs("admin"),
-    openapi_extra=schema.body(KeyIn, {"name": "shop", "scopes": ["publish", "subscribe"]}),
-    responses=described(NewKey, "the key, shown this once", status=201),
+    openapi_extra=body(shapes.KeyIn, {"name": "shop", "scopes": ["publish", "subscribe"]}),
+    responses=described(shapes.NewKey, "The key with its secret, which is shown only once.", status=201),
 )
 async def create_key(here: Here, request: Request) -> Response:
     """From the first key on, every request needs one: make yourself one with `admin` first."""
-    operation, secret = new_key(await read_object(request), here.clock())
+    operation, secret = new_key(await read(request, shapes.KeyIn), here.clock())
     if here.gate.open and "admin" not in operation.scopes:
         raise _invalid("scopes", "the first key needs the scope admin: from it on every request needs a key")
     id_ = await here.commits.change(operation)
     await load_keys(here)
     record = next(key for key in await here.reader.keys() if key.id == id_)
-    return answers.json({**_shown(record), "key": key_text(id_, secret)}, 201)
+    return answers.json(shapes.NewKey(**_fields(record), key=key_text(id_, secret)), 201)
 
 
 @router.get(
     "",
     summary="List keys",
     dependencies=needs("admin"),
-    responses=described(KeyList, "the keys, without their secrets"),
+    responses=described(shapes.KeyList, "The keys, without their secrets."),
 )
 async def list_keys(here: Here, limit: Limit = 100, after: After = None) -> Response:
     """Revoked ones too."""
     start = answers.number(after) or 0
     found = [key for key in await here.reader.keys() if key.id > start]
     more = str(found[limit - 1].id) if len(found) > limit else None
-    return answers.page([_shown(key) for key in found[:limit]], more)
+    return answers.json(shapes.KeyList([shapes.Key(**_fields(key)) for key in found[:limit]], more))
 
 
 @router.delete(
-    "/{id}",
+    f"/{{id:{NUMBER}}}",
     status_code=204,
     summary="Revoke a key",
     dependencies=needs("admin"),
-    responses=described(None, "revoked", status=204),
+    responses=described(None, "Revoked.", status=204, problems={404: "There is no such key."}),
 )
 async def revoke_key(
     here: Here,
@@ -81,44 +83,31 @@ async def load_keys(here: Stages) -> None:
         here.hub.revoke(id_)
 
 
-def new_key(fields: dict[str, Any], now: int) -> tuple[CreateKey, str]:
-    """Check the fields of a key and make its secret.
+def new_key(wanted: shapes.KeyIn, now: int) -> tuple[CreateKey, str]:
+    """Make the secret of a key.
 
     Raises:
-        Invalid: a field is missing, unknown or not what it must be.
+        Invalid: it would have expired already.
     """
-    for field in fields.keys() - {"name", "scopes", "expires_at"}:
-        built = field != "types"
-        raise _invalid(
-            field, f"there is no field {field!r}" if built else "types is not built yet: leave it out"
-        )
-    name, scopes = fields.get("name"), fields.get("scopes")
-    if not isinstance(name, str) or not 1 <= len(name) <= 255 or not name.isprintable():
-        raise _invalid("name", "name is text of 1 to 255 printable characters that tells whose key it is")
-    if not isinstance(scopes, list) or not scopes or not all(scope in SCOPES for scope in scopes):
-        raise _invalid("scopes", f"scopes is a list of {', '.join(SCOPES)}")
     secret, digest = new_secret()
-    expires = _expiry(fields.get("expires_at"), now)
-    return CreateKey(name=name, digest=digest, scopes=scopes, now=now, expires_at=expires), secret
-
-
-def _expiry(value: Any, now: int) -> int | None:
-    if value is None:
-        return None
-    try:
-        moment = times.from_text(value)
-    except (ValueError, TypeError) as problem:
-        raise _invalid("expires_at", str(problem)) from None
-    if moment <= now:
+    expires = times.from_text(wanted.expires_at) if wanted.expires_at else None
+    if expires is not None and expires <= now:
         raise _invalid("expires_at", "expires_at is past")
-    return moment
+    return CreateKey(
+        name=wanted.name, digest=digest, scopes=list(wanted.scopes), now=now, expires_at=expires
+    ), secret
 
 
-def _shown(key: KeyRecord) -> dict[str, Any]:
-    shown = {**msgspec.structs.asdict(key), "created_at": when(key.created_at)}
-    del shown["digest"]
-    return {**shown, "expires_at": when(key.expires_at), "revoked_at": when(key.revoked_at)}
+def _fields(key: KeyRecord) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(key)
+    del fields["digest"]
+    return {
+        **fields,
+        "created_at": when(key.created_at),
+        "expires_at": when(key.expires_at),
+        "revoked_at": when(key.revoked_at),
+    }
 
 
 def _invalid(field: str, message: str) -> Invalid:
-    return Invalid(message, errors=[{"loc": ["body", field], "msg": message}])
+    return Invalid.of([BadField(["body", field], message)])

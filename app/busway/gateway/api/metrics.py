@@ -25,17 +25,17 @@ _EXAMPLE = 'busway_events_accepted_total 3.0\nbusway_runs{handler="invoice",stat
 
 @router.get(
     "/metrics",
-    summary="What is counted, for Prometheus",
+    summary="Metrics for Prometheus",
     dependencies=needs("handlers:read"),
     response_class=Response,
     responses={
         200: {
-            "description": "metrics in the text format 0.0.4",
+            "description": "Metrics in the text format 0.0.4.",
             "content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         }
     },
 )
-async def metrics(here: Here) -> Response:
+async def read_metrics(here: Here) -> Response:
     """Events, runs, attempts, workers, commits, subscribers. A key needs the scope `handlers:read`."""
     events, results = await here.reader.totals()
     registry = CollectorRegistry()

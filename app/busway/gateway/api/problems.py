@@ -8,9 +8,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
+from busway.contract.problems import MEDIA_TYPE, BadField
 from busway.gateway.errors import BadRequest, BuswayError, Invalid, NotFound
 
-MEDIA_TYPE = "application/problem+json"
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
@@ -33,10 +33,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_parameter(_: Request, error: RequestValidationError) -> Response:
-        places = [{"loc": list(e["loc"]), "msg": e["msg"]} for e in error.errors()]
-        first = places[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return response(Invalid(f"{where}: {first['msg']}", errors=places))
+        return response(Invalid.of([BadField([*bad["loc"]], bad["msg"]) for bad in error.errors()]))
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:

@@ -6,6 +6,7 @@ import logging
 
 import msgspec
 
+from busway.contract.events import ReceiptList
 from busway.domain.event import NewEvent
 from busway.gateway.access import gate
 from busway.gateway.access.gate import check_scope
@@ -14,7 +15,7 @@ from busway.gateway.api.bodies import IDLE, too_large, too_slow
 from busway.gateway.api.stages import House
 from busway.gateway.door.port import Answer, Head, Headers, Respond, line, problem
 from busway.gateway.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
-from busway.gateway.ingest.publisher import EventReceipt, receipt
+from busway.gateway.ingest.publisher import receipt
 from busway.gateway.store.port.operations import StoredEvent
 
 log = logging.getLogger("busway.api")
@@ -28,12 +29,6 @@ _REFUSED = {
 _LOOKS_AT = frozenset(_REFUSED) | {b"content-type", b"content-encoding", b"ce-specversion"} | gate.LOOKS_AT
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Items(msgspec.Struct):
-    """The answer to an array of events."""
-
-    items: list[EventReceipt]
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -53,7 +48,7 @@ class _Waiter(msgspec.Struct, eq=False):
         """Answer with the receipts."""
         events = self.events
         if self.many:
-            body = _encode(Items(list(map(receipt, events, stored))))
+            body = _encode(ReceiptList(list(map(receipt, events, stored))))
         else:
             body = _encode(receipt(events[0], stored[0]))
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from busway.contract.results import ItemList
 from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import Limit
-from busway.gateway.api.schema import ItemList
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Here
 from busway.gateway.subscribers.page import results_page
 
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/results", tags=["results"])
     "",
     summary="Read the result log, oldest first",
     dependencies=needs("subscribe"),
-    responses=described(ItemList, "a page of results"),
+    responses=described(ItemList, "A page of results.", problems={410: None}),
 )
 async def list_results(
     here: Here,

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from busway.contract import runs as shapes
 from busway.domain.run import UNFINISHED, Error, RunState
-from busway.gateway.api import answers, schema
+from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit
-from busway.gateway.api.bodies import read_object
-from busway.gateway.api.schema import RetryAnswer, RetryIn, RunBody, RunDetail, RunList
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.decoding import read
+from busway.gateway.api.describing import answers as described
+from busway.gateway.api.describing import body
+from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.stages import Here, Stages
-from busway.gateway.errors import Conflict, Invalid, NotFound
+from busway.gateway.errors import Conflict, NotFound
 from busway.gateway.store.port.operations import Cancel, Retry, RetryDead
 from busway.gateway.store.port.reader import AttemptRecord, RunQuery, RunRecord
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 RETRY_AT_ONCE = 1_000
+_GONE = "There is no such run, or it was finished and is older than `--retention`."
 RunId = Annotated[int, Path(description="the run's number", ge=1, lt=1 << 63, examples=[1])]
 
 
-def shown(here: Stages, record: RunRecord) -> dict[str, Any]:
+def shown(here: Stages, record: RunRecord) -> shapes.Run:
     """Return a run as people see it."""
+    return answers.run(record, _max_attempts(here, record))
+
+
+def _max_attempts(here: Stages, record: RunRecord) -> int:
     entry = here.registry.named(record.handler)
-    return answers.run(record, entry.spec.max_attempts if entry else 0)
+    return entry.spec.max_attempts if entry else 0
 
 
 @router.get(
     "",
     summary="List runs, newest first",
     dependencies=needs("subscribe"),
-    responses=described(RunList, "a page of runs"),
+    responses=described(shapes.RunList, "A page of runs."),
 )
 async def list_runs(
     here: Here,
@@ -50,26 +57,28 @@ async def list_runs(
     query = RunQuery(state=state, handler=handler, event=event, before=answers.number(after))
     found = await here.reader.runs(query, limit)
     more = str(found[-1].id) if len(found) == limit else None
-    return answers.page([shown(here, record) for record in found], more)
+    return answers.json(shapes.RunList([shown(here, record) for record in found], more))
 
 
 @router.get(
-    "/{id}",
+    f"/{{id:{NUMBER}}}",
     summary="Read a run with its attempts",
     dependencies=needs("subscribe"),
-    responses=described(RunDetail, "the run"),
+    responses=described(shapes.RunDetail, "The run.", problems={404: _GONE}),
 )
 async def read_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """How each attempt ended: error and traceback, times, what it printed and logged."""
     record, attempts = await _found(here, id)
-    return answers.json({**shown(here, record), "attempts": [answers.attempt(a) for a in attempts]})
+    return answers.json(answers.run_detail(record, _max_attempts(here, record), attempts))
 
 
 @router.post(
-    "/{id}/cancel",
+    f"/{{id:{NUMBER}}}/cancel",
     summary="Cancel a run",
     dependencies=needs("handlers:write"),
-    responses=described(RunBody, "the run, cancelled"),
+    responses=described(
+        shapes.Run, "The run, cancelled.", problems={404: _GONE, 409: "The run is finished."}
+    ),
 )
 async def cancel_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """A waiting run never starts. A running one is asked to stop, then stopped; it counts no more."""
@@ -84,10 +93,14 @@ async def cancel_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the con
 
 
 @router.post(
-    "/{id}/retry",
+    f"/{{id:{NUMBER}}}/retry",
     summary="Retry a run",
     dependencies=needs("handlers:write"),
-    responses=described(RunBody, "the run, available again"),
+    responses=described(
+        shapes.Run,
+        "The run, available again.",
+        problems={404: _GONE, 409: "The run waits, runs or has succeeded, or its handler is deleted."},
+    ),
 )
 async def retry_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """A dead or cancelled run gets `max_attempts` more; one that waits to be tried again starts at once."""
@@ -104,40 +117,24 @@ async def retry_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the cont
     "/retry",
     summary="Retry all dead runs, of one handler or of all",
     dependencies=needs("handlers:write"),
-    openapi_extra=schema.body(RetryIn, {"state": "dead"}),
-    responses=described(RetryAnswer, "how many wait again"),
+    openapi_extra=body(shapes.RetryIn, {"state": "dead"}),
+    responses=described(
+        shapes.RetryAnswer, "How many runs wait again.", problems={404: "There is no such handler."}
+    ),
 )
 async def retry_runs(here: Here, request: Request) -> Response:
     """Runs of deleted handlers, and those that end meanwhile, are left as they are."""
-    fields = await read_object(request)
-    state, handler = _retry_fields(here, fields)
+    wanted = await read(request, shapes.RetryIn)
+    state = RunState(wanted.state)
+    handler = here.changes.live(wanted.handler).handler.id if wanted.handler else None
     retried = after = 0  # by number: what dies again meanwhile is not met again
     while True:
         step = RetryDead(state=state, handler=handler, now=here.clock(), limit=RETRY_AT_ONCE, after=after)
         ids = await here.commits.change(step)
         retried += len(ids)
         if len(ids) < RETRY_AT_ONCE:
-            return answers.json({"retried": retried})
+            return answers.json(shapes.RetryAnswer(retried))
         after = max(ids)
-
-
-def _retry_fields(here: Stages, fields: dict[str, Any]) -> tuple[RunState, int | None]:
-    unknown = fields.keys() - {"state", "handler"}
-    if unknown:
-        raise _invalid(min(unknown), f"there is no field {min(unknown)!r}: give state and handler")
-    state = fields.get("state", "dead")
-    if state not in ("dead", "cancelled"):
-        raise _invalid("state", "state is 'dead' or 'cancelled'")
-    name = fields.get("handler")
-    if name is None:
-        return RunState(state), None
-    if not isinstance(name, str):
-        raise _invalid("handler", "handler is the name of a handler")
-    return RunState(state), here.changes.live(name).handler.id
-
-
-def _invalid(field: str, message: str) -> Invalid:
-    return Invalid(message, errors=[{"loc": ["body", field], "msg": message}])
 
 
 async def _found(here: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:

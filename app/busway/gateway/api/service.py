@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from pathlib import Path
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
+from busway.contract import service as shapes
+from busway.domain.handler import Handler
 from busway.gateway.api import answers, problems
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import when
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.describing import JSON
+from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Here, Stages
 from busway.gateway.errors import STARTING, BuswayError, Unavailable
 from busway.gateway.subscribers import asyncapi
@@ -41,28 +44,32 @@ async def subscribe_is_a_websocket() -> Response:
     return refusal
 
 
-@router.get("/healthz", summary="Is the process alive", responses=described(None, "it is"))
-async def healthz() -> Response:
+@router.get("/healthz", summary="Liveness probe", responses=described(shapes.Health, "The process is alive."))
+async def check_liveness() -> Response:
     """Always 200 while the process answers."""
-    return answers.json({"status": "alive"})
+    return answers.json(shapes.Health("alive"))
 
 
-@router.get("/readyz", summary="Can it take work", responses=described(None, "it can"))
-async def readyz(request: Request) -> Response:
+@router.get(
+    "/readyz",
+    summary="Readiness probe",
+    responses=described(shapes.Readiness, "The gateway takes events.", problems={503: None}),
+)
+async def check_readiness(request: Request) -> Response:
     """200 once events are taken, 503 before, while draining, and while nothing can be stored.
 
-    `trouble` names what keeps handlers from running though events are taken: files that do not import,
-    workers or a zygote that die as soon as they are started. `/v1/status` has the details.
+    `trouble` names what keeps handlers from running although events are taken: files that cannot be imported,
+    and workers or a zygote that die as soon as they start. `/v1/status` has the details.
     """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
     if obstacle or stages is None:
         return problems.response(Unavailable(obstacle or STARTING))
-    return answers.json({"status": "ready", "trouble": _trouble(stages)})
+    return answers.json(shapes.Readiness("ready", _trouble(stages)))
 
 
 def _trouble(stages: Stages) -> list[str]:
-    found = [f"{broken['file']} does not import" for broken in stages.registry.broken_files()]
+    found = [f"{broken.file} does not import" for broken in stages.registry.broken_files()]
     workers = stages.workers.status()
     if workers["zygote"]["error"]:
         found.append(f"the zygote cannot be started: {workers['zygote']['error'].splitlines()[0]}")
@@ -82,45 +89,39 @@ def _obstacle(stages: Stages | None) -> str | None:
 
 @router.get(
     "/v1/status",
-    summary="How the service is doing",
+    summary="Service status",
     dependencies=needs("handlers:read"),
-    responses=described(None, "pools, workers, queues, subscribers, disk"),
+    responses=described(shapes.Status, "Pools, workers, queues, subscribers, disk."),
 )
-async def status(here: Here) -> Response:
-    """What runs where, what waits, who listens, and files that do not import, with their tracebacks."""
+async def read_status(here: Here) -> Response:
+    """What runs where, what waits, who listens, and files that cannot be imported, with their tracebacks."""
     counts = await here.reader.counts()
     database = here.settings.database
-    return answers.json(
-        {
-            "version": __version__,
-            "state": _obstacle(here) or "ready",
-            "started_at": when(here.started_at),
-            "access": "open on loopback: no key was made" if here.gate.open else "by key",
-            "workers": here.workers.status(),
-            "committer": {"pid": here.commits.pid, "healthy": here.commits.healthy},
-            "queues": {
-                "publishes_and_outcomes": here.commits.backlog,
-                "handlers": [
-                    _queue(here, entry.handler.id, entry.handler.name, counts)
-                    for entry in here.registry.live()
-                ],
-            },
-            "files_that_do_not_import": here.registry.broken_files(),
-            "subscribers": here.hub.status(),
-            "disk": {
-                "database": str(database),
-                "bytes": sum(_size(database.with_name(database.name + end)) for end in ("", "-wal")),
-                "free": shutil.disk_usage(database.absolute().parent).free,
-            },
-        }
+    files = [database.with_name(database.name + end) for end in ("", "-wal")]
+    status = shapes.Status(
+        version=__version__,
+        state=_obstacle(here) or "ready",
+        started_at=when(here.started_at),
+        access="open on loopback: no key was made" if here.gate.open else "by key",
+        workers=msgspec.convert(here.workers.status(), shapes.Workers),
+        committer=shapes.Committer(here.commits.pid, here.commits.healthy),
+        queues=shapes.Queues(
+            here.commits.backlog, [_queue(here, entry.handler, counts) for entry in here.registry.live()]
+        ),
+        files_that_do_not_import=here.registry.broken_files(),
+        subscribers=msgspec.convert(here.hub.status(), shapes.Subscribers),
+        disk=shapes.Disk(
+            str(database), sum(map(_size, files)), shutil.disk_usage(database.absolute().parent).free
+        ),
     )
+    return answers.json(status)
 
 
-def _queue(here: Stages, id_: int, name: str, counts: dict[int, dict[str, int]]) -> dict[str, Any]:
-    return {"handler": name, "runs": counts.get(id_, {}), "waiting_in_memory": here.dispatcher.waiting(id_)}
+def _queue(here: Stages, handler: Handler, counts: dict[int, dict[str, int]]) -> shapes.HandlerQueue:
+    return shapes.HandlerQueue(handler.name, counts.get(handler.id, {}), here.dispatcher.waiting(handler.id))
 
 
-def _size(path: Any) -> int:
+def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
@@ -131,7 +132,9 @@ async def openapi(request: Request) -> Response:
 
 
 @router.get(
-    "/asyncapi.json", summary="The AsyncAPI document of /v1/subscribe", responses=described(None, "it")
+    "/asyncapi.json",
+    summary="AsyncAPI document of /v1/subscribe",
+    responses={200: {"description": "The document.", "content": {JSON: {"schema": {"type": "object"}}}}},
 )
 async def read_asyncapi() -> Response:
     """What goes over the WebSocket, in AsyncAPI 3."""

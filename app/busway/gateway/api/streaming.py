@@ -6,8 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from busway.contract import schemas
 from busway.gateway.api.access import needs
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.describing import answers as described
 
 router = APIRouter(prefix="/v1/subscribe", tags=["results"])
 
@@ -38,29 +39,24 @@ class _Events(Response):
 
 
 def _answers() -> Any:
-    found = described(None, "the stream, until either side ends it")
+    found = described(None, "The stream, until either side ends it.", problems={400: None, 410: None})
     found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}
     return found
 
 
-def _parameter(name: str, description: str, *, many: bool = False, where: str = "query") -> dict[str, Any]:
-    text = {"type": "string"}
-    schema = {"type": "array", "items": text} if many else text
-    return {"name": name, "in": where, "required": False, "description": description, "schema": schema}
+def _parameters() -> list[dict[str, Any]]:
+    fields = schemas.components(["Query"])["Query"]["properties"]
+    del fields["durable"]  # a stream cannot acknowledge
+    parameters = [_parameter(name, "query", field) for name, field in fields.items()]
+    return [*parameters, _parameter("Last-Event-ID", "header", {**fields["after"], "description": _LAST})]
 
 
-_PARAMETERS = [
-    _parameter("types", "type patterns of the results' events", many=True),
-    _parameter("handlers", "only of these handlers", many=True),
-    _parameter("kinds", "only of these kinds, or `completed`", many=True),
-    _parameter("filter", "a filter on the results' events, as URL-encoded JSON"),
-    _parameter("correlationid", "only of events with this correlationid"),
-    _parameter("after", "`latest` (as without one), `earliest` or a cursor"),
-    _parameter(
-        "ticket", "from `POST /v1/tickets`, for a page that cannot send its key; good for one connection"
-    ),
-    _parameter("Last-Event-ID", "a cursor; goes before `after`", where="header"),
-]
+def _parameter(name: str, where: str, field: dict[str, Any]) -> dict[str, Any]:
+    schema = {key: value for key, value in field.items() if key != "description"}
+    return {"name": name, "in": where, "description": field["description"], "schema": schema}
+
+
+_LAST = "A cursor; it takes precedence over `after`."
 
 
 @router.get(
@@ -69,9 +65,9 @@ _PARAMETERS = [
     dependencies=needs("subscribe"),
     response_class=_Events,
     responses=_answers(),
-    openapi_extra={"parameters": _PARAMETERS},
+    openapi_extra={"parameters": _parameters()},
 )
-async def follow(request: Request) -> Response:
+async def follow_results(request: Request) -> Response:
     """The same subscriptions and cursors as the WebSocket, for `EventSource`, `curl -N` and proxies.
 
     An event without a name is an item, and its `id` is its cursor. The others are:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field
 
+from busway.contract.results import DurableSubscription, DurableSubscriptionList
 from busway.domain import cursor
 from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
-from busway.gateway.api.schema import TIME
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Here, Stages
 from busway.gateway.errors import NotFound
 from busway.gateway.store.port.reader import DurableRecord
@@ -20,35 +19,18 @@ from busway.gateway.store.port.reader import DurableRecord
 router = APIRouter(prefix="/v1/subscriptions", tags=["results"])
 
 
-class SubscriptionBody(BaseModel):
-    """A durable subscription."""
-
-    name: str
-    cursor: str = Field(description="everything up to here was acknowledged")
-    behind: int = Field(description="results since then, whether the subscription selects them or not")
-    connected: bool = Field(description="a subscription has the name now")
-    created_at: str = Field(description=TIME)
-    acknowledged_at: str | None = Field(description=f"{TIME}; null: never")
-
-
-class SubscriptionList(BaseModel):
-    """A page of durable subscriptions, by name."""
-
-    items: list[SubscriptionBody]
-    next: str | None
-
-
 @router.get(
     "",
     summary="List durable subscriptions, by name",
     dependencies=needs("subscribe"),
-    responses=described(SubscriptionList, "a page of durable subscriptions"),
+    responses=described(DurableSubscriptionList, "A page of durable subscriptions."),
 )
 async def list_subscriptions(here: Here, limit: Limit = 100, after: After = None) -> Response:
     """They are made by subscribing with `durable` over a WebSocket, and stay until they are deleted."""
     found = await here.reader.durables(after or "", limit + 1)
     shown = [_shown(here, record) for record in found[:limit]]
-    return answers.page(shown, found[limit - 1].name if len(found) > limit else None)
+    more = found[limit - 1].name if len(found) > limit else None
+    return answers.json(DurableSubscriptionList(shown, more))
 
 
 @router.delete(
@@ -56,7 +38,12 @@ async def list_subscriptions(here: Here, limit: Limit = 100, after: After = None
     status_code=204,
     summary="Forget a durable subscription",
     dependencies=needs("subscribe"),
-    responses=described(None, "forgotten", status=204),
+    responses=described(
+        None,
+        "Forgotten.",
+        status=204,
+        problems={404: "There is no such durable subscription.", 409: "A subscription uses the name."},
+    ),
 )
 async def delete_subscription(
     here: Here, name: Annotated[str, Path(description="its durable name", examples=["billing"])]
@@ -67,12 +54,12 @@ async def delete_subscription(
     return Response(status_code=204)
 
 
-def _shown(here: Stages, record: DurableRecord) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "cursor": cursor.encode(here.hub.epoch, record.position),
-        "behind": max(0, here.hub.latest.number - record.position.number),
-        "connected": here.hub.durables.in_use(record.name),
-        "created_at": when(record.created_at),
-        "acknowledged_at": when(record.acknowledged_at),
-    }
+def _shown(here: Stages, record: DurableRecord) -> DurableSubscription:
+    return DurableSubscription(
+        name=record.name,
+        cursor=cursor.encode(here.hub.epoch, record.position),
+        behind=max(0, here.hub.latest.number - record.position.number),
+        connected=here.hub.durables.in_use(record.name),
+        created_at=when(record.created_at),
+        acknowledged_at=when(record.acknowledged_at),
+    )

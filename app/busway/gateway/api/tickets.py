@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
 
+from busway.contract.keys import Ticket
+from busway.contract.problems import BadField
+from busway.domain.text import JSONError, decode_json
 from busway.domain.times import SECOND
 from busway.gateway.access.ticket import LIFETIME
 from busway.gateway.api import answers
 from busway.gateway.api.access import holder
 from busway.gateway.api.answers import when
-from busway.gateway.api.bodies import read_object
-from busway.gateway.api.schema import TIME
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Here
-from busway.gateway.errors import Invalid
+from busway.gateway.errors import BadRequest, Invalid
 
 router = APIRouter(prefix="/v1/tickets", tags=["keys"])
-
-
-class Ticket(BaseModel):
-    """A ticket for one connection."""
-
-    ticket: str = Field(description="for `/v1/subscribe?ticket=…`, once")
-    expires_at: str = Field(description=TIME)
 
 
 @router.post(
@@ -32,9 +25,10 @@ class Ticket(BaseModel):
     summary="Get a ticket for a browser's WebSocket",
     responses=described(
         Ticket,
-        "a ticket, good once and for 30 seconds",
+        "A ticket, good once and for 30 seconds.",
         status=201,
         example={"ticket": "bwt_Zk9…", "expires_at": "2026-01-31T12:00:30.000000Z"},
+        problems={400: None, 408: None, 413: None},
     ),
 )
 async def create_ticket(here: Here, request: Request) -> Response:
@@ -44,11 +38,14 @@ async def create_ticket(here: Here, request: Request) -> Response:
     and unknown tickets get the close code 4401 and the reason. A restart forgets them. On a gateway that
     is open no ticket is needed, and one works all the same.
     """
-    if await request.body() and await read_object(request):
-        problem = "a ticket takes no fields: leave the body out"
-        raise Invalid(problem, errors=[{"loc": ["body"], "msg": problem}])
+    try:
+        body = decode_json(await request.body() or b"{}")
+    except JSONError as problem:
+        raise BadRequest(str(problem)) from None
+    if body != {}:
+        raise Invalid.of([BadField(["body"], "a ticket takes no fields: leave the body out")])
     ticket = here.gate.ticket(holder(request))
     expires_at = when(here.clock() + round(LIFETIME * SECOND))
-    answer = answers.json({"ticket": ticket, "expires_at": expires_at}, 201)
+    answer = answers.json(Ticket(ticket, expires_at), 201)
     answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from busway.contract import handlers as shapes
+from busway.contract.events import CloudEvent
 from busway.domain.event import NewEvent
 from busway.domain.run import Outcome
-from busway.gateway.api import answers, schema
+from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.bodies import Disconnected
-from busway.gateway.api.handlers import Name
-from busway.gateway.api.schema import TrialAnswer, TrialIn
-from busway.gateway.api.schema import answers as described
+from busway.gateway.api.describing import answers as described
+from busway.gateway.api.describing import body
+from busway.gateway.api.handlers import NONE, Name
 from busway.gateway.api.stages import Here
 from busway.gateway.dispatch.trials import TrialResult
 from busway.gateway.ingest.reading import read_member
@@ -31,8 +33,12 @@ _EXAMPLE = {"event": {"type": "order.created", "data": {"item": "book", "quantit
     "/handlers/{name}/test",
     summary="Run a handler once, storing nothing",
     dependencies=needs("handlers:write"),
-    openapi_extra=schema.body(TrialIn, _EXAMPLE),
-    responses=described(TrialAnswer, "how the attempt ended"),
+    openapi_extra=body(shapes.TrialIn, _EXAMPLE),
+    responses=described(
+        shapes.TrialAnswer,
+        "How the attempt ended.",
+        problems={404: NONE, 409: "The handlers folder does not have its target now."},
+    ),
 )
 async def test_handler(here: Here, name: Name, request: Request) -> Response:
     """It runs in a worker of its own, with the handler's timeout and memory limit, also while it is paused.
@@ -53,34 +59,36 @@ async def test_handler(here: Here, name: Name, request: Request) -> Response:
         trial.cancel()
 
 
-def _answer(result: TrialResult, event: NewEvent) -> dict[str, Any]:
+def _answer(result: TrialResult, event: NewEvent) -> shapes.TrialAnswer:
     ended, trial = result.ended, result.trial
-    answer: dict[str, Any] = {
-        "outcome": ended.outcome,
-        "revision": trial.entry.handler.revision,
-        "matches": trial.entry.starts(event),
-    }
-    if ended.outcome is Outcome.SUCCEEDED:
-        answer |= _value(ended.data, binary=ended.binary)
-    else:
-        answer["data"] = None
-    return {
-        **answer,
-        "partials": [{"index": p.index, **_value(p.data, binary=p.binary)} for p in trial.partials],
-        "partials_left_out": trial.left_out,
-        "published": result.published if ended.outcome is Outcome.SUCCEEDED else [],
-        "published_left_out": result.published_left_out,
-        "error": answers.error(ended.error),
-        "log": ended.log,
-        "wall_time": ended.wall_time,
-        "cpu_time": ended.cpu_time,
-        "peak_memory": ended.peak_memory,
-        "pool": trial.pool,
-        "worker": ended.worker,
-    }
+    succeeded = ended.outcome is Outcome.SUCCEEDED
+    return shapes.TrialAnswer(
+        outcome=ended.outcome,
+        revision=trial.entry.handler.revision,
+        matches=trial.entry.starts(event),
+        **_value(ended.data if succeeded else None, binary=ended.binary),
+        partials=[
+            shapes.PartialValue(index=p.index, **_value(p.data, binary=p.binary)) for p in trial.partials
+        ],
+        partials_left_out=trial.left_out,
+        published=cast("list[CloudEvent]", result.published if succeeded else []),
+        published_left_out=result.published_left_out,
+        error=answers.error(ended.error),
+        log=ended.log,
+        wall_time=ended.wall_time,
+        cpu_time=ended.cpu_time,
+        peak_memory=ended.peak_memory,
+        pool=trial.pool,
+        worker=ended.worker,
+    )
 
 
-def _value(data: bytes | None, *, binary: bool) -> dict[str, Any]:
+class _Value(TypedDict, total=False):
+    data: Any
+    data_base64: str
+
+
+def _value(data: bytes | None, *, binary: bool) -> _Value:
     if binary and data is not None:
         return {"data_base64": base64.b64encode(data).decode()}
     return {"data": None if data is None else msgspec.Raw(data)}

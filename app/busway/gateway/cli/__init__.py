@@ -318,14 +318,16 @@ def create_key(
     A running gateway accepts it within 5 seconds.
     """
     _need_server()
-    from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
+    from busway.contract.keys import KeyIn  # noqa: PLC0415 - only the keys commands need these
+    from busway.gateway import settings  # noqa: PLC0415
     from busway.gateway.access.gate import key_text  # noqa: PLC0415
+    from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
     from busway.gateway.main import clock  # noqa: PLC0415
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
     fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at}
-    operation, secret = new_key(fields, clock())
+    operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
     typer.echo(key_text(sqlite.apply(settings.database(database_url), operation), secret))
 
 

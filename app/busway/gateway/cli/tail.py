@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from rich.console import Console
 from rich.text import Text
 
@@ -117,7 +118,7 @@ async def tail(
 def members(item: Item) -> dict[str, Any]:
     """Return an item as the JSON members that the gateway sent."""
     body: dict[str, Any] = msgspec.structs.asdict(item)
-    if item.data_base64 is None:
+    if item.data_base64 is UNSET:
         del body["data_base64"]
     else:
         del body["data"]

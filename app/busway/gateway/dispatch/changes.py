@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
-from busway.domain.handler import FIELDS, FieldError, Handler, Spec, check_fields
+from busway.contract.handlers import HandlerChange, HandlerIn
+from busway.contract.problems import BadField
+from busway.domain.handler import FieldError, Handler, Spec, check_fields
 from busway.domain.run import WAITING, Error
 from busway.gateway.dispatch.registry import Entry, Registry
 from busway.gateway.errors import Conflict, Invalid, NotFound
@@ -35,18 +37,15 @@ class Changes:
         self._commits, self._registry, self._clock, self._wake = commits, registry, clock, wake
         self._one_at_a_time = asyncio.Lock()
 
-    async def create(self, fields: dict[str, Any]) -> Entry:
+    async def create(self, new: HandlerIn) -> Entry:
         """Make a handler of the fields given.
 
         Raises:
-            Invalid: a field is missing or not what it must be, or the target is none of the folder's.
+            Invalid: two fields contradict each other, or the target is none of the folder's.
             Conflict: the name is taken.
         """
-        fields = {name: value for name, value in fields.items() if value is not None}
+        fields = {name: value for name, value in msgspec.to_builtins(new).items() if value is not None}
         _check(fields)
-        for name in ("name", "target", "events"):
-            if name not in fields:
-                raise _invalid(name, f"a handler needs {name!r}")
         self._check_target(fields["target"])
         async with self._one_at_a_time:
             known = self._registry.named(fields["name"])
@@ -71,20 +70,16 @@ class Changes:
                 )
             )
 
-    async def change(self, name: str, fields: dict[str, Any]) -> Entry:
+    async def change(self, name: str, change: HandlerChange) -> Entry:
         """Set fields of a handler; None takes an override back.
 
         Raises:
             NotFound: there is no such handler.
-            Invalid: a field is not what it must be.
-            Conflict: the name was to be changed.
+            Invalid: the name was to be changed, a field cannot be null, or two contradict each other.
         """
-        if "name" in fields and fields.pop("name") != name:
+        fields: dict[str, Any] = msgspec.to_builtins(change)
+        if fields.pop("name", name) != name:
             raise _invalid("name", "a name cannot be changed: make a new handler and delete this one")
-        _check({k: v for k, v in fields.items() if v is not None})
-        unknown = fields.keys() - FIELDS
-        if unknown:
-            _check(dict.fromkeys(unknown))
         if fields.get("target") is not None:
             self._check_target(fields["target"])
         async with self._one_at_a_time:
@@ -241,7 +236,7 @@ def _check(fields: dict[str, Any]) -> None:
 
 
 def _invalid(field: str, message: str) -> Invalid:
-    return Invalid(f"{field}: {message}", errors=[{"loc": ["body", field], "msg": message}])
+    return Invalid.of([BadField(["body", field], message)])
 
 
 def _versioned(handler: Handler) -> tuple[Spec, str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from busway.contract.handlers import BrokenFile
 from busway.domain.event import NewEvent
 from busway.domain.filter import Test, View, compile_filter
 from busway.domain.handler import Handler, Spec
@@ -132,6 +131,6 @@ class Registry:
             return f"{file.file} does not import"
         return f"the handlers folder has no target {target}"
 
-    def broken_files(self) -> list[dict[str, Any]]:
+    def broken_files(self) -> list[BrokenFile]:
         """Return the files that do not import, each with its traceback."""
-        return [{"file": f.file, "error": f.error} for f in self.catalog if f.error is not None]
+        return [BrokenFile(file.file, file.error) for file in self.catalog if file.error is not None]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
+from busway.contract.events import Receipt
 from busway.domain.event import NewEvent
 from busway.domain.handler import Rules
 from busway.gateway.errors import STARTING, Unavailable
@@ -14,24 +13,10 @@ from busway.gateway.store.port.commits import Commits, Waiter
 from busway.gateway.store.port.operations import Publish, StoredEvent
 
 
-class EventReceipt(msgspec.Struct):
-    """What a publisher is told: the event's number, and how many runs it starts.
-
-    `duplicate`: (source, id) was stored before; `seq` is the first one's and nothing starts.
-    """
-
-    seq: int
-    id: str
-    source: str
-    type: str
-    runs: int
-    duplicate: bool
-
-
-def receipt(event: NewEvent, stored: StoredEvent) -> EventReceipt:
+def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
     """Return what the publisher of a stored event is told."""
     runs = 0 if stored.duplicate else len(event.handlers)
-    return EventReceipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
+    return Receipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
 
 
 class Publisher:

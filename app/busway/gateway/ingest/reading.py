@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
 
+from busway.contract.checking import MOST
+from busway.contract.problems import BadField
 from busway.domain.event import NewEvent
-from busway.domain.event_fields import accept
+from busway.domain.event_fields import accept, faults
 from busway.domain.handler import FieldError
 from busway.domain.text import JSONError, decode_json
 from busway.gateway.errors import BadRequest, Invalid, TooLarge
@@ -34,29 +37,29 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEv
 
     Raises:
         BadRequest: it is not JSON as Busway takes it.
-        Invalid: an event's member is not what it must be; `errors` says where.
+        Invalid: a member of an event is not valid; `errors` has all of them.
         TooLarge: an event is over the limit.
     """
-    try:
-        value = decode_json(body)
-    except JSONError as problem:
-        raise BadRequest(str(problem)) from None
+    value = _decoded(body)
     if type(value) is dict:
-        return [_read_one(value, body, now, max_event_bytes, ())], False
+        try:
+            return [_read_one(value, body, now, max_event_bytes)], False
+        except FieldError:
+            raise Invalid.of(_bad(value, now, ())) from None
     if type(value) is not list:
-        raise Invalid(
-            'the body is one event, {"type": …, "data": …}, or an array of events',
-            errors=[{"loc": ["body"], "msg": "not an object or array"}],
-        )
+        raise _invalid([], 'the body is one event, {"type": …, "data": …}, or an array of events')
     if not 1 <= len(value) <= MAX_EVENTS:
-        raise Invalid(
-            f"an array holds 1 to {MAX_EVENTS} events, this one has {len(value)}: send several requests",
-            errors=[{"loc": ["body"], "msg": f"1 to {MAX_EVENTS} events"}],
+        raise _invalid(
+            [], f"an array holds 1 to {MAX_EVENTS} events, this one has {len(value)}: send several requests"
         )
     parts = zip(value, _split(body), strict=True)
-    return [
-        _read_one(fields, bytes(raw), now, max_event_bytes, (at,)) for at, (fields, raw) in enumerate(parts)
-    ], True
+    try:
+        return [
+            _read_one(fields, bytes(raw), now, max_event_bytes, at) for at, (fields, raw) in enumerate(parts)
+        ], True
+    except FieldError:
+        bad = (each for at, fields in enumerate(value) for each in _bad(fields, now, (at,)))
+        raise Invalid.of(list(itertools.islice(bad, MOST))) from None
 
 
 def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEvent:
@@ -71,31 +74,35 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEv
     Raises:
         BadRequest, Invalid, TooLarge: as `read_events`.
     """
+    value = _decoded(body)
+    form = f'the body is {{"{name}": {{"type": …, "data": …}}}}'
+    if type(value) is not dict:
+        raise _invalid([], form)
+    unknown = sorted(value.keys() - {name})
+    if unknown:
+        raise _invalid(unknown[:1], f"there is no such field: {form}")
+    if name not in value:
+        raise _invalid([name], f"it is missing: {form}")
     try:
-        value = decode_json(body)
+        return _read_one(value[name], bytes(_members(body)[name]), now, max_event_bytes)
+    except FieldError:
+        raise Invalid.of(_bad(value[name], now, (name,))) from None
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return decode_json(body)
     except JSONError as problem:
         raise BadRequest(str(problem)) from None
-    if type(value) is not dict:
-        raise _invalid(f'the body is {{"{name}": {{"type": …, "data": …}}}}', [])
-    for other in value:
-        if other != name:
-            raise _invalid(f"there is no field {other!r}: the body has {name!r} alone", [other])
-    if name not in value:
-        raise _invalid(f'{name} is missing: the body is {{"{name}": {{"type": …, "data": …}}}}', [name])
-    raw = _members(body)[name]
-    return _read_one(value[name], bytes(raw), now, max_event_bytes, (name,))
 
 
-def _read_one(fields: Any, raw: bytes, now: int, limit: int, where: tuple[int | str, ...]) -> NewEvent:
+def _read_one(fields: Any, raw: bytes, now: int, limit: int, at: int | None = None) -> NewEvent:
     if len(raw) > limit:
-        place = f"event {where[0]} of the array" if where and isinstance(where[0], int) else "the event"
+        place = "the event" if at is None else f"event {at} of the array"
         raise TooLarge(f"{place} has {len(raw)} bytes, the limit is {limit} (--max-event-bytes)")
     if type(fields) is not dict:
-        raise _invalid("an event is a JSON object", [*where])
-    try:
-        return accept(fields, _payload(fields, raw), now)
-    except FieldError as problem:
-        raise _invalid(str(problem), [*where, problem.field]) from None
+        raise FieldError("", _NO_OBJECT)
+    return accept(fields, _payload(fields, raw), now)
 
 
 def _payload(fields: dict[str, Any], raw: bytes) -> bytes | None:
@@ -105,8 +112,15 @@ def _payload(fields: dict[str, Any], raw: bytes) -> bytes | None:
     return None if isinstance(data, msgspec.UnsetType) else bytes(data)
 
 
-def _invalid(message: str, where: list[int | str]) -> Invalid:
-    place = "".join(f"[{w}]" if isinstance(w, int) else f".{w}" for w in where).lstrip(".")
-    return Invalid(
-        f"{place}: {message}" if place else message, errors=[{"loc": ["body", *where], "msg": message}]
-    )
+_NO_OBJECT = "an event is a JSON object"
+
+
+def _bad(fields: Any, now: int, where: tuple[str | int, ...]) -> list[BadField]:
+    """Return what is not valid in an event, if anything."""
+    if type(fields) is not dict:
+        return [BadField(["body", *where], _NO_OBJECT)]
+    return [BadField(["body", *where, fault.field], str(fault)) for fault in faults(fields, now)]
+
+
+def _invalid(where: list[str], message: str) -> Invalid:
+    return Invalid.of([BadField(["body", *where], message)])

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from busway.contract import checking
+from busway.contract.frames import (
+    CLIENT_FRAMES,
+    AckFrame,
+    ErrorFrame,
+    PingFrame,
+    PongFrame,
+    PublishFrame,
+    SubscribeFrame,
+    UnsubscribeFrame,
+)
+from busway.contract.problems import BadField
 from busway.domain import cursor
 from busway.domain.cursor import CursorError, Position
-from busway.domain.text import JSONError, check_name, decode_json
-from busway.gateway.errors import BadCursor, BadRequest, BadSubscription, BuswayError, Conflict, NotFound
+from busway.domain.text import JSONError, decode_json
+from busway.gateway.errors import (
+    BadCursor,
+    BadFilter,
+    BadPattern,
+    BadRequest,
+    BadSubscription,
+    BuswayError,
+    Conflict,
+    NotFound,
+)
 
 EARLIEST: Final = "earliest"
 After = tuple[str, Position] | str | None
 """Where a subscription begins: None from now, EARLIEST, or a cursor as (epoch, position)."""
+ClientFrame = UnsubscribeFrame | AckFrame | PingFrame
 
-PONG = '{"op":"pong"}'
+_encode = msgspec.json.Encoder().encode
 
-_SUBSCRIBE = frozenset(
-    {"id", "types", "handlers", "kinds", "filter", "correlationid", "after", "durable", "shadow"}
-)
-_FIELDS: dict[str, frozenset[str]] = {
-    "subscribe": _SUBSCRIBE,
-    "unsubscribe": frozenset({"id"}),
-    "publish": frozenset({"ref", "event"}),
-    "ack": frozenset({"id", "cursor"}),
-    "ping": frozenset(),
+_SHAPES: dict[str, type[ClientFrame]] = {
+    "unsubscribe": UnsubscribeFrame,
+    "ack": AckFrame,
+    "ping": PingFrame,
 }
-_LATER = {
-    "shadow": "shadow replays are not built yet: leave 'shadow' out",
-}
+_OPS = [str(frame.__struct_config__.tag) for frame in CLIENT_FRAMES]
+_PUBLISH = frozenset({"op", *PublishFrame.__struct_fields__})
+_REFUSALS = {"types": BadPattern, "filter": BadFilter, "after": BadCursor, "cursor": BadCursor}
 
 
 class UnknownSubscription(NotFound):
@@ -60,78 +77,64 @@ def read_object(text: str) -> dict[str, Any]:
     return frame
 
 
-def check_fields(frame: dict[str, Any]) -> str:
-    """Return the `op` of a frame if it is known and all its fields are.
+def read_frame(frame: dict[str, Any]) -> ClientFrame:
+    """Read a frame that is neither a `subscribe` nor a `publish`.
 
     Raises:
-        BadRequest: unknown `op` or field.
-        BadSubscription: unknown field of a subscription.
+        BadRequest: it is no frame, or has a field that it must not have.
+        BadCursor, BadSubscription: a field is not valid.
     """
     op = frame.get("op")
-    known = _FIELDS.get(op) if isinstance(op, str) else None
-    if known is None:
-        raise BadRequest(f"'op' is one of {', '.join(_FIELDS)}")
-    assert isinstance(op, str)  # noqa: S101 (for the type checker)
-    unknown = sorted(frame.keys() - known - {"op"})
+    shape = _SHAPES.get(op) if isinstance(op, str) else None
+    if shape is None:
+        raise BadRequest(f"'op' is one of {', '.join(_OPS)}")
+    try:
+        return checking.read(frame, shape, ("frame",))
+    except checking.Mismatch as problem:
+        raise refusal(problem.fields, known=shape.__struct_fields__) from None
+
+
+def read_subscription(fields: Mapping[str, Any]) -> SubscribeFrame:
+    """Read a subscription from the fields of its frame.
+
+    Raises:
+        BadPattern, BadFilter, BadCursor, BadSubscription: a field is not valid.
+    """
+    try:
+        return checking.read({**fields, "op": "subscribe"}, SubscribeFrame, ("frame",))
+    except checking.Mismatch as problem:
+        raise refusal(problem.fields) from None
+
+
+def refusal(fields: list[BadField], known: Container[str] | None = None) -> BuswayError:
+    """Return the error for fields that are not valid; its kind is that of the first.
+
+    Args:
+        fields: where and why.
+        known: the fields of a frame that is no subscription's: another one makes it a bad frame.
+    """
+    unknown = [field for field in fields if known is not None and field.loc[1] not in known]
     if unknown:
-        refusal = BadSubscription if op == "subscribe" else BadRequest
-        raise refusal(f"{op!r} has no field {unknown[0]!r}: remove it")
-    return op
+        return BadRequest.of(unknown)
+    return _REFUSALS.get(str(fields[0].loc[1]), BadSubscription).of(fields)
 
 
-def check_built(fields: Mapping[str, Any]) -> None:
-    """Refuse fields of a subscription that the contract names and this version does not have.
-
-    Raises:
-        BadSubscription: one of them asks for something.
-    """
-    for name, detail in _LATER.items():
-        if fields.get(name) not in (None, False, []):
-            raise BadSubscription(detail)
-
-
-def read_id(value: Any) -> str:
-    """Return the id of a subscription.
+def read_ref(frame: dict[str, Any]) -> str | int | None:
+    """Return the `ref` of a publish frame, of which the event stays the text that came in.
 
     Raises:
-        BadSubscription: it is not 1 to 255 characters of text.
+        BadRequest: it is not valid, or the frame has a field that it must not have.
     """
-    if not isinstance(value, str):
-        raise BadSubscription("'id' names the subscription: text of 1 to 255 characters, such as \"s1\"")
-    try:
-        return check_name(value, "a subscription's id")
-    except ValueError as problem:
-        raise BadSubscription(str(problem)) from None
-
-
-def read_durable(value: Any) -> str | None:
-    """Return the name of a durable subscription, None if it is not to be one.
-
-    Raises:
-        BadSubscription: it is not 1 to 255 characters of text.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise BadSubscription("'durable' is the name under which the place is kept, text, or null")
-    try:
-        return check_name(value, "a durable name")
-    except ValueError as problem:
-        raise BadSubscription(str(problem)) from None
-
-
-def read_ref(value: Any) -> str | int | None:
-    """Return the `ref` of a publish.
-
-    Raises:
-        BadRequest: it is neither null, a whole number nor at most 255 characters of text.
-    """
+    unknown = sorted(frame.keys() - _PUBLISH)
+    if unknown:
+        raise BadRequest(f"'publish' has no field {unknown[0]!r}: remove it")
+    value = frame.get("ref")
     if value is None or echo(value) is not None:
         return echo(value)
     raise BadRequest("'ref' is text of at most 255 characters, a whole number or null")
 
 
-def read_after(value: Any) -> After:
+def read_after(value: str | None) -> After:
     """Read the `after` of a subscription.
 
     Raises:
@@ -142,19 +145,19 @@ def read_after(value: Any) -> After:
     if value == EARLIEST:
         return EARLIEST
     try:
-        return cursor.decode(value if isinstance(value, str) else "")
+        return cursor.decode(value)
     except CursorError as problem:
         raise BadCursor(f'{problem}; \'after\' may also be null, "latest" or "earliest"') from None
 
 
-def read_place(value: Any, epoch: str) -> Position:
+def read_place(value: str, epoch: str) -> Position:
     """Read the `cursor` of an `ack` for the log `epoch`.
 
     Raises:
         BadCursor: it is no cursor, or one of another log.
     """
     try:
-        of, position = cursor.decode(value if isinstance(value, str) else "")
+        of, position = cursor.decode(value)
     except CursorError as problem:
         raise BadCursor(str(problem)) from None
     if of != epoch:
@@ -190,14 +193,15 @@ def echo(value: Any) -> str | int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def write(frame: Mapping[str, Any]) -> str:
+def write(frame: msgspec.Struct) -> str:
     """Write a frame."""
-    return msgspec.json.encode(frame).decode()
+    return _encode(frame).decode()
+
+
+PONG = write(PongFrame())
 
 
 def error(problem: BuswayError, *, name: Any = None, ref: Any = None) -> str:
     """Write an `error` frame for the subscription `name`; both are given back if they are such."""
-    named = echo(name) if isinstance(name, str) else None
-    return write(
-        {"op": "error", "id": named, "ref": echo(ref), "code": problem.code, "detail": problem.detail}
-    )
+    named = name if isinstance(name, str) and echo(name) is not None else None
+    return write(ErrorFrame(id=named, ref=echo(ref), code=problem.code, detail=problem.detail))

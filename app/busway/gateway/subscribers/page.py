@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
+from busway.contract import checking
+from busway.contract.frames import Selects
+from busway.contract.results import Item, ItemList
 from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.gateway.errors import Gone
 from busway.gateway.subscribers.encoding import Entry
-from busway.gateway.subscribers.frames import After, read_after
+from busway.gateway.subscribers.frames import After, read_after, refusal
 from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, honour
 from busway.gateway.subscribers.selection import predicate, select
 
 PAGE_RESULTS = 10_000  # results that one page looks at
 PAGE_BYTES = 8 * 1024 * 1024
-
-
-class Page(msgspec.Struct):
-    """A page of results, oldest first; `next` is None at the newest, `cursor` goes on in any case."""
-
-    items: list[msgspec.Raw]
-    next: str | None
-    cursor: str
 
 
 async def results_page(
@@ -32,7 +29,7 @@ async def results_page(
     handlers: list[str] | None = None,
     kinds: list[str] | None = None,
     limit: int = 100,
-) -> Page:
+) -> ItemList:
     """Read the results that follow `after` and match, at most `limit`.
 
     `after` is a cursor, "earliest" (as is None) or "latest". The work for one page is bounded, so a
@@ -44,7 +41,7 @@ async def results_page(
         BadPattern: one of `types` is none.
         BadSubscription: another value is not what it must be.
     """
-    matches = predicate(select({"types": types, "handlers": handlers, "kinds": kinds}))
+    matches = predicate(select(_read({"types": types, "handlers": handlers, "kinds": kinds})))
     at = None if after is None else read_after(after)
     head, floor = await hub.reader.places()
     position = floor if after is None else await _begin(hub, at, head, floor)
@@ -71,7 +68,15 @@ async def results_page(
                 if len(items) == limit:
                     break
     text = cursor.encode(hub.epoch, position)
-    return Page(items, text if position.number < head.number else None, text)
+    more = text if position.number < head.number else None
+    return ItemList(cast("list[Item]", items), more, text)  # encoded already
+
+
+def _read(wanted: dict[str, list[str] | None]) -> Selects:
+    try:
+        return checking.read(wanted, Selects, ("query",))
+    except checking.Mismatch as problem:
+        raise refusal(problem.fields) from None
 
 
 async def _begin(hub: Hub, after: After, head: Position, floor: Position) -> Position:

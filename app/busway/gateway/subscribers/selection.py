@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
-from busway.domain.filter import FilterError, Test, View, compile_filter
-from busway.domain.handler import NAME
-from busway.domain.pattern import PatternError, check_pattern, matcher
-from busway.domain.result import KINDS
-from busway.domain.text import check_name
-from busway.gateway.errors import BadFilter, BadPattern, BadSubscription
+from busway.contract.frames import Selects
+from busway.domain.filter import Test, View, compile_filter
+from busway.domain.pattern import matcher
 from busway.gateway.subscribers.encoding import Entry
 
-MAX_VALUES = 100
 Predicate = Callable[[Entry], bool]
 
 
@@ -30,37 +25,15 @@ class Selection(msgspec.Struct, frozen=True):
     filter: str | None = None
 
 
-def select(fields: Mapping[str, Any]) -> Selection:
-    """Check `types`, `handlers`, `kinds`, `correlationid` and `filter`, be it of a frame or a query string.
-
-    Raises:
-        BadPattern: one of `types` is no pattern.
-        BadFilter: `filter` is none.
-        BadSubscription: another value is not what it must be.
-    """
-    types = _texts(fields, "types", 'a list of type patterns, such as ["order.*"]')
-    handlers = _texts(fields, "handlers", 'a list of names of handlers, such as ["invoice"]')
-    kinds = _texts(fields, "kinds", f"a list of {', '.join(sorted(KINDS))}")
-    correlationid = fields.get("correlationid")
-    try:
-        patterns = {check_pattern(pattern) for pattern in types}
-        if correlationid is not None:
-            _correlationid(correlationid)
-    except PatternError as problem:
-        raise BadPattern(str(problem)) from None
-    for name in handlers:
-        if not NAME.fullmatch(name):
-            raise BadSubscription(f"{name!r} is no name of a handler: 1 to 63 of a-z, 0-9, '-' and '_'")
-    for kind in kinds:
-        if kind not in KINDS:
-            raise BadSubscription(f"{kind!r} is no kind of result: use {', '.join(sorted(KINDS))}")
-    everything = "**" in patterns
+def select(wanted: Selects) -> Selection:
+    """Return what is wanted, in the one form that equal wishes have."""
+    types, filter_ = set(wanted.types or ()), wanted.filter
     return Selection(
-        () if everything else tuple(sorted(patterns)),
-        frozenset(handlers),
-        frozenset(kinds),
-        correlationid,
-        _filter_text(fields.get("filter")),
+        () if "**" in types else tuple(sorted(types)),
+        frozenset(wanted.handlers or ()),
+        frozenset(wanted.kinds or ()),
+        wanted.correlationid,
+        None if filter_ is None else msgspec.json.encode(filter_, order="sorted").decode(),
     )
 
 
@@ -125,34 +98,3 @@ def _plain(
         )
 
     return matches
-
-
-def _texts(fields: Mapping[str, Any], name: str, form: str) -> list[str]:
-    values = fields.get(name)
-    if values is None:
-        return []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BadSubscription(f"{name!r} is {form}")
-    if len(values) > MAX_VALUES:
-        raise BadSubscription(f"{name!r} has at most {MAX_VALUES} values: open several subscriptions")
-    return values
-
-
-def _filter_text(value: Any) -> str | None:
-    """Return the filter in the one form that equal filters have, so that they share a group."""
-    if value is None:
-        return None
-    try:
-        compile_filter(value)
-    except FilterError as problem:
-        raise BadFilter(str(problem)) from None
-    return msgspec.json.encode(value, order="sorted").decode()
-
-
-def _correlationid(value: Any) -> None:
-    if not isinstance(value, str):
-        raise BadSubscription("'correlationid' is text or null")
-    try:
-        check_name(value, "a correlationid")
-    except ValueError as problem:
-        raise BadSubscription(str(problem)) from None

@@ -7,6 +7,13 @@ from typing import Any
 
 import msgspec
 
+from busway.contract.frames import (
+    AckFrame,
+    PublishedFrame,
+    SubscribedFrame,
+    UnsubscribedFrame,
+    UnsubscribeFrame,
+)
 from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.gateway.access.scopes import Access
@@ -131,14 +138,13 @@ class Session:
             return None
         subscription.open = True
         subscription.position = subscription.told = start.position.number
-        return self._begun(
-            subscription,
-            {
-                "cursor": cursor.encode(self._epoch, start.position),
-                "recovered": start.recovered,
-                "oldest": cursor.encode(self._epoch, start.oldest),
-            },
+        frame = SubscribedFrame(
+            id=subscription.id,
+            cursor=cursor.encode(self._epoch, start.position),
+            recovered=start.recovered,
+            oldest=cursor.encode(self._epoch, start.oldest),
         )
+        return self._begun(frame)
 
     def refused(self, subscription: Subscription, problem: BuswayError) -> str:
         """End a subscription that cannot begin or go on."""
@@ -167,7 +173,7 @@ class Session:
 
     def published(self, ref: str | int | None, receipt: Mapping[str, Any]) -> str:
         """Answer a publish with its receipt."""
-        return frames.write({"op": "published", "ref": ref, **receipt})
+        return frames.write(PublishedFrame(ref=ref, **receipt))
 
     def failed(self, ref: str | int | None, problem: BuswayError) -> str:
         """Answer a publish with why it failed."""
@@ -181,72 +187,69 @@ class Session:
         self.subscriptions.clear()
         return ended
 
-    def _begun(self, subscription: Subscription, place: dict[str, Any]) -> str:
-        return frames.write({"op": "subscribed", "id": subscription.id, **place})
+    def _begun(self, frame: SubscribedFrame) -> str:
+        return frames.write(frame)
 
     def _shown(self, subscription: Subscription, piece: Piece) -> str:
         return piece.frame(subscription.id)
 
-    def _take(self, frame: dict[str, Any], text: str) -> Effect:
-        op = frames.check_fields(frame)
-        if op == "subscribe":
-            return self._subscribe(frame)
-        if op == "unsubscribe":
-            return self._unsubscribe(frame.get("id"))
-        if op == "publish":
-            return self._publish(frame, text)
-        if op == "ack":
+    def _take(self, fields: dict[str, Any], text: str) -> Effect:
+        if fields.get("op") == "subscribe":
+            return self._subscribe(fields)
+        if fields.get("op") == "publish":
+            return self._publish(fields, text)
+        frame = frames.read_frame(fields)
+        if isinstance(frame, UnsubscribeFrame):
+            return self._unsubscribe(frame.id)
+        if isinstance(frame, AckFrame):
             return self._ack(frame)
         return Pong(frames.PONG)
 
     def _subscribe(self, fields: Mapping[str, Any]) -> Open:
         if not self._access.may("subscribe"):
             raise Forbidden("this key may not subscribe: use one with the scope 'subscribe'")
-        name = frames.read_id(fields.get("id"))
+        frame = frames.read_subscription(fields)
+        name = frame.id
         if name in self.subscriptions:
             raise BadSubscription(f"the id {name!r} is in use: choose another or unsubscribe it first")
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
             limit = f"a connection has at most {MAX_SUBSCRIPTIONS} subscriptions"
             raise frames.TooMany(f"{limit}: unsubscribe one or open another connection")
-        frames.check_built(fields)
-        subscription = Subscription(name, select(fields), self._durable(fields.get("durable")))
-        after = frames.read_after(fields.get("after"))
+        self._check_free(frame.durable)
+        subscription = Subscription(name, select(frame), frame.durable)
         self.subscriptions[name] = subscription
-        return Open(subscription, after)
+        return Open(subscription, frames.read_after(frame.after))
 
-    def _durable(self, value: Any) -> str | None:
-        durable = frames.read_durable(value)
+    def _check_free(self, durable: str | None) -> None:
         for other in self.subscriptions.values():
             if durable is not None and other.durable == durable:
                 raise BadSubscription(
                     f"the durable name {durable!r} is that of {other.id!r} on this connection"
                 )
-        return durable
 
-    def _unsubscribe(self, value: Any) -> Effect:
-        subscription = self._known(value)
+    def _unsubscribe(self, name: str) -> Effect:
+        subscription = self._known(name)
         del self.subscriptions[subscription.id]
         subscription.open = False
-        return Shut(subscription, frames.write({"op": "unsubscribed", "id": subscription.id}))
+        return Shut(subscription, frames.write(UnsubscribedFrame(id=subscription.id)))
 
-    def _ack(self, frame: dict[str, Any]) -> Effect:
-        subscription = self._known(frame.get("id"))
+    def _ack(self, frame: AckFrame) -> Effect:
+        subscription = self._known(frame.id)
         if subscription.durable is None:
             raise BadSubscription(f"{subscription.id!r} is not durable: subscribe with a name in 'durable'")
-        position = frames.read_place(frame.get("cursor"), self._epoch)
+        position = frames.read_place(frame.cursor, self._epoch)
         if not subscription.open or position.number > subscription.told:
             raise BadCursor("that cursor is ahead of what this subscription was sent")
         return Ack(subscription, position)
 
-    def _known(self, value: Any) -> Subscription:
-        name = frames.read_id(value)
+    def _known(self, name: str) -> Subscription:
         subscription = self.subscriptions.get(name)
         if subscription is None:
             raise frames.UnknownSubscription(f"no subscription of this connection has the id {name!r}")
         return subscription
 
     def _publish(self, frame: dict[str, Any], text: str) -> Effect:
-        ref = frames.read_ref(frame.get("ref"))
+        ref = frames.read_ref(frame)
         if not self._access.may("publish"):
             raise Forbidden("this key may not publish: use one with the scope 'publish'")
         return Publish(ref, frames.read_event(frame, text))
@@ -261,7 +264,7 @@ class StreamSession(Session):
         """Open the subscription.
 
         Raises:
-            BadRequest, BadPattern, BadSubscription: a field is not what it must be.
+            BadPattern, BadFilter, BadCursor, BadSubscription: a field is not valid.
             Forbidden: the key may not subscribe.
         """
         return self._subscribe(fields)
@@ -271,8 +274,8 @@ class StreamSession(Session):
         super().refused(subscription, problem)
         return problem.detail
 
-    def _begun(self, _: Subscription, place: dict[str, Any]) -> str:
-        return stream.subscribed(**place)
+    def _begun(self, frame: SubscribedFrame) -> str:
+        return stream.subscribed(frame.cursor, recovered=frame.recovered, oldest=frame.oldest)
 
     def _shown(self, _: Subscription, piece: Piece) -> str:
         return piece.events()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
+
+from busway.contract.frames import CloseEvent, GapEvent, MovedEvent, SubscribedEvent
 
 HEARTBEAT = ":\n\n"
 _BEFORE_CURSOR = len('{"cursor":"')
@@ -17,8 +18,8 @@ def subscribed(cursor: str, *, recovered: bool, oldest: str) -> str:
 
     The gap comes first and without an id: who is cut off between the two asks for the same place again.
     """
-    place = {"cursor": cursor, "recovered": recovered, "oldest": oldest}
-    gap = "" if recovered else _event("gap", {"detail": _GAP, "cursor": cursor, "oldest": oldest})
+    place = SubscribedEvent(cursor=cursor, recovered=recovered, oldest=oldest)
+    gap = "" if recovered else _event("gap", GapEvent(_GAP, cursor, oldest))
     return f"{retry()}{gap}{_event('subscribed', place, cursor)}"
 
 
@@ -31,13 +32,13 @@ def results(items: Sequence[bytes], cursor: str) -> str:
         last = text[_BEFORE_CURSOR : text.index('"', _BEFORE_CURSOR)]
         parts.append(f"id: {last}\ndata: {text}\n\n")
     if last != cursor:
-        parts.append(_event("moved", {"cursor": cursor}, cursor))
+        parts.append(_event("moved", MovedEvent(cursor), cursor))
     return "".join(parts)
 
 
 def closed(code: int, reason: str) -> str:
     """Write why the stream ends; the codes are those of the WebSocket."""
-    return _event("close", {"code": code, "reason": reason})
+    return _event("close", CloseEvent(code, reason))
 
 
 def retry() -> str:
@@ -45,7 +46,7 @@ def retry() -> str:
     return f"retry: {random.randint(500, 2000)}\n\n"  # noqa: S311 - spreads clients, hides nothing
 
 
-def _event(name: str, data: Mapping[str, Any], cursor: str | None = None) -> str:
+def _event(name: str, data: msgspec.Struct, cursor: str | None = None) -> str:
     place = f"id: {cursor}\n" if cursor else ""
     return f"event: {name}\n{place}data: {msgspec.json.encode(data).decode()}\n\n"
 

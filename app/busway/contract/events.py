@@ -1,0 +1,166 @@
+"""Events as they are published, their receipts, and events as they are stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from busway.contract.runs import Run
+from busway.contract.scalars import CONTROL, EVENT_ID, ONE_VALUE, Base64, Name, Page, Seq, Time, one_of
+
+_NO_ATTRIBUTE = {
+    "anyOf": [{"type": ["array", "object", "null"]}, {"type": "number", "not": {"type": "integer"}}]
+}
+_EXTENSIONS: dict[str, Any] = {
+    # Not {"type": [...]}: TypeScript would apply it to `data` too.
+    "additionalProperties": {
+        "description": "An extension attribute: a string, an integer or a boolean.",
+        "not": _NO_ATTRIBUTE,
+    }
+}
+_Data = Annotated[Any, Meta(description="The payload: any JSON.", examples=[{"item": "book", "quantity": 2}])]
+
+
+class EventIn(msgspec.Struct, kw_only=True):
+    """An event to publish, a CloudEvent 1.0. Only `type` is required.
+
+    Other names of a-z and 0-9, at most 20 characters long, are extension attributes. Their values are
+    strings, integers or booleans.
+    """
+
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        **_EXTENSIONS,
+        "propertyNames": {"pattern": "^([a-z0-9]{1,20}|data_base64)$"},
+        "not": {
+            "anyOf": [{"required": ["data", "data_base64"]}, {"required": ["seq"]}, {"required": ["runs"]}]
+        },
+    }
+
+    type: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=255,
+            pattern=rf"^[^\s*{CONTROL}]*$",
+            description="What happened: segments between dots, without white space or `*`.",
+            examples=["order.created"],
+        ),
+    ]
+    data: _Data | UnsetType = UNSET
+    data_base64: Base64 | UnsetType = UNSET
+    id: (
+        Annotated[
+            Name | None, Meta(description="`source` and `id` together are unique. The default is a UUIDv7.")
+        ]
+        | UnsetType
+    ) = UNSET
+    source: (
+        Annotated[
+            Annotated[str, Meta(min_length=1, max_length=1024, pattern=f"^[^{CONTROL}]*$")] | None,
+            Meta(description="Who says so. The default is `/`."),
+        ]
+        | UnsetType
+    ) = UNSET
+    subject: Annotated[Name | None, Meta(description="What the event is about.")] | UnsetType = UNSET
+    time: (
+        Annotated[Time | None, Meta(description="When it happened, RFC 3339. The default is now.")]
+        | UnsetType
+    ) = UNSET
+    datacontenttype: (
+        Annotated[Name | None, Meta(description="The media type of the payload.")] | UnsetType
+    ) = UNSET
+    specversion: Annotated[Literal["1.0"], Meta(description="The version of CloudEvents.")] | UnsetType = (
+        UNSET
+    )
+    priority: (
+        Annotated[int, Meta(ge=0, le=9, description="Runs of 9 start first. The default is 4.")] | UnsetType
+    ) = UNSET
+    deliverat: (
+        Annotated[Time, Meta(description="Runs of this event do not start before. RFC 3339.")] | UnsetType
+    ) = UNSET
+    expirytime: (
+        Annotated[Time, Meta(description="Runs that have not started by then are cancelled. RFC 3339.")]
+        | UnsetType
+    ) = UNSET
+    partitionkey: (
+        Annotated[Name, Meta(description="Ordered handlers run the events of one key one after another.")]
+        | UnsetType
+    ) = UNSET
+    correlationid: (
+        Annotated[
+            Name, Meta(description="Groups events that belong together. The default is the root event's id.")
+        ]
+        | UnsetType
+    ) = UNSET
+    causationid: (
+        Annotated[Name, Meta(description="The id of the event that caused this one.")] | UnsetType
+    ) = UNSET
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The answer for an event that is stored and synced to disk."""
+
+    seq: Seq
+    id: Annotated[str, Meta(examples=[EVENT_ID])]
+    source: Annotated[str, Meta(examples=["/"])]
+    type: Annotated[str, Meta(examples=["order.created"])]
+    runs: Annotated[int, Meta(description="How many runs it starts; 0 for a duplicate.", examples=[1])]
+    duplicate: Annotated[
+        bool,
+        Meta(description="Whether (`source`, `id`) was stored before. `seq` is the first event's then."),
+    ]
+
+
+class ReceiptList(msgspec.Struct):
+    """The receipts of an array of events, in its order."""
+
+    items: list[Receipt]
+
+
+class CloudEvent(msgspec.Struct, kw_only=True):
+    """An event as a CloudEvent 1.0. Extension attributes stand beside the other attributes."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {**_EXTENSIONS, **ONE_VALUE}
+
+    specversion: Annotated[str, one_of(["1.0"])]
+    id: Annotated[str, Meta(examples=[EVENT_ID])]
+    source: Annotated[str, Meta(examples=["/"])]
+    type: Annotated[str, Meta(examples=["order.created"])]
+    subject: Annotated[str, Meta(description="Only if the event has one.")] | UnsetType = UNSET
+    time: Time
+    datacontenttype: Annotated[str, Meta(description="Only if the event has one.")] | UnsetType = UNSET
+    correlationid: Annotated[
+        str, Meta(description="A root event's is its id unless it was sent with another.")
+    ]
+    data: _Data | UnsetType = UNSET
+    data_base64: Base64 | UnsetType = UNSET
+
+
+class Event(CloudEvent, kw_only=True):
+    """A stored event."""
+
+    seq: Seq
+
+
+class EventList(Page[Event]):
+    """A page of events, newest first."""
+
+
+class EventDetail(Event, kw_only=True):
+    """A stored event with its runs."""
+
+    runs: list[Run]
+
+
+class Tree(msgspec.Struct):
+    """An event, its runs, and the events that these runs published, each in the same way."""
+
+    event: Event
+    runs: list[Run]
+    events: list[Tree]
+    truncated: (
+        Annotated[bool, Meta(description="On the root: there are over 1000 events, the rest is left out.")]
+        | UnsetType
+    ) = UNSET

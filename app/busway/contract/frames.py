@@ -1,0 +1,380 @@
+"""What goes over `/v1/subscribe`: the frames of the WebSocket, and the events of the stream beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from busway.contract.events import EventIn, Receipt
+from busway.contract.filters import Filter
+from busway.contract.results import EXAMPLE as ITEM
+from busway.contract.results import Item
+from busway.contract.scalars import CURSOR, OLDEST, Cursor, Name, one_of
+from busway.domain import cursor
+from busway.domain.filter import FilterError, compile_filter
+from busway.domain.handler import NAME
+from busway.domain.pattern import PatternError, check_pattern
+from busway.domain.result import KINDS
+from busway.domain.text import check_name
+
+MAX_VALUES = 100
+"""The most types, handlers or kinds of one subscription."""
+
+CODES = (
+    "bad_frame", "bad_subscription", "bad_pattern", "bad_filter", "bad_cursor", "bad_event",
+    "unknown_subscription", "not_allowed", "too_many", "unavailable",
+)  # fmt: skip
+CLOSES = {
+    1001: "going away: connect again with your cursor",
+    1008: "not allowed",
+    1009: "a frame is too large",
+    1011: "a fault of the gateway: connect again with your cursor",
+    1012: "the gateway restarts: connect again with your cursor",
+    1013: "try again later",
+    4400: "bad first message or query string",
+    4401: "a key is missing, was revoked or has expired, or a ticket is unknown, used or expired",
+    4408: "no progress for 60 s: read faster, and connect again with your cursor",
+}
+"""The codes that a WebSocket is closed with, and that the stream's `close` event names."""
+
+
+def _texts(form: str) -> Any:
+    def check(value: object) -> str | None:
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            return f"expected {form}"
+        if len(value) > MAX_VALUES:
+            return f"at most {MAX_VALUES} values: open several subscriptions"
+        return None
+
+    return check
+
+
+_patterns = _texts('a list of type patterns, such as ["order.*"]')
+_handlers = _texts('a list of names of handlers, such as ["invoice"]')
+_kinds = _texts(f"a list of {', '.join(sorted(KINDS))}")
+
+
+def _check_types(value: Any) -> str | None:
+    problem: str | None = _patterns(value)
+    if problem is not None:
+        return problem
+    try:
+        for pattern in value:
+            check_pattern(pattern)
+    except PatternError as bad:
+        return str(bad)
+    return None
+
+
+def _check_handlers(value: Any) -> str | None:
+    problem: str | None = _handlers(value)
+    for name in value if problem is None else ():
+        if not NAME.fullmatch(name):
+            return f"{name!r} is no name of a handler: 1 to 63 of a-z, 0-9, '-' and '_'"
+    return problem
+
+
+def _check_kinds(value: Any) -> str | None:
+    problem: str | None = _kinds(value)
+    for kind in value if problem is None else ():
+        if kind not in KINDS:
+            return f"{kind!r} is no kind of result: use {', '.join(sorted(KINDS))}"
+    return problem
+
+
+def _check_filter(value: Any) -> str | None:
+    try:
+        compile_filter(value)
+    except FilterError as problem:
+        return str(problem)
+    return None
+
+
+def _text(what: str) -> Meta:
+    """Have a text checked as names are; `what` names it, with its article."""
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, str):
+            return f"{what} is text of 1 to 255 characters"
+        try:
+            check_name(value, what)
+        except ValueError as problem:
+            return str(problem)
+        return None
+
+    return Meta(extra={"rule": check})
+
+
+def _check_after(value: object) -> str | None:
+    if value in ("latest", "earliest"):
+        return None
+    try:
+        cursor.decode(value if isinstance(value, str) else "")
+    except cursor.CursorError as problem:
+        return f'{problem}; \'after\' may also be null, "latest" or "earliest"'
+    return None
+
+
+Types = Annotated[
+    list[str],
+    Meta(
+        max_length=MAX_VALUES,
+        description="Type patterns of the results' events. Empty: all.",
+        examples=[["order.*"]],
+        extra={"rule": _check_types},
+    ),
+]
+Handlers = Annotated[
+    list[str],
+    Meta(
+        max_length=MAX_VALUES, description="Names of handlers. Empty: all.", extra={"rule": _check_handlers}
+    ),
+]
+Kinds = Annotated[
+    list[Annotated[str, one_of(sorted(KINDS))]],
+    Meta(
+        max_length=MAX_VALUES,
+        description="Kinds of result, or `completed`: the results that carry `completes`. Empty: all.",
+        extra={"rule": _check_kinds},
+    ),
+]
+CorrelationId = Annotated[
+    Name, _text("a correlationid"), Meta(description="Only results of events with this `correlationid`.")
+]
+After = Annotated[
+    str,
+    Meta(
+        description="`latest` (the default): from now on. `earliest`: from the oldest that is kept. "
+        "A cursor: everything after it.",
+        extra={"rule": _check_after},
+    ),
+]
+Durable = Annotated[
+    Name,
+    _text("a durable name"),
+    Meta(description="The name under which the gateway keeps the acknowledged place."),
+]
+SubscriptionId = Annotated[
+    Name, _text("a subscription's id"), Meta(description="Names the subscription.", examples=["s1"])
+]
+Ref = Annotated[
+    Annotated[str, Meta(max_length=255)] | int | None, Meta(description="Comes back in the answer.")
+]
+
+
+class Selects(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which results: those of events that match `types`, `correlationid` and `filter`, and so on."""
+
+    types: Types | None = None
+    handlers: Handlers | None = None
+    kinds: Kinds | None = None
+    filter: Annotated[
+        Filter | None,
+        Meta(
+            description="Only results of events that it matches: their attributes and their payload.",
+            extra={"rule": _check_filter},
+        ),
+    ] = None
+    correlationid: CorrelationId | None = None
+
+
+class SubscribeFrame(Selects, kw_only=True, tag_field="op", tag="subscribe"):
+    """Open a subscription. It is answered by `subscribed`, then by `results` as they come."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": "s1",
+        "types": ["order.*"],
+        "filter": {"all": [{"prefix": {"subject": "eu-"}}, {"exact": {"data.customer.country": "NO"}}]},
+        "after": "latest",
+    }
+
+    id: SubscriptionId
+    after: After | None = None
+    durable: Durable | None = None
+    shadow: Annotated[
+        bool | None,
+        Meta(
+            extra_json_schema={"enum": [False, None]},
+            description="Not available yet.",
+            extra={
+                "rule": lambda value: (
+                    "shadow replays are not built yet: leave 'shadow' out" if value else None
+                )
+            },
+        ),
+    ] = None
+
+
+class UnsubscribeFrame(
+    msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="unsubscribe"
+):
+    """End a subscription. It is answered by `unsubscribed`."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1"}
+
+    id: SubscriptionId
+
+
+class PublishFrame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="publish"):
+    """Publish an event. It is answered by `published`, or by an `error` with its `ref`."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"ref": "r1", "event": {"type": "order.created", "data": {"n": 7}}}
+
+    ref: Ref = None
+    event: Annotated[EventIn, Meta(description="As in `POST /v1/events`.")]
+
+
+class AckFrame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="ack"):
+    """Acknowledge everything up to a cursor. A durable subscription resumes after it."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "cursor": CURSOR}
+
+    id: SubscriptionId
+    cursor: Annotated[Cursor, Meta(description="Of an item or of a `results` frame.")]
+
+
+class PingFrame(msgspec.Struct, forbid_unknown_fields=True, tag_field="op", tag="ping"):
+    """Ask for a `pong`."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {}
+
+
+CLIENT_FRAMES = (SubscribeFrame, UnsubscribeFrame, PublishFrame, AckFrame, PingFrame)
+
+
+class _Place(msgspec.Struct, kw_only=True):
+    cursor: Annotated[Cursor, Meta(description="Where the subscription begins.")]
+    recovered: Annotated[
+        bool,
+        Meta(description="False: the place that `after` names is gone. The results are live from now on."),
+    ]
+    oldest: Annotated[Cursor, Meta(description="The oldest place to resume from.", examples=[OLDEST])]
+
+
+class SubscribedFrame(_Place, kw_only=True, tag_field="op", tag="subscribed"):
+    """The subscription is open. This comes before its results."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "cursor": CURSOR, "recovered": True, "oldest": OLDEST}
+
+    id: str
+
+
+class UnsubscribedFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="unsubscribed"):
+    """The subscription has ended."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1"}
+
+    id: str
+
+
+class ResultsFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="results"):
+    """Results in log order. Without items, at most once a second: the cursor passed others."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "items": [ITEM], "cursor": CURSOR}
+
+    id: str
+    items: list[Item]
+    cursor: Annotated[Cursor, Meta(description="Where to resume.")]
+
+
+class PublishedFrame(Receipt, frozen=True, kw_only=True, tag_field="op", tag="published"):
+    """The event is stored and synced to disk."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "ref": "r1",
+        "seq": 41,
+        "id": ITEM["event"]["id"],
+        "source": "/",
+        "type": "order.created",
+        "runs": 1,
+        "duplicate": False,
+    }
+
+    ref: Ref
+
+
+class ErrorFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="error"):
+    """What is wrong with a frame, and what to do. The connection stays open where it can."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": "s1",
+        "ref": None,
+        "code": "bad_subscription",
+        "detail": "the id 's1' is in use: choose another or unsubscribe it first",
+    }
+
+    id: Annotated[str | None, Meta(description="The subscription that it is about.")]
+    ref: Ref
+    code: Annotated[str, one_of(CODES)]
+    detail: str
+
+
+class PongFrame(msgspec.Struct, tag_field="op", tag="pong"):
+    """The answer to `ping`. Acknowledgements sent before the `ping` are safe on disk."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {}
+
+
+SERVER_FRAMES = (SubscribedFrame, UnsubscribedFrame, ResultsFrame, PublishedFrame, ErrorFrame, PongFrame)
+ServerFrame = SubscribedFrame | UnsubscribedFrame | ResultsFrame | PublishedFrame | ErrorFrame | PongFrame
+
+
+class Query(msgspec.Struct, kw_only=True):
+    """A subscription in a query string: of `/v1/subscribe`, where it is named `default`, or of the stream."""
+
+    types: Types | UnsetType = UNSET
+    handlers: Handlers | UnsetType = UNSET
+    kinds: Kinds | UnsetType = UNSET
+    filter: Annotated[str, Meta(description="A filter as URL-encoded JSON.")] | UnsetType = UNSET
+    correlationid: CorrelationId | UnsetType = UNSET
+    after: After | UnsetType = UNSET
+    durable: Durable | UnsetType = UNSET
+    ticket: (
+        Annotated[
+            str,
+            Meta(description="From `POST /v1/tickets`, for a page, which cannot send its key. Good once."),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class SubscribedEvent(_Place, kw_only=True):
+    """Where the stream begins. This comes before its items."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"cursor": CURSOR, "recovered": True, "oldest": OLDEST}
+
+
+class GapEvent(msgspec.Struct):
+    """The place that was asked for is gone. What follows is live from now on."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "detail": "results after that cursor are no longer kept",
+        "cursor": CURSOR,
+        "oldest": OLDEST,
+    }
+
+    detail: str
+    cursor: Annotated[Cursor, Meta(description="Where the stream begins.")]
+    oldest: Annotated[Cursor, Meta(description="The oldest place to resume from.", examples=[OLDEST])]
+
+
+class MovedEvent(msgspec.Struct):
+    """The cursor passed results that do not match."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"cursor": CURSOR}
+
+    cursor: Cursor
+
+
+class CloseEvent(msgspec.Struct):
+    """Why the stream ends."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "code": 1012,
+        "reason": "the gateway restarts: come back with your cursor",
+    }
+
+    code: Annotated[int, Meta(extra_json_schema={"enum": list(CLOSES)})]
+    reason: str

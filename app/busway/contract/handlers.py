@@ -1,0 +1,297 @@
+"""Handlers: what a client may set, what the gateway answers, and trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from busway.contract.events import CloudEvent, EventIn
+from busway.contract.filters import Filter
+from busway.contract.runs import CountsByState, Error
+from busway.contract.scalars import ONE_VALUE, Base64, Page, Time, any_of, one_of
+from busway.domain.handler import (
+    MAX_ATTEMPTS,
+    MAX_CONCURRENCY,
+    MAX_DESCRIPTION,
+    MAX_MEMORY,
+    MAX_PATTERNS,
+    MAX_TIMEOUT,
+    NAME,
+    RATE,
+    RULES,
+    TARGET,
+    Backoff,
+)
+from busway.domain.run import Outcome
+
+
+def _rule(field: str) -> Mapping[str, Any]:
+    """Have a field checked by the rule for it, which says better than a type what to write instead."""
+    return {"rule": RULES[field]}
+
+
+HandlerName = Annotated[
+    str,
+    Meta(
+        pattern=f"^{NAME.pattern}$",
+        description="Unique among the handlers.",
+        examples=["try-me"],
+        extra=_rule("name"),
+    ),
+]
+TargetName = Annotated[
+    str,
+    Meta(
+        pattern=f"^{TARGET.pattern}$",
+        description="`module:function` of the handlers folder. `GET /v1/targets` lists them.",
+        examples=["orders:price"],
+        extra=_rule("target"),
+    ),
+]
+Patterns = Annotated[
+    list[str],
+    Meta(
+        min_length=1,
+        max_length=MAX_PATTERNS,
+        description="Type patterns: `*` is one segment, `**` at the end one or more.",
+        examples=[["order.*"]],
+        extra=_rule("events"),
+    ),
+]
+Filtered = Annotated[
+    Filter | None, Meta(description="Which of these events; null: all of them.", extra=_rule("filter"))
+]
+Pool = Annotated[
+    Literal["process", "thread", "auto"],
+    Meta(
+        description="Where attempts run. `auto`: as they are measured. Null: the gateway's `--pool`.",
+        extra=_rule("pool"),
+    ),
+]
+Timeout = Annotated[
+    float,
+    Meta(
+        gt=0,
+        le=MAX_TIMEOUT,
+        description="Seconds for one attempt. The default is 60.",
+        extra=_rule("timeout"),
+    ),
+]
+MaxAttempts = Annotated[
+    int, Meta(ge=1, le=MAX_ATTEMPTS, description="The default is 5.", extra=_rule("max_attempts"))
+]
+BackoffIn = Annotated[Backoff | None, Meta(description="Seconds between attempts.", extra=_rule("backoff"))]
+Concurrency = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_CONCURRENCY,
+        description="The most runs at once; null: no limit.",
+        extra=_rule("concurrency"),
+    ),
+]
+Rate = Annotated[
+    str,
+    Meta(
+        pattern=f"^{RATE.pattern}$",
+        description="The most starts per second, minute or hour. They are spread evenly, none is dropped. "
+        "Null: no limit.",
+        examples=["100/s"],
+        extra=_rule("rate"),
+    ),
+]
+Ordered = Annotated[
+    bool,
+    Meta(
+        description="The due runs of one `partitionkey` start in event order, one at a time. "
+        "A run that waits for its next attempt holds its key.",
+        extra=_rule("ordered"),
+    ),
+]
+Memory = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_MEMORY,
+        description="MiB that one attempt may add to its worker. Not with threads. Null: no limit.",
+        extra=_rule("memory"),
+    ),
+]
+Paused = Annotated[
+    bool,
+    Meta(
+        description="While it is paused, runs wait and attempts that have started finish.",
+        extra=_rule("paused"),
+    ),
+]
+Description = Annotated[
+    str, Meta(max_length=MAX_DESCRIPTION, description="For people.", extra=_rule("description"))
+]
+
+
+class HandlerChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Handler fields to set. Null removes what was set over HTTP: the code's value or the default applies."""
+
+    name: (
+        Annotated[HandlerName | None, Meta(description="As in the address: a name cannot be changed.")]
+        | UnsetType
+    ) = UNSET
+    target: TargetName | UnsetType | None = UNSET
+    events: Patterns | UnsetType | None = UNSET
+    filter: Filtered | UnsetType = UNSET
+    pool: Pool | UnsetType | None = UNSET
+    timeout: Timeout | UnsetType | None = UNSET
+    max_attempts: MaxAttempts | UnsetType | None = UNSET
+    backoff: BackoffIn | UnsetType = UNSET
+    concurrency: Concurrency | UnsetType | None = UNSET
+    rate: Rate | UnsetType | None = UNSET
+    ordered: Ordered | UnsetType | None = UNSET
+    memory: Memory | UnsetType | None = UNSET
+    paused: Paused | UnsetType | None = UNSET
+    description: Description | UnsetType | None = UNSET
+
+
+class HandlerIn(HandlerChange, kw_only=True):
+    """A handler to create. A field that is null or absent has its default."""
+
+    name: HandlerName
+    target: TargetName
+    events: Patterns
+
+
+class Settings(msgspec.Struct, kw_only=True):
+    """The fields of a handler that are in force."""
+
+    target: TargetName
+    events: Patterns
+    filter: Filtered
+    pool: Pool | None
+    timeout: Timeout
+    max_attempts: MaxAttempts
+    backoff: Annotated[Backoff, Meta(description="Seconds between attempts.")]
+    concurrency: Concurrency | None
+    rate: Rate | None
+    ordered: Ordered
+    memory: Memory | None
+    paused: Paused
+    description: Description
+
+
+class PlacedIn(msgspec.Struct):
+    """Where the attempts of a handler run."""
+
+    pool: Annotated[str, one_of(["process", "thread"])]
+    reason: Annotated[str, Meta(description="Why, with the measured figures if there are any.")]
+    since: Time
+
+
+class Latency(msgspec.Struct):
+    """How long the last attempts took, in seconds; null without any."""
+
+    p50: Annotated[float | None, Meta(description="The median.")]
+    p95: Annotated[float | None, Meta(description="The 95th percentile.")]
+    attempts: Annotated[int, Meta(description="How many attempts this is taken from.")]
+
+
+class Stats(msgspec.Struct):
+    """The runs of a handler."""
+
+    runs: CountsByState
+    latency: Latency
+    last_error: Error | None
+
+
+class Handler(Settings, kw_only=True):
+    """A handler with the fields that are in force."""
+
+    name: HandlerName
+    revision: Annotated[int, Meta(description="Counted from 1.")]
+    source: Annotated[str, one_of(["code", "api"]), Meta(description="Who declared it: code, or a client.")]
+    created_at: Time
+    updated_at: Time
+    waits_because: Annotated[str | None, Meta(description="Why its runs wait; null if nothing stops them.")]
+    placed_in: PlacedIn
+    stats: Stats
+
+
+class HandlerList(Page[Handler]):
+    """A page of handlers, by name."""
+
+
+class Revision(Settings, kw_only=True):
+    """The fields of a handler that were in force under one of its revisions."""
+
+    revision: Annotated[int, Meta(description="Counted from 1.")]
+    created_at: Time
+    file_digest: Annotated[str, Meta(description="Identifies the content of the target's source file.")]
+
+
+class RevisionList(Page[Revision]):
+    """A page of revisions of a handler, newest first."""
+
+
+class Target(msgspec.Struct):
+    """A function of the handlers folder that can be registered."""
+
+    target: TargetName
+    kind: Annotated[str, one_of(["function", "coroutine", "generator", "async_generator"])]
+    doc: Annotated[str, Meta(description="The first line of its docstring.")]
+
+
+class BrokenFile(msgspec.Struct):
+    """A file of the handlers folder that cannot be imported."""
+
+    file: Annotated[str, Meta(examples=["orders.py"])]
+    error: Annotated[str, Meta(description="The traceback.")]
+
+
+class TargetList(Page[Annotated[Any, any_of("Target", "BrokenFile")]]):
+    """A page of what the handlers folder offers: first the files that cannot be imported."""
+
+
+class TrialIn(msgspec.Struct, forbid_unknown_fields=True):
+    """The event to test a handler with."""
+
+    event: EventIn
+
+
+class PartialValue(msgspec.Struct, kw_only=True):
+    """A value that the attempt yielded, or progress."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = ONE_VALUE
+
+    index: Annotated[int, Meta(description="Counted from 0.")]
+    data: Annotated[Any, Meta(description="The value.")] | UnsetType = UNSET
+    data_base64: Base64 | UnsetType = UNSET
+
+
+class TrialAnswer(msgspec.Struct, kw_only=True):
+    """How a test ended. Nothing of it was stored."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = ONE_VALUE
+
+    outcome: Annotated[
+        str,
+        one_of([Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST]),
+        Meta(description="`lost`: the gateway had to end the worker. Try again."),
+    ]
+    revision: Annotated[int, Meta(description="The handler's revision that it ran.")]
+    matches: Annotated[bool, Meta(description="Whether the handler's patterns and filter match the event.")]
+    data: Annotated[Any, Meta(description="The final value.")] | UnsetType = UNSET
+    data_base64: Base64 | UnsetType = UNSET
+    partials: Annotated[list[PartialValue], Meta(description="The first ones, at most 1 MiB.")]
+    partials_left_out: int
+    published: Annotated[list[CloudEvent], Meta(description="The events that a run would have published.")]
+    published_left_out: int
+    error: Error | None
+    log: Annotated[str | None, Meta(description="What it printed and logged, at most 64 KiB.")]
+    wall_time: Annotated[float | None, Meta(description="Seconds.")]
+    cpu_time: Annotated[
+        float | None, Meta(description="Seconds; null if it is not known for one attempt alone.")
+    ]
+    peak_memory: Annotated[int | None, Meta(description="Bytes; null if it is not known.")]
+    pool: Annotated[str, Meta(description="Where the handler's runs go: `process` or `thread`.")]
+    worker: Annotated[int | None, Meta(description="The worker's process id.")]

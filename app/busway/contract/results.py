@@ -1,0 +1,100 @@
+"""The result log: items as subscribers receive them, in frames, Server-Sent Events and pages."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from busway.contract.runs import CountsByState
+from busway.contract.scalars import CURSOR, EVENT_ID, ONE_VALUE, TIME, Base64, Cursor, Page, Time, one_of
+from busway.domain.result import Kind, ResultEvent
+
+EXAMPLE: dict[str, Any] = {
+    "cursor": CURSOR,
+    "kind": "succeeded",
+    "event": {
+        "seq": 41,
+        "id": EVENT_ID,
+        "type": "order.created",
+        "source": "/",
+        "subject": None,
+        "correlationid": EVENT_ID,
+    },
+    "handler": "invoice",
+    "revision": 1,
+    "run": 41,
+    "attempt": 1,
+    "index": None,
+    "data": {"pages": 1},
+    "error": None,
+    "completes": {"succeeded": 1},
+    "replay": False,
+    "time": TIME,
+}
+
+
+class ItemError(msgspec.Struct, frozen=True):
+    """Why an attempt failed."""
+
+    type: Annotated[str, Meta(description="The exception's type.", examples=["ValueError"])]
+    message: str
+
+
+class Item(msgspec.Struct, kw_only=True):
+    """One result. Fields that do not apply are null."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {**ONE_VALUE, "examples": [EXAMPLE]}
+
+    cursor: Cursor
+    kind: Annotated[str, one_of(Kind)]
+    event: ResultEvent
+    handler: str
+    revision: Annotated[int, Meta(description="The handler's revision that the attempt ran.")]
+    run: int
+    attempt: Annotated[int, Meta(description="Counted from 1.")]
+    index: Annotated[int | None, Meta(description="Counts the partials of one attempt from 0.")]
+    data: Annotated[
+        Any, Meta(description='The value: any JSON. Progress is `{"progress": 0.5, "note": null}`.')
+    ] = None
+    data_base64: Base64 | UnsetType = UNSET
+    error: ItemError | None
+    completes: Annotated[
+        CountsByState | None,
+        Meta(
+            description="If the root event, and everything that came of it, has no unfinished run any more: "
+            "how many runs ended in which state."
+        ),
+    ]
+    replay: bool
+    time: Time
+
+    def __post_init__(self) -> None:
+        """Make `data` the bytes of a binary value."""
+        if self.data_base64 is not UNSET:
+            self.data = base64.b64decode(self.data_base64)
+
+
+class ItemList(Page[Item]):
+    """A page of results, oldest first."""
+
+    cursor: Annotated[Cursor, Meta(description="Where to continue, also when `next` is null.")]
+
+
+class DurableSubscription(msgspec.Struct):
+    """A durable subscription."""
+
+    name: str
+    cursor: Annotated[Cursor, Meta(description="Everything up to here was acknowledged.")]
+    behind: Annotated[
+        int, Meta(description="How many results follow, whether the subscription selects them or not.")
+    ]
+    connected: Annotated[bool, Meta(description="Whether a subscription uses the name now.")]
+    created_at: Time
+    acknowledged_at: Annotated[Time | None, Meta(description="Null: nothing was acknowledged yet.")]
+
+
+class DurableSubscriptionList(Page[DurableSubscription]):
+    """A page of durable subscriptions, by name."""

@@ -1,0 +1,40 @@
+"""Request bodies as values of the contract's types."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from fastapi import Request
+
+from busway.contract import checking
+from busway.domain.text import JSONError, decode_json
+from busway.gateway.errors import BadRequest, Invalid
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+async def read(request: Request, shape: type[T]) -> T:
+    """Read a body.
+
+    Raises:
+        BadRequest: it is not JSON as Busway takes it.
+        Invalid: it is JSON, but does not fit the type.
+    """
+    try:
+        value = decode_json(await request.body())
+    except JSONError as problem:
+        raise BadRequest(str(problem)) from None
+    return fit(value, shape)
+
+
+def fit(value: Any, shape: type[T]) -> T:
+    """Convert decoded JSON into a type of the contract.
+
+    Raises:
+        Invalid: it does not fit; `errors` has every field that is not valid.
+    """
+    try:
+        return checking.read(value, shape)
+    except checking.Mismatch as problem:
+        raise Invalid.of(problem.fields) from None
