@@ -33,16 +33,21 @@ class Buffer:
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Take bytes as they came; return the frames that are whole now."""
+        size, head = len(chunk), HEADER.size
         if self._rest:
             self._rest.append(chunk)
-            self._size += len(chunk)
+            self._size += size
             if self._size < self._wanted:
                 return []
             chunk = b"".join(self._rest)
+            size = len(chunk)
             self._rest.clear()
+        elif size >= head:
+            length, kind, number = HEADER.unpack_from(chunk)
+            if size == head + length:  # one frame, the usual case
+                return [(kind, number, chunk[head:])]
         frames: list[Frame] = []
-        at, size, head = 0, len(chunk), HEADER.size
-        wanted = head
+        at, wanted = 0, head
         while size - at >= head:
             length, kind, number = HEADER.unpack_from(chunk, at)
             wanted = head + length
@@ -91,10 +96,15 @@ class Channel:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
-    def flush(self) -> None:
-        """Write what is queued now, not at the end of this turn of the loop."""
+    def send_now(self, kind: int, number: int, body: bytes) -> None:
+        """Write a frame now, after those that are queued, not at the end of this turn of the loop."""
+        if not self._open:
+            return
+        self._out.append(pack(kind, number, body))
         if not self._rest:
-            self._flush()
+            chunk = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._write(chunk)
 
     def drain(self) -> None:
         """Read what the other end had sent before it died, without waiting."""

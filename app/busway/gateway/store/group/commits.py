@@ -183,7 +183,7 @@ class SQLiteCommits:
         self._queues.outcomes.add(
             QueuedOperation(operation, frames.encode(operation), waiter, weight, run, handler)
         )
-        if not self._batch:
+        if not self._batch and (self._sending is None or len(self._queues.outcomes.entries) >= SEND_NOW):
             self._kick()
 
     # -- batches
@@ -224,6 +224,8 @@ class SQLiteCommits:
             return
         if kind == frames.DONE:
             self._done(frames.decode_done(body))
+            if not self._closing:
+                return
         else:
             failed = frames.decode_failed(body)
             log.error("a commit failed and its outcome is unknown: %s", failed.why)

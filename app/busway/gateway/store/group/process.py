@@ -48,8 +48,7 @@ class Committer:
 
     def send(self, number: int, batch: frames.RawBatch) -> None:
         """Send a batch."""
-        self._channel.send(frames.BATCH, number, frames.encode(batch))
-        self._channel.flush()
+        self._channel.send_now(frames.BATCH, number, frames.encode(batch))
 
     async def close(self) -> None:
         """Close the channel and wait until the process wrote its last checkpoint and ended."""

@@ -63,6 +63,8 @@ class OperationQueue:
 
     def take(self) -> list[QueuedOperation]:
         """Remove and return the operations of one batch: at least one, if there is any."""
+        if not self.entries:
+            return []
         if self.events <= BATCH_EVENTS and self.bytes <= BATCH_BYTES:
             taken = list(self.entries)
             self.entries.clear()

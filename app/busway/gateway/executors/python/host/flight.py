@@ -188,10 +188,9 @@ class Calls:
         """Send what is kept now."""
         if self._kept:
             self._send()
-        self._channel.flush()
 
     def _send(self) -> None:
-        self._channel.send(_RUN, 0, wire.encode(self._kept))
+        self._channel.send_now(_RUN, 0, wire.encode(self._kept))
         self._kept.clear()
         self._size = 0
 
