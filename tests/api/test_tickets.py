@@ -9,7 +9,7 @@ import pytest
 from busway.gateway.access import ticket
 from busway.gateway.access.gate import Gate, digest, key_text
 from busway.gateway.access.scopes import OPEN, Access
-from busway.gateway.access.ticket import NoRoom, TicketError, Tickets
+from busway.gateway.access.ticket import TicketError, Tickets, TooManyTickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord
 
@@ -47,7 +47,7 @@ def test_a_ticket_opens_once() -> None:
         tickets.redeem(text, 3.0)
 
 
-@pytest.mark.parametrize(("after", "says"), [(30.0, "expired"), (59.9, "expired"), (61.0, "not known")])
+@pytest.mark.parametrize(("after", "says"), [(30.0, "expired"), (59.9, "expired"), (61.0, "unknown ticket")])
 def test_a_ticket_is_good_for_30_seconds(after: float, says: str) -> None:
     tickets = Tickets()
     assert tickets.redeem(tickets.issue(None, 5.0), 34.9) is None
@@ -61,7 +61,7 @@ def test_tickets_are_bounded_and_make_room_with_time(monkeypatch: pytest.MonkeyP
     tickets = Tickets()
     texts = [tickets.issue(1, float(n)) for n in range(3)]
     tickets.redeem(texts[1], 4.0)  # used ones count: they are what says why the second use is refused
-    with pytest.raises(NoRoom) as refusal:
+    with pytest.raises(TooManyTickets) as refusal:
         tickets.issue(1, 10.0)
     assert refusal.value.seconds == 50.0
     assert tickets.redeem(texts[0], 10.0) == 1

@@ -1,7 +1,7 @@
-"""Frames over a socketpair, for workers, zygote and committer alike.
+"""Frames over a socketpair. Workers, zygote and committer use them.
 
-A frame is a header (length of the body, kind, number; network order) and a body. What kind and
-number mean is between the two ends. The gateway's end is driven by its event loop, a child's end blocks.
+A frame is a header (length of the body, kind, number; network order) and a body. Each protocol defines its
+kinds and numbers. The gateway's end runs on the event loop; a child's end blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 
 HEADER = struct.Struct("!IBQ")
-READ_SIZE = 64 * 1024  # more would be mapped anew for each read, and cleared by the kernel page for page
+READ_SIZE = 64 * 1024  # a larger buffer is mapped and zeroed by the kernel for each read
 
 Frame = tuple[int, int, bytes]
 """(kind, number, body)"""
@@ -24,7 +24,7 @@ def pack(kind: int, number: int, body: bytes = b"") -> bytes:
 
 
 class Buffer:
-    """Bytes in, whole frames out."""
+    """Splits received bytes into frames."""
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
@@ -32,7 +32,7 @@ class Buffer:
         self._wanted = HEADER.size
 
     def feed(self, chunk: bytes) -> list[Frame]:
-        """Take bytes as they came; return the frames that are whole now."""
+        """Add received bytes and return the frames that are complete."""
         size, head = len(chunk), HEADER.size
         if self._rest:
             self._rest.append(chunk)
@@ -65,12 +65,12 @@ class Buffer:
 class Channel:
     """The gateway's end: non-blocking, owned by the running event loop.
 
-    Frames sent within one tick of the loop leave in one write.
+    Frames that are sent in one turn of the loop go out in one write.
 
     Args:
-        sock: a connected stream socket; the channel owns it from now on.
-        on_frames: told the whole frames of each read, never an empty list.
-        on_end: told once, when the other end is gone or the socket broke; not after `close`.
+        sock: a connected stream socket. The channel owns it from now on.
+        on_frames: called with the complete frames of each read, never with an empty list.
+        on_end: called once when the other end closed or the socket failed, but not after `close`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Channel:
         self._loop.add_reader(sock, self._readable)
 
     def send(self, kind: int, number: int, body: bytes = b"") -> None:
-        """Queue a frame; a channel that has ended drops it."""
+        """Queue a frame. A closed channel drops it."""
         if not self._open:
             return
         self._out.append(pack(kind, number, body))
@@ -97,7 +97,7 @@ class Channel:
             self._loop.call_soon(self._flush)
 
     def send_now(self, kind: int, number: int, body: bytes) -> None:
-        """Write a frame now, after those that are queued, not at the end of this turn of the loop."""
+        """Write a frame now, after queued frames, not at the end of this turn of the loop."""
         if not self._open:
             return
         self._out.append(pack(kind, number, body))
@@ -107,12 +107,12 @@ class Channel:
             self._write(chunk)
 
     def drain(self) -> None:
-        """Read what the other end had sent before it died, without waiting."""
+        """Read what the other end sent before it died, without waiting."""
         while self._open and self._read_some():
             pass
 
     def close(self) -> None:
-        """Let go of the socket; nothing is told any more."""
+        """Close the socket. No callback is called afterwards."""
         if not self._open:
             return
         self._open = False
@@ -158,7 +158,7 @@ class Channel:
         except BlockingIOError:
             sent = 0
         except OSError:
-            return  # the reading side tells of the end, after it has read what was sent
+            return  # the reading side reports the end, after it has read the remaining frames
         if sent < len(chunk):
             if not self._rest:
                 self._loop.add_writer(self._sock, self._writable)
@@ -172,12 +172,12 @@ class Channel:
         self._write(self._rest)
 
 
-# As they were before handler code was imported, which may replace them.
+# Saved here, because handler code may replace the attributes of `socket`.
 receive, send_all = socket.socket.recv, socket.socket.sendall
 
 
 class BlockingChannel:
-    """A child's end: reads block, writes go out whole."""
+    """A child's end: reads and writes block."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -185,7 +185,7 @@ class BlockingChannel:
         self._buffer = Buffer()
 
     def receive(self) -> list[Frame]:
-        """Wait for frames; an empty list means that the other end is gone."""
+        """Wait for frames. Return an empty list when the other end has closed."""
         frames: list[Frame] = []
         while not frames:
             try:
@@ -201,6 +201,6 @@ class BlockingChannel:
         """Write packed frames.
 
         Raises:
-            OSError: the other end is gone.
+            OSError: the other end has closed.
         """
         send_all(self._sock, chunk)

@@ -1,7 +1,7 @@
-"""Every error a user can meet: its problem title, HTTP status and what to do about it.
+"""The errors that users see, with problem title and HTTP status.
 
-`detail` is a full sentence that says what to do. HTTP turns these into RFC 9457 problem
-documents, a WebSocket session into `error` frames with `code`, the command line into one line.
+`detail` says what is wrong and what to do. HTTP returns these errors as RFC 9457 problem documents, a
+WebSocket session as `error` frames with `code`, the command line as one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class BuswayError(Exception):
 
     Args:
         detail: one sentence that says what is wrong and what to do.
-        errors: the fields that are not valid.
+        errors: the invalid fields.
         retry_after: seconds after which the same request may succeed, or None.
     """
 
@@ -38,7 +38,7 @@ class BuswayError(Exception):
 
     @classmethod
     def of(cls, fields: list[BadField]) -> Self:
-        """Return the error for these fields, at least one; `detail` is about the first."""
+        """Return the error for one or more invalid fields. `detail` describes the first."""
         first, where = fields[0].msg, place(fields[0].loc)
         detail = f"{where}: {first}" if where else first
         more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
@@ -51,7 +51,7 @@ class BuswayError(Exception):
         return msgspec.json.encode(Problem(name, self.title, self.status, self.detail, errors))
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that belong to the error."""
+        """Return the response headers of the error."""
         found: dict[str, str] = {}
         if self.retry_after is not None:
             found["Retry-After"] = str(self.retry_after)
@@ -61,61 +61,61 @@ class BuswayError(Exception):
 
 
 class BadRequest(BuswayError):
-    """The request cannot be read at all: not JSON, not UTF-8, unknown query value."""
+    """The request cannot be read: not JSON, not UTF-8, or an unknown query value."""
 
     status, title, code = 400, "Bad request", "bad_frame"
 
 
 class BadCursor(BadRequest):
-    """The text is no cursor."""
+    """The text is not a cursor."""
 
     title, code = "Bad cursor", "bad_cursor"
 
 
 class Unauthorized(BuswayError):
-    """No key, an unknown key or a revoked one."""
+    """The API key is missing, unknown, expired or revoked."""
 
     status, title, code = 401, "Key needed", "not_allowed"
 
 
 class Forbidden(BuswayError):
-    """The key is good but lacks the scope, or the origin is foreign."""
+    """The API key lacks the scope, or the origin is not allowed."""
 
     status, title, code = 403, "Not allowed", "not_allowed"
 
 
 class NotFound(BuswayError):
-    """Nothing has that name or number."""
+    """No object has that name or number."""
 
     status, title = 404, "Not found"
 
 
 class Conflict(BuswayError):
-    """The object's state does not admit the action."""
+    """The state of the object does not allow the action."""
 
     status, title = 409, "Conflict"
 
 
 class Gone(BuswayError):
-    """The cursor's place is no longer in the log."""
+    """The position of the cursor is no longer in the log."""
 
     status, title, code = 410, "Gone", "bad_cursor"
 
 
 class RequestTimeout(BuswayError):
-    """A request stopped coming."""
+    """The request did not arrive completely in time."""
 
     status, title = 408, "Request timeout"
 
 
 class TooLarge(BuswayError):
-    """A body or an event is over its limit."""
+    """A body or an event exceeds its limit."""
 
     status, title, code = 413, "Too large", "bad_event"
 
 
 class UnsupportedMediaType(BuswayError):
-    """The Content-Type is not one of those taken here."""
+    """The Content-Type is not supported here."""
 
     status, title = 415, "Unsupported media type"
 
@@ -127,31 +127,31 @@ class Misdirected(BuswayError):
 
 
 class Invalid(BuswayError):
-    """The body was read but a field is not what it must be."""
+    """The body is readable but a field is invalid."""
 
     status, title, code = 422, "Invalid", "bad_event"
 
 
 class BadPattern(Invalid):
-    """A type pattern cannot be read."""
+    """A type pattern is invalid."""
 
     title, code = "Bad pattern", "bad_pattern"
 
 
 class BadFilter(Invalid):
-    """A filter cannot be read."""
+    """A filter is invalid."""
 
     title, code = "Bad filter", "bad_filter"
 
 
 class BadSubscription(Invalid):
-    """A subscription cannot be opened as asked."""
+    """A subscription cannot be opened with these options."""
 
     title, code = "Bad subscription", "bad_subscription"
 
 
 class Unavailable(BuswayError):
-    """The service cannot take this now; the outcome of what was under way may be unknown."""
+    """The service cannot process this now. The outcome of an operation in progress may be unknown."""
 
     status, title = 503, "Unavailable"
 
@@ -160,6 +160,6 @@ class Unavailable(BuswayError):
 
 
 class BadSettings(BuswayError):
-    """The service cannot start as configured: exit status 2."""
+    """The service cannot start with these settings. The exit status is 2."""
 
     title = "Bad settings"

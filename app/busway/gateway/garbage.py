@@ -1,4 +1,4 @@
-"""When the gateway and its committer look for reference cycles."""
+"""Settings of the garbage collector, for the gateway and the committer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gc
 
 
 def tune() -> None:
-    """Look seldom from now on: what is under way is many small objects, soon gone, and none of them cycles.
+    """Collect rarely: most objects are small, short-lived and free of reference cycles.
 
-    With the interpreter's own thresholds a quarter of the committer's time for large batches went into it.
+    With the default thresholds, collection took a quarter of the committer's time for large batches.
     """
     gc.freeze()
     gc.enable()

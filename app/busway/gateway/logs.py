@@ -1,4 +1,4 @@
-"""Structured logs on standard error: for people on a terminal, JSON lines otherwise."""
+"""Structured logs on standard error: readable text on a terminal, JSON lines otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure() -> None:
-    """Have all of `logging` go through structlog; called once, by the command line."""
+    """Send all of `logging` through structlog. The command line calls it once."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -1,4 +1,4 @@
-"""The settings of `busway serve`: from options, `BUSWAY_…` variables and `.env`, in that order."""
+"""The settings of `busway serve`: from options, `BUSWAY_…` variables and `.env`, in this order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _duration(value: Any) -> Any:
 
 
 def _switch(value: Any) -> Any:
-    return False if value == "" else value  # an empty variable is as good as none
+    return False if value == "" else value  # an empty variable counts as unset
 
 
 def _origins(value: Any) -> Any:
@@ -36,7 +36,7 @@ def _origins(value: Any) -> Any:
 
 
 class _Stored(BaseSettings):
-    """What the commands on the database need to know."""
+    """The settings of commands that use the database."""
 
     model_config = SettingsConfigDict(env_prefix="BUSWAY_", env_file=".env", frozen=True, extra="ignore")
 
@@ -44,7 +44,7 @@ class _Stored(BaseSettings):
 
 
 class Settings(_Stored):
-    """Frozen; built once by the command line and passed down."""
+    """All settings. The command line builds them once and passes them on."""
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
@@ -70,18 +70,18 @@ class Settings(_Stored):
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
-_NOT_UTF8 = "the file .env is not UTF-8: save it as such"
+_NOT_UTF8 = "the file .env is not UTF-8: save it as UTF-8"
 _LATER = {
-    "broker_url": ("several nodes are not built yet: leave --broker-url out", {""}),
-    "role": ("roles are not built yet: leave --role out or say 'all'", {"all"}),
+    "broker_url": ("several nodes are not supported yet: remove --broker-url", {""}),
+    "role": ("roles are not supported yet: remove --role or use 'all'", {"all"}),
 }
 
 
 def load(**options: Any) -> Settings:
-    """Build the settings; options that are None give way to the environment, then to `.env`.
+    """Build the settings. For options that are None, the environment applies, then `.env`.
 
     Raises:
-        BadSettings: a value is not what it must be; one line that names it.
+        BadSettings: a value is invalid. The message is one line and names it.
     """
     given = {name: value for name, value in options.items() if value not in (None, [])}
     try:
@@ -99,10 +99,10 @@ def load(**options: Any) -> Settings:
 
 
 def database(url: str | None) -> Path:
-    """Return the SQLite file that an option, else the environment, else `.env` names.
+    """Return the SQLite file from the option, else the environment, else `.env`.
 
     Raises:
-        BadSettings: it names none.
+        BadSettings: the URL is not `sqlite:///FILE`.
     """
     try:
         found = url or _Stored().database_url
@@ -114,7 +114,7 @@ def database(url: str | None) -> Path:
 def _file(url: str) -> Path:
     path = url.removeprefix("sqlite:///")
     if path == url or path in {"", ".", ":memory:"}:
-        raise BadSettings(f"--database-url is sqlite:///FILE, not {url!r}")
+        raise BadSettings(f"--database-url must be sqlite:///FILE, not {url!r}")
     return Path(path)
 
 
@@ -123,17 +123,17 @@ def _check(settings: Settings) -> None:
         if getattr(settings, name).lower() not in harmless:
             raise BadSettings(detail)
     if settings.database_url.startswith("postgres"):
-        raise BadSettings("PostgreSQL is not built yet: use --database-url sqlite:///FILE")
+        raise BadSettings("PostgreSQL is not supported yet: use --database-url sqlite:///FILE")
     _file(settings.database_url)
     if not settings.handlers.is_dir():
         raise BadSettings(
-            f"there is no handlers folder {str(settings.handlers)!r}: make it, or name one with --handlers"
+            f"there is no handlers folder {str(settings.handlers)!r}: create it or set --handlers"
         )
     if not settings.app_dir.is_dir():
         raise BadSettings(
-            f"there is no folder {str(settings.app_dir)!r}: name the root of your project with --app-dir"
+            f"there is no folder {str(settings.app_dir)!r}: set --app-dir to the root of your project"
         )
     if not os.access(settings.database.parent, os.W_OK):
         raise BadSettings(
-            f"the folder of the database, {str(settings.database.parent)!r}, cannot be written to"
+            f"cannot write to the database folder {str(settings.database.parent)!r}: change its permissions"
         )

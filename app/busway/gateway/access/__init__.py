@@ -1,1 +1,1 @@
-"""Who may do what: keys, scopes, tickets, origins and the loopback rule, without FastAPI."""
+"""Access control without FastAPI: API keys, scopes, tickets, origins and the loopback rule."""

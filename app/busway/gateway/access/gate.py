@@ -1,4 +1,4 @@
-"""Who may do what: keys, and the open gateway on loopback that has none yet."""
+"""Admission of requests: by API key or, while no key exists, only on loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from busway.gateway.access.origins import Origins
 from busway.gateway.access.scopes import OPEN, Access
-from busway.gateway.access.ticket import NoRoom, TicketError, Tickets
+from busway.gateway.access.ticket import TicketError, Tickets, TooManyTickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord
 
@@ -26,23 +26,23 @@ _FORWARDED = frozenset(
 _KEY = re.compile(r"bw_([0-9]{1,18})_(.{1,200})", re.ASCII)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _LOOPBACK_4 = re.compile(r"127(?:\.[0-9]{1,3}){3}", re.ASCII)
-LOOKS_AT = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
-"""The headers that admission looks at."""
+ADMISSION_HEADERS = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
+"""The headers that admission reads."""
 
 
 def new_secret() -> tuple[str, bytes]:
-    """Make the secret half of a key and the digest under which the store keeps it."""
+    """Return a new secret for an API key, and the digest that the store keeps."""
     secret = secrets.token_urlsafe(32)
     return secret, digest(secret)
 
 
 def digest(secret: str) -> bytes:
-    """Digest a secret. It is 256 random bits, so a plain SHA-256 cannot be searched."""
+    """Return the digest of a secret. It has 256 random bits, so a plain SHA-256 is safe."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 def key_text(id_: int, secret: str) -> str:
-    """Write a key as its holder sees it, once."""
+    """Return the text of an API key, which is shown once."""
     return f"bw_{id_}_{secret}"
 
 
@@ -50,9 +50,9 @@ class Gate:
     """Admits requests by their headers.
 
     Args:
-        clock: microseconds since 1970.
-        origins: whose pages may ask.
-        monotonic: seconds, for the life of tickets.
+        clock: returns microseconds since 1970.
+        origins: the allowed origins of web pages.
+        monotonic: returns monotonic seconds, for the lifetime of tickets.
     """
 
     def __init__(
@@ -65,79 +65,79 @@ class Gate:
         self._origins = origins or Origins()
         self._tickets = Tickets()
         self._keys: dict[int, KeyRecord] = {}
-        self._holders: set[int | None] = {None}
-        self.edition = object()  # another one whenever other keys are known
+        self._valid_ids: set[int | None] = {None}
+        self.edition = object()  # replaced when the keys change
 
     @property
     def open(self) -> bool:
-        """Whether no key was ever made: everybody on loopback may do everything."""
+        """Whether no API key exists. Then every request from loopback has full access."""
         return not self._keys
 
     def load(self, keys: list[KeyRecord]) -> set[int | None]:
-        """Take the keys as the store has them; return those that are good no longer.
+        """Replace the keys by those in the store. Return the ids of keys that are no longer valid.
 
-        None is among them when the first key closed the open gateway.
+        None is among them when the first key ends open access.
         """
-        before, known = self._holders, self._keys
+        before, known = self._valid_ids, self._keys
         self._keys = {key.id: key for key in keys}
         if self._keys != known:
             self.edition = object()
-        self._holders = {key.id for key in keys if self._good(key)} if keys else {None}
-        return before - self._holders
+        self._valid_ids = {key.id for key in keys if self._is_valid(key)} if keys else {None}
+        return before - self._valid_ids
 
     def admit(self, headers: Headers) -> Access:
-        """Tell who asks.
+        """Return the access of a request.
 
         Raises:
-            Unauthorized: a key is needed and none is there, or it is unknown, expired or revoked.
-            Forbidden: a page of a foreign origin asks.
-            Misdirected: the gateway is open and is not asked by its loopback name, or by a proxy.
+            Unauthorized: the key is missing, unknown, expired or revoked.
+            Forbidden: the request comes from a page of another origin that is not allowed.
+            Misdirected: there are no keys, and the Host is not loopback or a proxy forwarded the request.
         """
-        found = self._look(headers)
-        return self._holder(found.get(b"authorization")) if self._keys else OPEN
+        found = self._read_headers(headers)
+        return self._key_access(found.get(b"authorization")) if self._keys else OPEN
 
     def lasts(self, access: Access) -> bool:
-        """Tell whether who was admitted with this access always is, by the same headers, in this edition."""
+        """Return whether the same headers will get this access until `edition` changes."""
         key = None if access.key is None else self._keys.get(access.key)
         return access.key is None or (key is not None and key.expires_at is None)
 
     def admit_subscriber(self, headers: Headers, query: bytes) -> Access:
-        """Tell who subscribes: a `ticket` in the query string stands for the key that it was given to.
+        """Return the access of a subscriber. A `ticket` in the query string replaces its key.
 
         Raises:
-            Unauthorized: also if the ticket is unknown, used, expired, or its key good no longer.
+            Unauthorized: also if the ticket is unknown, used or expired, or its key no longer valid.
             Forbidden, Misdirected: as from `admit`.
         """
         tickets = [value for name, value in _pairs(query) if name == "ticket"]
         if not tickets:
             return self.admit(headers)
-        self._look(headers)
+        self._read_headers(headers)
         try:
-            return self._held(self._tickets.redeem(tickets[0], self._monotonic()))
+            return self._ticket_access(self._tickets.redeem(tickets[0], self._monotonic()))
         except TicketError as problem:
             raise Unauthorized(str(problem)) from None
 
     def ticket(self, access: Access) -> str:
-        """Issue a ticket that stands for this access.
+        """Issue a ticket for this access.
 
         Raises:
-            Unavailable: too many are about.
+            Unavailable: there are too many tickets.
         """
         try:
             return self._tickets.issue(access.key, self._monotonic())
-        except NoRoom as problem:
+        except TooManyTickets as problem:
             seconds = math.ceil(problem.seconds)
-            raise Unavailable("too many tickets are about: ask again later", retry_after=seconds) from None
+            raise Unavailable("there are too many tickets: try again later", retry_after=seconds) from None
 
-    def _look(self, headers: Headers) -> dict[bytes, bytes]:
-        """Check where a request comes from and return the headers that tell who asks."""
-        found = {name: value for name, value in headers if name in LOOKS_AT}
+    def _read_headers(self, headers: Headers) -> dict[bytes, bytes]:
+        """Check the origin of a request and return the headers that admission reads."""
+        found = {name: value for name, value in headers if name in ADMISSION_HEADERS}
         host = found.get(b"host", b"").decode("latin-1")
         origin = found.get(b"origin")
         if origin is not None and not self._origins.admit(origin.decode("latin-1"), host):
             raise Forbidden(
-                "pages of other origins may not use this gateway: open it under its own address, "
-                "or allow their origin with --allow-origin"
+                "pages of other origins may not use this gateway: open the page from the gateway's address, "
+                "or allow its origin with --allow-origin"
             )
         if not self._keys:
             self._check_loopback(host, found)
@@ -146,45 +146,47 @@ class Gate:
     def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
         if not _is_loopback(host):
             raise Misdirected(
-                f"this gateway has no keys and answers only to localhost, not to {host!r}: "
-                "make a key with `busway keys create NAME`"
+                f"this gateway has no API keys and accepts only the host localhost, not {host!r}: "
+                "create a key with `busway keys create NAME`"
             )
         if not _FORWARDED.isdisjoint(found):
             raise Misdirected(
-                "this gateway has no keys and takes no forwarded requests: "
-                "make a key with `busway keys create NAME`"
+                "this gateway has no API keys and accepts no forwarded requests: "
+                "create a key with `busway keys create NAME`"
             )
 
-    def _holder(self, authorization: bytes | None) -> Access:
+    def _key_access(self, authorization: bytes | None) -> Access:
         if authorization is None:
-            raise Unauthorized("send a key: Authorization: Bearer KEY (`busway keys create NAME` makes one)")
+            raise Unauthorized(
+                "missing API key: send `Authorization: Bearer KEY` (`busway keys create NAME` creates one)"
+            )
         scheme, _, text = authorization.decode("latin-1").partition(" ")
         form = _KEY.fullmatch(text.strip())
         if scheme.lower() != "bearer" or form is None:
-            raise Unauthorized("that is no key: send Authorization: Bearer bw_…")
+            raise Unauthorized("malformed API key: expected `Authorization: Bearer bw_…`")
         key, secret = self._keys.get(int(form[1])), form[2]
         if not hmac.compare_digest(digest(secret), key.digest if key else b"") or key is None:
-            raise Unauthorized("this key is not known here")
-        if not self._good(key):
-            raise Unauthorized("this key was revoked or has expired")
+            raise Unauthorized("unknown API key: check the key, or create one with `busway keys create NAME`")
+        if not self._is_valid(key):
+            raise Unauthorized("this API key was revoked or has expired: use another one")
         return _access(key)
 
-    def _held(self, id_: int | None) -> Access:
-        """Return the access of a ticket by the number of its key, as that key is now."""
+    def _ticket_access(self, id_: int | None) -> Access:
+        """Return the current access of the key with this id, which a ticket names."""
         key = None if id_ is None else self._keys.get(id_)
         if id_ is None and not self._keys:
             return OPEN
         if id_ is None:
             raise Unauthorized(
-                "this ticket is from before the first key was made: ask for another with a key"
+                "this ticket was issued before the first key was created: get a new one with a key"
             )
-        if key is None or not self._good(key):
+        if key is None or not self._is_valid(key):
             raise Unauthorized(
-                "the key of this ticket was revoked or has expired: ask for another with a good one"
+                "the key of this ticket was revoked or has expired: get a new one with a valid key"
             )
         return _access(key)
 
-    def _good(self, key: KeyRecord) -> bool:
+    def _is_valid(self, key: KeyRecord) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
 
 
@@ -199,16 +201,16 @@ def _access(key: KeyRecord) -> Access:
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:
-    """Return the names and values of a query string; what cannot be read is refused by who takes it."""
+    """Return the names and values of a query string. Later code refuses invalid values."""
     return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
 
 
 def check_scope(access: Access, scope: str) -> Access:
-    """Return the access if it holds the scope.
+    """Return the access if it grants the scope.
 
     Raises:
-        Forbidden: it does not.
+        Forbidden: it does not grant the scope.
     """
     if not access.may(scope):
-        raise Forbidden(f"this key lacks the scope {scope!r}")
+        raise Forbidden(f"this API key lacks the scope {scope!r}: use a key that has it")
     return access

@@ -1,7 +1,7 @@
-"""Pages of other origins: refused, but for those that the operator allowed; for these, CORS.
+"""Web origins: pages of other origins are refused unless the operator allows them. CORS for these.
 
-CORS is the Fetch standard's protocol, https://fetch.spec.whatwg.org/#http-cors-protocol. Keys are sent by
-header and never by cookie, so credentials are not shared and any header may be asked for.
+CORS is defined by the Fetch standard, https://fetch.spec.whatwg.org/#http-cors-protocol. Keys are sent in a
+header and never in a cookie, so credentials are not allowed and any request header is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class OriginError(ValueError):
-    """The text is no origin."""
+    """The text is not an origin."""
 
 
 class Origin(NamedTuple):
-    """Where a page came from; `port` is the scheme's own where none was named, None if it has none."""
+    """A web origin. `port` defaults to the port of the scheme, None for an unknown scheme."""
 
     scheme: str
     host: str
@@ -31,23 +31,25 @@ class Origin(NamedTuple):
 
 
 def read_origin(text: str) -> Origin:
-    """Read the serialization of an origin (RFC 6454, section 6.1), such as `https://app.example:8443`.
+    """Parse the serialization of an origin (RFC 6454, section 6.1), such as `https://app.example:8443`.
 
     Raises:
-        OriginError: it is none; `null` is none either.
+        OriginError: the text is not an origin. `null` is not accepted either.
     """
     form = _FORM.fullmatch(text.lower())
     if form is None:
-        raise OriginError(f"an origin is SCHEME://HOST or SCHEME://HOST:PORT without a path, not {text!r}")
+        raise OriginError(
+            f"an origin must be SCHEME://HOST or SCHEME://HOST:PORT without a path, not {text!r}"
+        )
     scheme, host, port = form.groups()
     return Origin(scheme, host, int(port) if port else _PORTS.get(scheme))
 
 
 def is_own(text: str, host: str) -> bool:
-    """Tell whether a page of this origin came from the address that it asks now.
+    """Return whether the origin is the gateway's own, that is, the address of the request.
 
-    A proxy in front may speak TLS where the gateway does not, so of the address only `host`, the
-    request's Host header, is known: its port counts as the page's scheme has it.
+    Only `host`, the Host header, is known of that address. Its scheme is not, because a proxy may terminate
+    TLS. So a missing port is the default port of the origin's scheme.
     """
     scheme, _, named = text.partition("://")
     if named and named == host:
@@ -58,28 +60,28 @@ def is_own(text: str, host: str) -> bool:
         return False
 
 
-REMEMBER = "600"  # seconds for which a browser need not ask again
+REMEMBER = "600"  # seconds for which a browser caches a preflight response
 _METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
 _EXPOSED = b"ETag, Location, Retry-After, WWW-Authenticate"
 _ASKED = b"access-control-request-method"
 
 
 class Origins:
-    """The origins whose pages may use this gateway beside its own.
+    """The origins whose pages may use this gateway, in addition to its own.
 
     Args:
-        allowed: their serializations, such as `https://app.example`.
+        allowed: serialized origins, such as `https://app.example`.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self._allowed = frozenset(map(read_origin, allowed))
 
     def admit(self, origin: str, host: str) -> bool:
-        """Tell whether a page of `origin` may ask what `host` names."""
+        """Return whether a page of `origin` may send requests to `host`."""
         return is_own(origin, host) or self._allows(origin)
 
     def allowed(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """Return the allowed foreign origin that a request comes from, None if it does not."""
+        """Return the origin of a request if it is in the allowed list, else None."""
         if not self._allowed:
             return None
         origin = next((value for name, value in headers if name == b"origin"), None)
@@ -93,7 +95,7 @@ class Origins:
 
 
 def preflight(scope: Scope) -> Response | None:
-    """Answer a browser that asks whether it may send a request; None if it does not ask."""
+    """Return the response to a CORS preflight request, None for any other request."""
     headers = dict(scope["headers"])
     if scope["method"] != "OPTIONS" or _ASKED not in headers:
         return None
@@ -113,7 +115,7 @@ def _permissions(headers: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def sharing(origin: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the headers that let a page of this origin read an answer."""
+    """Return the headers that let a page of this origin read a response."""
     return [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _EXPOSED),
@@ -122,10 +124,10 @@ def sharing(origin: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def shared(send: Send, origin: bytes) -> Send:
-    """Let a page of this origin read the answer, whatever it is."""
+    """Wrap `send` so that a page of this origin can read any response."""
     extra = sharing(origin)
 
-    @functools.wraps(send)  # who needs the transport behind it must still find it
+    @functools.wraps(send)  # code that needs the transport still finds it
     async def send_shared(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *extra]}

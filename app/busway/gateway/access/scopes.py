@@ -1,4 +1,4 @@
-"""Who asks: the key's number and its scopes, as a value that every door checks."""
+"""Scopes, and the access that they grant."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import msgspec
 
 
 class Access(msgspec.Struct, frozen=True):
-    """What the holder of a key may do; `key` is None while the gateway is open (loopback, no key made)."""
+    """What a request may do. `key` is the id of its API key, None while the gateway has no keys."""
 
     key: int | None
     scopes: frozenset[str]
 
     def may(self, scope: str) -> bool:
-        """Tell whether `scope` is granted; `admin` grants all."""
+        """Return whether `scope` is granted. `admin` grants all scopes."""
         return scope in self.scopes or "admin" in self.scopes
 
 

@@ -1,4 +1,4 @@
-"""Tickets: what a page's WebSocket shows instead of a key, once and soon. No clock is read here."""
+"""Tickets: one-use, short-lived replacements for API keys, for the WebSockets of web pages."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import secrets
 import msgspec
 
 LIFETIME = 30.0  # seconds
-REMEMBERED = 60.0  # seconds after which it is not even known any more that there was one
-MOST = 50_000  # tickets that are known at once, used ones too: a few hundred bytes each
+REMEMBERED = 60.0  # seconds after which a ticket is forgotten
+MOST = 50_000  # maximum number of tickets, including used ones; each takes a few hundred bytes
 
 
 class TicketError(ValueError):
-    """The ticket does not open anything; the text says why and what to do, in at most 123 bytes."""
+    """The ticket is not valid. The message has at most 123 bytes, because a close frame carries it."""
 
 
-class NoRoom(Exception):
-    """There are too many tickets; `seconds` until one of them is forgotten."""
+class TooManyTickets(Exception):
+    """There are too many tickets. `seconds` is the time until one is forgotten."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -30,43 +30,43 @@ class _Issued(msgspec.Struct):
 
 
 class Tickets:
-    """Tickets that were issued, in memory: a restart forgets them, as it ends the sockets they are for.
+    """The issued tickets, in memory. A restart forgets them, because it also ends their connections.
 
-    `now` is monotonic, in seconds; it never goes back from one call to the next.
+    `now` is monotonic, in seconds. It must not decrease from one call to the next.
     """
 
     def __init__(self) -> None:
-        self._issued: dict[str, _Issued] = {}  # oldest first, because all live equally long
+        self._issued: dict[str, _Issued] = {}  # oldest first, because all have the same lifetime
 
     def issue(self, key: int | None, now: float) -> str:
-        """Make a ticket for the holder of a key, by its number; None: the gateway is open.
+        """Issue a ticket for the key with this id, None while the gateway has no keys.
 
         Raises:
-            NoRoom: there are too many.
+            TooManyTickets: there are too many tickets.
         """
         self._forget(now)
         if len(self._issued) >= MOST:
             oldest = next(iter(self._issued.values()))
-            raise NoRoom(oldest.at + REMEMBERED - now)
+            raise TooManyTickets(oldest.at + REMEMBERED - now)
         text = f"bwt_{secrets.token_urlsafe(32)}"
         self._issued[text] = _Issued(key, now)
         return text
 
     def redeem(self, text: str, now: float) -> int | None:
-        """Use a ticket up and return the number of the key that it stands for.
+        """Use a ticket and return the id of its key.
 
         Raises:
-            TicketError: it is unknown, was used or has expired.
+            TicketError: the ticket is unknown, used or expired.
         """
         self._forget(now)
         issued = self._issued.get(text)
         if issued is None:
-            raise TicketError("this ticket is not known here: get another from POST /v1/tickets")
+            raise TicketError("unknown ticket: get a new one from POST /v1/tickets")
         if issued.used:
-            raise TicketError("this ticket was used, and works once: get another from POST /v1/tickets")
+            raise TicketError("this ticket was used already: get a new one from POST /v1/tickets")
         if now - issued.at >= LIFETIME:
             raise TicketError(
-                f"this ticket has expired, after {LIFETIME:.0f} s: get another from POST /v1/tickets"
+                f"this ticket has expired after {LIFETIME:.0f} s: get a new one from POST /v1/tickets"
             )
         issued.used = True
         return issued.key

@@ -26,7 +26,9 @@ _REFUSED = {
     b"prefer": "Prefer is not built yet: subscribe to the results at /v1/subscribe",
 }
 
-_LOOKS_AT = frozenset(_REFUSED) | {b"content-type", b"content-encoding", b"ce-specversion"} | gate.LOOKS_AT
+_LOOKS_AT = (
+    frozenset(_REFUSED) | {b"content-type", b"content-encoding", b"ce-specversion"} | gate.ADMISSION_HEADERS
+)
 
 _encode = msgspec.json.Encoder().encode
 

@@ -1,1 +1,1 @@
-"""From a request body to committed events and the runs they start."""
+"""Reads events from request bodies and stores them with the runs that they start."""

@@ -1,4 +1,4 @@
-"""The way in: checked events and the handlers they match become one store operation."""
+"""The publisher: matches events to handlers and stores them with their runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from busway.gateway.store.port.operations import Publish, StoredEvent
 
 
 def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
-    """Return what the publisher of a stored event is told."""
+    """Return the public receipt of a stored event."""
     runs = 0 if stored.duplicate else len(event.handlers)
     return Receipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
 
 
 class Publisher:
-    """Takes events while it is open.
+    """Accepts events.
 
     Args:
-        commits: the way into the store.
-        rules: which handlers an event starts.
-        clock: microseconds since 1970.
-        max_event_bytes: the most bytes of one event.
+        commits: writes to the store.
+        rules: matches events to handlers.
+        clock: returns microseconds since 1970.
+        max_event_bytes: maximum size of one event.
+
+    Attributes:
+        closed: why no events are accepted now, None while they are.
     """
 
     def __init__(
@@ -37,18 +40,19 @@ class Publisher:
         self.closed: str | None = STARTING
 
     def submit(self, body: bytes, waiter: Waiter[list[StoredEvent]]) -> tuple[list[NewEvent], bool]:
-        """Have the events of a JSON body stored, all or none, with the runs they start.
+        """Submit the events of a JSON body to the store, all or none, with the runs that they start.
 
         Args:
             body: JSON text.
-            waiter: told what became of them, later.
+            waiter: receives the reply of the store.
 
         Returns:
-            The events, and whether they came as an array.
+            The events, and whether the body is an array.
 
         Raises:
-            BadRequest, Invalid, TooLarge: the body is not what it must be; nothing is stored.
-            Unavailable: starting, draining or overloaded; to the waiter, the outcome is unknown.
+            BadRequest, Invalid, TooLarge: the body is invalid. Nothing is stored.
+            Unavailable: the gateway is starting, draining or overloaded. Nothing is stored.
+                If the waiter receives it, the outcome is unknown.
         """
         if self.closed:
             raise Unavailable(self.closed)

@@ -1,4 +1,4 @@
-"""From a request body to checked events. Payloads stay the bytes that came in."""
+"""Reads validated events from request bodies. Payloads keep their received bytes."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEvent], bool]:
-    """Read one event or an array of them; the second value tells whether it was an array.
+    """Read one event or an array of events.
 
     Args:
         body: the JSON text.
         now: microseconds since 1970.
-        max_event_bytes: the most bytes that one event may have.
+        max_event_bytes: maximum size of one event.
+
+    Returns:
+        The events, and whether the body is an array.
 
     Raises:
-        BadRequest: it is not JSON as Busway takes it.
-        Invalid: a member of an event is not valid; `errors` has all of them.
-        TooLarge: an event is over the limit.
+        BadRequest: the body is not JSON that Busway accepts.
+        Invalid: members of events are invalid. `errors` has all of them.
+        TooLarge: an event exceeds the limit.
     """
     value = _decoded(body)
     if type(value) is dict:
@@ -47,10 +50,10 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEv
         except FieldError:
             raise Invalid.of(_bad(value, now, ())) from None
     if type(value) is not list:
-        raise _invalid([], 'the body is one event, {"type": …, "data": …}, or an array of events')
+        raise _invalid([], 'the body must be one event, {"type": …, "data": …}, or an array of events')
     if not 1 <= len(value) <= MAX_EVENTS:
         raise _invalid(
-            [], f"an array holds 1 to {MAX_EVENTS} events, this one has {len(value)}: send several requests"
+            [], f"an array must have 1 to {MAX_EVENTS} events, not {len(value)}: send several requests"
         )
     parts = zip(value, _split(body), strict=True)
     try:
@@ -63,26 +66,26 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEv
 
 
 def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEvent:
-    """Read the event that is the one member `name` of a body.
+    """Read a body whose only member `name` is an event.
 
     Args:
         body: the JSON text of an object.
         name: the member's name.
         now: microseconds since 1970.
-        max_event_bytes: the most bytes that the event may have.
+        max_event_bytes: maximum size of the event.
 
     Raises:
-        BadRequest, Invalid, TooLarge: as `read_events`.
+        BadRequest, Invalid, TooLarge: as from `read_events`.
     """
     value = _decoded(body)
-    form = f'the body is {{"{name}": {{"type": …, "data": …}}}}'
+    form = f'the body must be {{"{name}": {{"type": …, "data": …}}}}'
     if type(value) is not dict:
         raise _invalid([], form)
     unknown = sorted(value.keys() - {name})
     if unknown:
-        raise _invalid(unknown[:1], f"there is no such field: {form}")
+        raise _invalid(unknown[:1], f"unknown field: {form}")
     if name not in value:
-        raise _invalid([name], f"it is missing: {form}")
+        raise _invalid([name], f"missing field: {form}")
     try:
         return _read_one(value[name], bytes(_members(body)[name]), now, max_event_bytes)
     except FieldError:
@@ -99,7 +102,7 @@ def _decoded(body: bytes) -> Any:
 def _read_one(fields: Any, raw: bytes, now: int, limit: int, at: int | None = None) -> NewEvent:
     if len(raw) > limit:
         place = "the event" if at is None else f"event {at} of the array"
-        raise TooLarge(f"{place} has {len(raw)} bytes, the limit is {limit} (--max-event-bytes)")
+        raise TooLarge(f"{place} has {len(raw)} bytes: the limit is {limit} (--max-event-bytes)")
     if type(fields) is not dict:
         raise FieldError("", _NO_OBJECT)
     return accept(fields, _payload(fields, raw), now)
@@ -112,11 +115,11 @@ def _payload(fields: dict[str, Any], raw: bytes) -> bytes | None:
     return None if isinstance(data, msgspec.UnsetType) else bytes(data)
 
 
-_NO_OBJECT = "an event is a JSON object"
+_NO_OBJECT = "an event must be a JSON object"
 
 
 def _bad(fields: Any, now: int, where: tuple[str | int, ...]) -> list[BadField]:
-    """Return what is not valid in an event, if anything."""
+    """Return the invalid fields of an event."""
     if type(fields) is not dict:
         return [BadField(["body", *where], _NO_OBJECT)]
     return [BadField(["body", *where, fault.field], str(fault)) for fault in faults(fields, now)]
