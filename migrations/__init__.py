@@ -1,1 +1,1 @@
-"""The schema of the database, step by step, for Alembic."""
+"""Alembic migrations of the database schema."""

@@ -1,4 +1,4 @@
-"""Alembic's way in: runs on the connection it is handed, inside that connection's transaction."""
+"""The Alembic environment. It runs on the given connection, in its open transaction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from busway.gateway.store.sqlite.schema import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    transactional_ddl=False,  # whoever handed over the connection began a transaction and ends it
+    transactional_ddl=False,  # the caller began the transaction and ends it
 )
 context.run_migrations()

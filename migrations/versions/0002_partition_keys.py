@@ -1,4 +1,4 @@
-"""Runs know their event's partition key, and what waits is found by it; late runs by handler."""
+"""Runs have a partition key. Indexes find waiting runs by key, and late runs by handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable subscriptions: the place up to which each was acknowledged."""
+"""Durable subscriptions: the position up to which each is acknowledged."""
 
 from __future__ import annotations
 

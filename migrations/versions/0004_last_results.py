@@ -1,4 +1,4 @@
-"""Runs that ended know that none of their results is behind a number: what retention needs to let them go."""
+"""Ended runs have an upper bound of their result numbers, which retention needs to delete them."""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ def test_a_ticket_goes_with_the_one_line_form(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "says"), [("", "send a key"), ("?ticket=bwt_x", "not known"), ("?ticket=", "not known")]
+    ("query", "says"),
+    [("", "missing API key"), ("?ticket=bwt_x", "unknown ticket"), ("?ticket=", "unknown ticket")],
 )
 def test_without_a_good_ticket_the_socket_closes_with_4401(service: Service, query: str, says: str) -> None:
     with page_socket(service, query) as socket:
