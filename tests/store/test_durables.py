@@ -18,7 +18,7 @@ def opening(name, number=0, digest=0, most=10):
 
 
 def acknowledging(*places, now=NOW + 1):
-    return Acknowledge(places=list(places), now=now)
+    return Acknowledge(positions=list(places), now=now)
 
 
 def mark(store, number):

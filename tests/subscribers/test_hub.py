@@ -148,7 +148,7 @@ def test_what_a_commit_does_not_tell_is_read_before_anything_later(tmp_path: Pat
             log = await there.reader.results_with_events(0, 100, 1 << 20)
             hub = Hub(there.reader, there.commits.epoch, there.hub.durables)
             await hub.start()
-            hub.latest = (await there.reader.places())[1]  # as if it had started before all of them
+            hub.latest = (await there.reader.log_bounds())[1]  # as if it had started before all of them
             hub._ring = Ring(1 << 20, 0)
             listener = Listener(hub)
             await listener.open()

@@ -195,7 +195,8 @@ class Durables:
     async def _store(self, places: dict[str, Position]) -> tuple[set[str], BuswayError]:
         """Write places; return the names that were refused, and why."""
         operation = Acknowledge(
-            places=[(name, place.number, place.digest) for name, place in places.items()], now=self._clock()
+            positions=[(name, place.number, place.digest) for name, place in places.items()],
+            now=self._clock(),
         )
         why = BadCursor("that cursor is of another state of this log: acknowledge one that you were sent")
         try:

@@ -40,7 +40,7 @@ async def honour(reader: Reader, epoch: str, after: tuple[str, Position]) -> Pos
     of, position = after
     if of != epoch:
         raise Gone("that cursor is of another log: begin again at 'earliest' or 'latest'")
-    head, floor = await reader.places()
+    head, floor = await reader.log_bounds()
     if position in (head, floor):
         return position
     if position.number < floor.number:
@@ -114,7 +114,7 @@ class Hub:
     async def start(self) -> None:
         """Read where the log is; commits told before are taken up from there."""
         self._loop = asyncio.get_running_loop()
-        self.latest, self._floor = await self.reader.places()
+        self.latest, self._floor = await self.reader.log_bounds()
         self._floor_at = self._loop.time()
         self._ring = Ring(self._ring_bytes, self.latest.number)
         self._started = True
@@ -251,7 +251,7 @@ class Hub:
 
     async def _look_at_floor(self, age: float = FLOOR_AGE) -> None:
         if self._loop.time() - self._floor_at >= age:
-            _, self._floor = await self.reader.places()
+            _, self._floor = await self.reader.log_bounds()
             self._floor_at = self._loop.time()
 
     def _advance(self) -> None:
@@ -301,7 +301,7 @@ class Hub:
     async def _skip_pruned(self) -> bool:
         """Go on behind results that were pruned before anybody saw them; those who wait for them are told."""
         try:
-            _, floor = await self.reader.places()
+            _, floor = await self.reader.log_bounds()
         except Exception:
             logger.exception("the places of the log cannot be read; trying again")
             return False

@@ -43,7 +43,7 @@ async def results_page(
     """
     matches = predicate(select(_read({"types": types, "handlers": handlers, "kinds": kinds})))
     at = None if after is None else read_after(after)
-    head, floor = await hub.reader.places()
+    head, floor = await hub.reader.log_bounds()
     position = floor if after is None else await _begin(hub, at, head, floor)
     items: list[msgspec.Raw] = []
     passed = size = 0
@@ -56,7 +56,7 @@ async def results_page(
                 break  # pruned meanwhile: what was read is whole, and the next page says that it is gone
             if after is not None and not isinstance(at, str):
                 raise Gone("what followed that cursor is no longer kept: begin again at 'earliest'")
-            _, position = await hub.reader.places()
+            _, position = await hub.reader.log_bounds()
             continue
         for result in results:
             position = result.position

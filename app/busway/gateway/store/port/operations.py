@@ -246,7 +246,7 @@ class Acknowledge(Operation, kw_only=True):
     Reply: the names whose position is not in this log. These do not move.
     """
 
-    places: list[tuple[str, int, int]]
+    positions: list[tuple[str, int, int]]
     now: int
 
 

@@ -133,7 +133,7 @@ NO_LIMIT = 1 << 62
 class Reader(Protocol):
     """Reads of committed state. Each is short and runs in a reader thread. None writes."""
 
-    async def places(self) -> tuple[Position, Position]:
+    async def log_bounds(self) -> tuple[Position, Position]:
         """Return the head and the floor of the result log. The floor is just before the oldest result."""
 
     async def totals(self) -> tuple[int, int]:

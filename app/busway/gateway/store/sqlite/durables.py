@@ -38,8 +38,12 @@ _acknowledged = sa.select(results.c.number, results.c.run, results.c.attempt, re
 )
 _forward = (
     sa.update(durables)
-    .where(durables.c.name == sa.bindparam("which"), durables.c.number < sa.bindparam("place"))
-    .values(number=sa.bindparam("place"), digest=sa.bindparam("mark"), acknowledged_at=sa.bindparam("moment"))
+    .where(durables.c.name == sa.bindparam("which"), durables.c.number < sa.bindparam("new_number"))
+    .values(
+        number=sa.bindparam("new_number"),
+        digest=sa.bindparam("new_digest"),
+        acknowledged_at=sa.bindparam("moment"),
+    )
 )
 
 
@@ -51,8 +55,8 @@ def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | No
         return known.position.number, known.position.digest
     if connection.execute(sa.select(sa.func.count()).select_from(durables)).scalar_one() >= operation.most:
         return None
-    place = {"number": operation.number, "digest": operation.digest}
-    row = {"name": operation.name, **place, "created_at": operation.now}
+    position = {"number": operation.number, "digest": operation.digest}
+    row = {"name": operation.name, **position, "created_at": operation.now}
     connection.execute(sqlite.insert(durables), row)
     return operation.number, operation.digest
 
@@ -60,20 +64,24 @@ def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | No
 def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
     """Move subscriptions forward, never back. Return the names whose position is not in this log."""
     connection = ledger.connection
-    numbers = msgspec.json.encode([number for _, number, _ in operation.places]).decode()
+    numbers = msgspec.json.encode([number for _, number, _ in operation.positions]).decode()
     rows = connection.execute(_acknowledged, {"numbers": numbers})
     known = {row.number: cursor.digest(row.number, row.run, row.attempt, row.time) for row in rows}
     floor = connection.execute(sa.select(head.c.floor)).scalar_one()
     # A digest below the floor cannot be checked. It is harmless, because nobody can resume from there.
-    good = [place for place in operation.places if place[1] <= floor or known.get(place[1]) == place[2]]
-    if good:
+    valid = [
+        (name, number, digest)
+        for name, number, digest in operation.positions
+        if number <= floor or known.get(number) == digest
+    ]
+    if valid:
         moved = [
-            {"which": name, "place": number, "mark": mark, "moment": operation.now}
-            for name, number, mark in good
+            {"which": name, "new_number": number, "new_digest": digest, "moment": operation.now}
+            for name, number, digest in valid
         ]
         connection.execute(_forward, moved)
-    taken = {name for name, _, _ in good}
-    return [name for name, _, _ in operation.places if name not in taken]
+    accepted = {name for name, _, _ in valid}
+    return [name for name, _, _ in operation.positions if name not in accepted]
 
 
 def delete_durable(ledger: Ledger, operation: DeleteDurable) -> bool:

@@ -123,9 +123,9 @@ class SQLiteReader:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._engine.dispose()
 
-    async def places(self) -> tuple[Position, Position]:
+    async def log_bounds(self) -> tuple[Position, Position]:
         """Return the head and the floor of the result log."""
-        return await self._read(_places)
+        return await self._read(_log_bounds)
 
     async def totals(self) -> tuple[int, int]:
         """Return how many events and how many results were stored in total, pruned ones included."""
@@ -289,7 +289,7 @@ def _among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElemen
     return column.in_(sa.select(listed.c.value))
 
 
-def _places(connection: sa.Connection) -> tuple[Position, Position]:
+def _log_bounds(connection: sa.Connection) -> tuple[Position, Position]:
     row = connection.execute(sa.select(head)).one()
     return Position(row.result, row.digest), Position(row.floor, row.floor_digest)
 
@@ -300,7 +300,7 @@ def _totals(connection: sa.Connection) -> tuple[int, int]:
 
 
 def _position(connection: sa.Connection, number: int) -> Position | None:
-    floor = _places(connection)[1]
+    floor = _log_bounds(connection)[1]
     if number == floor.number:
         return floor
     query = sa.select(results.c.run, results.c.attempt, results.c.time).where(results.c.number == number)
