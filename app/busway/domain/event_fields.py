@@ -54,7 +54,7 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
 
 
 def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
-    """Return every member that `accept` refuses, each looked at by itself."""
+    """Return an error for each member that `accept` refuses. Each is checked on its own."""
     data: dict[str, Any] = {name: fields[name] for name in ("data", "data_base64") if name in fields}
     others = [{name: value} for name, value in fields.items() if name not in {"type", *data}]
     found: list[FieldError] = []
