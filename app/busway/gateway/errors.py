@@ -126,6 +126,18 @@ class Misdirected(BuswayError):
     status, title, code = 421, "Misdirected request", "not_allowed"
 
 
+class UpgradeRequired(BuswayError):
+    """The resource is a WebSocket, or the handshake is for another version of the protocol."""
+
+    status, title = 426, "Upgrade required"
+
+
+class HeadTooLarge(BuswayError):
+    """The head of a request, its trailers or its chunk extensions exceed their limit."""
+
+    status, title = 431, "Request header fields too large"
+
+
 class Invalid(BuswayError):
     """The body is readable but a field is invalid."""
 
@@ -148,6 +160,12 @@ class BadSubscription(Invalid):
     """A subscription cannot be opened with these options."""
 
     title, code = "Bad subscription", "bad_subscription"
+
+
+class NotSupported(BuswayError):
+    """The request uses a part of HTTP that this server does not implement."""
+
+    status, title = 501, "Not implemented"
 
 
 class Unavailable(BuswayError):

@@ -17,7 +17,7 @@ from busway.gateway.api.answers import when
 from busway.gateway.api.describing import JSON
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Here, Stages
-from busway.gateway.errors import STARTING, BuswayError, Unavailable
+from busway.gateway.errors import STARTING, Unavailable, UpgradeRequired
 from busway.gateway.subscribers import asyncapi
 from busway.version import __version__
 
@@ -28,12 +28,6 @@ router = APIRouter(tags=["service"])
 async def root() -> Response:
     """Redirect to the docs page."""
     return RedirectResponse("/docs")
-
-
-class UpgradeRequired(BuswayError):
-    """It is a WebSocket (RFC 9110, section 15.5.22)."""
-
-    status, title = 426, "Upgrade required"
 
 
 @router.get("/v1/subscribe", include_in_schema=False)

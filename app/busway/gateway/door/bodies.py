@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from busway.gateway.door.heads import LONGEST_HEAD, MOST_FIELDS, HeadTooLarge
-from busway.gateway.errors import BadRequest
+from busway.gateway.door.heads import LONGEST_HEAD, MOST_FIELDS
+from busway.gateway.errors import BadRequest, HeadTooLarge
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\x09\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x09\x20-\x7e\x80-\xff]*")

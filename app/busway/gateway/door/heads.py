@@ -15,7 +15,7 @@ import httptools
 import msgspec
 
 from busway.gateway.door.port import Endpoint, Head, Headers
-from busway.gateway.errors import BadRequest, BuswayError
+from busway.gateway.errors import BadRequest, HeadTooLarge, NotSupported
 
 LONGEST_HEAD = 65_536  # bytes
 MOST_FIELDS = 100
@@ -34,18 +34,6 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _CONNECTION = frozenset(
     b"connection expect host keep-alive proxy-connection te trailer transfer-encoding upgrade".split()
 )
-
-
-class HeadTooLarge(BuswayError):
-    """The head of a request, its trailers or its chunk extensions are over their limit."""
-
-    status, title = 431, "Request header fields too large"
-
-
-class NotImplementedHere(BuswayError):
-    """The request asks for a part of HTTP that this server does not have."""
-
-    status, title = 501, "Not implemented"
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -101,7 +89,7 @@ def read(head: bytes) -> Request:
     Raises:
         HeadTooLarge: it has too many bytes or fields.
         BadRequest: it is not HTTP/1.0 or HTTP/1.1 as RFC 9110 and RFC 9112 have it.
-        NotImplementedHere: its body is coded in another way than in chunks.
+        NotSupported: its body is coded in another way than in chunks.
     """
     if len(head) > LONGEST_HEAD or head.count(b"\n") > MOST_FIELDS + 2:
         raise _too_large()
@@ -112,7 +100,7 @@ def read(head: bytes) -> Request:
         raise BadRequest("a header field goes over several lines")
     method, target, version = line[0].decode("latin-1"), line[1], line[2][5:].decode()
     if method == "CONNECT":
-        raise NotImplementedHere("this server is not a proxy")
+        raise NotSupported("this server is not a proxy")
     offers = [offer.partition(b":")[2] for offer in _OFFER.findall(head)]
     headers = _parse(_OFFER.sub(b"", head) if offers else head)
     hosts = [value for name, value in headers if name == b"host"]
@@ -186,7 +174,7 @@ def _length(headers: Headers, version: str) -> int | None:
         if lengths or version == "1.0":
             raise BadRequest("Transfer-Encoding stands beside Content-Length, or in HTTP/1.0")
         if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
-            raise NotImplementedHere("of transfer codings only chunked is taken")
+            raise NotSupported("of transfer codings only chunked is taken")
         return None
     if not lengths:
         return 0

@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.liveness import is_there
 from busway.gateway.door.port import Serve, SocketEndpoint
-from busway.gateway.errors import BadRequest, BuswayError
+from busway.gateway.errors import BadRequest, UpgradeRequired
 
 log = logging.getLogger("busway.door")
 
@@ -38,12 +38,6 @@ REASON_BYTES = 123  # of a close frame
 
 _QUIET = logging.getLogger("busway.door.websockets")
 _QUIET.disabled = True  # a client that breaks the protocol gets a close code, not a log line
-
-
-class UpgradeRequired(BuswayError):
-    """The handshake is for another version of the protocol."""
-
-    status, title = 426, "Upgrade required"
 
 
 def handshake(head: bytes, endpoint: SocketEndpoint) -> tuple[ServerProtocol, bytes]:
