@@ -91,7 +91,7 @@ lock: $(VENV)/.python
 	test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server -o requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra dev -c requirements.lock -o requirements-dev.lock
-	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,tests/asyncapi/node.txt,$(LOCK)) -o tests/asyncapi/node.lock
+	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,tests/documents/node.txt,$(LOCK)) -o tests/documents/node.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra bench -c requirements.lock -o benchmarks/requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,benchmarks/peers.txt,$(LOCK)) -o benchmarks/peers.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,benchmarks/crossbar.txt,$(LOCK)) -o benchmarks/crossbar.lock

@@ -118,7 +118,7 @@ DEVELOPMENT = required(PROJECT["project"]["optional-dependencies"]["dev"])
 BENCH = required(PROJECT["project"]["optional-dependencies"]["bench"])
 PEERS, CROSSBAR, NODE = (
     required(re.findall(r"^[^#\s].*$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
-    for name in ("benchmarks/peers.txt", "benchmarks/crossbar.txt", "tests/asyncapi/node.txt")
+    for name in ("benchmarks/peers.txt", "benchmarks/crossbar.txt", "tests/documents/node.txt")
 )
 
 
@@ -143,7 +143,7 @@ def locked(name: str) -> dict[str, dict[str, set[str]]]:
         ("benchmarks/requirements.lock", [RUNTIME, BUILD, BENCH]),
         ("benchmarks/peers.lock", [PEERS]),
         ("benchmarks/crossbar.lock", [CROSSBAR]),
-        ("tests/asyncapi/node.lock", [NODE]),
+        ("tests/documents/node.lock", [NODE]),
     ],
 )
 def test_the_locks_are_in_step_with_the_project(name: str, groups: list[dict[str, Requirement]]) -> None:

