@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from busway.domain.handler import Handler
 from busway.domain.run import MAX_LOSSES, Error, Outcome
 from busway.domain.times import SECOND
+from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
-from busway.gateway.executors.base import Ended, HandlerFile, Returned, Started, Target
+from busway.gateway.executors.base import Ended, Gone, HandlerFile, Returned, Room, Started, Target
 from busway.gateway.store.group.commits import SQLiteCommits
 from busway.gateway.store.port.operations import Publish, Rescue, SaveHandler
 from busway.gateway.store.sqlite import database as sqlite
@@ -39,7 +40,8 @@ class Hands:
         self.taken = {}
         self.history = []
         self.cancelled = []
-        self.ghosts = set()
+        self.ghosts = set()  # runs whose attempts go on when they are given up
+        self.haunting = {}  # the tokens of those that do
         self.marked = set()
         self.check = lambda _assignment: None
         self.asked = 0
@@ -54,13 +56,14 @@ class Hands:
         return True
 
     def cancel(self, token):
-        self.cancelled.append(self.taken.pop(token).run)
+        run = self.taken.pop(token).run
+        self.cancelled.append(run)
+        if run in self.ghosts:
+            self.haunting[run] = token
+        return run in self.ghosts
 
     def credit(self, token, size):
         pass
-
-    def lingers(self, run):
-        return run in self.ghosts
 
 
 class Gateway:
@@ -70,12 +73,12 @@ class Gateway:
         self.commits, self.reader, self.hands = commits, reader, hands
         self.now = NOW
         self.registry = Registry()
-        self.underway = {}
+        self.in_flight = InFlight(hands)
         more = {"timer": timer} if timer else {}
         place = Placement("process", lambda: self.now)
-        self.recorder = Recorder(commits, self.registry, self.underway, hands, 1 << 20, place.note)
+        self.recorder = Recorder(commits, self.registry, self.in_flight, hands, 1 << 20)
         self.dispatcher = Dispatcher(
-            commits, reader, self.registry, hands, self.underway, place, lambda: self.now, **more
+            commits, reader, self.registry, self.in_flight, place, lambda: self.now, **more
         )
 
     async def load(self):
@@ -106,18 +109,26 @@ class Gateway:
         error = None if outcome is Outcome.SUCCEEDED else Error("E", "as the test wants it")
         ended = Ended(
             token=assignment.token, outcome=outcome, started_at=self.now, finished_at=self.now, worker=1,
-            error=error, **more,
+            error=error, lingers=assignment.run in self.hands.ghosts, **more,
         )  # fmt: skip
-        self.recorder.take([ended])
-        self.dispatcher.wake()
+        if ended.lingers:
+            self.hands.haunting[assignment.run] = assignment.token
+        self.report(ended, Room())
 
     def give_back(self, assignment):
         del self.hands.taken[assignment.token]
-        assert isinstance(Returned(token=assignment.token), Returned)
-        self.dispatcher.returned([assignment.token])
+        self.report(Returned(token=assignment.token))
+
+    def vanish(self, run):
+        """What was given up of that run has ended at last."""
+        self.hands.ghosts.discard(run)
+        self.report(Gone(token=self.hands.haunting.pop(run)))
 
     def mark(self, assignment):
-        self.recorder.take([Started(token=assignment.token, started_at=self.now, worker=1)])
+        self.report(Started(token=assignment.token, started_at=self.now, worker=1))
+
+    def report(self, *reports):
+        self.dispatcher.take(self.recorder.take(list(reports)))
 
     def tick(self, seconds):
         self.now += round(seconds * SECOND)

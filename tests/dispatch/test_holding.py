@@ -17,12 +17,12 @@ from tests.dispatch.kit import Hands, gateway, until
 from tests.store.kit import event
 
 
-def run(id_=1, data=b"1", handler=1):
-    return Run(id=id_, event=to_event(event(data=data), id_), handler=handler)
+def run(id_=1, data=b"1", handler=1, **fields):
+    return Run(id=id_, event=to_event(event(data=data), id_), handler=handler, **fields)
 
 
 def test_a_run_that_is_held_is_not_taken_again():
-    holding = Holding()
+    holding = Holding({})
     first = run()
     assert holding.take(first)
     with holding.reading() as began:
@@ -31,7 +31,7 @@ def test_a_run_that_is_held_is_not_taken_again():
 
 
 def test_a_run_that_ended_since_a_read_began_is_turned_away_by_that_read_only():
-    holding = Holding()
+    holding = Holding({})
     with holding.reading() as early:
         holding.take(run())
         holding.end(1)
@@ -41,7 +41,7 @@ def test_a_run_that_ended_since_a_read_began_is_turned_away_by_that_read_only():
 
 
 def test_overlapping_reads_turn_away_no_run_that_waits_again():
-    holding = Holding()
+    holding = Holding({})
     outer = holding.reading()
     early = outer.__enter__()
     for _ in range(5):
@@ -56,7 +56,7 @@ def test_overlapping_reads_turn_away_no_run_that_waits_again():
 
 
 def test_ends_are_remembered_no_longer_than_the_oldest_read():
-    holding = Holding()
+    holding = Holding({})
     first, second = holding.reading(), holding.reading()
     first.__enter__()
     holding.end(1)
@@ -79,7 +79,7 @@ def test_a_lane_holds_no_more_than_its_share_and_the_best_of_it():
     assert lane.more
     assert lane.weight == budget.used <= SHARE
     while len(lane):
-        lane.pop()
+        lane.pop(lane.peek())
     assert budget.used == 0
 
 
@@ -114,14 +114,13 @@ def test_what_was_pushed_out_is_not_overtaken_by_what_came_later():
     out = [left.id for n in range(CAPACITY + 10) for left in lane.add(run(n + 1))]
     assert out == list(range(CAPACITY + 1, CAPACITY + 11))
     for _ in range(100):
-        lane.start()
-    later, urgent = run(CAPACITY + 11), run(CAPACITY + 12)
-    urgent.priority = 9
+        lane.pop(lane.peek())
+    later, urgent = run(CAPACITY + 11), run(CAPACITY + 12, priority=9)
     assert lane.add(later) == [later], "there is room for it, but not before those that were pushed out"
     assert lane.add(urgent) == []
     assert lane.peek() is urgent
     while not lane.wants:
-        lane.pop()
+        lane.pop(lane.peek())
     assert lane.add(later) == [], "now the others are read too, and put before it"
 
 

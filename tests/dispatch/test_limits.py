@@ -64,7 +64,7 @@ def test_no_more_runs_than_the_handlers_concurrency_are_under_way(path):
             await asyncio.sleep(0)
         assert most == 3
         await settled(gw)
-        assert gw.dispatcher._lanes[1].running == 0
+        assert gw.in_flight.running(1) == 0
 
     drive(path, scenario, room=50, h={"concurrency": 3})
 
@@ -79,8 +79,7 @@ def test_an_attempt_counts_until_its_outcome_is_stored_and_it_certainly_ended(pa
         assert hands.cancelled == [first.run]
         await settled(gw)
         assert not hands.taken
-        hands.ghosts.clear()
-        gw.dispatcher.wake()
+        gw.vanish(first.run)
         await until(lambda: len(hands.taken) == 1)
         second = next(iter(hands.taken.values()))
         gw.end(second)

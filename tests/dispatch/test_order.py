@@ -255,6 +255,29 @@ def test_a_key_is_held_over_a_restart(path):
     drive(path, after)
 
 
+def test_a_key_is_held_by_a_run_that_is_due_before_the_scheduler_has_seen_it(path, monkeypatch):
+    monkeypatch.setattr(scheduler, "TICK", 1000)
+
+    async def scenario(gw, hands):
+        await gw.publish(*[gw.event("h", "a") for _ in range(2)])
+        await until(lambda: runs(hands) == [1])
+        gw.end(of(hands, 1), Outcome.FAILED, retry_after=50)
+        await until(lambda: not gw.commits.backlog and gw.dispatcher.scheduler._later)
+        gw.tick(51)
+        gw.dispatcher._rescan()
+        gw.dispatcher.wake()
+        lane = gw.dispatcher._lanes[1]
+        await until(lambda: not lane.reading and "a" in lane.order.lines and lane.order.lines["a"].seen)
+        gw.dispatcher._pump()
+        assert runs(hands) == []
+        gw.dispatcher.scheduler._wake.set()
+        await until(lambda: runs(hands) == [1])
+        gw.end(of(hands, 1))
+        await until(lambda: runs(hands) == [2])
+
+    drive(path, scenario, h={"ordered": True})
+
+
 def test_cancelling_a_run_that_waits_frees_its_key(path):
     async def scenario(gw, hands):
         await gw.publish(*[gw.event("h", "a") for _ in range(2)])
@@ -333,8 +356,7 @@ def test_a_key_waits_for_an_attempt_that_was_given_up_but_may_still_run(path):
         gw.end(of(hands, 1), Outcome.FAILED, fatal=True)
         await gw.publish(gw.event("h", "b"))
         await until(lambda: runs(hands) == [3])
-        hands.ghosts.clear()
-        gw.dispatcher.wake()
+        gw.vanish(1)
         await until(lambda: runs(hands) == [3, 2])
 
     drive(path, scenario, h={"ordered": True})

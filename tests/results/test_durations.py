@@ -9,7 +9,7 @@ from busway.domain.event import Event
 from busway.domain.handler import Spec
 from busway.domain.histogram import SECONDS, Histogram
 from busway.domain.run import Outcome, Run
-from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.attempts.statistics import Durations
 from busway.gateway.executors.base import Ended
 
@@ -46,8 +46,8 @@ def test_counting_many_at_once_is_counting_one_by_one():
 def test_every_attempt_is_in_what_is_read(count):
     durations = Durations()
     for number in range(count):
-        durations.note(attempt(), ended(0.002, waited=0.02 * (number % 2)))
-    durations.note(attempt("other", "thread"), ended(7.0, outcome=Outcome.FAILED))
+        durations.take([(attempt(), ended(0.002, waited=0.02 * (number % 2)))])
+    durations.take([(attempt("other", "thread"), ended(7.0, outcome=Outcome.FAILED))])
     for _ in range(2):
         assert {labels: sum(h.counts) for labels, h in durations.attempts().items()} == {
             ("h", "process", "succeeded"): count,
@@ -61,7 +61,7 @@ def test_every_attempt_is_in_what_is_read(count):
 
 def test_an_attempt_that_started_before_its_run_was_due_did_not_wait():
     durations = Durations()
-    durations.note(attempt(), ended(0.002, waited=-5.0))
+    durations.take([(attempt(), ended(0.002, waited=-5.0))])
     assert durations.waits()["h"].total == 0
 
 
@@ -69,7 +69,7 @@ def test_the_newest_attempts_are_the_last_256():
     durations = Durations()
     assert durations.newest(7) == {"p50": None, "p95": None, "attempts": 0}
     for _ in range(300):
-        durations.note(attempt(), ended(9.0))
+        durations.take([(attempt(), ended(9.0))])
     for _ in range(200):
-        durations.note(attempt(), ended(0.5))
+        durations.take([(attempt(), ended(0.5))])
     assert durations.newest(7) == {"p50": 0.5, "p95": 9.0, "attempts": 256}

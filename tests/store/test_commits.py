@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import psutil
 import pytest
 from busway.domain.run import RunState
@@ -158,14 +159,15 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
             commits.append(append(1, 0), run, "one")
             await settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 5, lost=1), run)
             change = told[-1]
-            assert (change.ended, change.runs, change.head) == ([1], [run], 2)
-            assert (run.attempt, run.lost, run.due) == (1, 1, NOW + 5)
+            again = msgspec.structs.replace(run, attempt=1, lost=1, due=NOW + 5, since=NOW + 20)
+            assert (change.ended, change.runs, change.head) == ([1], [again], 2)
+            assert run.attempt == 0, "who was told of it before has what it was then"
             assert [(r.number, r.handler, r.index) for r, _ in change.results] == [
                 (1, "one", 0),
                 (2, "one", None),
             ]
             child = event(root=1, parent=1)
-            settled = await settling(commits, settle(1, 2, root=1, published=[child]), run)
+            settled = await settling(commits, settle(1, 2, root=1, published=[child]), again)
             assert settled.stored == [StoredEvent(2, 2)]
             assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
             async_reader = SQLiteReader(path)
@@ -200,7 +202,7 @@ def test_a_waiting_run_that_is_retried_is_told_anew(path):
             assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
             [run] = told[-1].runs
             assert (told[-1].ended, told[-1].rescan) == ([1], False)
-            assert (run.due, run.attempt, run.charged, run.event) == (None, 1, 0, told[0].runs[0].event)
+            assert (run.due, run.attempt, run.granted, run.event) == (None, 1, 1, told[0].runs[0].event)
 
     asyncio.run(main())
 

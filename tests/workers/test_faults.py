@@ -11,7 +11,7 @@ import pytest
 import uvloop
 import workers_kit as kit
 from busway.domain.run import Outcome
-from busway.gateway.executors.base import Ended, Partial, Returned
+from busway.gateway.executors.base import Ended, Gone, Partial, Returned
 
 pytestmark = pytest.mark.fault
 
@@ -226,17 +226,35 @@ def test_in_a_shared_host_the_overdue_fails_at_once_and_siblings_finish(folder):
     kit.drive(scenario, folder, "thread")
 
 
-def test_the_next_attempt_of_a_run_waits_until_the_overdue_one_is_dead(folder):
+def test_an_overdue_attempt_that_goes_on_lingers_until_its_host_is_dead(folder):
     async def scenario(bench):
         sibling = bench.hand("f:sleeps", 1.0)
         await bench.started(sibling)
-        first = bench.hand("f:sleeps", 1000, timeout=0.1, run=77)
-        ended = await bench.end(first)
-        again = await bench.run("f:who", run=77)
+        overdue = bench.hand("f:sleeps", 1000, timeout=0.1)
+        ended = await bench.end(overdue)
+        assert ended.lingers
+        assert bench.reports(overdue, Gone) == []
+        (gone,) = await bench.until(lambda: bench.reports(overdue, Gone))
         assert not psutil.pid_exists(ended.worker)
-        assert bench.told.index(bench.reports(sibling, Ended)[0]) < bench.told.index(again)
+        assert bench.told.index(bench.reports(sibling, Ended)[0]) < bench.told.index(gone)
 
     kit.drive(scenario, folder, "thread")
+
+
+@pytest.mark.parametrize("pool", TWO)
+def test_cancelling_tells_whether_the_attempt_may_still_run_and_then_when_it_does_not(folder, pool):
+    async def scenario(bench):
+        running, ended = bench.hand("f:sleeps", 1000, timeout=600), await bench.run("f:fine", 1)
+        await bench.started(running)
+        waiting = bench.hand("f:fine", 1, alone=True)  # for a worker of its own
+        assert not bench.supervisor.cancel(waiting)
+        assert not bench.supervisor.cancel(ended.token)
+        assert bench.supervisor.cancel(running)
+        await bench.until(lambda: bench.reports(running, Gone))
+        told = [bench.reports(token, Ended | Returned) for token in (running, waiting)]
+        assert told == [[], []]
+
+    kit.drive(scenario, folder, pool)
 
 
 def test_at_most_two_hosts_are_retired_at_a_time(folder):

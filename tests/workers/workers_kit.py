@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import psutil
 from busway.domain.event import Event
-from busway.gateway.executors.base import Assignment, Ended, Partial, Returned, Started
+from busway.gateway.executors.base import Assignment, Ended, Partial, Returned, Room, Started
 from busway.gateway.executors.python.host.supervisor import Supervisor
 
 PATIENCE = 120.0  # seconds; far more than anything here takes
@@ -42,14 +42,15 @@ class Bench:
         self._changed = asyncio.Event()
         self.credits = True
         options = {"processes": 2, "threads": 8, "max_result_bytes": 1 << 20, "grace": 0.2, **options}
-        self.supervisor = Supervisor(
-            handlers=folder, sink=self._sink, on_room=self._room, default_pool=pool, **options
-        )
+        self.supervisor = Supervisor(handlers=folder, default_pool=pool, **options)
+        self.supervisor.listen(self._hear)
         self.catalog = []
 
-    def _sink(self, told):
-        self.told += told
+    def _hear(self, told):
+        self.told += [report for report in told if not isinstance(report, Room)]
         for report in told:
+            if isinstance(report, Room):
+                self._room()
             if isinstance(report, Partial) and self.credits:
                 self.supervisor.credit(report.token, len(report.data))
         self._changed.set()

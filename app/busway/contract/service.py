@@ -77,7 +77,7 @@ class Workers(msgspec.Struct):
     """Everything that runs handler code."""
 
     zygote: Zygote
-    parked: Annotated[int, Meta(description="How many attempts wait for their pool's workers.")]
+    parked: Annotated[int, Meta(description="How many runs wait for an earlier attempt that does not end.")]
     deaths: Annotated[
         dict[str, dict[str, int]], Meta(description="For each pool, how many workers died of what cause.")
     ]

@@ -44,7 +44,7 @@ class Error(msgspec.Struct, array_like=True, frozen=True):
     traceback: str | None = None
 
 
-class Run(msgspec.Struct, kw_only=True):
+class Run(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A waiting or running run in memory. Times are microseconds since 1970.
 
     Attributes:
@@ -60,7 +60,6 @@ class Run(msgspec.Struct, kw_only=True):
         fence: the value that outcomes must name. It makes the store refuse outcomes of attempts from
             before a manual retry.
         alone: the next attempt gets a worker of its own, because a worker died while it ran this run.
-        token: token of the attempt that a worker has, 0 if none has one.
     """
 
     id: int
@@ -76,9 +75,3 @@ class Run(msgspec.Struct, kw_only=True):
     key: str | None = None
     fence: int = 0
     alone: bool = False
-    token: int = 0
-
-    @property
-    def charged(self) -> int:
-        """Number of attempts that count against `max_attempts`."""
-        return self.attempt - self.lost - self.granted

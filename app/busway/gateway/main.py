@@ -36,7 +36,7 @@ from busway.gateway.api import trials as trial_routes
 from busway.gateway.api.answers import known_parameters
 from busway.gateway.api.front import Front
 from busway.gateway.api.stages import Stages
-from busway.gateway.attempts.attempt import Underway
+from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.dispatcher import Dispatcher
@@ -44,7 +44,7 @@ from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.dispatch.retention import Retention
 from busway.gateway.dispatch.trials import Trials
-from busway.gateway.executors.base import Catalog, Sink, WorkerReport
+from busway.gateway.executors.base import Catalog, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
 from busway.gateway.ingest.publisher import Publisher, receipt
 from busway.gateway.settings import Settings
@@ -120,31 +120,29 @@ class Gateway:
 async def _build(settings: Settings, committer: Launched | None, stack: AsyncExitStack) -> Stages:
     commits = SQLiteCommits(settings.database, committer)
     stack.push_async_callback(commits.close)
-    underway: Underway = {}
     registry = Registry()
     known = asyncio.Event()  # the registry has what the store knows
-    recorder: Recorder
     dispatcher: Dispatcher
-    trials: Trials
-
-    def sink(reports: list[WorkerReport]) -> None:
-        trials.take(reports)
-        unstarted = recorder.take(reports)
-        if unstarted:
-            dispatcher.returned(unstarted)
-
     changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
     placement = Placement(settings.pool, clock)
     on_catalog = partial(_declare_later, known, registry, changes)
-    workers = _make_workers(settings, sink, lambda: dispatcher.wake(), on_catalog)  # noqa: PLW0108 - as above
+    workers = _make_workers(settings, on_catalog)
     stack.push_async_callback(workers.stop)
     # The handlers folder is imported while the store opens: both are other processes.
     loading = asyncio.create_task(workers.start())
     stack.callback(loading.cancel)
     reader = await _open_store(settings, commits, stack)
-    recorder = Recorder(commits, registry, underway, workers, settings.max_event_bytes, placement.note)
-    dispatcher = Dispatcher(commits, reader, registry, workers, underway, placement, clock)
-    trials = Trials(workers, changes, registry, placement, settings.max_event_bytes, clock)
+    in_flight = InFlight(workers)
+    recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes)
+    dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, clock)
+    trials = Trials(in_flight, changes, registry, placement, settings.max_event_bytes, clock)
+
+    def reported(reports: list[WorkerReport]) -> None:
+        progress = recorder.take(reports)
+        placement.take(progress.ended)
+        dispatcher.take(progress)
+
+    workers.listen(reported)
     stack.callback(dispatcher.stop)
     hub = Hub(reader, commits.epoch, Durables(commits, reader, clock))
     await hub.start()
@@ -218,8 +216,6 @@ async def _declare_later(
 
 def _make_workers(
     settings: Settings,
-    sink: Sink,
-    on_room: Callable[[], None],
     on_catalog: Callable[[Catalog], Awaitable[None]],
 ) -> Supervisor:
     return Supervisor(
@@ -231,8 +227,6 @@ def _make_workers(
         max_event_bytes=settings.max_event_bytes,
         default_pool=settings.pool,
         reload=settings.reload,
-        sink=sink,
-        on_room=on_room,
         on_catalog=on_catalog,
     )
 

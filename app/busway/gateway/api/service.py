@@ -97,7 +97,7 @@ async def read_status(here: Here) -> Response:
         state=_obstacle(here) or "ready",
         started_at=when(here.started_at),
         access="open on loopback: no key was made" if here.gate.open else "by key",
-        workers=msgspec.convert(here.workers.status(), shapes.Workers),
+        workers=msgspec.convert({**here.workers.status(), "parked": here.dispatcher.parked}, shapes.Workers),
         committer=shapes.Committer(here.commits.pid, here.commits.healthy),
         queues=shapes.Queues(
             here.commits.backlog, [_queue(here, entry.handler, counts) for entry in here.registry.live()]

@@ -64,8 +64,8 @@ def _answer(result: TrialResult, event: NewEvent) -> shapes.TrialAnswer:
     succeeded = ended.outcome is Outcome.SUCCEEDED
     return shapes.TrialAnswer(
         outcome=ended.outcome,
-        revision=trial.entry.handler.revision,
-        matches=trial.entry.starts(event),
+        revision=result.entry.handler.revision,
+        matches=result.entry.starts(event),
         **_value(ended.data if succeeded else None, binary=ended.binary),
         partials=[
             shapes.PartialValue(index=p.index, **_value(p.data, binary=p.binary)) for p in trial.partials
@@ -78,7 +78,7 @@ def _answer(result: TrialResult, event: NewEvent) -> shapes.TrialAnswer:
         wall_time=ended.wall_time,
         cpu_time=ended.cpu_time,
         peak_memory=ended.peak_memory,
-        pool=trial.pool,
+        pool=result.pool,
         worker=ended.worker,
     )
 

@@ -1,4 +1,4 @@
-"""From what workers report to one transaction each: run state, result and published events together."""
+"""From what the executor reports to one transaction each: run state, result and published events together."""
 
 from __future__ import annotations
 
@@ -7,65 +7,95 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from busway.domain.event import NewEvent
+import msgspec
+
+from busway.domain.event import Event, NewEvent
 from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError, Rules
 from busway.domain.result import Kind
-from busway.domain.run import Error, Outcome
-from busway.gateway.attempts.attempt import Attempt, Underway
+from busway.domain.run import Error, Outcome, Run
+from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.attempts.statistics import Durations
 from busway.gateway.attempts.verdict import Verdict, judge
-from busway.gateway.executors.base import Ended, Partial, Published, Started, WorkerReport, Workers
+from busway.gateway.executors.base import (
+    Ended,
+    Gone,
+    Partial,
+    Published,
+    Room,
+    Started,
+    WorkerReport,
+    Workers,
+)
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Report, Settle
 
 
+class Progress(msgspec.Struct):
+    """What a batch of reports means to those who place and hand out attempts.
+
+    `ended`: the attempts whose outcome was handed to the store, each with its report. `returned`: runs
+    whose attempt never started. `freed`: runs whose attempt was over before and does not run any more.
+    `room`: what the executor refused before may be offered again.
+    """
+
+    ended: list[tuple[Attempt, Ended]] = []
+    returned: list[Run] = []
+    freed: list[Run] = []
+    room: bool = False
+
+
 class Recorder:
-    """Takes the workers' reports and hands the store what becomes of them.
+    """Takes the executor's reports and hands the store what becomes of them.
 
     Args:
         commits: the way into the store.
         rules: which handlers a published event starts.
-        underway: the attempts in hand; shared with dispatch.
+        in_flight: the attempts in flight.
         workers: told when a partial is stored, so that generators go at the store's pace.
         max_event_bytes: the most bytes of data that a published event may have.
-        on_ended: told each attempt that ended, and how.
     """
 
     def __init__(
-        self,
-        commits: Commits,
-        rules: Rules,
-        underway: Underway,
-        workers: Workers,
-        max_event_bytes: int,
-        on_ended: Callable[[Attempt, Ended], None],
+        self, commits: Commits, rules: Rules, in_flight: InFlight, workers: Workers, max_event_bytes: int
     ) -> None:
-        self._commits, self._rules, self._underway, self._workers = commits, rules, underway, workers
-        self._max_event_bytes, self._on_ended = max_event_bytes, on_ended
+        self._commits, self._rules, self._in_flight = commits, rules, in_flight
+        self._workers, self._max_event_bytes = workers, max_event_bytes
         self._chance: Callable[[], float] = random.random
         self.durations = Durations()
 
-    def take(self, reports: list[WorkerReport]) -> list[int]:
-        """Take reports in their order; those of attempts that were cancelled meanwhile are worthless.
-
-        Returns:
-            The tokens of attempts that never started.
-        """
-        underway, unstarted = self._underway, []
+    def take(self, reports: list[WorkerReport]) -> Progress:
+        """Take reports in their order; those of attempts that were cancelled meanwhile are worthless."""
+        live, progress = self._in_flight.live, Progress()
         for report in reports:
-            attempt = underway.get(report.token)
+            attempt = live.get(report.token)
             if attempt is None:
-                continue
-            if isinstance(report, Ended):
-                self._settle(attempt, report)
+                self._take_other(report, progress)
+            elif isinstance(report, Ended):
+                progress.ended.append((attempt, self._settle(attempt, report)))
             elif isinstance(report, Partial):
                 self._append(attempt, report)
             elif isinstance(report, Started):
                 self._mark(attempt, report)
             else:
-                unstarted.append(report.token)
-        return unstarted
+                self._in_flight.returned(attempt)
+                progress.returned.append(attempt.run)
+        self.durations.take(progress.ended)
+        return progress
+
+    def _take_other(self, report: WorkerReport, progress: Progress) -> None:
+        """Take a report that is of no live attempt."""
+        if isinstance(report, Room):
+            self._in_flight.room.set()
+            progress.room = True
+        elif isinstance(report, Gone):
+            freed = self._in_flight.gone(report.token)
+            if freed is not None:
+                progress.freed.append(freed)
+        elif (trial := self._in_flight.trials.get(report.token)) is not None:
+            trial.take(report)
+            if isinstance(report, Partial):
+                self._workers.credit(report.token, len(report.data))
 
     def _mark(self, attempt: Attempt, started: Started) -> None:
         self._commits.mark(
@@ -108,14 +138,20 @@ class Recorder:
         if not stored.cancelled():
             self._workers.credit(token, size)
 
-    def _settle(self, attempt: Attempt, ended: Ended) -> None:
-        del self._underway[attempt.token]
-        events = self._events(attempt, ended) if ended.published else []
+    def _settle(self, attempt: Attempt, ended: Ended) -> Ended:
+        """Hand an outcome to the store; returns the report as it counts."""
+        self._in_flight.ended(attempt, lingers=ended.lingers)
+        events: list[NewEvent] = []
+        if ended.published:
+            try:
+                events = self._events(attempt, ended)
+            except FieldError as problem:
+                error = Error("ValueError", f"ctx.publish: {problem}")
+                ended = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error)
         verdict = judge(attempt, ended, self._chance())
         run = attempt.run
-        run.alone = ended.alone
-        self._on_ended(attempt, ended)
-        self.durations.note(attempt, ended)
+        if run.alone is not ended.alone:
+            run = msgspec.structs.replace(run, alone=ended.alone)
         operation = Settle(
             run=run.id,
             token=attempt.token,
@@ -133,32 +169,40 @@ class Recorder:
             fence=run.fence,
         )
         self._commits.settle(operation, run, attempt.handler)
+        return ended
 
     def _events(self, attempt: Attempt, ended: Ended) -> list[NewEvent]:
-        """Build the events that a successful attempt published; one that is not sound fails the attempt."""
-        try:
-            events = [self._event(attempt, published, ended.finished_at) for published in ended.published]
-        except FieldError as problem:
-            ended.outcome, ended.error = Outcome.FAILED, Error("ValueError", f"ctx.publish: {problem}")
-            return []
+        """Build the events that an attempt published; none if it did not succeed.
+
+        Raises:
+            FieldError: one of them is not sound.
+        """
+        parent, now = attempt.run.event, ended.finished_at
+        events: list[NewEvent] = []
+        for published in ended.published:
+            event = new_event(published, attempt.handler, parent, now, self._max_event_bytes)
+            event.root, event.parent = parent.root, attempt.run.id
+            event.handlers = self._rules.match(event)
+            events.append(event)
         return events if ended.outcome is Outcome.SUCCEEDED else []
 
-    def _event(self, attempt: Attempt, published: Published, now: int) -> NewEvent:
-        parent = attempt.run.event
-        if published.data is not None and len(published.data) > self._max_event_bytes:
-            raise FieldError(
-                "data",
-                f"the data of {published.type!r} has {len(published.data)} bytes, "
-                f"the limit is {self._max_event_bytes} (--max-event-bytes)",
-            )
-        fields = {"type": published.type, "causationid": parent.id, "correlationid": parent.correlationid}
-        event = accept(
-            {**fields, **published.attributes}, published.data, now, f"/handlers/{attempt.handler}"
+
+def new_event(published: Published, handler: str, parent: Event, now: int, max_bytes: int) -> NewEvent:
+    """Return the event that an attempt of that handler published; `now` in microseconds since 1970.
+
+    Raises:
+        FieldError: it is not sound, or has more than `max_bytes` bytes of data.
+    """
+    if published.data is not None and len(published.data) > max_bytes:
+        raise FieldError(
+            "data",
+            f"the data of {published.type!r} has {len(published.data)} bytes, "
+            f"the limit is {max_bytes} (--max-event-bytes)",
         )
-        event.binary = published.binary
-        event.root, event.parent = parent.root, attempt.run.id
-        event.handlers = self._rules.match(event)
-        return event
+    fields = {"type": published.type, "causationid": parent.id, "correlationid": parent.correlationid}
+    event = accept({**fields, **published.attributes}, published.data, now, f"/handlers/{handler}")
+    event.binary = published.binary
+    return event
 
 
 def _report(attempt: Attempt, ended: Ended) -> Report:

@@ -7,7 +7,7 @@ from functools import partial
 
 from busway.domain.histogram import Histogram
 from busway.domain.times import SECOND
-from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.executors.base import Ended
 
 _WINDOW = 256
@@ -24,15 +24,16 @@ class Durations:
         self._new: defaultdict[_Labels, list[tuple[float, int]]] = defaultdict(list)
         self._newest: defaultdict[int, deque[float]] = defaultdict(partial(deque, maxlen=_WINDOW))
 
-    def note(self, attempt: Attempt, ended: Ended) -> None:
-        """Take an attempt that ended in its worker."""
-        run, wall = attempt.run, ended.wall_time
-        self._newest[run.handler].append(wall)
-        labels = attempt.handler, attempt.pool, ended.outcome
-        new = self._new[labels]
-        new.append((wall, ended.started_at - run.since))
-        if len(new) >= _AT_ONCE:
-            self._count(labels, new)
+    def take(self, ended: list[tuple[Attempt, Ended]]) -> None:
+        """Take attempts that ended in their workers."""
+        for attempt, report in ended:
+            run, wall = attempt.run, report.wall_time
+            self._newest[run.handler].append(wall)
+            labels = attempt.handler, attempt.pool, report.outcome
+            new = self._new[labels]
+            new.append((wall, report.started_at - run.since))
+            if len(new) >= _AT_ONCE:
+                self._count(labels, new)
 
     def attempts(self) -> dict[_Labels, Histogram]:
         """Return how long attempts took, by handler, pool and outcome."""

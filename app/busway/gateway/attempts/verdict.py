@@ -7,7 +7,7 @@ import msgspec
 from busway.domain.result import Kind
 from busway.domain.run import MAX_LOSSES, Error, Outcome, RunState
 from busway.domain.times import SECOND
-from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.executors.base import Ended
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,13 +15,13 @@ import msgspec
 
 from busway.domain.handler import Spec
 from busway.domain.run import Run
-from busway.gateway.attempts.attempt import Attempt, Underway
+from busway.gateway.attempts.inflight import InFlight
+from busway.gateway.attempts.recorder import Progress
 from busway.gateway.dispatch.holding import Budget, Holding
 from busway.gateway.dispatch.lanes import Lane, OrderedLane, Source
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Entry, Registry
 from busway.gateway.dispatch.scheduler import Scheduler
-from busway.gateway.executors.base import Assignment, Workers
 from busway.gateway.store.port.commits import Commits, Committed
 from busway.gateway.store.port.reader import Reader
 
@@ -51,8 +49,7 @@ class Dispatcher:
     Args:
         commits, reader: the store.
         registry: the handlers in force.
-        workers: where attempts go.
-        underway: the attempts in hand; shared with the recorder.
+        in_flight: the attempts in flight; it hands out.
         placement: says which pool a handler's attempts go to.
         clock: microseconds since 1970.
         timer: seconds of a monotonic clock.
@@ -63,18 +60,16 @@ class Dispatcher:
         commits: Commits,
         reader: Reader,
         registry: Registry,
-        workers: Workers,
-        underway: Underway,
+        in_flight: InFlight,
         placement: Placement,
         clock: Callable[[], int],
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._commits, self._registry, self._workers = commits, registry, workers
-        self._underway, self._placement, self._clock, self._timer = underway, placement, clock, timer
-        self._holding, self._budget = Holding(), Budget()
+        self._commits, self._registry, self._in_flight = commits, registry, in_flight
+        self._placement, self._clock, self._timer = placement, clock, timer
+        self._holding, self._budget = Holding(in_flight.runs), Budget()
         self._source = Source(reader, self._holding, self._place, clock)
-        self._lingers = workers.lingers
-        self._lingering: list[Run] = []  # their attempts were given up and may still run
+        self._parked: dict[int, Run] = {}  # an earlier attempt of them may still run
         self._lanes: dict[int, Lane] = {}
         self._turn: deque[Lane] = deque()
         self._reads: set[asyncio.Task[None]] = set()
@@ -82,9 +77,8 @@ class Dispatcher:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
         self.scheduler = Scheduler(
-            commits, reader, clock, self._holding, self._place, self.wake, self._rescan, self._in_hand
+            commits, reader, clock, self._holding, self._place, self.wake, self._rescan, in_flight
         )
 
     def start(self) -> None:
@@ -113,14 +107,19 @@ class Dispatcher:
             self._rescan()
         self.wake()
 
-    def returned(self, tokens: list[int]) -> None:
-        """Take back attempts that never started."""
-        for token in tokens:
-            attempt = self._underway.pop(token, None)
-            if attempt is not None:
-                attempt.run.token = 0
-                self._place(attempt.run)
-                self._lanes[attempt.run.handler].end(attempt.run)
+    def take(self, progress: Progress) -> None:
+        """Take back runs whose attempts never started, and places that are free."""
+        if not (progress.returned or progress.freed or progress.room):
+            return
+        for run in progress.returned:
+            if self._holding.take(run):
+                self._place(run)
+            self._free(run)
+        for run in progress.freed:
+            self._free(run)
+            waiting = self._parked.pop(run.id, None)
+            if waiting is not None:
+                self._place(waiting)
         self.wake()
 
     def wake(self) -> None:
@@ -142,8 +141,10 @@ class Dispatcher:
         lane = self._lanes.get(handler)
         return len(lane) if lane else 0
 
-    def _in_hand(self) -> list[int]:
-        return [a.run.id for a in self._underway.values() if a.run.expires_at is not None]
+    @property
+    def parked(self) -> int:
+        """How many runs wait for the end of an earlier attempt that was given up."""
+        return len(self._parked)
 
     # -- what is held
 
@@ -156,44 +157,36 @@ class Dispatcher:
         if run.due is not None and run.due > self._clock():
             self.scheduler.add(run)
             pushed_out = lane.wait(run) if run.attempt else []
+        elif run.id in self._in_flight.lingering:
+            self._parked[run.id] = run
+            return
         else:
             pushed_out = lane.add(run)
         for out in pushed_out:
             self._holding.leave(out)
 
     def _let_go(self, id_: int) -> None:
-        run = self._holding.end(id_)
-        if run is None or not run.token:
-            self._lift(id_, run)
+        waited = self._holding.end(id_)
+        if id_ not in self._in_flight.runs:
+            self._lift(id_, waited)
             return
-        token, run.token = run.token, 0
-        if self._underway.pop(token, None) is not None:
-            self._workers.cancel(token)
-        if self._lingers(id_):
-            self._lingering.append(run)
-        else:
-            self._end(run)
+        run = self._in_flight.stored(id_)
+        if run is not None:
+            self._free(run)
 
     def _lift(self, id_: int, run: Run | None) -> None:
         """Free the key of a run that was cancelled while it waited for its next attempt."""
+        self._parked.pop(id_, None)
         for lane in self._lanes.values() if run is None else [self._lane(run.handler)]:
             if lane.ordered:
                 lane.lift(id_)
                 self._queue(lane)
 
-    def _end(self, run: Run) -> None:
+    def _free(self, run: Run) -> None:
         lane = self._lanes[run.handler]
-        lane.end(run)
         if lane.ordered:  # it may have a head now; any other lane has its turns while it has runs
+            lane.free(run)
             self._queue(lane)
-
-    def _end_lingering(self) -> None:
-        lingering, self._lingering = self._lingering, []
-        for run in lingering:
-            if self._lingers(run.id):
-                self._lingering.append(run)
-            else:
-                self._end(run)
 
     # -- lanes
 
@@ -201,8 +194,11 @@ class Dispatcher:
         lane = self._lanes.get(handler)
         if lane is None:
             entry = self._registry.entry(handler)
-            kind = OrderedLane if entry is not None and entry.spec.ordered else Lane
-            lane = self._lanes[handler] = kind(handler, self._budget)
+            if entry is not None and entry.spec.ordered:
+                lane = OrderedLane(handler, self._budget, self._in_flight.keys(handler))
+            else:
+                lane = Lane(handler, self._budget)
+            self._lanes[handler] = lane
         self._queue(lane)
         return lane
 
@@ -216,12 +212,7 @@ class Dispatcher:
         for waiting in old.close():
             self._holding.leave(waiting)
         del self._lanes[old.handler]
-        new = self._lane(old.handler)
-        new.pace = old.pace
-        under_way = self._holding.attempted()
-        for attempted in [*under_way, *self._lingering]:
-            if attempted.handler == old.handler:
-                new.adopt(attempted)
+        self._lane(old.handler).pace = old.pace
 
     # -- reading on from the store
 
@@ -254,8 +245,6 @@ class Dispatcher:
         self._pumping = False
         if not self._open or self._commits.backlog > MAX_BACKLOG:
             return
-        if self._lingering:
-            self._end_lingering()
         full: Places = set()
         ways: dict[Lane, _Way | None] = {}
         turn, idle = self._turn, 0
@@ -296,26 +285,28 @@ class Dispatcher:
     def _start(self, run: Run, lane: Lane, way: _Way, full: Places) -> bool:
         """Hand out a lane's next run, or take it out if it may not start; False if it has to wait."""
         if not self._holding.holds(run):
-            lane.pop()  # it was cancelled while it waited
+            lane.pop(run)  # it was cancelled while it waited
             return True
         if run.expires_at is not None and run.attempt == 0 and run.expires_at <= self._clock():
-            self._holding.leave(lane.pop())  # the scheduler cancels it in the store
+            lane.pop(run)
+            self._holding.leave(run)  # the scheduler cancels it in the store
             return True
         entry = way.entry
         kept_out = full and (way.place, run.alone) in full
         if kept_out or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
-        if not self._offer(run, entry, way.pool, way.kind):
+        if not self._in_flight.start(run, entry.handler, entry.spec, way.kind, way.pool):
             full.add((way.place, run.alone))
             return False
-        lane.start()
+        lane.pop(run)
+        self._holding.leave(run)
         if entry.spec.rate is not None:
             lane.pace.start(entry.spec.rate, self._timer())
         return True
 
     def _is_at_limit(self, lane: Lane, spec: Spec) -> bool:
         """Whether the handler's limits keep its runs back now."""
-        if spec.concurrency is not None and lane.running >= spec.concurrency:
+        if spec.concurrency is not None and self._in_flight.running(lane.handler) >= spec.concurrency:
             return True
         wait = lane.pace.wait(spec.rate, self._timer()) if spec.rate is not None else 0
         if wait <= 0:
@@ -334,28 +325,3 @@ class Dispatcher:
     def _ring(self) -> None:
         self._alarm = None
         self.wake()
-
-    def _offer(self, run: Run, entry: Entry, pool: str, kind: str) -> bool:
-        handler, spec = entry.handler, entry.spec
-        token = self._random.getrandbits(63) | 1
-        assignment = Assignment(
-            token=token,
-            run=run.id,
-            attempt=run.attempt + 1,
-            handler=handler.name,
-            revision=handler.revision,
-            target=spec.target,
-            kind=kind,
-            pool=pool,
-            timeout=spec.timeout,
-            event=run.event,
-            alone=run.alone,
-            memory=spec.memory,
-        )
-        if not self._workers.offer(assignment):
-            return False
-        self._underway[token] = Attempt(
-            token, run, run.attempt + 1, handler.name, handler.revision, spec, pool
-        )
-        run.token = token
-        return True

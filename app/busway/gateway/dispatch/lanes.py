@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import lru_cache
 from itertools import count, islice
 
@@ -80,8 +80,7 @@ class Lane:
     """Waiting runs of one handler, highest priority first, then oldest.
 
     `more`: the store may have runs that are due and not here. `reading`: a read of them is under
-    way. `queued`: the lane takes its turns. `closed`: another lane took its place. `running`: the
-    attempts that are under way, or given up and perhaps still running.
+    way. `queued`: the lane takes its turns. `closed`: another lane took its place.
     """
 
     ordered = False
@@ -90,7 +89,6 @@ class Lane:
         self.handler = handler
         self.more = True
         self.reading = self.queued = self.closed = False
-        self.running = 0
         self.pace = Pace()
         self.weight = 0
         self._budget = budget
@@ -149,24 +147,14 @@ class Lane:
         """Return the next run."""
         return self._waiting[0][3] if self._waiting else None
 
-    def pop(self) -> Run:
-        """Take the next run out."""
-        return self._let_go(self._waiting.popleft())
-
-    def start(self) -> None:
-        """Take the next run out because its attempt is handed over."""
+    def pop(self, run: Run) -> None:  # noqa: ARG002 - an ordered lane asks in which line it stands
+        """Take out the next run, as `peek` gave it: it was handed out just now, or will not start."""
         size = self._waiting.popleft()[4]
         self.weight -= size
         self._budget.used -= size
-        self.running += 1
 
-    def end(self, run: Run) -> None:  # noqa: ARG002 - an ordered lane asks whose it was
-        """Take note that an attempt of the run is over, and certainly not running."""
-        self.running -= 1
-
-    def adopt(self, run: Run) -> None:  # noqa: ARG002 - an ordered lane asks whose it is
-        """Take note of an attempt that is under way already."""
-        self.running += 1
+    def free(self, run: Run) -> None:
+        """Take note that a run's attempt has given its place back."""
 
     def wait(self, run: Run) -> list[Run]:  # noqa: ARG002 - only an ordered lane keeps others behind it
         """Take note that a run waits for its next attempt; return what no longer fits."""
@@ -210,13 +198,19 @@ class Lane:
 
 
 class OrderedLane(Lane):
-    """Waiting runs of an ordered handler: those with a key in their lines, the others as in any lane."""
+    """Waiting runs of an ordered handler: those with a key in their lines, the others as in any lane.
+
+    Args:
+        handler: its number.
+        budget: of all lanes.
+        running: the keys that attempts of the handler hold.
+    """
 
     ordered = True
 
-    def __init__(self, handler: int, budget: Budget) -> None:
+    def __init__(self, handler: int, budget: Budget, running: Container[str]) -> None:
         super().__init__(handler, budget)
-        self.order = Order(budget)
+        self.order = Order(budget, running)
 
     @property
     def active(self) -> bool:
@@ -246,34 +240,17 @@ class OrderedLane(Lane):
             return free or head
         return head if (head.priority, -head.id) > (free.priority, -free.id) else free
 
-    def pop(self) -> Run:
-        """Take the next run out."""
-        run = self.peek()
-        if run is None or run.key is None:
-            return super().pop()
-        self.order.pop(run)
-        return run
+    def pop(self, run: Run) -> None:
+        """Take out the next run, as `peek` gave it: it was handed out just now, or will not start."""
+        if run.key is None:
+            super().pop(run)
+        else:
+            self.order.pop(run)
 
-    def start(self) -> None:
-        """Take the next run out because its attempt is handed over."""
-        run = self.peek()
-        if run is None or run.key is None:
-            super().start()
-            return
-        self.order.start(run)
-        self.running += 1
-
-    def adopt(self, run: Run) -> None:
-        """Take note of an attempt that is under way already."""
-        super().adopt(run)
+    def free(self, run: Run) -> None:
+        """Take note that a run's attempt has given its place back."""
         if run.key is not None:
-            self.order.adopt(run.key)
-
-    def end(self, run: Run) -> None:
-        """Take note that an attempt of the run is over, and certainly not running."""
-        super().end(run)
-        if run.key is not None:
-            self.order.end(run.key)
+            self.order.free(run.key)
 
     def wait(self, run: Run) -> list[Run]:
         """Take note that a run waits for its next attempt; return what no longer fits."""
@@ -361,6 +338,8 @@ class OrderedLane(Lane):
                 waits.append(run)
             elif source.holding.take(run):
                 runs.append(run)
+            elif run.attempt and source.holding.has(run.id):
+                waits.append(run)  # its time has just come, and the scheduler has not seen it yet
         self.order.see(line, runs, waits)
         for run in self._out():
             source.holding.leave(run)

@@ -13,15 +13,18 @@ rest, each by number. Runs are numbered in the order of their events.
    come in number order from the commits, so a line that is complete stays so by adding them. What does not
    fit is taken off the end, and the edge with it; nothing behind the edge is let in but by reading. So the
    first run of the line is the first one of k.
-2. no attempt of k is under way, nor given up and perhaps still running (`running`).
+2. no attempt of k is under way, nor given up and perhaps still running (`running`, which asks the attempts
+   in flight).
 3. no run of k that waits for its next attempt (`waits`) stands before the head. Dispatch tells of it in
    the same tick of the loop in which it tells that the attempt ended, and nothing starts in between.
 
 A read shows a moment that is past when it arrives. What it adds to a line can only be wrong about runs that
-ended since, which `Holding` turns away, and about runs that came since, which are either in the line
-already or were left out and then bound the edge (`left`). It cannot lack a run that was started since: that
-one has a line, whose knowledge stays. Lines that are forgotten (there are too many, or the store changed
-unseen) take all reads under way with them (`epoch`), and what is read later shows every run that started.
+ended since, which `Holding` turns away, about runs that came since, which are either in the line already or
+were left out and then bound the edge (`left`), and about a run whose next attempt is due by then and which
+the scheduler has not placed yet: it counts as waiting (`waits`) until it is placed. A read cannot lack a run
+that was started since: that one has a line, whose knowledge stays. Lines that are forgotten (there are too
+many, or the store changed unseen) take all reads under way with them (`epoch`), and what is read later shows
+every run that started.
 
 *Nobody starves.* A line that runs dry is read on. Keys that have no line are found by looking through the
 keys in the store, round after round, while there is room for lines; a round that found room for every key
@@ -36,6 +39,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
+from collections.abc import Container
 from itertools import count
 
 from busway.domain.run import Run
@@ -59,20 +63,26 @@ class Line:
     the last read of the line began. `offered`: the number of the head that is among the heads, or 0.
     """
 
-    __slots__ = ("edge", "key", "left", "offered", "running", "runs", "seen", "waits", "weight")
+    __slots__ = ("_running", "edge", "key", "left", "offered", "runs", "seen", "waits", "weight")
 
-    def __init__(self, key: str, *, seen: bool) -> None:
+    def __init__(self, key: str, running: Container[str], *, seen: bool) -> None:
         self.key, self.seen = key, seen
+        self._running = running
         self.runs: list[tuple[bool, int, Run]] = []
         self.waits: set[int] = set()
-        self.running = self.weight = self.offered = 0
+        self.weight = self.offered = 0
         self.edge: Place | None = None
         self.left = False
 
     @property
+    def running(self) -> bool:
+        """Whether an attempt of its key is under way, or was given up and may still run."""
+        return self.key in self._running
+
+    @property
     def head(self) -> Run | None:
         """The run that may start now, if there is one."""
-        if not self.seen or self.running or not self.runs:
+        if not self.seen or not self.runs or self.running:
             return None
         unstarted, id_, run = self.runs[0]
         if self.waits and (unstarted or min(self.waits) < id_):
@@ -86,9 +96,15 @@ class Line:
 
 
 class Order:
-    """The lines of one handler. What is pushed out of memory is collected in `out`."""
+    """The lines of one handler. What is pushed out of memory is collected in `out`.
 
-    def __init__(self, budget: Budget) -> None:
+    Args:
+        budget: of all lanes.
+        running: the keys that attempts of the handler hold.
+    """
+
+    def __init__(self, budget: Budget, running: Container[str]) -> None:
+        self._running = running
         self.lines: dict[str, Line] = {}
         self.wanted: dict[str, None] = {}  # keys whose lines are to be read, in that order
         self.out: list[Run] = []
@@ -119,29 +135,19 @@ class Order:
         return None
 
     def pop(self, run: Run) -> None:
-        """Take out a head that will not start."""
+        """Take out a head: an attempt of it was handed out just now, or it will not start."""
         line = self.lines[run.key or ""]
         line.runs.pop(0)
         line.offered = 0
         self._weigh(line, run, -1)
         self._look(line)
 
-    def start(self, run: Run) -> None:
-        """Take out a head because an attempt of it is handed over."""
-        self.lines[run.key or ""].running += 1
-        self.pop(run)
-
     # -- what becomes known
 
-    def adopt(self, key: str) -> None:
-        """Take note of an attempt that was under way before the handler was ordered."""
-        self._line_of_started(key).running += 1
-
-    def end(self, key: str) -> None:
-        """Take note that an attempt is over."""
+    def free(self, key: str) -> None:
+        """Take note that an attempt does not hold its key any more."""
         line = self.lines.get(key)
-        if line is not None and line.running:
-            line.running -= 1
+        if line is not None:
             self._look(line)
 
     def add(self, run: Run) -> None:
@@ -221,7 +227,13 @@ class Order:
         return line is None or not line.seen
 
     def see(self, found: KeyLine, runs: list[Run], waits: list[Run]) -> None:
-        """Add what a read found of one line: `runs` and `waits` are those of its runs that it may add."""
+        """Add what a read found of one line.
+
+        Args:
+            found: the line as the store has it.
+            runs: those of its runs that may be added.
+            waits: those that an attempt has started and that wait for the next one; the line may have them.
+        """
         self.wanted.pop(found.key, None)
         line = self.lines.get(found.key)
         if line is None and not (runs or waits):
@@ -231,12 +243,14 @@ class Order:
                 self._missed = True
                 self.out += runs
                 return
-            line = self.lines[found.key] = Line(found.key, seen=True)
+            line = self.lines[found.key] = Line(found.key, self._running, seen=True)
             line.left = found.key in self._left
         line.seen = True
+        known = {id_ for _, id_, _ in line.runs} if waits else set[int]()
         for run in waits:
-            line.waits.add(run.id)
-            self._waits[run.id] = line
+            if run.id not in known:
+                line.waits.add(run.id)
+                self._waits[run.id] = line
         for run in runs:
             self._insert(line, run)
         last = (found.runs[-1].attempt == 0, found.runs[-1].id) if found.runs else _START
@@ -276,7 +290,7 @@ class Order:
         return self.lines.get(key) or self._make(key)
 
     def _make(self, key: str) -> Line:
-        line = self.lines[key] = Line(key, seen=self.complete)
+        line = self.lines[key] = Line(key, self._running, seen=self.complete)
         if not line.seen:
             self.wanted[key] = None
         return line

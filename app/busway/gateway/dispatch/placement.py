@@ -13,7 +13,7 @@ import msgspec
 
 from busway.domain.run import Outcome
 from busway.domain.target import ASYNC
-from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.dispatch.registry import Entry
 from busway.gateway.executors.base import Ended
 
@@ -167,11 +167,14 @@ class Placement:
         measured = self._of(entry, kind)
         return Place(pool, measured.reason, measured.since)
 
-    def note(self, attempt: Attempt, ended: Ended) -> None:
-        """Take an attempt that ended; those of earlier code tell nothing."""
-        measured = self._measured.get(attempt.run.handler)
-        if measured is not None and attempt.revision >= measured.revision:
-            measured.note(attempt.pool, ended)
+    def take(self, ended: list[tuple[Attempt, Ended]]) -> None:
+        """Take attempts that ended; those of earlier code tell nothing."""
+        if not self._measured:
+            return
+        for attempt, report in ended:
+            measured = self._measured.get(attempt.run.handler)
+            if measured is not None and attempt.revision >= measured.revision:
+                measured.note(attempt.pool, report)
 
     def _of(self, entry: Entry, kind: str) -> Measured:
         handler = entry.handler

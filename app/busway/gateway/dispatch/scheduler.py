@@ -14,8 +14,11 @@ from bisect import insort
 from collections.abc import Callable
 from itertools import count
 
+import msgspec
+
 from busway.domain.run import Error, Run
 from busway.domain.times import SECOND
+from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.dispatch.holding import Holding, weight
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.port.commits import Commits
@@ -42,7 +45,7 @@ class Scheduler:
         place: puts a held run where it belongs: its lane, or back here.
         wake: have dispatch look what can start.
         rescan: have all lanes read the store: more came due at once than can be held.
-        in_hand: tells which runs workers have; these do not expire.
+        in_flight: the attempts in flight; their runs do not expire.
     """
 
     def __init__(
@@ -54,11 +57,11 @@ class Scheduler:
         place: Callable[[Run], None],
         wake: Callable[[], None],
         rescan: Callable[[], None],
-        in_hand: Callable[[], list[int]],
+        in_flight: InFlight,
     ) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
         self._holding, self._place, self._wake_dispatch = holding, place, wake
-        self._rescan, self._in_hand = rescan, in_hand
+        self._rescan, self._in_flight = rescan, in_flight
         self._later: list[tuple[int, int, int, Run]] = []  # by due time, the next one last
         self._entries = count()
         self._bytes = 0
@@ -123,10 +126,15 @@ class Scheduler:
             self._put_back(back)
 
     def _put_back(self, back: int) -> None:
-        for *_, run in self._later:
+        later: list[tuple[int, int, int, Run]] = []
+        for place, id_, entry, run in self._later:
             if run.attempt and run.due is not None:
-                run.due -= back
-        self._later = sorted((-(run.due or 0), -run.id, entry, run) for *_, entry, run in self._later)
+                earlier = msgspec.structs.replace(run, due=run.due - back)
+                self._holding.exchange(run, earlier)
+                later.append((place + back, id_, entry, earlier))
+            else:
+                later.append((place, id_, entry, run))
+        self._later = sorted(later)
         self._wake.set()
 
     async def _fire(self) -> None:
@@ -187,7 +195,7 @@ class Scheduler:
         error = Error("Expired", "the event's expirytime passed before an attempt started")
         try:
             while await self._commits.change(
-                Expire(error=error, now=now, limit=EXPIRE_AT_ONCE, spare=self._in_hand())
+                Expire(error=error, now=now, limit=EXPIRE_AT_ONCE, spare=self._in_flight.expiring())
             ):
                 pass
             upcoming = await self._reader.next_expiry()

@@ -3,60 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from busway.domain.event import Event, NewEvent, document, to_event
-from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError
 from busway.domain.run import Error, Outcome
+from busway.gateway.attempts.inflight import InFlight
+from busway.gateway.attempts.recorder import new_event
+from busway.gateway.attempts.trial import Trial
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Entry, Registry
 from busway.gateway.errors import Conflict, Unavailable
-from busway.gateway.executors.base import (
-    Assignment,
-    Ended,
-    Partial,
-    Published,
-    Returned,
-    WorkerReport,
-    Workers,
-)
+from busway.gateway.executors.base import Assignment, Ended
 
 AT_ONCE = 2  # each has a worker of its own, of which there are few
 WAITING = 16
-MOST = 1000  # partials, and published events, that an answer holds
-MOST_BYTES = 1024 * 1024  # of data in each of the two
+MOST = 1000  # published events that an answer holds
+MOST_BYTES = 1024 * 1024  # of data in them
 _PATIENCE = 10.0  # seconds until the workers must take it
-_NAP = 0.02  # seconds
-
-
-class Trial:
-    """One attempt that is tried out, and what it has told so far."""
-
-    def __init__(self, entry: Entry, pool: str) -> None:
-        self.entry, self.pool = entry, pool
-        self.token = secrets.randbits(62) << 1 | 1
-        self.partials: list[Partial] = []
-        self.size = self.left_out = 0
-        self.ended: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
-
-    def add(self, value: Partial) -> None:
-        """Keep a partial if there is room for it."""
-        if len(self.partials) >= MOST or self.size + len(value.data) > MOST_BYTES:
-            self.left_out += 1
-            return
-        self.size += len(value.data)
-        self.partials.append(value)
 
 
 class TrialResult(msgspec.Struct, frozen=True):
-    """How a trial ended; `published` are the events that a run would have stored."""
+    """How a trial of `entry` ended in `pool`; `published` are the events that a run would have stored."""
 
+    entry: Entry
+    pool: str
     trial: Trial
     ended: Ended
     published: list[dict[str, Any]]
@@ -67,7 +42,7 @@ class Trials:
     """Tries handlers out, a few at once.
 
     Args:
-        workers: where attempts go.
+        in_flight: the attempts in flight; it hands out.
         changes, registry, placement: the handlers in force.
         max_event_bytes: the most bytes of data that a published event may have.
         clock: microseconds since 1970.
@@ -75,34 +50,17 @@ class Trials:
 
     def __init__(
         self,
-        workers: Workers,
+        in_flight: InFlight,
         changes: Changes,
         registry: Registry,
         placement: Placement,
         max_event_bytes: int,
         clock: Callable[[], int],
     ) -> None:
-        self._workers, self._changes, self._registry = workers, changes, registry
+        self._in_flight, self._changes, self._registry = in_flight, changes, registry
         self._placement, self._max_event_bytes, self._clock = placement, max_event_bytes, clock
-        self._under_way: dict[int, Trial] = {}
         self._free = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
-
-    def take(self, reports: list[WorkerReport]) -> None:
-        """Pick out what is reported of trials; costs next to nothing while there is none."""
-        if not self._under_way:
-            return
-        for report in reports:
-            trial = self._under_way.get(report.token)
-            if trial is None or trial.ended.done():
-                continue
-            if isinstance(report, Partial):
-                trial.add(report)
-                self._workers.credit(report.token, len(report.data))
-            elif isinstance(report, Ended):
-                trial.ended.set_result(report)
-            elif isinstance(report, Returned):
-                trial.ended.set_result(None)
 
     async def run(self, name: str, new: NewEvent) -> TrialResult:
         """Run a handler once, also a paused one; a cancelled caller ends the attempt.
@@ -138,51 +96,48 @@ class Trials:
             # The handler is looked up anew each time: its code may have been loaded again meanwhile.
             entry = self._runnable(name)
             kind = self._registry.kind(entry.spec.target) or ""
-            trial = Trial(entry, self._placement.pool(entry, kind))
-            ended = await self._attempt(trial, _assignment(trial, kind, event))
-            if ended is not None:
-                return self._result(trial, ended, event)
-            await asyncio.sleep(_NAP)
+            trial, pool = Trial(), self._placement.pool(entry, kind)
+            if self._in_flight.try_out(trial, _assignment(trial, entry, kind, pool, event)):
+                ended = await self._attempt(trial)
+                if ended is not None:
+                    return self._result(entry, pool, trial, ended, event)
+            else:
+                await self._room(deadline)
         raise Unavailable("no worker is free for a test, or the gateway is stopping: try again in a moment")
 
-    async def _attempt(self, trial: Trial, assignment: Assignment) -> Ended | None:
-        if not self._workers.offer(assignment):
-            return None
-        self._under_way[trial.token] = trial
+    async def _attempt(self, trial: Trial) -> Ended | None:
         try:
             return await trial.ended
         finally:
-            del self._under_way[trial.token]
-            if trial.ended.cancelled():
-                self._workers.cancel(trial.token)
+            self._in_flight.end_trial(trial)
 
-    def _result(self, trial: Trial, ended: Ended, event: Event) -> TrialResult:
+    async def _room(self, deadline: float) -> None:
+        room = self._in_flight.room
+        room.clear()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await room.wait()
+        except TimeoutError:
+            return
+
+    def _result(self, entry: Entry, pool: str, trial: Trial, ended: Ended, event: Event) -> TrialResult:
         shown: list[dict[str, Any]] = []
-        size = 0
+        size, now, most = 0, self._clock(), self._max_event_bytes
         for published in ended.published:
             size += len(published.data or b"")
             try:
-                new = self._check(published, trial.entry.handler.name, event)
+                new = new_event(published, entry.handler.name, event, now, most)
             except FieldError as problem:
-                ended.outcome, ended.error = Outcome.FAILED, Error("ValueError", f"ctx.publish: {problem}")
-                ended.data, shown = None, []
-                return TrialResult(trial, ended, shown, len(ended.published))
+                error = Error("ValueError", f"ctx.publish: {problem}")
+                failed = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error, data=None)
+                return TrialResult(entry, pool, trial, failed, [], len(ended.published))
             if len(shown) < MOST and size <= MOST_BYTES:
                 shown.append({k: v for k, v in document(to_event(new, 0)).items() if k != "seq"})
-        return TrialResult(trial, ended, shown, len(ended.published) - len(shown))
-
-    def _check(self, published: Published, handler: str, parent: Event) -> NewEvent:
-        if published.data is not None and len(published.data) > self._max_event_bytes:
-            raise FieldError("data", f"the data of {published.type!r} is over {self._max_event_bytes} bytes")
-        fields = {"type": published.type, "causationid": parent.id, "correlationid": parent.correlationid}
-        source = f"/handlers/{handler}"
-        new = accept({**fields, **published.attributes}, published.data, self._clock(), source)
-        new.binary = published.binary
-        return new
+        return TrialResult(entry, pool, trial, ended, shown, len(ended.published) - len(shown))
 
 
-def _assignment(trial: Trial, kind: str, event: Event) -> Assignment:
-    handler, spec = trial.entry.handler, trial.entry.spec
+def _assignment(trial: Trial, entry: Entry, kind: str, pool: str, event: Event) -> Assignment:
+    handler, spec = entry.handler, entry.spec
     return Assignment(
         token=trial.token,
         run=0,
@@ -191,7 +146,7 @@ def _assignment(trial: Trial, kind: str, event: Event) -> Assignment:
         revision=handler.revision,
         target=spec.target,
         kind=kind,
-        pool=trial.pool,
+        pool=pool,
         timeout=spec.timeout,
         event=event,
         alone=True,  # one that crashes harms nobody then, and one that lasts holds nobody up

@@ -11,7 +11,7 @@ from busway.domain.event import Event
 from busway.domain.run import Error, Outcome
 
 
-class Assignment(msgspec.Struct, kw_only=True):
+class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One attempt for a worker to make.
 
     `token` is random and names this attempt alone. `kind` is the target's, from the catalog.
@@ -58,7 +58,8 @@ class Ended(msgspec.Struct, array_like=True):
     `outcome` is succeeded, failed or lost. `data`: the final value as JSON text (None: it returned
     None), bytes if `binary`. `published` is what `ctx.publish` was given, as `Published`.
     `retry_after`: the handler asked for another attempt in so many seconds. `fatal`: the handler
-    asked for no other attempt. `alone`: the next attempt must have a worker of its own.
+    asked for no other attempt. `alone`: the next attempt must have a worker of its own. `lingers`: it was
+    given up and may still run, so that `Gone` follows.
     `starved`: how much of `wall_time` it was ready to run and had no processor. `spent`: its worker ran
     out of descriptors, so that others would fail there too.
     """
@@ -81,6 +82,7 @@ class Ended(msgspec.Struct, array_like=True):
     fatal: bool = False
     alone: bool = False
     spent: bool = False
+    lingers: bool = False
 
 
 class Published(msgspec.Struct, array_like=True):
@@ -98,7 +100,19 @@ class Returned(msgspec.Struct, kw_only=True):
     token: int
 
 
-WorkerReport = Partial | Started | Ended | Returned
+class Gone(msgspec.Struct, kw_only=True):
+    """An attempt that lingered, or was cancelled while it may have been running, is certainly not running."""
+
+    token: int
+
+
+class Room(msgspec.Struct, kw_only=True):
+    """An offer that was refused may be taken now. It is of no attempt."""
+
+    token: int = 0
+
+
+WorkerReport = Partial | Started | Ended | Returned | Gone | Room
 
 
 class Target(msgspec.Struct, array_like=True, frozen=True):
@@ -137,27 +151,30 @@ class HandlerFile(msgspec.Struct, array_like=True, frozen=True):
 Catalog = list[HandlerFile]
 
 
-class Workers(Protocol):
-    """The supervisor as the stages before and after it see it.
+Listener = Callable[[list[WorkerReport]], None]
 
-    Everything it learns goes to the `sink` it was built with, in batches and in order per attempt;
-    `on_room` is called when an offer that was refused may now be taken.
-    """
+
+class Workers(Protocol):
+    """The supervisor as the stages before and after it see it."""
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told all reports, in batches and in order per attempt; to be called once."""
 
     async def start(self) -> Catalog:
         """Start the zygote and return what the handlers folder holds; what hangs or kills is set aside."""
 
     def offer(self, assignment: Assignment) -> bool:
-        """Hand over an attempt; False if its pool has no room for it now."""
+        """Hand over an attempt; False if its pool has no room for it now: `Room` follows when it may have."""
 
-    def cancel(self, token: int) -> None:
-        """End an attempt that the store counts as over: ask, then kill. Nothing more is told of it."""
+    def cancel(self, token: int) -> bool:
+        """End an attempt that counts as over: ask, then kill. No outcome of it is reported any more.
+
+        Returns:
+            Whether it may still run: then `Gone` follows.
+        """
 
     def credit(self, token: int, size: int) -> None:
         """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""
-
-    def lingers(self, run: int) -> bool:
-        """Whether an attempt of that run was given up and may still run; `on_room` follows its end."""
 
     async def drain(self, timeout: float) -> None:
         """Take nothing new, let what runs end for up to `timeout` seconds; what did not start is returned."""
@@ -167,6 +184,3 @@ class Workers(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Describe zygote, pools and workers for `/v1/status`."""
-
-
-Sink = Callable[[list[WorkerReport]], None]

@@ -156,7 +156,7 @@ class SQLiteCommits:
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
     ) -> None:
-        """Settle an attempt of `run`. If the run waits again, its fields are updated."""
+        """Settle an attempt of `run`."""
         self._outcome(operation, waiter, 1 + len(operation.published), run, handler)
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:

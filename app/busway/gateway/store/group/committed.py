@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from busway.domain.cursor import Position
 from busway.domain.event import NewEvent, partition_key, to_event
 from busway.domain.result import Result, result_event
@@ -104,11 +106,16 @@ def _add_settled(
     if operation.published:
         committed.runs.extend(new_runs(operation.published, reply.stored))
     if operation.state in WAITING:
-        run.attempt, run.lost, run.granted = operation.attempt, operation.lost, reply.granted
-        run.fence = 0
-        run.due = operation.due
-        run.since = max(operation.due or 0, operation.report.finished_at)
-        committed.runs.append(run)
+        waiting = msgspec.structs.replace(
+            run,
+            attempt=operation.attempt,
+            lost=operation.lost,
+            granted=reply.granted,
+            fence=0,
+            due=operation.due,
+            since=max(operation.due or 0, operation.report.finished_at),
+        )
+        committed.runs.append(waiting)
 
 
 def _result(

@@ -103,7 +103,11 @@ class Commits(Protocol):
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
     ) -> None:
-        """Settle an attempt of `run` for the handler of that name. Never refused. `waiter` gets the reply."""
+        """Settle an attempt of `run` for the handler of that name. Never refused. `waiter` gets the reply.
+
+        If the run waits again, the listeners get it in `runs`: a copy of `run` with the fields that the
+        operation changes.
+        """
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
         """Append a partial result of `run`. Never refused."""

@@ -10,7 +10,7 @@ import msgspec
 
 from busway.domain.run import Error, Outcome
 from busway.gateway.channel import Channel
-from busway.gateway.executors.base import Assignment, Ended, Partial, Returned, WorkerReport
+from busway.gateway.executors.base import Assignment, Ended, Gone, Partial, Returned, WorkerReport
 from busway.gateway.executors.python.host import policy
 from busway.gateway.executors.python.host.policy import Standing, Verdict
 from busway.gateway.executors.python.wire import protocol as wire
@@ -115,13 +115,15 @@ def correct(ended: Ended, flight: Flight, clock: int) -> None:
         ended.peak_memory = max(ended.peak_memory or 0, flight.peak)
 
 
-def given_up(flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None) -> Ended:
+def given_up(
+    flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None, *, lingers: bool = False
+) -> Ended:
     """Report an attempt whose time was up or that took too much memory, whatever else it did."""
     if flight.excessive:
         error = Error("MemoryExceeded", _excess(flight), stack)
     else:
         error = Error("Timeout", f"ran longer than {flight.assignment.timeout:g} s", stack)
-    return broken_off(flight, page, now, worker, error)
+    return broken_off(flight, page, now, worker, error, lingers=lingers)
 
 
 def _excess(flight: Flight) -> str:
@@ -138,6 +140,7 @@ def broken_off(
     outcome: Outcome = Outcome.FAILED,
     *,
     alone: bool = False,
+    lingers: bool = False,
 ) -> Ended:
     """Report an attempt that never answered, or too late."""
     since = flight.since(page)
@@ -152,6 +155,7 @@ def broken_off(
         error=error,
         log=page.printed(flight.seat),
         alone=alone,
+        lingers=lingers,
     )
 
 
@@ -225,6 +229,11 @@ def recall(flights: Collection[Flight], page: Page) -> list[Returned]:
     return told
 
 
+def last_of_settled(flight: Flight) -> Gone | None:
+    """Report that an attempt does not run any more that was reported before, or needed no report."""
+    return None if flight.recalled else Gone(token=flight.assignment.token)
+
+
 class Death(msgspec.Struct, frozen=True):
     """How a worker ended.
 
@@ -241,7 +250,7 @@ class Death(msgspec.Struct, frozen=True):
 
 
 def obituary(death: Death, left: list[Flight], page: Page, now: Moment) -> list[WorkerReport]:
-    """Report on the attempts that are `left`; those that were settled before need no report."""
+    """Report on the attempts that are `left`."""
     verdicts = policy.verdicts((f.standing(page) for f in left), killed=death.killed, alone=death.alone)
     told = [_last_word(death, f, verdict, page, now) for f, verdict in zip(left, verdicts, strict=True)]
     _attribute_output(death, left, page, told)
@@ -263,7 +272,9 @@ def _attribute_output(
 def _last_word(
     death: Death, flight: Flight, verdict: Verdict, page: Page, now: Moment
 ) -> WorkerReport | None:
-    if verdict is Verdict.NOTHING or flight.settled:
+    if flight.settled:
+        return last_of_settled(flight)
+    if verdict is Verdict.NOTHING:
         return None
     if verdict is Verdict.RETURN:
         return Returned(token=flight.assignment.token)

@@ -36,9 +36,6 @@ class House(Protocol):
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
 
-    def settled(self, flight: Flight) -> None:
-        """An attempt is given up while it may still be running."""
-
     def forget(self, token: int) -> None:
         """No worker has an attempt of that token."""
 
@@ -186,10 +183,6 @@ class Generation:
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass it on."""
         self._house.report(told, left)
-
-    def settled(self, flight: Flight) -> None:
-        """Pass it on."""
-        self._house.settled(flight)
 
     def forget(self, token: int) -> None:
         """Pass it on."""

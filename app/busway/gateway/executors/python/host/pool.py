@@ -64,9 +64,6 @@ class Owner(Protocol):
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
 
-    def settled(self, flight: Flight) -> None:
-        """An attempt is given up while it may still be running."""
-
     def forget(self, token: int) -> None:
         """No worker has an attempt of that token."""
 
@@ -261,10 +258,6 @@ class Pool:
             worker.end()
         if left:
             self._owner.room()
-
-    def settled(self, flight: Flight) -> None:
-        """Pass on that an attempt is given up while it may still be running."""
-        self._owner.settled(flight)
 
     def retired(self, worker: Worker) -> None:
         """Start a replacement; the oldest of too many retired workers goes at once."""

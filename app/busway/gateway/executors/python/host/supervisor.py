@@ -7,12 +7,12 @@ import itertools
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from busway.gateway.executors.base import Assignment, Catalog, Returned, Sink, WorkerReport
+from busway.gateway.executors.base import Assignment, Catalog, Listener, Returned, Room, WorkerReport
 from busway.gateway.executors.python.host.flight import Flight
 from busway.gateway.executors.python.host.flight import now as read_clocks
 from busway.gateway.executors.python.host.generation import Generation, Plan
@@ -37,6 +37,10 @@ async def _keep_to_itself(_catalog: Catalog) -> None:
     pass
 
 
+def _nobody(_reports: list[WorkerReport]) -> None:
+    pass
+
+
 class Supervisor:
     """Runs handler code in child processes; see the port for what it promises.
 
@@ -46,8 +50,6 @@ class Supervisor:
         processes: worker processes of the process pool, and of a handler with a memory limit.
         threads: threads of the thread pool; also how many coroutines one worker holds.
         max_result_bytes: a larger value fails its attempt.
-        sink: told all reports, in batches, in order per attempt.
-        on_room: called when an offer that was refused may be taken now.
         import_timeout: seconds that one file may take to import.
         default_pool: the pool to start at once; the other starts when it is first wanted.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
@@ -67,8 +69,6 @@ class Supervisor:
         processes: int,
         threads: int,
         max_result_bytes: int,
-        sink: Sink,
-        on_room: Callable[[], None],
         import_timeout: float = 10.0,
         default_pool: str = "process",
         grace: float = 0.5,
@@ -78,7 +78,7 @@ class Supervisor:
         on_catalog: Callable[[Catalog], Awaitable[None]] = _keep_to_itself,
     ) -> None:
         self.draining = False
-        self._sink, self._on_room = sink, on_room
+        self._listener: Listener = _nobody
         self._import_timeout = import_timeout
         self._default_pool = "thread" if default_pool == "thread" else "process"
         project = str(app_dir.resolve()) if app_dir is not None else ""
@@ -94,8 +94,6 @@ class Supervisor:
         self._closing: dict[Generation, asyncio.Task[None]] = {}
         self._renewal = Renewal(self, boot, on_catalog, reload=reload)
         self._carriers: dict[int, Worker] = {}
-        self._haunted: dict[int, int] = {}
-        self._parked: deque[Assignment] = deque()
         self._refused = self._sweeping = self._holding = self._stopping = False
         self._lifeline: tuple[int, int] = (-1, -1)
         self._strays = Strays()
@@ -203,18 +201,15 @@ class Supervisor:
 
     # -- attempts
 
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told all reports, in batches and in order per attempt; to be called once."""
+        self._listener = listener
+
     def offer(self, assignment: Assignment) -> bool:
         """Hand over an attempt; False if its pool has no room for it now."""
         if self.draining or self._holding:
             self._refused = True
             return False
-        if assignment.run in self._haunted:
-            # An attempt of this run is given up but may be running still: this one waits for its end.
-            self._parked.append(assignment)
-            return True
-        return self._place(assignment)
-
-    def _place(self, assignment: Assignment) -> bool:
         made, confined = self._generation, assignment.memory is not None
         pool = made.confined(assignment.handler) if confined else made.pools[assignment.pool]
         worker = pool.offer(assignment)
@@ -226,20 +221,16 @@ class Supervisor:
             self.watch()
         return True
 
-    def cancel(self, token: int) -> None:
-        """End an attempt that the store counts as over: ask, then kill."""
-        for assignment in self._parked:
-            if assignment.token == token:
-                self._parked.remove(assignment)
-                return
+    def cancel(self, token: int) -> bool:
+        """End an attempt that counts as over: ask, then kill; False if it certainly does not run."""
         worker = self._carriers.get(token)
         flight = worker.flights.get(token) if worker is not None else None
         if worker is not None and flight is not None:
-            if not flight.settled:
-                self.settled(flight)
             worker.cancel(flight)
-        elif any(pool.withdraw(token) for pool in self._pools()):
+            return True
+        if any(pool.withdraw(token) for pool in self._pools()):
             self._carriers.pop(token, None)
+        return False
 
     def credit(self, token: int, size: int) -> None:
         """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""
@@ -248,46 +239,22 @@ class Supervisor:
         if worker is not None and flight is not None:
             worker.page.credit(flight.seat, size)
 
-    def _lay(self, flight: Flight) -> None:
-        run = flight.assignment.run
-        self._haunted[run] -= 1
-        if not self._haunted[run]:
-            del self._haunted[run]
-
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
         """Pass on what a worker told; `left` are attempts that no worker has any more."""
         for flight in left:
             self._carriers.pop(flight.assignment.token, None)
-            if flight.settled and not flight.recalled:
-                self._lay(flight)
         if told:
-            self._sink(told)
-
-    def settled(self, flight: Flight) -> None:
-        """An attempt is given up while it may still be running: its run waits for the end of that."""
-        run = flight.assignment.run
-        self._haunted[run] = self._haunted.get(run, 0) + 1
-
-    def lingers(self, run: int) -> bool:
-        """Whether an attempt of that run was given up and may still run."""
-        if run not in self._haunted:
-            return False
-        self._refused = True
-        return True
+            self._listener(told)
 
     def forget(self, token: int) -> None:
         """No worker has an attempt of that token."""
         self._carriers.pop(token, None)
 
     def room(self) -> None:
-        """Place what is parked, then tell who was refused."""
-        for _ in range(len(self._parked)):
-            assignment = self._parked.popleft()
-            if assignment.run in self._haunted or not self._place(assignment):
-                self._parked.append(assignment)
+        """Report that there is room, if an offer was refused."""
         if self._refused and not (self.draining or self._holding):
             self._refused = False
-            self._on_room()
+            self._listener([Room()])
 
     # -- watching
 
@@ -307,7 +274,7 @@ class Supervisor:
             generation.check(now.mono / 1e9)
             if generation in self._former and not generation.everyone():
                 self._close(generation)
-        if self._carriers or self._parked or self._former or self._generation.unsteady():
+        if self._carriers or self._former or self._generation.unsteady():
             self.watch()
 
     async def drain(self, timeout: float) -> None:
@@ -327,15 +294,14 @@ class Supervisor:
         await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
 
     def _give_back(self) -> None:
-        tokens = [assignment.token for assignment in self._parked]
-        self._parked.clear()
+        tokens: list[int] = []
         for pool in self._pools():
             for token in pool.pending():
                 pool.withdraw(token)
                 self._carriers.pop(token, None)
                 tokens.append(token)
         if tokens:
-            self._sink([Returned(token=token) for token in tokens])
+            self._listener([Returned(token=token) for token in tokens])
 
     def _pools(self) -> list[Pool]:
         return [pool for generation in self._generations for pool in generation.pools.values()]
@@ -381,7 +347,6 @@ class Supervisor:
                 "restarts": self._renewal.renewals,
                 "error": self._renewal.error,
             },
-            "parked": len(self._parked),
             "deaths": {pool: dict(causes) for pool, causes in self._deaths.items()},
             "pools": pools,
         }

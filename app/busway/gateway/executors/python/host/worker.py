@@ -75,9 +75,6 @@ class Home(Protocol):
     def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
         """The worker answered; `left` are the attempts that it no longer has."""
 
-    def settled(self, flight: Flight) -> None:
-        """An attempt is given up while it may still be running."""
-
     def retired(self, worker: Worker) -> None:
         """The worker takes no new work and needs a replacement."""
 
@@ -237,9 +234,11 @@ class Worker:
             self._spent |= report.spent
             if report.finished_at > clock or flight.peak:
                 reports.correct(report, flight, clock)
-            if flight.given_up and not flight.settled:
+            if flight.settled:
+                self._settled_left(flight, told)
+            elif flight.given_up:
                 told.append(reports.given_up(flight, self.page, reports.now(), self.pid, None))
-            elif not flight.settled:
+            else:
                 told.append(report)
         for pace, walls in took.items():
             self.served += len(walls)
@@ -250,8 +249,15 @@ class Worker:
         flight = self._release(token)
         if flight is not None:
             left.append(flight)
-            if flight.doubted and not flight.settled:
+            if flight.settled:
+                self._settled_left(flight, told)
+            elif flight.doubted:
                 told.append(Returned(token=token))
+
+    def _settled_left(self, flight: Flight, told: list[WorkerReport]) -> None:
+        last = reports.last_of_settled(flight)
+        if last is not None:
+            told.append(last)
 
     def _partial(self, token: int, body: bytes, told: list[WorkerReport]) -> None:
         flight = self.flights.get(token)
@@ -323,9 +329,8 @@ class Worker:
         # It cannot be killed without its siblings, so it fails now and may be running still.
         if self._has(flight) and not flight.settled:
             flight.settled = True
-            self._home.settled(flight)
             stack = reports.stack_of(flight, self.page)
-            told = reports.given_up(flight, self.page, reports.now(), self.pid, stack)
+            told = reports.given_up(flight, self.page, reports.now(), self.pid, stack, lingers=True)
             self._home.reported(self, [told], [])
 
     def _has(self, flight: Flight) -> bool:
