@@ -67,7 +67,7 @@ def _unicode(name: str, value: str) -> str:
     return value
 
 
-class Line(Protocol):
+class AttemptPort(Protocol):
     """The worker's side of one attempt."""
 
     @property
@@ -96,14 +96,14 @@ class Context:
         revision: the handler's revision.
     """
 
-    __slots__ = ("_line", "_log", "attempt", "handler", "revision", "run")
+    __slots__ = ("_log", "_port", "attempt", "handler", "revision", "run")
 
-    def __init__(self, *, run: int, attempt: int, handler: str, revision: int, line: Line) -> None:
+    def __init__(self, *, run: int, attempt: int, handler: str, revision: int, port: AttemptPort) -> None:
         self.run = run
         self.attempt = attempt
         self.handler = handler
         self.revision = revision
-        self._line = line
+        self._port = port
         self._log: logging.Logger | None = None
 
     def publish(
@@ -125,9 +125,9 @@ class Context:
         """
         checked, plain = check(type, attributes), str.__str__(type)
         if data is None:
-            self._line.publish(plain, None, False, checked)
+            self._port.publish(plain, None, False, checked)
         else:
-            self._line.publish(plain, *jsonvalue.encode(data, f"the data published as {plain!r}"), checked)
+            self._port.publish(plain, *jsonvalue.encode(data, f"the data published as {plain!r}"), checked)
 
     def progress(self, fraction: float, note: str | None = None) -> None:
         """Send how far the attempt is as a partial result.
@@ -142,33 +142,33 @@ class Context:
         if note is not None and not isinstance(note, str):
             raise ValueError(f"the note of a progress report is text, not {note!r}")
         data, _ = jsonvalue.encode({"progress": fraction, "note": note}, "the progress")
-        self._line.progress(data)
+        self._port.progress(data)
 
     @property
     def log(self) -> logging.Logger:
         """A logger whose lines are kept with the attempt."""
         if self._log is None:
             self._log = logging.Logger(f"busway.handler.{self.handler}", logging.DEBUG)
-            self._log.addHandler(_Notes(self._line))
+            self._log.addHandler(_Notes(self._port))
         return self._log
 
     @property
     def cancelled(self) -> bool:
         """Whether the run was cancelled or its time is up: end soon, it is killed otherwise."""
-        return self._line.cancelled
+        return self._port.cancelled
 
 
 class _Notes(logging.Handler):
     """Writes log lines into the attempt's log."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, port: AttemptPort) -> None:
         super().__init__()
-        self._line = line
+        self._port = port
         self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one line."""
         try:
-            self._line.note(self.format(record) + "\n")
+            self._port.note(self.format(record) + "\n")
         except Exception:  # noqa: BLE001,RUF100 - as every logging handler does: a bad format never breaks the caller
             self.handleError(record)

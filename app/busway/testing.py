@@ -51,12 +51,12 @@ class RecordingContext(Context):
         logs: the lines of `log`, such as "WARNING out of paper".
     """
 
-    def __init__(self, line: _Line, *, run: int, attempt: int, handler: str, revision: int) -> None:
-        super().__init__(run=run, attempt=attempt, handler=handler, revision=revision, line=line)
-        self.partials: list[Any] = line.partials
-        self.published: list[Event] = line.published
-        self.logs: list[str] = line.logs
-        self._recorded = line
+    def __init__(self, port: _Recording, *, run: int, attempt: int, handler: str, revision: int) -> None:
+        super().__init__(run=run, attempt=attempt, handler=handler, revision=revision, port=port)
+        self.partials: list[Any] = port.partials
+        self.published: list[Event] = port.published
+        self.logs: list[str] = port.logs
+        self._recorded = port
 
     @property
     def parent(self) -> Event | None:
@@ -72,7 +72,7 @@ class RecordingContext(Context):
         self._recorded.cancelled = True
 
 
-class _Line:
+class _Recording:
     """What the context calls in place of a worker."""
 
     def __init__(self, handler: str, parent: Event | None, *, cancelled: bool) -> None:
@@ -146,8 +146,8 @@ def context(
         revision: the handler's revision.
         cancelled: whether the run is already cancelled.
     """
-    line = _Line(handler, parent, cancelled=cancelled)
-    return RecordingContext(line, run=run, attempt=attempt, handler=handler, revision=revision)
+    port = _Recording(handler, parent, cancelled=cancelled)
+    return RecordingContext(port, run=run, attempt=attempt, handler=handler, revision=revision)
 
 
 def run(target: Callable[..., Any], event: Event, ctx: RecordingContext | None = None) -> Any:

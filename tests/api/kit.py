@@ -7,7 +7,7 @@ import threading
 
 import uvicorn
 from busway.gateway.door import asgi
-from busway.gateway.door.port import Answer, line
+from busway.gateway.door.port import Answer, header_line
 from busway.gateway.door.protocol import HttpProtocol
 
 PATIENCE = 60.0
@@ -51,7 +51,7 @@ class Echo:
 
 
 def text(status, body):
-    return Answer(status, b"".join(map(line, named(body))), body)
+    return Answer(status, b"".join(map(header_line, named(body))), body)
 
 
 def named(body):

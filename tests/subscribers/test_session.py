@@ -23,9 +23,9 @@ from busway.gateway.subscribers.session import (
     Publish,
     Send,
     Session,
-    Shut,
     Start,
     Subscription,
+    Unsubscribe,
 )
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -112,7 +112,7 @@ class Sessions(RuleBasedStateMachine):
             assert effect.subscription.id not in self.following
             self.following[effect.subscription.id] = effect.subscription
             self.opening.append(effect.subscription)
-        elif isinstance(effect, Shut):
+        elif isinstance(effect, Unsubscribe):
             gone = self.following.pop(effect.subscription.id)
             assert gone is effect.subscription
             assert self.check(effect.text) == {"op": "unsubscribed", "id": gone.id}
@@ -122,7 +122,7 @@ class Sessions(RuleBasedStateMachine):
             assert self.check(effect.text) == {"op": "pong"}
         elif isinstance(effect, Ack):
             assert effect.subscription.durable
-            assert effect.position.number <= effect.subscription.told
+            assert effect.position.number <= effect.subscription.sent
         else:
             assert isinstance(effect, Send)
             self.check(effect.text)
@@ -243,7 +243,7 @@ class Sessions(RuleBasedStateMachine):
             return
         frame = self.check(text)
         assert frame["id"] == subscription.id
-        assert int(frame["cursor"].split("-")[1]) == subscription.position == subscription.told
+        assert int(frame["cursor"].split("-")[1]) == subscription.position == subscription.sent
         self.got[subscription] += [item["event"]["seq"] for item in frame["items"]]
         self.sent[subscription].add(subscription.position)
 
@@ -284,7 +284,7 @@ def test_ten_thousand_subscriptions_are_answered_and_only_so_many_kept() -> None
             assert json.loads(effect.text)["code"] == "too_many"
             refused += 1
     assert len(session.subscriptions) == MAX_SUBSCRIPTIONS == 10_000 - refused
-    assert isinstance(session.receive(json.dumps({"op": "unsubscribe", "id": "s0"})), Shut)
+    assert isinstance(session.receive(json.dumps({"op": "unsubscribe", "id": "s0"})), Unsubscribe)
     assert isinstance(session.receive(json.dumps({"op": "subscribe", "id": "again"})), Open)
 
 

@@ -26,7 +26,7 @@ CODE = """
         raise problem
 
     def writes_what_cannot_be_told(event, ctx: Context):
-        ctx._line.published.append(object())
+        ctx._port.published.append(object())
 
     def writes_to_the_gateway(event):
         for number in map(int, os.listdir("/proc/self/fd")):

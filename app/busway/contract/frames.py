@@ -244,7 +244,7 @@ class PingFrame(msgspec.Struct, forbid_unknown_fields=True, tag_field="op", tag=
 CLIENT_FRAMES = (SubscribeFrame, UnsubscribeFrame, PublishFrame, AckFrame, PingFrame)
 
 
-class _Place(msgspec.Struct, kw_only=True):
+class _Position(msgspec.Struct, kw_only=True):
     cursor: Annotated[Cursor, Meta(description="Where the subscription begins.")]
     recovered: Annotated[
         bool,
@@ -253,7 +253,7 @@ class _Place(msgspec.Struct, kw_only=True):
     oldest: Annotated[Cursor, Meta(description="The oldest place to resume from.", examples=[OLDEST])]
 
 
-class SubscribedFrame(_Place, kw_only=True, tag_field="op", tag="subscribed"):
+class SubscribedFrame(_Position, kw_only=True, tag_field="op", tag="subscribed"):
     """The subscription is open. This comes before its results."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "cursor": CURSOR, "recovered": True, "oldest": OLDEST}
@@ -340,7 +340,7 @@ class Query(msgspec.Struct, kw_only=True):
     ) = UNSET
 
 
-class SubscribedEvent(_Place, kw_only=True):
+class SubscribedEvent(_Position, kw_only=True):
     """Where the stream begins. This comes before its items."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"cursor": CURSOR, "recovered": True, "oldest": OLDEST}

@@ -41,6 +41,6 @@ class Problem(msgspec.Struct):
     errors: Annotated[list[BadField], Meta(description="The fields that are not valid.")] | UnsetType = UNSET
 
 
-def place(loc: Sequence[str | int]) -> str:
+def field_path(loc: Sequence[str | int]) -> str:
     """Write where a field is, without the first part of `loc`: `[1].type`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc[1:]).lstrip(".")

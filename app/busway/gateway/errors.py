@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from busway.contract.problems import BadField, Problem, place
+from busway.contract.problems import BadField, Problem, field_path
 
 STARTING = "the gateway is starting: try again in a moment"
 
@@ -39,7 +39,7 @@ class BuswayError(Exception):
     @classmethod
     def of(cls, fields: list[BadField]) -> Self:
         """Return the error for one or more invalid fields. `detail` describes the first."""
-        first, where = fields[0].msg, place(fields[0].loc)
+        first, where = fields[0].msg, field_path(fields[0].loc)
         detail = f"{where}: {first}" if where else first
         more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
         return cls(detail + more, errors=fields)

@@ -20,7 +20,7 @@ from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
 from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.runs import shown
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import BadPattern, Conflict, NotFound
 from busway.gateway.ingest.reading import MAX_EVENTS
 from busway.gateway.store.port.operations import Cancel
@@ -63,7 +63,7 @@ async def publish_events(request: Request) -> Response:
     responses=described(shapes.EventList, "A page of events."),
 )
 async def list_events(
-    here: Here,
+    stages: StagesDep,
     type: Annotated[str | None, Query(description="a type pattern, such as order.*")] = None,  # noqa: A002 - the contract's name
     source: Annotated[str | None, Query(description="exactly this source")] = None,
     subject: Annotated[str | None, Query(description="exactly this subject")] = None,
@@ -86,7 +86,7 @@ async def list_events(
         correlationid=correlationid,
         before=answers.number(after),
     )
-    found = await here.reader.events(query, limit)
+    found = await stages.reader.events(query, limit)
     more = str(found[-1].seq) if len(found) == limit else None
     return answers.json(shapes.EventList([_shown(event) for event in found], more))
 
@@ -97,11 +97,11 @@ async def list_events(
     dependencies=needs("subscribe"),
     responses=described(shapes.EventDetail, "The event.", problems={404: _GONE}),
 )
-async def read_event(here: Here, seq: Seq) -> Response:
+async def read_event(stages: StagesDep, seq: Seq) -> Response:
     """The attributes as they were sent, the data, and the runs that it started."""
-    event = await _event(here, seq)
-    runs = await here.reader.runs_of([seq])
-    return answers.json({**document(event), "runs": [shown(here, run) for run in runs]})
+    event = await _event(stages, seq)
+    runs = await stages.reader.runs_of([seq])
+    return answers.json({**document(event), "runs": [shown(stages, run) for run in runs]})
 
 
 @router.get(
@@ -110,13 +110,13 @@ async def read_event(here: Here, seq: Seq) -> Response:
     dependencies=needs("subscribe"),
     responses=described(shapes.Tree, "The tree.", problems={404: _GONE}),
 )
-async def read_event_tree(here: Here, seq: Seq) -> Response:
+async def read_event_tree(stages: StagesDep, seq: Seq) -> Response:
     """What its handlers published, what theirs published, and so on; 1000 events at most."""
-    root = _node(await _event(here, seq))
+    root = _node(await _event(stages, seq))
     nodes, parents = {seq: root}, {}
-    async for runs, children in _layers(here, seq):
+    async for runs, children in _layers(stages, seq):
         for run in runs:
-            nodes[run.event].runs.append(shown(here, run))
+            nodes[run.event].runs.append(shown(stages, run))
             parents[run.id] = nodes[run.event]
         for parent, event in children:
             if len(nodes) >= MAX_TREE:
@@ -137,33 +137,33 @@ async def read_event_tree(here: Here, seq: Seq) -> Response:
         problems={404: _GONE, 409: "Neither the event nor what came of it has an unfinished run."},
     ),
 )
-async def cancel_event(here: Here, seq: Seq) -> Response:
+async def cancel_event(stages: StagesDep, seq: Seq) -> Response:
     """Its unfinished runs are cancelled, and those of all events that its handlers published."""
-    await _event(here, seq)
+    await _event(stages, seq)
     error = Error("Cancelled", "its event was cancelled over HTTP")
     cancelled = 0
     # From the root down: a run that is cancelled publishes nothing more below it.
-    async for runs, _ in _layers(here, seq):
+    async for runs, _ in _layers(stages, seq):
         unfinished = [run.id for run in runs if run.state in UNFINISHED]
         if unfinished:
             cancelled += len(
-                await here.commits.change(Cancel(runs=unfinished, error=error, now=here.clock()))
+                await stages.commits.change(Cancel(runs=unfinished, error=error, now=stages.clock()))
             )
     if not cancelled:
         raise Conflict(f"event {seq} has no unfinished run, nor has anything that came of it")
-    return await read_event(here, seq)
+    return await read_event(stages, seq)
 
 
-async def _layers(here: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord], list[tuple[int, Event]]]]:
+async def _layers(stages: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord], list[tuple[int, Event]]]]:
     """Go down an event's tree: the runs of each layer, and the events that they published.
 
     The events are read after the caller is done with the runs: what it cancels publishes nothing then.
     """
     layer = [seq]
     while layer:
-        runs = await here.reader.runs_of(layer)
+        runs = await stages.reader.runs_of(layer)
         yield runs, []
-        children = await here.reader.children([run.id for run in runs])
+        children = await stages.reader.children([run.id for run in runs])
         yield [], children
         layer = [event.seq for _, event in children]
 
@@ -177,8 +177,8 @@ def _shown(event: Event) -> shapes.Event:
     return cast("shapes.Event", document(event))
 
 
-async def _event(here: Stages, seq: int) -> Event:
-    event = await here.reader.event(seq)
+async def _event(stages: Stages, seq: int) -> Event:
+    event = await stages.reader.event(seq)
     if event is None:
         raise NotFound(
             f"there is no event {seq}, or it was finished and older than --retention: "

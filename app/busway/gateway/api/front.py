@@ -1,7 +1,7 @@
 """The outermost ASGI application: admits each request, then sends it its way.
 
 Publishing and subscribing carry the load. The door gives them to `publish` and `sockets` itself; under
-another server they come here, to the same endpoints. All else is FastAPI.
+another server they come stages, to the same endpoints. All else is FastAPI.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from busway.gateway.access.origins import Origins
 from busway.gateway.api import problems
 from busway.gateway.api.bodies import Disconnected, next_message, too_large
 from busway.gateway.api.publishing import PublishEndpoint
-from busway.gateway.api.stages import House, Stages
+from busway.gateway.api.stages import Gateway, Stages
 from busway.gateway.api.subscribing import SubscribeEndpoint
 from busway.gateway.door import asgi
 from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailable
-from busway.gateway.subscribers.sse import come_back
+from busway.gateway.subscribers.sse import ask_to_reconnect
 from busway.gateway.subscribers.wires import RawSend
 
 EVENT_STREAM = "/v1/subscribe/sse"
@@ -30,7 +30,7 @@ class Front:
     """Admits and routes.
 
     Args:
-        house: has the running stages.
+        gateway: has the running stages.
         rest: everything that is not the hot path.
         max_body_bytes: the most bytes of one request body.
         max_frame_bytes: the most bytes of a WebSocket frame of a client.
@@ -39,16 +39,16 @@ class Front:
 
     def __init__(
         self,
-        house: House,
+        gateway: Gateway,
         rest: ASGIApp,
         max_body_bytes: int,
         max_frame_bytes: int,
         allowed: Origins,
     ) -> None:
-        self._house, self._rest, self._max_body_bytes = house, rest, max_body_bytes
+        self._gateway, self._rest, self._max_body_bytes = gateway, rest, max_body_bytes
         self._allowed = allowed
-        self.publish = PublishEndpoint(house, max_body_bytes, allowed)
-        self.sockets = SubscribeEndpoint(house, max_frame_bytes)
+        self.publish = PublishEndpoint(gateway, max_body_bytes, allowed)
+        self.sockets = SubscribeEndpoint(gateway, max_frame_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -63,7 +63,7 @@ class Front:
             await self._rest(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stages = scope["busway.stages"] = self._house.stages
+        stages = scope["busway.stages"] = self._gateway.stages
         origin = self._allowed.allowed(scope["headers"])
         if origin is not None:
             send = origins.shared(send, origin)
@@ -86,7 +86,7 @@ class Front:
         streams = path == EVENT_STREAM and scope["method"] == "GET"
         if stages is None:
             if streams:
-                await come_back(scope, cast("RawSend", send), STARTING)
+                await ask_to_reconnect(scope, cast("RawSend", send), STARTING)
                 return
             if not public:
                 raise Unavailable(STARTING)

@@ -15,7 +15,7 @@ from busway.gateway.api.answers import After, Limit, when
 from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.dispatch.registry import Entry
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
@@ -25,16 +25,16 @@ NONE = "There is no such handler."
 _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
 
-async def _shown(here: Stages, entries: list[Entry]) -> list[shapes.Handler]:
-    counts = await here.reader.counts()
-    errors = await here.reader.last_errors()
+async def _shown(stages: Stages, entries: list[Entry]) -> list[shapes.Handler]:
+    counts = await stages.reader.counts()
+    errors = await stages.reader.last_errors()
     return [
         _handler(
-            here,
+            stages,
             entry,
             shapes.Stats(
                 counts.get(entry.handler.id, {}),
-                msgspec.convert(here.recorder.durations.newest(entry.handler.id), shapes.Latency),
+                msgspec.convert(stages.recorder.durations.newest(entry.handler.id), shapes.Latency),
                 answers.error(errors.get(entry.handler.id)),
             ),
         )
@@ -42,9 +42,9 @@ async def _shown(here: Stages, entries: list[Entry]) -> list[shapes.Handler]:
     ]
 
 
-def _handler(here: Stages, entry: Entry, stats: shapes.Stats) -> shapes.Handler:
+def _handler(stages: Stages, entry: Entry, stats: shapes.Stats) -> shapes.Handler:
     handler, spec = entry.handler, entry.spec
-    place = here.placement.place(entry, here.registry.kind(spec.target) or "")
+    place = stages.placement.place(entry, stages.registry.kind(spec.target) or "")
     return shapes.Handler(
         name=handler.name,
         **msgspec.structs.asdict(spec),
@@ -52,14 +52,14 @@ def _handler(here: Stages, entry: Entry, stats: shapes.Stats) -> shapes.Handler:
         source="code" if handler.declared is not None else "api",
         created_at=when(handler.created_at),
         updated_at=when(handler.updated_at),
-        waits_because=here.registry.obstacle(entry),
+        waits_because=stages.registry.obstacle(entry),
         placed_in=shapes.PlacedIn(place.pool, place.reason, when(place.since)),
         stats=stats,
     )
 
 
-async def _one(here: Stages, entry: Entry, status: int = 200) -> Response:
-    return answers.json((await _shown(here, [entry]))[0], status)
+async def _one(stages: Stages, entry: Entry, status: int = 200) -> Response:
+    return answers.json((await _shown(stages, [entry]))[0], status)
 
 
 @router.post(
@@ -75,9 +75,9 @@ async def _one(here: Stages, entry: Entry, status: int = 200) -> Response:
         problems={409: "There is a handler of this name."},
     ),
 )
-async def create_handler(here: Here, request: Request) -> Response:
+async def create_handler(stages: StagesDep, request: Request) -> Response:
     """`name`, `target` and `events` are required; GET /v1/targets lists the targets."""
-    return await _one(here, await here.changes.create(await read(request, shapes.HandlerIn)), 201)
+    return await _one(stages, await stages.changes.create(await read(request, shapes.HandlerIn)), 201)
 
 
 @router.get(
@@ -86,10 +86,10 @@ async def create_handler(here: Here, request: Request) -> Response:
     dependencies=needs("handlers:read"),
     responses=described(shapes.HandlerList, "A page of handlers."),
 )
-async def list_handlers(here: Here, limit: Limit = 100, after: After = None) -> Response:
+async def list_handlers(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
     """Those that code declares and those made over HTTP."""
-    entries = [e for e in here.registry.live() if after is None or e.handler.name > after]
-    shown = await _shown(here, entries[:limit])
+    entries = [e for e in stages.registry.live() if after is None or e.handler.name > after]
+    shown = await _shown(stages, entries[:limit])
     more = entries[limit - 1].handler.name if len(entries) > limit else None
     return answers.json(shapes.HandlerList(shown, more))
 
@@ -100,9 +100,9 @@ async def list_handlers(here: Here, limit: Limit = 100, after: After = None) -> 
     dependencies=needs("handlers:read"),
     responses=described(shapes.Handler, "The handler.", problems={404: NONE}),
 )
-async def read_handler(here: Here, name: Name) -> Response:
+async def read_handler(stages: StagesDep, name: Name) -> Response:
     """The fields in force, where it runs, and how its runs fare."""
-    return await _one(here, here.changes.live(name))
+    return await _one(stages, stages.changes.live(name))
 
 
 @router.patch(
@@ -112,9 +112,9 @@ async def read_handler(here: Here, name: Name) -> Response:
     openapi_extra=body(shapes.HandlerChange, {"timeout": 30, "max_attempts": 3}),
     responses=described(shapes.Handler, "The handler as it is now.", problems={404: NONE}),
 )
-async def change_handler(here: Here, name: Name, request: Request) -> Response:
+async def change_handler(stages: StagesDep, name: Name, request: Request) -> Response:
     """Fields set here override the code's until they are set to null. Waiting runs use the new revision."""
-    return await _one(here, await here.changes.change(name, await read(request, shapes.HandlerChange)))
+    return await _one(stages, await stages.changes.change(name, await read(request, shapes.HandlerChange)))
 
 
 @router.delete(
@@ -126,9 +126,9 @@ async def change_handler(here: Here, name: Name, request: Request) -> Response:
         None, "Deleted.", status=204, problems={404: NONE, 409: "Code declares the handler."}
     ),
 )
-async def delete_handler(here: Here, name: Name) -> Response:
+async def delete_handler(stages: StagesDep, name: Name) -> Response:
     """Its waiting runs are cancelled, running ones finish. One that code declares is not deleted: 409."""
-    await here.changes.delete(name)
+    await stages.changes.delete(name)
     return Response(status_code=204)
 
 
@@ -140,9 +140,9 @@ async def delete_handler(here: Here, name: Name) -> Response:
         shapes.Handler, "The handler, paused.", problems={404: NONE, 409: "The handler is paused already."}
     ),
 )
-async def pause_handler(here: Here, name: Name) -> Response:
+async def pause_handler(stages: StagesDep, name: Name) -> Response:
     """Its runs wait, started attempts finish."""
-    return await _one(here, await here.changes.set_paused(name, paused=True))
+    return await _one(stages, await stages.changes.set_paused(name, paused=True))
 
 
 @router.post(
@@ -153,9 +153,9 @@ async def pause_handler(here: Here, name: Name) -> Response:
         shapes.Handler, "The handler, not paused.", problems={404: NONE, 409: "The handler is not paused."}
     ),
 )
-async def resume_handler(here: Here, name: Name) -> Response:
+async def resume_handler(stages: StagesDep, name: Name) -> Response:
     """What waited starts."""
-    return await _one(here, await here.changes.set_paused(name, paused=False))
+    return await _one(stages, await stages.changes.set_paused(name, paused=False))
 
 
 @router.get(
@@ -164,10 +164,10 @@ async def resume_handler(here: Here, name: Name) -> Response:
     dependencies=needs("handlers:read"),
     responses=described(shapes.RevisionList, "A page of revisions.", problems={404: NONE}),
 )
-async def list_revisions(here: Here, name: Name, limit: Limit = 100, after: After = None) -> Response:
+async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, after: After = None) -> Response:
     """Every change of a field but `paused` and `description`, or of the source file, makes one."""
     before = answers.number(after)
-    found = await here.reader.revisions(here.changes.live(name).handler.id)
+    found = await stages.reader.revisions(stages.changes.live(name).handler.id)
     items = [
         shapes.Revision(
             **msgspec.structs.asdict(spec_of(record.fields)),
@@ -190,14 +190,14 @@ async def list_revisions(here: Here, name: Name, limit: Limit = 100, after: Afte
         shapes.TargetList, "Functions that can be registered, and files that cannot be imported."
     ),
 )
-async def list_targets(here: Here, limit: Limit = 100, after: After = None) -> Response:
+async def list_targets(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
     """Each is `{target, kind, doc}`, or `{file, error}` with a traceback for a file that does not import."""
     targets = [
         shapes.Target(target.target, target.kind, target.doc)
-        for file in here.registry.catalog
+        for file in stages.registry.catalog
         for target in file.targets
     ]
-    items = [*here.registry.broken_files(), *sorted(targets, key=lambda target: target.target)]
+    items = [*stages.registry.broken_files(), *sorted(targets, key=lambda target: target.target)]
     start = answers.number(after) or 0
     more = str(start + limit) if start + limit < len(items) else None
     return answers.json(shapes.TargetList(items[start : start + limit], more))

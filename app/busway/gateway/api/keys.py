@@ -18,7 +18,7 @@ from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
 from busway.gateway.api.paths import NUMBER
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import Invalid, NotFound
 from busway.gateway.store.port.operations import CreateKey, RevokeKey
 from busway.gateway.store.port.reader import KeyRecord
@@ -34,14 +34,14 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
     openapi_extra=body(shapes.KeyIn, {"name": "shop", "scopes": ["publish", "subscribe"]}),
     responses=described(shapes.NewKey, "The key with its secret, which is shown only once.", status=201),
 )
-async def create_key(here: Here, request: Request) -> Response:
+async def create_key(stages: StagesDep, request: Request) -> Response:
     """From the first key on, every request needs one: make yourself one with `admin` first."""
-    operation, secret = new_key(await read(request, shapes.KeyIn), here.clock())
-    if here.gate.open and "admin" not in operation.scopes:
+    operation, secret = new_key(await read(request, shapes.KeyIn), stages.clock())
+    if stages.gate.open and "admin" not in operation.scopes:
         raise _invalid("scopes", "the first key needs the scope admin: from it on every request needs a key")
-    id_ = await here.commits.change(operation)
-    await load_keys(here)
-    record = next(key for key in await here.reader.keys() if key.id == id_)
+    id_ = await stages.commits.change(operation)
+    await load_keys(stages)
+    record = next(key for key in await stages.reader.keys() if key.id == id_)
     return answers.json(shapes.NewKey(**_fields(record), key=key_text(id_, secret)), 201)
 
 
@@ -51,10 +51,10 @@ async def create_key(here: Here, request: Request) -> Response:
     dependencies=needs("admin"),
     responses=described(shapes.KeyList, "The keys, without their secrets."),
 )
-async def list_keys(here: Here, limit: Limit = 100, after: After = None) -> Response:
+async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
     """Revoked ones too."""
     start = answers.number(after) or 0
-    found = [key for key in await here.reader.keys() if key.id > start]
+    found = [key for key in await stages.reader.keys() if key.id > start]
     more = str(found[limit - 1].id) if len(found) > limit else None
     return answers.json(shapes.KeyList([shapes.Key(**_fields(key)) for key in found[:limit]], more))
 
@@ -67,20 +67,20 @@ async def list_keys(here: Here, limit: Limit = 100, after: After = None) -> Resp
     responses=described(None, "Revoked.", status=204, problems={404: "There is no such key."}),
 )
 async def revoke_key(
-    here: Here,
+    stages: StagesDep,
     id: Annotated[int, Path(description="the key's number", ge=1, lt=1 << 63, examples=[1])],  # noqa: A002 - the contract's name
 ) -> Response:
     """Its requests get 401 from now on and its WebSockets close with 4401."""
-    if not await here.commits.change(RevokeKey(id=id, now=here.clock())):
+    if not await stages.commits.change(RevokeKey(id=id, now=stages.clock())):
         raise NotFound(f"there is no key {id}: GET /v1/keys lists them")
-    await load_keys(here)
+    await load_keys(stages)
     return Response(status_code=204)
 
 
-async def load_keys(here: Stages) -> None:
+async def load_keys(stages: Stages) -> None:
     """Have the gate know the keys as the store has them, and close the sessions of those that lost theirs."""
-    for id_ in here.gate.load(await here.reader.keys()):
-        here.hub.revoke(id_)
+    for id_ in stages.gate.load(await stages.reader.keys()):
+        stages.hub.revoke(id_)
 
 
 def new_key(wanted: shapes.KeyIn, now: int) -> tuple[CreateKey, str]:

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from busway.domain.histogram import Histogram
 from busway.domain.run import RunState
 from busway.gateway.api.access import needs
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.door.room import counts
 from busway.version import __version__
 
@@ -35,12 +35,14 @@ _EXAMPLE = 'busway_events_accepted_total 3.0\nbusway_runs{handler="invoice",stat
         }
     },
 )
-async def read_metrics(here: Here) -> Response:
+async def read_metrics(stages: StagesDep) -> Response:
     """Events, runs, attempts, workers, commits, subscribers. A key needs the scope `handlers:read`."""
-    events, results = await here.reader.totals()
+    events, results = await stages.reader.totals()
     registry = CollectorRegistry()
-    registry.register(_Collected([*_log(events, results), *_runs(here, await here.reader.counts())]))
-    registry.register(_Collected([*_attempts(here), *_workers(here), *_store(here), *_subscribers(here)]))
+    registry.register(_Collected([*_log(events, results), *_runs(stages, await stages.reader.counts())]))
+    registry.register(
+        _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
+    )
     registry.register(_Collected(list(_door())))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
@@ -64,35 +66,35 @@ def _log(events: int, results: int) -> Iterator[Metric]:
     yield CounterMetricFamily("busway_results", "Results ever stored.", value=results)
 
 
-def _runs(here: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]:
+def _runs(stages: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]:
     runs = GaugeMetricFamily("busway_runs", "Runs in the store.", labels=["handler", "state"])
     held = GaugeMetricFamily("busway_runs_held", "Waiting runs held in memory.", labels=["handler"])
-    for entry in here.registry.live():
+    for entry in stages.registry.live():
         name, known = entry.handler.name, counts.get(entry.handler.id, {})
         for state in RunState:
             runs.add_metric([name, state], known.get(state, 0))
-        held.add_metric([name], here.dispatcher.waiting(entry.handler.id))
+        held.add_metric([name], stages.dispatcher.waiting(entry.handler.id))
     yield from (runs, held)
 
 
-def _attempts(here: Stages) -> Iterator[Metric]:
+def _attempts(stages: Stages) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(
         "busway_attempt_seconds", "How long attempts ran.", labels=["handler", "pool", "outcome"]
     )
-    for labels, histogram in sorted(here.recorder.durations.attempts().items()):
+    for labels, histogram in sorted(stages.recorder.durations.attempts().items()):
         seconds.add_metric(labels, histogram.cumulative(), histogram.total)
     waits = HistogramMetricFamily(
         "busway_queue_wait_seconds",
         "How long runs that were due waited for their attempt.",
         labels=["handler"],
     )
-    for name, histogram in sorted(here.recorder.durations.waits().items()):
+    for name, histogram in sorted(stages.recorder.durations.waits().items()):
         waits.add_metric([name], histogram.cumulative(), histogram.total)
     yield from (seconds, waits)
 
 
-def _workers(here: Stages) -> Iterator[Metric]:
-    status = here.workers.status()
+def _workers(stages: Stages) -> Iterator[Metric]:
+    status = stages.workers.status()
     workers = GaugeMetricFamily("busway_workers", "Worker processes.", labels=["pool", "state"])
     running = GaugeMetricFamily("busway_pool_running", "Attempts handed to workers.", labels=["pool"])
     threads = GaugeMetricFamily("busway_pool_threads", "Threads for sync handlers.", labels=["pool"])
@@ -122,16 +124,16 @@ def _deaths(status: dict[str, Any]) -> Metric:
     return deaths
 
 
-def _store(here: Stages) -> Iterator[Metric]:
-    stats = here.commits.stats
+def _store(stages: Stages) -> Iterator[Metric]:
+    stats = stages.commits.stats
     yield _one("busway_commit_operations", "Operations of a commit.", stats.sizes)
     yield _one("busway_commit_seconds", "From sending a batch to its synced commit.", stats.seconds)
     yield CounterMetricFamily("busway_commit_failures", "Batches of unknown outcome.", value=stats.failures)
     yield GaugeMetricFamily(
-        "busway_commit_backlog", "Outcomes not committed yet.", value=here.commits.backlog
+        "busway_commit_backlog", "Outcomes not committed yet.", value=stages.commits.backlog
     )
     yield GaugeMetricFamily(
-        "busway_store_healthy", "Whether the last commit went well.", value=here.commits.healthy
+        "busway_store_healthy", "Whether the last commit went well.", value=stages.commits.healthy
     )
 
 
@@ -148,8 +150,8 @@ def _door() -> Iterator[Metric]:
     )
 
 
-def _subscribers(here: Stages) -> Iterator[Metric]:
-    status = here.hub.status()
+def _subscribers(stages: Stages) -> Iterator[Metric]:
+    status = stages.hub.status()
     for name, text in {
         "connections": "Connected subscribers.",
         "subscriptions": "Open subscriptions.",

@@ -12,8 +12,8 @@ from busway.gateway.access import gate
 from busway.gateway.access.gate import check_scope
 from busway.gateway.access.origins import Origins, sharing
 from busway.gateway.api.bodies import IDLE, too_large, too_slow
-from busway.gateway.api.stages import House
-from busway.gateway.door.port import Answer, Head, Headers, Respond, line, problem
+from busway.gateway.api.stages import Gateway
+from busway.gateway.door.port import Answer, Head, Headers, Respond, header_line, problem
 from busway.gateway.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
 from busway.gateway.ingest.publisher import receipt
 from busway.gateway.store.port.operations import StoredEvent
@@ -65,7 +65,7 @@ class PublishEndpoint:
     """Takes events, as an `Endpoint` of the door.
 
     Args:
-        house: has the running stages.
+        gateway: has the running stages.
         max_body_bytes: the most bytes of one request body.
         allowed: whose pages may use this gateway beside its own.
     """
@@ -74,12 +74,12 @@ class PublishEndpoint:
     looks_at = _LOOKS_AT
     idle = IDLE
 
-    def __init__(self, house: House, max_body_bytes: int, allowed: Origins) -> None:
-        self._house, self.max_body, self._allowed = house, max_body_bytes, allowed
+    def __init__(self, gateway: Gateway, max_body_bytes: int, allowed: Origins) -> None:
+        self._gateway, self.max_body, self._allowed = gateway, max_body_bytes, allowed
 
     def admit(self, head: Head) -> Answer | None:
         """Refuse a request without the right to publish, or with headers that are not supported."""
-        stages = self._house.stages
+        stages = self._gateway.stages
         if stages is None:
             return self._refusal(head, Unavailable(STARTING))
         admission = stages.gate
@@ -96,7 +96,7 @@ class PublishEndpoint:
 
     def take(self, head: Head, body: bytes, respond: Respond) -> None:
         """Store the events of a body, then answer with their receipts."""
-        stages = self._house.stages
+        stages = self._gateway.stages
         if stages is None:
             self.refuse(head, respond, Unavailable(STARTING))
             return
@@ -129,7 +129,7 @@ class PublishEndpoint:
         """Build an answer, which pages of the origins that are allowed may read."""
         origin = self._allowed.allowed(head.headers)
         if origin is not None:
-            lines += b"".join(map(line, sharing(origin)))
+            lines += b"".join(map(header_line, sharing(origin)))
         return Answer(status, lines, body)
 
 

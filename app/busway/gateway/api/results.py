@@ -11,7 +11,7 @@ from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import Limit
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.stages import Here
+from busway.gateway.api.stages import StagesDep
 from busway.gateway.subscribers.page import results_page
 
 router = APIRouter(prefix="/v1/results", tags=["results"])
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/results", tags=["results"])
     responses=described(ItemList, "A page of results.", problems={410: None}),
 )
 async def list_results(
-    here: Here,
+    stages: StagesDep,
     after: Annotated[str | None, Query(description="a cursor; without one, from the oldest kept")] = None,
     types: Annotated[list[str] | None, Query(description="type patterns of the results' events")] = None,
     handlers: Annotated[list[str] | None, Query(description="only of these handlers")] = None,
@@ -37,5 +37,5 @@ async def list_results(
     410: begin again without `after`, or with `latest`.
     """
     return answers.json(
-        await results_page(here.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit)
+        await results_page(stages.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit)
     )

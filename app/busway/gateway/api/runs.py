@@ -15,7 +15,7 @@ from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
 from busway.gateway.api.paths import NUMBER
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import Conflict, NotFound
 from busway.gateway.store.port.operations import Cancel, Retry, RetryDead
 from busway.gateway.store.port.reader import AttemptRecord, RunQuery, RunRecord
@@ -27,13 +27,13 @@ _GONE = "There is no such run, or it was finished and is older than `--retention
 RunId = Annotated[int, Path(description="the run's number", ge=1, lt=1 << 63, examples=[1])]
 
 
-def shown(here: Stages, record: RunRecord) -> shapes.Run:
+def shown(stages: Stages, record: RunRecord) -> shapes.Run:
     """Return a run as people see it."""
-    return answers.run(record, _max_attempts(here, record))
+    return answers.run(record, _max_attempts(stages, record))
 
 
-def _max_attempts(here: Stages, record: RunRecord) -> int:
-    entry = here.registry.named(record.handler)
+def _max_attempts(stages: Stages, record: RunRecord) -> int:
+    entry = stages.registry.named(record.handler)
     return entry.spec.max_attempts if entry else 0
 
 
@@ -44,7 +44,7 @@ def _max_attempts(here: Stages, record: RunRecord) -> int:
     responses=described(shapes.RunList, "A page of runs."),
 )
 async def list_runs(
-    here: Here,
+    stages: StagesDep,
     state: Annotated[RunState | None, Query(description="only runs in this state")] = None,
     handler: Annotated[str | None, Query(description="only runs of this handler")] = None,
     event: Annotated[
@@ -55,9 +55,9 @@ async def list_runs(
 ) -> Response:
     """Each parameter narrows the list; `after` is the `next` of the page before."""
     query = RunQuery(state=state, handler=handler, event=event, before=answers.number(after))
-    found = await here.reader.runs(query, limit)
+    found = await stages.reader.runs(query, limit)
     more = str(found[-1].id) if len(found) == limit else None
-    return answers.json(shapes.RunList([shown(here, record) for record in found], more))
+    return answers.json(shapes.RunList([shown(stages, record) for record in found], more))
 
 
 @router.get(
@@ -66,10 +66,10 @@ async def list_runs(
     dependencies=needs("subscribe"),
     responses=described(shapes.RunDetail, "The run.", problems={404: _GONE}),
 )
-async def read_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
+async def read_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """How each attempt ended: error and traceback, times, what it printed and logged."""
-    record, attempts = await _found(here, id)
-    return answers.json(answers.run_detail(record, _max_attempts(here, record), attempts))
+    record, attempts = await _found(stages, id)
+    return answers.json(answers.run_detail(record, _max_attempts(stages, record), attempts))
 
 
 @router.post(
@@ -80,16 +80,16 @@ async def read_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contr
         shapes.Run, "The run, cancelled.", problems={404: _GONE, 409: "The run is finished."}
     ),
 )
-async def cancel_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
+async def cancel_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """A waiting run never starts. A running one is asked to stop, then stopped; it counts no more."""
-    record, _ = await _found(here, id)
+    record, _ = await _found(stages, id)
     error = Error("Cancelled", "cancelled over HTTP")
-    if record.state not in UNFINISHED or not await here.commits.change(
-        Cancel(runs=[id], error=error, now=here.clock())
+    if record.state not in UNFINISHED or not await stages.commits.change(
+        Cancel(runs=[id], error=error, now=stages.clock())
     ):
-        state = (await _found(here, id))[0].state
+        state = (await _found(stages, id))[0].state
         raise Conflict(f"run {id} is {state}: only unfinished runs can be cancelled")
-    return answers.json(shown(here, (await _found(here, id))[0]))
+    return answers.json(shown(stages, (await _found(stages, id))[0]))
 
 
 @router.post(
@@ -102,15 +102,15 @@ async def cancel_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the con
         problems={404: _GONE, 409: "The run waits, runs or has succeeded, or its handler is deleted."},
     ),
 )
-async def retry_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the contract's name
+async def retry_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """A dead or cancelled run gets `max_attempts` more; one that waits to be tried again starts at once."""
-    record, _ = await _found(here, id)
-    if not await here.commits.change(Retry(runs=[id], now=here.clock())):
-        entry = here.registry.named(record.handler)
+    record, _ = await _found(stages, id)
+    if not await stages.commits.change(Retry(runs=[id], now=stages.clock())):
+        entry = stages.registry.named(record.handler)
         if entry is None or entry.handler.deleted:
             raise Conflict(f"the handler {record.handler!r} of run {id} is deleted: make it again first")
         raise Conflict(f"run {id} is {record.state}: only dead, cancelled and retryable runs can be retried")
-    return answers.json(shown(here, (await _found(here, id))[0]))
+    return answers.json(shown(stages, (await _found(stages, id))[0]))
 
 
 @router.post(
@@ -122,23 +122,23 @@ async def retry_run(here: Here, id: RunId) -> Response:  # noqa: A002 - the cont
         shapes.RetryAnswer, "How many runs wait again.", problems={404: "There is no such handler."}
     ),
 )
-async def retry_runs(here: Here, request: Request) -> Response:
+async def retry_runs(stages: StagesDep, request: Request) -> Response:
     """Runs of deleted handlers, and those that end meanwhile, are left as they are."""
     wanted = await read(request, shapes.RetryIn)
     state = RunState(wanted.state)
-    handler = here.changes.live(wanted.handler).handler.id if wanted.handler else None
+    handler = stages.changes.live(wanted.handler).handler.id if wanted.handler else None
     retried = after = 0  # by number: what dies again meanwhile is not met again
     while True:
-        step = RetryDead(state=state, handler=handler, now=here.clock(), limit=RETRY_AT_ONCE, after=after)
-        ids = await here.commits.change(step)
+        step = RetryDead(state=state, handler=handler, now=stages.clock(), limit=RETRY_AT_ONCE, after=after)
+        ids = await stages.commits.change(step)
         retried += len(ids)
         if len(ids) < RETRY_AT_ONCE:
             return answers.json(shapes.RetryAnswer(retried))
         after = max(ids)
 
 
-async def _found(here: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:
-    found = await here.reader.run(id_)
+async def _found(stages: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:
+    found = await stages.reader.run(id_)
     if found is None:
         raise NotFound(
             f"there is no run {id_}, or it was finished and older than --retention: GET /v1/runs lists them"

@@ -16,7 +16,7 @@ from busway.gateway.api.access import needs
 from busway.gateway.api.answers import when
 from busway.gateway.api.describing import JSON
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import STARTING, Unavailable, UpgradeRequired
 from busway.gateway.subscribers import asyncapi
 from busway.version import __version__
@@ -87,23 +87,26 @@ def _obstacle(stages: Stages | None) -> str | None:
     dependencies=needs("handlers:read"),
     responses=described(shapes.Status, "Pools, workers, queues, subscribers, disk."),
 )
-async def read_status(here: Here) -> Response:
+async def read_status(stages: StagesDep) -> Response:
     """What runs where, what waits, who listens, and files that cannot be imported, with their tracebacks."""
-    counts = await here.reader.counts()
-    database = here.settings.database
+    counts = await stages.reader.counts()
+    database = stages.settings.database
     files = [database.with_name(database.name + end) for end in ("", "-wal")]
     status = shapes.Status(
         version=__version__,
-        state=_obstacle(here) or "ready",
-        started_at=when(here.started_at),
-        access="open on loopback: no key was made" if here.gate.open else "by key",
-        workers=msgspec.convert({**here.workers.status(), "parked": here.dispatcher.parked}, shapes.Workers),
-        committer=shapes.Committer(here.commits.pid, here.commits.healthy),
-        queues=shapes.Queues(
-            here.commits.backlog, [_queue(here, entry.handler, counts) for entry in here.registry.live()]
+        state=_obstacle(stages) or "ready",
+        started_at=when(stages.started_at),
+        access="open on loopback: no key was made" if stages.gate.open else "by key",
+        workers=msgspec.convert(
+            {**stages.workers.status(), "parked": stages.dispatcher.parked}, shapes.Workers
         ),
-        files_that_do_not_import=here.registry.broken_files(),
-        subscribers=msgspec.convert(here.hub.status(), shapes.Subscribers),
+        committer=shapes.Committer(stages.commits.pid, stages.commits.healthy),
+        queues=shapes.Queues(
+            stages.commits.backlog,
+            [_queue(stages, entry.handler, counts) for entry in stages.registry.live()],
+        ),
+        files_that_do_not_import=stages.registry.broken_files(),
+        subscribers=msgspec.convert(stages.hub.status(), shapes.Subscribers),
         disk=shapes.Disk(
             str(database), sum(map(_size, files)), shutil.disk_usage(database.absolute().parent).free
         ),
@@ -111,8 +114,10 @@ async def read_status(here: Here) -> Response:
     return answers.json(status)
 
 
-def _queue(here: Stages, handler: Handler, counts: dict[int, dict[str, int]]) -> shapes.HandlerQueue:
-    return shapes.HandlerQueue(handler.name, counts.get(handler.id, {}), here.dispatcher.waiting(handler.id))
+def _queue(stages: Stages, handler: Handler, counts: dict[int, dict[str, int]]) -> shapes.HandlerQueue:
+    return shapes.HandlerQueue(
+        handler.name, counts.get(handler.id, {}), stages.dispatcher.waiting(handler.id)
+    )
 
 
 def _size(path: Path) -> int:

@@ -48,7 +48,7 @@ class Stages:
     stream: StreamShell
 
 
-class House(Protocol):
+class Gateway(Protocol):
     """What has the stages: None while the gateway starts."""
 
     stages: Stages | None
@@ -59,5 +59,5 @@ def _stages(request: Request) -> Stages:
     return stages
 
 
-Here = Annotated[Stages, Depends(_stages)]
+StagesDep = Annotated[Stages, Depends(_stages)]
 """The stages, as a parameter of a route."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from busway.gateway.api.stages import House
+from busway.gateway.api.stages import Gateway
 from busway.gateway.door.port import Answer, Headers, Serve, problem
 from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailable
 from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
@@ -14,15 +14,15 @@ class SubscribeEndpoint:
     """Opens subscriptions, as a `SocketEndpoint` of the door.
 
     Args:
-        house: has the running stages.
+        gateway: has the running stages.
         max_message: bytes of a frame of the client.
     """
 
     path = "/v1/subscribe"
     subprotocol = SUBPROTOCOL
 
-    def __init__(self, house: House, max_message: int) -> None:
-        self._house, self.max_message = house, max_message
+    def __init__(self, gateway: Gateway, max_message: int) -> None:
+        self._gateway, self.max_message = gateway, max_message
 
     def admit(self, headers: Headers, query: bytes) -> Answer | Serve:
         """Return what serves the socket, or why it is refused.
@@ -30,7 +30,7 @@ class SubscribeEndpoint:
         Without a good key the socket opens and closes with 4401: pages see close codes, not the status of
         a handshake.
         """
-        stages = self._house.stages
+        stages = self._gateway.stages
         if stages is None:
             return problem(Unavailable(STARTING))
         shell: WebSocketShell = stages.subscribe

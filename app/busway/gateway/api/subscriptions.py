@@ -12,7 +12,7 @@ from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.stages import Here, Stages
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import NotFound
 from busway.gateway.store.port.reader import DurableRecord
 
@@ -25,10 +25,10 @@ router = APIRouter(prefix="/v1/subscriptions", tags=["results"])
     dependencies=needs("subscribe"),
     responses=described(DurableSubscriptionList, "A page of durable subscriptions."),
 )
-async def list_subscriptions(here: Here, limit: Limit = 100, after: After = None) -> Response:
+async def list_subscriptions(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
     """They are made by subscribing with `durable` over a WebSocket, and stay until they are deleted."""
-    found = await here.reader.durables(after or "", limit + 1)
-    shown = [_shown(here, record) for record in found[:limit]]
+    found = await stages.reader.durables(after or "", limit + 1)
+    shown = [_shown(stages, record) for record in found[:limit]]
     more = found[limit - 1].name if len(found) > limit else None
     return answers.json(DurableSubscriptionList(shown, more))
 
@@ -46,20 +46,20 @@ async def list_subscriptions(here: Here, limit: Limit = 100, after: After = None
     ),
 )
 async def delete_subscription(
-    here: Here, name: Annotated[str, Path(description="its durable name", examples=["billing"])]
+    stages: StagesDep, name: Annotated[str, Path(description="its durable name", examples=["billing"])]
 ) -> Response:
     """The place up to which it was acknowledged is gone. While a subscription has the name: 409."""
-    if not await here.hub.durables.delete(name):
+    if not await stages.hub.durables.delete(name):
         raise NotFound(f"there is no durable subscription {name!r}: GET /v1/subscriptions lists them")
     return Response(status_code=204)
 
 
-def _shown(here: Stages, record: DurableRecord) -> DurableSubscription:
+def _shown(stages: Stages, record: DurableRecord) -> DurableSubscription:
     return DurableSubscription(
         name=record.name,
-        cursor=cursor.encode(here.hub.epoch, record.position),
-        behind=max(0, here.hub.latest.number - record.position.number),
-        connected=here.hub.durables.in_use(record.name),
+        cursor=cursor.encode(stages.hub.epoch, record.position),
+        behind=max(0, stages.hub.latest.number - record.position.number),
+        connected=stages.hub.durables.in_use(record.name),
         created_at=when(record.created_at),
         acknowledged_at=when(record.acknowledged_at),
     )

@@ -13,7 +13,7 @@ from busway.gateway.api import answers
 from busway.gateway.api.access import holder
 from busway.gateway.api.answers import when
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.stages import Here
+from busway.gateway.api.stages import StagesDep
 from busway.gateway.errors import BadRequest, Invalid
 
 router = APIRouter(prefix="/v1/tickets", tags=["keys"])
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/tickets", tags=["keys"])
         problems={400: None, 408: None, 413: None},
     ),
 )
-async def create_ticket(here: Here, request: Request) -> Response:
+async def create_ticket(stages: StagesDep, request: Request) -> Response:
     """The socket that is opened with it may do what the key of this request may, and ends with that key.
 
     Ask for one before each connection: `new WebSocket("…/v1/subscribe?ticket=" + ticket)`. Used, expired
@@ -44,8 +44,8 @@ async def create_ticket(here: Here, request: Request) -> Response:
         raise BadRequest(str(problem)) from None
     if body != {}:
         raise Invalid.of([BadField(["body"], "a ticket takes no fields: leave the body out")])
-    ticket = here.gate.ticket(holder(request))
-    expires_at = when(here.clock() + round(LIFETIME * SECOND))
+    ticket = stages.gate.ticket(holder(request))
+    expires_at = when(stages.clock() + round(LIFETIME * SECOND))
     answer = answers.json(Ticket(ticket, expires_at), 201)
     answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -19,7 +19,7 @@ from busway.gateway.api.bodies import Disconnected
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
 from busway.gateway.api.handlers import NONE, Name
-from busway.gateway.api.stages import Here
+from busway.gateway.api.stages import StagesDep
 from busway.gateway.dispatch.trials import TrialResult
 from busway.gateway.ingest.reading import read_member
 
@@ -40,15 +40,15 @@ _EXAMPLE = {"event": {"type": "order.created", "data": {"item": "book", "quantit
         problems={404: NONE, 409: "The handlers folder does not have its target now."},
     ),
 )
-async def test_handler(here: Here, name: Name, request: Request) -> Response:
+async def test_handler(stages: StagesDep, name: Name, request: Request) -> Response:
     """It runs in a worker of its own, with the handler's timeout and memory limit, also while it is paused.
 
     Nothing is stored: no event, no run, no result, and what it publishes is only shown. Side effects
     of its code are real. The event need not match the handler's patterns and filter; `matches` tells
     whether it does.
     """
-    event = read_member(await request.body(), "event", here.clock(), here.settings.max_event_bytes)
-    trial = asyncio.create_task(here.trials.run(name, event))
+    event = read_member(await request.body(), "event", stages.clock(), stages.settings.max_event_bytes)
+    trial = asyncio.create_task(stages.trials.run(name, event))
     try:
         while not trial.done():
             await asyncio.wait([trial], timeout=_GONE_AFTER)

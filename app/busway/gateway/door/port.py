@@ -39,7 +39,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-def line(header: tuple[bytes, bytes]) -> bytes:
+def header_line(header: tuple[bytes, bytes]) -> bytes:
     """Return a header as it goes out."""
     return b"%b: %b\r\n" % header
 
@@ -49,7 +49,7 @@ def problem(error: BuswayError) -> Answer:
     body = error.document()
     lines = [(name.lower().encode(), value.encode()) for name, value in error.headers().items()]
     lines += [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-    return Answer(error.status, b"".join(map(line, lines)), body)
+    return Answer(error.status, b"".join(map(header_line, lines)), body)
 
 
 Respond = Callable[[Answer], None]

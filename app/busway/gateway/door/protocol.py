@@ -21,7 +21,7 @@ from busway.gateway.door.deadlines import NEVER, Deadline
 from busway.gateway.door.exchange import Exchange
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
-from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, line, problem
+from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, header_line, problem
 from busway.gateway.door.room import make_room
 from busway.gateway.door.websocket import WebSocket, handshake
 from busway.gateway.errors import BadRequest, BuswayError, RequestTimeout
@@ -456,7 +456,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _refresh_headers(self) -> None:
         self._shared = self._state.default_headers
-        self.default_headers = b"".join(map(line, self._shared))
+        self.default_headers = b"".join(map(header_line, self._shared))
 
     # -- reading and time
 

@@ -17,14 +17,14 @@ from busway.gateway.subscribers.durables import superseded
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.ring import Piece
-from busway.gateway.subscribers.session import Ack, Open, Pong, Session, Shut, Start, Subscription
+from busway.gateway.subscribers.session import Ack, Open, Pong, Session, Start, Subscription, Unsubscribe
 from busway.gateway.subscribers.wires import Wire, begin
 
 logger = logging.getLogger("busway.websocket")
 
-STALL = 60.0  # seconds without progress after which a socket is cut
-STALL_LOOKS = 12
-FAREWELL = 2.0  # seconds that a close frame gets
+STALL_TIMEOUT = 60.0  # seconds without progress after which a socket is cut
+STALL_CHECKS = 12
+CLOSE_TIMEOUT = 2.0  # seconds that a close frame gets
 PUBLISHES = 64  # publishes of one connection under way at once
 
 
@@ -92,7 +92,7 @@ class Connection:
         if not self._hub.join(subscription, self):
             self.lag(subscription)
 
-    def shut(self, effect: Shut) -> None:
+    def unsubscribe(self, effect: Unsubscribe) -> None:
         """End a subscription."""
         self._leave(effect.subscription)
         self.answer(effect.text)
@@ -102,7 +102,7 @@ class Connection:
         subscription, position = effect.subscription, effect.position
         self._acknowledged = True
         try:
-            if self._hub.knows_better(position):
+            if self._hub.contradicts(position):
                 raise BadCursor("that cursor is none that you were sent: it names another result")
             self._hub.durables.acknowledge(subscription, subscription.durable or "", position)
         except BuswayError as problem:
@@ -134,7 +134,7 @@ class Connection:
             return
         self._answers.append(text)
 
-    async def room(self) -> None:
+    async def drain_answers(self) -> None:
         """Wait until all answers went out: who does not read answers is not read from."""
         while self._answers and not self._ended:
             self._answered = self._loop.create_future()
@@ -167,7 +167,7 @@ class Connection:
             return
         if self._pump is not None:
             self._pump.cancel()
-        self._pump = self._loop.create_task(self._farewell(code, reason))
+        self._pump = self._loop.create_task(self._send_close(code, reason))
 
     def end(self) -> None:
         """Let go of everything: the socket is gone."""
@@ -240,7 +240,7 @@ class Connection:
             logger.exception("a subscriber cannot be served")
             self._closing = (1011, "a fault of the gateway: resume at your cursor")
         if self._closing and not self._ended:
-            await self._farewell(*self._closing)
+            await self._send_close(*self._closing)
 
     async def _follow(self, subscription: Subscription) -> None:
         if not subscription.open or self._hub.join(subscription, self):
@@ -281,11 +281,11 @@ class Connection:
         sending = asyncio.ensure_future(rest)
         try:
             left, looks = self._unsent(), 0
-            while not (await asyncio.wait({sending}, timeout=STALL / STALL_LOOKS))[0]:
+            while not (await asyncio.wait({sending}, timeout=STALL_TIMEOUT / STALL_CHECKS))[0]:
                 now_left = self._unsent()
                 looks = looks + 1 if now_left >= left else 0
                 left = now_left
-                if looks >= STALL_LOOKS:
+                if looks >= STALL_CHECKS:
                     raise _Ended(4408, "no progress for 60 s: read faster, and resume at your cursor")
             sending.result()
         finally:
@@ -299,10 +299,10 @@ class Connection:
         self._lagging.clear()
         self._release()
 
-    async def _farewell(self, code: int, reason: str) -> None:
+    async def _send_close(self, code: int, reason: str) -> None:
         self._drop()
         try:
-            await asyncio.wait_for(self._wire.close(code, reason), FAREWELL)
+            await asyncio.wait_for(self._wire.close(code, reason), CLOSE_TIMEOUT)
             await asyncio.sleep(0)  # what was corked in this turn leaves
         except (OSError, RuntimeError):
             return  # closed already, or no room: TimeoutError is an OSError

@@ -1,4 +1,4 @@
-"""Durable subscriptions: names whose acknowledged place in the log the store keeps.
+"""Durable subscriptions: names whose acknowledged state in the log the store keeps.
 
 A name belongs to the gateway, not to a key: a program whose key was replaced goes on where it was. One
 subscription has it at a time, the newest: a client that comes back before its old socket was found dead
@@ -39,7 +39,7 @@ class Holder(Protocol):
         """Tell that what the client acknowledged was not taken."""
 
 
-class _Place:
+class _NameState:
     """A name in use: what the store has, whose it is, and the newest acknowledgement not written yet.
 
     `by` made that acknowledgement; the name may be another's meanwhile.
@@ -65,7 +65,7 @@ class Durables:
 
     def __init__(self, commits: Commits, reader: Reader, clock: Callable[[], int]) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
-        self._places: dict[str, _Place] = {}
+        self._names: dict[str, _NameState] = {}
         self._waiting: set[str] = set()
         self._writing: asyncio.Task[None] | None = None
         self._taken = self._written = 0
@@ -73,31 +73,31 @@ class Durables:
 
     def in_use(self, name: str) -> bool:
         """Tell whether a subscription has the name."""
-        place = self._places.get(name)
-        return place is not None and place.holder is not None
+        state = self._names.get(name)
+        return state is not None and state.holder is not None
 
     async def claim(self, subscription: Subscription, name: str, holder: Holder) -> Position | None:
-        """Give the name to a subscription, over whoever has it; return its place, None if it has none yet.
+        """Give the name to a subscription, over whoever has it; return its state, None if it has none yet.
 
         Raises:
             Unavailable: the store cannot be read.
         """
-        place = self._places.get(name)
-        if place is None:
+        state = self._names.get(name)
+        if state is None:
             loading = asyncio.ensure_future(self._reader.durable(name))
-            place = self._places[name] = _Place(loading)
-        before, place.holder = place.holder, (subscription, holder)
+            state = self._names[name] = _NameState(loading)
+        before, state.holder = state.holder, (subscription, holder)
         if before is not None:
             before[1].superseded(before[0])
-        record = await asyncio.shield(place.loading)
-        if place.position is None and record is not None:
-            place.position = record.position
-        if place.wanted is not None:
+        record = await asyncio.shield(state.loading)
+        if state.position is None and record is not None:
+            state.position = record.position
+        if state.wanted is not None:
             await self.settled()  # nobody acknowledges under this name now
-        return place.position
+        return state.position
 
     async def begin(self, subscription: Subscription, name: str, position: Position) -> Position:
-        """Keep the first place of a name that has none; return the place it has then.
+        """Keep the first state of a name that has none; return the state it has then.
 
         Raises:
             BadSubscription: another subscription took the name over.
@@ -108,15 +108,15 @@ class Durables:
         reply = await self._commits.change(
             OpenDurable(name=name, number=number, digest=digest, now=self._clock(), most=MAX_DURABLES)
         )
-        place = self._held(subscription, name)
-        if place is None:
+        state = self._held(subscription, name)
+        if state is None:
             raise superseded(name)
         if reply is None:
             raise TooMany(
                 f"there are {MAX_DURABLES} durable names: GET /v1/subscriptions lists them, DELETE one"
             )
-        place.position = Position(*reply)
-        return place.position
+        state.position = Position(*reply)
+        return state.position
 
     def acknowledge(self, subscription: Subscription, name: str, position: Position) -> None:
         """Have everything up to `position` kept as acknowledged, soon.
@@ -124,15 +124,15 @@ class Durables:
         Raises:
             BadCursor: it is behind what was acknowledged before, or contradicts it.
         """
-        place = self._held(subscription, name)
-        if place is None or place.position is None:
+        state = self._held(subscription, name)
+        if state is None or state.position is None:
             raise BadCursor(f"the durable name {name!r} is not this subscription's any more")
-        newest = place.wanted or place.position
+        newest = state.wanted or state.position
         if position == newest:
             return
         if position.number <= newest.number:
             raise BadCursor("more than that was acknowledged already, and an acknowledgement never goes back")
-        place.wanted, place.by = position, place.holder
+        state.wanted, state.by = position, state.holder
         self._waiting.add(name)
         self._taken += 1
         if self._writing is None:
@@ -140,10 +140,10 @@ class Durables:
 
     def release(self, subscription: Subscription, name: str) -> None:
         """Give the name back, if the subscription still has it."""
-        place = self._held(subscription, name)
-        if place is not None:
-            place.holder = None
-            self._forget(name, place)
+        state = self._held(subscription, name)
+        if state is not None:
+            state.holder = None
+            self._forget(name, state)
 
     async def delete(self, name: str) -> bool:
         """Forget a name for good; False if there is none.
@@ -153,16 +153,16 @@ class Durables:
             Unavailable: the outcome is unknown.
         """
         await self.settled()
-        if name in self._places:
+        if name in self._names:
             raise Conflict(f"a subscription has the durable name {name!r}: unsubscribe it first")
         deleting = self._commits.change(DeleteDurable(name=name))
         # Whoever claims the name meanwhile waits for the end of it, and begins anew.
-        place = self._places[name] = _Place(asyncio.ensure_future(_nothing_after(deleting)))
+        state = self._names[name] = _NameState(asyncio.ensure_future(_nothing_after(deleting)))
         try:
-            await asyncio.shield(place.loading)
+            await asyncio.shield(state.loading)
             return bool(deleting.result())
         finally:
-            self._forget(name, place)
+            self._forget(name, state)
 
     async def settled(self) -> None:
         """Wait until everything that was acknowledged before this call is written, or refused."""
@@ -171,51 +171,53 @@ class Durables:
             self._turned.clear()
             await self._turned.wait()
 
-    def _held(self, subscription: Subscription, name: str) -> _Place | None:
-        place = self._places.get(name)
-        return place if place and place.holder and place.holder[0] is subscription else None
+    def _held(self, subscription: Subscription, name: str) -> _NameState | None:
+        state = self._names.get(name)
+        return state if state and state.holder and state.holder[0] is subscription else None
 
-    def _forget(self, name: str, place: _Place) -> None:
-        if place.holder is None and place.wanted is None and self._places.get(name) is place:
-            del self._places[name]
+    def _forget(self, name: str, state: _NameState) -> None:
+        if state.holder is None and state.wanted is None and self._names.get(name) is state:
+            del self._names[name]
 
     async def _write(self) -> None:
         while self._waiting:
             names, self._waiting = self._waiting, set()
-            places = {name: wanted for name in names if (wanted := self._places[name].wanted)}
+            positions = {name: wanted for name in names if (wanted := self._names[name].wanted)}
             taken = self._taken
-            refused, problem = await self._store(places)
-            for name, position in places.items():
+            refused, problem = await self._store(positions)
+            for name, position in positions.items():
                 self._note(name, position, problem if name in refused else None)
             self._written = taken
             self._turned.set()
             await asyncio.sleep(PACE)
         self._writing = None
 
-    async def _store(self, places: dict[str, Position]) -> tuple[set[str], BuswayError]:
-        """Write places; return the names that were refused, and why."""
+    async def _store(self, positions: dict[str, Position]) -> tuple[set[str], BuswayError]:
+        """Write positions; return the names that were refused, and why."""
         operation = Acknowledge(
-            positions=[(name, place.number, place.digest) for name, place in places.items()],
+            positions=[(name, position.number, position.digest) for name, position in positions.items()],
             now=self._clock(),
         )
         why = BadCursor("that cursor is of another state of this log: acknowledge one that you were sent")
         try:
             return set(await self._commits.change(operation)), why
         except BuswayError as problem:
-            return set(places), Unavailable(f"that was not acknowledged, do it again: {problem.detail}")
+            return set(positions), Unavailable(f"that was not acknowledged, do it again: {problem.detail}")
         except Exception:
             logger.exception("acknowledgements cannot be written")
-            return set(places), Unavailable("that was not acknowledged, do it again: a fault of the gateway")
+            return set(positions), Unavailable(
+                "that was not acknowledged, do it again: a fault of the gateway"
+            )
 
     def _note(self, name: str, position: Position, problem: BuswayError | None) -> None:
-        place = self._places[name]
+        state = self._names[name]
         if problem is None:
-            place.position = position
-        if place.wanted == position:
-            place.wanted = None
-        if problem is not None and place.by is not None:
-            _tell(*place.by, problem)
-        self._forget(name, place)
+            state.position = position
+        if state.wanted == position:
+            state.wanted = None
+        if problem is not None and state.by is not None:
+            _tell(*state.by, problem)
+        self._forget(name, state)
 
 
 def _tell(subscription: Subscription, holder: Holder, problem: BuswayError) -> None:

@@ -150,7 +150,7 @@ def read_after(value: str | None) -> After:
         raise BadCursor(f'{problem}; \'after\' may also be null, "latest" or "earliest"') from None
 
 
-def read_place(value: str, epoch: str) -> Position:
+def read_position(value: str, epoch: str) -> Position:
     """Read the `cursor` of an `ack` for the log `epoch`.
 
     Raises:

@@ -31,7 +31,7 @@ READ_RESULTS = 500
 READ_BYTES = 256 * 1024
 
 
-async def honour(reader: Reader, epoch: str, after: tuple[str, Position]) -> Position:
+async def resolve(reader: Reader, epoch: str, after: tuple[str, Position]) -> Position:
     """Return the place of a cursor if results can be taken from there on.
 
     Raises:
@@ -139,23 +139,23 @@ class Hub:
     async def locate(self, after: After) -> Start:
         """Find where a subscription begins; from now, if `after` cannot be honoured."""
         if after is None:
-            await self._look_at_floor()
+            await self._refresh_floor()
             return Start(self.latest, True, self._floor)
         if isinstance(after, str):
-            await self._look_at_floor(0)
+            await self._refresh_floor(0)
             return Start(self._floor, True, self._floor)
         epoch, position = after
         if epoch == self.epoch and self._ring.position(position.number) == position:
-            await self._look_at_floor()
+            await self._refresh_floor()
             oldest = min(self._floor, position, key=lambda place: place.number)
             return Start(position, True, oldest)
-        await self._look_at_floor(0)
+        await self._refresh_floor(0)
         try:
-            return Start(await honour(self.reader, self.epoch, after), True, self._floor)
+            return Start(await resolve(self.reader, self.epoch, after), True, self._floor)
         except Gone:
             return Start(self.latest, False, self._floor)
 
-    def knows_better(self, position: Position) -> bool:
+    def contradicts(self, position: Position) -> bool:
         """Tell whether that is, as far as the ring goes, not the place of a result in this log."""
         known = self._ring.position(position.number)
         return known is not None and known != position
@@ -249,7 +249,7 @@ class Hub:
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }
 
-    async def _look_at_floor(self, age: float = FLOOR_AGE) -> None:
+    async def _refresh_floor(self, age: float = FLOOR_AGE) -> None:
         if self._loop.time() - self._floor_at >= age:
             _, self._floor = await self.reader.log_bounds()
             self._floor_at = self._loop.time()
@@ -413,11 +413,11 @@ class Hub:
             if not subscription.open:
                 self._filtered.discard(subscription)
                 continue
-            if subscription.live and subscription.heard == subscription.told < head.number:
-                subscription.position = subscription.told
-                self._sent(subscription, sink, Piece(subscription.told, head, [], self.epoch))
+            if subscription.live and subscription.checked == subscription.sent < head.number:
+                subscription.position = subscription.sent
+                self._sent(subscription, sink, Piece(subscription.sent, head, [], self.epoch))
                 left -= 1
-            subscription.heard = subscription.told
+            subscription.checked = subscription.sent
             self._quiet.append((now + 1, subscription, sink))
         self._beating = bool(self._quiet)
         if self._beating:

@@ -14,7 +14,7 @@ from busway.domain.cursor import Position
 from busway.gateway.errors import Gone
 from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.frames import After, read_after, refusal
-from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, honour
+from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, resolve
 from busway.gateway.subscribers.selection import predicate, select
 
 PAGE_RESULTS = 10_000  # results that one page looks at
@@ -84,4 +84,4 @@ async def _begin(hub: Hub, after: After, head: Position, floor: Position) -> Pos
         return head
     if isinstance(after, str):
         return floor
-    return await honour(hub.reader, hub.epoch, after)
+    return await resolve(hub.reader, hub.epoch, after)

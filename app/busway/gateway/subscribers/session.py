@@ -29,19 +29,19 @@ MAX_SUBSCRIPTIONS = 1000
 class Subscription:
     """An open subscription and its place in the log.
 
-    Everything that it selects up to number `position` was handed over; `told` is the last number
+    Everything that it selects up to number `position` was handed over; `sent` is the last number
     whose cursor the client was given. `live`: the hub pushes to it. `durable` names it beyond the connection.
     """
 
-    __slots__ = ("durable", "heard", "id", "live", "open", "position", "selection", "told")
+    __slots__ = ("checked", "durable", "id", "live", "open", "position", "selection", "sent")
 
     def __init__(self, name: str, selection: Selection, durable: str | None = None) -> None:
         self.id = name
         self.selection = selection
         self.durable = durable
         self.position = 0
-        self.told = 0
-        self.heard = 0  # what `told` was when the hub last looked whether to send an empty frame
+        self.sent = 0
+        self.checked = 0  # what `sent` was when the hub last looked whether to send an empty frame
         self.open = False
         self.live = False
 
@@ -67,7 +67,7 @@ class Open(msgspec.Struct, frozen=True):
     after: After
 
 
-class Shut(msgspec.Struct, frozen=True):
+class Unsubscribe(msgspec.Struct, frozen=True):
     """Push no more to this subscription, then send the frame."""
 
     subscription: Subscription
@@ -94,7 +94,7 @@ class Publish(msgspec.Struct, frozen=True):
     event: bytes
 
 
-Effect = Send | Open | Shut | Ack | Pong | Publish
+Effect = Send | Open | Unsubscribe | Ack | Pong | Publish
 
 
 class Session:
@@ -137,14 +137,14 @@ class Session:
         if self.subscriptions.get(subscription.id) is not subscription or subscription.open:
             return None
         subscription.open = True
-        subscription.position = subscription.told = start.position.number
+        subscription.position = subscription.sent = start.position.number
         frame = SubscribedFrame(
             id=subscription.id,
             cursor=cursor.encode(self._epoch, start.position),
             recovered=start.recovered,
             oldest=cursor.encode(self._epoch, start.oldest),
         )
-        return self._begun(frame)
+        return self._subscribed_text(frame)
 
     def refused(self, subscription: Subscription, problem: BuswayError) -> str:
         """End a subscription that cannot begin or go on."""
@@ -168,8 +168,8 @@ class Session:
         subscription.position = piece.until.number
         if quiet and not piece.count:
             return None
-        subscription.told = piece.until.number
-        return self._shown(subscription, piece)
+        subscription.sent = piece.until.number
+        return self._results_text(subscription, piece)
 
     def published(self, ref: str | int | None, receipt: Mapping[str, Any]) -> str:
         """Answer a publish with its receipt."""
@@ -187,10 +187,10 @@ class Session:
         self.subscriptions.clear()
         return ended
 
-    def _begun(self, frame: SubscribedFrame) -> str:
+    def _subscribed_text(self, frame: SubscribedFrame) -> str:
         return frames.write(frame)
 
-    def _shown(self, subscription: Subscription, piece: Piece) -> str:
+    def _results_text(self, subscription: Subscription, piece: Piece) -> str:
         return piece.frame(subscription.id)
 
     def _take(self, fields: dict[str, Any], text: str) -> Effect:
@@ -231,14 +231,14 @@ class Session:
         subscription = self._known(name)
         del self.subscriptions[subscription.id]
         subscription.open = False
-        return Shut(subscription, frames.write(UnsubscribedFrame(id=subscription.id)))
+        return Unsubscribe(subscription, frames.write(UnsubscribedFrame(id=subscription.id)))
 
     def _ack(self, frame: AckFrame) -> Effect:
         subscription = self._known(frame.id)
         if subscription.durable is None:
             raise BadSubscription(f"{subscription.id!r} is not durable: subscribe with a name in 'durable'")
-        position = frames.read_place(frame.cursor, self._epoch)
-        if not subscription.open or position.number > subscription.told:
+        position = frames.read_position(frame.cursor, self._epoch)
+        if not subscription.open or position.number > subscription.sent:
             raise BadCursor("that cursor is ahead of what this subscription was sent")
         return Ack(subscription, position)
 
@@ -274,8 +274,8 @@ class StreamSession(Session):
         super().refused(subscription, problem)
         return problem.detail
 
-    def _begun(self, frame: SubscribedFrame) -> str:
+    def _subscribed_text(self, frame: SubscribedFrame) -> str:
         return stream.subscribed(frame.cursor, recovered=frame.recovered, oldest=frame.oldest)
 
-    def _shown(self, _: Subscription, piece: Piece) -> str:
+    def _results_text(self, _: Subscription, piece: Piece) -> str:
         return piece.events()

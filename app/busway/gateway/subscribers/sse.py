@@ -21,7 +21,7 @@ from busway.gateway.subscribers.wires import RawSend, Receive, StreamWire
 logger = logging.getLogger("busway.sse")
 
 HEARTBEAT = 10.0  # seconds of silence after which a comment is sent
-UNANSWERED = 50  # seconds that the peer's machine may leave what was sent unacknowledged
+USER_TIMEOUT = 50  # seconds that the peer's machine may leave what was sent unacknowledged
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
@@ -55,7 +55,7 @@ class StreamShell:
             BuswayError: it cannot begin; nothing was sent yet.
         """
         if self._hub.closing:
-            await come_back(scope, send, self._hub.closing[1])
+            await ask_to_reconnect(scope, send, self._hub.closing[1])
             return
         session = StreamSession(access, self._hub.epoch)
         opening = session.begin(_fields(scope))
@@ -86,8 +86,8 @@ class StreamShell:
     ) -> None:
         connection = Connection(session, self._hub, wire, key)
         self._hub.enter(connection)
-        beat = _Beat(connection, wire)
-        _notice_silence(wire.transport)
+        beat = _Heartbeat(connection, wire)
+        _set_user_timeout(wire.transport)
         try:
             connection.begin(opening.subscription, start)
             if self._hub.closing:
@@ -99,7 +99,7 @@ class StreamShell:
             connection.end()
 
 
-class _Beat:
+class _Heartbeat:
     """Sends a comment in silence, so that proxies keep the stream and dead peers are found."""
 
     def __init__(self, connection: Connection, wire: StreamWire) -> None:
@@ -118,12 +118,12 @@ class _Beat:
         self._next = self._loop.call_later(HEARTBEAT, self._beat)
 
 
-def _notice_silence(transport: Any) -> None:
+def _set_user_timeout(transport: Any) -> None:
     # Nothing comes back on this stream by itself: whether the peer is there, only TCP can tell (RFC 5482).
     if transport is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):
             transport.get_extra_info("socket").setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED * 1000
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT * 1000
             )
 
 
@@ -135,7 +135,7 @@ def _fields(scope: MutableMapping[str, Any]) -> dict[str, Any]:
     return {**fields, "after": last} if last else fields
 
 
-async def come_back(scope: MutableMapping[str, Any], send: RawSend, reason: str) -> None:
+async def ask_to_reconnect(scope: MutableMapping[str, Any], send: RawSend, reason: str) -> None:
     """Have an EventSource connect again soon: any status but 200 would end it for good.
 
     Raises:

@@ -14,7 +14,7 @@ from busway.gateway.subscribers import frames
 from busway.gateway.subscribers.connection import PUBLISHES, Connection
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.oneline import read_query
-from busway.gateway.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Shut
+from busway.gateway.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Unsubscribe
 
 logger = logging.getLogger("busway.websocket")
 
@@ -93,7 +93,7 @@ class _Served:
             else:
                 effect = self._session.receive(message)
             await self._apply(effect)
-            await self._connection.room()
+            await self._connection.drain_answers()
 
     def _too_large(self, text: str) -> bool:
         if len(text) * 4 <= self._max_frame:
@@ -105,8 +105,8 @@ class _Served:
             await self._start_publish(effect)
         elif isinstance(effect, Open):
             await self._connection.open(effect)
-        elif isinstance(effect, Shut):
-            self._connection.shut(effect)
+        elif isinstance(effect, Unsubscribe):
+            self._connection.unsubscribe(effect)
         elif isinstance(effect, Ack):
             self._connection.acknowledge(effect)
         elif isinstance(effect, Pong):

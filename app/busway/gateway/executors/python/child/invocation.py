@@ -119,7 +119,7 @@ class Invocation:
     def _context(self) -> Context:
         call = self.call
         return Context(
-            run=call.run, attempt=call.attempt, handler=call.handler, revision=call.revision, line=self
+            run=call.run, attempt=call.attempt, handler=call.handler, revision=call.revision, port=self
         )
 
     def succeeded(self, value: Any) -> Ended:
