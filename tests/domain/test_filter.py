@@ -1,4 +1,4 @@
-"""Filters: what they admit, and what is refused with a message that says what to write."""
+"""Filters: which events they admit, and the messages for invalid filters."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_event_is_admitted(filter_: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("filter_", NO, ids=str)
-def test_an_event_is_kept_out(filter_: dict[str, Any]) -> None:
+def test_an_event_is_not_admitted(filter_: dict[str, Any]) -> None:
     assert not admits(filter_)
 
 
@@ -120,18 +120,18 @@ def test_an_event_is_kept_out(filter_: dict[str, Any]) -> None:
     ("data", "expected", "admitted"),
     [("NO", "NO", True), (5, 5, True), ([5], 5, False), (False, False, True), (0, False, False)],
 )
-def test_the_payload_itself_may_be_compared(data: Any, expected: Any, admitted: bool) -> None:
+def test_the_whole_payload_can_be_compared(data: Any, expected: Any, admitted: bool) -> None:
     assert admits({"exact": {"data": expected}}, event(data)) is admitted
 
 
 @pytest.mark.parametrize("of", [event(None), event(data=None, binary=True), event("NO", binary=True)])
-def test_without_a_json_payload_everything_in_it_is_missing(of: NewEvent) -> None:
+def test_without_a_json_payload_every_value_is_missing(of: NewEvent) -> None:
     for filter_ in ({"exact": {"data": "NO"}}, {"exact": {"data": None}}, {"prefix": {"data.a": "N"}}):
         assert not admits(filter_, of)
         assert admits({"not": filter_}, of)
 
 
-def test_the_payload_is_decoded_once_and_only_when_a_filter_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_payload_is_decoded_once_and_only_on_use(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
     monkeypatch.setattr(filters, "_decode", lambda data: decoded.append(data) or json.loads(data))
     view = View(event())
@@ -203,21 +203,21 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "word"), BAD, ids=[word for _, word in BAD])
-def test_what_is_no_filter_is_refused_with_a_short_reason(value: Any, word: str) -> None:
+def test_an_invalid_filter_raises_with_a_short_reason(value: Any, word: str) -> None:
     with pytest.raises(FilterError) as refused:
         compile_filter(value)
     assert word in str(refused.value)
     assert len(str(refused.value)) < 500
 
 
-def test_a_filter_that_contains_itself_ends() -> None:
+def test_a_filter_that_contains_itself_is_refused() -> None:
     value: dict[str, Any] = {"all": []}
     value["all"] = [value, value]
     with pytest.raises(FilterError):
         compile_filter(value)
 
 
-def test_a_filter_may_be_sixteen_deep_and_hold_256_comparisons() -> None:
+def test_a_filter_may_have_16_levels_and_256_comparisons() -> None:
     assert admits(nested(16))
     assert not admits({"any": [{"exact": {"id": str(n)}} for n in range(256)]})
 
@@ -250,7 +250,7 @@ trees = st.recursive(
 
 
 def said(filter_: dict[str, Any], payload: Any) -> bool:
-    """What the filter means, in as few words as can be."""
+    """A naive interpreter of filters."""
     ((dialect, operand),) = filter_.items()
     if dialect == "not":
         return not said(operand, payload)
@@ -274,7 +274,7 @@ def said(filter_: dict[str, Any], payload: Any) -> bool:
 
 @given(trees, payloads)
 @settings(derandomize=True, deadline=None, max_examples=500)
-def test_compiled_and_plainly_read_filters_agree(filter_: dict[str, Any], payload: Any) -> None:
+def test_compiled_filters_agree_with_a_naive_interpreter(filter_: dict[str, Any], payload: Any) -> None:
     of = event()
     of.data = json.dumps(payload).encode()
     assert admits(filter_, of) is said(filter_, payload)

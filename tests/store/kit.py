@@ -84,7 +84,7 @@ def handler(name, number=0, **fields):
 
 
 class Store:
-    """A database with handlers 1 and 2, a writer on it, and reads that are waited for."""
+    """A database with handlers 1 and 2, its writer, and synchronous reads."""
 
     def __init__(self, path: Path):
         sqlite.migrate(path)
@@ -123,12 +123,12 @@ class Store:
 
 
 def over_the_wire(operations):
-    """Operations as the committer gets them."""
+    """Encode and decode operations, as on the way to the committer."""
     return [msgspec.msgpack.decode(msgspec.msgpack.encode(o), type=type(o)) for o in operations]
 
 
 def settling(commits, operation, run, handler="one"):
-    """Have an attempt settled; returns a future of the reply."""
+    """Settle an attempt and return a future with the reply."""
     reply = asyncio.get_running_loop().create_future()
     commits.settle(operation, run, handler, reply)
     return reply

@@ -1,4 +1,4 @@
-"""What people and clocks do to runs."""
+"""Changes of runs outside of attempts: cancel, expire, retry, rescue."""
 
 from busway.domain.result import Kind
 from busway.domain.run import Error, RunState
@@ -21,7 +21,7 @@ def states(store, *ids):
     return [store.read("run", id_)[0].state for id_ in ids]
 
 
-def test_cancelling_ends_unfinished_runs_with_a_result_each(store):
+def test_cancel_ends_unfinished_runs_with_a_result_each(store):
     store.write(publish(*[event() for _ in range(4)]), settle(1), mark(2))
     assert store.write_one(Cancel(runs=[1, 2, 3, 99], now=NOW)) == [2, 3]
     assert [(r.run, r.kind, r.attempt) for r in store.results()[1:]] == [
@@ -55,7 +55,7 @@ def test_waiting_runs_of_a_handler_are_cancelled_in_steps(store):
     assert states(store, 1, 2, 6) == [RunState.RUNNING, RunState.SUCCEEDED, RunState.AVAILABLE]
 
 
-def test_runs_that_no_attempt_started_expire(store):
+def test_runs_without_an_attempt_expire(store):
     late = {"expires_at": NOW + 10}
     store.write(
         publish(
@@ -78,7 +78,7 @@ def test_a_retry_grants_as_many_attempts_again(store):
     assert (record.state, record.available_at, record.finished_at) == (RunState.AVAILABLE, NOW + 30, None)
 
 
-def test_a_retry_brings_a_waiting_attempt_forward(store):
+def test_a_retry_makes_a_deferred_run_due_now(store):
     store.write(publish(event()), settle(1, state=RunState.RETRYABLE, due=NOW + 999))
     assert store.read("waiting", 1, 10) == []
     [forward] = store.write_one(Retry(runs=[1], now=NOW + 30)).runs
@@ -87,13 +87,13 @@ def test_a_retry_brings_a_waiting_attempt_forward(store):
     assert store.read("next_due") is None
 
 
-def test_a_retry_leaves_other_runs_alone(store):
+def test_a_retry_does_not_change_other_runs(store):
     store.write(publish(event(), event(), event()), settle(1), mark(2))
     assert store.write_one(Retry(runs=[1, 2, 3, 4], now=NOW)) == Retried([])
 
 
-def test_a_first_attempt_that_succeeds_leaves_nothing_of_what_was_before(store):
-    """Of most such rows only some columns are written: not where another one has to change too."""
+def test_a_first_attempt_that_succeeds_clears_earlier_values(store):
+    """Usually only some columns of such a row are written. Here another one must change, too."""
     store.write(publish(event(), event(), event(due=NOW + 9)))
     store.write(Cancel(runs=[1], error=Error("Cancelled", "by hand"), now=NOW + 1))
     store.write(Retry(runs=[1], now=NOW + 2), mark(2))
@@ -125,7 +125,7 @@ def test_dead_runs_are_retried_by_handler_in_steps(store):
     assert store.write_one(RetryDead(state=RunState.CANCELLED, handler=None, now=NOW, limit=2)) == []
 
 
-def test_retrying_goes_on_behind_a_run_so_that_what_dies_again_is_not_met_again(store):
+def test_retrying_continues_after_a_run_and_skips_runs_that_died_again(store):
     store.write(publish(event(), event(), event()), *[settle(n, state=RunState.DEAD) for n in (1, 2, 3)])
     step = RetryDead(state=RunState.DEAD, handler=None, now=NOW, limit=2)
     assert store.write_one(step) == [1, 2]
@@ -145,7 +145,7 @@ def test_rescue_counts_running_attempts_as_lost(store):
     assert store.write_one(settle(1, attempt=2)).accepted
 
 
-def test_a_run_that_is_lost_too_often_is_dead(store):
+def test_a_run_with_too_many_lost_attempts_is_dead(store):
     store.write(publish(event()))
     for attempt in (1, 2, 3):
         store.write(mark(1, attempt), Rescue(now=NOW, max_losses=3))
@@ -155,7 +155,7 @@ def test_a_run_that_is_lost_too_often_is_dead(store):
     assert [a.outcome for a in store.read("run", 1)[1]] == ["lost"] * 3
 
 
-def test_a_handler_keeps_its_revisions_and_its_name_to_itself(store):
+def test_a_handler_keeps_its_revisions_and_its_name_is_unique(store):
     number = store.write_one(handler("three", revision=1, updated_at=5))
     store.write(
         handler("three", number, revision=2, updated_at=6), handler("three", number, revision=2, updated_at=7)

@@ -1,4 +1,4 @@
-"""The gateway's side: what is told when, and what happens to what the committer had in hand."""
+"""Group commit: order of replies and notifications, and batches of a committer that died."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.store.kit import NOW, append, committing, event, handler, publish, se
 
 
 class Listened(list):
-    """All that a listener was told."""
+    """All commits that a listener received."""
 
     @property
     def runs(self):
@@ -40,7 +40,7 @@ def listening(commits):
 
 
 class Publisher:
-    """Waits for its stored events, and notes when they came."""
+    """A waiter that records when it receives its stored events."""
 
     def __init__(self, notes, then=lambda: None):
         self.notes, self.then = notes, then
@@ -56,7 +56,7 @@ class Publisher:
         self.notes.append(problem)
 
 
-def test_the_new_runs_are_told_with_their_events(path):
+def test_listeners_receive_new_runs_with_their_events(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -67,7 +67,7 @@ def test_the_new_runs_are_told_with_their_events(path):
     asyncio.run(main())
 
 
-def test_publishers_are_answered_some_a_turn_then_listeners_are_told(path):
+def test_publishers_get_replies_in_turns_before_listeners_are_notified(path):
     async def main():
         async with committing(path) as commits:
             notes = listening(commits)
@@ -89,7 +89,7 @@ def test_publishers_are_answered_some_a_turn_then_listeners_are_told(path):
     asyncio.run(main())
 
 
-def test_what_is_written_is_told_before_what_comes_of_a_lost_batch(path):
+def test_written_batches_are_completed_before_a_failed_one(path):
     async def main():
         async with committing(path) as commits:
             notes = listening(commits)
@@ -112,7 +112,7 @@ def test_what_is_written_is_told_before_what_comes_of_a_lost_batch(path):
     asyncio.run(main())
 
 
-def test_what_is_written_is_told_before_the_end(path):
+def test_written_batches_are_completed_before_close_returns(path):
     async def main():
         async with committing(path) as commits:
             notes = listening(commits)
@@ -129,7 +129,7 @@ def test_what_is_written_is_told_before_the_end(path):
     asyncio.run(main())
 
 
-def test_what_waits_for_a_commit_goes_together_in_the_next(path):
+def test_operations_that_arrive_during_a_commit_share_the_next(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -140,7 +140,7 @@ def test_what_waits_for_a_commit_goes_together_in_the_next(path):
     asyncio.run(main())
 
 
-def test_what_one_turn_of_the_loop_brings_goes_together_unless_it_is_much(path):
+def test_operations_of_one_turn_share_a_commit_unless_there_are_many(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -150,7 +150,7 @@ def test_what_one_turn_of_the_loop_brings_goes_together_unless_it_is_much(path):
     asyncio.run(main())
 
 
-def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
+def test_listeners_receive_an_outcome_with_its_result_and_the_run_that_waits_again(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -177,7 +177,7 @@ def test_an_outcome_is_told_with_its_result_and_the_run_that_waits_again(path):
     asyncio.run(main())
 
 
-def test_a_refused_outcome_is_told_as_ended_and_asks_for_a_rescan(path):
+def test_a_refused_outcome_is_reported_as_ended_and_requests_a_rescan(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -193,7 +193,7 @@ def test_a_refused_outcome_is_told_as_ended_and_asks_for_a_rescan(path):
     asyncio.run(main())
 
 
-def test_a_waiting_run_that_is_retried_is_told_anew(path):
+def test_listeners_receive_a_retried_waiting_run_again(path):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -207,7 +207,7 @@ def test_a_waiting_run_that_is_retried_is_told_anew(path):
     asyncio.run(main())
 
 
-def test_the_log_goes_back_into_the_database_while_load_goes_on(path):
+def test_the_write_ahead_log_is_checkpointed_under_load(path):
     async def main():
         async with committing(path) as commits:
             for _ in range(60):
@@ -229,7 +229,7 @@ class Faulty:
         raise RuntimeError("cannot take it") from exception
 
 
-def test_who_cannot_take_the_answer_keeps_it_from_nobody_else(path, caplog):
+def test_a_faulty_waiter_does_not_affect_others(path, caplog):
     async def main():
         async with committing(path) as commits:
             told = listening(commits)
@@ -264,7 +264,7 @@ def test_a_refused_change_fails_alone(path):
     asyncio.run(main())
 
 
-def test_publishing_is_refused_when_too_much_waits_and_outcomes_never(path, monkeypatch):
+def test_a_full_queue_refuses_publishing_but_no_outcomes(path, monkeypatch):
     monkeypatch.setattr(queues, "QUEUE_EVENTS", 10)
 
     async def main():
@@ -284,7 +284,7 @@ def test_publishing_is_refused_when_too_much_waits_and_outcomes_never(path, monk
     asyncio.run(main())
 
 
-def test_an_operation_larger_than_the_queue_is_taken_when_nothing_waits(path, monkeypatch):
+def test_an_empty_queue_accepts_an_operation_above_its_limit(path, monkeypatch):
     monkeypatch.setattr(queues, "QUEUE_EVENTS", 10)
 
     async def main():
@@ -295,7 +295,7 @@ def test_an_operation_larger_than_the_queue_is_taken_when_nothing_waits(path, mo
     asyncio.run(main())
 
 
-def test_outcomes_go_before_what_was_published_earlier():
+def test_outcomes_precede_events_that_were_published_earlier():
     waiting = queues.Queues()
     loop = asyncio.new_event_loop()
     for operation in (publish(event()), publish(event())):
@@ -330,7 +330,7 @@ def test_closing_writes_what_is_queued_and_leaves_one_file(path):
     assert [p.name for p in path.parent.iterdir() if p.name.startswith("busway.db")] == ["busway.db"]
 
 
-def test_signals_meant_for_the_gateway_leave_the_committer_alone(path):
+def test_signals_for_the_gateway_do_not_end_the_committer(path):
     async def main():
         async with committing(path) as commits:
             committer = commits.pid
@@ -363,7 +363,7 @@ def test_the_committer_ends_with_its_gateway(path):
     asyncio.run(until(gone))
 
 
-def test_a_committer_that_outlived_its_gateway_writes_nothing_once_another_began(store):
+def test_a_committer_without_its_gateway_writes_nothing_after_another_one_claimed(store):
     with store.engine.connect() as first, store.engine.connect() as second:
         old, new = Writer(first, 1), Writer(second, 2)
         old.claim()
@@ -374,7 +374,7 @@ def test_a_committer_that_outlived_its_gateway_writes_nothing_once_another_began
         assert new.write([publish(event())])[1] == [[StoredEvent(2, 2)]]
 
 
-def test_closing_while_a_committer_starts_leaves_none_behind(path):
+def test_closing_while_a_committer_starts_leaves_no_process(path):
     async def main():
         async with committing(path) as commits:
             os.kill(commits.pid, signal.SIGKILL)

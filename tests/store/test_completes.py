@@ -1,4 +1,4 @@
-"""`completes` stands once per root event, on the result that finished the last of all that came of it."""
+"""`completes` is set once per root event, on the result that ended its last unfinished run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.store.test_changing import GONE
 
 
 def completes(store):
-    """What completes, by the number of the result that says so."""
+    """Return `completes` by result number."""
     return {r.number: json.loads(r.completes) for r in store.results() if r.completes}
 
 
@@ -48,7 +48,7 @@ def test_a_root_waits_for_all_that_its_handlers_published(store):
     assert completes(store) == {4: {"succeeded": 3, "dead": 1}}
 
 
-def test_publishing_what_starts_nothing_or_is_there_already_completes_at_once(store):
+def test_published_events_without_new_runs_complete_at_once(store):
     store.write(publish(event("there", handlers=()), event()))
     store.write(
         settle(1, root=2, published=[event(root=2, parent=1, handlers=()), event("there", root=2, parent=1)])
@@ -68,7 +68,7 @@ def test_cancelling_completes(store):
     assert completes(store) == {2: {"cancelled": 2}, 3: {"cancelled": 1}, 4: {"cancelled": 1}}
 
 
-def test_a_retry_after_completion_completes_nothing_again(store):
+def test_a_retry_after_completion_does_not_complete_again(store):
     store.write(publish(event(), event(handlers=(1, 2))))
     store.write(settle(1, state=RunState.DEAD), settle(2, state=RunState.DEAD), settle(3))
     assert len(completes(store)) == 2
@@ -91,7 +91,7 @@ def test_a_retry_before_completion_makes_the_run_unfinished_again(store):
 
 
 class Model:
-    """The contract, naively: every question is answered by looking at all runs."""
+    """A naive model of the contract that examines all runs each time."""
 
     def __init__(self):
         self.runs = {}
@@ -128,7 +128,7 @@ class Model:
 
 
 class Play:
-    """A random history, told to the model and to the store."""
+    """A random history, applied to the model and to the store."""
 
     def __init__(self, chance):
         self.chance, self.model, self.events = chance, Model(), 0
@@ -186,7 +186,7 @@ class Play:
 
 
 @pytest.mark.parametrize("round_", range(6))
-def test_any_history_completes_as_the_contract_says(store, round_):
+def test_random_histories_complete_as_the_contract_says(store, round_):
     seed = int(os.environ.get("SEED", random.randrange(1 << 32))) + round_
     print(f"SEED={seed - round_}")
     play = Play(random.Random(seed))

@@ -1,4 +1,4 @@
-"""Durable names in the store: a first place, forward only, and only to what stands in the log."""
+"""Durable subscriptions in the store: first position, forward only, and only to positions in the log."""
 
 import sqlite3
 from importlib import resources
@@ -36,7 +36,7 @@ def places(store):
     return {record.name: record.position.number for record in store.read("durables", "", 100)}
 
 
-def test_the_first_place_of_a_name_stays(log):
+def test_opening_again_keeps_the_position(log):
     assert tuple(log.write_one(opening("a", 2, mark(log, 2)))) == (2, mark(log, 2))
     assert tuple(log.write_one(opening("a", 4, mark(log, 4)))) == (2, mark(log, 2))
     record = log.read("durable", "a")
@@ -56,14 +56,14 @@ def test_names_move_forward_and_never_back(log):
     assert log.read("durable", "a").acknowledged_at == NOW + 1
 
 
-def test_a_place_that_is_not_in_the_log_is_refused_and_the_others_of_its_operation_are_not(log):
+def test_only_positions_that_are_not_in_the_log_are_refused(log):
     log.write(opening("a"), opening("b"), opening("c"))
     operation = acknowledging(("a", 3, mark(log, 4)), ("b", 9, 1), ("c", 3, mark(log, 3)))
     assert log.write_one(operation) == ["a", "b"]
     assert places(log) == {"a": 0, "b": 0, "c": 3}
 
 
-def test_what_was_pruned_is_taken_as_it_is(log):
+def test_a_pruned_position_is_accepted_unchecked(log):
     log.write(opening("a"))
     log.connection.exec_driver_sql("DELETE FROM results WHERE number <= 3")
     log.connection.exec_driver_sql("UPDATE head SET floor = 3")
@@ -71,7 +71,7 @@ def test_what_was_pruned_is_taken_as_it_is(log):
     assert places(log) == {"a": 2}
 
 
-def test_there_is_room_for_so_many_names(log):
+def test_the_number_of_names_is_limited(log):
     assert all(log.write(*[opening(name, most=2) for name in "ab"]))
     assert log.write_one(opening("c", most=2)) is None
     assert log.write_one(opening("a", most=2)) is not None
@@ -87,7 +87,7 @@ def test_names_are_listed_in_pages(log):
     assert [r.name for r in log.read("durables", "n1", 10)] == ["n2", "n3", "n4"]
 
 
-def test_a_database_of_the_version_before_gets_the_table(path):
+def test_a_database_of_the_previous_version_gets_the_table(path):
     config = Config()
     config.set_main_option("script_location", str(resources.files("busway.migrations")))
     made = sqlite.engine(path, "journal_mode=WAL")

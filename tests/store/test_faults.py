@@ -1,4 +1,4 @@
-"""Killed committers and full disks: nothing acknowledged is lost, every outcome lands once."""
+"""Killed committers and full disks: acknowledged events are kept, every outcome is stored once."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.fault
 
 
 class Handling:
-    """Stands where dispatch and recorder stand: every run told of gets two partials and an outcome."""
+    """Replaces dispatch and recorder: every reported run gets two partials and an outcome."""
 
     def __init__(self, commits, reader):
         self.commits, self.reader = commits, reader
@@ -48,7 +48,7 @@ class Handling:
         self.commits.settle(settle(run.id, root=run.event.root, published=published), run, "one")
 
     async def finish(self):
-        """Take what was told to nobody, until nothing waits."""
+        """Run the runs that no commit reported, until none is waiting."""
         while found := await self.reader.waiting(1, 10_000):
             for run in found:
                 self.take(run)
@@ -147,7 +147,7 @@ class Tmpfs:
 
 
 class Limited:
-    """Files that must not grow: every COMMIT that needs more room fails."""
+    """A file size limit: every COMMIT that needs more space fails."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -168,7 +168,7 @@ def disk(request, tmp_path):
     try:
         disk = request.param(tmp_path)
     except (subprocess.CalledProcessError, FileNotFoundError):
-        disk = Limited(tmp_path)  # only root may mount; the limit breaks COMMIT all the same
+        disk = Limited(tmp_path)  # only root may mount; the limit fails COMMIT, too
     yield disk
     disk.close()
 
@@ -177,7 +177,7 @@ def large():
     return event(data=b'"%s"' % (b"x" * 100_000))
 
 
-def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_there_is_room(disk):
+def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(disk):
     async def main():
         async with handled(disk.folder / "busway.db") as (commits, handling, reader):
             committer = commits.pid
@@ -204,7 +204,7 @@ def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_there_is_room(dis
     asyncio.run(main())
 
 
-def test_a_committer_that_cannot_start_is_tried_again(path):
+def test_a_committer_that_cannot_start_is_retried(path):
     async def main():
         async with handled(path) as (commits, _, _):
             hidden = path.with_suffix(".hidden")

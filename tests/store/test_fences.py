@@ -1,4 +1,4 @@
-"""Outcomes that come too late are refused, and what a worker has already does not expire."""
+"""Late outcomes are refused, and runs that a worker has do not expire."""
 
 import pytest
 from busway.domain.run import Error, RunState
@@ -16,7 +16,7 @@ def retried(store, now=NOW + 3):
     return store.read("waiting", 1, 10)[0]
 
 
-def test_the_outcome_of_what_was_cancelled_is_not_taken_for_that_of_the_retry(store):
+def test_the_outcome_of_a_cancelled_attempt_is_refused_after_a_retry(store):
     run = retried(store)
     assert not store.write_one(settle(1, token=7)).accepted
     assert not store.write_one(mark(1, token=7))
@@ -27,7 +27,7 @@ def test_the_outcome_of_what_was_cancelled_is_not_taken_for_that_of_the_retry(st
 
 
 @pytest.mark.parametrize("marked", [True, False])
-def test_each_retry_puts_up_another_fence(store, marked):
+def test_each_retry_sets_a_new_fence(store, marked):
     first = retried(store)
     store.write(Cancel(runs=[1], now=NOW + 4), Retry(runs=[1], now=NOW + 5))
     second = store.read("waiting", 1, 10)[0]
@@ -40,7 +40,7 @@ def test_each_retry_puts_up_another_fence(store, marked):
     assert store.write_one(settle(1, token=9, fence=second.fence)).accepted
 
 
-def test_behind_its_first_outcome_a_retried_run_has_no_fence(store):
+def test_after_its_first_outcome_a_retried_run_has_no_fence(store):
     run = retried(store)
     store.write(settle(1, token=9, state=RunState.RETRYABLE, fence=run.fence, due=NOW + 30))
     assert store.read("due", NOW + 60, 10)[0].fence == 0

@@ -1,4 +1,4 @@
-"""Events are stored once, numbered without holes, all of an operation or none."""
+"""Events are stored once, numbered without holes, all or none of an operation."""
 
 from busway.gateway.store.port.operations import StoredEvent
 from busway.gateway.store.port.reader import EventQuery
@@ -34,7 +34,7 @@ def test_the_same_id_of_another_source_is_another_event(store):
     assert store.write_one(publish(event("a", source="/else"))) == [StoredEvent(2, 2)]
 
 
-def test_an_id_said_to_be_new_that_is_not_becomes_a_duplicate_alone(store):
+def test_a_generated_id_that_exists_is_a_duplicate_and_the_rest_is_stored(store):
     store.write(publish(event("a")))
     again = event("a")
     again.made_id = True
@@ -43,7 +43,7 @@ def test_an_id_said_to_be_new_that_is_not_becomes_a_duplicate_alone(store):
 
 
 def test_an_operation_that_is_refused_fails_alone_and_takes_no_numbers(store):
-    broken = publish(event("x"), event("y", due=1 << 70))  # no integer of SQLite holds that
+    broken = publish(event("x"), event("y", due=1 << 70))  # too large for an SQLite integer
     replies = store.writer.write([publish(event("a")), broken, handler("one"), publish(event("b"))])[1]
     assert replies[0] == [StoredEvent(1, 1)]
     assert isinstance(replies[1], Refused)
@@ -52,7 +52,7 @@ def test_an_operation_that_is_refused_fails_alone_and_takes_no_numbers(store):
     assert store.write_one(publish(event("x"))) == [StoredEvent(3, 3)]
 
 
-def test_everything_of_an_event_is_read_back(store):
+def test_all_fields_of_an_event_are_read_back(store):
     attributes = {"flag": True, "n": 7, "priority": 9, "text": "é\u2028"}
     new = event(
         "a", data=b'{"x": "\xc3\xa9"}', attributes=attributes, subject="s", datacontenttype="application/json"

@@ -1,4 +1,4 @@
-"""Reads answer what was asked, in order, and by way of an index."""
+"""Reads return the right rows, in order, and use an index."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ def test_an_empty_log_begins_at_zero(store):
     assert store.read("position", 1) is None
 
 
-def test_the_head_is_the_place_behind_the_newest_result(store):
+def test_the_head_is_the_position_of_the_newest_result(store):
     store.write(publish(event()), append(1, 0), settle(1))
     head, floor = store.read("places")
     assert head == Position(2, cursor.digest(2, 1, 1, NOW + 20)) == store.read("position", 2)
@@ -28,21 +28,21 @@ def test_the_head_is_the_place_behind_the_newest_result(store):
     assert [r.position for r in store.results()] == [store.read("position", 1), head]
 
 
-def test_numbers_do_not_come_back_when_results_are_gone(store):
+def test_numbers_of_deleted_results_are_not_reused(store):
     store.write(publish(event(), event()), settle(1))
     store.connection.exec_driver_sql("DELETE FROM results")
     store.write(settle(2))
     assert [r.number for r in store.results()] == [2]
 
 
-def test_results_end_at_the_limit_or_the_bytes(store):
+def test_results_stop_at_the_limit_or_the_bytes(store):
     store.write(publish(event()), *[append(1, n) for n in range(10)])
     assert [r.number for r in store.read("results", 3, 4, 1 << 20)] == [4, 5, 6, 7]
     assert [r.number for r in store.read("results", 3, 4, 1)] == [4]
     assert store.read("results", 10, 4, 1 << 20) == []
 
 
-def test_results_come_with_their_events_where_asked_and_each_event_counts_once(store):
+def test_results_with_events_count_each_event_once(store):
     store.write(publish(event("a", data=b"1" * 3000), event("b", subject="s", attributes={"colour": "red"})))
     store.write(*[append(1, n) for n in range(4)], append(2, 0))
 
@@ -63,7 +63,7 @@ def test_results_come_with_their_events_where_asked_and_each_event_counts_once(s
     assert [r for r, _ in found] == store.results()
 
 
-def test_waiting_runs_come_by_priority_then_age(store):
+def test_waiting_runs_are_ordered_by_priority_then_age(store):
     store.write(publish(*[event(priority=p) for p in (4, 9, 4, 0, 9)], event(due=NOW), event(handlers=(2,))))
     assert [r.id for r in store.read("waiting", 1, 10)] == [2, 5, 1, 3, 4]
     assert [r.id for r in store.read("waiting", 1, 2)] == [2, 5]
@@ -71,7 +71,7 @@ def test_waiting_runs_come_by_priority_then_age(store):
     assert [r.id for r in store.read("waiting", 1, 10)] == [1, 3, 4]
 
 
-def test_deferred_runs_come_by_due_time(store):
+def test_deferred_runs_are_ordered_by_due_time(store):
     store.write(publish(event(due=NOW + 3), event(due=NOW + 1), event(due=NOW + 2), event()))
     assert store.read("next_due") == NOW + 1
     assert [(r.id, r.due) for r in store.read("due", NOW + 2, 10)] == [(2, NOW + 1), (3, NOW + 2)]
@@ -80,7 +80,7 @@ def test_deferred_runs_come_by_due_time(store):
     assert [r.id for r in store.read("due", NOW + 9, 10)] == [3, 4, 1]
 
 
-def test_a_waiting_run_comes_with_its_event_and_past(store):
+def test_a_waiting_run_has_its_event_and_attempts(store):
     store.write(
         publish(event("a", expires_at=NOW + 9, priority=7)), settle(1, state=RunState.RETRYABLE, lost=1)
     )
@@ -170,7 +170,7 @@ def test_open_runs_are_found_by_a_partial_index(store, query, index):
     assert index in plan, plan
 
 
-def test_only_what_was_found_is_sorted_not_whole_lines(store):
+def test_only_found_rows_are_sorted_not_whole_queues(store):
     assert explain(store, waiting_runs._lines).count("TEMP B-TREE") == 1
 
 

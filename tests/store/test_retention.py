@@ -1,4 +1,4 @@
-"""Retention: what goes, what stays whole, and what readers and numbers are afterwards."""
+"""Retention: which rows are deleted, which stay, and what readers and numbers show afterwards."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ LATER = NOW + 8 * DAY
 
 
 class Direct:
-    """Commits over the writer of a test's store, so that a sweep needs no process."""
+    """Commits that use the writer of a test's store, so that a sweep needs no process."""
 
     def __init__(self, store):
         self.store = store
@@ -57,7 +57,7 @@ def finish(store, *events_, first_run=1):
     store.write(*(settle(first_run + n, event=first_run + n) for n in range(len(events_))))
 
 
-def test_what_is_finished_and_old_goes_with_all_its_rows(store):
+def test_finished_old_events_are_deleted_with_all_rows(store):
     finish(store, event(), event())
     store.write_one(publish(event(handlers=())))
     sweep(store)
@@ -66,7 +66,7 @@ def test_what_is_finished_and_old_goes_with_all_its_rows(store):
     assert store.read("counts") == {}
 
 
-def test_what_is_young_stays(store):
+def test_young_events_stay(store):
     finish(store, event(), event())
     assert sweep(store, NOW + 6 * DAY) == []
     assert events_of(store) == [1, 2]
@@ -74,7 +74,7 @@ def test_what_is_young_stays(store):
 
 
 @pytest.mark.parametrize("state", [RunState.RETRYABLE, RunState.AVAILABLE])
-def test_an_event_with_an_unfinished_run_stays_though_its_results_go(store, state):
+def test_an_event_with_an_unfinished_run_stays_without_its_results(store, state):
     finish(store, event())
     store.write_one(publish(event()))
     store.write_one(
@@ -110,7 +110,7 @@ def test_a_young_event_keeps_its_tree(store):
     assert events_of(store) == []
 
 
-def test_an_event_stays_while_a_result_of_it_is_kept(store):
+def test_an_event_stays_while_one_of_its_results_is_stored(store):
     store.write_one(publish(event()))
     done = settle(1, event=1)
     done.result.time = done.report.finished_at = NOW + 5 * DAY
@@ -121,11 +121,11 @@ def test_an_event_stays_while_a_result_of_it_is_kept(store):
     assert store.read("run", 1)[0].state is RunState.SUCCEEDED
 
 
-def test_a_clock_that_went_back_makes_no_hole_in_the_log(store):
+def test_a_clock_that_goes_back_makes_no_hole_in_the_log(store):
     finish(store, event(), event(), event())
     store.connection.exec_driver_sql(f"UPDATE results SET time = {LATER} WHERE number = 2")
     sweep(store)
-    assert store.results() == []  # the one between two old ones is old too
+    assert store.results() == []  # a result between two old ones counts as old, too
     finish(store, event(accepted_at=NOW), first_run=4)
     store.connection.exec_driver_sql(f"UPDATE results SET time = {LATER} WHERE number = 4")
     sweep(store)
@@ -146,7 +146,7 @@ def test_a_run_that_is_retried_in_time_stays(store):
     assert store.read("counts") == {1: {"available": 1}}
 
 
-def test_counts_are_those_of_the_runs_that_are_left(store):
+def test_counts_match_the_remaining_runs(store):
     finish(store, event(), event())
     young = event(accepted_at=LATER)
     store.write_one(publish(young))
@@ -154,7 +154,7 @@ def test_counts_are_those_of_the_runs_that_are_left(store):
     assert store.read("counts") == {1: {"available": 1}}
 
 
-def test_numbers_go_on_after_everything_was_pruned_and_a_new_start(tmp_path):
+def test_numbers_continue_after_pruning_everything_and_a_restart(tmp_path):
     path = tmp_path / "busway.db"
     first = Store(path)
     finish(first, event(), event())
@@ -181,7 +181,7 @@ def test_numbers_go_on_after_everything_was_pruned_and_a_new_start(tmp_path):
     asyncio.run(scene())
 
 
-def test_a_duplicate_is_known_until_its_first_one_goes(store):
+def test_a_duplicate_is_detected_until_the_first_event_is_deleted(store):
     finish(store, event("mine"))
     assert store.write_one(publish(event("mine")))[0].duplicate
     sweep(store)
@@ -189,7 +189,7 @@ def test_a_duplicate_is_known_until_its_first_one_goes(store):
     assert (again.duplicate, again.seq) == (False, 2)
 
 
-def test_readers_see_only_what_is_left(store):
+def test_readers_see_only_remaining_rows(store):
     finish(store, event(), event())
     store.write_one(publish(event(accepted_at=LATER), event(accepted_at=LATER)))
     sweep(store)
@@ -202,7 +202,7 @@ def test_readers_see_only_what_is_left(store):
     assert store.read("totals") == (4, 2)
 
 
-def test_a_large_tree_goes_from_its_ends(store, monkeypatch):
+def test_a_large_tree_is_deleted_from_its_leaves(store, monkeypatch):
     monkeypatch.setattr(retention, "STEP_EVENTS", 3)
     store.write_one(publish(event()))
     store.write_one(settle(1, event=1, published=[event(root=1, parent=1) for _ in range(4)]))
@@ -229,12 +229,12 @@ def test_a_large_tree_goes_from_its_ends(store, monkeypatch):
     assert asyncio.run(scene()) == [[1, 2, 3, 4, 5, 6], [1, 2, 3], []]
 
 
-def test_a_step_leaves_a_tree_that_has_more_than_it_names(store):
+def test_a_step_skips_a_tree_with_events_outside_its_list(store):
     store.write_one(publish(event()))
     store.write_one(settle(1, event=1, published=[event(root=1, parent=1, handlers=())]))
     store.write_one(PruneResults(until=1))
     assert store.write_one(PruneEvents(trees=[[1]])) == 0
-    assert store.write_one(PruneEvents(trees=[[2], [1]])) == 1  # of two lists, the upper one stays
+    assert store.write_one(PruneEvents(trees=[[2], [1]])) == 1  # the list with the parent stays
     assert store.write_one(PruneEvents(trees=[[1]])) == 1
 
 
@@ -248,7 +248,7 @@ def test_steps_are_bounded_in_bytes(store, monkeypatch):
     assert sum(taken) == 10
 
 
-def test_random_trees_stay_whole_or_go_whole(store):
+def test_random_trees_are_kept_or_deleted_as_a_whole(store):
     seed = int(os.environ.get("BUSWAY_TEST_SEED", random.randrange(1 << 32)))
     print("BUSWAY_TEST_SEED", seed)
     chance = random.Random(seed)
@@ -273,7 +273,7 @@ def test_random_trees_stay_whole_or_go_whole(store):
     assert not store.rows("SELECT 1 FROM attempts WHERE run NOT IN (SELECT id FROM runs)")
 
 
-def test_file_and_log_do_not_grow_because_of_it(tmp_path):
+def test_retention_keeps_file_and_log_from_growing(tmp_path):
     path = Path(tmp_path / "busway.db")
 
     async def scene():
@@ -291,6 +291,6 @@ def test_file_and_log_do_not_grow_because_of_it(tmp_path):
             for _ in range(10):
                 await commits.publish(publish(*(event(handlers=(), data=b"1" * 500) for _ in range(1_000))))
             reader.close()
-        assert path.stat().st_size <= full + (1 << 20)  # the room is used again
+        assert path.stat().st_size <= full + (1 << 20)  # the space is reused
 
     asyncio.run(scene())

@@ -1,4 +1,4 @@
-"""An attempt's outcome is accepted once, with its results and events, or not at all."""
+"""The outcome of an attempt is accepted once, with its results and events, or refused."""
 
 from busway.domain.result import Kind
 from busway.domain.run import Error, RunState
@@ -21,7 +21,7 @@ def test_an_outcome_of_an_attempt_that_is_not_next_is_refused(store):
     assert not store.write_one(settle(99)).accepted
 
 
-def test_a_marked_run_takes_only_the_outcome_of_its_token(store):
+def test_a_marked_run_accepts_only_the_outcome_of_its_token(store):
     store.write(publish(event()))
     assert store.write_one(mark(1, token=5))
     assert not store.write_one(mark(1, token=6))
@@ -29,7 +29,7 @@ def test_a_marked_run_takes_only_the_outcome_of_its_token(store):
     assert store.write_one(settle(1, token=5)).accepted
 
 
-def test_what_a_refused_outcome_published_is_not_stored(store):
+def test_events_of_a_refused_outcome_are_not_stored(store):
     store.write(publish(event()), settle(1), settle(1, token=7, published=[event("child", root=1, parent=1)]))
     assert store.read("event", 2) is None
 
@@ -43,7 +43,7 @@ def test_published_events_are_stored_with_the_outcome(store):
     assert (parent, child.id, child.root, child.correlationid) == (2, "child", 2, "c")
 
 
-def test_partials_come_before_the_outcome_and_none_after_it(store):
+def test_partials_precede_the_outcome_and_none_follows_it(store):
     store.write(publish(event()))
     assert store.write(append(1, 0), append(1, 1), settle(1), append(1, 2))[3] == 0
     assert [(r.number, r.kind, r.index) for r in store.results()] == [
@@ -86,7 +86,7 @@ def test_failed_attempts_and_the_running_one_are_shown_in_order(store):
     assert [(a.attempt, a.outcome) for a in attempts] == [(1, "failed"), (2, "succeeded")]
 
 
-def test_what_is_said_again_is_answered_again_and_written_once(store):
+def test_a_resent_operation_gets_its_reply_again_and_is_written_once(store):
     store.write(publish(event()))
     said = [
         mark(1, token=5),
@@ -103,7 +103,7 @@ def test_what_is_said_again_is_answered_again_and_written_once(store):
     assert [r.number for r in store.results()] == [1, 2, 3]
 
 
-def test_a_mark_said_again_still_holds(store):
+def test_a_resent_mark_is_accepted(store):
     store.write(publish(event()))
     assert store.write(mark(1), mark(1)) == [True, True]
 

@@ -1,4 +1,4 @@
-"""One gateway a file, a schema that is its own, and commands that write beside it."""
+"""One gateway per file, the schema, and commands that write while a gateway runs."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def key(name="k", digest=b"d"):
     return CreateKey(name=name, digest=digest, scopes=["admin"], now=NOW)
 
 
-def test_a_second_gateway_is_kept_out_until_the_first_lets_go(path):
+def test_a_second_gateway_is_refused_until_the_first_releases_the_lock(path):
     first = sqlite.lock(path)
     with pytest.raises(BadSettings, match=f"process {os.getpid()}"):
         sqlite.lock(path)
@@ -31,7 +31,7 @@ def test_a_second_gateway_is_kept_out_until_the_first_lets_go(path):
     sqlite.lock(path).release()
 
 
-def test_the_lock_goes_by_the_file_not_its_name(path, tmp_path):
+def test_the_lock_belongs_to_the_file_not_its_name(path, tmp_path):
     link = tmp_path / "link.db"
     link.symlink_to(path)
     lock = sqlite.lock(path)
@@ -87,7 +87,7 @@ def test_an_empty_file_is_a_new_database(path):
     assert sqlite.read_keys(path) == []
 
 
-def test_the_newest_migration_is_the_one_that_is_looked_for():
+def test_the_newest_migration_is_the_expected_one():
     config = Config()
     config.set_main_option("script_location", str(resources.files("busway.migrations")))
     assert ScriptDirectory.from_config(config).get_current_head() == sqlite.REVISION
@@ -102,7 +102,7 @@ def test_a_newer_database_is_refused(path):
         sqlite.migrate(path)
 
 
-def test_a_database_of_another_program_is_refused_and_left_as_it_is(path):
+def test_a_database_of_another_program_is_refused_and_not_changed(path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE events (id)")
     connection.close()
@@ -112,14 +112,14 @@ def test_a_database_of_another_program_is_refused_and_left_as_it_is(path):
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path):
+def test_a_file_that_is_not_a_database_is_refused_and_not_changed(path):
     path.write_text("Dear diary, " * 1000)
     with pytest.raises(BadSettings, match="not a database"):
         sqlite.migrate(path)
     assert path.read_text().startswith("Dear diary")
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(BadSettings, match="nowhere"):
         sqlite.migrate(tmp_path / "nowhere" / "busway.db")
 
@@ -134,7 +134,7 @@ def test_two_databases_are_two_logs(path, tmp_path):
     assert len(epochs[0]) == 16
 
 
-def test_keys_are_made_without_a_gateway(path):
+def test_keys_are_created_without_a_gateway(path):
     assert sqlite.read_keys(path) == []
     number = sqlite.apply(path, key())
     [made] = sqlite.read_keys(path)
@@ -152,7 +152,7 @@ def test_keys_are_made_without_a_gateway(path):
     assert sqlite.read_keys(path)[0].revoked_at == NOW + 1
 
 
-def test_keys_are_made_while_a_gateway_writes(path):
+def test_keys_are_created_while_a_gateway_writes(path):
     async def main():
         async with committing(path) as commits:
             going = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What dispatch reads on: bounded in runs and bytes, by key in the order that ordered handlers keep."""
+"""Reads of waiting runs: limited in runs and bytes, and by key in the order of ordered handlers."""
 
 import asyncio
 import sqlite3
@@ -28,7 +28,7 @@ def lines(store, *keys, now=NOW, per_key=10, max_bytes=1 << 30):
     ]
 
 
-def test_a_run_knows_its_partition_key(store):
+def test_a_run_has_its_partition_key(store):
     store.write(publish(keyed("a"), event()))
     assert [run.key for run in store.read("waiting", 1, 10)] == ["a", None]
 
@@ -42,7 +42,7 @@ def test_keys_are_those_of_waiting_runs_page_by_page(store):
     assert store.read("partition_keys", 1, "c", 2) == []
 
 
-def test_a_line_has_started_runs_first_then_those_that_are_due_in_event_order(store):
+def test_a_line_has_started_runs_first_then_due_runs_in_event_order(store):
     store.write(publish(*[keyed("a", priority=n) for n in range(4)], keyed("a", due=NOW + 5), keyed("b")))
     store.write(failed(3))
     assert lines(store, "a", "b") == [("a", [3, 1, 2, 4], False), ("b", [6], False)]
@@ -50,13 +50,13 @@ def test_a_line_has_started_runs_first_then_those_that_are_due_in_event_order(st
     assert lines(store, "a", per_key=2) == [("a", [3, 1], True)]
 
 
-def test_lines_end_at_the_bytes_but_the_first_run_always_comes(store):
+def test_lines_stop_at_the_bytes_but_always_have_the_first_run(store):
     store.write(publish(*[keyed(k, data=b"x" * 100) for k in "aaabb"]))
     assert lines(store, "a", "b", max_bytes=1) == [("a", [1], True)]
     assert lines(store, "a", "b", max_bytes=350) == [("a", [1, 2, 3], False), ("b", [4], True)]
 
 
-def test_a_retry_by_hand_takes_the_key_away(store):
+def test_a_manual_retry_removes_the_key(store):
     store.write(publish(*[keyed("a") for _ in range(3)]), failed(1), Cancel(runs=[2], now=NOW))
     reply = store.write_one(Retry(runs=[1, 2], now=NOW))
     assert [run.key for run in reply.runs] == [None]
@@ -64,19 +64,19 @@ def test_a_retry_by_hand_takes_the_key_away(store):
     assert [run.id for run in store.read("waiting", 1, 10)] == [1, 2, 3]
 
 
-def test_waiting_runs_may_be_those_without_a_key(store):
+def test_waiting_runs_can_be_limited_to_those_without_a_key(store):
     store.write(publish(keyed("a"), event(), keyed("b"), event(due=NOW + 5)))
     assert [run.id for run in read(store, "waiting", 1, 10, keyless=True)] == [2]
     assert [run.id for run in read(store, "waiting", 1, 10, now=NOW + 5, keyless=True)] == [2, 4]
 
 
-def test_waiting_runs_with_a_due_time_that_passed_are_among_the_others(store):
+def test_waiting_runs_include_those_whose_due_time_passed(store):
     store.write(publish(event(due=NOW + 2, priority=9), event(due=NOW + 9), event(), event(priority=5)))
     assert [run.id for run in read(store, "waiting", 1, 10, now=NOW + 2)] == [1, 4, 3]
     assert [run.id for run in read(store, "waiting", 1, 1, now=NOW + 2)] == [1]
 
 
-def test_waiting_and_due_runs_end_at_the_bytes(store):
+def test_waiting_and_due_runs_stop_at_the_bytes(store):
     store.write(publish(*[event(data=b"x" * 100) for _ in range(3)]))
     store.write(publish(*[event(data=b"x" * 100, due=NOW + n) for n in range(1, 4)]))
     assert [run.id for run in read(store, "waiting", 1, 10, max_bytes=150)] == [1, 2]
@@ -91,7 +91,7 @@ def read(store, name, *arguments, **named):
     return asyncio.run(call())
 
 
-def test_waiting_runs_of_the_first_schema_get_their_keys(path):
+def test_waiting_runs_of_the_first_schema_get_keys(path):
     config = Config()
     config.set_main_option("script_location", str(resources.files("busway.migrations")))
     made = sqlite.engine(path, "journal_mode=WAL")
