@@ -73,7 +73,7 @@ def test_a_retry_grants_as_many_attempts_again(store):
     store.write(publish(event()), settle(1, state=RunState.RETRYABLE), settle(1, 2, RunState.DEAD, lost=1))
     assert store.write_one(Retry(runs=[1], now=NOW + 30)) == Retried([1])
     [run] = store.read("waiting", 1, 10)
-    assert (run.attempt, run.lost, run.granted, run.charged) == (2, 1, 1, 0)
+    assert (run.attempt, run.lost, run.granted) == (2, 1, 1)
     record = store.read("run", 1)[0]
     assert (record.state, record.available_at, record.finished_at) == (RunState.AVAILABLE, NOW + 30, None)
 
@@ -138,7 +138,7 @@ def test_rescue_counts_running_attempts_as_lost(store):
     store.write(publish(event(), event()), mark(1))
     assert store.write_one(Rescue(now=NOW + 60, max_losses=10)) == 1
     [run, _] = store.read("waiting", 1, 10)
-    assert (run.id, run.attempt, run.lost, run.charged) == (1, 1, 1, 0)
+    assert (run.id, run.attempt, run.lost) == (1, 1, 1)
     [lost] = store.read("run", 1)[1]
     assert (lost.attempt, lost.outcome, lost.worker, lost.finished_at) == (1, "lost", 99, NOW + 60)
     assert not store.write_one(settle(1)).accepted

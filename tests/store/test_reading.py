@@ -15,14 +15,14 @@ from tests.store.kit import NOW, append, event, mark, publish, settle
 
 
 def test_an_empty_log_begins_at_zero(store):
-    assert store.read("places") == (cursor.START, cursor.START)
+    assert store.read("log_bounds") == (cursor.START, cursor.START)
     assert store.read("position", 0) == cursor.START
     assert store.read("position", 1) is None
 
 
 def test_the_head_is_the_position_of_the_newest_result(store):
     store.write(publish(event()), append(1, 0), settle(1))
-    head, floor = store.read("places")
+    head, floor = store.read("log_bounds")
     assert head == Position(2, cursor.digest(2, 1, 1, NOW + 20)) == store.read("position", 2)
     assert floor == cursor.START
     assert [r.position for r in store.results()] == [store.read("position", 1), head]

@@ -158,9 +158,9 @@ def test_numbers_continue_after_pruning_everything_and_a_restart(tmp_path):
     path = tmp_path / "busway.db"
     first = Store(path)
     finish(first, event(), event())
-    head, _ = first.read("places")
+    head, _ = first.read("log_bounds")
     sweep(first)
-    assert first.read("places") == (head, head)
+    assert first.read("log_bounds") == (head, head)
     first.close()
 
     async def scene():
