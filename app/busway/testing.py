@@ -25,10 +25,10 @@ from typing import Any
 import msgspec
 
 from busway.context import Context, check, check_size
+from busway.domain.callables import ASYNC, kind_of, wants_context
 from busway.domain.event import to_event
 from busway.domain.event_fields import MAX_EVENT_BYTES, accept
 from busway.domain.jsonvalue import encode, encode_result
-from busway.domain.target import ASYNC, kind_of, wants_context
 from busway.event import Event
 from busway.handlers import declared
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 from busway.domain.event import Event
 from busway.domain.run import Outcome
-from busway.gateway.executors.base import Assignment, Ended, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
 
 from benchmarks.peers import work

@@ -15,8 +15,8 @@ from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
-from busway.gateway.executors.base import Ended, Gone, HandlerFile, Returned, Room, Started, Target
-from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.executors.port import Ended, Gone, HandlerFile, Returned, Room, Started, Target
+from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.port.operations import Publish, Rescue, SaveHandler
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
@@ -138,7 +138,7 @@ class Gateway:
 async def gateway(path, hands, *, check=None, now=NOW, timer=None, **handlers):
     """A gateway that has started; `check` hears of commits before dispatch does."""
     sqlite.migrate(path)
-    commits, reader = SQLiteCommits(path), SQLiteReader(path)
+    commits, reader = GroupCommits(path), SQLiteReader(path)
     await commits.start()
     made = Gateway(commits, reader, hands, timer)
     made.now = now

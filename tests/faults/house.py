@@ -163,7 +163,7 @@ class House(Service):
     def committer(self) -> psutil.Process:
         """Return the process that writes."""
         return next(
-            p for p in self.family() if "busway.gateway.store.group.committer" in " ".join(_command(p))
+            p for p in self.family() if "busway.gateway.store.sqlite.committer" in " ".join(_command(p))
         )
 
     def family(self) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from busway.domain.histogram import SECONDS, Histogram
 from busway.domain.run import Outcome, Run
 from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.attempts.statistics import Durations
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 
 EVENT = Event(seq=1, id="e", source="/", type="t", time=0, correlationid="e", root=1)
 SPEC = Spec(target="m:f", events=("t",))

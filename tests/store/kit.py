@@ -10,7 +10,7 @@ from busway.domain.event import NewEvent
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome, Run, RunState
-from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Publish, Report, SaveHandler, Settle
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
@@ -139,7 +139,7 @@ async def committing(path):
     """Commits on a fresh database with handlers 1 and 2."""
     new = not path.exists()
     sqlite.migrate(path)
-    commits = SQLiteCommits(path)
+    commits = GroupCommits(path)
     await commits.start()
     try:
         if new:

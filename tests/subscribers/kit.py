@@ -25,7 +25,7 @@ from busway.gateway.door.port import Answer, Headers, Serve
 from busway.gateway.door.protocol import HttpProtocol
 from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BuswayError, Unauthorized
-from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.operations import NewResult, Publish, Report, SaveHandler, Settle
 from busway.gateway.store.sqlite import database as sqlite
@@ -49,7 +49,7 @@ def now() -> int:
 class Store:
     """Commits, reader and hub of one database; `produce` makes results as a gateway would."""
 
-    def __init__(self, commits: SQLiteCommits, reader: SQLiteReader, hub: Hub, handler: int) -> None:
+    def __init__(self, commits: GroupCommits, reader: SQLiteReader, hub: Hub, handler: int) -> None:
         self.commits = commits
         self.reader = reader
         self.hub = hub
@@ -118,7 +118,7 @@ class Store:
 async def store(folder: Path, ring_bytes: int = 1 << 20) -> AsyncIterator[Store]:
     path = folder / "busway.db"
     sqlite.migrate(path)
-    commits = SQLiteCommits(path)
+    commits = GroupCommits(path)
     await commits.start()
     reader = SQLiteReader(path)
     try:

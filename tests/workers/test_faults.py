@@ -11,7 +11,7 @@ import pytest
 import uvloop
 import workers_kit as kit
 from busway.domain.run import Outcome
-from busway.gateway.executors.base import Ended, Gone, Partial, Returned
+from busway.gateway.executors.port import Ended, Gone, Partial, Returned
 
 pytestmark = pytest.mark.fault
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 from busway.gateway.executors.python.wire.memory import MIB, Growth, Scales, resident
 
 CODE = """

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
-from busway.gateway.executors.base import Ended, Returned
+from busway.gateway.executors.port import Ended, Returned
 
 CODE = """
     import os, threading, time

@@ -12,7 +12,7 @@ from busway.domain.run import Error, Outcome, Run
 from busway.gateway.attempts.attempt import Attempt
 from busway.gateway.dispatch.placement import ENOUGH, Placement
 from busway.gateway.dispatch.registry import Entry
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 
 EVENT = Event(seq=1, id="e", source="/", type="t", time=0, correlationid="e", root=1)
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import psutil
 from busway.domain.event import Event
-from busway.gateway.executors.base import Assignment, Ended, Partial, Returned, Room, Started
+from busway.gateway.executors.port import Assignment, Ended, Partial, Returned, Room, Started
 from busway.gateway.executors.python.host.supervisor import Supervisor
 
 PATIENCE = 120.0  # seconds; far more than anything here takes

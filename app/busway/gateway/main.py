@@ -44,11 +44,11 @@ from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.dispatch.retention import Retention
 from busway.gateway.dispatch.trials import Trials
-from busway.gateway.executors.base import Catalog, WorkerReport
+from busway.gateway.executors.port import Catalog, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
 from busway.gateway.ingest.publisher import Publisher, receipt
 from busway.gateway.settings import Settings
-from busway.gateway.store.group.commits import SQLiteCommits
+from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.operations import Rescue, StoredEvent
 from busway.gateway.store.sqlite import database as sqlite
@@ -118,7 +118,7 @@ class Gateway:
 
 
 async def _build(settings: Settings, committer: Launched | None, stack: AsyncExitStack) -> Stages:
-    commits = SQLiteCommits(settings.database, committer)
+    commits = GroupCommits(settings.database, committer)
     stack.push_async_callback(commits.close)
     registry = Registry()
     known = asyncio.Event()  # the registry has what the store knows
@@ -175,7 +175,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
     return stages
 
 
-async def _open_store(settings: Settings, commits: SQLiteCommits, stack: AsyncExitStack) -> SQLiteReader:
+async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExitStack) -> SQLiteReader:
     """Open the store, and count what ran when the gateway last ended as lost."""
     await asyncio.to_thread(sqlite.migrate, settings.database)
     await commits.start()

@@ -15,7 +15,7 @@ from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.dispatch.trials import Trials
-from busway.gateway.executors.base import Workers
+from busway.gateway.executors.port import Workers
 from busway.gateway.ingest.publisher import Publisher
 from busway.gateway.settings import Settings
 from busway.gateway.store.port.commits import Commits

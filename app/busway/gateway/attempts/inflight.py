@@ -17,7 +17,7 @@ import msgspec
 from busway.domain.handler import Handler, Spec
 from busway.domain.run import Run
 from busway.gateway.attempts.trial import Trial
-from busway.gateway.executors.base import Assignment, Workers
+from busway.gateway.executors.port import Assignment, Workers
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):

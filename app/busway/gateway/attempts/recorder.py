@@ -17,7 +17,7 @@ from busway.domain.run import Error, Outcome, Run
 from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.attempts.statistics import Durations
 from busway.gateway.attempts.verdict import Verdict, judge
-from busway.gateway.executors.base import (
+from busway.gateway.executors.port import (
     Ended,
     Gone,
     Partial,

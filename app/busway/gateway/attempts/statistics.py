@@ -8,7 +8,7 @@ from functools import partial
 from busway.domain.histogram import Histogram
 from busway.domain.times import SECOND
 from busway.gateway.attempts.inflight import Attempt
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 
 _WINDOW = 256
 _AT_ONCE = 256  # attempts that are put into the histograms together: one by one they cost three times as much

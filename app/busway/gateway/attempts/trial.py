@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from busway.gateway.executors.base import Ended, Partial, Returned, WorkerReport
+from busway.gateway.executors.port import Ended, Partial, Returned, WorkerReport
 
 MOST = 1000  # partials that are kept
 MOST_BYTES = 1024 * 1024  # of data in them

@@ -8,7 +8,7 @@ from busway.domain.result import Kind
 from busway.domain.run import MAX_LOSSES, Error, Outcome, RunState
 from busway.domain.times import SECOND
 from busway.gateway.attempts.inflight import Attempt
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 
 
 class Verdict(msgspec.Struct, frozen=True):

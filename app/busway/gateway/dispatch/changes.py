@@ -15,7 +15,7 @@ from busway.domain.handler import FieldError, Handler, Spec, check_fields
 from busway.domain.run import WAITING, Error
 from busway.gateway.dispatch.registry import Entry, Registry
 from busway.gateway.errors import Conflict, Invalid, NotFound
-from busway.gateway.executors.base import Catalog, Declaration
+from busway.gateway.executors.port import Catalog, Declaration
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.operations import CancelWaiting, SaveHandler
 

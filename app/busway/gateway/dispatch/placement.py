@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from busway.domain.callables import ASYNC
 from busway.domain.run import Outcome
-from busway.domain.target import ASYNC
 from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.dispatch.registry import Entry
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 
 ENOUGH = 30  # attempts
 BURNS, WAITS = 0.6, 0.3  # CPU time by wall time: over it a process, under it a thread, between them no move

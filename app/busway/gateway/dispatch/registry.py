@@ -9,7 +9,7 @@ from busway.domain.event import NewEvent
 from busway.domain.filter import Test, View, compile_filter
 from busway.domain.handler import Handler, Spec
 from busway.domain.pattern import Matcher, matcher
-from busway.gateway.executors.base import Catalog, HandlerFile
+from busway.gateway.executors.port import Catalog, HandlerFile
 
 _CACHED_TYPES = 10_000
 

@@ -18,7 +18,7 @@ from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Entry, Registry
 from busway.gateway.errors import Conflict, Unavailable
-from busway.gateway.executors.base import Assignment, Ended
+from busway.gateway.executors.port import Assignment, Ended
 
 AT_ONCE = 2  # each has a worker of its own, of which there are few
 WAITING = 16

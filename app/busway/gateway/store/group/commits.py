@@ -39,7 +39,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits 
 SEND_NOW = 100  # operations; from here on a batch is sent without waiting for the end of the loop's turn
 
 
-class SQLiteCommits:
+class GroupCommits:
     """Implements `Commits` over a committer process.
 
     Args:

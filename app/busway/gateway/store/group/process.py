@@ -80,7 +80,7 @@ def launch() -> Launched:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            (sys.executable, "-P", "-m", "busway.gateway.store.group.committer", str(theirs.fileno())),
+            (sys.executable, "-P", "-m", "busway.gateway.store.sqlite.committer", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

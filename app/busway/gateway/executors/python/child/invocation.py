@@ -15,7 +15,7 @@ from busway.context import Context, check_size
 from busway.domain.jsonvalue import encode_result
 from busway.domain.run import Error, Outcome
 from busway.event import Event
-from busway.gateway.executors.base import Ended, Published
+from busway.gateway.executors.port import Ended, Published
 from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.cputime import CpuTime, starved
 from busway.gateway.executors.python.child.failure import describe

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
+from busway.domain.callables import kind_of, wants_context
 from busway.domain.handler import FieldError, check_fields
-from busway.domain.target import kind_of, wants_context
-from busway.gateway.executors.base import Declaration, HandlerFile, Target
+from busway.gateway.executors.port import Declaration, HandlerFile, Target
 from busway.gateway.executors.python.child.failure import describe
 from busway.gateway.executors.python.child.importing import Uncached, extend_path, in_project
 from busway.gateway.executors.python.wire.protocol import Boot

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from busway.domain.run import Outcome
 from busway.gateway.channel import BlockingChannel, pack
-from busway.gateway.executors.base import Ended
+from busway.gateway.executors.port import Ended
 from busway.gateway.executors.python.child.failure import describe
 from busway.gateway.executors.python.child.ticker import Ticker
 from busway.gateway.executors.python.wire import protocol as wire

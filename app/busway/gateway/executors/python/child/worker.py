@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from busway.domain.target import ASYNC
+from busway.domain.callables import ASYNC
 from busway.gateway.channel import BlockingChannel
 from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.coroutines import Coroutines

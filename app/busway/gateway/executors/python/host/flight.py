@@ -10,7 +10,7 @@ import msgspec
 
 from busway.domain.run import Error, Outcome
 from busway.gateway.channel import Channel
-from busway.gateway.executors.base import Assignment, Ended, Gone, Partial, Returned, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, Gone, Partial, Returned, WorkerReport
 from busway.gateway.executors.python.host import policy
 from busway.gateway.executors.python.host.policy import Standing, Verdict
 from busway.gateway.executors.python.wire import protocol as wire

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from busway.gateway.executors.base import Catalog, WorkerReport
+from busway.gateway.executors.port import Catalog, WorkerReport
 from busway.gateway.executors.python.host.flight import Flight
 from busway.gateway.executors.python.host.link import Link, ZygoteLost
 from busway.gateway.executors.python.host.pool import Confined, Pool, Shape, describe

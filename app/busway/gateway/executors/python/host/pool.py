@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from busway.domain.target import ASYNC
-from busway.gateway.executors.base import Assignment, Returned, WorkerReport
+from busway.domain.callables import ASYNC
+from busway.gateway.executors.port import Assignment, Returned, WorkerReport
 from busway.gateway.executors.python.host.flight import Flight
 from busway.gateway.executors.python.host.worker import State, Worker
 from busway.gateway.executors.python.wire.memory import MIB, resident

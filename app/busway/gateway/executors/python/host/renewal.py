@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from busway.gateway.executors.base import Catalog
+from busway.gateway.executors.port import Catalog
 from busway.gateway.executors.python.host.generation import Generation
 from busway.gateway.executors.python.host.link import ZygoteLost
 from busway.gateway.executors.python.host.watching import Look, Watched

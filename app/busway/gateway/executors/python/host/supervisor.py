@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from busway.gateway.executors.base import Assignment, Catalog, Listener, Returned, Room, WorkerReport
+from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned, Room, WorkerReport
 from busway.gateway.executors.python.host.flight import Flight
 from busway.gateway.executors.python.host.flight import now as read_clocks
 from busway.gateway.executors.python.host.generation import Generation, Plan

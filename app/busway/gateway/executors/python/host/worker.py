@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from busway.gateway.channel import Channel, Frame
-from busway.gateway.executors.base import Assignment, Ended, Returned, Started, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, Returned, Started, WorkerReport
 from busway.gateway.executors.python.host import flight as reports
 from busway.gateway.executors.python.host import stacks
 from busway.gateway.executors.python.host.chatter import Chatter

@@ -8,7 +8,7 @@ from enum import IntEnum
 import msgspec
 
 from busway.domain.event import Event
-from busway.gateway.executors.base import Ended, HandlerFile
+from busway.gateway.executors.port import Ended, HandlerFile
 
 
 class ToWorker(IntEnum):

@@ -1,6 +1,6 @@
 """The committer program: the only process that writes to the SQLite database while a gateway runs.
 
-    python -m busway.gateway.store.group.committer FD
+    python -m busway.gateway.store.sqlite.committer FD
 
 FD is its end of a socketpair. The first frame names the database. When the other end closes, the committer
 finishes its batch and ends.
