@@ -1,1 +1,1 @@
-"""From an attempt's outcome to one transaction: run state, results, published events."""
+"""Record the outcome of an attempt in one transaction: run state, results, published events."""

@@ -1,7 +1,7 @@
-"""The attempts in flight: the one place that knows which run is being attempted here, and under which token.
+"""The attempts in flight: the only table of which run is being attempted on this node, and under which token.
 
-Nobody else keeps a copy. Dispatch asks it whom limits and keys keep waiting, the recorder whose report it
-has, the scheduler which runs must not expire.
+No other module keeps a copy. Dispatch reads it for limits and keys, the recorder to find the attempt of a
+report, the scheduler to find the runs that must not expire.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from busway.gateway.executors.port import Assignment, Workers
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One try of a run: the assignment as it was made, and the limits by which its outcome is judged.
+    """One attempt of a run, with the limits that decide what its outcome means.
 
-    `number` counts from 1; `pool` is where it was placed.
+    `number` counts from 1. `pool` is the pool that it was sent to.
     """
 
     token: int
@@ -36,20 +36,20 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
 
 
 class InFlight:
-    """The attempts of this node, from handing out until they are over and certainly not running.
+    """The attempts of this node, from the moment they are handed out until nothing of them can still run.
 
-    An attempt has its place, which counts against its handler's `concurrency` and holds its key, until
-    both are true: the store knows its outcome, and the executor has nothing of it that may still run.
+    Each attempt has a slot. The slot counts against the handler's `concurrency` and holds the run's key. It
+    is released when the outcome is stored and the executor runs nothing of the attempt any more.
 
     Args:
         workers: the executor of this node.
 
     Attributes:
-        live: by token, those that the executor has and whose reports count.
-        runs: by run, those whose outcome is not stored yet; no other attempt of such a run may start.
-        lingering: by run, those that were given up or cancelled, and may still run.
-        trials: by token, attempts of no run.
-        room: set whenever the executor can take what it refused before.
+        live: by token, the attempts that the executor has and whose reports count.
+        runs: by run, the attempts whose outcome is not stored yet; no other attempt of such a run may start.
+        lingering: by run, the attempts that timed out or were cancelled, and may still run.
+        trials: by token, attempts without a run.
+        room: set when the executor can accept attempts after it refused one.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -61,32 +61,32 @@ class InFlight:
         self._workers = workers
         self._places: defaultdict[int, int] = defaultdict(int)
         self._keys: defaultdict[int, dict[str, int]] = defaultdict(dict)
-        self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens differ, they hide nothing
+        self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens must differ, not be secret
 
-    # -- what dispatch asks
+    # -- queries
 
     def running(self, handler: int) -> int:
-        """Return how many places the attempts of a handler have."""
+        """Return how many slots the attempts of a handler occupy."""
         return self._places[handler]
 
     def keys(self, handler: int) -> Mapping[str, int]:
-        """Return the partition keys that attempts of a handler hold; the mapping stays up to date."""
+        """Return a live view of the partition keys that attempts of a handler hold."""
         return self._keys[handler]
 
     def expiring(self) -> list[int]:
-        """Return the runs whose events expire and that have an attempt all the same."""
+        """Return the runs with an attempt in flight whose events have an expiry time."""
         return [run for run, attempt in self.runs.items() if attempt.run.expires_at is not None]
 
-    # -- what happens to an attempt
+    # -- the states of an attempt
 
     def start(self, run: Run, handler: Handler, spec: Spec, kind: str, pool: str) -> bool:
-        """Hand out the next attempt of a run; False if there is no room for it now.
+        """Hand out the next attempt of a run. Return False if the executor has no room for it now.
 
         Args:
-            run: it has no attempt in flight.
-            handler: whose run it is.
-            spec: the handler's fields in force.
-            kind: of the handler's target.
+            run: a run without an attempt in flight.
+            handler: the run's handler.
+            spec: the handler's effective fields.
+            kind: the kind of the handler's target.
             pool: `process` or `thread`.
         """
         token = self._random.getrandbits(63) | 1
@@ -116,22 +116,22 @@ class InFlight:
         return True
 
     def ended(self, attempt: Attempt, *, lingers: bool) -> None:
-        """Take note that an attempt ended and waits for its commit; `lingers`: it may still run."""
+        """Record that an attempt ended and waits for its commit. `lingers`: it may still run."""
         del self.live[attempt.token]
         if lingers:
             self.lingering[attempt.run.id] = attempt
 
     def returned(self, attempt: Attempt) -> None:
-        """Take note that an attempt certainly never started: its run waits as before."""
+        """Record that an attempt never started. Its run waits as before."""
         del self.live[attempt.token]
         del self.runs[attempt.run.id]
         self._leave(attempt.run)
 
     def stored(self, run: int) -> Run | None:
-        """Take note that the store counts a run's attempt as over; one that is still live is cancelled.
+        """Record that the store has ended a run's attempt. An attempt that is still live is cancelled.
 
         Returns:
-            The run, if the attempt's place is free now.
+            The run, if the slot of the attempt is free now.
         """
         attempt = self.runs.pop(run)
         if self.live.pop(attempt.token, None) is not None and self._workers.cancel(attempt.token):
@@ -142,16 +142,16 @@ class InFlight:
         return attempt.run
 
     def gone(self, token: int) -> Run | None:
-        """Take note that an attempt that was given up does not run any more.
+        """Record that a lingering attempt no longer runs.
 
         Returns:
-            Its run, if the attempt's place is free now.
+            Its run, if the slot of the attempt is free now.
         """
         for run, attempt in self.lingering.items():
             if attempt.token == token:
                 del self.lingering[run]
                 if run in self.runs:
-                    return None  # its outcome waits for a commit
+                    return None  # its outcome is not committed yet
                 self._leave(attempt.run)
                 return attempt.run
         return None
@@ -167,14 +167,14 @@ class InFlight:
     # -- trials
 
     def try_out(self, trial: Trial, assignment: Assignment) -> bool:
-        """Hand out an attempt of no run; False if there is no room for it now."""
+        """Hand out an attempt without a run. Return False if the executor has no room for it now."""
         if not self._workers.offer(assignment):
             return False
         self.trials[trial.token] = trial
         return True
 
     def end_trial(self, trial: Trial) -> None:
-        """Forget a trial; one that has not ended is cancelled."""
+        """Forget a trial. A trial whose caller was cancelled is cancelled in the executor."""
         del self.trials[trial.token]
         if trial.ended.cancelled():
             self._workers.cancel(trial.token)

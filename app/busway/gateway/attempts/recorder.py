@@ -1,4 +1,4 @@
-"""From what the executor reports to one transaction each: run state, result and published events together."""
+"""Turn each report of the executor into one transaction: run state, result and published events together."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from busway.gateway.store.port.operations import Append, Mark, NewResult, Report
 
 
 class Progress(msgspec.Struct):
-    """What a batch of reports means to those who place and hand out attempts.
+    """What a batch of reports changes for dispatch.
 
-    `ended`: the attempts whose outcome was handed to the store, each with its report. `returned`: runs
-    whose attempt never started. `freed`: runs whose attempt was over before and does not run any more.
-    `room`: what the executor refused before may be offered again.
+    `ended`: attempts whose outcome was passed to the store, each with its report. `returned`: runs whose
+    attempt never started. `freed`: runs whose lingering attempt no longer runs. `room`: the executor can
+    accept attempts again after it refused one.
     """
 
     ended: list[tuple[Attempt, Ended]] = []
@@ -46,14 +46,14 @@ class Progress(msgspec.Struct):
 
 
 class Recorder:
-    """Takes the executor's reports and hands the store what becomes of them.
+    """Receives the executor's reports and passes the resulting operations to the store.
 
     Args:
-        commits: the way into the store.
-        rules: which handlers a published event starts.
+        commits: writes to the store.
+        rules: decide which handlers a published event starts.
         in_flight: the attempts in flight.
-        workers: told when a partial is stored, so that generators go at the store's pace.
-        max_event_bytes: the most bytes of data that a published event may have.
+        workers: notified when a partial is stored, so that generators go at the store's pace.
+        max_event_bytes: the limit for the data of a published event, in bytes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Recorder:
         self.durations = Durations()
 
     def take(self, reports: list[WorkerReport]) -> Progress:
-        """Take reports in their order; those of attempts that were cancelled meanwhile are worthless."""
+        """Process reports in order. Reports of attempts that were cancelled meanwhile are ignored."""
         live, progress = self._in_flight.live, Progress()
         for report in reports:
             attempt = live.get(report.token)
@@ -84,7 +84,7 @@ class Recorder:
         return progress
 
     def _take_other(self, report: WorkerReport, progress: Progress) -> None:
-        """Take a report that is of no live attempt."""
+        """Process a report that belongs to no live attempt."""
         if isinstance(report, Room):
             self._in_flight.room.set()
             progress.room = True
@@ -139,7 +139,7 @@ class Recorder:
             self._workers.credit(token, size)
 
     def _settle(self, attempt: Attempt, ended: Ended) -> Ended:
-        """Hand an outcome to the store; returns the report as it counts."""
+        """Pass an outcome to the store. Return the report that counts."""
         self._in_flight.ended(attempt, lingers=ended.lingers)
         events: list[NewEvent] = []
         if ended.published:
@@ -172,10 +172,10 @@ class Recorder:
         return ended
 
     def _events(self, attempt: Attempt, ended: Ended) -> list[NewEvent]:
-        """Build the events that an attempt published; none if it did not succeed.
+        """Build the events that an attempt published. Return none if it did not succeed.
 
         Raises:
-            FieldError: one of them is not sound.
+            FieldError: an event is invalid.
         """
         parent, now = attempt.run.event, ended.finished_at
         events: list[NewEvent] = []
@@ -188,10 +188,10 @@ class Recorder:
 
 
 def new_event(published: Published, handler: str, parent: Event, now: int, max_bytes: int) -> NewEvent:
-    """Return the event that an attempt of that handler published; `now` in microseconds since 1970.
+    """Return the event that an attempt of that handler published. `now` is in microseconds since 1970.
 
     Raises:
-        FieldError: it is not sound, or has more than `max_bytes` bytes of data.
+        FieldError: the event is invalid, or has more than `max_bytes` bytes of data.
     """
     if published.data is not None and len(published.data) > max_bytes:
         raise FieldError(

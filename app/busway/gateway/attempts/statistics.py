@@ -1,4 +1,4 @@
-"""How long attempts took and how long runs waited for them, since the gateway started. Kept in memory."""
+"""How long attempts took and how long runs waited, since the gateway started. Kept in memory only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.executors.port import Ended
 
 _WINDOW = 256
-_AT_ONCE = 256  # attempts that are put into the histograms together: one by one they cost three times as much
+_AT_ONCE = 256  # attempts added to the histograms in one batch: one by one they cost three times as much
 _Labels = tuple[str, str, str]
 
 
 class Durations:
-    """Histograms of seconds, and the newest attempts of each handler."""
+    """Histograms in seconds, and the most recent durations of each handler."""
 
     def __init__(self) -> None:
         self._attempts: defaultdict[_Labels, Histogram] = defaultdict(Histogram)
@@ -25,7 +25,7 @@ class Durations:
         self._newest: defaultdict[int, deque[float]] = defaultdict(partial(deque, maxlen=_WINDOW))
 
     def take(self, ended: list[tuple[Attempt, Ended]]) -> None:
-        """Take attempts that ended in their workers."""
+        """Count attempts that ended in their workers."""
         for attempt, report in ended:
             run, wall = attempt.run, report.wall_time
             self._newest[run.handler].append(wall)
@@ -36,17 +36,17 @@ class Durations:
                 self._count(labels, new)
 
     def attempts(self) -> dict[_Labels, Histogram]:
-        """Return how long attempts took, by handler, pool and outcome."""
+        """Return the histograms of attempt durations by handler, pool and outcome."""
         self._count_all()
         return self._attempts
 
     def waits(self) -> dict[str, Histogram]:
-        """Return how long attempts were waited for, from due to started, by handler."""
+        """Return the histograms of the time from due to started, by handler."""
         self._count_all()
         return self._waits
 
     def newest(self, handler: int) -> dict[str, float | int | None]:
-        """Return median and 95th percentile of a handler's last attempts in seconds, None without any."""
+        """Return median and 95th percentile of a handler's recent attempts in seconds, None without any."""
         newest = sorted(self._newest.get(handler, ()))
         if not newest:
             return {"p50": None, "p95": None, "attempts": 0}

@@ -1,4 +1,4 @@
-"""An attempt of no run: a handler is tried out, and nothing of it is stored."""
+"""A trial: an attempt without a run, of which nothing is stored."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import secrets
 
 from busway.gateway.executors.port import Ended, Partial, Returned, WorkerReport
 
-MOST = 1000  # partials that are kept
-MOST_BYTES = 1024 * 1024  # of data in them
+MOST = 1000  # partials kept
+MOST_BYTES = 1024 * 1024  # bytes of data in them
 
 
 class Trial:
-    """What an attempt that is tried out has reported so far.
+    """What the attempt of a trial has reported so far.
 
     Attributes:
-        ended: resolves when it is over, with None if it never started.
-        left_out: how many partials there was no room for.
+        ended: resolves when the attempt ended, with None if it never started.
+        left_out: how many partials were dropped because the limits were reached.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Trial:
         self._size = 0
 
     def take(self, report: WorkerReport) -> None:
-        """Take a report of this attempt."""
+        """Process a report of this attempt."""
         if self.ended.done():
             return
         if isinstance(report, Partial):

@@ -1,4 +1,4 @@
-"""What becomes of a run when an attempt ended. It decides and returns a value; the recorder obeys."""
+"""Decide the next state of a run when an attempt ended. The recorder acts on the returned value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from busway.gateway.executors.port import Ended
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The run's state afterwards, its losses, when it may start again, and what the result log tells."""
+    """The run's next state, its losses, when it may start again, and the entry for the result log."""
 
     state: RunState
     kind: Kind | None
@@ -22,7 +22,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(attempt: Attempt, ended: Ended, chance: float) -> Verdict:
-    """Decide by the limits that the attempt was started with; `chance` in [0, 1) is for the jitter."""
+    """Decide by the limits that the attempt was started with. `chance` in [0, 1) sets the jitter."""
     if ended.outcome is Outcome.SUCCEEDED:
         return Verdict(RunState.SUCCEEDED, Kind.SUCCEEDED, attempt.run.lost)
     if ended.outcome is Outcome.LOST:

@@ -1,1 +1,1 @@
-"""Which run starts next, and where."""
+"""Choose which run starts next, and in which pool."""

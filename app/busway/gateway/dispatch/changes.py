@@ -1,4 +1,4 @@
-"""Changes of handlers, by code or over HTTP: checked, committed, then in force. One at a time."""
+"""Changes of handlers, from code or over HTTP. Each is validated, committed, then applied, one at a time."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Changes:
         self._one_at_a_time = asyncio.Lock()
 
     async def create(self, new: HandlerIn) -> Entry:
-        """Make a handler of the fields given.
+        """Create a handler from the given fields.
 
         Raises:
-            Invalid: two fields contradict each other, or the target is none of the folder's.
+            Invalid: two fields contradict each other, or the handlers folder has no such target.
             Conflict: the name is taken.
         """
         fields = {name: value for name, value in msgspec.to_builtins(new).items() if value is not None}
@@ -71,11 +71,11 @@ class Changes:
             )
 
     async def change(self, name: str, change: HandlerChange) -> Entry:
-        """Set fields of a handler; None takes an override back.
+        """Change fields of a handler. None removes an override.
 
         Raises:
             NotFound: there is no such handler.
-            Invalid: the name was to be changed, a field cannot be null, or two contradict each other.
+            Invalid: the change renames it, a field cannot be null, or two fields contradict each other.
         """
         fields: dict[str, Any] = msgspec.to_builtins(change)
         if fields.pop("name", name) != name:
@@ -97,7 +97,7 @@ class Changes:
 
         Raises:
             NotFound: there is no such handler.
-            Conflict: it is so already.
+            Conflict: the handler is already in that state.
         """
         async with self._one_at_a_time:
             entry = self.live(name)
@@ -106,7 +106,7 @@ class Changes:
             return await self._revise(entry.handler, overrides={**entry.handler.overrides, "paused": paused})
 
     async def delete(self, name: str) -> None:
-        """Delete a handler: its waiting runs are cancelled, running ones finish.
+        """Delete a handler. Its waiting runs are cancelled; running ones finish.
 
         Raises:
             NotFound: there is no such handler.
@@ -117,10 +117,10 @@ class Changes:
             if handler.declared is not None and not handler.missing:
                 raise Conflict(f"code declares the handler {name!r}: remove its decorator, or pause it")
             await self._save(msgspec.structs.replace(handler, deleted=True, updated_at=self._clock()))
-            await self.cancel_waiting(handler)  # before the name can be made again
+            await self.cancel_waiting(handler)  # before the name can be reused
 
     async def cancel_waiting(self, handler: Handler) -> None:
-        """Cancel all waiting runs of a deleted handler, in steps that let others commit between them."""
+        """Cancel all waiting runs of a deleted handler, in steps so that other commits can come between."""
         error = Error("HandlerDeleted", f"the handler {handler.name!r} was deleted")
         while True:
             step = CancelWaiting(handler=handler.id, error=error, now=self._clock(), limit=CANCEL_AT_ONCE)
@@ -128,14 +128,14 @@ class Changes:
                 return
 
     async def cancel_left_over(self, counts: dict[int, dict[str, int]]) -> None:
-        """Cancel what waits of deleted handlers: an attempt that ran on after the deletion and failed."""
+        """Cancel runs of deleted handlers that wait again because an attempt failed after the deletion."""
         async with self._one_at_a_time:
             for handler in self._registry.deleted():
                 if any(counts.get(handler.id, {}).get(state) for state in WAITING):
                     await self.cancel_waiting(handler)
 
     async def declare(self, catalog: Catalog) -> None:
-        """Bring the handlers in step with what the code of the folder declares now."""
+        """Update the handlers to what the code in the handlers folder declares now."""
         async with self._one_at_a_time:
             declared = {d.name for file in catalog for d in file.declarations}
             broken = {file.module for file in catalog if file.error is not None}
@@ -182,8 +182,8 @@ class Changes:
     async def _undeclared(self, entry: Entry, broken: set[str]) -> None:
         handler = entry.handler
         module = entry.spec.target.partition(":")[0]
-        home = (handler.declared or {}).get("target", "").partition(":")[0]
-        if module in broken or home in broken:
+        declaring = (handler.declared or {}).get("target", "").partition(":")[0]
+        if module in broken or declaring in broken:
             return
         if handler.declared is not None and not handler.missing:
             log.warning("no code declares the handler %r any more: its runs wait", handler.name)
@@ -206,14 +206,14 @@ class Changes:
         self._registry.put(handler)
         self._wake()
         entry = self._registry.entry(handler.id)
-        assert entry is not None  # noqa: S101 - it was put there two lines up
+        assert entry is not None  # noqa: S101 - put() above added it
         return entry
 
     def live(self, name: str) -> Entry:
         """Return a handler that is not deleted.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is no such handler.
         """
         entry = self._registry.named(name)
         if entry is None or entry.handler.deleted:
@@ -240,5 +240,5 @@ def _invalid(field: str, message: str) -> Invalid:
 
 
 def _versioned(handler: Handler) -> tuple[Spec, str]:
-    """Return what makes a new revision when it changes: all fields but these two, and the source file."""
+    """Return what makes a new revision when it changes: the other fields, and the digest of the file."""
     return msgspec.structs.replace(handler.spec, paused=False, description=""), handler.file_digest

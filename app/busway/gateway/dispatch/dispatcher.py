@@ -1,6 +1,6 @@
-"""Which run starts next, and where. Handlers share the workers in turn.
+"""Dispatcher: chooses which run starts next, and in which pool. Handlers take turns.
 
-Only committed runs get here, through `committed` or by reading the store.
+It sees only committed runs: through `committed`, or by reading the store.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from busway.gateway.store.port.reader import Reader
 
 log = logging.getLogger("busway.dispatch")
 
-MAX_BACKLOG = 5_000  # outcomes not yet stored: beyond it nothing new starts
-ROW = 64  # runs that a handler may start one after the other while no other handler waits
+MAX_BACKLOG = 5_000  # outcomes not stored yet: above this nothing new starts
+ROW = 64  # runs that a handler may start in a row while no other handler waits
 Place = tuple[str, str, int]
 Places = set[tuple[Place, bool]]
-"""Pools and kinds (whose, if a handler has workers of its own; whether alone) that have no room now."""
+"""What has no room now: pool, kind, handler id (0 unless the handler has its own workers), and `alone`."""
 
 
 class _Way(msgspec.Struct, frozen=True):
-    """Where the runs of a handler go now: looked up once for all that one turn of the loop hands out."""
+    """Where a lane's runs go now: looked up once for each pass over the lanes."""
 
     entry: Entry
     kind: str
@@ -48,9 +48,9 @@ class Dispatcher:
 
     Args:
         commits, reader: the store.
-        registry: the handlers in force.
+        registry: the registered handlers.
         in_flight: the attempts in flight; it hands out.
-        placement: says which pool a handler's attempts go to.
+        placement: chooses the pool of a handler's attempts.
         clock: microseconds since 1970.
         timer: seconds of a monotonic clock.
     """
@@ -69,7 +69,7 @@ class Dispatcher:
         self._placement, self._clock, self._timer = placement, clock, timer
         self._holding, self._budget = Holding(in_flight.runs), Budget()
         self._source = Source(reader, self._holding, self._place, clock)
-        self._parked: dict[int, Run] = {}  # an earlier attempt of them may still run
+        self._parked: dict[int, Run] = {}  # an earlier attempt of each may still run
         self._lanes: dict[int, Lane] = {}
         self._turn: deque[Lane] = deque()
         self._reads: set[asyncio.Task[None]] = set()
@@ -82,13 +82,13 @@ class Dispatcher:
         )
 
     def start(self) -> None:
-        """Begin to hand out runs: first of all what the store has from before."""
+        """Start handing out runs, first those that the store already has."""
         self._open = True
         self._rescan()
         self.scheduler.start()
 
     def stop(self) -> None:
-        """Hand out nothing more; what waits stays in the store."""
+        """Stop handing out runs. Waiting runs stay in the store."""
         self._open = False
         self.scheduler.stop()
         if self._alarm is not None:
@@ -97,7 +97,7 @@ class Dispatcher:
             read.cancel()
 
     def committed(self, change: Committed) -> None:
-        """Take note of a commit: let go of runs that ended, take in those that may start."""
+        """Apply a commit: release runs that ended, add runs that may start."""
         for id_ in change.ended:
             self._let_go(id_)
         for run in change.runs:
@@ -108,7 +108,7 @@ class Dispatcher:
         self.wake()
 
     def take(self, progress: Progress) -> None:
-        """Take back runs whose attempts never started, and places that are free."""
+        """Add runs whose attempts never started, and release the slots that became free."""
         if not (progress.returned or progress.freed or progress.room):
             return
         for run in progress.returned:
@@ -123,13 +123,13 @@ class Dispatcher:
         self.wake()
 
     def wake(self) -> None:
-        """Look in the next tick of the loop what can start."""
+        """Look for runs to start, in the next tick of the event loop."""
         if self._open and not self._pumping:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
     def changed(self) -> None:
-        """Take note that a handler was changed: its new fields hold for what has not started."""
+        """Apply a change of a handler to the runs that have not started."""
         for lane in list(self._lanes.values()):
             entry = self._registry.entry(lane.handler)
             if entry is not None and entry.spec.ordered is not lane.ordered:
@@ -143,10 +143,10 @@ class Dispatcher:
 
     @property
     def parked(self) -> int:
-        """How many runs wait for the end of an earlier attempt that was given up."""
+        """How many runs wait until an earlier attempt, which timed out or was cancelled, has stopped."""
         return len(self._parked)
 
-    # -- what is held
+    # -- runs in memory
 
     def _place(self, run: Run) -> None:
         if run.expires_at is not None and run.attempt == 0:
@@ -184,7 +184,7 @@ class Dispatcher:
 
     def _free(self, run: Run) -> None:
         lane = self._lanes[run.handler]
-        if lane.ordered:  # it may have a head now; any other lane has its turns while it has runs
+        if lane.ordered:  # it may have a head now; other lanes stay in the turn while they have runs
             lane.free(run)
             self._queue(lane)
 
@@ -208,13 +208,13 @@ class Dispatcher:
             self._turn.append(lane)
 
     def _change_over(self, old: Lane) -> None:
-        """Put a lane of the other kind in a lane's place: the handler was, or is no longer, ordered."""
+        """Replace a lane by one of the other kind, after the handler's `ordered` has changed."""
         for waiting in old.close():
             self._holding.leave(waiting)
         del self._lanes[old.handler]
         self._lane(old.handler).pace = old.pace
 
-    # -- reading on from the store
+    # -- reading from the store
 
     def _rescan(self) -> None:
         for entry in self._registry.live():
@@ -232,7 +232,7 @@ class Dispatcher:
         try:
             await lane.read(self._source)
         except Exception:
-            log.exception("reading waiting runs failed; trying again")
+            log.exception("could not read waiting runs from the store; retrying in 1 s")
             await asyncio.sleep(1)
             lane.more = True
         lane.reading = False
@@ -262,10 +262,10 @@ class Dispatcher:
                 idle = 0 if started else idle + 1
             else:
                 lane.queued = False
-        turn.rotate(-1)  # who comes first when there is room for one is another each time
+        turn.rotate(-1)  # when there is room for only one run, another handler gets it each time
 
     def _way(self, lane: Lane) -> _Way | None:
-        """Look up where the runs of a lane go, None if they have to wait."""
+        """Return where the runs of a lane go, None if they must wait."""
         entry = self._registry.entry(lane.handler)
         if entry is None or self._registry.obstacle(entry):
             return None
@@ -274,7 +274,7 @@ class Dispatcher:
         return _Way(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
 
     def _serve(self, lane: Lane, way: _Way | None, full: Places, most: int) -> bool:
-        """Hand out up to so many runs of a lane; False if not one could be."""
+        """Hand out up to `most` runs of a lane. Return False if none could start."""
         served = 0
         while way is not None and served < most and (run := lane.peek()) is not None:
             if not self._start(run, lane, way, full):
@@ -283,7 +283,7 @@ class Dispatcher:
         return served > 0
 
     def _start(self, run: Run, lane: Lane, way: _Way, full: Places) -> bool:
-        """Hand out a lane's next run, or take it out if it may not start; False if it has to wait."""
+        """Hand out a lane's next run, or remove it if it must not start. Return False if it must wait."""
         if not self._holding.holds(run):
             lane.pop(run)  # it was cancelled while it waited
             return True
@@ -305,7 +305,7 @@ class Dispatcher:
         return True
 
     def _is_at_limit(self, lane: Lane, spec: Spec) -> bool:
-        """Whether the handler's limits keep its runs back now."""
+        """Return whether the handler's limits delay its runs now."""
         if spec.concurrency is not None and self._in_flight.running(lane.handler) >= spec.concurrency:
             return True
         wait = lane.pace.wait(spec.rate, self._timer()) if spec.rate is not None else 0

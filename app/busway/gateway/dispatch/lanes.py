@@ -1,8 +1,7 @@
-"""The waiting runs of one handler that are held in memory: the first of them, never all.
+"""The waiting runs of one handler in memory: the first of them, never all.
 
-A lane holds at most `CAPACITY` runs and its share of the bytes; what is behind them stays in the
-store and is read when the lane runs low, so that a million waiting runs cost no more memory than a
-thousand.
+A lane holds at most `CAPACITY` runs and its share of the bytes. The rest stays in the store and is read
+when the lane runs low, so that a million waiting runs take no more memory than a thousand.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from busway.gateway.dispatch.order import Order
 from busway.gateway.store.port.reader import KeyLine, Reader
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-LATE = 0.02  # seconds by which a start may miss its moment without the next moments moving too
+LATE = 0.02  # seconds by which a start may miss its slot without moving the later slots
 
 
 @lru_cache(maxsize=1024)
 def interval(rate: str) -> float:
-    """Return the seconds between two starts of a rate such as `100/s`."""
+    """Return the seconds between two starts for a rate such as `100/s`."""
     count, _, unit = rate.partition("/")
     return _UNITS[unit] / int(count)
 
 
 class Pace:
-    """The moments at which runs may start: a leaky bucket that holds one.
+    """Rate limit of a handler: a leaky bucket of size one.
 
-    Moments are an interval apart. A start that comes a little late (a timer, a worker that was busy)
-    does not move those behind it, or the rate would never be reached; after a longer pause they
-    begin anew with now, so nothing is saved up. In any window of W seconds there are at most
+    Slots are one interval apart. A start that is a little late (because of a timer or a busy worker) does not
+    move the later slots; otherwise the rate would never be reached. After a longer pause the slots begin
+    again at the current time, so no starts are saved up. In any window of W seconds there are at most
     (W + LATE) / interval + 1 starts. Times are seconds of a monotonic clock.
     """
 
@@ -45,29 +44,29 @@ class Pace:
         self._last = float("-inf")
 
     def wait(self, rate: str, now: float) -> float:
-        """Return how many seconds it is until the next start; not over 0: it may be now."""
+        """Return the seconds until the next start. At zero or below, a run may start now."""
         return self._last + interval(rate) - now
 
     def start(self, rate: str, now: float) -> None:
-        """Take note of a start."""
+        """Record a start."""
         moment = self._last + interval(rate)
         self._last = moment if now - moment <= LATE else now
 
 
-CAPACITY = 8_000  # about what `SHARE` holds: a run that is pushed out has to be read again
+CAPACITY = 8_000  # about what fits into `SHARE`: a run that is pushed out must be read again
 LOW = 500
-READ = 2_000  # runs read on at once, so that no turn of the loop lasts
+READ = 2_000  # runs in one read, so that no tick of the event loop takes long
 
-SCANNED = 2_000  # keys looked at in one read
-READ_ON = 200  # lines read on at once
+SCANNED = 2_000  # keys examined in one read
+READ_ON = 200  # key queues in one read
 _entries = count()
-_REST = 0.05  # seconds after a look at keys that brought nothing
+_REST = 0.05  # seconds to wait after a look through the keys that found no runs
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where lanes read on from, and who else takes part.
+    """What a lane needs to read from the store.
 
-    `place` puts a held run where it belongs; `clock` gives microseconds since 1970.
+    `place` puts a held run into its lane or the scheduler. `clock` returns microseconds since 1970.
     """
 
     reader: Reader
@@ -77,10 +76,10 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Lane:
-    """Waiting runs of one handler, highest priority first, then oldest.
+    """Waiting runs of one handler, highest priority first, then oldest first.
 
-    `more`: the store may have runs that are due and not here. `reading`: a read of them is under
-    way. `queued`: the lane takes its turns. `closed`: another lane took its place.
+    `more`: the store may have due runs that are not in memory. `reading`: a read of them is running.
+    `queued`: the lane is in the dispatcher's turn. `closed`: another lane replaced it.
     """
 
     ordered = False
@@ -99,12 +98,12 @@ class Lane:
 
     @property
     def active(self) -> bool:
-        """Whether it has a run that may start, as far as it knows, or is to read."""
+        """Whether it has a run that may start, or has to read from the store."""
         return bool(self._waiting) or self.wants
 
     @property
     def wants(self) -> bool:
-        """Whether it is time to read on from the store."""
+        """Whether it has to read from the store now."""
         return self.more and not self.reading and self._is_low()
 
     def _is_low(self) -> bool:
@@ -112,14 +111,14 @@ class Lane:
         return low and self.weight <= self._budget.allowed(self.weight) // 4
 
     def add(self, run: Run) -> list[Run]:
-        """Take a run in; return those that no longer fit, which stay in the store alone."""
+        """Add a run. Return the runs that no longer fit; they stay in the store only."""
         size, waiting, budget = weight(run), self._waiting, self._budget
-        # A run that was cancelled may still stand here when it is retried: the third number tells them apart.
+        # A cancelled run may still be in the lane when it is retried: the third number makes entries unique.
         entry = (-run.priority, run.id, next(_entries), run, size)
         if waiting and entry < waiting[-1]:
             insort(waiting, entry)
         elif self.more and not self._is_low():
-            return [run]  # better ones may be in the store: until they are read none may stand before them
+            return [run]  # the store may have runs that come before it, which must be read first
         else:
             waiting.append(entry)
         self.weight += size
@@ -147,29 +146,29 @@ class Lane:
         """Return the next run."""
         return self._waiting[0][3] if self._waiting else None
 
-    def pop(self, run: Run) -> None:  # noqa: ARG002 - an ordered lane asks in which line it stands
-        """Take out the next run, as `peek` gave it: it was handed out just now, or will not start."""
+    def pop(self, run: Run) -> None:  # noqa: ARG002 - an ordered lane needs the run's key
+        """Remove the run that `peek` returned: its attempt was handed out, or it will not start."""
         size = self._waiting.popleft()[4]
         self.weight -= size
         self._budget.used -= size
 
     def free(self, run: Run) -> None:
-        """Take note that a run's attempt has given its place back."""
+        """Handle that a run's attempt has released its slot."""
 
-    def wait(self, run: Run) -> list[Run]:  # noqa: ARG002 - only an ordered lane keeps others behind it
-        """Take note that a run waits for its next attempt; return what no longer fits."""
+    def wait(self, run: Run) -> list[Run]:  # noqa: ARG002 - only an ordered lane blocks later runs
+        """Handle that a run waits for its next attempt. Return the runs that no longer fit."""
         return []
 
     def lift(self, id_: int) -> None:
-        """Take note that a run no longer waits for its next attempt."""
+        """Handle that a run no longer waits for its next attempt."""
 
     def rescan(self) -> list[Run]:
-        """Read the store again, for it changed unseen; return what is held no more."""
+        """Read the store again, because it changed without a commit here. Return the runs no longer held."""
         self.more = True
         return []
 
     def close(self) -> list[Run]:
-        """Hold nothing any more: another lane takes its place."""
+        """Release all runs, because another lane replaces this one. Return them."""
         self.closed = True
         out = [entry[3] for entry in self._waiting]
         self._waiting.clear()
@@ -178,7 +177,7 @@ class Lane:
         return out
 
     async def read(self, source: Source) -> None:
-        """Read on from the store.
+        """Read runs from the store.
 
         Raises:
             Unavailable: the store cannot be read now.
@@ -198,11 +197,11 @@ class Lane:
 
 
 class OrderedLane(Lane):
-    """Waiting runs of an ordered handler: those with a key in their lines, the others as in any lane.
+    """Waiting runs of an ordered handler: runs with a key in one queue for each key, the others as in `Lane`.
 
     Args:
-        handler: its number.
-        budget: of all lanes.
+        handler: the handler's number.
+        budget: the bytes of all lanes.
         running: the keys that attempts of the handler hold.
     """
 
@@ -214,16 +213,16 @@ class OrderedLane(Lane):
 
     @property
     def active(self) -> bool:
-        """Whether it has a run that may start, as far as it knows, or is to read."""
+        """Whether it has a run that may start, or has to read from the store."""
         return bool(self._waiting) or self.order.head() is not None or self.wants
 
     @property
     def wants(self) -> bool:
-        """Whether it is time to read on from the store."""
+        """Whether it has to read from the store now."""
         return super().wants or (self.order.wants and not self.reading)
 
     def add(self, run: Run) -> list[Run]:
-        """Take a run in; return those that no longer fit, which stay in the store alone."""
+        """Add a run. Return the runs that no longer fit; they stay in the store only."""
         if run.key is None:
             return super().add(run)
         self.order.add(run)
@@ -241,41 +240,41 @@ class OrderedLane(Lane):
         return head if (head.priority, -head.id) > (free.priority, -free.id) else free
 
     def pop(self, run: Run) -> None:
-        """Take out the next run, as `peek` gave it: it was handed out just now, or will not start."""
+        """Remove the run that `peek` returned: its attempt was handed out, or it will not start."""
         if run.key is None:
             super().pop(run)
         else:
             self.order.pop(run)
 
     def free(self, run: Run) -> None:
-        """Take note that a run's attempt has given its place back."""
+        """Handle that a run's attempt has released its slot."""
         if run.key is not None:
             self.order.free(run.key)
 
     def wait(self, run: Run) -> list[Run]:
-        """Take note that a run waits for its next attempt; return what no longer fits."""
+        """Handle that a run waits for its next attempt. Return the runs that no longer fit."""
         if run.key is None:
             return []
         self.order.wait(run)
         return self._out()
 
     def lift(self, id_: int) -> None:
-        """Take note that a run no longer waits for its next attempt."""
+        """Handle that a run no longer waits for its next attempt."""
         self.order.lift(id_)
 
     def rescan(self) -> list[Run]:
-        """Read the store again, for it changed unseen; return what is held no more."""
+        """Read the store again, because it changed without a commit here. Return the runs no longer held."""
         super().rescan()
         self.order.forget()
         return self._out()
 
     def close(self) -> list[Run]:
-        """Hold nothing any more: another lane takes its place."""
+        """Release all runs, because another lane replaces this one. Return them."""
         self.order.forget()
         return super().close() + self._out()
 
     async def read(self, source: Source) -> None:
-        """Read on from the store.
+        """Read runs from the store.
 
         Raises:
             Unavailable: the store cannot be read now.
@@ -293,11 +292,11 @@ class OrderedLane(Lane):
             await asyncio.sleep(_REST)
 
     async def _read_on(self, source: Source) -> None:
-        """Read lines that ran dry or are not known yet."""
+        """Read the key queues that ran empty or are not known yet."""
         await self._read_lines(source, list(islice(self.order.wanted, READ_ON)))
 
     async def _look_through(self, source: Source) -> bool:
-        """Look for keys that have no line; tell whether that brought runs."""
+        """Look for keys without a queue. Return whether this found runs."""
         order = self.order
         epoch = order.epoch
         keys = await source.reader.partition_keys(self.handler, order.cursor, SCANNED)
@@ -339,7 +338,7 @@ class OrderedLane(Lane):
             elif source.holding.take(run):
                 runs.append(run)
             elif run.attempt and source.holding.has(run.id):
-                waits.append(run)  # its time has just come, and the scheduler has not seen it yet
+                waits.append(run)  # it has just become due, and the scheduler has not placed it yet
         self.order.see(line, runs, waits)
         for run in self._out():
             source.holding.leave(run)

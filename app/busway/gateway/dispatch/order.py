@@ -1,38 +1,38 @@
-"""The order of one handler's runs that have a partition key: one line a key, one run of it at a time.
+"""The order of one handler's runs that have a partition key: one queue a key, one run of it at a time.
 
-*The claim.* Call a run of the handler with key k *present* from when dispatch learns that it is due, or
-from its first attempt, until it ends for good (or is retried by hand, which takes its key away). A run of
-k is let go only when no attempt of k is under way and it is the first present run of k: those that an
-attempt has started come first (there is one at most, unless `ordered` was switched on meanwhile), then the
-rest, each by number. Runs are numbered in the order of their events.
+*Invariant.* Call a run of the handler with key k *present* from the time when dispatch learns that it is due,
+or from its first attempt, until it ends for good (or is retried by hand, which removes its key). A run of k
+starts only if no attempt of k is in flight and it is the first present run of k. Runs that an attempt has
+started come first (there is at most one, unless `ordered` was switched on meanwhile), then the others. Both
+groups are sorted by number. Runs are numbered in the order of their events.
 
-*Why it holds.* Only heads of lines start (`head`), and a line has a head only if
+*Why it holds.* Only the head of a queue starts (`head`). A queue has a head only if:
 
-1. it is `seen`: every present run of k up to its `edge` is in the line. A new line is seen at once if the
-   lane is `complete` (each key that has present runs has its line), else by a read of the store. Runs
-   come in number order from the commits, so a line that is complete stays so by adding them. What does not
-   fit is taken off the end, and the edge with it; nothing behind the edge is let in but by reading. So the
-   first run of the line is the first one of k.
-2. no attempt of k is under way, nor given up and perhaps still running (`running`, which asks the attempts
-   in flight).
-3. no run of k that waits for its next attempt (`waits`) stands before the head. Dispatch tells of it in
-   the same tick of the loop in which it tells that the attempt ended, and nothing starts in between.
+1. It is `loaded`: every present run of k up to its `edge` is in the queue. A new queue is loaded at once if
+   the lane is `complete` (each key with present runs has a queue); otherwise the store is read first. Commits
+   deliver runs in number order, so a loaded queue stays loaded when they are added. Runs that do not fit are
+   removed from the end, and the edge moves with them. Runs behind the edge come in only by reading. So the
+   first run of the queue is the first present run of k.
+2. No attempt of k is in flight, and none that timed out or was cancelled may still run (`running`, which
+   reads the table of attempts in flight).
+3. No run of k that waits for its next attempt (`waits`) comes before the head. Dispatch reports such a run in
+   the same tick of the event loop in which it reports the end of the attempt. Nothing starts in between.
 
-A read shows a moment that is past when it arrives. What it adds to a line can only be wrong about runs that
-ended since, which `Holding` turns away, about runs that came since, which are either in the line already or
-were left out and then bound the edge (`left`), and about a run whose next attempt is due by then and which
-the scheduler has not placed yet: it counts as waiting (`waits`) until it is placed. A read cannot lack a run
-that was started since: that one has a line, whose knowledge stays. Lines that are forgotten (there are too
-many, or the store changed unseen) take all reads under way with them (`epoch`), and what is read later shows
-every run that started.
+A read is already out of date when its rows arrive. Its rows can be wrong in three ways only. A run has ended
+since: `Holding` rejects it. A run has come since: it is either in the queue already, or was left out and then
+bounds the edge (`left`). The next attempt of a run has become due, and the scheduler has not placed it yet:
+it counts as waiting (`waits`) until it is placed. A read cannot lack a run that has started since: that run
+has a queue, and the queue keeps what it knows. When queues are discarded (there are too many, or the store
+changed without a commit here), the results of all running reads are discarded too (`epoch`). Later reads
+return every run that has started.
 
-*Nobody starves.* A line that runs dry is read on. Keys that have no line are found by looking through the
-keys in the store, round after round, while there is room for lines; a round that found room for every key
-makes the lane complete. Lines that only wait for an attempt hold one number each, and are the first to be
-forgotten. Across keys the heads go by priority, then by number.
+*No key starves.* A queue that runs empty is read again. Keys without a queue are found by scanning the keys
+in the store, round after round, while there is room for queues. A round that had room for every key makes the
+lane complete. Queues that only wait for an attempt hold one number each, and are discarded first. Between
+keys, the heads are sorted by priority, then by number.
 
-*After a restart* nothing is known, so each line is read before it moves. What was under way is then waiting
-again, as started, and so comes first.
+*After a restart* nothing is known, so each queue is read before one of its runs starts. Runs whose
+attempt was in flight wait again as started runs, and so come first.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from busway.domain.run import Run
 from busway.gateway.dispatch.holding import Budget, weight
 from busway.gateway.store.port.reader import KeyLine
 
-LINES = 4_000  # keys that have a line at once
-CAPACITY = 2_000  # runs behind the heads of all lines together
+LINES = 4_000  # keys that have a queue at the same time
+CAPACITY = 2_000  # runs behind the heads of all queues together
 PER_LINE = 100  # runs of one key
 LINE_BYTES = 256 << 10  # bytes that the runs behind a head may take
 
 Place = tuple[bool, int]
-"""Where a run stands in its line: whether no attempt has started it, then its number."""
+"""The position of a run in its queue: whether it is unstarted, then its number."""
 _START: Place = (False, 0)
 
 
 class Line:
-    """The first present runs of one partition key; see the module for what its fields mean.
+    """The first present runs of one partition key. The module docstring explains the fields.
 
-    `edge`: what stands behind it is in the store alone; None: nothing is. `left`: such a run came since
-    the last read of the line began. `offered`: the number of the head that is among the heads, or 0.
+    `edge`: runs behind it are in the store only; None: there are none. `left`: such a run has come since the
+    last read of the queue began. `offered`: the number of its head in the heap of heads, or 0.
     """
 
     __slots__ = ("_running", "edge", "key", "left", "offered", "runs", "seen", "waits", "weight")
@@ -76,7 +76,7 @@ class Line:
 
     @property
     def running(self) -> bool:
-        """Whether an attempt of its key is under way, or was given up and may still run."""
+        """Whether an attempt of its key is in flight or lingering."""
         return self.key in self._running
 
     @property
@@ -96,31 +96,31 @@ class Line:
 
 
 class Order:
-    """The lines of one handler. What is pushed out of memory is collected in `out`.
+    """The key queues of one handler. Runs that are pushed out of memory are collected in `out`.
 
     Args:
-        budget: of all lanes.
+        budget: the bytes of all lanes.
         running: the keys that attempts of the handler hold.
     """
 
     def __init__(self, budget: Budget, running: Container[str]) -> None:
         self._running = running
         self.lines: dict[str, Line] = {}
-        self.wanted: dict[str, None] = {}  # keys whose lines are to be read, in that order
+        self.wanted: dict[str, None] = {}  # keys whose queues have to be read, in that order
         self.out: list[Run] = []
         self.complete = False
-        self.cursor = ""  # the keys up to it were looked at in this round
+        self.cursor = ""  # the keys up to it were scanned in this round
         self.epoch = 0
         self.weight = self.held = 0
-        self._missed = False  # a key was left without a line in this round
+        self._missed = False  # a key got no queue in this round
         self._reading = False
-        self._left: set[str] = set()  # such keys, since the read under way began
+        self._left: set[str] = set()  # such keys, since the running read began
         self._waits: dict[int, Line] = {}
         self._heads: list[tuple[int, int, int, Line]] = []
         self._pushes = count()
         self._budget = budget
 
-    # -- what may start
+    # -- the next run
 
     def head(self) -> Run | None:
         """Return the head that goes first."""
@@ -135,23 +135,23 @@ class Order:
         return None
 
     def pop(self, run: Run) -> None:
-        """Take out a head: an attempt of it was handed out just now, or it will not start."""
+        """Remove a head: its attempt was handed out, or it will not start."""
         line = self.lines[run.key or ""]
         line.runs.pop(0)
         line.offered = 0
         self._weigh(line, run, -1)
         self._look(line)
 
-    # -- what becomes known
+    # -- changes
 
     def free(self, key: str) -> None:
-        """Take note that an attempt does not hold its key any more."""
+        """Handle that an attempt has released its key."""
         line = self.lines.get(key)
         if line is not None:
             self._look(line)
 
     def add(self, run: Run) -> None:
-        """Take in a run that is due."""
+        """Add a run that is due."""
         line = self._line_for(run)
         if line is None:
             self._miss(run)
@@ -167,7 +167,7 @@ class Order:
         self._look(line)
 
     def wait(self, run: Run) -> None:
-        """Take note of a run that waits for its next attempt and holds its key."""
+        """Record that a run waits for its next attempt and holds its key."""
         line = self._line_of_started(run.key or "")
         line.waits.add(run.id)
         self._waits[run.id] = line
@@ -176,14 +176,14 @@ class Order:
         self._look(line)
 
     def lift(self, id_: int) -> None:
-        """Take note that a run no longer waits for an attempt that is due later."""
+        """Record that a run no longer waits for its next attempt."""
         line = self._waits.pop(id_, None)
         if line is not None:
             line.waits.discard(id_)
             self._look(line)
 
     def forget(self) -> None:
-        """Know nothing any more but what is under way; each line is read before it moves."""
+        """Discard everything but the running attempts. Each queue is read before one of its runs starts."""
         self.epoch += 1
         self._waits.clear()
         self.complete, self._missed, self.cursor = False, False, ""
@@ -197,7 +197,7 @@ class Order:
 
     @property
     def roomy(self) -> bool:
-        """Whether there is room for lines of keys that have none."""
+        """Whether there is room for queues of keys that have none."""
         return len(self.lines) < LINES // 2 and self.weight <= self._allowed // 2
 
     @property
@@ -206,33 +206,33 @@ class Order:
         return bool(self.wanted) or (not self.complete and self.roomy)
 
     def depth(self, keys: int) -> int:
-        """Return how many runs of each of so many keys there is room for."""
+        """Return how many runs of each of `keys` keys fit."""
         return max(1, min(PER_LINE, (CAPACITY - self.held) // max(1, keys)))
 
     def begin(self, keys: list[str]) -> None:
-        """Take note that a read of these lines begins."""
+        """Record that a read of these queues begins."""
         self._reading = True
         for key in keys:
             if key in self.lines:
                 self.lines[key].left = False
 
     def done(self) -> None:
-        """Take note that what the read found was added, or is of no use."""
+        """Record that the rows of the read were added or discarded."""
         self._reading = False
         self._left.clear()
 
     def unknown(self, key: str) -> bool:
-        """Tell whether the line of a key is to be read when it is come upon."""
+        """Return whether the queue of a key has to be read."""
         line = self.lines.get(key)
         return line is None or not line.seen
 
     def see(self, found: KeyLine, runs: list[Run], waits: list[Run]) -> None:
-        """Add what a read found of one line.
+        """Add the rows that a read found for one key.
 
         Args:
-            found: the line as the store has it.
-            runs: those of its runs that may be added.
-            waits: those that an attempt has started and that wait for the next one; the line may have them.
+            found: the runs of the key as the store has them.
+            runs: those that may be added.
+            waits: started runs that wait for their next attempt; the queue may have them already.
         """
         self.wanted.pop(found.key, None)
         line = self.lines.get(found.key)
@@ -261,20 +261,20 @@ class Order:
         self._look(line)
 
     def looked_through(self, cursor: str | None) -> None:
-        """Take note how far the keys were looked at; None: to the end, so a round is over."""
+        """Record how far the keys were scanned. None: to the end, so a round is complete."""
         if cursor is not None:
             self.cursor = cursor
             return
         self.complete, self._missed, self.cursor = not self._missed, False, ""
 
-    # -- lines
+    # -- queues
 
     @property
     def _allowed(self) -> int:
         return self._budget.allowed(self.weight)
 
     def _line_for(self, run: Run) -> Line | None:
-        """Find the line of a run that is due, or make it; None if there is no room for another."""
+        """Return the queue of a due run, or make one. Return None if there is no room for another."""
         key = run.key or ""
         line = self.lines.get(key)
         if line is not None:
@@ -306,7 +306,7 @@ class Order:
         self._weigh(line, run, 1)
 
     def _trim(self, line: Line) -> None:
-        """Take runs off the end while there are too many; the first one stays."""
+        """Remove runs from the end while there are too many. The first one stays."""
         while len(line.runs) > 1 and (
             len(line.runs) > PER_LINE
             or self.held > CAPACITY + len(self.lines)
@@ -317,7 +317,7 @@ class Order:
             line.edge, line.left = line.runs[-1][:2], True
 
     def _cut(self, line: Line, edge: Place) -> None:
-        """Let a line end at a place: what stands behind it waits in the store."""
+        """Make a queue end at `edge`. Runs behind it wait in the store."""
         if line.edge is None or edge < line.edge:
             line.edge = edge
         keep = len(line.runs)
@@ -341,7 +341,7 @@ class Order:
         self.held += sign
 
     def _look(self, line: Line) -> None:
-        """Put a line where it belongs now: among the heads, among those to be read, or out."""
+        """Put a queue where it belongs now: into the heads or the queues to read, or remove it."""
         head = line.head
         if head is not None:
             if line.offered != head.id:
@@ -352,7 +352,7 @@ class Order:
             if line.idle:
                 self._remove(line)
         elif line.idle and not self.complete and not self.roomy:
-            self._remove(line)  # it comes in its turn, after keys that had none
+            self._remove(line)  # its turn comes again after keys that had no queue
             self._missed = True
         elif not line.seen or not (line.runs or line.waits):
             self.wanted[line.key] = None
@@ -365,7 +365,7 @@ class Order:
             self.complete = False
 
     def _forget_waiting(self) -> None:
-        """Forget the lines that only wait for an attempt: the store knows them."""
+        """Discard the queues that only wait for an attempt: the store knows them."""
         self.epoch += 1
         self.complete, self._missed = False, True
         for line in list(self.lines.values()):

@@ -1,8 +1,8 @@
-"""Which pool a handler's attempts go to, and why. It decides from figures and returns a value.
+"""Choose the pool of a handler's attempts and give the reason. It decides from measurements only.
 
-A handler that leaves the choice to the gateway starts in processes and is measured: an attempt that
-spends most of its time on the processor wants a process, one that mostly waits does well in a
-thread. Each move doubles the attempts that the next one takes, so that nothing goes to and fro.
+A handler with pool `auto` starts in processes and is measured. An attempt that spends most of its time on
+the CPU needs a process; one that mostly waits does well in a thread. Each move doubles the number of
+attempts that the next move needs, so that a handler does not move back and forth.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from busway.gateway.dispatch.registry import Entry
 from busway.gateway.executors.port import Ended
 
 ENOUGH = 30  # attempts
-BURNS, WAITS = 0.6, 0.3  # CPU time by wall time: over it a process, under it a thread, between them no move
+BURNS, WAITS = 0.6, 0.3  # CPU time / wall time: above 0.6 a process, below 0.3 a thread, between them no move
 _MOST = 100_000  # attempts between two moves
-_CROWDED = 0.6  # of a processor: so busy a thread host makes its attempts wait for one another
-_NO_FIGURES = "an async target waits on its event loop, and what CPU time it takes cannot be told"
+_CROWDED = 0.6  # CPUs: above this load, threads of one worker wait for one another
+_NO_FIGURES = "the target is async: it waits on its event loop, and its CPU time cannot be measured"
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where attempts go, the reason in words, and since when (microseconds since 1970)."""
+    """The pool of a handler's attempts, the reason as text, and since when (microseconds since 1970)."""
 
     pool: str
     reason: str
@@ -33,9 +33,9 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Measure(msgspec.Struct):
-    """What the attempts of a place took, in seconds; `first` and `last` in microseconds since 1970.
+    """Totals of the attempts measured in one pool, in seconds. `first` and `last` in microseconds since 1970.
 
-    `wall` is without the time that they had no processor, which says more of the machine than of them.
+    `wall` excludes the time that attempts waited for a CPU, which depends on the machine, not on them.
     """
 
     attempts: int = 0
@@ -45,7 +45,7 @@ class Measure(msgspec.Struct):
     last: int = 0
 
     def add(self, ended: Ended) -> None:
-        """Count one attempt in."""
+        """Add one attempt."""
         self.first = min(self.first or ended.started_at, ended.started_at)
         self.last = max(self.last, ended.finished_at)
         self.attempts += 1
@@ -54,12 +54,12 @@ class Measure(msgspec.Struct):
 
     @property
     def share(self) -> float:
-        """CPU time by wall time."""
+        """CPU time divided by wall time."""
         return self.cpu / self.wall if self.wall else 0.0
 
     @property
     def load(self) -> float:
-        """How much of one processor all of them took while they went on."""
+        """The average CPU load of all attempts together, in CPUs."""
         return self.cpu * 1e6 / max(1, self.last - self.first)
 
     def __str__(self) -> str:
@@ -67,12 +67,12 @@ class Measure(msgspec.Struct):
 
 
 class Measured:
-    """The place of one handler's code, from its attempts.
+    """The pool of one handler's code, chosen from measured attempts.
 
     Args:
-        code: what is measured: the target and the digest of its file.
+        code: the measured code: the target and the digest of its file.
         revision: the first revision with that code.
-        waits: the target is async: of such attempts no CPU time is known, and waiting is what they are for.
+        waits: the target is async. The CPU time of its attempts is unknown, and they mostly wait.
         now: microseconds since 1970.
     """
 
@@ -88,11 +88,11 @@ class Measured:
 
     @property
     def reason(self) -> str:
-        """Why it is there, in words."""
+        """The reason for the pool, as text."""
         return self._why or f"not measured yet: {self._measure.attempts} of {ENOUGH} attempts"
 
     def note(self, pool: str, ended: Ended) -> None:
-        """Take an attempt that ended in `pool`."""
+        """Record an attempt that ended in `pool`."""
         if self._crashed:
             return
         if ended.outcome is Outcome.FAILED and ended.error is not None and ended.error.type == "WorkerDied":
@@ -121,8 +121,8 @@ class Measured:
             self._why = f"it waits: {measure}" if measure.share < WAITS else f"it does both: {measure}"
 
     def _is_crowded(self, measure: Measure) -> bool:
-        # Threads that compute wait for one another, which looks like waiting: then what an attempt
-        # cost when it was measured in a process tells the two apart.
+        # Threads that compute wait for one another, which looks like waiting. The CPU time of an attempt
+        # measured in a process tells the two cases apart.
         cost = measure.cpu / measure.attempts
         return measure.load > _CROWDED and self._cost is not None and cost > 2 * self._cost
 
@@ -135,7 +135,7 @@ class Measured:
 
 
 class Placement:
-    """The places of all handlers.
+    """The pools of all handlers.
 
     Args:
         default: the pool that the gateway was started with: `process`, `thread` or `auto`.
@@ -148,14 +148,14 @@ class Placement:
         self._measured: dict[int, Measured] = {}
 
     def pool(self, entry: Entry, kind: str) -> str:
-        """Return where the handler's next attempt goes, `process` or `thread`; `kind` is its target's."""
+        """Return the pool of the handler's next attempt, `process` or `thread`. `kind` is its target's."""
         chosen = entry.spec.pool or self._default
         if entry.spec.memory is not None:
             return "process"
         return self._of(entry, kind).pool if chosen == "auto" else chosen
 
     def place(self, entry: Entry, kind: str) -> Place:
-        """Return where and why."""
+        """Return the pool and the reason."""
         spec, since = entry.spec, entry.handler.updated_at
         pool = self.pool(entry, kind)
         if spec.memory is not None:
@@ -168,7 +168,7 @@ class Placement:
         return Place(pool, measured.reason, measured.since)
 
     def take(self, ended: list[tuple[Attempt, Ended]]) -> None:
-        """Take attempts that ended; those of earlier code tell nothing."""
+        """Record attempts that ended. Attempts of earlier code are ignored."""
         if not self._measured:
             return
         for attempt, report in ended:

@@ -1,4 +1,4 @@
-"""The handlers in force and the catalog of the handlers folder; which events start what."""
+"""The registered handlers and the catalog of the handlers folder. Decides which handlers an event starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CACHED_TYPES = 10_000
 
 
 class Entry(msgspec.Struct):
-    """A handler with what is derived from it: its fields in force, patterns, limits, filter."""
+    """A handler with values derived from it: effective fields, patterns, limits, filter."""
 
     handler: Handler
     spec: Spec
@@ -24,7 +24,7 @@ class Entry(msgspec.Struct):
     test: Test | None = None
 
     def starts(self, event: NewEvent) -> bool:
-        """Tell whether its patterns and its filter admit an event, be it in force or not."""
+        """Return whether its patterns and its filter match an event, even if the handler is paused."""
         return self.matches(event.type) and (self.test is None or self.test(View(event)))
 
 
@@ -35,13 +35,13 @@ class _Candidates(msgspec.Struct, frozen=True):
     tests: dict[int, Test]
 
     def pick(self, event: NewEvent) -> tuple[int, ...]:
-        """Return those that the filters admit, decoding the payload at most once for all of them."""
+        """Return the handlers whose filters match. The payload is decoded at most once for all of them."""
         view, tests = View(event), self.tests
         return tuple(id_ for id_ in self.ids if id_ not in tests or tests[id_](view))
 
 
 class Registry:
-    """All handlers that were ever made, by number and by name."""
+    """All handlers ever created, also deleted ones, by number and by name."""
 
     def __init__(self) -> None:
         self.catalog: Catalog = []
@@ -52,7 +52,7 @@ class Registry:
         self._matched: dict[str, _Candidates] = {}
 
     def load(self, handlers: list[Handler], catalog: Catalog) -> None:
-        """Take the handlers as the store has them and the folder as the workers found it."""
+        """Load the handlers from the store and the catalog of the handlers folder."""
         self.catalog = catalog
         self._files = {file.module: file for file in catalog}
         self._kinds = {target.target: target.kind for file in catalog for target in file.targets}
@@ -60,7 +60,7 @@ class Registry:
             self.put(handler)
 
     def put(self, handler: Handler) -> None:
-        """Take a handler as it was just committed."""
+        """Add or replace a handler that was just committed."""
         spec = handler.spec
         limited = spec.concurrency is not None or spec.rate is not None
         test = None if spec.filter is None else compile_filter(spec.filter)
@@ -69,7 +69,7 @@ class Registry:
         self._matched.clear()
 
     def match(self, event: NewEvent) -> tuple[int, ...]:
-        """Return the numbers of the handlers that an event starts, paused ones too."""
+        """Return the numbers of the handlers that an event starts, including paused ones."""
         known = self._matched.get(event.type)
         if known is None:
             known = self._candidates(event.type)
@@ -92,19 +92,19 @@ class Registry:
         return self._entries.get(id_)
 
     def named(self, name: str) -> Entry | None:
-        """Return a handler by name, a deleted one too."""
+        """Return a handler by name, also a deleted one."""
         return self._by_name.get(name)
 
     def live(self) -> list[Entry]:
-        """Return all handlers that are not deleted, by name."""
+        """Return all handlers that are not deleted, sorted by name."""
         return [e for _, e in sorted(self._by_name.items()) if not e.handler.deleted]
 
     def deleted(self) -> list[Handler]:
-        """Return the deleted handlers, whose waiting runs are to be cancelled."""
+        """Return the deleted handlers, whose waiting runs must be cancelled."""
         return [e.handler for e in self._entries.values() if e.handler.deleted]
 
     def kind(self, target: str) -> str | None:
-        """Return the kind of a target, None if the folder has none of that name now."""
+        """Return the kind of a target, None if the folder has no such target now."""
         return self._kinds.get(target)
 
     def digest(self, target: str) -> str:
@@ -113,7 +113,7 @@ class Registry:
         return file.digest if file else ""
 
     def obstacle(self, entry: Entry) -> str | None:
-        """Tell why runs of a handler wait, None if nothing holds them."""
+        """Return why runs of a handler wait, None if nothing stops them."""
         if entry.handler.deleted:
             return "it is deleted"
         if entry.handler.missing:
@@ -123,7 +123,7 @@ class Registry:
         return self.missing(entry.spec.target)
 
     def missing(self, target: str) -> str | None:
-        """Tell why a target cannot be run, None if it can."""
+        """Return why a target cannot be run, None if it can."""
         if target in self._kinds:
             return None
         file = self._files.get(target.partition(":")[0])
@@ -132,5 +132,5 @@ class Registry:
         return f"the handlers folder has no target {target}"
 
     def broken_files(self) -> list[BrokenFile]:
-        """Return the files that do not import, each with its traceback."""
+        """Return the files that cannot be imported, each with its traceback."""
         return [BrokenFile(file.file, file.error) for file in self.catalog if file.error is not None]

@@ -1,12 +1,13 @@
-"""Retention: what is finished and older than the operator keeps goes, in small steps.
+"""Retention: removes finished work that is older than the operator keeps it, in small steps.
 
-Results go by their own age, from the beginning of their log, so that the log never has a hole. Events go
-a tree at a time: a root event and all that came of it stay whole, with their runs and attempts, until
-every run ended, every event is old and every result is gone; one unfinished run keeps its whole tree.
-A tree too large for one step goes from its ends to its root, so that what is left hangs together.
+Results are removed by their own age, from the start of their log, so that the log never has a gap. Events
+are removed a tree at a time: a root event and everything that came from it. The tree stays whole, with its
+runs and attempts, until every run has ended, every event is old and every result is removed. One unfinished
+run keeps its whole tree. A tree too large for one step is removed from its leaves to its root, so that the
+rest stays connected.
 
-Each step is one short operation among those of the committer, and a pause three times as long
-follows it: publishing and outcomes get the store in between.
+Each step is one short operation of the committer, followed by a pause three times as long, in which
+publishing and outcomes get the store.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ log = logging.getLogger("busway.retention")
 STEP_EVENTS = 250
 STEP_RESULTS = 500
 STEP_BYTES = 4 << 20
-LOOK_EVENTS = 500  # events that one read looks at
-PAUSE = 0.01  # seconds between steps, at the least
-SHARE = 3  # pauses are so many times as long as the step before them
-EVERY = 60.0  # seconds between sweeps, at the most
+LOOK_EVENTS = 500  # events in one read
+PAUSE = 0.01  # minimum seconds between steps
+SHARE = 3  # length of a pause as a multiple of the step before it
+EVERY = 60.0  # maximum seconds between sweeps
 
 
 class Retention:
-    """Sweeps the store again and again until `stop`.
+    """Sweeps the store repeatedly until `stop`.
 
     Args:
-        commits: the way to remove.
-        reader: what there is to remove.
+        commits: removes.
+        reader: finds what can be removed.
         seconds: how long finished work is kept.
         clock: microseconds since 1970.
     """
@@ -50,11 +51,11 @@ class Retention:
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to sweep."""
+        """Start sweeping in the background."""
         self._sweeping = asyncio.get_running_loop().create_task(self._go_on())
 
     def stop(self) -> None:
-        """Sweep no more; a step that the committer has already is written."""
+        """Stop sweeping. A step that the committer already has is still written."""
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -62,7 +63,7 @@ class Retention:
         """Remove everything that is too old now.
 
         Raises:
-            Unavailable: the store does not take it or cannot be read.
+            Unavailable: the store rejects writes or cannot be read.
         """
         before = self._clock() - self._kept
         await self._prune_results(before)
@@ -74,9 +75,9 @@ class Retention:
             try:
                 await self.sweep()
             except BuswayError as problem:
-                log.warning("retention waits: %s", problem.detail)
+                log.warning("retention is paused, it retries: %s", problem.detail)
             except Exception:
-                log.exception("retention failed; it tries again")
+                log.exception("retention failed, it retries")
             await asyncio.sleep(max(self._every, SHARE * (time.monotonic() - began)))
 
     async def _prune_results(self, before: int) -> None:
@@ -98,7 +99,7 @@ class Retention:
             await self._step(PruneEvents(trees=step.give()))
 
     async def _finished(self, roots: list[tuple[int, int]], before: int) -> list[Tree]:
-        """Return the trees of those roots that nothing keeps, each event with its bytes, parents first."""
+        """Return the trees of those roots that can be removed, each event with its bytes, parents first."""
         trees = {root: {root: size} for root, size in roots}
         layer = {root: root for root in trees}
         while layer:
@@ -127,14 +128,14 @@ Tree = dict[int, int]
 
 
 class _Step:
-    """Trees, and parts of large ones, that go together."""
+    """Trees, and parts of large trees, that are removed together."""
 
     def __init__(self) -> None:
         self.trees: list[list[int]] = []
         self._events = self._bytes = 0
 
     def take(self, part: Tree) -> bool:
-        """Take a part; False, and it is not taken, if there is no room for it beside others."""
+        """Add a part. Return False, without adding it, if it does not fit beside the others."""
         size = sum(part.values())
         full = self._events + len(part) > STEP_EVENTS or self._bytes + size > STEP_BYTES
         if full and self.trees:
@@ -145,14 +146,14 @@ class _Step:
         return True
 
     def give(self) -> list[list[int]]:
-        """Hand over what was taken and begin anew."""
+        """Return the parts and start again with none."""
         trees, self.trees = self.trees, []
         self._events = self._bytes = 0
         return trees
 
 
 def _parts(tree: Tree) -> list[Tree]:
-    """Cut a tree into parts that fit a step: children have higher numbers, so the highest go first."""
+    """Split a tree into parts that fit a step. Children have higher numbers, so the highest go first."""
     parts: list[Tree] = [{}]
     size = 0
     for seq in sorted(tree, reverse=True):

@@ -1,8 +1,8 @@
 """Runs that are due later, and runs that expire.
 
-The nearest ones wait in memory; the rest stays in the store, where a sweep finds it in time. Due
-times are wall-clock times, so every timer is short and looks at the clock again: the clock may jump.
-A backoff is a time that passes, not a time of day: when the clock is put back, so is the backoff's end.
+The next ones wait in memory. The others stay in the store, where a sweep finds them in time. Due times are
+wall-clock times and the clock may jump, so every timer is short and reads the clock again. A backoff is a
+duration, not a time of day: when the clock is set back, the end of the backoff moves back too.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ HORIZON = 60 * SECOND
 CAPACITY = 20_000
 MAX_BYTES = 16 << 20
 EXPIRE_AT_ONCE = 1_000
-SWEEP_EVERY, PAUSE = 30.0, 1.0  # seconds between two sweeps at most, and at least
-TICK = 0.25  # seconds: how soon a jump of the clock is noticed
+SWEEP_EVERY, PAUSE = 30.0, 1.0  # maximum and minimum seconds between two sweeps
+TICK = 0.25  # seconds until a jump of the clock is noticed
 
 
 class Scheduler:
-    """Places runs whose time has come and cancels runs that expired unstarted.
+    """Places runs that become due, and cancels runs that expired before they started.
 
     Args:
         commits, reader: the store.
         clock: microseconds since 1970.
         holding: the runs that dispatch holds.
-        place: puts a held run where it belongs: its lane, or back here.
-        wake: have dispatch look what can start.
-        rescan: have all lanes read the store: more came due at once than can be held.
+        place: puts a held run where it belongs: into its lane, or back here.
+        wake: makes dispatch look for runs to start.
+        rescan: makes all lanes read the store, because more runs became due at once than fit in memory.
         in_flight: the attempts in flight; their runs do not expire.
     """
 
@@ -65,7 +65,7 @@ class Scheduler:
         self._later: list[tuple[int, int, int, Run]] = []  # by due time, the next one last
         self._entries = count()
         self._bytes = 0
-        self._edge: int | None = None  # what is due behind it is in the store alone
+        self._edge: int | None = None  # runs due later than this are in the store only
         self._swept = clock()
         self._forced = True
         self._expiry: int | None = None
@@ -75,7 +75,7 @@ class Scheduler:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin: sweep the store, expire what expired while the gateway was away."""
+        """Start the timers: sweep the store, and expire runs that expired while the gateway was stopped."""
         self._expiry = 0
         self._loops = [asyncio.create_task(loop()) for loop in (self._sweep, self._fire, self._expire)]
 
@@ -85,7 +85,7 @@ class Scheduler:
             loop.cancel()
 
     def add(self, run: Run) -> None:
-        """Take a run that is due later."""
+        """Add a run that is due later."""
         self._notice_jump()
         due = run.due or 0
         if due > self._clock() + HORIZON:
@@ -109,12 +109,12 @@ class Scheduler:
         return run
 
     def expire_at(self, moment: int) -> None:
-        """Note that some run expires then."""
+        """Record that a run expires at `moment`, in microseconds since 1970."""
         if self._expiry is None or moment < self._expiry:
             self._expiry = moment
 
     def look_again(self) -> None:
-        """Sweep the store soon: it has due runs that nobody holds."""
+        """Sweep the store soon, because it has due runs that are not in memory."""
         self._forced = True
         self._look_again.set()
 
@@ -122,7 +122,7 @@ class Scheduler:
         offset = self._clock() - time.monotonic_ns() // 1000
         back, self._offset = self._offset - offset, offset
         if back > SECOND:
-            log.warning("the clock was put back by %d s", back // SECOND)
+            log.warning("the system clock was set back by %d s: retries are moved too", back // SECOND)
             self._put_back(back)
 
     def _put_back(self, back: int) -> None:
@@ -157,18 +157,18 @@ class Scheduler:
             try:
                 await self._sweep_once()
             except Exception:
-                log.exception("sweeping due runs failed; trying again")
+                log.exception("could not read due runs from the store; retrying in 1 s")
                 self.look_again()
             await asyncio.sleep(PAUSE)
             await _within(self._look_again, SWEEP_EVERY)
             while self._crowded() and not self._forced:
-                await asyncio.sleep(PAUSE)  # what is held is due before all that is not
+                await asyncio.sleep(PAUSE)  # the runs in memory are due before all others
 
     def _crowded(self) -> bool:
         return len(self._later) > CAPACITY // 2 or self._bytes > MAX_BYTES // 2
 
     async def _sweep_once(self) -> None:
-        # What came due before the last sweep is found by the lanes: they read all that is due.
+        # Lanes find the runs that became due before the last sweep: they read all due runs.
         now = self._clock()
         after, self._swept, self._edge = min(self._swept, now), now, None
         limit, max_bytes = CAPACITY + len(self._later), MAX_BYTES + self._bytes

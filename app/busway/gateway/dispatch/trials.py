@@ -1,4 +1,4 @@
-"""Try a handler out: one attempt through a real worker, of which nothing is stored."""
+"""Trials: one attempt of a handler through a real worker, of which nothing is stored."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from busway.gateway.dispatch.registry import Entry, Registry
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.executors.port import Assignment, Ended
 
-AT_ONCE = 2  # each has a worker of its own, of which there are few
+AT_ONCE = 2  # each takes a worker of its own, and there are few
 WAITING = 16
-MOST = 1000  # published events that an answer holds
-MOST_BYTES = 1024 * 1024  # of data in them
-_PATIENCE = 10.0  # seconds until the workers must take it
+MOST = 1000  # published events in a response
+MOST_BYTES = 1024 * 1024  # bytes of data in them
+_PATIENCE = 10.0  # seconds to wait for a free worker
 
 
 class TrialResult(msgspec.Struct, frozen=True):
-    """How a trial of `entry` ended in `pool`; `published` are the events that a run would have stored."""
+    """The outcome of a trial of `entry` in `pool`. `published`: the events that a run would have stored."""
 
     entry: Entry
     pool: str
@@ -39,12 +39,12 @@ class TrialResult(msgspec.Struct, frozen=True):
 
 
 class Trials:
-    """Tries handlers out, a few at once.
+    """Runs trials, a few at a time.
 
     Args:
         in_flight: the attempts in flight; it hands out.
-        changes, registry, placement: the handlers in force.
-        max_event_bytes: the most bytes of data that a published event may have.
+        changes, registry, placement: the registered handlers.
+        max_event_bytes: the limit for the data of a published event, in bytes.
         clock: microseconds since 1970.
     """
 
@@ -63,12 +63,12 @@ class Trials:
         self._waiting = 0
 
     async def run(self, name: str, new: NewEvent) -> TrialResult:
-        """Run a handler once, also a paused one; a cancelled caller ends the attempt.
+        """Run a handler once, also a paused one. If the caller is cancelled, the attempt is cancelled too.
 
         Raises:
             NotFound: there is no such handler.
             Conflict: its target cannot be run.
-            Unavailable: too many trials wait already, or no worker takes it.
+            Unavailable: too many trials wait already, or no worker is free.
         """
         self._runnable(name)
         if self._waiting >= WAITING:
@@ -93,7 +93,7 @@ class Trials:
     async def _run(self, name: str, event: Event) -> TrialResult:
         deadline = asyncio.get_running_loop().time() + _PATIENCE
         while asyncio.get_running_loop().time() < deadline:
-            # The handler is looked up anew each time: its code may have been loaded again meanwhile.
+            # Looked up again each time: the handler's code may have been reloaded.
             entry = self._runnable(name)
             kind = self._registry.kind(entry.spec.target) or ""
             trial, pool = Trial(), self._placement.pool(entry, kind)
@@ -149,6 +149,6 @@ def _assignment(trial: Trial, entry: Entry, kind: str, pool: str, event: Event) 
         pool=pool,
         timeout=spec.timeout,
         event=event,
-        alone=True,  # one that crashes harms nobody then, and one that lasts holds nobody up
+        alone=True,  # so that a crash or a long trial does not affect other attempts
         memory=spec.memory,
     )
