@@ -50,6 +50,7 @@ class Service:
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.key: str | None = None
+        self.admin: str | None = None
         # Certificates, which nothing here has, take 50 ms to load.
         self.client = httpx.Client(
             timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0), verify=False

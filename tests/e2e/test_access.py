@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,8 +27,34 @@ def busway(service: Service, *words: str, status: int = 0) -> str:
     return done.stdout.strip() or done.stderr.strip()
 
 
-def test_an_open_gateway_answers_only_to_its_own_name(make_service: Serve) -> None:
-    service = make_service().start()
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A gateway without a key."""
+    service = Service(tmp_path_factory.mktemp("open"), workers=1)
+    yield service.start()
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A gateway whose first key was made before it started."""
+    service = Service(tmp_path_factory.mktemp("closed"), workers=1)
+    service.write("all.py", HANDLER)
+    service.admin = busway(service, "keys", "create", "me")
+    yield service.start()
+    service.close()
+
+
+def made(service: Service, name: str, *scopes: str, **more: Any) -> dict[str, Any]:
+    """Have the administrator make a key."""
+    held, service.key = service.key, service.admin
+    key: dict[str, Any] = service.ok("POST", "/v1/keys", {"name": name, "scopes": scopes, **more})
+    service.key = held
+    return key
+
+
+def test_an_open_gateway_answers_only_to_its_own_name(opened: Service) -> None:
+    service = opened
     for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "1.2.3.4"}, {"Forwarded": "for=1.2.3.4"}):
         assert service.get("/v1/events", headers=headers).status_code == 421
     assert service.get("/v1/events", headers={"Origin": "http://evil.example"}).status_code == 403
@@ -83,14 +110,12 @@ ASKED: list[tuple[str, str, Any, str]] = [
 ]
 
 
-def test_every_operation_asks_for_its_scope(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    service.write("all.py", HANDLER)
+def test_every_operation_asks_for_its_scope(closed: Service) -> None:
+    service, service.key = closed, None
     keys = {
-        scope: busway(service, "keys", "create", scope.replace(":", "-"), "--scope", scope)
+        scope: made(service, scope.replace(":", "-"), scope)["key"]
         for scope in ("publish", "subscribe", "handlers:read", "handlers:write", "admin")
     }
-    service.start()
     document = service.ok("GET", "/openapi.json")
     told = {
         (m.upper(), p)
@@ -130,44 +155,39 @@ NO_KEYS = (
 )
 
 
-def test_without_a_key_requests_get_401_and_sockets_close_with_4401(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    busway(service, "keys", "create", "me")
-    service.start()
+def test_without_a_key_requests_get_401_and_sockets_close_with_4401(closed: Service) -> None:
+    service, service.key = closed, None
     for header in NO_KEYS:
         answer = service.get("/v1/events", headers={"Authorization": header.encode()})
         assert answer.status_code == 401, header
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
+    with service.connect() as socket, pytest.raises(ConnectionClosedError) as end:
         hear(socket)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4401
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 4401
 
 
-def test_a_revoked_key_is_out_and_its_sockets_close_with_4401(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    service.write("all.py", HANDLER)
-    admin = busway(service, "keys", "create", "me")
-    service.start()
+def test_a_revoked_key_is_out_and_its_sockets_close_with_4401(closed: Service) -> None:
+    service, service.key = closed, None
     assert service.get("/v1/keys").status_code == 401
-    service.key = admin
-    made = service.ok("POST", "/v1/keys", {"name": "page", "scopes": ["subscribe"]})
+    page = made(service, "page", "subscribe")
+    service.key = service.admin
     listed = service.ok("GET", "/v1/keys")["items"]
-    assert [k["name"] for k in listed] == ["me", "page"]
+    assert [k["name"] for k in (listed[0], listed[-1])] == ["me", "page"]
     assert not any("key" in k or "digest" in k for k in listed)
-    service.key = made["key"]
+    service.key = page["key"]
     with service.connect() as socket:
         say(socket, op="subscribe", id="s")
         assert hear(socket)["op"] == "subscribed"
         say(socket, op="publish", ref="r", event={"type": "t"})
         assert hear(socket)["code"] == "not_allowed"
-        service.key = admin
-        service.ok("DELETE", f"/v1/keys/{made['id']}")
-        with pytest.raises(ConnectionClosedError) as closed:
+        service.key = service.admin
+        service.ok("DELETE", f"/v1/keys/{page['id']}")
+        with pytest.raises(ConnectionClosedError) as end:
             hear(socket)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4401
-    service.key = made["key"]
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 4401
+    service.key = page["key"]
     assert service.get("/v1/events").status_code == 401
 
 
@@ -177,22 +197,20 @@ def test_the_first_key_ends_the_open_sockets(make_service: Serve) -> None:
         say(socket, op="ping")
         assert hear(socket) == {"op": "pong"}
         service.ok("POST", "/v1/keys", {"name": "me", "scopes": ["admin"]})
-        with pytest.raises(ConnectionClosedError) as closed:
+        with pytest.raises(ConnectionClosedError) as end:
             hear(socket)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4401
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 4401
 
 
-def test_an_expired_key_ends_its_sockets(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    busway(service, "keys", "create", "me")
-    soon = datetime.now(UTC) + timedelta(seconds=8)
-    service.key = busway(service, "keys", "create", "guest", "--expires-at", soon.isoformat())
-    service.start()
-    with service.connect() as socket, pytest.raises(ConnectionClosedError) as closed:
+def test_an_expired_key_ends_its_sockets(closed: Service) -> None:
+    service = closed
+    soon = datetime.now(UTC) + timedelta(seconds=4)
+    service.key = made(service, "guest", "subscribe", expires_at=soon.isoformat())["key"]
+    with service.connect() as socket, pytest.raises(ConnectionClosedError) as end:
         hear(socket)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4401
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 4401
 
 
 def test_a_head_that_was_admitted_before_is_looked_at_again_when_keys_change(make_service: Serve) -> None:
@@ -233,11 +251,10 @@ def test_a_running_gateway_notices_keys_of_the_command_line(make_service: Serve)
     assert "no key 7" in busway(service, "keys", "revoke", "7", status=1)
 
 
-def test_a_key_in_the_query_is_refused(make_service: Serve) -> None:
-    service = make_service(workers=1).start()
-    with service.connect("?token=bw_1_x") as socket:
+def test_a_key_in_the_query_is_refused(opened: Service) -> None:
+    with opened.connect("?token=bw_1_x") as socket:
         assert "Authorization" in hear(socket)["detail"]
-        with pytest.raises(ConnectionClosedError) as closed:
+        with pytest.raises(ConnectionClosedError) as end:
             hear(socket)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4400
+    assert end.value.rcvd is not None
+    assert end.value.rcvd.code == 4400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 
@@ -11,7 +12,7 @@ import pytest
 import uvloop
 import workers_kit as kit
 from busway.domain.run import Outcome
-from busway.gateway.executors.port import Ended, Gone, Partial, Returned
+from busway.gateway.executors.port import Ended, Gone, Returned
 
 pytestmark = pytest.mark.fault
 
@@ -22,6 +23,11 @@ CODE = """
         return event.data
 
     def who(event):
+        return os.getpid()
+
+    def waits_for(event):
+        while not os.path.exists(event.data):
+            time.sleep(0.005)
         return os.getpid()
 
     def sleeps(event):
@@ -104,6 +110,12 @@ def folder(tmp_path):
     return tmp_path / "handlers"
 
 
+@pytest.fixture
+def sign(tmp_path):
+    """A file for which handlers wait; not there yet."""
+    return tmp_path / "sign"
+
+
 @pytest.mark.parametrize("pool", TWO)
 @pytest.mark.parametrize(
     ("target", "cause"),
@@ -145,11 +157,12 @@ def test_a_crash_in_c_tells_where_the_python_code_was(folder, pool):
     kit.drive(scenario, folder, pool)
 
 
-def test_other_workers_notice_nothing_of_a_death(folder):
+def test_other_workers_notice_nothing_of_a_death(folder, sign):
     async def scenario(bench):
-        slow = bench.hand("f:sleeps", 0.3)
+        slow = bench.hand("f:waits_for", str(sign))
         await bench.started(slow)
         died = await bench.run("f:exits")
+        sign.touch()
         ended = await bench.end(slow)
         assert ended.outcome is Outcome.SUCCEEDED
         assert ended.worker != died.worker
@@ -211,29 +224,31 @@ def test_an_attempt_that_heeds_its_timeout_fails_all_the_same_but_its_worker_liv
     kit.drive(scenario, folder, pool, grace=10)
 
 
-def test_in_a_shared_host_the_overdue_fails_at_once_and_siblings_finish(folder):
+def test_in_a_shared_host_the_overdue_fails_at_once_and_siblings_finish(folder, sign):
     async def scenario(bench):
-        sibling = bench.hand("f:sleeps", 1.0)
+        sibling = bench.hand("f:waits_for", str(sign))
         await bench.started(sibling)
         ended = await bench.run("f:sleeps", 1000, timeout=0.1)
         assert (ended.error.type, bench.reports(sibling, Ended)) == ("Timeout", [])
         assert "in sleeps" in ended.error.traceback
         late = await bench.run("f:who")
         assert late.worker != ended.worker, "the host takes no new work, a replacement does"
+        sign.touch()
         assert (await bench.end(sibling)).outcome is Outcome.SUCCEEDED
         await bench.until(lambda: not psutil.pid_exists(ended.worker))
 
     kit.drive(scenario, folder, "thread")
 
 
-def test_an_overdue_attempt_that_goes_on_lingers_until_its_host_is_dead(folder):
+def test_an_overdue_attempt_that_goes_on_lingers_until_its_host_is_dead(folder, sign):
     async def scenario(bench):
-        sibling = bench.hand("f:sleeps", 1.0)
+        sibling = bench.hand("f:waits_for", str(sign))
         await bench.started(sibling)
         overdue = bench.hand("f:sleeps", 1000, timeout=0.1)
         ended = await bench.end(overdue)
         assert ended.lingers
         assert bench.reports(overdue, Gone) == []
+        sign.touch()
         (gone,) = await bench.until(lambda: bench.reports(overdue, Gone))
         assert not psutil.pid_exists(ended.worker)
         assert bench.told.index(bench.reports(sibling, Ended)[0]) < bench.told.index(gone)
@@ -286,14 +301,15 @@ def test_a_cancelled_attempt_ends_and_reports_nothing(folder, pool, target):
     kit.drive(scenario, folder, pool)
 
 
-def test_cancelling_what_is_over_harms_nobody(folder):
+def test_cancelling_what_is_over_harms_nobody(folder, sign):
     async def scenario(bench):
         old = await bench.run("f:fine", 1)
-        running = bench.hand("f:sleeps", 0.3)
+        running = bench.hand("f:waits_for", str(sign))
         await bench.started(running)
         bench.supervisor.cancel(old.token)
         bench.supervisor.cancel(12345)
         bench.supervisor.credit(old.token, 1)
+        sign.touch()
         assert (await bench.end(running)).outcome is Outcome.SUCCEEDED
 
     kit.drive(scenario, folder, processes=1)
@@ -311,8 +327,11 @@ def test_a_cancelled_attempt_that_waits_for_its_own_worker_is_forgotten(folder):
 
 def test_a_kill_takes_what_the_attempt_had_started(folder):
     async def scenario(bench):
-        ended = await bench.run("f:hangs_with_a_child", timeout=0.5)
-        child = int(float(bench.reports(ended.token, Partial)[0].data.split(b":")[1].split(b",")[0]))
+        token = bench.hand("f:hangs_with_a_child")
+        [said] = await bench.until(lambda: bench.partials(token))
+        child = json.loads(said.data)["progress"]
+        assert psutil.pid_exists(child)
+        bench.supervisor.cancel(token)
         await bench.until(lambda: not psutil.pid_exists(child))
 
     kit.drive(scenario, folder)
@@ -331,24 +350,26 @@ def test_an_idle_worker_that_is_killed_is_replaced(folder, pool):
 
 
 @pytest.mark.parametrize("pool", TWO)
-def test_sigterm_and_sigint_to_a_worker_do_not_end_it(folder, pool):
+def test_sigterm_and_sigint_to_a_worker_do_not_end_it(folder, pool, sign):
     async def scenario(bench):
-        token = bench.hand("f:sleeps", 0.4)
+        token = bench.hand("f:waits_for", str(sign))
         pid = (await bench.started(token)).worker
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
+        sign.touch()
         assert (await bench.end(token)).outcome is Outcome.SUCCEEDED
 
     kit.drive(scenario, folder, pool)
 
 
 @pytest.mark.parametrize("pool", TWO)
-def test_the_death_of_the_zygote_is_noticed_by_nobody(folder, pool):
+def test_the_death_of_the_zygote_is_noticed_by_nobody(folder, pool, sign):
     async def scenario(bench):
-        token = bench.hand("f:sleeps", 0.5)
+        token = bench.hand("f:waits_for", str(sign))
         worker = (await bench.started(token)).worker
         zygote = bench.zygote()
         os.kill(zygote, signal.SIGKILL)
+        sign.touch()
         ended = await bench.end(token)
         assert (ended.outcome, ended.worker) == (Outcome.SUCCEEDED, worker)
         await bench.until(lambda: bench.zygote() not in (None, zygote))
@@ -429,14 +450,15 @@ def test_raw_writes_to_the_descriptor_become_log_lines_and_a_flood_harms_nobody(
     kit.drive(scenario, folder)
 
 
-def test_drain_lets_running_attempts_finish_and_takes_nothing_new(folder):
+def test_drain_lets_running_attempts_finish_and_takes_nothing_new(folder, sign):
     async def scenario(bench):
-        token = bench.hand("f:sleeps", 0.4)
+        token = bench.hand("f:waits_for", str(sign))
         await bench.started(token)
-        draining = asyncio.ensure_future(bench.supervisor.drain(20))
+        draining = asyncio.ensure_future(bench.supervisor.drain(kit.PATIENCE))
         await asyncio.sleep(0)
         bench.hand("f:fine", 1)
         assert len(bench.waiting) == 1
+        sign.touch()
         await draining
         assert bench.reports(token, Ended)[0].outcome is Outcome.SUCCEEDED
         assert bench.pids() == []

@@ -227,7 +227,7 @@ def test_a_file_that_hangs_or_kills_its_importer_is_set_aside(tmp_path, source, 
         assert (await bench.run("a:f")).data == b"1"
         assert (await bench.run("c:f")).data == b"2"
 
-    kit.drive(scenario, tmp_path, import_timeout=4.0)
+    kit.drive(scenario, tmp_path, import_timeout=3.0)
 
 
 @pytest.mark.fault
@@ -329,7 +329,7 @@ def test_setup_runs_once_in_each_worker_before_its_first_attempt_and_teardown_af
     async def scenario(bench):
         for token in [bench.hand(f"a:{target}") for _ in range(8)]:
             assert (await bench.end(token)).outcome is Outcome.SUCCEEDED
-        await bench.supervisor.drain(10)
+        await bench.supervisor.drain(kit.PATIENCE)
 
     kit.drive(scenario, folder, pool)
     notes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]

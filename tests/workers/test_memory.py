@@ -29,7 +29,7 @@ CODE = """
     def takes_more_and_more(event):
         while True:
             leaked.append(bytearray(4 << 20))
-            time.sleep(0.005)
+            time.sleep(0.05)
 
     def leaks(event):
         leaked.append(bytearray(event.data << 20))
@@ -42,8 +42,9 @@ CODE = """
     def who(event):
         return os.getpid()
 
-    def sleeps(event):
-        time.sleep(event.data)
+    def waits_for(event):
+        while not os.path.exists(event.data):
+            time.sleep(0.005)
         return os.getpid()
 """
 WITH_SETUP = """
@@ -52,7 +53,7 @@ WITH_SETUP = """
     def setup(): model.append(bytearray(200 << 20))
     def uses(event):
         block = bytearray(event.data << 20)
-        time.sleep(0.2)
+        time.sleep(1)
         return len(model)
 """
 
@@ -100,10 +101,11 @@ def test_one_that_takes_more_and_more_is_ended_near_its_limit(folder):
 @pytest.mark.fault
 def test_nobody_else_notices_an_attempt_that_takes_too_much(folder):
     async def scenario(bench):
-        others = [bench.hand("f:sleeps", 1.0) for _ in range(2)]
+        others = [bench.hand("f:waits_for", str(folder / "sign")) for _ in range(2)]
         for token in others:
             await bench.started(token)
         assert (await bench.run("f:takes", {"mib": 100, "seconds": 30}, memory=10)).outcome is Outcome.FAILED
+        (folder / "sign").touch()
         assert {(await bench.end(token)).outcome for token in others} == {Outcome.SUCCEEDED}
 
     kit.drive(scenario, folder)
@@ -111,7 +113,7 @@ def test_nobody_else_notices_an_attempt_that_takes_too_much(folder):
 
 def test_peaks_below_the_limit_are_reported_and_never_cost_the_worker(folder):
     async def scenario(bench):
-        ended = [await bench.run("f:takes", {"mib": 50, "seconds": 0.15}, memory=64) for _ in range(5)]
+        ended = [await bench.run("f:takes", {"mib": 50, "seconds": 1}, memory=64) for _ in range(3)]
         assert {e.outcome for e in ended} == {Outcome.SUCCEEDED}
         assert len({e.worker for e in ended}) == 1
         assert all(50 <= e.peak_memory / MIB < 52 for e in ended)
@@ -130,10 +132,12 @@ def test_what_setup_takes_is_not_the_attempts(folder):
 
 def test_such_a_handler_has_workers_of_its_own_one_attempt_each_and_no_more_than_the_pool(folder):
     async def scenario(bench):
-        tokens = [bench.hand("f:sleeps", 0.3, memory=64) for _ in range(5)]
-        for token in tokens:
+        signs = [folder / f"sign{n}" for n in range(5)]
+        tokens = [bench.hand("f:waits_for", str(sign), memory=64) for sign in signs]
+        for token, sign in zip(tokens, signs, strict=True):
             await bench.started(token)
-            assert pools(bench)["memory:sleeps"]["running"] <= 2
+            assert pools(bench)["memory:waits_for"]["running"] <= 2
+            sign.touch()
         own = {(await bench.end(token)).worker for token in tokens}
         assert len(own) == 2
         assert own.isdisjoint(bench.pids("process"))
@@ -146,6 +150,7 @@ def test_its_workers_end_when_there_is_no_work(folder, monkeypatch):
     monkeypatch.setattr("busway.gateway.executors.python.host.pool._LINGER", 0.3)
 
     async def scenario(bench):
+        await bench.until(lambda: len(bench.pids("process")) == 2)
         before = set(bench.pids("process"))
         pid = (await bench.run("f:who", memory=64)).worker
         await bench.until(lambda: not psutil.pid_exists(pid))

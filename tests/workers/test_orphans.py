@@ -60,7 +60,7 @@ def start(tmp_path, pool, targets):
 
 
 def gone(processes):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + kit.PATIENCE
     left = list(processes)
     while left and time.monotonic() < deadline:
         left = [p for p in left if not buried(p)]

@@ -45,21 +45,29 @@ CODE = """
 """
 
 
-@pytest.fixture
-def folder(tmp_path):
-    kit.write(tmp_path, t=CODE)
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("handlers")
+    kit.write(folder, t=CODE)
+    return folder
 
 
-def test_text_of_another_class_is_published_as_text(folder, pool):
+@pytest.fixture(scope="module")
+def drive(folder):
+    shared = kit.Shared(folder)
+    yield shared.drive
+    shared.close()
+
+
+def test_text_of_another_class_is_published_as_text(drive, pool):
     async def scenario(bench):
         [made] = (await bench.run("t:publishes_names")).published
         assert (made.type, made.data, made.attributes) == ("made.it", b'"data"', {"subject": "s"})
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_what_cannot_be_told_of_an_attempt_fails_that_attempt_alone(folder, pool):
+def test_what_cannot_be_told_of_an_attempt_fails_that_attempt_alone(drive, pool):
     async def scenario(bench):
         tokens = [bench.hand("t:plain", n) for n in range(300)]  # they are quick, and are told together
         for token in tokens:
@@ -71,32 +79,32 @@ def test_what_cannot_be_told_of_an_attempt_fails_that_attempt_alone(folder, pool
         assert ended[2].error.type == "TypeError"
         assert {report.worker for report in ended} <= set(bench.pids())
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_what_an_attempt_leaves_in_its_context_is_not_there_for_coroutines(folder, pool):
+def test_what_an_attempt_leaves_in_its_context_is_not_there_for_coroutines(drive, pool):
     async def scenario(bench):
         for _ in range(40):
             await bench.run("t:sets_precision")
             assert (await bench.run("t:reads_precision")).data == b"28"
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize("after", ["soon", -1, 1e300, None])
-def test_a_retry_that_handler_code_spoilt_is_left_to_the_backoff(folder, pool, after):
+def test_a_retry_that_handler_code_spoilt_is_left_to_the_backoff(drive, pool, after):
     async def scenario(bench):
         spoilt = await bench.run("t:retries_never", after)
         assert (spoilt.outcome, spoilt.error.type, spoilt.retry_after) == (Outcome.FAILED, "Retry", None)
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_a_worker_that_tells_what_cannot_be_read_is_replaced(folder, pool):
+def test_a_worker_that_tells_what_cannot_be_read_is_replaced(drive, pool):
     async def scenario(bench):
         ended = await bench.run("t:writes_to_the_gateway")
         assert ended.outcome is Outcome.FAILED
         assert ended.error.type == "WorkerDied"
         assert (await bench.run("t:plain")).outcome is Outcome.SUCCEEDED
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)

@@ -150,13 +150,21 @@ CODE = """
 """
 
 
-@pytest.fixture
-def folder(tmp_path):
-    kit.write(tmp_path, t=CODE)
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("handlers")
+    kit.write(folder, t=CODE)
+    return folder
 
 
-def test_a_function_returns_json(folder, pool):
+@pytest.fixture(scope="module")
+def drive(folder):
+    shared = kit.Shared(folder, grace=10)
+    yield shared.drive
+    shared.close()
+
+
+def test_a_function_returns_json(drive, pool):
     async def scenario(bench):
         ended = await bench.run("t:plain", {"n": [1, None, "å"]})
         assert ended.outcome is Outcome.SUCCEEDED
@@ -167,7 +175,7 @@ def test_a_function_returns_json(folder, pool):
         assert 0 <= ended.cpu_time <= ended.wall_time
         assert ended.log is None
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 def test_the_same_under_uvloop(folder, pool):
@@ -182,14 +190,14 @@ def test_the_same_under_uvloop(folder, pool):
     uvloop.run(main())
 
 
-def test_what_returns_nothing_gives_null(folder, pool):
+def test_what_returns_nothing_gives_null(drive, pool):
     async def scenario(bench):
         assert (await bench.run("t:nothing")).data == b"null"
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_the_event_and_the_context_tell_what_they_are(folder, pool):
+def test_the_event_and_the_context_tell_what_they_are(drive, pool):
     async def scenario(bench):
         ended = await bench.run("t:attributes", subject="sub", attributes={"color": "red", "n": 3})
         assert json.loads(ended.data) == [
@@ -197,32 +205,32 @@ def test_the_event_and_the_context_tell_what_they_are(folder, pool):
             {"color": "red", "n": 3, "correlationid": "e1"}, True, 1, "attributes", 1, False,
         ]  # fmt: skip
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_bytes_stay_bytes(folder, pool):
+def test_bytes_stay_bytes(drive, pool):
     async def scenario(bench):
         token = bench.hand("t:binary", binary=True)
         ended = await bench.end(token)
         assert (ended.data, ended.binary) == (b"llun", True)
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_a_coroutine_is_awaited_and_many_run_at_once(folder, pool):
+def test_a_coroutine_is_awaited_and_many_run_at_once(drive, pool):
     async def scenario(bench):
         tokens = [bench.hand("t:waits", n) for n in range(60)]
         values = [json.loads((await bench.end(token)).data) for token in tokens]
         assert values == [{"got": n, "attempt": 1} for n in range(60)]
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize(
     ("target", "pieces", "final"),
     [("generates", [b'{"page":1}', b"raw"], b'"done"'), ("generates_async", [b"0", b"1", b"2"], b"null")],
 )
-def test_a_generator_sends_what_it_yields_with_an_index(folder, pool, target, pieces, final):
+def test_a_generator_sends_what_it_yields_with_an_index(drive, pool, target, pieces, final):
     async def scenario(bench):
         ended = await bench.run(f"t:{target}")
         partials = bench.partials(ended.token)
@@ -232,10 +240,10 @@ def test_a_generator_sends_what_it_yields_with_an_index(folder, pool, target, pi
         assert ended.data == final
         assert bench.told.index(partials[-1]) < bench.told.index(ended)
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_progress_is_a_partial_among_the_others(folder, pool):
+def test_progress_is_a_partial_among_the_others(drive, pool):
     async def scenario(bench):
         ended = await bench.run("t:progresses")
         assert [json.loads(p.data) for p in bench.partials(ended.token)] == [
@@ -244,10 +252,10 @@ def test_progress_is_a_partial_among_the_others(folder, pool):
             {"progress": 1, "note": None},
         ]
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_published_events_come_with_success(folder, pool):
+def test_published_events_come_with_success(drive, pool):
     async def scenario(bench):
         made, raw, bare = (await bench.run("t:publishes")).published
         assert (made.type, made.data, made.binary) == ("made.it", b'{"n":7}', False)
@@ -255,17 +263,17 @@ def test_published_events_come_with_success(folder, pool):
         assert (raw.data, raw.binary) == (b"raw", True)
         assert (bare.data, bare.binary) == (None, False)
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_a_failed_attempt_publishes_nothing(folder, pool):
+def test_a_failed_attempt_publishes_nothing(drive, pool):
     async def scenario(bench):
         assert (await bench.run("t:publishes_and_fails")).published == []
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_bad_publishing_fails_at_its_line_and_says_why(folder):
+def test_bad_publishing_fails_at_its_line_and_says_why(drive):
     bad = [
         ["", {}], ["a b", {}], ["a.*", {}], ["x", {"Upper": 1}], ["x", {"deliverat": "soon"}],
         ["x", {"priority": 10}], ["x", {"subject": ""}], ["x", {"half": 0.5}], ["x", {"id": "a\nb"}],
@@ -276,39 +284,39 @@ def test_bad_publishing_fails_at_its_line_and_says_why(folder):
         assert len(errors) == len(bad)
         assert "priority: priority must be an integer from 0 to 9 (9 runs first)" in errors
 
-    kit.drive(scenario, folder)
+    drive(scenario)
 
 
-def test_output_and_log_lines_are_kept_with_the_attempt(folder, pool):
+def test_output_and_log_lines_are_kept_with_the_attempt(drive, pool):
     async def scenario(bench):
         log = (await bench.run("t:prints")).log
         assert log.startswith("out\nerr\nbytes\nINFO info 5\nERROR caught\nTraceback")
         assert "ZeroDivisionError" in log
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize("target", ["prints_async", "prints_slowly"])
-def test_attempts_that_share_a_worker_keep_their_output_apart(folder, pool, target):
+def test_attempts_that_share_a_worker_keep_their_output_apart(drive, pool, target):
     async def scenario(bench):
         tokens = [bench.hand(f"t:{target}", f"line {n}") for n in range(16)]
         logs = [(await bench.end(token)).log for token in tokens]
         assert logs == [f"line {n}\n" * 3 for n in range(16)]
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_a_flood_of_output_is_cut_at_64_kib_with_a_note(folder, pool):
+def test_a_flood_of_output_is_cut_at_64_kib_with_a_note(drive, pool):
     async def scenario(bench):
         log = (await bench.run("t:floods")).log
         assert 60_000 < len(log.encode()) <= 65_536
         assert log.endswith("left out\n")
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize("target", ["raises", "raises_async"])
-def test_an_exception_fails_the_attempt_with_the_users_frames(folder, pool, target):
+def test_an_exception_fails_the_attempt_with_the_users_frames(drive, folder, pool, target):
     async def scenario(bench):
         ended = await bench.run(f"t:{target}")
         assert ended.outcome is Outcome.FAILED
@@ -317,7 +325,7 @@ def test_an_exception_fails_the_attempt_with_the_users_frames(folder, pool, targ
         assert all(str(folder / "t.py") in frame for frame in frames)
         assert (ended.retry_after, ended.fatal) == (None, False)
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +333,7 @@ def test_an_exception_fails_the_attempt_with_the_users_frames(folder, pool, targ
     [("exits", "SystemExit"), ("exits_async", "SystemExit"), ("interrupts", "KeyboardInterrupt"),
      ("raises_broken", "Broken"), ("surrogate", "ValueError")],
 )  # fmt: skip
-def test_whatever_is_raised_fails_the_attempt_and_the_worker_lives(folder, pool, target, type_):
+def test_whatever_is_raised_fails_the_attempt_and_the_worker_lives(drive, pool, target, type_):
     async def scenario(bench):
         ended = await bench.run(f"t:{target}")
         assert (ended.outcome, ended.error.type) == (Outcome.FAILED, type_)
@@ -333,17 +341,17 @@ def test_whatever_is_raised_fails_the_attempt_and_the_worker_lives(folder, pool,
         assert ended.worker in bench.pids()
         assert (await bench.run("t:plain")).outcome is Outcome.SUCCEEDED
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_retry_asks_for_a_later_attempt_and_fail_for_none(folder, pool):
+def test_retry_asks_for_a_later_attempt_and_fail_for_none(drive, pool):
     async def scenario(bench):
         retry, fail = await bench.run("t:retries"), await bench.run("t:gives_up")
         assert (retry.outcome, retry.retry_after, retry.fatal) == (Outcome.FAILED, 7.5, False)
         assert (fail.outcome, fail.retry_after, fail.fatal) == (Outcome.FAILED, None, True)
         assert fail.error.message == "never mind"
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize("target", ["returns", "yields"])
@@ -361,27 +369,27 @@ def test_retry_asks_for_a_later_attempt_and_fail_for_none(folder, pool):
         ("'\\ud800'", "ValueError", "surrogate"),
     ],
 )
-def test_what_is_not_json_fails_by_type_and_place(folder, target, value, type_, part):
+def test_what_is_not_json_fails_by_type_and_place(drive, target, value, type_, part):
     async def scenario(bench):
         ended = await bench.run(f"t:{target}", value)
         assert (ended.outcome, ended.error.type) == (Outcome.FAILED, type_)
         assert part in ended.error.message
 
-    kit.drive(scenario, folder)
+    drive(scenario)
 
 
-def test_a_result_over_the_limit_fails_and_one_at_it_arrives(folder, pool):
+def test_a_result_over_the_limit_fails_and_one_at_it_arrives(drive, pool):
     async def scenario(bench):
         assert len((await bench.run("t:big", (1 << 20) - 2)).data) == 1 << 20
         ended = await bench.run("t:big", (1 << 20) - 1)
         assert ended.error.type == "ValueError"
         assert "--max-result-bytes" in ended.error.message
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
 @pytest.mark.parametrize("target", ["endless", "endless_async"])
-def test_an_endless_generator_is_slowed_until_its_partials_are_stored(folder, pool, target):
+def test_an_endless_generator_is_slowed_until_its_partials_are_stored(drive, pool, target):
     async def scenario(bench):
         bench.credits = False
         token = bench.hand(f"t:{target}")
@@ -397,10 +405,10 @@ def test_an_endless_generator_is_slowed_until_its_partials_are_stored(folder, po
         await bench.until(lambda: bench.supervisor.status()["pools"][pool]["running"] == 0)
         assert set(bench.pids()) >= before, "it was left at a yield: no worker had to die"
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_large_pieces_are_bounded_by_bytes(folder, pool):
+def test_large_pieces_are_bounded_by_bytes(drive, pool):
     async def scenario(bench):
         bench.credits = False
         token = bench.hand("t:large_pieces")
@@ -412,33 +420,33 @@ def test_large_pieces_are_bounded_by_bytes(folder, pool):
         assert (await bench.end(token)).outcome is Outcome.SUCCEEDED
         assert len(bench.partials(token)) == 8
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_an_unknown_target_fails_by_name(folder, pool):
+def test_an_unknown_target_fails_by_name(drive, pool):
     async def scenario(bench):
         ended = await bench.run("t:nowhere")
         assert ended.error.type == "LookupError"
         assert "'t:nowhere'" in ended.error.message
 
-    kit.drive(scenario, folder, pool)
+    drive(scenario, pool)
 
 
-def test_both_pools_run_at_once(folder):
+def test_both_pools_run_at_once(drive):
     async def scenario(bench):
         tokens = [bench.hand("t:plain", n, pool=pool) for n in range(20) for pool in ("process", "thread")]
         workers = {(await bench.end(token)).worker for token in tokens}
         assert workers & set(bench.pids("process"))
         assert workers & set(bench.pids("thread"))
 
-    kit.drive(scenario, folder)
+    drive(scenario)
 
 
-def test_an_attempt_of_unknown_pace_never_waits_behind_another(folder):
+def test_an_attempt_of_unknown_pace_never_waits_behind_another(drive):
     async def scenario(bench):
         tokens = [bench.hand("t:prints_slowly", 1) for _ in range(3)]
         assert len(bench.waiting) == 1, "one a worker"
         for token in tokens:
             await bench.end(token)
 
-    kit.drive(scenario, folder)
+    drive(scenario)

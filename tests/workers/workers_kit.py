@@ -7,7 +7,7 @@ import json
 import secrets
 import textwrap
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import psutil
 from busway.domain.event import Event
@@ -27,8 +27,11 @@ def event(data=b"null", *, binary=False, **fields):
 
 
 def write(folder, **files):
+    """Put files there, each at once: nobody reads half of one."""
     for name, source in files.items():
-        (folder / f"{name}.py").write_text(textwrap.dedent(source))
+        new = folder / f".{name}.new"
+        new.write_text(textwrap.dedent(source))
+        new.replace(folder / f"{name}.py")
 
 
 class Bench:
@@ -39,6 +42,7 @@ class Bench:
         self.told = []
         self.rooms = 0
         self.waiting = []
+        self.handed = []
         self._changed = asyncio.Event()
         self.credits = True
         options = {"processes": 2, "threads": 8, "max_result_bytes": 1 << 20, "grace": 0.2, **options}
@@ -78,6 +82,7 @@ class Bench:
         **fields,
     ):
         token = secrets.randbits(62) + 1
+        self.handed.append(token)
         assignment = Assignment(
             token=token, run=run or token, attempt=1, handler=target.partition(":")[2], revision=revision,
             target=target, kind=self.kind(target), pool=pool or self.pool, timeout=timeout, alone=alone,
@@ -120,22 +125,77 @@ class Bench:
         workers = self.supervisor.status()["pools"][pool or self.pool]["workers"]
         return [worker["pid"] for worker in workers]
 
+    async def clear(self):
+        """End what runs, and forget all that was told."""
+        self.waiting, self.credits = [], True
+        for token in self.handed:
+            self.supervisor.cancel(token)
+        pools = self.supervisor.status()["pools"]
+        await self.until(lambda: not any(self.supervisor.status()["pools"][p]["running"] for p in pools))
+        self.handed.clear()
+        self.told.clear()
+
     def zygote(self):
         return self.supervisor.status()["zygote"]["pid"]
 
 
+def children():
+    """All processes that there are below this one."""
+    return set(psutil.Process().children(recursive=True))
+
+
 @asynccontextmanager
-async def bench(folder, pool="process", **options):
-    before = set(psutil.Process().children(recursive=True))
+async def started(folder, pool="process", **options):
     made = Bench(folder, pool, **options)
     try:
         made.catalog = await made.supervisor.start()
         yield made
     finally:
         await made.supervisor.stop()
-        # What is being killed, and what a killed zygote had just started, may be seen a little longer.
-        me = psutil.Process()
-        await made.until(lambda: set(me.children(recursive=True)) <= before)
+
+
+@asynccontextmanager
+async def bench(folder, pool="process", **options):
+    before = children()
+    async with started(folder, pool, **options) as made:
+        yield made
+    # What is being killed, and what a killed zygote had just started, may be seen a little longer.
+    await made.until(lambda: children() <= before)
+
+
+class Shared:
+    """Benches for tests that leave them as they were, one a pool; each starts when it is first needed."""
+
+    def __init__(self, folder, **options):
+        self._folder, self._options = folder, options
+        self._before = children()
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._benches = {}
+
+    def drive(self, scenario, pool="process"):
+        """Run a scenario on the pool's bench, and end what it left behind."""
+        self._runner.run(self._drive(scenario, pool))
+
+    async def _drive(self, scenario, pool):
+        if pool not in self._benches:
+            made = await self._stack.enter_async_context(started(self._folder, pool, **self._options))
+            self._benches[pool] = made
+        made = self._benches[pool]
+        await made.until(lambda: len(made.pids()) == (2 if pool == "process" else 1))
+        try:
+            await scenario(made)
+        finally:
+            await made.clear()
+
+    async def _close(self):
+        await self._stack.aclose()
+        for made in self._benches.values():
+            await made.until(lambda: children() <= self._before)
+
+    def close(self):
+        self._runner.run(self._close())
+        self._runner.close()
 
 
 def drive(scenario, *arguments, **options):
