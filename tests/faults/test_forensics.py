@@ -53,7 +53,7 @@ def test_how_an_attempt_ended_stands_in_its_run(
 def test_of_a_flood_the_last_lines_are_kept_and_that_there_was_more_is_said(house: House) -> None:
     log = house.run("floods_and_dies")["attempts"][-1]["log"]
     said, *lines = log.splitlines()
-    assert said == "… what was printed before is lost with the worker"
+    assert said == "… earlier output was lost with the worker"
     assert len(lines) > 100
     assert lines == [f"line {n}" for n in range(100_000 - len(lines), 100_000)]
 

@@ -170,7 +170,10 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
             'from busway import handler\n@handler("a")\ndef f(a, b, c): ...',
             ["f()", "(event) or (event, ctx)"],
         ),
-        ('from busway import handler\n@handler("a", name="f")\ndef _f(event): ...', ["_f()", "no target"]),
+        (
+            'from busway import handler\n@handler("a", name="f")\ndef _f(event): ...',
+            ["_f()", "cannot be a target"],
+        ),
         ('from busway import handler\n@handler("a")\n@handler("b")\ndef f(event): ...', ["'f'", "bad.py"]),
         ("\xff", ["SyntaxError"]),
     ],

@@ -93,8 +93,8 @@ def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():
 @pytest.mark.parametrize(
     ("status", "text"),
     [(11, "killed by SIGSEGV"), (256 * 3, "exited with status 3"), (0, "exited with status 0"),
-     (9, "killed by SIGKILL (out of memory, or by hand)"), (11 | 128, "killed by SIGSEGV"),
-     (None, "ended, nobody could tell how")],
+     (9, "killed by SIGKILL (out of memory, or killed by a user)"), (11 | 128, "killed by SIGSEGV"),
+     (None, "ended with an unknown status")],
 )  # fmt: skip
 def test_a_death_is_told_in_words(status, text):
     assert cause_of(status) == text

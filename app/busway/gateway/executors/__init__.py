@@ -1,1 +1,1 @@
-"""The supervisor and everything that runs user code, in child processes."""
+"""The executors: they run user code in child processes."""

@@ -1,4 +1,4 @@
-"""The port to the workers: attempts go in, reports come out. It knows neither store nor HTTP."""
+"""The port of the executors: the gateway offers attempts, the executor reports what happens to them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from busway.domain.run import Error, Outcome
 
 
 class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One attempt for a worker to make.
+    """One attempt for a worker to run.
 
-    `token` is random and names this attempt alone. `kind` is the target's, from the catalog.
-    `pool` is `process` or `thread`. `timeout` in seconds. `alone`: it gets a worker of its own,
-    because a worker died with it on board. `memory`: MiB that it may add to its worker; all attempts
-    of such a handler have workers that are the handler's own, and `pool` is `process`.
+    `token` is random and identifies this attempt. `kind` is the kind of the target, from the catalog.
+    `pool` is `process` or `thread`. `timeout` is in seconds. `alone`: the attempt gets a worker of its own,
+    because a worker died while it ran an earlier attempt of this run. `memory`: MiB that the attempt may
+    add to its worker. Attempts of a handler with this limit run in workers of that handler only, and `pool`
+    is `process`.
     """
 
     token: int
@@ -35,7 +36,7 @@ class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Partial(msgspec.Struct, kw_only=True):
-    """A value that a running attempt yielded, or progress. It must be credited once it is stored."""
+    """A value that a running attempt yielded, or its progress. The gateway credits it once it is stored."""
 
     token: int
     index: int
@@ -45,7 +46,7 @@ class Partial(msgspec.Struct, kw_only=True):
 
 
 class Started(msgspec.Struct, kw_only=True):
-    """An attempt runs for 100 ms already. Time in microseconds since 1970, `worker` a process id."""
+    """An attempt has been running for 100 ms. Time in microseconds since 1970; `worker` is a process id."""
 
     token: int
     started_at: int
@@ -53,15 +54,14 @@ class Started(msgspec.Struct, kw_only=True):
 
 
 class Ended(msgspec.Struct, array_like=True):
-    """An attempt is over. Units as in the store's `Report`.
+    """An attempt ended. Units as in the store's `Report`.
 
-    `outcome` is succeeded, failed or lost. `data`: the final value as JSON text (None: it returned
-    None), bytes if `binary`. `published` is what `ctx.publish` was given, as `Published`.
-    `retry_after`: the handler asked for another attempt in so many seconds. `fatal`: the handler
-    asked for no other attempt. `alone`: the next attempt must have a worker of its own. `lingers`: it was
-    given up and may still run, so that `Gone` follows.
-    `starved`: how much of `wall_time` it was ready to run and had no processor. `spent`: its worker ran
-    out of descriptors, so that others would fail there too.
+    `outcome`: succeeded, failed or lost. `data`: the final value as JSON text (None: it returned None), or
+    bytes if `binary`. `published`: the events passed to `ctx.publish`. `retry_after`: the handler requested
+    another attempt after so many seconds. `fatal`: the handler requested no further attempt. `alone`: the
+    next attempt must have a worker of its own. `lingers`: the attempt failed but may still run; `Gone`
+    follows. `starved`: seconds of `wall_time` in which it was ready to run but had no CPU. `exhausted`: its
+    worker ran out of file descriptors, so other attempts would fail there too.
     """
 
     token: int
@@ -86,7 +86,7 @@ class Ended(msgspec.Struct, array_like=True):
 
 
 class Published(msgspec.Struct, array_like=True):
-    """One call of `ctx.publish`: type, JSON text or bytes of the data, and the named attributes."""
+    """One call of `ctx.publish`: the type, the data as JSON text or bytes, and the named attributes."""
 
     type: str
     data: bytes | None
@@ -95,19 +95,19 @@ class Published(msgspec.Struct, array_like=True):
 
 
 class Returned(msgspec.Struct, kw_only=True):
-    """An attempt that was handed over and certainly never started: it may go to another worker."""
+    """An attempt that was accepted but never started. It may go to another worker."""
 
     token: int
 
 
 class Gone(msgspec.Struct, kw_only=True):
-    """An attempt that lingered, or was cancelled while it may have been running, is certainly not running."""
+    """An attempt that lingered, or was cancelled while it may have been running, no longer runs."""
 
     token: int
 
 
 class Room(msgspec.Struct, kw_only=True):
-    """An offer that was refused may be taken now. It is of no attempt."""
+    """The executor may accept attempts again after it refused one. This report belongs to no attempt."""
 
     token: int = 0
 
@@ -127,14 +127,14 @@ class Target(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Declaration(msgspec.Struct, array_like=True, frozen=True):
-    """What one `@handler` says: the fields it gives, `target`, `events` and `name` always among them."""
+    """The fields of one `@handler` decorator. They always include `target`, `events` and `name`."""
 
     name: str
     fields: dict[str, Any]
 
 
 class HandlerFile(msgspec.Struct, array_like=True, frozen=True):
-    """A file of the handlers folder: what it offers, or the traceback of why it does not import."""
+    """A file of the handlers folder: what it defines, or the traceback of its failed import."""
 
     file: str
     digest: str
@@ -144,7 +144,7 @@ class HandlerFile(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def module(self) -> str:
-        """The name before the colon of its targets."""
+        """The module name, which its targets have before the colon."""
         return self.file.removesuffix(".py")
 
 
@@ -155,32 +155,32 @@ Listener = Callable[[list[WorkerReport]], None]
 
 
 class Workers(Protocol):
-    """The supervisor as the stages before and after it see it."""
+    """The port itself: what the gateway needs from an executor."""
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` told all reports, in batches and in order per attempt; to be called once."""
+        """Set the function that receives all reports, in batches and in order per attempt. Call it once."""
 
     async def start(self) -> Catalog:
-        """Start the zygote and return what the handlers folder holds; what hangs or kills is set aside."""
+        """Start the executor. Return what the handlers folder defines, without files that hang or crash."""
 
     def offer(self, assignment: Assignment) -> bool:
-        """Hand over an attempt; False if its pool has no room for it now: `Room` follows when it may have."""
+        """Offer an attempt. Return False if its pool has no room; `Room` follows when it may have."""
 
     def cancel(self, token: int) -> bool:
-        """End an attempt that counts as over: ask, then kill. No outcome of it is reported any more.
+        """Stop an attempt whose outcome is stored: ask it to end, then kill it. No outcome is reported.
 
         Returns:
-            Whether it may still run: then `Gone` follows.
+            Whether it may still run. Then `Gone` follows.
         """
 
     def credit(self, token: int, size: int) -> None:
-        """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""
+        """Record that a partial of `size` bytes was stored, so that a waiting generator may continue."""
 
     async def drain(self, timeout: float) -> None:
-        """Take nothing new, let what runs end for up to `timeout` seconds; what did not start is returned."""
+        """Accept nothing new and wait up to `timeout` seconds. Attempts that did not start are returned."""
 
     async def stop(self) -> None:
-        """End all children at once and wait until they are gone."""
+        """Kill all children and wait until they have ended."""
 
     def status(self) -> dict[str, Any]:
         """Describe zygote, pools and workers for `/v1/status`."""

@@ -1,1 +1,1 @@
-"""Python handlers: the gateway's side (host), the workers' side (child) and what both share (wire)."""
+"""Executor of Python handlers: `host` runs in the gateway, `child` in the workers, `wire` in both."""

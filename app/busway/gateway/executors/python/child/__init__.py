@@ -1,1 +1,1 @@
-"""The programs that import handler code: the zygote and the workers."""
+"""The child processes that import handler code: the zygote and the workers."""

@@ -1,4 +1,4 @@
-"""Run async targets, many at once, on an event loop in a thread of the worker."""
+"""Run async targets concurrently on an event loop in a thread of the worker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from busway.gateway.executors.python.child.invocation import Invocation, Site
 from busway.gateway.executors.python.child.lifecycle import prepare
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
-_WATCH = 0.05  # seconds between looks for cancelled attempts
+_WATCH = 0.05  # seconds between checks for cancelled attempts
 
 
 class Coroutines:
-    """The loop starts when it is first needed and stays; used from the worker's other threads."""
+    """The event loop of a worker. It starts when first needed and stays. Other threads call it."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -30,11 +30,11 @@ class Coroutines:
 
     def submit(self, invocations: list[Invocation]) -> None:
         """Start the attempts on the loop."""
-        # Who calls has made attempts, and what they left in its context is none of these attempts' business.
+        # The calling thread has run attempts. These attempts must not see what those left in its context.
         self._running().call_soon_threadsafe(self._start, invocations, context=Context())
 
     def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the loop and wait for its value; not to be called in the loop's own thread."""
+        """Run a coroutine on the loop and return its value. Do not call it from the loop's own thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -114,7 +114,7 @@ async def _drive(invocation: Invocation, generator: AsyncGeneratorType[Any, None
             await _await_room(invocation)
             invocation.emit(await anext(generator))
             invocation.check_wanted()
-            await asyncio.sleep(0)  # one that never waits must not keep the loop from the others
+            await asyncio.sleep(0)  # a generator that never awaits must not block the loop
     except StopAsyncIteration:
         return
     finally:

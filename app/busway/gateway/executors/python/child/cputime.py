@@ -1,4 +1,4 @@
-"""What CPU time the attempts of a thread take."""
+"""Measure the CPU time of attempts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ BRIEF = 50_000  # nanoseconds
 
 
 class CpuTime:
-    """Of attempts that the calling thread makes one after another.
+    """CPU time of attempts that the calling thread runs one after another.
 
-    To ask the kernel takes as long as a no-op does. So an attempt that took less than `BRIEF` is believed to
-    have computed all that time, and when another one began is reckoned from when the kernel was asked last.
+    A call to the kernel takes as long as an empty attempt. So an attempt shorter than `BRIEF` counts as if it
+    had computed all the time. For a longer one, the CPU time of the shorter ones since the last call to the
+    kernel is estimated and subtracted.
     """
 
     __slots__ = ("_asked_at", "_spent")
@@ -22,11 +23,11 @@ class CpuTime:
         self._spent, self._asked_at = time.thread_time(), time.monotonic_ns()
 
     def of(self, since: int, took: int) -> float:
-        """Return the seconds of the attempt that just ended.
+        """Return the CPU seconds of the attempt that just ended.
 
         Args:
-            since: when it began, monotonic nanoseconds.
-            took: how long it took, nanoseconds; it had no more CPU time than that.
+            since: when it began, in monotonic nanoseconds.
+            took: its duration in nanoseconds, which limits the result.
         """
         if took < BRIEF:
             return took / 1e9
@@ -44,15 +45,15 @@ _mark = _Mark()
 
 
 def starved() -> float:
-    """Return the seconds since the last call in this thread, 0 where the kernel does not tell.
+    """Return the seconds that this thread waited for a CPU since the last call, 0 if they are unknown.
 
-    On a busy machine an attempt that computes takes as long as one that waits; this tells them apart.
+    On a busy machine, an attempt that computes takes as long as one that waits. This tells them apart.
     """
     try:
         if _mark.descriptor < 0:
             _mark.descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         waited = int(os.pread(_mark.descriptor, 64, 0).split()[1])
-    except (OSError, ValueError, IndexError):  # handler code closed it, and perhaps opened another
+    except (OSError, ValueError, IndexError):  # handler code closed it and may have reused the number
         return 0.0
     since, _mark.before = waited - _mark.before, waited
     return since / 1e9

@@ -1,4 +1,4 @@
-"""An exception of user code as an `Error`; it survives whatever the exception does to hide itself."""
+"""Convert an exception of user code to an `Error`, even if its methods raise."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TRACEBACK_LIMIT = 64 * 1024
 
 
 def describe(problem: BaseException) -> Error:
-    """Describe an exception: its type's name, its text, and the frames of user code."""
+    """Return an exception as an `Error`: type name, message, and traceback of the user's frames."""
     return Error(clean(type(problem).__name__), _message(problem), _traceback(problem))
 
 
 def clean(text: str, limit: int = _MESSAGE_LIMIT) -> str:
-    """Return text that UTF-8 can carry, cut in its middle if it is too long."""
+    """Return text that can be encoded as UTF-8, shortened in the middle if it is longer than `limit`."""
     text = text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= limit:
         return text
@@ -46,7 +46,7 @@ def _traceback(problem: BaseException) -> str | None:
 
 
 def _plain_lines(problem: BaseException, frames: TracebackType | None, worse: BaseException) -> list[str]:
-    """Write what can be written without the exception's help.
+    """Format the exception without calling its methods.
 
     Python 3.15 imports modules again to suggest names, which fails as the first import did.
     """
@@ -55,7 +55,7 @@ def _plain_lines(problem: BaseException, frames: TracebackType | None, worse: Ba
         last = f"{type(problem).__name__}: {_message(problem)}\n"
         return ["Traceback (most recent call last):\n", *traceback.format_tb(frames), last, *notes]
     except BaseException:
-        return [f"<the traceback cannot be written: {type(worse).__name__}>"]
+        return [f"<the traceback cannot be formatted: {type(worse).__name__}>"]
 
 
 def _strip(frames: TracebackType | None) -> TracebackType | None:

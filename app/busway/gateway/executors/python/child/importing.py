@@ -1,4 +1,4 @@
-"""Where handler code is imported from: the handlers folder and the user's project, last on the path."""
+"""Import paths of handler code: the handlers folder and the user's project, both last on `sys.path`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from importlib.machinery import (
 )
 from typing import Any
 
-_SETTLED = 2.0  # seconds; the time in a compiled file is in whole seconds
+_SETTLED = 2.0  # seconds; bytecode files store whole seconds
 _STANDARD_LIBRARY = os.path.dirname(os.__file__)  # noqa: PTH120 - a worker starts faster without another Path
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
@@ -26,7 +26,7 @@ _INSTALLED = ("/site-packages/", "/dist-packages/")
 def extend_path(folder: str, app_dir: str, entered: Callable[[str], None]) -> None:
     """Make the modules of the handlers folder and of the user's project importable.
 
-    Both come last on the path, the project behind the folder, so that no file hides a library.
+    Both come last on the path, the project after the folder, so that their files never hide a library.
 
     Args:
         folder: the handlers folder, absolute.
@@ -37,38 +37,38 @@ def extend_path(folder: str, app_dir: str, entered: Callable[[str], None]) -> No
     if app_dir:
         hooks.append(partial(_project_finder, app_dir, entered))
     sys.path_hooks[:0] = hooks
-    # The project may be on the path already, by PYTHONPATH or an editable install.
+    # PYTHONPATH or an editable install may have put the project on the path already.
     for path in [path for path in sys.path_importer_cache if _in_project(app_dir, path)]:
         del sys.path_importer_cache[path]
     sys.path += [path for path in dict.fromkeys((folder, app_dir)) if path and path not in sys.path]
 
 
 def in_project(app_dir: str, name: str) -> bool:
-    """Return whether the user's project has a module or package of that name at its top."""
+    """Return whether the user's project has a top-level module or package with this name."""
     root = os.path.join(app_dir, name)  # noqa: PTH118 - as above
     return bool(app_dir) and (os.path.isdir(root) or os.path.isfile(f"{root}.py"))  # noqa: PTH112, PTH113
 
 
 class Uncached(SourceFileLoader):
-    """Compiles a file as it is now.
+    """Compiles the current source of a file and ignores bytecode caches.
 
-    A compiled file is valid as long as the time, in whole seconds, and the size of its source are the
-    same: of two versions saved within a second the first would run.
+    A cached bytecode file is valid while the time, in whole seconds, and the size of its source are the same.
+    So if two versions were saved within a second, Python would run the first one.
     """
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
-        """Return nothing, so that no compiled file is read or written."""
-        raise OSError(f"{path} is compiled anew each time")
+        """Raise, so that no bytecode file is read or written."""
+        raise OSError(f"{path} is always compiled from source")
 
 
 class _Settled(SourceFileLoader):
-    """Uses compiled files, but not for a source that was saved within the last two seconds."""
+    """Uses bytecode caches, except for a source that was saved within the last two seconds."""
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
-        """Return what a compiled file is compared with."""
+        """Return the time and size that a bytecode file is compared with."""
         stats = super().path_stats(path)
         if time.time() - stats["mtime"] < _SETTLED:
-            raise OSError(f"{path} was just saved")
+            raise OSError(f"{path} was saved less than two seconds ago")
         return stats
 
 
@@ -91,7 +91,7 @@ def _project_finder(app_dir: str, entered: Callable[[str], None], path: str) -> 
 
 
 def _in_project(app_dir: str, path: str) -> bool:
-    # A virtual environment often stands in the project's folder; a project may stand above everything.
+    # A virtual environment is often inside the project's folder, and a project may even contain Python.
     installed = _is_below(_STANDARD_LIBRARY, path) or any(part in f"{path}/" for part in _INSTALLED)
     return bool(app_dir) and _is_below(app_dir, path) and not installed
 

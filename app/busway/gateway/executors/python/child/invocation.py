@@ -1,4 +1,4 @@
-"""One attempt in a worker: one straight way from the call to its answer."""
+"""One attempt in a worker, from the call to the report."""
 
 from __future__ import annotations
 
@@ -31,21 +31,19 @@ WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
-_MEASURED = 0.001  # seconds: a shorter attempt is not worth the question what it took
+_MEASURED = 0.001  # seconds: measuring a shorter attempt would cost too much
 
 
 class Cancelled(Exception):
-    """A generator was left at a yield because its attempt is wanted no more."""
+    """Raised in a generator at a yield because its attempt was cancelled."""
 
 
 class Site(msgspec.Struct):
-    """What all attempts of a worker share.
+    """State that all attempts of a worker share.
 
-    `worker`: its process id. `baseline`: its peak memory when it started, `peak`: when it was last looked
-    at, in bytes.
-    `alone`: it runs one sync target at a time. `weighs`: it tells its memory before each attempt.
-    `awaiting`: coroutines under way.
-    `lock`: of the values on their way out.
+    `worker`: its process id. `baseline`: its peak memory when it started; `peak`: when last measured; both in
+    bytes. `alone`: it runs one sync target at a time. `measures_memory`: it writes its memory to the page
+    before each attempt. `awaiting`: the number of running coroutines. `lock`: protects partials being sent.
     """
 
     entries: dict[str, Entry]
@@ -68,7 +66,7 @@ def peak_now() -> int:
 
 
 class Invocation:
-    """An attempt under way; also the line that its `Context` talks through."""
+    """A running attempt. It is also the port that its `Context` uses."""
 
     __slots__ = (
         "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log",
@@ -83,10 +81,10 @@ class Invocation:
         self.published: list[Published] = []
         self._sent = self._sent_bytes = self._size = 0
         self._late: bytes | None = None
-        self.wall = 0.0  # seconds that it took
+        self.wall = 0.0  # seconds
 
     def begin(self) -> bool:
-        """Write the start into the page; False, and nothing more to do, if it was taken back before that."""
+        """Write the start to the page. Return False if the attempt was cancelled or recalled before."""
         self._started_at = time.time_ns() // 1000
         self._since = since = time.monotonic_ns()
         if not self.site.page.begin(self.call.seat, self.token, since, threading.get_ident()):
@@ -96,7 +94,7 @@ class Invocation:
         return True
 
     def entry(self) -> Entry:
-        """Find the target.
+        """Return the target.
 
         Raises:
             LookupError: the folder, as this worker imported it, has no such target.
@@ -108,9 +106,9 @@ class Invocation:
         return entry
 
     def invoke(self, entry: Entry) -> Any:
-        """Call the target; a coroutine or generator has only been made then."""
+        """Call the target. For a coroutine or generator function this only creates the object."""
         if self.site.weighs:
-            # Only now: what the file's setup() took is not the attempt's.
+            # Only now: memory that the file's setup() allocated does not belong to the attempt.
             self.site.baseline = self.site.peak = peak_now()
             self.site.page.weigh(self.call.seat, resident(os.getpid()) or 1)
         event = Event(self.call.event)
@@ -135,7 +133,7 @@ class Invocation:
         return ended
 
     def failed(self, problem: BaseException) -> Ended:
-        """Describe why the attempt failed."""
+        """Report why the attempt failed."""
         error = describe(problem)
         if isinstance(problem, SetupFailed) and problem.__cause__ is not None:
             cause = describe(problem.__cause__)
@@ -167,7 +165,7 @@ class Invocation:
         return now - self.site.baseline if now > before else None
 
     def finish(self, ended: Ended, cpu_time: CpuTime | None) -> None:
-        """Hand the report over; `cpu_time`: what the thread took, if that is this attempt's own."""
+        """Pass the report to the outbox. `cpu_time`: of this thread, None if other attempts share it."""
         if cpu_time is not None:
             wall = ended.wall_time
             ended.cpu_time = cpu = cpu_time.of(self._since, self._took)
@@ -181,7 +179,7 @@ class Invocation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt is wanted no more."""
+        """Whether the attempt was cancelled."""
         return self.site.page.cancelled(self.call.seat, self.token)
 
     def publish(
@@ -196,7 +194,7 @@ class Invocation:
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
-        """Send a partial. While too many are under way only the newest is kept: waiting might block."""
+        """Send progress. While too many partials are not stored yet, only the newest is kept: never block."""
         if self._late is None and self.has_room():
             if not self.cancelled:
                 self._send(data, False)
@@ -205,7 +203,7 @@ class Invocation:
         self.site.latest.add(self)
 
     def send_late(self, *, now: bool = False) -> bool:
-        """Send progress that waits for room, or at once; False if there is still none."""
+        """Send progress that waits for room, or send it `now`. Return False if there is no room."""
         if not (now or self.cancelled or self.has_room()):
             return False
         with self.site.lock:
@@ -215,11 +213,11 @@ class Invocation:
         return True
 
     def note(self, text: str) -> None:
-        """Keep text with the attempt's log."""
+        """Add text to the attempt's log."""
         self.log.write(text)
 
     def emit(self, value: Any) -> None:
-        """Send what a generator yielded.
+        """Send a value that a generator yielded.
 
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
@@ -230,21 +228,21 @@ class Invocation:
         self._send(*encoded)
 
     def has_room(self) -> bool:
-        """Whether another partial may go out before an earlier one was stored."""
+        """Return whether another partial may be sent before the earlier ones are stored."""
         frames, size = self.site.page.credited(self.call.seat)
         return self._sent - frames < WINDOW_FRAMES and self._sent_bytes - size < WINDOW_BYTES
 
     def check_wanted(self) -> None:
-        """Leave a generator at its yield if nobody wants more of it.
+        """Stop a generator at its yield if its attempt was cancelled.
 
         Raises:
-            Cancelled: the run was cancelled or its time is up.
+            Cancelled: the run was cancelled or timed out.
         """
         if self.cancelled:
-            raise Cancelled("the run was cancelled, or its time is up")
+            raise Cancelled("the run was cancelled or timed out")
 
     def _send(self, data: bytes, binary: bool) -> None:
-        with self.site.lock:  # threads of the handler may report progress too; index and order agree
+        with self.site.lock:  # threads of the handler may call this too: index and order must agree
             piece = Piece(self._sent, data, binary, time.time_ns() // 1000)
             self._sent += 1
             self._sent_bytes += len(data)
@@ -252,7 +250,7 @@ class Invocation:
 
 
 def _seconds(after: Any) -> float | None:
-    """Return what `Retry` has as its time, None if handler code made something else of it."""
+    """Return the time of a `Retry`, None if handler code replaced it with an invalid value."""
     try:
         return Retry(after).after
     except (TypeError, ValueError):

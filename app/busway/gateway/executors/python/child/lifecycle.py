@@ -1,4 +1,4 @@
-"""`setup()` and `teardown()` of handler files, once in each worker."""
+"""`setup()` and `teardown()` of handler files, called once in each worker."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from busway.gateway.executors.python.child.failure import describe
 from busway.gateway.executors.python.child.loading import Module
 
 Await = Callable[[Coroutine[Any, Any, Any]], Any]
-"""Runs a coroutine on the worker's event loop and waits for it, from any other thread."""
+"""Runs a coroutine on the worker's event loop and returns its value. Any other thread may call it."""
 
 
 class SetupFailed(Exception):
-    """`setup()` of the target's file raised; `__cause__` is what."""
+    """`setup()` of the target's file raised. `__cause__` is the exception."""
 
 
 def prepare(module: Module, wait: Await) -> None:
-    """Run the file's `setup()` if no attempt in this worker has done so; a failed one is run again.
+    """Run the file's `setup()` if it has not succeeded in this worker yet.
 
     Raises:
         SetupFailed: it raised.
@@ -37,15 +37,15 @@ def prepare(module: Module, wait: Await) -> None:
 
 
 def teardown(modules: Iterable[Module], wait: Await) -> None:
-    """Run `teardown()` of the files that had an attempt here; what they raise is the worker's output."""
+    """Run `teardown()` of the files that had an attempt here. Write exceptions to the worker's output."""
     for module in modules:
         if not module.used or module.teardown is None:
             continue
         try:
             _call(module.teardown, wait)
         except BaseException as problem:
-            told = describe(problem)
-            sys.stderr.write(f"teardown() of {module.file} failed: {told.type}: {told.message}\n")
+            error = describe(problem)
+            sys.stderr.write(f"teardown() of {module.file} failed: {error.type}: {error.message}\n")
 
 
 def _call(function: Callable[[], Any], wait: Await) -> None:

@@ -1,4 +1,4 @@
-"""Import the handlers folder, file by file, and say what it offers. Only ever in a child process."""
+"""Import the handlers folder file by file and return what it defines. Runs only in child processes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SPECIAL = ("setup", "teardown")
 
 
 class Module:
-    """A file of the folder in this process, with what its attempts need once.
+    """An imported file of the handlers folder, with its `setup` and `teardown` functions (None if missing).
 
-    `setup` and `teardown` are the file's functions of that name, or None.
+    `ready`: `setup` has succeeded. `used`: an attempt of the file has started here.
     """
 
     def __init__(self, file: str, module: types.ModuleType) -> None:
@@ -56,7 +56,7 @@ def _ignore(_name: str) -> None:
 
 
 class Folder(msgspec.Struct):
-    """What the folder offers: the catalog for the gateway, and the targets by name."""
+    """The contents of the folder: the catalog for the gateway, and the targets by name."""
 
     files: list[HandlerFile]
     entries: dict[str, Entry]
@@ -65,13 +65,13 @@ class Folder(msgspec.Struct):
 def load(
     boot: Boot, announce: Callable[[str], None] = _ignore, entered: Callable[[str], None] = _ignore
 ) -> Folder:
-    """Import every file of the handlers folder that is not set aside.
+    """Import every file of the handlers folder that is not skipped.
 
     The top-level files `*.py` are imported, except those whose names begin with `_` or `.`.
 
     Args:
-        boot: the folder, the files to set aside, each with the reason, which becomes its error, and
-            the user's project.
+        boot: the folder, the user's project, and the files to skip, each with the reason, which becomes its
+            error.
         announce: called with the name of each file before it is imported.
         entered: called with each directory of the user's project that an import searches.
     """
@@ -82,9 +82,10 @@ def load(
     for path in sorted(folder.glob("*.py")):
         if path.name[0] in "_." or not path.is_file():
             continue
-        if not path.name.isprintable():  # bytes that are not UTF-8 among them
+        if not path.name.isprintable():  # this includes bytes that are not UTF-8
             shown = path.name.encode(errors="backslashreplace").decode()
-            loaded.files.append(HandlerFile(shown, "", error="the file's name cannot be printed: rename it"))
+            error = "the file name has unprintable characters: rename it"
+            loaded.files.append(HandlerFile(shown, "", error=error))
             continue
         announce(path.name)
         loaded.files.append(_load_file(path, boot, names, loaded.entries))
@@ -111,20 +112,20 @@ def _load_file(path: Path, boot: Boot, names: dict[str, str], entries: dict[str,
 
 
 def _explain(path: Path, app_dir: str, problem: BaseException) -> None:
-    """Name the cause when `handlers/orders.py` imports `orders.models` and finds itself."""
+    """Add the cause if `handlers/orders.py` imports `orders.models` and so finds itself."""
     missing = problem.name or "" if isinstance(problem, ModuleNotFoundError) else ""
     if missing.startswith(f"{path.stem}.") and in_project(app_dir, path.stem):
         problem.add_note(f"{path.name} hides the package {path.stem!r} of your project: rename the file")
 
 
 class _Refused(Exception):
-    """The file imports, but what it declares cannot be."""
+    """The file was imported, but a declaration in it is invalid."""
 
 
 def _import(path: Path) -> types.ModuleType:
     name = path.stem
     if not name.isidentifier() or not name.isascii() or keyword.iskeyword(name):
-        raise _Refused(f"{path.name} cannot be named in a target: rename it to letters, digits and '_'")
+        raise _Refused(f"{path.name} is not a valid module name: rename it to letters, digits and '_'")
     if _is_ours(name, path):
         return importlib.import_module(name)
     return _import_hidden(name, path)
@@ -139,7 +140,7 @@ def _is_ours(name: str, path: Path) -> bool:
 
 
 def _import_hidden(name: str, path: Path) -> types.ModuleType:
-    # A library has this name: the file gets another, so that `import NAME` still means the library.
+    # A library has this name. The file gets another one, so that `import NAME` still finds the library.
     hidden = f"{_HIDDEN}.{name}"
     spec = importlib.util.spec_from_file_location(hidden, path, loader=Uncached(hidden, str(path)))
     if spec is None or spec.loader is None:
@@ -193,7 +194,7 @@ def _declarations(path: Path, module: types.ModuleType, names: dict[str, str]) -
             if handler in declarations or handler in names:
                 who = f"{path.name}: {name}() declares the handler {handler!r}"
                 other = names.get(handler, path.name)
-                raise _Refused(f"{who}, which {other} declares already: give one of them another name=")
+                raise _Refused(f"{who}, which {other} already declares: give one of them another name=")
             declarations[handler] = Declaration(handler, _checked(path, name, function, fields))
     return list(declarations.values())
 
@@ -201,9 +202,9 @@ def _declarations(path: Path, module: types.ModuleType, names: dict[str, str]) -
 def _checked(path: Path, name: str, function: types.FunctionType, fields: dict[str, Any]) -> dict[str, Any]:
     where = f"{path.name}: @handler of {name}()"
     if name in _SPECIAL or name.startswith("_") or not name.isascii():
-        raise _Refused(f"{where}: a function of that name is no target: rename it")
+        raise _Refused(f"{where}: a function with this name cannot be a target: rename it")
     if wants_context(function) is None:
-        raise _Refused(f"{where}: a target takes (event) or (event, ctx)")
+        raise _Refused(f"{where}: a target must take (event) or (event, ctx)")
     fields = {**fields, "target": f"{path.stem}:{name}"}
     try:
         check_fields(fields)

@@ -1,4 +1,4 @@
-"""The worker's way out: answers leave in batches, values on the way at once."""
+"""The worker's outgoing frames: reports leave in batches, partials at once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from busway.gateway.executors.python.child.ticker import Ticker
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.protocol import FromWorker, Piece
 
-_MANY, _FULL = 64, 32 * 1024  # reports, and bytes of what handler code put into them, that leave at once
+_MANY, _FULL = 64, 32 * 1024  # a batch: reports, and bytes from handler code in them
 
 
 class Outbox:
-    """Frames to the gateway, from any thread of the worker. Its end is the worker's end."""
+    """Sends frames to the gateway from any thread. If sending fails, the worker exits."""
 
     def __init__(self, channel: BlockingChannel, ticker: Ticker) -> None:
         self._channel = channel
@@ -34,60 +34,60 @@ class Outbox:
         ticker.tell(self.flush)
 
     def ended(self, ended: Ended, size: int) -> None:
-        """Keep a report, `size` bytes of it handler code's own, until `flush`; send all if they are much."""
+        """Keep a report until `flush`, or send a full batch. `size`: its bytes from handler code."""
         if self._foreign:
-            os._exit(0)  # the attempt forked, and this is the copy: the worker itself will answer
+            os._exit(0)  # the attempt forked, and this is the copy: the worker itself reports the attempt
         self._kept.append(ended)
         self._size += size
         if self._size >= _FULL or len(self._kept) >= _MANY:
             self.flush()
 
     def skipped(self, token: int) -> None:
-        """Tell that a cancelled attempt was not begun."""
+        """Report that a cancelled or recalled attempt was not started."""
         self._send(pack(FromWorker.SKIPPED, token))
 
     def piece(self, token: int, piece: Piece) -> None:
-        """Send a value on its way out at once, behind what is kept."""
+        """Send a partial at once, after the kept reports."""
         if not self._foreign:
             self._send(pack(FromWorker.PARTIAL, token, wire.encode(piece)))
 
     def disown(self) -> None:
-        """Know that this process is a fork that handler code made: it has no say."""
+        """Stop sending: this process is a fork that handler code made."""
         self._foreign = True
 
     def ready(self, mark: str) -> None:
-        """Tell that the worker can take attempts; `mark` names its code if it imported that by itself."""
+        """Report that the worker can run attempts. `mark` identifies code that it imported itself."""
         self._send(pack(FromWorker.READY, os.getpid(), mark.encode()))
 
     def pong(self) -> None:
-        """Tell that this worker still hears."""
+        """Answer a ping."""
         self._send(pack(FromWorker.PONG, 0))
 
     def flush(self) -> None:
-        """Send what is kept."""
+        """Send the kept reports."""
         if self._kept:
             self._send(b"")
 
     def _send(self, frame: bytes) -> None:
-        """Send what is kept, and that frame behind it."""
+        """Send the kept reports, then `frame`."""
         with self._lock:
             kept = self._kept[:]
             try:
                 if kept:
                     frame = pack(FromWorker.ENDED, 0, _encoded(kept)) + frame
-                    del self._kept[: len(kept)]  # other threads may have put more behind them
+                    del self._kept[: len(kept)]  # other threads may have added more
                     self._size = 0
                 if frame:
                     self._channel.send(frame)
             except OSError:
-                os._exit(0)  # the gateway is gone: nobody wants the rest
-            except BaseException:  # handler code broke what this needs: a worker that is mute is of no use
+                os._exit(0)  # the gateway has ended
+            except BaseException:  # handler code broke something this needs: the worker cannot report
                 with contextlib.suppress(BaseException):
                     traceback.print_exc(file=sys.__stderr__)
                 os._exit(1)
 
     def flush_soon(self) -> None:
-        """Have what is kept sent within some milliseconds, though the caller goes on working."""
+        """Send the kept reports within some milliseconds, while the caller continues."""
         if self._kept:
             self._ticker.want()
 
@@ -95,7 +95,7 @@ class Outbox:
 def _encoded(reports: list[Ended]) -> bytes:
     try:
         return wire.encode(reports)
-    except (TypeError, ValueError):  # handler code put something into one of them: no harm to the others
+    except (TypeError, ValueError):  # handler code spoiled one of them; the others must arrive
         return wire.encode([_sound(report) for report in reports])
 
 
@@ -112,21 +112,21 @@ _NAP = 0.01  # seconds
 
 
 class Late(Protocol):
-    """An attempt with progress that is still to be sent."""
+    """An attempt with progress that is not sent yet."""
 
     def send_late(self) -> bool:
-        """Send it; False if there is still no room for it."""
+        """Send it. Return False if there is no room yet."""
 
 
 class Latest:
-    """One thread a worker, only while something is late: the attempts themselves may be busy or blocked."""
+    """Sends late progress, because the attempts may be blocked. Its thread runs only while there is some."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._late: set[Late] = set()
 
     def add(self, late: Late) -> None:
-        """Look after an attempt until its progress is sent."""
+        """Retry until the attempt's progress is sent."""
         with self._lock:
             idle = not self._late
             self._late.add(late)

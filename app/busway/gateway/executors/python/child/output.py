@@ -1,4 +1,4 @@
-"""What attempts print and log, kept apart by context; the rest belongs to the worker."""
+"""Capture what attempts print and log, separated by context. Other output belongs to the worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOTE = "\n… output beyond 64 KiB was left out\n"
 
 
 class Log:
-    """The log of one attempt, of at most 64 KiB; its last lines stand in the page, should the worker die."""
+    """The log of one attempt, at most 64 KiB. Its last lines are also in the page in case the worker dies."""
 
     __slots__ = ("_lines", "_page", "_seat", "_size")
 
@@ -27,7 +27,7 @@ class Log:
         self._size = 0
 
     def write(self, text: str) -> None:
-        """Keep text; what is over the limit is dropped."""
+        """Add text. Text over the limit is dropped."""
         self._page.print(self._seat, text.encode("utf-8", "backslashreplace"))
         if self._size > LIMIT:
             return
@@ -37,7 +37,7 @@ class Log:
         self._size += len(text)
 
     def text(self) -> str | None:
-        """Return what was kept, with a note if that is not all; None if there is nothing."""
+        """Return the text, with a note if some was dropped, None if there is none."""
         if self._lines is None:
             return None
         whole = "".join(self._lines).encode("utf-8", "backslashreplace")
@@ -50,13 +50,13 @@ current: ContextVar[Log | None] = ContextVar("busway-log", default=None)
 
 
 class Sole:
-    """The log of a worker's only attempt: threads that it starts have no context of their own."""
+    """The log of a worker's only running attempt, for threads that it starts: they have no context."""
 
     log: Log | None = None
 
 
 class Capture(io.TextIOBase):
-    """Stands for `sys.stdout` or `sys.stderr`: routes text to the attempt that writes it."""
+    """Replaces `sys.stdout` or `sys.stderr` and adds text to the log of the attempt that writes it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -64,21 +64,21 @@ class Capture(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override] # typeshed has a plain attribute
-        """UTF-8, always."""
+        """Always UTF-8."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override] # as above
-        """What cannot be encoded is written as escapes."""
+        """Characters that cannot be encoded are written as escapes."""
         return "backslashreplace"
 
     @property
     def buffer(self) -> _Binary:
-        """The same for bytes."""
+        """The same stream for bytes."""
         return self._binary
 
     def write(self, text: str) -> int:
-        """Keep text with the attempt of this context, else hand it to the worker's descriptor."""
+        """Add text to the log of this context's attempt, or write it to the worker's descriptor."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         log = current.get() or Sole.log
@@ -89,7 +89,7 @@ class Capture(io.TextIOBase):
         return len(text)
 
     def _raw(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads any more
+        with contextlib.suppress(OSError):  # the gateway has ended
             os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
 
     def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override] # typeshed wants bytes too
@@ -98,45 +98,45 @@ class Capture(io.TextIOBase):
             self.write(line)
 
     def writable(self) -> bool:
-        """It can be written to."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The worker's own descriptor."""
+        """Return the worker's own descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """It is no terminal."""
+        """Return False."""
         return False
 
     def close(self) -> None:
-        """Stay open: other attempts of this worker write here too."""
+        """Do nothing: other attempts of this worker write here too."""
 
     def __del__(self) -> None:
-        """Do not close what outlives this object."""
+        """Do not close the descriptor, which outlives this object."""
 
 
 class _Binary(io.RawIOBase):
-    """`sys.stdout.buffer`: bytes become text of the attempt."""
+    """`sys.stdout.buffer`: decodes bytes to text of the attempt."""
 
     def __init__(self, text: Capture) -> None:
         self._text = text
 
     def write(self, data: Any) -> int:
-        """Keep bytes as text."""
+        """Write bytes as text."""
         raw = bytes(data)
         self._text.write(raw.decode("utf-8", "backslashreplace"))
         return len(raw)
 
     def writable(self) -> bool:
-        """It can be written to."""
+        """Return True."""
         return True
 
     def close(self) -> None:
-        """Stay open."""
+        """Do nothing."""
 
 
 def install() -> None:
-    """Replace `sys.stdout` and `sys.stderr` for good."""
+    """Replace `sys.stdout` and `sys.stderr` permanently."""
     sys.stdout = sys.__stdout__ = Capture(1)  # type: ignore[misc,assignment] # they are final for type checkers only
     sys.stderr = sys.__stderr__ = Capture(2)  # type: ignore[misc,assignment] # as above

@@ -1,4 +1,4 @@
-"""Run sync targets in up to so many threads of a worker."""
+"""Run sync targets in a limited number of threads of a worker."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 
 
 def perform(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
-    """Make one attempt, whatever its target does short of killing the process.
+    """Run one attempt and report it, whatever its target raises.
 
-    `cpu_time`: of the attempts that this thread makes.
+    `cpu_time`: counts the attempts that this thread runs.
     """
     if not invocation.begin():
         return
@@ -56,7 +56,7 @@ def _drive(invocation: Invocation, generator: GeneratorType[Any, None, Any]) -> 
 
 
 def _await_room(invocation: Invocation) -> None:
-    # Credit arrives in shared memory: nobody else in this worker reads its socket now.
+    # Credit arrives in shared memory, because this worker may read its socket only after this attempt.
     nap = _FIRST_NAP
     while not invocation.has_room():
         invocation.check_wanted()
@@ -64,35 +64,36 @@ def _await_room(invocation: Invocation) -> None:
         nap = min(nap * 2, _LONGEST_NAP)
 
 
-_ROW = 0.0004  # seconds of quick attempts that another thread makes in a row: to wake one costs more
-_AT_ONCE = 8  # reports that leave together while a row goes on: the gateway works on them meanwhile
+_ROW = 0.0004  # seconds of quick attempts given to a thread together: waking it costs more than one
+_AT_ONCE = 8  # reports sent together during a batch, so that the gateway can process them meanwhile
 
 _Row = deque[Invocation]
 
 
 class _Hand:
-    """What a thread has before it, and how far it is. `seen`: how far it was at the last tick."""
+    """What a thread has to run, and its progress. `seen`: its progress at the last tick."""
 
     __slots__ = ("leading", "row", "seen", "steps", "turn")
 
     def __init__(self) -> None:
         self.row: _Row = deque()
         self.steps = self.seen = 0
-        self.leading = False  # it makes the row in between, and should read
-        self.turn = threading.Lock()  # held while another one leads
+        self.leading = False  # it runs a batch although it is the leader, and should read
+        self.turn = threading.Lock()  # held while another thread leads
 
 
 class Threads:
-    """Threads that start when they are needed and stay.
+    """Threads that start when needed and stay.
 
-    One more leads: it reads what comes, makes what takes a moment itself, and gives the rest to the others
-    (after Leader/Followers: Schmidt et al., Pattern-Oriented Software Architecture, volume 2, 2000). When an
-    attempt turns out long, what stands behind it goes to the others, and another leads from then on.
+    One more thread leads: it reads attempts, runs instant ones itself, and gives the others to the other
+    threads (the Leader/Followers pattern: Schmidt et al., Pattern-Oriented Software Architecture, volume 2,
+    2000). When an attempt takes long, the attempts queued after it go to other threads, and another thread
+    leads from then on.
 
     Args:
-        limit: how many threads besides the leader there may be.
-        outbox: where the reports go.
-        ticker: looks after the threads.
+        limit: the maximum number of threads besides the leader.
+        outbox: receives the reports.
+        ticker: calls the check for slow attempts.
         wait: runs a coroutine of a `setup()`.
     """
 
@@ -104,7 +105,7 @@ class Threads:
         self._hands: list[_Hand] = []
         self._pending = self._started = 0
         self._leader: _Hand | None = None
-        self._spare: list[_Hand] = []  # those who led before
+        self._spare: list[_Hand] = []  # former leaders
         self._receive: Callable[[], list[Invocation] | None] = lambda: None
         self._over = threading.Event()
         self._problem: BaseException | None = None
@@ -112,7 +113,7 @@ class Threads:
         ticker.tell(self._look)
 
     def serve(self, receive: Callable[[], list[Invocation] | None]) -> None:
-        """Make the attempts that `receive` waits for and returns, until it returns None."""
+        """Run the attempts that `receive` returns, until it returns None."""
         self._receive = receive
         self._appoint()
         self._over.wait()
@@ -160,7 +161,7 @@ class Threads:
         self._over.set()
 
     def _step_back(self, hand: _Hand) -> None:
-        """Lead on, or when it is one's turn again."""
+        """Continue to lead, or wait until this thread leads again."""
         with self._lock:
             hand.leading = False
             if self._leader is hand:
@@ -169,7 +170,7 @@ class Threads:
         hand.turn.acquire()
 
     def _share(self, invocations: list[Invocation]) -> _Row:
-        """Give to other threads what may take time; returns what does not."""
+        """Give attempts that may take long to other threads. Return the instant ones."""
         mine: _Row = deque()
         row: _Row = deque()
         lasting = 0.0
@@ -198,7 +199,7 @@ class Threads:
             try:
                 invocation = row.popleft()
             except IndexError:
-                break  # others have it
+                break  # another thread has taken it
             perform(invocation, self._wait, cpu_time)
             hand.steps += 1
             if invocation.call.quick and invocation.wall:
@@ -210,10 +211,9 @@ class Threads:
             self._outbox.flush()
 
     def _look(self) -> None:
-        """Give what stands behind an attempt that takes long to others.
+        """Give the attempts queued after a slow attempt to other threads.
 
-        Called at each tick, before the outbox is flushed: where nothing stands behind an attempt any more,
-        what was made before it is kept there.
+        Called at each tick, before the outbox is flushed: a thread whose queue is empty keeps its reports.
         """
         for hand in list(self._hands):
             if not (hand.row or (hand.leading and self._leader is hand)):
@@ -227,7 +227,7 @@ class Threads:
                 try:
                     self._put(deque((hand.row.popleft(),)))
                 except IndexError:
-                    break  # its thread was faster
+                    break  # its own thread has taken it
 
     def _depose(self, hand: _Hand) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""A clock thread of a worker."""
+"""A timer thread of a worker."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TICK = 0.005  # seconds
 
 
 class Ticker:
-    """Ticks, from a thread of its own, as long as somebody has wanted it since the last tick.
+    """Calls its callbacks every `TICK` seconds while somebody has requested it since the last tick.
 
-    It stays awake while it is wanted: to wake a thread costs more than a quick attempt does.
+    It stays awake while it is requested, because waking a thread costs more than a quick attempt.
     """
 
     def __init__(self) -> None:
@@ -27,11 +27,11 @@ class Ticker:
         self._started = self._awake = self._wanted = False
 
     def tell(self, tick: Callable[[], None]) -> None:
-        """Have that called at each tick, before those who said so earlier."""
+        """Call `tick` at each tick, before the callbacks added earlier."""
         self._told.insert(0, tick)
 
     def want(self) -> None:
-        """Have it tick once more, one to two ticks from now at the latest."""
+        """Request another tick. It comes after at most two ticks."""
         self._wanted = True
         if not self._awake:
             self._wake()
@@ -53,14 +53,14 @@ class Ticker:
                 time.sleep(TICK)
                 self._tick()
             self._awake = False
-            if self._wanted:  # by one who saw it awake still
+            if self._wanted:  # by a caller that saw it still awake
                 self._wake()
 
     def _tick(self) -> None:
         try:
             for tick in self._told:
                 tick()
-        except BaseException:  # a worker that nobody looks after is of no use
+        except BaseException:  # without ticks the worker would keep reports and slow attempts
             with contextlib.suppress(BaseException):
                 traceback.print_exc(file=sys.__stderr__)
             os._exit(1)

@@ -1,4 +1,4 @@
-"""The program in a worker: read attempts, make them, answer; it ends when its socket or the gateway does."""
+"""The worker program: reads attempts, runs them, reports. It ends when its socket or the gateway does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BY_LINE = 1  # _IOLBF
 
 
 class Descriptors(msgspec.Struct, array_like=True):
-    """What a worker is given: its socket, its page, where its output goes, and the lifeline."""
+    """The descriptors of a worker: its socket, its page, its output pipe, and the lifeline."""
 
     socket: int
     page: int
@@ -45,7 +45,7 @@ class Descriptors(msgspec.Struct, array_like=True):
 
 
 class Worker:
-    """Takes frames until there are none."""
+    """Processes frames until the socket closes."""
 
     def __init__(self, site: Site, channel: BlockingChannel, ticker: Ticker, threads: int) -> None:
         self._site = site
@@ -56,7 +56,7 @@ class Worker:
         self._told_to_end = False
 
     def serve(self, mark: str) -> None:
-        """Make attempts until the gateway says that no more will follow."""
+        """Run attempts until the gateway ends this worker."""
         self._site.outbox.ready(mark)
         if self._threads is not None:
             self._threads.serve(self._receive)
@@ -68,7 +68,7 @@ class Worker:
             teardown(modules.values(), self._coroutines.wait)
 
     def _receive(self) -> list[Invocation] | None:
-        """Wait for attempts; those of sync targets are returned, None if no more will follow."""
+        """Wait for attempts. Return those of sync targets, None if no more will follow."""
         frames = self._channel.receive()
         if not frames:
             return None
@@ -92,7 +92,7 @@ class Worker:
     def _run(self, invocations: Iterable[Invocation]) -> None:
         outbox, cpu_time = self._site.outbox, CpuTime()
         for invocation in invocations:
-            outbox.flush_soon()  # what is answered already must not wait for this one
+            outbox.flush_soon()  # finished reports must not wait for this attempt
             output.Sole.log = invocation.log
             perform(invocation, self._coroutines.wait, cpu_time)
             output.Sole.log = None
@@ -100,7 +100,7 @@ class Worker:
 
 
 def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str = "") -> NoReturn:
-    """Be a worker in this process, which leads its own session, until it ends."""
+    """Run as a worker in this process, which leads its own session. Never returns."""
     status = 1
     try:
         _serve(given, spawn, boot, entries, mark)
@@ -108,7 +108,7 @@ def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry],
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
     finally:
-        # Not sys.exit: a fork must not run what its zygote registered, nor wait for threads of handlers.
+        # Not sys.exit: a fork must not run the zygote's exit functions, nor wait for threads of handlers.
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
         os._exit(status)
@@ -136,17 +136,17 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
 
 
 def _line_by_line() -> None:
-    # C code would keep what it prints to a pipe until 4 KiB are full, and a worker may never get there.
+    # C code buffers output to a pipe until it has 4 KiB, which a worker may never reach.
     libc = ctypes.CDLL(None)
-    with contextlib.suppress(ValueError):  # another libc calls it otherwise
+    with contextlib.suppress(ValueError):  # another libc names it differently
         libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _BY_LINE, 0)
 
 
 def quiet_signals() -> None:
-    """Leave ending to the gateway: a Ctrl-C or a SIGTERM to all processes must not kill before the drain.
+    """Ignore SIGINT and SIGTERM: a Ctrl-C or SIGTERM to all processes must not kill workers before the drain.
 
-    They get a handler that does nothing instead of being ignored, because programs that handler code
-    starts would inherit that; forks of handler code get the default back.
+    They get an empty handler instead of SIG_IGN, because programs that handler code starts would inherit
+    SIG_IGN. Forks of handler code get the default handlers.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _nothing)
@@ -163,7 +163,7 @@ def _loud_signals() -> None:
 
 
 def main() -> NoReturn:
-    """Be a worker that was exec'd: import the folder first."""
+    """Run as a worker that was exec'd: import the folder first."""
     given = msgspec.json.decode(sys.argv[1], type=Executed)
     folder = load(given.boot)
     mark = wire.mark_of(folder.files)

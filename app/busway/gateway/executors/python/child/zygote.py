@@ -1,7 +1,7 @@
-"""The zygote: imports the handlers folder once and forks workers from it on request.
+"""The zygote: imports the handlers folder once and forks workers on request.
 
-It stays single-threaded. It is the parent and the reaper of all workers and of what they leave
-behind; when the gateway's end of its socket closes it kills every worker's group and ends.
+It stays single-threaded. It is the parent of all workers, and it reaps them and their orphans. When the
+gateway's end of its socket closes, it kills every worker's process group and exits.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from busway.gateway.executors.python.wire.burial import children
 from busway.gateway.executors.python.wire.programs import command
 from busway.gateway.executors.python.wire.protocol import Boot, Executed, FromZygote, Loaded, Spawn, ToZygote
 
-_BURIAL = 0.5  # seconds to bury those killed at the end, so that they are not left to the gateway
+_BURIAL = 0.5  # seconds to reap the killed workers at the end, so that the gateway need not
 _READ_SIZE = 64 * 1024
 
 
 class Zygote:
-    """The gateway's servant at the other end of `control`."""
+    """Serves the gateway's requests on the socket `control`."""
 
     def __init__(self, control: socket.socket, lifeline_end: int) -> None:
         self._control = control
@@ -86,18 +86,18 @@ class Zygote:
         self._loaded = True
         self._entries = folder.entries
         restore_standard_descriptors(kept)
-        with contextlib.suppress(Exception):  # an import may have put anything there
-            sys.stdout.flush()  # or every fork would write it again
+        with contextlib.suppress(Exception):  # an import may have replaced it
+            sys.stdout.flush()  # otherwise every fork would write it again
         self._forks = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - names suffice
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         child.quiet_signals()
         gc.collect()
-        gc.freeze()  # so that a collection in a worker does not copy every shared page
+        gc.freeze()  # otherwise a collection in a worker would copy every shared page
         self._tell(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
 
     def _entered(self, directory: str) -> None:
-        if not self._loaded:  # imports within attempts come here too, in workers
+        if not self._loaded:  # imports during attempts, in workers, also call this
             self._tell(FromZygote.ENTERED, 0, os.fsencode(directory))
 
     def _spawn(self, number: int, spawn: Spawn) -> None:
@@ -105,7 +105,7 @@ class Zygote:
         given = Descriptors(taken[0], taken[1], taken[2], self._lifeline)
         try:
             pid = self._fork(given, spawn) if self._forks else self._exec(given, spawn)
-            # We have not reaped it, so the number is still its own.
+            # The child is not reaped yet, so the pid cannot have been reused.
             pidfd = os.pidfd_open(pid)
         except OSError as problem:
             self._tell(FromZygote.REFUSED, number, str(problem).encode())
@@ -154,7 +154,7 @@ class Zygote:
             if gone is None:
                 return
             if gone.si_pid in self._workers:
-                kill_group(gone.si_pid)  # while its number is still taken: what it started goes with it
+                kill_group(gone.si_pid)  # with the processes that it started, before its pid can be reused
             _, status = os.waitpid(gone.si_pid, 0)
             if gone.si_pid in self._workers:
                 self._workers.discard(gone.si_pid)
@@ -163,7 +163,7 @@ class Zygote:
     def _end(self) -> None:
         for pid in self._workers:
             kill_group(pid)
-        # What left its worker's group became ours when the worker died: nothing outlives the gateway.
+        # Processes that left a dead worker's group are children of the zygote now. Kill them too.
         deadline = time.monotonic() + _BURIAL
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < deadline:
@@ -181,8 +181,8 @@ class Zygote:
 
 
 def restore_standard_descriptors(output: int) -> None:
-    """Open those of 0 to 2 that imports closed: a worker's socket, say, would get their numbers."""
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # takes the lowest number that is free
+    """Reopen descriptors 0 to 2 if imports closed them: a worker's socket must not get their numbers."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # gets the lowest free number
     for number in (0, 1, 2):
         if number == nothing or not _is_open(number):
             os.dup2(output if number else nothing, number)
@@ -199,17 +199,17 @@ def _is_open(number: int) -> bool:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a worker, which leads its group, and all that stayed in it."""
+    """Kill a worker, which leads its process group, and every process still in the group."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    except PermissionError:  # one of them changed its user; the worker itself is what counts
+    except PermissionError:  # a process of the group changed its user: kill at least the worker
         os.kill(pid, signal.SIGKILL)
 
 
 def main() -> None:
-    """Be the zygote; the descriptors control, lifeline and stacks stand on the command line."""
+    """Run as the zygote. The command line has the descriptors control, lifeline and stacks."""
     control, lifeline_end, stacks = map(int, sys.argv[1:4])
     for descriptor in (control, lifeline_end, stacks):
         os.set_inheritable(descriptor, False)

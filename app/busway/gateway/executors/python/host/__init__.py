@@ -1,1 +1,1 @@
-"""The gateway's side of the workers: supervisor, pools, one object for each worker."""
+"""The gateway's side of the workers: supervisor, generations, pools, and one object for each worker."""

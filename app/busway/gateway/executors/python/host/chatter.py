@@ -1,4 +1,4 @@
-"""What a child writes to its descriptors 1 and 2, as lines of the gateway's log."""
+"""Log what a child process writes to its descriptors 1 and 2."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ logger = logging.getLogger("busway.workers.output")
 _READ_SIZE = 64 * 1024
 _LINES_A_SECOND = 100
 _LINE = 4096  # bytes of a line that are kept
-_LAST = 50  # lines that are remembered
+_LAST = 50  # recent lines that are kept
 
 
 class Chatter:
-    """The reading end of a child's output. A flood of lines is cut, so that it never floods the log.
+    """The reading end of a child's output pipe. It logs at most 100 lines a second.
 
     Args:
-        descriptor: the pipe's reading end, owned from now on.
-        who: how the log calls the child.
+        descriptor: the reading end of the pipe; this object closes it.
+        who: the child's name in the log.
     """
 
     def __init__(self, descriptor: int, who: str) -> None:
@@ -38,7 +38,7 @@ class Chatter:
         self._loop.add_reader(descriptor, self._read)
 
     def close(self) -> None:
-        """Take what is there and let go."""
+        """Read what is left and close the pipe."""
         if self._descriptor < 0:
             return
         self._read()
@@ -46,7 +46,7 @@ class Chatter:
             self._end()
 
     def since(self, moment: int) -> str:
-        """Return the last lines that came after that moment (monotonic nanoseconds)."""
+        """Return the last lines that arrived after `moment`, in monotonic nanoseconds."""
         if self._descriptor >= 0:
             self._read()
         lines = [line for at, line in self._last if at >= moment]
@@ -75,7 +75,7 @@ class Chatter:
             self._second = self._loop.time()
             self._allowance = _LINES_A_SECOND
             if self._dropped:
-                logger.info("%s wrote %d more lines, which were left out", self.who, self._dropped)
+                logger.info("%s wrote %d more lines, which were dropped", self.who, self._dropped)
                 self._dropped = 0
         for line in lines[: self._allowance]:
             logger.info("%s: %s", self.who, line[:_LINE].decode(errors="backslashreplace"))
@@ -87,5 +87,5 @@ class Chatter:
         os.close(self._descriptor)
         self._descriptor = -1
         if self._rest:
-            with contextlib.suppress(ValueError):  # the log itself may be closed at the very end
+            with contextlib.suppress(ValueError):  # at exit the log itself may be closed already
                 self._tell([self._rest])

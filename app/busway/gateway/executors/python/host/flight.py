@@ -1,4 +1,4 @@
-"""An attempt that a worker has been sent, and the reports that it can end in."""
+"""Attempts that were sent to a worker, and the reports that end them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from busway.gateway.executors.python.wire.slots import Page
 
 
 class Flight(msgspec.Struct, eq=False):
-    """One attempt between handing it over and its answer. Times in monotonic nanoseconds.
+    """An attempt from sending until its report. Times in monotonic nanoseconds.
 
-    `quick`: it was sent as one of a handler whose attempts may queue. `overdue`: its time is up.
-    `peak`: the most memory that it was seen to take, in bytes; `excessive`: that is over its limit.
-    `cancelled`: nobody wants it. `settled`: it was reported, or needs no report; it may still run.
-    `doubted`: its worker was told not to begin it. `recalled`: so it did not, and others have it now.
-    `strike_at`: when the worker's patience with an overdue or cancelled attempt ends.
+    `quick`: it was sent as a quick one, which may queue in the worker. `marked`: its start was reported.
+    `overdue`: it timed out. `peak`: the most memory measured, in bytes; `excessive`: that is over its limit.
+    `cancelled`: the gateway does not want it any more. `settled`: it was reported, or needs no report; it may
+    still run. `doubted`: the worker was told not to start it. `recalled`: it has not started, and goes to
+    another worker. `struck`: its worker is being killed or retired for it. `strike_at`: when the grace of an
+    overdue or cancelled attempt ends.
     """
 
     assignment: Assignment
@@ -48,16 +49,16 @@ class Flight(msgspec.Struct, eq=False):
     strike_at: int | None = None
 
     def started(self, page: Page) -> bool:
-        """Whether its worker has begun it."""
+        """Return whether its worker has started it."""
         return page.started(self.seat, self.assignment.token)
 
     @property
     def given_up(self) -> bool:
-        """Whether it fails whatever else it does: for its time, or for its memory."""
+        """Whether it fails in any case, because it timed out or took too much memory."""
         return self.overdue or self.excessive
 
     def weigh(self, page: Page, held: int) -> bool:
-        """Take note of what its worker holds; True if it took more than its limit."""
+        """Record the memory that its worker holds, in bytes. Return True if the attempt is over its limit."""
         limit, before = self.assignment.memory, page.weighed(self.seat)
         if limit is None or not before:
             return False
@@ -65,11 +66,11 @@ class Flight(msgspec.Struct, eq=False):
         return self.peak > limit * MIB
 
     def since(self, page: Page) -> int:
-        """When it was begun; never before it was sent, whatever another processor's view of the page."""
+        """Return when it started. Never before it was sent: another CPU may see an old value in the page."""
         return max(page.since(self.seat), self.sent_at)
 
     def standing(self, page: Page) -> Standing:
-        """How far it had come when its worker died."""
+        """Return how far it was when its worker died."""
         token = self.assignment.token
         if self.settled:
             return Standing.SETTLED if page.started(self.seat, token) else Standing.UNSTARTED
@@ -81,13 +82,13 @@ class Flight(msgspec.Struct, eq=False):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """Now, on both clocks: `mono` in nanoseconds, `wall` in microseconds since 1970."""
+    """The current time on both clocks: `mono` in nanoseconds, `wall` in microseconds since 1970."""
 
     mono: int
     wall: int
 
     def wall_at(self, mono: int) -> int:
-        """Translate a monotonic time into microseconds since 1970."""
+        """Convert a monotonic time to microseconds since 1970."""
         return self.wall - (self.mono - mono) // 1000
 
 
@@ -97,18 +98,18 @@ def now() -> Moment:
 
 
 def stack_of(flight: Flight, page: Page) -> str | None:
-    """Return where the attempt's thread was when faulthandler last wrote, None if it did not."""
+    """Return the stack of the attempt's thread from the latest faulthandler dump, None if there is none."""
     return policy.of_thread(page.dumped(), page.thread(flight.seat))
 
 
 def partial(token: int, piece: Piece) -> Partial:
-    """Report a value that an attempt sent on its way."""
+    """Return the report of a partial."""
     return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
 
 
 def correct(ended: Ended, flight: Flight, clock: int) -> None:
-    """Put right what a worker reports of its attempt; `clock` is now, in microseconds since 1970."""
-    if ended.finished_at > clock:  # it was put back meanwhile: what follows would wait for the old time
+    """Correct a worker's report of an attempt. `clock`: the current time in microseconds since 1970."""
+    if ended.finished_at > clock:  # the clock was set back; otherwise a retry would wait for the old time
         ended.started_at -= ended.finished_at - clock
         ended.finished_at = clock
     if flight.peak:
@@ -118,7 +119,7 @@ def correct(ended: Ended, flight: Flight, clock: int) -> None:
 def given_up(
     flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None, *, lingers: bool = False
 ) -> Ended:
-    """Report an attempt whose time was up or that took too much memory, whatever else it did."""
+    """Return the report of an attempt that timed out or took too much memory."""
     if flight.excessive:
         error = Error("MemoryExceeded", _excess(flight), stack)
     else:
@@ -128,7 +129,7 @@ def given_up(
 
 def _excess(flight: Flight) -> str:
     used, limit = -(-flight.peak // MIB), flight.assignment.memory
-    return f"used {used} MiB, the limit is {limit} MiB: take less at once, or raise the handler's memory"
+    return f"used {used} MiB, the limit is {limit} MiB: use less memory, or raise the handler's `memory`"
 
 
 def broken_off(
@@ -142,7 +143,7 @@ def broken_off(
     alone: bool = False,
     lingers: bool = False,
 ) -> Ended:
-    """Report an attempt that never answered, or too late."""
+    """Return the report of an attempt that the worker never reported, or reported too late."""
     since = flight.since(page)
     return Ended(
         token=flight.assignment.token,
@@ -160,11 +161,11 @@ def broken_off(
 
 
 _RUN = int(ToWorker.RUN)  # enum members are slow to look up
-_FULL = 32 * 1024  # bytes of payloads: the worker reads no more than twice that at a time
+_FULL = 32 * 1024  # bytes of payloads in a frame; the worker reads at most twice that at a time
 
 
 class Calls:
-    """Those of one turn of the loop leave as one frame, or as several if they are much."""
+    """Collects the attempts sent in one tick of the event loop, so that they leave as one frame."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -173,7 +174,7 @@ class Calls:
         self._loop = asyncio.get_running_loop()
 
     def add(self, assignment: Assignment, seat: int, quick: bool) -> None:
-        """Keep an attempt until the end of the turn."""
+        """Keep an attempt until the end of the tick."""
         if not self._kept:
             self._loop.call_soon(self.flush)
         event = assignment.event
@@ -189,7 +190,7 @@ class Calls:
                 self._send()
 
     def flush(self) -> None:
-        """Send what is kept now."""
+        """Send the kept attempts now."""
         if self._kept:
             self._send()
 
@@ -203,7 +204,7 @@ _LONG = 50_000_000  # nanoseconds
 
 
 def is_clogged(flights: Collection[Flight], page: Page, threads: int, now: Moment) -> bool:
-    """Tell whether every thread of a worker runs an attempt that takes long."""
+    """Return whether every thread of a worker runs a slow attempt."""
     if len(flights) < threads:
         return False
     long = sum(not f.awaits and f.started(page) and now.mono - f.since(page) > _LONG for f in flights)
@@ -211,10 +212,10 @@ def is_clogged(flights: Collection[Flight], page: Page, threads: int, now: Momen
 
 
 def recall(flights: Collection[Flight], page: Page) -> list[Returned]:
-    """Take back what a clogged worker has not begun; to be called at each look at its page.
+    """Take back the attempts that a clogged worker has not started. Call it at each check of its page.
 
-    At the first look the worker is told not to begin it, and only at the next one, when it can no
-    longer have overlooked that, is it given to others.
+    The first check tells the worker not to start them. Only the next check returns them for another worker,
+    because only then the worker must have seen it.
     """
     told: list[Returned] = []
     for flight in flights:
@@ -230,16 +231,15 @@ def recall(flights: Collection[Flight], page: Page) -> list[Returned]:
 
 
 def last_of_settled(flight: Flight) -> Gone | None:
-    """Report that an attempt does not run any more that was reported before, or needed no report."""
+    """Return the report that a settled attempt no longer runs, None if it was recalled."""
     return None if flight.recalled else Gone(token=flight.assignment.token)
 
 
 class Death(msgspec.Struct, frozen=True):
     """How a worker ended.
 
-    `status` is its wait status, None if nobody could tell. `killed`: by the gateway.
-    `alone`: it was made for one attempt. `said`: the last lines that it wrote to its descriptors since a
-    moment (monotonic nanoseconds).
+    `status`: its wait status, None if unknown. `killed`: the gateway killed it. `alone`: it was started for
+    one attempt. `said`: returns the last lines of its output since a time in monotonic nanoseconds.
     """
 
     pid: int | None
@@ -250,7 +250,7 @@ class Death(msgspec.Struct, frozen=True):
 
 
 def obituary(death: Death, left: list[Flight], page: Page, now: Moment) -> list[WorkerReport]:
-    """Report on the attempts that are `left`."""
+    """Return the reports of the attempts that a dead worker had."""
     verdicts = policy.verdicts((f.standing(page) for f in left), killed=death.killed, alone=death.alone)
     told = [_last_word(death, f, verdict, page, now) for f, verdict in zip(left, verdicts, strict=True)]
     _attribute_output(death, left, page, told)
@@ -260,7 +260,7 @@ def obituary(death: Death, left: list[Flight], page: Page, now: Moment) -> list[
 def _attribute_output(
     death: Death, left: list[Flight], page: Page, told: Sequence[WorkerReport | None]
 ) -> None:
-    # What a descriptor was written to is the worker's; where only one attempt ran, it is that one's.
+    # Output to a descriptor belongs to the worker. If only one attempt ran, it belongs to that attempt.
     started = [(f, r) for f, r in zip(left, told, strict=True) if f.started(page)]
     if len(started) != 1:
         return
@@ -286,7 +286,7 @@ def _last_word(
 def _charged_or_lost(death: Death, flight: Flight, verdict: Verdict, page: Page, now: Moment) -> Ended:
     stack = stack_of(flight, page) if flight.standing(page) is Standing.RUNNING else None
     charged = verdict is Verdict.CHARGE
-    why = "the gateway ended its worker" if death.killed else policy.cause_of(death.status)
+    why = "the gateway killed its worker" if death.killed else policy.cause_of(death.status)
     outcome = Outcome.FAILED if charged else Outcome.LOST
     alone = verdict is Verdict.LOSE_ALONE or (charged and death.alone)
     return broken_off(flight, page, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)

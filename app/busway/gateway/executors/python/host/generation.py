@@ -1,7 +1,7 @@
-"""One import of the handlers folder: its zygote, and the pools whose workers have that code.
+"""A generation: one import of the handlers folder, with its zygote and the pools of workers with that code.
 
-New code, or a zygote that died, means a new generation. The workers of the former one finish what
-they have and end; its zygote, if it lives, stays until then, because it is their reaper.
+New code, or the death of the zygote, starts a new generation. The workers of the old one finish their
+attempts and exit. Its zygote, if alive, stays until then, because it reaps them.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from busway.gateway.executors.python.wire.protocol import Boot, Loaded, Spawn, m
 
 logger = logging.getLogger("busway.workers")
 
-_SPAWN_PATIENCE = 10.0  # seconds that a zygote may take to start a worker
+_SPAWN_PATIENCE = 10.0  # seconds for a zygote to start a worker
 
 
 class House(Protocol):
-    """The supervisor as its generations see it."""
+    """What a generation needs from the supervisor."""
 
     draining: bool
 
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on what a worker told; `left` are attempts that no worker has any more."""
+        """Pass on a worker's reports. `left`: attempts that no worker has any more."""
 
     def forget(self, token: int) -> None:
-        """No worker has an attempt of that token."""
+        """No worker has the attempt with this token."""
 
     def room(self) -> None:
-        """There may be room for attempts that were refused."""
+        """A pool may accept attempts again."""
 
     def lost(self, generation: Generation) -> None:
-        """The generation can start no workers any more."""
+        """The generation can start no more workers."""
 
     def died(self, worker: Worker) -> None:
-        """A worker is dead."""
+        """A worker has died."""
 
     def watch(self) -> None:
-        """There are workers to look at."""
+        """There are workers to check."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How generations are to be: the shapes of the pools, and where worker numbers come from."""
+    """Configuration of the pools. `numbers` returns the next worker number."""
 
     process: Shape
     thread: Shape
@@ -61,13 +61,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Generation:
-    """Loaded once, replaced as a whole.
+    """Loaded once and replaced as a whole.
 
     Args:
-        house: told what happens.
-        plan: the pools.
-        boot: what zygote and workers must know.
-        watched: the files as they were just before they were imported.
+        house: receives the notifications.
+        plan: the configuration of the pools.
+        boot: what zygote and workers need.
+        watched: the state of the files just before the import.
     """
 
     def __init__(self, house: House, plan: Plan, boot: Boot, watched: Watched) -> None:
@@ -88,10 +88,10 @@ class Generation:
         }
 
     async def load(self, lifeline: int, patience: float) -> None:
-        """Have a zygote import the folder; what hangs or kills it is set aside.
+        """Start a zygote that imports the folder. Files that hang or crash it are skipped next time.
 
         Raises:
-            ZygoteLost: it ended, and no file is to blame.
+            ZygoteLost: it ended, but not because of a file.
             OSError: it could not be started.
         """
         while True:
@@ -102,7 +102,7 @@ class Generation:
             except ZygoteLost as lost:
                 if lost.file is None or lost.file in self.boot.skip:
                     raise
-                logger.warning("handler file %s is set aside: %s", lost.file, lost.reason)
+                logger.warning("handler file %s is skipped until it changes: %s", lost.file, lost.reason)
                 self.boot.skip[lost.file] = lost.reason
                 continue
             if link.alive:
@@ -111,12 +111,12 @@ class Generation:
 
     @property
     def files(self) -> Catalog:
-        """What the folder holds."""
+        """What the handlers folder defines."""
         return self.loaded.files
 
     @property
     def draining(self) -> bool:
-        """Whether no worker is to be started because all is to end."""
+        """Whether the supervisor drains, so that no worker may start."""
         return self._house.draining
 
     def confined(self, handler: str) -> Pool:
@@ -133,15 +133,15 @@ class Generation:
         return [worker for pool in self.pools.values() for worker in pool.everyone()]
 
     def complete(self) -> bool:
-        """Whether all pools that are wanted have their workers."""
+        """Return whether all pools in use have their workers."""
         return all(pool.complete() for pool in self.pools.values() if pool.wanted)
 
     def unsteady(self) -> bool:
-        """Whether it has workers that are to be looked at."""
+        """Return whether it has workers that need checks."""
         return any(pool.unsteady() for pool in self.pools.values())
 
     def leave(self) -> None:
-        """Have all workers end when they are done, and start none."""
+        """Let all workers exit when their attempts end, and start no more."""
         self._left = True
         for pool in self.pools.values():
             pool.leave()
@@ -153,7 +153,7 @@ class Generation:
             pool.stop()
 
     def check(self, now: float) -> None:
-        """End workers whose time is up, a zygote that does not listen, and pools that nobody needs."""
+        """Kill late workers and a zygote that does not respond. Remove pools that are not needed."""
         for name, pool in list(self.pools.items()):
             pool.check(now)
             if isinstance(pool, Confined) and pool.idle():
@@ -162,34 +162,34 @@ class Generation:
         if late and self.link is not None:
             self.link.kill()
 
-    # -- as the pools see it
+    # -- called by the pools
 
     def can_launch(self) -> bool:
-        """Whether there is a zygote that can start workers."""
+        """Return whether there is a zygote that can start workers."""
         return self.link is not None and self.link.alive and not (self._left or self._outdated)
 
     def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start a worker's process."""
+        """Ask the zygote to start a worker's process."""
         if self.link is not None:
             self._launched[worker.number] = worker
             self.link.spawn(worker.number, spawn, descriptors)
         self._house.watch()
 
     def outdated(self) -> None:
-        """A worker that had to import the folder by itself found other files there."""
+        """A worker that imported the folder itself found other files there."""
         self._outdated = True
         self._house.lost(self)
 
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass it on."""
+        """Pass the reports to the supervisor."""
         self._house.report(told, left)
 
     def forget(self, token: int) -> None:
-        """Pass it on."""
+        """Pass it to the supervisor."""
         self._house.forget(token)
 
     def room(self) -> None:
-        """Pass it on."""
+        """Pass it to the supervisor."""
         self._house.room()
 
     def buried(self, worker: Worker) -> None:
@@ -199,7 +199,7 @@ class Generation:
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]
 
-    # -- as the zygote's link sees it
+    # -- called by the link to the zygote
 
     def spawned(self, number: int, pid: int, pidfd: int) -> None:
         """The zygote started a worker."""
@@ -213,7 +213,7 @@ class Generation:
 
     def refused(self, number: int, reason: str) -> None:
         """The zygote could not start a worker."""
-        logger.error("a worker could not be started: %s", reason)
+        logger.error("could not start a worker: %s", reason)
         worker = self._launched.pop(number, None)
         if worker is not None:
             worker.ended(None)
@@ -225,32 +225,32 @@ class Generation:
             worker.ended(status)
 
     def entered(self, directory: str) -> None:
-        """The imports search a directory of the user's project."""
+        """Watch a directory of the user's project, because imports search it."""
         self._watched.enter(directory)
 
     def down(self, link: Link) -> None:
-        """The zygote is gone: its workers run on."""
+        """The zygote has ended. Its workers continue."""
         self.links.discard(link)
         if link is not self.link:
             return
         if not self._left:
-            logger.warning("the zygote %d died; running workers go on, a new one is started", link.pid)
+            logger.warning("zygote %d died; starting a new one, running workers continue", link.pid)
         self.link = None
         for worker in list(self._by_pid.values()):
             worker.reap()
         self.bury()
         for worker in list(self._launched.values()):
-            worker.ended(None)  # if it was started all the same, it ends with its socket
+            worker.ended(None)  # if it was started nevertheless, closing its socket ends it
         self._house.lost(self)
 
     def bury(self) -> None:
-        """Bury what the zygote had not when it died: it came to us; groups are known by their leaders."""
+        """Reap what the dead zygote did not reap: groups of dead workers, each with its leader's pid."""
         for group in self._groups - self._by_pid.keys():
             bury_group(group)
             self._groups.discard(group)
 
     async def close(self, patience: float) -> None:
-        """Let the zygote end, and wait until it is gone."""
+        """Let the zygote exit, and wait until it has ended."""
         await asyncio.gather(*(link.close(patience) for link in list(self.links)))
 
     def status(self) -> dict[str, Any]:
@@ -258,7 +258,7 @@ class Generation:
         return {name: pool.status() for name, pool in self.pools.items()}
 
     def leavers(self) -> dict[str, list[dict[str, Any]]]:
-        """Describe the workers that are left, by pool."""
+        """Describe the remaining workers, by pool."""
         return {
             name: [describe(worker) for worker in pool.everyone() if worker.pid is not None]
             for name, pool in self.pools.items()

@@ -1,4 +1,4 @@
-"""The gateway's end of the zygote: its process, its socket with descriptors, its loading of the folder."""
+"""Link to the zygote: its process, its socket, and the loading of the folder."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ logger = logging.getLogger("busway.workers")
 
 _READ_SIZE = 64 * 1024
 _START_PATIENCE = 60.0  # seconds until the first file is announced
-_END_PATIENCE = 0.5  # seconds that a zygote may take to end when it has closed its socket
+_END_PATIENCE = 0.5  # seconds for a zygote to exit after it has closed its socket
 
 
 class ZygoteLost(Exception):
-    """The zygote ended, or had to be ended, while the folder was loaded.
+    """The zygote ended, or was killed, while it loaded the folder.
 
     Args:
-        file: the file that it was importing, None if it had not come to one.
-        reason: what is to be told of that file.
+        file: the file that it was importing, None if it had not begun with one.
+        reason: why the file cannot be used.
     """
 
     def __init__(self, file: str | None, reason: str) -> None:
@@ -42,10 +42,10 @@ class ZygoteLost(Exception):
 
 
 class LinkOwner(Protocol):
-    """Who is told what the zygote does."""
+    """Receives what the zygote reports."""
 
     def spawned(self, number: int, pid: int, pidfd: int) -> None:
-        """A worker was started; the descriptor belongs to the owner from now on."""
+        """A worker was started. The receiver closes the descriptor."""
 
     def refused(self, number: int, reason: str) -> None:
         """A worker could not be started."""
@@ -57,15 +57,15 @@ class LinkOwner(Protocol):
         """The imports search a directory of the user's project."""
 
     def down(self, link: Link) -> None:
-        """The zygote is gone."""
+        """The zygote has ended."""
 
 
 class Link:
-    """One zygote process; another one needs another link.
+    """One zygote process. A new process needs a new link.
 
     Args:
-        owner: told what happens.
-        lifeline: the reading end of the pipe whose end means the gateway's.
+        owner: receives the notifications.
+        lifeline: the reading end of the pipe that closes when the gateway ends.
     """
 
     def __init__(self, owner: LinkOwner, lifeline: int) -> None:
@@ -88,7 +88,7 @@ class Link:
         line = command(
             "busway.gateway.executors.python.child.zygote", str(theirs.fileno()), str(lifeline), str(stack)
         )
-        # Not a fork of this process: with only these arguments Python execs at once, by vfork.
+        # With only these arguments Python uses vfork and exec, so this process is not copied.
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             line, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True,
             pass_fds=(theirs.fileno(), lifeline, stack),
@@ -108,10 +108,10 @@ class Link:
         return self._process.pid
 
     async def load(self, boot: Boot, patience: float) -> Loaded:
-        """Have the folder imported, each file within `patience` seconds.
+        """Import the folder, with a limit of `patience` seconds for each file.
 
         Raises:
-            ZygoteLost: a file hung or killed the zygote, which is gone then.
+            ZygoteLost: a file hung or killed the zygote, which has ended.
         """
         self._write(pack(ToZygote.LOAD, 0, wire.encode(boot)))
         deadline = _START_PATIENCE
@@ -137,7 +137,8 @@ class Link:
         while await self._news.get() is not None:
             pass
         raise ZygoteLost(
-            self._loading, f"its import did not end within {patience:g} s and was given up{self._last_stack}"
+            self._loading,
+            f"its import did not end within {patience:g} s, so it was stopped{self._last_stack}",
         )
 
     def _dump(self) -> None:
@@ -151,7 +152,7 @@ class Link:
         return f"\n{stack}" if stack else ""
 
     def spawn(self, number: int, spawn: Spawn, descriptors: list[int]) -> None:
-        """Ask for a worker; the descriptors are copied. A zygote that does not listen is killed."""
+        """Request a worker. The descriptors are copied. A zygote that does not read is killed."""
         frame = pack(ToZygote.SPAWN, number, wire.encode(spawn))
         try:
             sent = socket.send_fds(self._socket, [frame], descriptors)
@@ -161,13 +162,13 @@ class Link:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the zygote; `down` follows."""
+        """Kill the zygote. `down` follows."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def close(self, patience: float) -> None:
-        """Let the zygote end, kill it after `patience` seconds, and wait until it is gone."""
+        """Let the zygote exit, kill it after `patience` seconds, and wait until it has ended."""
         if not self.alive:
             return
         self._loop.remove_reader(self._socket)
@@ -199,7 +200,7 @@ class Link:
         self._pidfds += received
         if not chunk:
             self._loop.remove_reader(self._socket)
-            self._loop.call_later(_END_PATIENCE, self.kill)  # how it ends by itself tells more
+            self._loop.call_later(_END_PATIENCE, self.kill)  # its own exit status tells more than a kill
             return False
         for frame in self._buffer.feed(chunk):
             self._take(frame)
@@ -220,10 +221,10 @@ class Link:
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        self._readable()  # what it told before it died
+        self._readable()  # the frames that it sent before it died
         self.alive = False
         with contextlib.suppress(ProcessLookupError):
-            # While its number is still taken. Workers have groups of their own: this is what imports started.
+            # Before its pid can be reused. Workers have own groups: this kills what imports started.
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
         self._status = -code if code < 0 else code << 8

@@ -1,4 +1,4 @@
-"""What a worker's end means for each attempt that it had not answered. Pure: it decides, others obey."""
+"""Decide what a worker's death means for each of its unanswered attempts. Pure: callers act on the result."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 
 class Standing(Enum):
-    """How far an unanswered attempt had come."""
+    """How far an unanswered attempt was when its worker died."""
 
     UNSTARTED = auto()
     RUNNING = auto()
-    RETURNED = auto()  # its target had returned, its answer was still to be sent
-    SETTLED = auto()  # reported already (timed out, cancelled) but perhaps still running
-    OVERDUE = auto()  # its time was up or its memory exceeded, the worker was killed for it
+    RETURNED = auto()  # its target had returned, its report was not sent yet
+    SETTLED = auto()  # reported already (timed out, cancelled), but it may still run
+    OVERDUE = auto()  # it timed out or took too much memory, and the worker was killed for it
 
 
 class Verdict(Enum):
-    """What becomes of the attempt."""
+    """What happens to the attempt."""
 
     NOTHING = auto()
     RETURN = auto()
@@ -43,9 +43,9 @@ def verdicts(standings: Iterable[Standing], *, killed: bool, alone: bool) -> lis
     """Decide for each attempt.
 
     Args:
-        standings: of all attempts that the worker had not answered.
-        killed: the gateway killed it, so that none is to blame but those it was killed for.
-        alone: the worker was made for one attempt, that had seen a worker die before.
+        standings: of all attempts that the worker had not reported.
+        killed: the gateway killed it, so only the attempts that it was killed for are to blame.
+        alone: it was started for one attempt of a run that had seen a worker die before.
     """
     standings = list(standings)
     suspects = sum(standing in _SUSPECT for standing in standings)
@@ -61,12 +61,13 @@ def _verdict(standing: Standing, suspects: int, killed: bool, alone: bool) -> Ve
         return Verdict.CHARGE
     if standing is Standing.RUNNING:
         return Verdict.CHARGE if suspects == 1 else Verdict.LOSE_ALONE
-    # It had returned. If one was running, that one is to blame; else it may have left a time bomb.
+    # It had returned. If another attempt was running, that one is to blame. Otherwise this attempt may
+    # have left something behind that killed the worker.
     return Verdict.LOSE if suspects else Verdict.LOSE_ALONE
 
 
 def brief_cause(status: int | None) -> str:
-    """Name how a process ended, from its wait status, as a word to count by."""
+    """Return how a process ended, from its wait status, as a short label for counters."""
     if status is None:
         return "unknown"
     code = status & 0x7F
@@ -76,14 +77,14 @@ def brief_cause(status: int | None) -> str:
 
 
 def cause_of(status: int | None) -> str:
-    """Say how a process ended, from its wait status; None: nobody could tell."""
+    """Return how a process ended, from its wait status, as text. None: the status is unknown."""
     if status is None:
-        return "ended, nobody could tell how"
+        return "ended with an unknown status"
     code = status & 0x7F
     if code == 0:
         return f"exited with status {status >> 8}"
     name = signal.Signals(code).name if code in set(signal.Signals) else f"signal {code}"
-    note = " (out of memory, or by hand)" if code == signal.SIGKILL else ""
+    note = " (out of memory, or killed by a user)" if code == signal.SIGKILL else ""
     return f"killed by {name}{note}"
 
 
@@ -94,11 +95,11 @@ _MOST = 16 * 1024
 
 
 def of_thread(dump: str, thread: int) -> str | None:
-    """Return the user frames of a thread in a dump, None if there are none.
+    """Return the user's frames of a thread in a dump, None if there are none.
 
     Args:
-        dump: as faulthandler wrote it; the newest dump is the last.
-        thread: its ident.
+        dump: written by faulthandler; it may contain several dumps, the newest last.
+        thread: the thread's ident.
     """
     starts = [*_THREAD.finditer(dump)]
     ends = [start.start() for start in starts[1:]] + [len(dump)]
@@ -110,13 +111,13 @@ def of_thread(dump: str, thread: int) -> str | None:
 
 
 def newest(dump: str) -> str | None:
-    """Return the user frames of the thread that was running when the newest dump was written."""
+    """Return the user's frames of the current thread in the newest dump, None if there are none."""
     starts = [*_CURRENT.finditer(dump)]
     return _user_frames(dump[starts[-1].end() :].partition("\n\n")[0]) if starts else None
 
 
 def _user_frames(stack: str) -> str | None:
-    # The innermost frames may be ours (ctx.progress), then come the user's, then what called them.
+    # The innermost frames may be ours (ctx.progress), then come the user's, then the frames that called them.
     frames = [line for line in stack.splitlines() if line.startswith("  ")]
     own = itertools.takewhile(_is_theirs, itertools.dropwhile(lambda line: not _is_theirs(line), frames))
     lines = list(own)

@@ -1,4 +1,4 @@
-"""A pool: P worker processes of T threads: P of one in the process pool, one of T in the thread pool."""
+"""A pool of workers: single-threaded processes, or one process with many threads."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from busway.gateway.executors.python.wire.protocol import Spawn
 logger = logging.getLogger("busway.workers")
 
 QUEUE = 64  # quick attempts that may wait in one worker
-_TOGETHER = 32  # attempts of a moment in one worker before the next one gets any
+_TOGETHER = 32  # instant attempts in one worker before the next worker gets any
 _RETIRED_AT_ONCE = 2
 _ALONE_AT_ONCE = 4
-_RETIREMENT = 30.0  # seconds that siblings of an attempt that does not end may take
+_RETIREMENT = 30.0  # seconds that a retired worker gives its other attempts
 _BOOT_PATIENCE = 60.0  # seconds
 _TEARDOWN_PATIENCE = 10.0  # seconds
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds between workers that die without an attempt
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds before the next start, in a crash loop
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """The two numbers of a pool, and how many coroutines one worker holds.
+    """The size of a pool, and the limits of its workers.
 
-    Grace in seconds; `growth`: bytes by which a worker may grow before it is replaced.
+    `coroutines`: the maximum in one worker. `grace` in seconds. `growth`: bytes by which a worker may grow
+    before it is replaced.
     """
 
     processes: int
@@ -44,38 +45,38 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Owner(Protocol):
-    """The generation as its pools see it: `mark` names the code that workers must have."""
+    """What a pool needs from its generation. `mark` identifies the code that workers must have."""
 
     mark: str
 
     @property
     def draining(self) -> bool:
-        """Whether no worker is to be started because all is to end."""
+        """Whether the supervisor drains, so that no worker may start."""
 
     def can_launch(self) -> bool:
-        """Whether there is a zygote that can start workers."""
+        """Return whether there is a zygote that can start workers."""
 
     def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start a worker's process."""
+        """Ask the zygote to start a worker's process."""
 
     def outdated(self) -> None:
-        """A worker that had to import the folder by itself found other files there."""
+        """A worker that imported the folder itself found other files there."""
 
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on what a worker told; `left` are attempts that no worker has any more."""
+        """Pass on a worker's reports. `left`: attempts that no worker has any more."""
 
     def forget(self, token: int) -> None:
-        """No worker has an attempt of that token."""
+        """No worker has the attempt with this token."""
 
     def buried(self, worker: Worker) -> None:
         """A worker is dead and closed."""
 
     def room(self) -> None:
-        """There may be room for attempts that were refused."""
+        """The pool may accept attempts again."""
 
 
 class Pool:
-    """Its workers start when it is first wanted. Attempts go to the least loaded one."""
+    """Its workers start when it is first needed. An attempt goes to the worker with the fewest."""
 
     weighs = False  # whether its workers tell their memory before each attempt
 
@@ -101,21 +102,21 @@ class Pool:
         return [*self.workers, *self.retirees, *self.leavers, *self.successors, *self.loners]
 
     def unsteady(self) -> bool:
-        """Whether it has a worker that is to be looked at."""
+        """Return whether it has a worker that needs checks."""
         return any(worker.state is not State.READY or worker.flights for worker in self.everyone())
 
     def complete(self) -> bool:
-        """Whether all its workers can take attempts."""
+        """Return whether all its workers can run attempts."""
         ready = sum(worker.state is State.READY for worker in self.workers)
         return ready >= self.shape.processes
 
     def want(self) -> None:
-        """Start the workers if they are not."""
+        """Mark the pool as needed, and start its workers if they are not running."""
         self.wanted = True
         self.fill()
 
     def fill(self) -> None:
-        """Start the workers that are missing, now or after the delay of a crash loop."""
+        """Start the missing workers, now or after the delay of a crash loop."""
         if not self.wanted or self._owner.draining or not self._owner.can_launch() or self._delayed:
             return
         while len(self.workers) < self.shape.processes:
@@ -127,7 +128,7 @@ class Pool:
         return Worker(self._numbers(), self, spawn, grace=shape.grace, growth=shape.growth, alone=alone)
 
     def offer(self, assignment: Assignment) -> Worker | None:
-        """Hand an attempt over; returns its worker, None if there is no room."""
+        """Send an attempt to a worker. Return the worker, None if there is no room."""
         if not self.wanted:
             self.want()
         if assignment.alone:
@@ -147,9 +148,9 @@ class Pool:
         return self._paces.setdefault(handler, Pace(handler))
 
     def _free_for_sync(self, quick: bool, momentary: bool) -> Worker | None:
-        """Find a thread. Only quick attempts queue, and only where a thread is left to quick ones.
+        """Find a worker with a free thread. Quick attempts may also queue, unless all threads run slow ones.
 
-        What takes a moment goes where others of its kind are, while they are not many.
+        Instant attempts share one worker as long as they are few.
         """
         threads, best, least = self.shape.threads, None, 1 << 30
         for worker in self.workers:
@@ -164,9 +165,9 @@ class Pool:
         return best
 
     def _free_for_async(self) -> Worker | None:
-        """Find a loop. A worker whose only thread runs a sync target would not read it, so it gets none.
+        """Find a worker for a coroutine. If its only thread runs a sync target it reads no frames: skip it.
 
-        Sync attempts may follow async ones into a worker: those run on in the loop's own thread.
+        Sync attempts may follow async ones into a worker: the async ones run in the loop's own thread.
         """
         single, best, least = self.shape.threads == 1, None, 1 << 30
         for worker in self.workers:
@@ -183,7 +184,7 @@ class Pool:
         return worker
 
     def withdraw(self, token: int) -> bool:
-        """Take back an attempt that waits for a worker of its own; False if none of that token does."""
+        """Take back an attempt that waits for a worker of its own. Return False if this token does not."""
         for worker, assignment in self.loners.items():
             if assignment is not None and assignment.token == token:
                 self.loners[worker] = None
@@ -196,7 +197,7 @@ class Pool:
         return [a.token for a in self.loners.values() if a is not None]
 
     def check(self, now: float) -> None:
-        """End workers that did not boot or leave in time, and retired ones whose siblings had theirs."""
+        """Kill workers that did not boot or exit in time, and retired ones whose time is over."""
         for worker in self.everyone():
             late = worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE
             stuck = worker.state is State.ENDING and now - worker.ending_at > _TEARDOWN_PATIENCE
@@ -204,11 +205,11 @@ class Pool:
                 worker.kill()
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start the worker's process."""
+        """Ask the zygote to start the worker's process."""
         self._owner.enlist(worker, spawn, descriptors)
 
     def ready(self, worker: Worker) -> None:
-        """Use the worker from now on, if it has the code of the others."""
+        """Use the worker from now on, if it has the same code as the others."""
         if worker.mark not in {"", self._owner.mark}:
             worker.kill()
             self._owner.outdated()
@@ -223,13 +224,13 @@ class Pool:
         self._owner.room()
 
     def outgrown(self, worker: Worker) -> None:
-        """Start a worker that takes its place when it is ready."""
+        """Start a replacement, which takes over when it is ready."""
         expected = worker in self.successors.values()
         if worker not in self.workers or expected or self._delayed:
             return
         if self._owner.draining or not self._owner.can_launch():
             return
-        logger.info("worker %s has grown by %d MiB or more: replaced", worker.pid, self.shape.growth // MIB)
+        logger.info("worker %s grew by %d MiB or more: replacing it", worker.pid, self.shape.growth // MIB)
         self.successors[self._worker(self.shape.threads)] = worker
 
     def _succeed(self, successor: Worker) -> None:
@@ -244,13 +245,13 @@ class Pool:
         worker.leave()
 
     def leave(self) -> None:
-        """Have all workers end when they are done, and start none: other pools take over."""
+        """Let all workers exit when their attempts end, and start no more: other pools take over."""
         self.wanted = False
         for worker in [*self.workers, *self.successors]:
             worker.leave()
 
     def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on what the worker told; one that was made for this attempt ends."""
+        """Pass on the worker's reports. A worker that was started for this attempt exits."""
         if left:
             self._failures, self._last_failure = 0, None
         self._owner.report(told, left)
@@ -260,7 +261,7 @@ class Pool:
             self._owner.room()
 
     def retired(self, worker: Worker) -> None:
-        """Start a replacement; the oldest of too many retired workers goes at once."""
+        """Start a replacement. If too many workers are retired, the oldest is killed."""
         for ours in (self.workers, self.leavers):
             if worker in ours:
                 ours.remove(worker)
@@ -270,7 +271,7 @@ class Pool:
         self.fill()
 
     def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Report what was lost and start a replacement."""
+        """Report the lost attempts and start a replacement."""
         pending = self.loners.pop(worker, None)
         self._strike_off(worker)
         self._owner.buried(worker)
@@ -313,7 +314,7 @@ class Pool:
             worker.kill()
 
     def _crash_loop(self) -> dict[str, Any] | None:
-        """Describe deaths without an attempt in a row; `next_start_in` is in seconds."""
+        """Describe successive deaths of workers without an attempt. `next_start_in` is in seconds."""
         if self._failures < 2:
             return None
         wait = self._delayed.when() - asyncio.get_running_loop().time() if self._delayed else 0.0
@@ -336,7 +337,7 @@ class Pool:
 
 
 def describe(worker: Worker) -> dict[str, Any]:
-    """Describe a worker for `/v1/status`; memory in bytes, age in seconds."""
+    """Describe a worker for `/v1/status`. Memory in bytes, age in seconds."""
     return {
         "pid": worker.pid,
         "state": worker.state.name.lower(),
@@ -352,27 +353,27 @@ _LINGER = 5.0  # seconds without an attempt after which a worker ends
 
 
 class Confined(Pool):
-    """Its workers are made when there is work, have one attempt at a time, and end without any."""
+    """A pool for a handler with a memory limit. Workers start on demand and run one attempt at a time."""
 
     weighs = True
 
     def fill(self) -> None:
-        """Start none: `offer` does."""
+        """Do nothing: `offer` starts workers."""
 
     def complete(self) -> bool:
-        """Whether it waits for no worker: it never does."""
+        """Return True: it never has to wait for workers."""
         return True
 
     def unsteady(self) -> bool:
-        """Whether it has workers: those without an attempt are to be ended."""
+        """Return whether it has workers: idle ones must be stopped."""
         return bool(self.everyone())
 
     def idle(self) -> bool:
-        """Whether it has no worker and nothing to remember."""
+        """Return whether it has no worker and no pending delay."""
         return not self.everyone() and self._delayed is None
 
     def offer(self, assignment: Assignment) -> Worker | None:
-        """Hand an attempt over; returns its worker, None if there is no room, or none yet."""
+        """Send an attempt to a worker. Return the worker, None if there is no room, or not yet."""
         self.wanted = True
         if assignment.alone:
             return self._offer_alone(assignment)
@@ -392,7 +393,7 @@ class Confined(Pool):
             self.workers.append(self._worker(1))
 
     def check(self, now: float) -> None:
-        """End workers that had no attempt for long, and those that did not boot or leave in time."""
+        """Stop workers that have been idle for long, and kill those that did not boot or exit in time."""
         super().check(now)
         for worker in list(self.workers):
             if worker.open and not worker.flights and now - worker.idle_at > _LINGER:

@@ -1,7 +1,7 @@
-"""When the handlers folder is loaded anew, and how the new code takes over from the old.
+"""Decide when the handlers folder is loaded again, and switch to the new code.
 
-The new generation boots beside the old one. Then, if the folder holds something else than before,
-nothing starts until the registry knows: an attempt runs the code of the revision that it records.
+The new generation boots beside the old one. If the folder has changed, no attempt starts until the registry
+is updated: an attempt must run the code of the revision that it records.
 """
 
 from __future__ import annotations
@@ -23,44 +23,45 @@ from busway.gateway.executors.python.wire.protocol import Boot
 
 logger = logging.getLogger("busway.workers")
 
-_POLL = 0.25  # seconds; a change must have stood for one of them, or half of it would be loaded
-_FIRST_DELAY, _LONGEST_DELAY, _STEADY = 0.05, 5.0, 10.0  # seconds between zygotes that die; so long is well
+_POLL = 0.25  # seconds; files must be unchanged for so long, otherwise half of a change would be loaded
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds before the next zygote when one died soon
+_STEADY = 10.0  # seconds after which a zygote did not die soon
 
 
 class House(Protocol):
-    """The supervisor as its renewal sees it."""
+    """What the renewal needs from the supervisor."""
 
     @property
     def generation(self) -> Generation:
-        """The generation that takes new attempts."""
+        """The generation that gets new attempts."""
 
     async def prepare(self, boot: Boot, watched: Watched) -> Generation:
-        """Load the folder anew, beside what runs."""
+        """Load the folder into a new generation, beside the running one."""
 
     async def boot(self, fresh: Generation) -> None:
-        """Start the workers that will be wanted, and wait until they are ready.
+        """Start the workers that will be needed, and wait until they are ready.
 
         Raises:
-            OSError: one could not be started.
+            OSError: a worker could not be started.
         """
 
     def hold(self) -> None:
-        """Let nothing start; what has not started goes back."""
+        """Start no attempts. Attempts that have not started are returned."""
 
     def succeed(self, fresh: Generation) -> None:
-        """Let the fresh generation take all attempts from now on."""
+        """Send all attempts to the new generation from now on."""
 
 
 class Renewal:
     """Runs in the background from `start` to `stop`.
 
-    `renewals` counts them, `error` is why the last one failed, None if it did not.
+    `renewals` counts the loads. `error` is the reason of the last failure, None after a success.
 
     Args:
         house: the supervisor.
-        boot: what zygote and workers must know; files to set aside are added.
-        on_catalog: told what the folder holds when that has changed.
-        reload: look every quarter of a second whether files have changed.
+        boot: what zygote and workers need; files to skip are added.
+        on_catalog: receives the catalog of the folder when it has changed.
+        reload: check four times a second whether files have changed.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Renewal:
         self.error: str | None = None
 
     async def load(self) -> Generation:
-        """Load the folder; a file that was set aside is tried again when it or the project has changed.
+        """Load the folder. A skipped file is tried again when it or the project has changed.
 
         Raises:
             ZygoteLost, OSError: the zygote could not be started.
@@ -91,17 +92,17 @@ class Renewal:
         return fresh
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         loops = [self._keep, self._watch] if self._reload else [self._keep]
         self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     def stop(self) -> None:
-        """Load nothing more."""
+        """Stop watching and load nothing more."""
         for loop in self._loops:
             loop.cancel()
 
     def lost(self) -> None:
-        """The generation can start no workers: load another, later if this one did not live long."""
+        """The generation can start no more workers: load another, after a delay if it did not live long."""
         steady = time.monotonic() - self._born > _STEADY
         self._delay = 0.0 if steady else min(_LONGEST_DELAY, max(_FIRST_DELAY, self._delay * 2))
         self._due.set()
@@ -115,7 +116,7 @@ class Renewal:
                 fresh = await self.load()
                 await self._house.boot(fresh)
             except (ZygoteLost, OSError) as problem:
-                logger.error("handler code could not be loaded: %s", problem)  # noqa: TRY400 - the reason is all there is
+                logger.error("could not load the handler code: %s", problem)  # noqa: TRY400 - no traceback
                 self.error = str(problem)
                 self._delay = min(_LONGEST_DELAY, max(_FIRST_DELAY, self._delay * 2))
                 self._due.set()
@@ -126,7 +127,7 @@ class Renewal:
 
     async def _take_over(self, fresh: Generation) -> None:
         if fresh.files != self._house.generation.files:
-            logger.info("handler files have changed: loaded again")
+            logger.info("handler files have changed: reloaded")
             self._house.hold()
             await self._tell(fresh.files)
         self._house.succeed(fresh)
@@ -136,7 +137,7 @@ class Renewal:
             try:
                 await self._on_catalog(catalog)
             except Exception:
-                logger.exception("what the handler files hold now could not be told; trying again")
+                logger.exception("could not register the reloaded handlers; retrying in 1 s")
                 await asyncio.sleep(1)
             else:
                 return

@@ -1,4 +1,4 @@
-"""Stacks of a child: faulthandler writes them into its page when it gets a signal."""
+"""Get the Python stacks of a child: on a signal, faulthandler writes them to the child's page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 from busway.gateway.executors.python.wire.slots import Page
 
-_LOOK = 0.015  # seconds between two looks at what is written
-_PATIENCE = 2.0  # seconds that it may take; a stopped child writes nothing
+_LOOK = 0.015  # seconds between two checks
+_PATIENCE = 2.0  # seconds; a stopped child writes nothing
 
 
 def when_written(
     loop: asyncio.AbstractEventLoop, page: Page, ask: Callable[[], None], then: Callable[[], None]
 ) -> None:
-    """Call `ask`, which signals the child, and `then` when its stacks are written or take too long.
+    """Call `ask`, which signals the child, then call `then` when the stacks are written or the time is over.
 
-    `then` may come after the page was closed.
+    The page may be closed when `then` is called.
     """
     before = page.dump_size()
     end = loop.time() + _PATIENCE

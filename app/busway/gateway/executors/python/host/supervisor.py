@@ -1,4 +1,4 @@
-"""The supervisor: the port `Workers` to the rest of the gateway, over generations of zygote and pools."""
+"""The supervisor implements the port `Workers` with generations of a zygote and pools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("busway.workers")
 
 _SWEEP = 0.025  # seconds
 _TEARDOWN_PATIENCE = 5.0  # seconds
-_FORMER_AT_ONCE = 8  # generations that finish what they have
+_FORMER_AT_ONCE = 8  # old generations that may still run attempts
 
 
 async def _keep_to_itself(_catalog: Catalog) -> None:
@@ -42,23 +42,23 @@ def _nobody(_reports: list[WorkerReport]) -> None:
 
 
 class Supervisor:
-    """Runs handler code in child processes; see the port for what it promises.
+    """Runs handler code in child processes. The port describes its guarantees.
 
     Args:
         handlers: the folder of handler files.
         app_dir: the user's own project, which handlers may import.
         processes: worker processes of the process pool, and of a handler with a memory limit.
-        threads: threads of the thread pool; also how many coroutines one worker holds.
+        threads: threads of the thread pool; also the maximum number of coroutines in one worker.
         max_result_bytes: a larger value fails its attempt.
         import_timeout: seconds that one file may take to import.
-        default_pool: the pool to start at once; the other starts when it is first wanted.
+        default_pool: the pool to start at once; the other one starts when it is first needed.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
-        max_event_bytes: more data than this cannot be published.
-        growth: bytes by which a worker may grow from attempt to attempt before it is replaced.
-        reload: load the folder again when a file of it changes, or one of the project beside those that
-            were imported.
-        on_catalog: given what the folder holds when that has changed; nothing starts until it returns,
-            and all that starts afterwards has the new code.
+        max_event_bytes: the limit for the data of a published event.
+        growth: bytes by which a worker may grow over its attempts before it is replaced.
+        reload: load the folder again when one of its files changes, or a file of the project in a directory
+            that imports searched.
+        on_catalog: receives the catalog of the folder when it has changed. No attempt starts until it
+            returns; later attempts run the new code.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of the workers, each by name
@@ -100,7 +100,7 @@ class Supervisor:
         self._deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     async def start(self) -> Catalog:
-        """Start the zygote and return what the handlers folder holds, less what hangs or kills it."""
+        """Start the zygote. Return what the handlers folder defines, without files that hang or crash."""
         become_subreaper()
         self._lifeline = os.pipe()
         self._generation = await self._renewal.load()
@@ -109,15 +109,15 @@ class Supervisor:
         self._renewal.start()
         return self._generation.files
 
-    # -- one generation after another
+    # -- generations
 
     @property
     def generation(self) -> Generation:
-        """The generation that takes new attempts."""
+        """The generation that gets new attempts."""
         return self._generation
 
     async def prepare(self, boot: Boot, watched: Watched) -> Generation:
-        """Load the folder anew, beside what runs.
+        """Load the folder into a new generation, beside the running one.
 
         Raises:
             ZygoteLost, OSError: the zygote could not be started.
@@ -132,10 +132,10 @@ class Supervisor:
         return fresh
 
     async def boot(self, fresh: Generation) -> None:
-        """Start the workers that will be wanted, and wait until they are ready.
+        """Start the workers that will be needed, and wait until they are ready.
 
         Raises:
-            OSError: one could not be started.
+            OSError: a worker could not be started.
         """
         try:
             for name, pool in self._generation.pools.items():
@@ -147,12 +147,12 @@ class Supervisor:
         await self._until(fresh.complete, self._import_timeout)
 
     def hold(self) -> None:
-        """Let nothing start; what has not started goes back."""
+        """Start no attempts. Attempts that have not started are returned."""
         self._holding = self._refused = True
         self._give_back()
 
     def succeed(self, fresh: Generation) -> None:
-        """Let the fresh generation take all attempts from now on."""
+        """Send all attempts to the new generation from now on."""
         former, self._generation = self._generation, fresh
         self._holding = False
         self._dismiss(former)
@@ -162,12 +162,12 @@ class Supervisor:
         self._former.append(generation)
         generation.leave()
         if len(self._former) > _FORMER_AT_ONCE:
-            logger.warning("what still runs in the oldest of %d generations is ended", len(self._former))
+            logger.warning("%d old generations still run attempts: killing the oldest", len(self._former))
             self._former[0].stop()
         self.watch()
 
     def lost(self, generation: Generation) -> None:
-        """A generation can start no workers any more: another takes its place."""
+        """A generation can start no more workers: replace it."""
         if self._stopping:
             return
         if generation.everyone():
@@ -176,7 +176,7 @@ class Supervisor:
             self._renewal.lost()
 
     def died(self, worker: Worker) -> None:
-        """A worker is dead: count it by its pool and cause."""
+        """Count a dead worker by its pool and cause."""
         self._deaths[worker.pool.partition(":")[0]][worker.cause] += 1
 
     def _close(self, generation: Generation) -> None:
@@ -202,11 +202,11 @@ class Supervisor:
     # -- attempts
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` told all reports, in batches and in order per attempt; to be called once."""
+        """Set the function that receives all reports, in batches and in order per attempt. Call it once."""
         self._listener = listener
 
     def offer(self, assignment: Assignment) -> bool:
-        """Hand over an attempt; False if its pool has no room for it now."""
+        """Send an attempt to a worker. Return False if its pool has no room now."""
         if self.draining or self._holding:
             self._refused = True
             return False
@@ -222,7 +222,7 @@ class Supervisor:
         return True
 
     def cancel(self, token: int) -> bool:
-        """End an attempt that counts as over: ask, then kill; False if it certainly does not run."""
+        """Stop an attempt whose outcome is stored: ask, then kill. Return False if it does not run."""
         worker = self._carriers.get(token)
         flight = worker.flights.get(token) if worker is not None else None
         if worker is not None and flight is not None:
@@ -233,33 +233,33 @@ class Supervisor:
         return False
 
     def credit(self, token: int, size: int) -> None:
-        """Tell that a partial of `size` bytes was stored, so that a slowed generator may go on."""
+        """Record that a partial of `size` bytes was stored, so that a waiting generator may continue."""
         worker = self._carriers.get(token)
         flight = worker.flights.get(token) if worker is not None else None
         if worker is not None and flight is not None:
             worker.page.credit(flight.seat, size)
 
     def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on what a worker told; `left` are attempts that no worker has any more."""
+        """Pass on a worker's reports. `left`: attempts that no worker has any more."""
         for flight in left:
             self._carriers.pop(flight.assignment.token, None)
         if told:
             self._listener(told)
 
     def forget(self, token: int) -> None:
-        """No worker has an attempt of that token."""
+        """No worker has the attempt with this token."""
         self._carriers.pop(token, None)
 
     def room(self) -> None:
-        """Report that there is room, if an offer was refused."""
+        """Report `Room` if an offer was refused before."""
         if self._refused and not (self.draining or self._holding):
             self._refused = False
             self._listener([Room()])
 
-    # -- watching
+    # -- checks, drain and stop
 
     def watch(self) -> None:
-        """Look at the workers from time to time, as long as there is something to see."""
+        """Check the workers periodically, as long as there is something to check."""
         if not self._sweeping:
             self._sweeping = True
             asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
@@ -278,7 +278,7 @@ class Supervisor:
             self.watch()
 
     async def drain(self, timeout: float) -> None:
-        """Take nothing new, let what runs end for up to `timeout` seconds; what did not start is returned."""
+        """Accept nothing new and wait up to `timeout` seconds. Attempts that did not start are returned."""
         self.draining = True
         self._renewal.stop()
         self._give_back()
@@ -310,7 +310,7 @@ class Supervisor:
         return [worker for generation in self._generations for worker in generation.everyone()]
 
     async def stop(self) -> None:
-        """End all children at once and wait until they are gone."""
+        """Kill all children and wait until they have ended."""
         self.draining = self._stopping = True
         self._renewal.stop()
         for generation in self._generations:
@@ -326,7 +326,7 @@ class Supervisor:
         for generation in self._generations:
             generation.bury()
         self._strays.stop()
-        for descriptor in self._lifeline:  # whatever were left is killed by the kernel now
+        for descriptor in self._lifeline:  # the kernel kills any remaining children now
             if descriptor >= 0:
                 os.close(descriptor)
         self._lifeline = (-1, -1)

@@ -1,4 +1,4 @@
-"""Whether the files that handler code was imported from are still the same."""
+"""Detect whether the files that handler code was imported from have changed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 Stamp = dict[str, tuple[int, int, int]]
-"""Of each Python file, by its path: when it was changed, size, inode."""
+"""Modification time in nanoseconds, size and inode of each Python file, by path."""
 
 
 class Look(NamedTuple):
-    """What `Watched` would hold now; `entered` are the directories of the project that it looked at."""
+    """A snapshot to compare with `Watched`. `entered`: the directories of the project that it covers."""
 
     entered: frozenset[str]
     files: Stamp
@@ -20,13 +20,13 @@ class Look(NamedTuple):
 
 
 class Watched:
-    """The files of the handlers folder and those of the user's project that imports may have found.
+    """The files of the handlers folder, and the files of the user's project that imports may have found.
 
-    The latter are the modules and packages in each directory that an import searched. So a module that is
-    added counts, and one whose import failed.
+    The latter are the modules and packages in each directory that an import searched. So a new module counts,
+    and so does one whose import failed.
 
-    `files` is the stamp of the folder as it was when this was made, its paths relative; `project`
-    that of each directory as it was when imports entered it.
+    `files`: the folder when this object was created, paths relative. `project`: each directory when imports
+    entered it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,12 +36,12 @@ class Watched:
         self.project: Stamp = {}
 
     def enter(self, directory: str) -> None:
-        """Watch a directory of the project, from how it is now."""
+        """Watch a directory of the project from its present state."""
         self._entered |= {directory}
         self.project |= _level(directory)
 
     def look(self) -> Look:
-        """Return what there is now; safe in another thread."""
+        """Return the present state. Safe in another thread."""
         entered = self._entered
         project: Stamp = {}
         for directory in entered:
@@ -49,7 +49,7 @@ class Watched:
         return Look(entered, dict(_tree(self._folder, "")), project)
 
     def changed(self, now: Look) -> bool:
-        """Return whether something differs from what was imported; False for a look at fewer directories."""
+        """Return whether a file differs from what was imported. False if `now` covers other directories."""
         return now.entered == self._entered and (now.files, now.project) != (self.files, self.project)
 
 
@@ -60,7 +60,7 @@ def _tree(folder: str, prefix: str) -> Iterator[tuple[str, tuple[int, int, int]]
                 yield from _tree(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.endswith(".py"):
                 yield prefix + entry.name, _stamp(entry.stat())
-        except OSError:  # an editor replaces it just now
+        except OSError:  # an editor is replacing it
             continue
 
 
@@ -73,13 +73,13 @@ def _level(directory: str) -> Stamp:
                 found[package] = _stamp(os.stat(package))  # noqa: PTH116 - thousands, four times a second
             elif entry.name.endswith(".py"):
                 found[entry.path] = _stamp(entry.stat())
-        except OSError:  # no package, or replaced just now
+        except OSError:  # not a package, or an editor is replacing it
             continue
     return found
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """List a folder without hidden files and caches; nothing if it went away or is not readable."""
+    """List a folder without hidden files and caches. Return nothing if it is missing or not readable."""
     try:
         entries = list(os.scandir(folder))
     except OSError:

@@ -1,4 +1,4 @@
-"""The gateway's view of one worker: what it was sent, what it answers, how it ends."""
+"""The gateway's object for one worker: what was sent, what the worker reports, how it ends."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ logger = logging.getLogger("busway.workers")
 _PARTIAL, _ENDED = int(FromWorker.PARTIAL), int(FromWorker.ENDED)  # enum members are slow to look up
 _SKIPPED = int(FromWorker.SKIPPED)
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
-_HEARING = 1.0  # seconds that a retired worker gets to show that its siblings can go on
-_STATUS_PATIENCE = 1.0  # seconds that the zygote gets to say how a dead worker ended
+_HEARING = 1.0  # seconds for a retired worker to answer a ping
+_STATUS_PATIENCE = 1.0  # seconds for the zygote to report a dead worker's status
 
 
 class State(Enum):
-    """What a worker is good for."""
+    """The state of a worker."""
 
     BOOTING = auto()
     READY = auto()
-    LEAVING = auto()  # takes no new work, ends when it has none
-    RETIRED = auto()  # has an attempt that does not end; killed when its siblings are done
-    ENDING = auto()  # told to end, or killed
+    LEAVING = auto()  # accepts no attempts, exits when the present ones end
+    RETIRED = auto()  # has an attempt that does not end; killed when the other attempts end
+    ENDING = auto()  # exiting, or killed
     DEAD = auto()
 
 
@@ -62,39 +62,39 @@ ALIVE = {State.BOOTING, State.READY, State.LEAVING}
 
 
 class Home(Protocol):
-    """Who the worker belongs to."""
+    """What a worker needs from its pool."""
 
     name: str
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Have the zygote start the worker's process; the descriptors are copied."""
+        """Ask the zygote to start the worker's process. The descriptors are copied."""
 
     def ready(self, worker: Worker) -> None:
-        """The worker can take attempts."""
+        """The worker can run attempts."""
 
     def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
-        """The worker answered; `left` are the attempts that it no longer has."""
+        """The worker sent reports. `left`: the attempts that it no longer has."""
 
     def retired(self, worker: Worker) -> None:
-        """The worker takes no new work and needs a replacement."""
+        """The worker accepts no more attempts and needs a replacement."""
 
     def outgrown(self, worker: Worker) -> None:
-        """The worker has grown too much and is to be replaced; it may go on until then."""
+        """The worker has grown too much. It continues until it is replaced."""
 
     def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
         """The worker is dead and closed."""
 
 
 class Worker:
-    """A child process, from its launch to its last report.
+    """A child process, from its start to its last report.
 
     Args:
-        number: names it towards the zygote.
-        home: told what happens to it.
-        spawn: how many sync targets and how many attempts at all it may have at once.
+        number: identifies it to the zygote.
+        home: receives the notifications.
+        spawn: how many sync targets, and how many attempts in total, it may have.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
-        growth: bytes by which it may grow before it is to be replaced.
-        alone: made for one attempt.
+        growth: bytes by which it may grow before it is replaced.
+        alone: it is started for one attempt.
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class Worker:
 
     @property
     def open(self) -> bool:
-        """Whether it may be sent attempts."""
+        """Whether it accepts attempts."""
         return self.state is State.READY and not self._suspended
 
     def send(self, assignment: Assignment, pace: Pace, *, awaits: bool, quick: bool) -> None:
-        """Hand an attempt over; the caller has seen that there is room for it."""
+        """Send an attempt. The caller has checked that there is room."""
         seat = self._seats.pop()
         token = assignment.token
         self.page.assign(seat)
@@ -181,7 +181,7 @@ class Worker:
                 else:
                     self._hear(kind, body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as problem:  # handler code wrote to our socket
-            logger.warning("worker %s is ended: what it tells cannot be read (%s)", self.pid, problem)
+            logger.warning("killing worker %s: it sent an invalid frame (%s)", self.pid, problem)
             self._hung_up()
         if not all(flight.awaits for flight in left):
             self.clogged = False
@@ -265,12 +265,12 @@ class Worker:
             told.append(reports.partial(token, wire.decode_piece(body)))
 
     def cancel(self, flight: Flight) -> None:
-        """Ask an attempt to end; nothing more is reported of it."""
+        """Ask an attempt to end. Nothing more is reported of it, except that it is gone."""
         flight.cancelled = flight.settled = True
         self.page.cancel(flight.seat, flight.assignment.token)
 
     def sweep(self, now: Moment) -> list[WorkerReport]:
-        """Look at the page: report what lasts, ask what is overdue, end what does not listen."""
+        """Check the page: report long attempts, cancel overdue ones, kill for those that do not react."""
         told: list[WorkerReport] = []
         page = self.page
         if self.state is State.READY and self._scales.busy(self.pid, now.mono):
@@ -295,7 +295,7 @@ class Worker:
         return [*told, *self._unclog(now)]
 
     def _unclog(self, now: Moment) -> list[WorkerReport]:
-        """Find what waits behind attempts that turned out long in all threads: other workers take it."""
+        """Return attempts that wait while all threads run slow attempts, for other workers."""
         flights = self.flights.values()
         self.clogged = is_clogged(flights, self.page, self._threads, now)
         return [*recall(flights, self.page)] if self.clogged else []
@@ -314,7 +314,7 @@ class Worker:
 
     def _overdue(self, flight: Flight, now: Moment) -> None:
         if self.page.finished(flight.seat, flight.assignment.token):
-            return  # its answer is on the way
+            return  # its report is on the way
         flight.overdue = True
         self.page.cancel(flight.seat, flight.assignment.token)
         self._lose_patience(flight, now)
@@ -326,7 +326,7 @@ class Worker:
         return any(f is not flight and not f.settled and f.started(page) for f in self.flights.values())
 
     def _settle(self, flight: Flight) -> None:
-        # It cannot be killed without its siblings, so it fails now and may be running still.
+        # It cannot be killed without the worker's other attempts. So it fails now and may still run.
         if self._has(flight) and not flight.settled:
             flight.settled = True
             stack = reports.stack_of(flight, self.page)
@@ -353,19 +353,19 @@ class Worker:
         stacks.when_written(self._loop, self.page, lambda: self._signal(signal.SIGUSR1), lambda: then(flight))
 
     def retire(self) -> None:
-        """Take no new work, and end when the siblings of the attempt that does not end are done."""
+        """Accept no more attempts. Exit when only the attempt that does not end is left."""
         if self.state in ALIVE:
             self.state = State.RETIRED
             self.retired_at = time.monotonic()
             self._home.retired(self)
             self._finish_retirement()
-            if self._threads > 1:  # somebody always reads
+            if self._threads > 1:  # one thread always reads
                 self._heard = False
                 self._channel.send(ToWorker.PING, 0)
                 self._loop.call_later(_HEARING, self._end_if_deaf)
 
     def _end_if_deaf(self) -> None:
-        # Something holds the interpreter: its siblings cannot end, so they begin again elsewhere.
+        # Something holds the GIL. The other attempts cannot end, so they start again in another worker.
         if not self._heard:
             self.kill()
 
@@ -376,14 +376,14 @@ class Worker:
             self.kill()
 
     def leave(self) -> None:
-        """Take no new work, and end when what it has is done."""
+        """Accept no more attempts, and exit when the present ones end."""
         if self.state in {State.READY, State.BOOTING}:
             self.state = State.LEAVING
             if not self.flights:
                 self.end()
 
     def end(self) -> None:
-        """Let it tear down and exit; it has no attempt."""
+        """Let an idle worker tear down and exit."""
         if self.state in ALIVE:
             self.state = State.ENDING
             self.ending_at = time.monotonic()
@@ -391,7 +391,7 @@ class Worker:
             self._channel.send(ToWorker.END, 0)
 
     def kill(self) -> None:
-        """Kill its process; its group goes when it is reaped."""
+        """Kill its process. Its process group is killed when it is reaped."""
         if self.state is State.DEAD:
             return
         self._killed = self._expected = True
@@ -406,7 +406,7 @@ class Worker:
                 return
 
     def _hung_up(self) -> None:
-        # It is dead, which the zygote will tell, or its code spoilt our socket: then it is of no use.
+        # Either it is dead, and the zygote will report that, or handler code broke our socket.
         if self.state is not State.DEAD:
             self.state = State.ENDING
             self._signal(signal.SIGKILL)
@@ -417,7 +417,7 @@ class Worker:
             self._mourning = self._loop.call_later(_STATUS_PATIENCE, self.ended, None)
 
     def reap(self) -> bool:
-        """Bury the process if the zygote died and it is ours now; False if it lives or is not ours."""
+        """Reap the process if the gateway is its parent now. Return False if it runs or is not ours."""
         status = reap(self.pid) if self.pid is not None else None
         if status is None:
             return False
@@ -425,7 +425,7 @@ class Worker:
         return True
 
     def ended(self, status: int | None) -> None:
-        """The process is dead with that wait status (None: unknown), or will never be."""
+        """Handle the end of the process, or a failed start. `status`: its wait status, None if unknown."""
         if self.state is State.DEAD:
             return
         self._channel.drain()

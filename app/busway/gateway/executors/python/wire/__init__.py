@@ -1,1 +1,1 @@
-"""What the gateway's process and the workers share: frames, the shared page, programs."""
+"""Shared by the gateway and the workers: frames, the shared memory page, child programs."""

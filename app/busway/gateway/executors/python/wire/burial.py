@@ -1,4 +1,4 @@
-"""Bury children that the zygote left behind: the gateway is the subreaper, so they became its own."""
+"""Reap processes that a dead zygote left: the gateway is a subreaper, so they became its children."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import os
 import signal
 from pathlib import Path
 
-_LOOK = 1.0  # seconds between looks for strays
+_LOOK = 1.0  # seconds between checks for orphans
 
 
 def reap(pid: int) -> int | None:
-    """Bury a dead worker with its group; return its wait status, None if it lives or is not ours."""
+    """Reap a dead worker and its group. Return its wait status, None if it runs or is not our child."""
     try:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
     except ChildProcessError:
         return None
-    # While it is unburied its number is taken, so this hits nobody else.
+    # It is not reaped yet, so its pid cannot have been reused.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
@@ -27,14 +27,14 @@ def reap(pid: int) -> int | None:
 
 
 def bury_group(group: int) -> None:
-    """Bury the dead of a worker's group that became ours."""
+    """Reap the dead processes of a worker's group that became our children."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
             pass
 
 
 def children() -> set[int]:
-    """Return the process ids of this process's children, dead ones too; empty where Linux does not tell."""
+    """Return the pids of this process's children, including dead ones. Empty if Linux does not list them."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for thread in Path("/proc/self/task").iterdir():
@@ -44,10 +44,10 @@ def children() -> set[int]:
 
 
 class Strays:
-    """Descendants that outlive a zygote that died, and that left their worker's group: nobody waits for them.
+    """Reaps orphans: descendants that outlive a dead zygote and have left their worker's group.
 
-    Whoever waits for a child of this process buries it at once. So a child that is dead at two looks
-    in a row has nobody.
+    Other code that waits for a child of this process reaps it at once. So a child that is dead at two
+    successive checks is an orphan.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Strays:
         self._next: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
-        """Look for strays from now on."""
+        """Start checking for orphans."""
         if self._next is None:
             self._look()
 
@@ -68,7 +68,7 @@ class Strays:
         self._next = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._next is not None:
             self._next.cancel()
             self._next = None

@@ -1,4 +1,4 @@
-"""How much memory a process holds, and whether a worker's grows from attempt to attempt."""
+"""Measure the memory of a process, and whether a worker grows over its attempts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 MIB = 1024 * 1024
 _ENOUGH = 8192  # bytes of /proc/PID/status
 _COUNTED = (b"RssAnon:", b"RssShmem:")
-_WORTH_A_LOOK = 0.001  # seconds that an attempt took: after a shorter one a look would cost too much
-_QUICK_ONES = 256  # shorter ones between two looks
-_BUSY_EVERY = 1_000_000_000  # nanoseconds between two looks at a worker that is never idle
-_WINDOW = 10  # looks at a worker that is never idle, of which the lowest counts
+_WORTH_A_LOOK = 0.001  # seconds: after a shorter attempt, measuring would cost too much
+_QUICK_ONES = 256  # shorter attempts between two measurements
+_BUSY_EVERY = 1_000_000_000  # nanoseconds between two measurements of a worker that is never idle
+_WINDOW = 10  # measurements of a worker that is never idle, of which the lowest counts
 
 
 def resident(pid: int | None) -> int | None:
-    """Return the bytes of memory that a process holds, None if it is gone.
+    """Return the memory of a process in bytes, None if it has ended.
 
-    Pages of files are not counted: the kernel takes them back when it needs the room, and a fork
-    only gets them back into its tables as it touches them.
+    Pages of files are not counted. The kernel can take them back, and a fork gets them into its page tables
+    only when it touches them.
     """
     try:
         descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
@@ -30,21 +30,21 @@ def resident(pid: int | None) -> int | None:
     finally:
         os.close(descriptor)
     if _COUNTED[0] not in status:
-        return None  # dead, but not buried
+        return None  # dead, but not reaped
     return sum(int(status.partition(name)[2].split(maxsplit=1)[0]) for name in _COUNTED) * 1024
 
 
 class Growth:
-    """What a worker holds more than at its start.
+    """How much a worker has grown since its start.
 
-    What is there after a handler's first attempt, such as the model that it loads once, belongs to
-    the start: a worker in its place would soon hold the same. So does what was taken and given back.
+    Memory present after a handler's first attempt, such as a model that it loads once, counts as the start,
+    because a replacement would soon need the same. So does memory that was allocated and freed.
 
     Args:
-        bound: bytes from which on it is too much.
+        bound: growth in bytes that is too much.
 
     Attributes:
-        known: the handlers that made an attempt here.
+        known: the handlers that have had an attempt here.
     """
 
     __slots__ = ("_bound", "_news", "_recent", "_start", "known")
@@ -57,25 +57,25 @@ class Growth:
         self._recent: list[int] = []
 
     def first(self, handler: str) -> None:
-        """Take note of a handler's first attempt here: a look is due."""
+        """Record a handler's first attempt. The next measurement sets the start."""
         self.known.add(handler)
         self._news = True
 
     def idle(self, held: int) -> bool:
-        """Look at a worker between attempts; True if it has grown too much."""
+        """Add a measurement between attempts. Return True if the worker has grown too much."""
         self._recent.clear()
         if self._news:
             self._start, self._news = max(held, self._start), False
         return max(0, held - self._start) >= self._bound
 
     def busy(self, held: int) -> bool:
-        """Look at a worker that always has attempts; True if it has been too large for long."""
+        """Add a measurement of a worker that is never idle. Return True if it has been too large for long."""
         self._recent.append(held)
         return len(self._recent) >= _WINDOW and self.idle(min(self._recent))
 
 
 class Scales:
-    """Looks at a worker's memory when that may tell something, and seldom enough to cost nothing.
+    """Decides when a worker's memory is measured, so that it costs almost nothing.
 
     Args:
         bound: as for `Growth`.
@@ -90,7 +90,7 @@ class Scales:
         self._next_busy = 0
 
     def answered(self, handler: str, walls: list[float]) -> None:
-        """Take note of attempts of a handler and the seconds that they took."""
+        """Record the durations of finished attempts of a handler, in seconds."""
         self._answers += len(walls)
         growth = self._growth
         if max(walls) >= _WORTH_A_LOOK:
@@ -100,14 +100,14 @@ class Scales:
             self._idle_at = self._answers
 
     def idle(self, pid: int | None) -> bool:
-        """Look, if it is worth it, at a worker that has no attempt; True if it has grown too much."""
+        """Measure a worker without attempts, if due. Return True if it has grown too much."""
         if self._answers < self._idle_at:
             return False
         held = self._look(pid)
         return held is not None and self._growth.idle(held)
 
     def busy(self, pid: int | None, now: int) -> bool:
-        """Look at a worker that has attempts, seldom; `now` in monotonic nanoseconds."""
+        """Measure a worker with attempts, if due. `now` in monotonic nanoseconds."""
         if now < self._next_busy or self._answers == self._seen:
             return False
         self._next_busy = now + _BUSY_EVERY

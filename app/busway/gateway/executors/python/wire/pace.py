@@ -1,7 +1,8 @@
-"""How fast a handler's attempts are.
+"""How long a handler's attempts take.
 
-Only quick ones may queue behind one another in a worker. What takes a moment is not spread over workers
-and threads: to wake one more costs more than it takes.
+A *quick* attempt takes less than `QUICK`. Only quick attempts may queue in a worker. Attempts that take less
+than `INSTANT` on average are *instant*. They are not spread over workers and threads, because waking
+another one takes longer than they do.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections import deque
 
 QUICK = 0.0003  # seconds
 MOMENT = 0.000025  # seconds, on average
-_UNKNOWN = QUICK / 6  # seconds that an attempt is taken to last before any was made
-_STALL = 0.005  # seconds: what takes longer counts for no more in a mean
-_LAST = 512  # attempts that make a mean
+_UNKNOWN = QUICK / 6  # seconds: the assumed duration before the first attempt
+_STALL = 0.005  # seconds: longer attempts count as this in a mean
+_LAST = 512  # attempts in a mean
 _WINDOW = 100
 _ENOUGH = 20
 
 
 class Pace:
-    """The last attempts of one handler; knows whether 95 of 100 took less than `QUICK`.
+    """The recent attempts of one handler. `quick`: more than 95 of the last 100 took less than `QUICK`.
 
-    `handler`: its name. `mean`: of what they took, in seconds.
+    `handler`: its name. `mean`: of the durations, in seconds.
     """
 
     __slots__ = ("_attempts", "_slow", "handler", "mean", "quick")
@@ -28,12 +29,12 @@ class Pace:
     def __init__(self, handler: str) -> None:
         self.handler = handler
         self._attempts = 0
-        self._slow: deque[int] = deque()  # the numbers of those in the window that were not quick
+        self._slow: deque[int] = deque()  # the numbers of the slow attempts in the window
         self.quick = False
         self.mean = _UNKNOWN
 
     def extend(self, walls: list[float]) -> None:
-        """Take in how long attempts took that ended one after the other, in seconds; not none."""
+        """Add durations of successive attempts in seconds, at least one."""
         if self._slow or max(walls) >= QUICK:
             for wall in walls:
                 self._add(wall)
@@ -54,9 +55,9 @@ class Pace:
 
 
 class Lasting:
-    """How long one handler's quick attempts last in a worker, in seconds.
+    """Durations of one handler's quick attempts in one worker, in seconds.
 
-    `mean`: of the last ones. `least`: when nothing holds them up; others may have waited for the interpreter.
+    `mean`: of the recent ones. `least`: without waiting for the GIL, which other attempts may hold.
     """
 
     __slots__ = ("least", "mean")
@@ -65,7 +66,7 @@ class Lasting:
         self.mean = self.least = _UNKNOWN
 
     def add(self, wall: float) -> None:
-        """Take in how long an attempt took, in seconds."""
+        """Add the duration of an attempt in seconds."""
         self.mean += (min(wall, _STALL) - self.mean) / _LAST
         more = min(wall, QUICK) - self.least
         self.least += more / 64 if more > 0 else more

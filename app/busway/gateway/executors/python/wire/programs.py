@@ -1,4 +1,4 @@
-"""How child programs of ours are started: this Python, our code, and nothing from the current directory."""
+"""Start child programs: with this Python, our code, and nothing from the current directory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 _ROOT = str(Path(__file__).resolve().parents[5])
 
-# Our root stands on the path only while our packages are found: what lies beside them must not hide
-# a library from handler code. From then on submodules are found through their package.
+# Our root is on the path only while our packages are imported: files beside them must not hide a library
+# from handler code. Later, submodules are found through their package.
 _START = """
 import sys
 root, module = sys.argv.pop(1), sys.argv.pop(1)
@@ -29,7 +29,7 @@ importlib.import_module(module).main()
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command line that runs `main()` of one of our modules in a fresh interpreter."""
+    """Return the command line that runs `main()` of one of our modules in a new interpreter."""
     return [sys.executable, "-P", "-c", _START, _ROOT, module, *arguments]
 
 
@@ -37,24 +37,24 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def watch(descriptor: int) -> int:
-    """Have the caller's process group killed when the pipe ends; return a descriptor to keep open.
+    """Kill the caller's process group when the pipe closes. Return a descriptor to keep open.
 
-    The caller must lead its process group. A fork of it must watch again for its own group.
+    The caller must lead its process group. A fork of it must call this again for its own group.
     """
-    # Opened anew because the owner to be signalled belongs to the open file, which forks share.
+    # Opened again, because the owner that gets the signal belongs to the open file, which forks share.
     own = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
     fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(own, fcntl.F_SETFL, os.O_RDONLY | os.O_NONBLOCK | os.O_ASYNC)
     poll = select.poll()
     poll.register(own, 0)
-    if poll.poll(0):  # it ended before it was watched
+    if poll.poll(0):  # it closed before it was watched
         os.killpg(os.getpid(), signal.SIGKILL)
     return own
 
 
 def become_subreaper() -> None:
-    """Adopt whatever descendants are left without a parent.
+    """Become the parent of descendants whose parent dies.
 
     Raises:
         OSError: the kernel refused.

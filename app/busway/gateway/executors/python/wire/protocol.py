@@ -1,4 +1,4 @@
-"""What travels between gateway, zygote and workers: frame kinds and msgpack bodies, never pickle."""
+"""Frames between gateway, zygote and workers: their kinds, and their msgpack bodies. Never pickle."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ToWorker(IntEnum):
     """Frames to a worker."""
 
     RUN = 1  # body: list[Call]
-    END = 2  # nothing will follow: tear down and exit
-    PING = 3  # answered by PONG unless the interpreter is locked
+    END = 2  # tear down and exit
+    PING = 3  # answered by PONG unless the GIL is held
 
 
 class FromWorker(IntEnum):
     """Frames from a worker."""
 
-    READY = 1  # body: what `mark_of` says of the files, if it imported them by itself
+    READY = 1  # body: the digest of the files, if the worker imported them itself
     PARTIAL = 2  # number: the attempt's token, body: Piece
     ENDED = 3  # body: list[Ended]
     SKIPPED = 4  # number: the token of an attempt that was cancelled or recalled before it started
@@ -30,7 +30,7 @@ class FromWorker(IntEnum):
 
 
 class ToZygote(IntEnum):
-    """Frames to the zygote; the number is the worker's."""
+    """Frames to the zygote. The number is the worker's."""
 
     LOAD = 1  # body: Boot
     SPAWN = 2  # body: Spawn; with the descriptors socket, page, output
@@ -42,16 +42,16 @@ class FromZygote(IntEnum):
     LOADING = 1  # body: the file's name
     LOADED = 2  # body: Loaded
     SPAWNED = 3  # number: the worker's, body: its process id; with its pidfd
-    REFUSED = 4  # number: the worker's, body: why it could not be started
+    REFUSED = 4  # number: the worker's, body: why it was not started
     EXITED = 5  # number: a process id, body: its wait status
     ENTERED = 6  # body: a directory of the user's project that the imports search
 
 
 class Boot(msgspec.Struct, array_like=True):
-    """What zygote and workers must know; limits in bytes.
+    """What zygote and workers need to start. Limits in bytes.
 
-    `folder`: of the handlers. `skip`: files to set aside, with the reason. `app_dir`: the root of the
-    user's project, empty if there is none.
+    `folder`: the handlers folder. `skip`: files to skip, with the reason. `app_dir`: the root of the user's
+    project, empty if there is none.
     """
 
     folder: str
@@ -62,21 +62,21 @@ class Boot(msgspec.Struct, array_like=True):
 
 
 class Loaded(msgspec.Struct, array_like=True):
-    """The handlers folder as imported. `mode`: `fork`, or `exec` because imports started threads."""
+    """The imported handlers folder. `mode`: `fork`, or `exec` because imports started threads."""
 
     files: list[HandlerFile]
     mode: str
 
 
 def mark_of(files: list[HandlerFile]) -> str:
-    """Return what names the code of these files, as they were when they were imported."""
+    """Return a digest of the code of these files as it was imported."""
     return hashlib.sha256(repr([(file.file, file.digest) for file in files]).encode()).hexdigest()
 
 
 class Spawn(msgspec.Struct, array_like=True):
-    """How a worker is to be: how many threads run sync targets, how many seats its page has.
+    """Configuration of a worker: the number of threads for sync targets, the number of seats of its page.
 
-    `weighs`: it tells how much memory it has before each attempt.
+    `measures_memory`: it writes its memory to the page before each attempt.
     """
 
     threads: int
@@ -85,7 +85,7 @@ class Spawn(msgspec.Struct, array_like=True):
 
 
 class Executed(msgspec.Struct, array_like=True):
-    """What an exec'd worker is told on its command line: its descriptors besides all the rest."""
+    """The command line argument of an exec'd worker: its configuration and descriptors."""
 
     spawn: Spawn
     boot: Boot
@@ -93,9 +93,9 @@ class Executed(msgspec.Struct, array_like=True):
 
 
 class Call(msgspec.Struct, array_like=True):
-    """One attempt on its way to a worker; `seat` is its place in the shared page.
+    """One attempt sent to a worker. `seat` is its place in the shared page.
 
-    `quick`: those of its handler hardly take time.
+    `quick`: it belongs to a handler whose attempts are quick.
     """
 
     token: int
@@ -110,7 +110,7 @@ class Call(msgspec.Struct, array_like=True):
 
 
 class Piece(msgspec.Struct, array_like=True):
-    """A value on its way out; `time` in microseconds since 1970."""
+    """A partial sent by a worker. `time` in microseconds since 1970."""
 
     index: int
     data: bytes

@@ -1,9 +1,9 @@
-"""The page of shared memory between the gateway and one worker: who runs what since when, without a message.
+"""The page: memory shared by the gateway and one worker. It shows which attempt runs since when.
 
-Each outstanding attempt has a seat of sixteen 64-bit words. Every word has one writer and is stored
-whole; seats name attempts by token, so what is left of an earlier attempt never speaks for a later one.
-Behind the words each seat has a ring with the last that its attempt printed, which outlives the worker; and
-behind those, in the same descriptor, faulthandler writes its stacks.
+Each outstanding attempt has a seat of sixteen 64-bit words. Each word has one writer and is stored in one
+piece. A seat contains the token of its attempt, so values of an earlier attempt are never taken for a later
+one. After the words, each seat has a ring buffer with the last output of its attempt, which outlives the
+worker. After those, in the same descriptor, faulthandler writes its stacks.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import os
 _WORDS = 16
 _STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED, _HELD = range(10)
 _RING = 4096  # bytes: one page, which takes no memory until something is printed
-_LEFT_OUT = "… what was printed before is lost with the worker\n"
+_LEFT_OUT = "… earlier output was lost with the worker\n"
 _DUMP_LIMIT = 64 * 1024
 
 
 def create(seats: int) -> int:
-    """Make the memory of a page; the file offset stands behind it, where stacks will be written."""
+    """Return a descriptor of new memory for a page. Its file offset is at the end, for the stacks."""
     descriptor = os.memfd_create("busway-page", os.MFD_CLOEXEC)
     os.ftruncate(descriptor, _size(seats))
     os.lseek(descriptor, _size(seats), os.SEEK_SET)
@@ -35,10 +35,10 @@ def _rings(seats: int) -> int:
 
 
 class Page:
-    """One end's view of the page.
+    """The page as seen by one process.
 
     Args:
-        descriptor: from `create`; the page owns it from now on.
+        descriptor: from `create`; this object closes it.
         seats: as in `create`.
     """
 
@@ -54,7 +54,7 @@ class Page:
     def begin(self, seat: int, token: int, since: int, thread: int) -> bool:
         """Worker: the attempt starts, at `since` (monotonic nanoseconds), in that thread.
 
-        Returns False if it must not: it was cancelled or taken back before.
+        Returns False if it must not start, because it was cancelled or recalled.
         """
         words, at = self._words, seat * _WORDS
         if words[at + _CANCELLED] == token or words[at + _RECALLED] == token:
@@ -67,15 +67,15 @@ class Page:
         return True
 
     def weigh(self, seat: int, held: int) -> None:
-        """Worker: it held so many bytes of memory when the attempt's target was about to be called."""
+        """Worker: it held `held` bytes of memory just before the call of the attempt's target."""
         self._words[seat * _WORDS + _HELD] = held
 
     def finish(self, seat: int, token: int) -> None:
-        """Worker: the attempt's target has returned; its answer is not sent yet."""
+        """Worker: the attempt's target has returned. Its report is not sent yet."""
         self._words[seat * _WORDS + _FINISHED] = token
 
     def print(self, seat: int, raw: bytes) -> None:
-        """Worker: the attempt has printed that."""
+        """Worker: add output of the attempt."""
         at, ring = seat * _WORDS + _PRINTED, self._rings + seat * _RING
         printed = self._words[at]
         self._words[at] = printed + len(raw)
@@ -86,7 +86,7 @@ class Page:
         self._map[ring : ring + len(raw) - first] = raw[first:]
 
     def printed(self, seat: int) -> str | None:
-        """Gateway: the last that the attempt printed, None if it printed nothing."""
+        """Gateway: return the last output of the attempt, None if there is none."""
         size, ring = self._words[seat * _WORDS + _PRINTED], self._rings + seat * _RING
         kept = self._map[ring : ring + _RING]
         if size <= _RING:
@@ -96,27 +96,27 @@ class Page:
         return _LEFT_OUT + whole.partition(b"\n")[2].decode(errors="replace")
 
     def cancelled(self, seat: int, token: int) -> bool:
-        """Worker: whether the attempt is wanted no more."""
+        """Worker: return whether the attempt was cancelled."""
         return self._words[seat * _WORDS + _CANCELLED] == token
 
     def credited(self, seat: int) -> tuple[int, int]:
-        """Worker: how many partials of the attempt were stored, and their bytes."""
+        """Worker: return how many partials of the attempt were stored, and their bytes."""
         at = seat * _WORDS
         return self._words[at + _FRAMES], self._words[at + _BYTES]
 
     def assign(self, seat: int) -> None:
-        """Gateway: the seat's next attempt is about to be sent."""
+        """Gateway: prepare the seat for its next attempt."""
         if seat in self._credited:
             self._credited.discard(seat)
             at = seat * _WORDS
             self._words[at + _FRAMES] = self._words[at + _BYTES] = 0
 
     def cancel(self, seat: int, token: int) -> None:
-        """Gateway: the attempt is wanted no more."""
+        """Gateway: cancel the attempt."""
         self._words[seat * _WORDS + _CANCELLED] = token
 
     def recall(self, seat: int, token: int) -> None:
-        """Gateway: the attempt must not be begun any more; if it has, it may go on."""
+        """Gateway: the attempt must not start any more. If it has started, it may continue."""
         self._words[seat * _WORDS + _RECALLED] = token
 
     def credit(self, seat: int, size: int) -> None:
@@ -127,35 +127,35 @@ class Page:
         self._words[at + _BYTES] += size
 
     def started(self, seat: int, token: int) -> bool:
-        """Gateway: whether the attempt was begun."""
+        """Gateway: return whether the attempt has started."""
         return self._words[seat * _WORDS + _STARTED] == token
 
     def finished(self, seat: int, token: int) -> bool:
-        """Gateway: whether the attempt's target has returned."""
+        """Gateway: return whether the attempt's target has returned."""
         return self._words[seat * _WORDS + _FINISHED] == token
 
     def since(self, seat: int) -> int:
-        """Gateway: when the attempt was begun, monotonic nanoseconds."""
+        """Gateway: return when the attempt started, in monotonic nanoseconds."""
         return self._words[seat * _WORDS + _SINCE]
 
     def thread(self, seat: int) -> int:
-        """Gateway: the ident of the thread that runs the attempt."""
+        """Gateway: return the ident of the thread that runs the attempt."""
         return self._words[seat * _WORDS + _THREAD]
 
     def weighed(self, seat: int) -> int:
-        """Gateway: the memory before the attempt's target was called, 0 if it was not called yet."""
+        """Gateway: return the memory just before the call of the attempt's target, 0 before the call."""
         return self._words[seat * _WORDS + _HELD]
 
     def dumped(self, skip: int = 0) -> str:
-        """Gateway: the stacks that faulthandler wrote, without the first `skip` bytes."""
+        """Gateway: return the stacks that faulthandler wrote, without the first `skip` bytes."""
         return os.pread(self.descriptor, _DUMP_LIMIT, self._behind + skip).decode(errors="replace")
 
     def dump_size(self) -> int:
-        """Gateway: bytes of stacks so far."""
+        """Gateway: return the size of the stacks in bytes."""
         return os.fstat(self.descriptor).st_size - self._behind
 
     def close(self) -> None:
-        """Let go of memory and descriptor."""
+        """Release memory and descriptor."""
         self.closed = True
         self._words.release()
         self._map.close()
