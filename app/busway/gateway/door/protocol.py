@@ -204,11 +204,13 @@ class HttpProtocol(asyncio.Protocol):
         end = data.find(b"\r\n\r\n")
         known: Any = self._known
         found = known.find(data[:end])
+        endpoint: Any = self._endpoint
         if found is None or len(data) - end - 4 != found[1] or end < 0 or self._ending:
+            return False
+        if found[1] > endpoint.max_body:
             return False
         self._busy, self._answered, self._keep_alive = True, False, True
         self._deadline.at = NEVER
-        endpoint: Any = self._endpoint
         answer = endpoint.admit(found[0])
         if answer is not None:
             self._respond(answer)
