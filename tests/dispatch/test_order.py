@@ -35,9 +35,9 @@ def tiny(monkeypatch):
     monkeypatch.setattr(lanes, "SCANNED", 3)
     monkeypatch.setattr(lanes, "READ_ON", 2)
     monkeypatch.setattr(lanes, "_REST", 0.001)
-    monkeypatch.setattr(order, "LINES", 8)
+    monkeypatch.setattr(order, "QUEUES", 8)
     monkeypatch.setattr(order, "CAPACITY", 6)
-    monkeypatch.setattr(order, "PER_LINE", 3)
+    monkeypatch.setattr(order, "PER_KEY", 3)
     monkeypatch.setattr(scheduler, "CAPACITY", 5)
 
 
@@ -267,7 +267,7 @@ def test_a_key_is_held_by_a_run_that_is_due_before_the_scheduler_has_seen_it(pat
         gw.dispatcher._rescan()
         gw.dispatcher.wake()
         lane = gw.dispatcher._lanes[1]
-        await until(lambda: not lane.reading and "a" in lane.order.lines and lane.order.lines["a"].seen)
+        await until(lambda: not lane.reading and "a" in lane.order.queues and lane.order.queues["a"].loaded)
         gw.dispatcher._pump()
         assert runs(hands) == []
         gw.dispatcher.scheduler._wake.set()
@@ -341,7 +341,7 @@ def test_a_run_that_is_not_due_yet_holds_nothing_and_goes_first_when_it_is(path)
         await gw.publish(gw.event("h", "a", due=gw.now + 20_000_000), *[gw.event("h", "a") for _ in range(2)])
         await until(lambda: runs(hands) == [2])
         gw.tick(21)
-        await until(lambda: len(gw.dispatcher._lanes[1].order.lines["a"].runs) == 2)
+        await until(lambda: len(gw.dispatcher._lanes[1].order.queues["a"].runs) == 2)
         gw.end(of(hands, 2))
         await until(lambda: runs(hands) == [1])
 
@@ -393,7 +393,7 @@ def test_a_flood_of_one_blocked_key_keeps_no_other_back(path):
         await gw.publish(*[gw.event("h", f"k{n}") for n in range(3)])
         await until(lambda: len(hands.taken) == 3)
         lane = gw.dispatcher._lanes[1]
-        assert lane.order.held < order.CAPACITY + order.LINES
+        assert lane.order.held < order.CAPACITY + order.QUEUES
         for assignment in list(hands.taken.values()):
             gw.end(assignment)
         gw.tick(41)
@@ -417,7 +417,7 @@ def test_more_keys_than_there_is_room_for_all_have_their_turn(path, tiny):
             for assignment in list(hands.taken.values()):
                 went[assignment.run % 60] += 1
                 gw.end(assignment)
-            assert len(gw.dispatcher._lanes[1].order.lines) <= order.LINES + hands.room
+            assert len(gw.dispatcher._lanes[1].order.queues) <= order.QUEUES + hands.room
         assert set(went.values()) == {5}
 
     drive(path, scenario, h={"ordered": True})

@@ -11,7 +11,7 @@ from busway.domain.pattern import matcher
 from busway.domain.run import Error, Outcome, Run
 from busway.gateway.attempts.attempt import Attempt
 from busway.gateway.dispatch.placement import ENOUGH, Placement
-from busway.gateway.dispatch.registry import Entry
+from busway.gateway.dispatch.registry import RegisteredHandler
 from busway.gateway.executors.port import Ended
 
 EVENT = Event(seq=1, id="e", source="/", type="t", time=0, correlationid="e", root=1)
@@ -31,7 +31,7 @@ class Case:
         handler = Handler(
             id=7, name="f", declared=declared, file_digest=digest, revision=revision, updated_at=5
         )
-        self.entry = Entry(handler, handler.spec, matcher(("t",)))
+        self.entry = RegisteredHandler(handler, handler.spec, matcher(("t",)))
 
     @property
     def pool(self):

@@ -16,7 +16,7 @@ from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
 from busway.gateway.api.stages import Stages, StagesDep
-from busway.gateway.dispatch.registry import Entry
+from busway.gateway.dispatch.registry import RegisteredHandler
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
@@ -25,7 +25,7 @@ NONE = "There is no such handler."
 _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
 
-async def _shown(stages: Stages, entries: list[Entry]) -> list[shapes.Handler]:
+async def _shown(stages: Stages, entries: list[RegisteredHandler]) -> list[shapes.Handler]:
     counts = await stages.reader.counts()
     errors = await stages.reader.last_errors()
     return [
@@ -42,7 +42,7 @@ async def _shown(stages: Stages, entries: list[Entry]) -> list[shapes.Handler]:
     ]
 
 
-def _handler(stages: Stages, entry: Entry, stats: shapes.Stats) -> shapes.Handler:
+def _handler(stages: Stages, entry: RegisteredHandler, stats: shapes.Stats) -> shapes.Handler:
     handler, spec = entry.handler, entry.spec
     place = stages.placement.place(entry, stages.registry.kind(spec.target) or "")
     return shapes.Handler(
@@ -58,7 +58,7 @@ def _handler(stages: Stages, entry: Entry, stats: shapes.Stats) -> shapes.Handle
     )
 
 
-async def _one(stages: Stages, entry: Entry, status: int = 200) -> Response:
+async def _one(stages: Stages, entry: RegisteredHandler, status: int = 200) -> Response:
     return answers.json((await _shown(stages, [entry]))[0], status)
 
 

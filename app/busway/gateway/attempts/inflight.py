@@ -59,7 +59,7 @@ class InFlight:
         self.trials: dict[int, Trial] = {}
         self.room = asyncio.Event()
         self._workers = workers
-        self._places: defaultdict[int, int] = defaultdict(int)
+        self._slots: defaultdict[int, int] = defaultdict(int)
         self._keys: defaultdict[int, dict[str, int]] = defaultdict(dict)
         self._random = random.Random(secrets.randbits(128))  # noqa: S311 - tokens must differ, not be secret
 
@@ -67,7 +67,7 @@ class InFlight:
 
     def running(self, handler: int) -> int:
         """Return how many slots the attempts of a handler occupy."""
-        return self._places[handler]
+        return self._slots[handler]
 
     def keys(self, handler: int) -> Mapping[str, int]:
         """Return a live view of the partition keys that attempts of a handler hold."""
@@ -109,7 +109,7 @@ class InFlight:
             return False
         attempt = Attempt(token, run, number, handler.name, handler.revision, spec, pool)
         self.live[token] = self.runs[run.id] = attempt
-        self._places[run.handler] += 1
+        self._slots[run.handler] += 1
         if run.key is not None:
             keys = self._keys[run.handler]
             keys[run.key] = keys.get(run.key, 0) + 1
@@ -125,7 +125,7 @@ class InFlight:
         """Record that an attempt never started. Its run waits as before."""
         del self.live[attempt.token]
         del self.runs[attempt.run.id]
-        self._leave(attempt.run)
+        self._release(attempt.run)
 
     def stored(self, run: int) -> Run | None:
         """Record that the store has ended a run's attempt. An attempt that is still live is cancelled.
@@ -138,7 +138,7 @@ class InFlight:
             self.lingering[run] = attempt
         if run in self.lingering:
             return None
-        self._leave(attempt.run)
+        self._release(attempt.run)
         return attempt.run
 
     def gone(self, token: int) -> Run | None:
@@ -152,12 +152,12 @@ class InFlight:
                 del self.lingering[run]
                 if run in self.runs:
                     return None  # its outcome is not committed yet
-                self._leave(attempt.run)
+                self._release(attempt.run)
                 return attempt.run
         return None
 
-    def _leave(self, run: Run) -> None:
-        self._places[run.handler] -= 1
+    def _release(self, run: Run) -> None:
+        self._slots[run.handler] -= 1
         if run.key is not None:
             keys = self._keys[run.handler]
             keys[run.key] -= 1

@@ -13,7 +13,7 @@ from busway.contract.handlers import HandlerChange, HandlerIn
 from busway.contract.problems import BadField
 from busway.domain.handler import FieldError, Handler, Spec, check_fields
 from busway.domain.run import WAITING, Error
-from busway.gateway.dispatch.registry import Entry, Registry
+from busway.gateway.dispatch.registry import RegisteredHandler, Registry
 from busway.gateway.errors import Conflict, Invalid, NotFound
 from busway.gateway.executors.port import Catalog, Declaration
 from busway.gateway.store.port.commits import Commits
@@ -37,7 +37,7 @@ class Changes:
         self._commits, self._registry, self._clock, self._wake = commits, registry, clock, wake
         self._one_at_a_time = asyncio.Lock()
 
-    async def create(self, new: HandlerIn) -> Entry:
+    async def create(self, new: HandlerIn) -> RegisteredHandler:
         """Create a handler from the given fields.
 
         Raises:
@@ -70,7 +70,7 @@ class Changes:
                 )
             )
 
-    async def change(self, name: str, change: HandlerChange) -> Entry:
+    async def change(self, name: str, change: HandlerChange) -> RegisteredHandler:
         """Change fields of a handler. None removes an override.
 
         Raises:
@@ -92,7 +92,7 @@ class Changes:
             _check({**(handler.declared or {}), **overrides})
             return await self._revise(handler, overrides=overrides)
 
-    async def set_paused(self, name: str, *, paused: bool) -> Entry:
+    async def set_paused(self, name: str, *, paused: bool) -> RegisteredHandler:
         """Pause or resume a handler.
 
         Raises:
@@ -173,13 +173,13 @@ class Changes:
                 deleted=False,
             )
 
-    def _digest(self, known: Entry, new: Declaration, overrides: dict[str, Any], own: str) -> str:
+    def _digest(self, known: RegisteredHandler, new: Declaration, overrides: dict[str, Any], own: str) -> str:
         target = overrides.get("target", new.fields["target"])
         if target == new.fields["target"]:
             return own
         return self._registry.digest(target) or known.handler.file_digest
 
-    async def _undeclared(self, entry: Entry, broken: set[str]) -> None:
+    async def _undeclared(self, entry: RegisteredHandler, broken: set[str]) -> None:
         handler = entry.handler
         module = entry.spec.target.partition(":")[0]
         declaring = (handler.declared or {}).get("target", "").partition(":")[0]
@@ -191,7 +191,7 @@ class Changes:
         elif self._registry.digest(entry.spec.target):
             await self._revise(handler, file_digest=self._registry.digest(entry.spec.target))
 
-    async def _revise(self, handler: Handler, **changes: Any) -> Entry:
+    async def _revise(self, handler: Handler, **changes: Any) -> RegisteredHandler:
         new = msgspec.structs.replace(handler, **changes)
         if new == handler:
             return self.live(handler.name)
@@ -200,7 +200,7 @@ class Changes:
         new.updated_at = self._clock()
         return await self._save(new)
 
-    async def _save(self, handler: Handler) -> Entry:
+    async def _save(self, handler: Handler) -> RegisteredHandler:
         fields = msgspec.to_builtins(handler.spec)
         handler.id = await self._commits.change(SaveHandler(handler=handler, fields=fields))
         self._registry.put(handler)
@@ -209,7 +209,7 @@ class Changes:
         assert entry is not None  # noqa: S101 - put() above added it
         return entry
 
-    def live(self, name: str) -> Entry:
+    def live(self, name: str) -> RegisteredHandler:
         """Return a handler that is not deleted.
 
         Raises:

@@ -20,7 +20,7 @@ from busway.gateway.attempts.recorder import Progress
 from busway.gateway.dispatch.holding import Budget, Holding
 from busway.gateway.dispatch.lanes import Lane, OrderedLane, Source
 from busway.gateway.dispatch.placement import Placement
-from busway.gateway.dispatch.registry import Entry, Registry
+from busway.gateway.dispatch.registry import RegisteredHandler, Registry
 from busway.gateway.dispatch.scheduler import Scheduler
 from busway.gateway.store.port.commits import Commits, Committed
 from busway.gateway.store.port.reader import Reader
@@ -29,18 +29,18 @@ log = logging.getLogger("busway.dispatch")
 
 MAX_BACKLOG = 5_000  # outcomes not stored yet: above this nothing new starts
 ROW = 64  # runs that a handler may start in a row while no other handler waits
-Place = tuple[str, str, int]
-Places = set[tuple[Place, bool]]
+Destination = tuple[str, str, int]
+Destinations = set[tuple[Destination, bool]]
 """What has no room now: pool, kind, handler id (0 unless the handler has its own workers), and `alone`."""
 
 
-class _Way(msgspec.Struct, frozen=True):
+class _Route(msgspec.Struct, frozen=True):
     """Where a lane's runs go now: looked up once for each pass over the lanes."""
 
-    entry: Entry
+    entry: RegisteredHandler
     kind: str
     pool: str
-    place: Place
+    destination: Destination
 
 
 class Dispatcher:
@@ -245,8 +245,8 @@ class Dispatcher:
         self._pumping = False
         if not self._open or self._commits.backlog > MAX_BACKLOG:
             return
-        full: Places = set()
-        ways: dict[Lane, _Way | None] = {}
+        full: Destinations = set()
+        routes: dict[Lane, _Route | None] = {}
         turn, idle = self._turn, 0
         while idle < len(turn):
             lane = turn.popleft()
@@ -254,9 +254,9 @@ class Dispatcher:
                 continue
             if lane.wants:
                 self._read_on(lane)
-            if lane not in ways:
-                ways[lane] = self._way(lane)
-            started = self._serve(lane, ways[lane], full, 1 if turn else ROW)
+            if lane not in routes:
+                routes[lane] = self._route(lane)
+            started = self._serve(lane, routes[lane], full, 1 if turn else ROW)
             if lane.active:
                 turn.append(lane)
                 idle = 0 if started else idle + 1
@@ -264,25 +264,25 @@ class Dispatcher:
                 lane.queued = False
         turn.rotate(-1)  # when there is room for only one run, another handler gets it each time
 
-    def _way(self, lane: Lane) -> _Way | None:
+    def _route(self, lane: Lane) -> _Route | None:
         """Return where the runs of a lane go, None if they must wait."""
         entry = self._registry.entry(lane.handler)
         if entry is None or self._registry.obstacle(entry):
             return None
         kind = self._registry.kind(entry.spec.target) or ""
         pool = self._placement.pool(entry, kind)
-        return _Way(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
+        return _Route(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
 
-    def _serve(self, lane: Lane, way: _Way | None, full: Places, most: int) -> bool:
+    def _serve(self, lane: Lane, route: _Route | None, full: Destinations, most: int) -> bool:
         """Hand out up to `most` runs of a lane. Return False if none could start."""
         served = 0
-        while way is not None and served < most and (run := lane.peek()) is not None:
-            if not self._start(run, lane, way, full):
+        while route is not None and served < most and (run := lane.peek()) is not None:
+            if not self._start(run, lane, route, full):
                 break
             served += 1
         return served > 0
 
-    def _start(self, run: Run, lane: Lane, way: _Way, full: Places) -> bool:
+    def _start(self, run: Run, lane: Lane, route: _Route, full: Destinations) -> bool:
         """Hand out a lane's next run, or remove it if it must not start. Return False if it must wait."""
         if not self._holding.holds(run):
             lane.pop(run)  # it was cancelled while it waited
@@ -291,12 +291,12 @@ class Dispatcher:
             lane.pop(run)
             self._holding.leave(run)  # the scheduler cancels it in the store
             return True
-        entry = way.entry
-        kept_out = full and (way.place, run.alone) in full
+        entry = route.entry
+        kept_out = full and (route.destination, run.alone) in full
         if kept_out or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
-        if not self._in_flight.start(run, entry.handler, entry.spec, way.kind, way.pool):
-            full.add((way.place, run.alone))
+        if not self._in_flight.start(run, entry.handler, entry.spec, route.kind, route.pool):
+            full.add((route.destination, run.alone))
             return False
         lane.pop(run)
         self._holding.leave(run)

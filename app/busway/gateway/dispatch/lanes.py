@@ -285,7 +285,7 @@ class OrderedLane(Lane):
             await self._read_on(source)
             if self.order.complete or not self.order.roomy:
                 return
-            fruitful = await self._look_through(source)
+            fruitful = await self._scan_keys(source)
         finally:
             self.order.done()
         if not (fruitful or self.order.complete or self.order.wanted):
@@ -293,9 +293,9 @@ class OrderedLane(Lane):
 
     async def _read_on(self, source: Source) -> None:
         """Read the key queues that ran empty or are not known yet."""
-        await self._read_lines(source, list(islice(self.order.wanted, READ_ON)))
+        await self._read_keys(source, list(islice(self.order.wanted, READ_ON)))
 
-    async def _look_through(self, source: Source) -> bool:
+    async def _scan_keys(self, source: Source) -> bool:
         """Look for keys without a queue. Return whether this found runs."""
         order = self.order
         epoch = order.epoch
@@ -303,16 +303,16 @@ class OrderedLane(Lane):
         if order.epoch != epoch:
             return False
         unknown = [key for key in keys if order.unknown(key)]
-        found = await self._read_lines(source, unknown)
+        found = await self._read_keys(source, unknown)
         if order.epoch != epoch:
             return False
         if len(found) < len(unknown):
-            order.looked_through(found[-1].key if found else order.cursor)
+            order.scanned_to(found[-1].key if found else order.cursor)
         else:
-            order.looked_through(keys[-1] if len(keys) == SCANNED else None)
+            order.scanned_to(keys[-1] if len(keys) == SCANNED else None)
         return any(line.runs for line in found)
 
-    async def _read_lines(self, source: Source, keys: list[str]) -> list[KeyLine]:
+    async def _read_keys(self, source: Source, keys: list[str]) -> list[KeyLine]:
         if not keys:
             return []
         epoch = self.order.epoch
@@ -323,10 +323,10 @@ class OrderedLane(Lane):
             if self.order.epoch != epoch:
                 return []
             for line in found:
-                self._see(source, line, began)
+                self._add_found(source, line, began)
         return found
 
-    def _see(self, source: Source, line: KeyLine, began: int) -> None:
+    def _add_found(self, source: Source, line: KeyLine, began: int) -> None:
         runs: list[Run] = []
         waits: list[Run] = []
         now = source.clock()
@@ -339,6 +339,6 @@ class OrderedLane(Lane):
                 runs.append(run)
             elif run.attempt and source.holding.has(run.id):
                 waits.append(run)  # it has just become due, and the scheduler has not placed it yet
-        self.order.see(line, runs, waits)
+        self.order.add_found(line, runs, waits)
         for run in self._out():
             source.holding.leave(run)

@@ -46,32 +46,32 @@ from busway.domain.run import Run
 from busway.gateway.dispatch.holding import Budget, weight
 from busway.gateway.store.port.reader import KeyLine
 
-LINES = 4_000  # keys that have a queue at the same time
+QUEUES = 4_000  # keys that have a queue at the same time
 CAPACITY = 2_000  # runs behind the heads of all queues together
-PER_LINE = 100  # runs of one key
-LINE_BYTES = 256 << 10  # bytes that the runs behind a head may take
+PER_KEY = 100  # runs of one key
+KEY_BYTES = 256 << 10  # bytes that the runs behind a head may take
 
-Place = tuple[bool, int]
+Position = tuple[bool, int]
 """The position of a run in its queue: whether it is unstarted, then its number."""
-_START: Place = (False, 0)
+_START: Position = (False, 0)
 
 
-class Line:
+class KeyQueue:
     """The first present runs of one partition key. The module docstring explains the fields.
 
     `edge`: runs behind it are in the store only; None: there are none. `left`: such a run has come since the
     last read of the queue began. `offered`: the number of its head in the heap of heads, or 0.
     """
 
-    __slots__ = ("_running", "edge", "key", "left", "offered", "runs", "seen", "waits", "weight")
+    __slots__ = ("_running", "edge", "key", "left", "loaded", "offered", "runs", "waits", "weight")
 
-    def __init__(self, key: str, running: Container[str], *, seen: bool) -> None:
-        self.key, self.seen = key, seen
+    def __init__(self, key: str, running: Container[str], *, loaded: bool) -> None:
+        self.key, self.loaded = key, loaded
         self._running = running
         self.runs: list[tuple[bool, int, Run]] = []
         self.waits: set[int] = set()
         self.weight = self.offered = 0
-        self.edge: Place | None = None
+        self.edge: Position | None = None
         self.left = False
 
     @property
@@ -82,7 +82,7 @@ class Line:
     @property
     def head(self) -> Run | None:
         """The run that may start now, if there is one."""
-        if not self.seen or not self.runs or self.running:
+        if not self.loaded or not self.runs or self.running:
             return None
         unstarted, id_, run = self.runs[0]
         if self.waits and (unstarted or min(self.waits) < id_):
@@ -105,7 +105,7 @@ class Order:
 
     def __init__(self, budget: Budget, running: Container[str]) -> None:
         self._running = running
-        self.lines: dict[str, Line] = {}
+        self.queues: dict[str, KeyQueue] = {}
         self.wanted: dict[str, None] = {}  # keys whose queues have to be read, in that order
         self.out: list[Run] = []
         self.complete = False
@@ -115,8 +115,8 @@ class Order:
         self._missed = False  # a key got no queue in this round
         self._reading = False
         self._left: set[str] = set()  # such keys, since the running read began
-        self._waits: dict[int, Line] = {}
-        self._heads: list[tuple[int, int, int, Line]] = []
+        self._waits: dict[int, KeyQueue] = {}
+        self._heads: list[tuple[int, int, int, KeyQueue]] = []
         self._pushes = count()
         self._budget = budget
 
@@ -125,80 +125,80 @@ class Order:
     def head(self) -> Run | None:
         """Return the head that goes first."""
         while self._heads:
-            _, id_, _, line = self._heads[0]
-            run = line.head
-            if run is not None and run.id == id_ and line.offered == id_:
+            _, id_, _, queue = self._heads[0]
+            run = queue.head
+            if run is not None and run.id == id_ and queue.offered == id_:
                 return run
             heapq.heappop(self._heads)
-            if line.offered == id_:
-                line.offered = 0
+            if queue.offered == id_:
+                queue.offered = 0
         return None
 
     def pop(self, run: Run) -> None:
         """Remove a head: its attempt was handed out, or it will not start."""
-        line = self.lines[run.key or ""]
-        line.runs.pop(0)
-        line.offered = 0
-        self._weigh(line, run, -1)
-        self._look(line)
+        queue = self.queues[run.key or ""]
+        queue.runs.pop(0)
+        queue.offered = 0
+        self._weigh(queue, run, -1)
+        self._reposition(queue)
 
     # -- changes
 
     def free(self, key: str) -> None:
         """Handle that an attempt has released its key."""
-        line = self.lines.get(key)
-        if line is not None:
-            self._look(line)
+        queue = self.queues.get(key)
+        if queue is not None:
+            self._reposition(queue)
 
     def add(self, run: Run) -> None:
         """Add a run that is due."""
-        line = self._line_for(run)
-        if line is None:
+        queue = self._queue_for(run)
+        if queue is None:
             self._miss(run)
             return
         if self._waits.pop(run.id, None) is not None:
-            line.waits.discard(run.id)
-        if line.edge is not None and (run.attempt == 0, run.id) > line.edge:
-            line.left = True
+            queue.waits.discard(run.id)
+        if queue.edge is not None and (run.attempt == 0, run.id) > queue.edge:
+            queue.left = True
             self.out.append(run)
         else:
-            self._insert(line, run)
-            self._trim(line)
-        self._look(line)
+            self._insert(queue, run)
+            self._trim(queue)
+        self._reposition(queue)
 
     def wait(self, run: Run) -> None:
         """Record that a run waits for its next attempt and holds its key."""
-        line = self._line_of_started(run.key or "")
-        line.waits.add(run.id)
-        self._waits[run.id] = line
+        queue = self._queue_of_started(run.key or "")
+        queue.waits.add(run.id)
+        self._waits[run.id] = queue
         if self.held > CAPACITY // 2 or self.weight > self._allowed // 2:
-            self._cut(line, (False, run.id))  # nothing behind it can start for a while
-        self._look(line)
+            self._cut(queue, (False, run.id))  # nothing behind it can start for a while
+        self._reposition(queue)
 
     def lift(self, id_: int) -> None:
         """Record that a run no longer waits for its next attempt."""
-        line = self._waits.pop(id_, None)
-        if line is not None:
-            line.waits.discard(id_)
-            self._look(line)
+        queue = self._waits.pop(id_, None)
+        if queue is not None:
+            queue.waits.discard(id_)
+            self._reposition(queue)
 
     def forget(self) -> None:
         """Discard everything but the running attempts. Each queue is read before one of its runs starts."""
         self.epoch += 1
         self._waits.clear()
         self.complete, self._missed, self.cursor = False, False, ""
-        for line in list(self.lines.values()):
-            line.waits.clear()
-            line.seen, line.edge = False, None
-            self._drop(line, 0)
-            self._look(line)
+        for queue in list(self.queues.values()):
+            queue.waits.clear()
+            queue.loaded, queue.edge = False, None
+            self._drop(queue, 0)
+            self._reposition(queue)
 
     # -- reading
 
     @property
     def roomy(self) -> bool:
         """Whether there is room for queues of keys that have none."""
-        return len(self.lines) < LINES // 2 and self.weight <= self._allowed // 2
+        return len(self.queues) < QUEUES // 2 and self.weight <= self._allowed // 2
 
     @property
     def wants(self) -> bool:
@@ -207,14 +207,14 @@ class Order:
 
     def depth(self, keys: int) -> int:
         """Return how many runs of each of `keys` keys fit."""
-        return max(1, min(PER_LINE, (CAPACITY - self.held) // max(1, keys)))
+        return max(1, min(PER_KEY, (CAPACITY - self.held) // max(1, keys)))
 
     def begin(self, keys: list[str]) -> None:
         """Record that a read of these queues begins."""
         self._reading = True
         for key in keys:
-            if key in self.lines:
-                self.lines[key].left = False
+            if key in self.queues:
+                self.queues[key].left = False
 
     def done(self) -> None:
         """Record that the rows of the read were added or discarded."""
@@ -223,10 +223,10 @@ class Order:
 
     def unknown(self, key: str) -> bool:
         """Return whether the queue of a key has to be read."""
-        line = self.lines.get(key)
-        return line is None or not line.seen
+        queue = self.queues.get(key)
+        return queue is None or not queue.loaded
 
-    def see(self, found: KeyLine, runs: list[Run], waits: list[Run]) -> None:
+    def add_found(self, found: KeyLine, runs: list[Run], waits: list[Run]) -> None:
         """Add the rows that a read found for one key.
 
         Args:
@@ -235,32 +235,32 @@ class Order:
             waits: started runs that wait for their next attempt; the queue may have them already.
         """
         self.wanted.pop(found.key, None)
-        line = self.lines.get(found.key)
-        if line is None and not (runs or waits):
+        queue = self.queues.get(found.key)
+        if queue is None and not (runs or waits):
             return
-        if line is None:
-            if len(self.lines) >= LINES or (not runs and not self.roomy):
+        if queue is None:
+            if len(self.queues) >= QUEUES or (not runs and not self.roomy):
                 self._missed = True
                 self.out += runs
                 return
-            line = self.lines[found.key] = Line(found.key, self._running, seen=True)
-            line.left = found.key in self._left
-        line.seen = True
-        known = {id_ for _, id_, _ in line.runs} if waits else set[int]()
+            queue = self.queues[found.key] = KeyQueue(found.key, self._running, loaded=True)
+            queue.left = found.key in self._left
+        queue.loaded = True
+        known = {id_ for _, id_, _ in queue.runs} if waits else set[int]()
         for run in waits:
             if run.id not in known:
-                line.waits.add(run.id)
-                self._waits[run.id] = line
+                queue.waits.add(run.id)
+                self._waits[run.id] = queue
         for run in runs:
-            self._insert(line, run)
+            self._insert(queue, run)
         last = (found.runs[-1].attempt == 0, found.runs[-1].id) if found.runs else _START
-        line.edge = None
-        if found.more or line.left:
-            self._cut(line, last)
-        self._trim(line)
-        self._look(line)
+        queue.edge = None
+        if found.more or queue.left:
+            self._cut(queue, last)
+        self._trim(queue)
+        self._reposition(queue)
 
-    def looked_through(self, cursor: str | None) -> None:
+    def scanned_to(self, cursor: str | None) -> None:
         """Record how far the keys were scanned. None: to the end, so a round is complete."""
         if cursor is not None:
             self.cursor = cursor
@@ -273,27 +273,27 @@ class Order:
     def _allowed(self) -> int:
         return self._budget.allowed(self.weight)
 
-    def _line_for(self, run: Run) -> Line | None:
+    def _queue_for(self, run: Run) -> KeyQueue | None:
         """Return the queue of a due run, or make one. Return None if there is no room for another."""
         key = run.key or ""
-        line = self.lines.get(key)
-        if line is not None:
-            return line
-        if len(self.lines) >= LINES and len(self._waits) >= LINES // 4:
+        queue = self.queues.get(key)
+        if queue is not None:
+            return queue
+        if len(self.queues) >= QUEUES and len(self._waits) >= QUEUES // 4:
             self._forget_waiting()
-        room = len(self.lines) < LINES and self.weight <= self._allowed
+        room = len(self.queues) < QUEUES and self.weight <= self._allowed
         if room and (self.complete or self.roomy or run.attempt):
             return self._make(key)
         return None
 
-    def _line_of_started(self, key: str) -> Line:
-        return self.lines.get(key) or self._make(key)
+    def _queue_of_started(self, key: str) -> KeyQueue:
+        return self.queues.get(key) or self._make(key)
 
-    def _make(self, key: str) -> Line:
-        line = self.lines[key] = Line(key, self._running, seen=self.complete)
-        if not line.seen:
+    def _make(self, key: str) -> KeyQueue:
+        queue = self.queues[key] = KeyQueue(key, self._running, loaded=self.complete)
+        if not queue.loaded:
             self.wanted[key] = None
-        return line
+        return queue
 
     def _miss(self, run: Run) -> None:
         self.out.append(run)
@@ -301,78 +301,78 @@ class Order:
         if self._reading:
             self._left.add(run.key or "")
 
-    def _insert(self, line: Line, run: Run) -> None:
-        insort(line.runs, (run.attempt == 0, run.id, run))
-        self._weigh(line, run, 1)
+    def _insert(self, queue: KeyQueue, run: Run) -> None:
+        insort(queue.runs, (run.attempt == 0, run.id, run))
+        self._weigh(queue, run, 1)
 
-    def _trim(self, line: Line) -> None:
+    def _trim(self, queue: KeyQueue) -> None:
         """Remove runs from the end while there are too many. The first one stays."""
-        while len(line.runs) > 1 and (
-            len(line.runs) > PER_LINE
-            or self.held > CAPACITY + len(self.lines)
-            or line.weight > LINE_BYTES
+        while len(queue.runs) > 1 and (
+            len(queue.runs) > PER_KEY
+            or self.held > CAPACITY + len(self.queues)
+            or queue.weight > KEY_BYTES
             or self.weight > self._allowed
         ):
-            self._drop(line, len(line.runs) - 1)
-            line.edge, line.left = line.runs[-1][:2], True
+            self._drop(queue, len(queue.runs) - 1)
+            queue.edge, queue.left = queue.runs[-1][:2], True
 
-    def _cut(self, line: Line, edge: Place) -> None:
+    def _cut(self, queue: KeyQueue, edge: Position) -> None:
         """Make a queue end at `edge`. Runs behind it wait in the store."""
-        if line.edge is None or edge < line.edge:
-            line.edge = edge
-        keep = len(line.runs)
-        while keep and line.runs[keep - 1][:2] > line.edge:
+        if queue.edge is None or edge < queue.edge:
+            queue.edge = edge
+        keep = len(queue.runs)
+        while keep and queue.runs[keep - 1][:2] > queue.edge:
             keep -= 1
-        if keep < len(line.runs):
-            line.left = True
-        self._drop(line, keep)
+        if keep < len(queue.runs):
+            queue.left = True
+        self._drop(queue, keep)
 
-    def _drop(self, line: Line, keep: int) -> None:
-        while len(line.runs) > keep:
-            run = line.runs.pop()[2]
-            self._weigh(line, run, -1)
+    def _drop(self, queue: KeyQueue, keep: int) -> None:
+        while len(queue.runs) > keep:
+            run = queue.runs.pop()[2]
+            self._weigh(queue, run, -1)
             self.out.append(run)
 
-    def _weigh(self, line: Line, run: Run, sign: int) -> None:
+    def _weigh(self, queue: KeyQueue, run: Run, sign: int) -> None:
         change = sign * weight(run)
-        line.weight += change
+        queue.weight += change
         self.weight += change
         self._budget.used += change
         self.held += sign
 
-    def _look(self, line: Line) -> None:
+    def _reposition(self, queue: KeyQueue) -> None:
         """Put a queue where it belongs now: into the heads or the queues to read, or remove it."""
-        head = line.head
+        head = queue.head
         if head is not None:
-            if line.offered != head.id:
-                line.offered = head.id
-                heapq.heappush(self._heads, (-head.priority, head.id, next(self._pushes), line))
+            if queue.offered != head.id:
+                queue.offered = head.id
+                heapq.heappush(self._heads, (-head.priority, head.id, next(self._pushes), queue))
             return
-        if line.seen and line.edge is None:
-            if line.idle:
-                self._remove(line)
-        elif line.idle and not self.complete and not self.roomy:
-            self._remove(line)  # its turn comes again after keys that had no queue
+        if queue.loaded and queue.edge is None:
+            if queue.idle:
+                self._remove(queue)
+        elif queue.idle and not self.complete and not self.roomy:
+            self._remove(queue)  # its turn comes again after keys that had no queue
             self._missed = True
-        elif not line.seen or not (line.runs or line.waits):
-            self.wanted[line.key] = None
+        elif not queue.loaded or not (queue.runs or queue.waits):
+            self.wanted[queue.key] = None
 
-    def _remove(self, line: Line) -> None:
-        if self.lines.get(line.key) is line:
-            del self.lines[line.key]
-        self.wanted.pop(line.key, None)
-        if not line.seen or line.edge is not None:
+    def _remove(self, queue: KeyQueue) -> None:
+        if self.queues.get(queue.key) is queue:
+            del self.queues[queue.key]
+        self.wanted.pop(queue.key, None)
+        if not queue.loaded or queue.edge is not None:
             self.complete = False
 
     def _forget_waiting(self) -> None:
         """Discard the queues that only wait for an attempt: the store knows them."""
         self.epoch += 1
         self.complete, self._missed = False, True
-        for line in list(self.lines.values()):
-            if line.waits and not line.running:
-                for id_ in line.waits:
+        for queue in list(self.queues.values()):
+            if queue.waits and not queue.running:
+                for id_ in queue.waits:
                     self._waits.pop(id_, None)
-                line.waits.clear()
-                line.seen = False
-                self._drop(line, 0)
-                self._remove(line)
+                queue.waits.clear()
+                queue.loaded = False
+                self._drop(queue, 0)
+                self._remove(queue)

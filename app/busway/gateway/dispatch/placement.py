@@ -14,7 +14,7 @@ import msgspec
 from busway.domain.callables import ASYNC
 from busway.domain.run import Outcome
 from busway.gateway.attempts.inflight import Attempt
-from busway.gateway.dispatch.registry import Entry
+from busway.gateway.dispatch.registry import RegisteredHandler
 from busway.gateway.executors.port import Ended
 
 ENOUGH = 30  # attempts
@@ -147,14 +147,14 @@ class Placement:
         self._started_at = clock()
         self._measured: dict[int, Measured] = {}
 
-    def pool(self, entry: Entry, kind: str) -> str:
+    def pool(self, entry: RegisteredHandler, kind: str) -> str:
         """Return the pool of the handler's next attempt, `process` or `thread`. `kind` is its target's."""
         chosen = entry.spec.pool or self._default
         if entry.spec.memory is not None:
             return "process"
         return self._of(entry, kind).pool if chosen == "auto" else chosen
 
-    def place(self, entry: Entry, kind: str) -> Place:
+    def place(self, entry: RegisteredHandler, kind: str) -> Place:
         """Return the pool and the reason."""
         spec, since = entry.spec, entry.handler.updated_at
         pool = self.pool(entry, kind)
@@ -176,7 +176,7 @@ class Placement:
             if measured is not None and attempt.revision >= measured.revision:
                 measured.note(attempt.pool, report)
 
-    def _of(self, entry: Entry, kind: str) -> Measured:
+    def _of(self, entry: RegisteredHandler, kind: str) -> Measured:
         handler = entry.handler
         code = (entry.spec.target, handler.file_digest)
         measured = self._measured.get(handler.id)

@@ -14,7 +14,7 @@ from busway.gateway.executors.port import Catalog, HandlerFile
 _CACHED_TYPES = 10_000
 
 
-class Entry(msgspec.Struct):
+class RegisteredHandler(msgspec.Struct):
     """A handler with values derived from it: effective fields, patterns, limits, filter."""
 
     handler: Handler
@@ -47,8 +47,8 @@ class Registry:
         self.catalog: Catalog = []
         self._files: dict[str, HandlerFile] = {}
         self._kinds: dict[str, str] = {}
-        self._entries: dict[int, Entry] = {}
-        self._by_name: dict[str, Entry] = {}
+        self._entries: dict[int, RegisteredHandler] = {}
+        self._by_name: dict[str, RegisteredHandler] = {}
         self._matched: dict[str, _Candidates] = {}
 
     def load(self, handlers: list[Handler], catalog: Catalog) -> None:
@@ -64,7 +64,7 @@ class Registry:
         spec = handler.spec
         limited = spec.concurrency is not None or spec.rate is not None
         test = None if spec.filter is None else compile_filter(spec.filter)
-        entry = Entry(handler, spec, matcher(spec.events), limited, test)
+        entry = RegisteredHandler(handler, spec, matcher(spec.events), limited, test)
         self._entries[handler.id] = self._by_name[handler.name] = entry
         self._matched.clear()
 
@@ -87,15 +87,15 @@ class Registry:
         self._matched[type_] = _Candidates(tuple(found), tests)
         return self._matched[type_]
 
-    def entry(self, id_: int) -> Entry | None:
+    def entry(self, id_: int) -> RegisteredHandler | None:
         """Return a handler by number."""
         return self._entries.get(id_)
 
-    def named(self, name: str) -> Entry | None:
+    def named(self, name: str) -> RegisteredHandler | None:
         """Return a handler by name, also a deleted one."""
         return self._by_name.get(name)
 
-    def live(self) -> list[Entry]:
+    def live(self) -> list[RegisteredHandler]:
         """Return all handlers that are not deleted, sorted by name."""
         return [e for _, e in sorted(self._by_name.items()) if not e.handler.deleted]
 
@@ -112,7 +112,7 @@ class Registry:
         file = self._files.get(target.partition(":")[0])
         return file.digest if file else ""
 
-    def obstacle(self, entry: Entry) -> str | None:
+    def obstacle(self, entry: RegisteredHandler) -> str | None:
         """Return why runs of a handler wait, None if nothing stops them."""
         if entry.handler.deleted:
             return "it is deleted"

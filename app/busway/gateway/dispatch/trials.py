@@ -16,7 +16,7 @@ from busway.gateway.attempts.recorder import new_event
 from busway.gateway.attempts.trial import Trial
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.placement import Placement
-from busway.gateway.dispatch.registry import Entry, Registry
+from busway.gateway.dispatch.registry import RegisteredHandler, Registry
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.executors.port import Assignment, Ended
 
@@ -30,7 +30,7 @@ _PATIENCE = 10.0  # seconds to wait for a free worker
 class TrialResult(msgspec.Struct, frozen=True):
     """The outcome of a trial of `entry` in `pool`. `published`: the events that a run would have stored."""
 
-    entry: Entry
+    entry: RegisteredHandler
     pool: str
     trial: Trial
     ended: Ended
@@ -83,7 +83,7 @@ class Trials:
         finally:
             self._free.release()
 
-    def _runnable(self, name: str) -> Entry:
+    def _runnable(self, name: str) -> RegisteredHandler:
         entry = self._changes.live(name)
         problem = self._registry.missing(entry.spec.target)
         if problem is not None:
@@ -120,7 +120,9 @@ class Trials:
         except TimeoutError:
             return
 
-    def _result(self, entry: Entry, pool: str, trial: Trial, ended: Ended, event: Event) -> TrialResult:
+    def _result(
+        self, entry: RegisteredHandler, pool: str, trial: Trial, ended: Ended, event: Event
+    ) -> TrialResult:
         shown: list[dict[str, Any]] = []
         size, now, most = 0, self._clock(), self._max_event_bytes
         for published in ended.published:
@@ -136,7 +138,7 @@ class Trials:
         return TrialResult(entry, pool, trial, ended, shown, len(ended.published) - len(shown))
 
 
-def _assignment(trial: Trial, entry: Entry, kind: str, pool: str, event: Event) -> Assignment:
+def _assignment(trial: Trial, entry: RegisteredHandler, kind: str, pool: str, event: Event) -> Assignment:
     handler, spec = entry.handler, entry.spec
     return Assignment(
         token=trial.token,
