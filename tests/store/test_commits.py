@@ -21,7 +21,7 @@ from busway.gateway.store.sqlite.writer import Replaced, Writer
 from tests.store.kit import NOW, append, committing, event, handler, publish, settle, settling, until
 
 
-class Listened(list):
+class Notified(list):
     """All commits that a listener received."""
 
     @property
@@ -34,9 +34,9 @@ class Listened(list):
 
 
 def listening(commits):
-    told = Listened()
-    commits.listen(told.append)
-    return told
+    notified = Notified()
+    commits.listen(notified.append)
+    return notified
 
 
 class Publisher:
@@ -59,10 +59,13 @@ class Publisher:
 def test_listeners_receive_new_runs_with_their_events(path):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             stored = commits.publish(publish(event("a", handlers=(1, 2)), event(handlers=())))
             assert await stored == [StoredEvent(1, 1), StoredEvent(2, 3)]
-            assert [(run.id, run.handler, run.event.id) for run in told[0].runs] == [(1, 1, "a"), (2, 2, "a")]
+            assert [(run.id, run.handler, run.event.id) for run in notified[0].runs] == [
+                (1, 1, "a"),
+                (2, 2, "a"),
+            ]
 
     asyncio.run(main())
 
@@ -132,10 +135,10 @@ def test_written_batches_are_completed_before_close_returns(path):
 def test_operations_that_arrive_during_a_commit_share_the_next(path):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             first = [commits.publish(publish(event())) for _ in range(SEND_NOW)]
             await asyncio.gather(*first, *[commits.publish(publish(event())) for _ in range(100)])
-            assert [len(commit.runs) for commit in told] == [SEND_NOW, 100]
+            assert [len(commit.runs) for commit in notified] == [SEND_NOW, 100]
 
     asyncio.run(main())
 
@@ -143,9 +146,9 @@ def test_operations_that_arrive_during_a_commit_share_the_next(path):
 def test_operations_of_one_turn_share_a_commit_unless_there_are_many(path):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             await asyncio.gather(*[commits.publish(publish(event())) for _ in range(SEND_NOW - 1)])
-            assert [len(commit.runs) for commit in told] == [SEND_NOW - 1]
+            assert [len(commit.runs) for commit in notified] == [SEND_NOW - 1]
 
     asyncio.run(main())
 
@@ -153,15 +156,15 @@ def test_operations_of_one_turn_share_a_commit_unless_there_are_many(path):
 def test_listeners_receive_an_outcome_with_its_result_and_the_run_that_waits_again(path):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             await commits.publish(publish(event()))
-            run = told.runs[0]
+            run = notified.runs[0]
             commits.append(append(1, 0), run, "one")
             await settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 5, lost=1), run)
-            change = told[-1]
+            change = notified[-1]
             again = msgspec.structs.replace(run, attempt=1, lost=1, due=NOW + 5, since=NOW + 20)
             assert (change.ended, change.runs, change.head) == ([1], [again], 2)
-            assert run.attempt == 0, "who was told of it before has what it was then"
+            assert run.attempt == 0, "earlier notifications do not change"
             assert [(r.number, r.handler, r.index) for r, _ in change.results] == [
                 (1, "one", 0),
                 (2, "one", None),
@@ -169,9 +172,9 @@ def test_listeners_receive_an_outcome_with_its_result_and_the_run_that_waits_aga
             child = event(root=1, parent=1)
             settled = await settling(commits, settle(1, 2, root=1, published=[child]), again)
             assert settled.stored == [StoredEvent(2, 2)]
-            assert [(r.id, r.event.root) for r in told[-1].runs] == [(2, 1)]
+            assert [(r.id, r.event.root) for r in notified[-1].runs] == [(2, 1)]
             async_reader = SQLiteReader(path)
-            assert told.results == await async_reader.results_with_events(0, 10, 1 << 20)
+            assert notified.results == await async_reader.results_with_events(0, 10, 1 << 20)
             async_reader.close()
 
     asyncio.run(main())
@@ -180,15 +183,15 @@ def test_listeners_receive_an_outcome_with_its_result_and_the_run_that_waits_aga
 def test_a_refused_outcome_is_reported_as_ended_and_requests_a_rescan(path):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             await commits.publish(publish(event()))
             await commits.change(Cancel(runs=[1], now=NOW))
-            assert (told[-1].ended, told[-1].head, told[-1].results) == ([1], 1, [])
-            settled = await settling(commits, settle(1), told.runs[0])
+            assert (notified[-1].ended, notified[-1].head, notified[-1].results) == ([1], 1, [])
+            settled = await settling(commits, settle(1), notified.runs[0])
             assert not settled.accepted
-            assert (told[-1].ended, told[-1].rescan) == ([1], True)
+            assert (notified[-1].ended, notified[-1].rescan) == ([1], True)
             assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
-            assert told[-1].rescan
+            assert notified[-1].rescan
 
     asyncio.run(main())
 
@@ -196,13 +199,13 @@ def test_a_refused_outcome_is_reported_as_ended_and_requests_a_rescan(path):
 def test_listeners_receive_a_retried_waiting_run_again(path):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             await commits.publish(publish(event()))
-            await settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 5), told.runs[0])
+            await settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 5), notified.runs[0])
             assert await commits.change(Retry(runs=[1], now=NOW)) == [1]
-            [run] = told[-1].runs
-            assert (told[-1].ended, told[-1].rescan) == ([1], False)
-            assert (run.due, run.attempt, run.granted, run.event) == (None, 1, 1, told[0].runs[0].event)
+            [run] = notified[-1].runs
+            assert (notified[-1].ended, notified[-1].rescan) == ([1], False)
+            assert (run.due, run.attempt, run.granted, run.event) == (None, 1, 1, notified[0].runs[0].event)
 
     asyncio.run(main())
 
@@ -232,10 +235,10 @@ class Faulty:
 def test_a_faulty_waiter_does_not_affect_others(path, caplog):
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             commits.submit(publish(event()), Faulty())
             assert await commits.publish(publish(event())) == [StoredEvent(2, 2)]
-            assert len(told.runs) == 2
+            assert len(notified.runs) == 2
             os.kill(commits.pid, signal.SIGSTOP)
             commits.submit(publish(event()), Faulty())
             lost = commits.publish(publish(event()))
@@ -269,13 +272,13 @@ def test_a_full_queue_refuses_publishing_but_no_outcomes(path, monkeypatch):
 
     async def main():
         async with committing(path) as commits:
-            told = listening(commits)
+            notified = listening(commits)
             await commits.publish(publish(event()))
             waiting = [commits.publish(publish(event())) for _ in range(10)]
             with pytest.raises(Unavailable) as refused:
                 commits.publish(publish(event()))
             assert refused.value.retry_after == 1
-            settled = settling(commits, settle(1), told.runs[0])
+            settled = settling(commits, settle(1), notified.runs[0])
             assert commits.backlog == 1
             assert (await settled).number == 1
             await asyncio.gather(*waiting)

@@ -118,7 +118,7 @@ def test_nothing_is_lost_when_committers_are_killed_under_load(path, round_):
         for result in results:
             by_run.setdefault(result.run, []).append((result.kind, result.index))
         once = [(Kind.PARTIAL, 0), (Kind.PARTIAL, 1), (Kind.SUCCEEDED, None)]
-        assert all(told == once for told in by_run.values())
+        assert all(each == once for each in by_run.values())
         assert len(by_run) == len(stored)
         assert sum(1 for r in results if r.completes) == len(stored) - len(children)
 
