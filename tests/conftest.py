@@ -1,7 +1,6 @@
 """For all tests: which files run first, and that none hangs.
 
-Each part of a test has a deadline, the usual or that of `@pytest.mark.timeout(seconds)`. It catches what
-hangs, not what is slow: a busy machine must not reach it.
+Each part of a test has a deadline. It catches what hangs, not what is slow: a busy machine must not reach it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import NoReturn
 
 import pytest
 
-DEADLINE = 300.0
+DEADLINE = 900.0  # seconds
 AGAIN = 5.0  # an event loop may swallow what a signal handler raises: ask again
 TAKE_LONG = (
     "tests/e2e/test_faults.py",
@@ -33,7 +32,6 @@ TAKE_LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "timeout(seconds): a deadline other than the usual one")
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a script's background job, whose children inherit it
@@ -55,34 +53,31 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    with deadline(item):
+def pytest_runtest_setup() -> Iterator[None]:
+    with deadline():
         yield
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    with deadline(item):
+def pytest_runtest_call() -> Iterator[None]:
+    with deadline():
         yield
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    with deadline(item):
+def pytest_runtest_teardown() -> Iterator[None]:
+    with deadline():
         yield
 
 
 @contextlib.contextmanager
-def deadline(item: pytest.Item) -> Iterator[None]:
-    mark = item.get_closest_marker("timeout")
-    seconds = float(mark.args[0]) if mark else DEADLINE
-
+def deadline() -> Iterator[None]:
     def late(_signal: int, _frame: FrameType | None) -> NoReturn:
         faulthandler.dump_traceback(2)
-        pytest.fail(f"it still runs after {seconds:g} s")
+        pytest.fail(f"it still runs after {DEADLINE:g} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE, AGAIN)
     try:
         yield
     finally:

@@ -141,7 +141,7 @@ def check(service: Service, publisher: Publisher, subscriber: Subscriber | None)
     def unfinished() -> list[dict[str, Any]]:
         return [r for state in ("available", "retryable", "running") for r in service.runs(state=state)]
 
-    until(lambda: not unfinished(), "all runs to end")
+    until(lambda: not unfinished(), "all runs to end", 4 * PATIENCE)
     runs = service.runs()
     assert {r["state"] for r in runs} == {"succeeded"}, [r for r in runs if r["state"] != "succeeded"][:3]
     log = service.results()

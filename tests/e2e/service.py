@@ -57,7 +57,10 @@ class Service:
         )
 
     def write(self, name: str, source: str) -> None:
-        (self.handlers / name).write_text(source, encoding="utf-8")
+        """Put a file there at once: nobody reads half of one."""
+        new = self.handlers / f".{name}.new"
+        new.write_text(source, encoding="utf-8")
+        new.replace(self.handlers / name)
 
     def command(self) -> list[str]:
         options = [

@@ -25,7 +25,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 async def follow(url: str, got: list[str]) -> None:
-    async with Client(url) as client, asyncio.timeout(PATIENCE):
+    async with Client(url) as client, asyncio.timeout(4 * PATIENCE):
         async for item in client.subscribe(durable="steady", after="earliest"):
             got.append(item.cursor)
             if item.event.type == END:

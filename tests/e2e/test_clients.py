@@ -47,7 +47,7 @@ def is_end(item: Item) -> bool:
 
 
 async def follow(url: str, got: list[str], *types: str) -> None:
-    async with Client(url) as client, asyncio.timeout(PATIENCE):
+    async with Client(url) as client, asyncio.timeout(4 * PATIENCE):
         async for item in client.subscribe(*types, after="earliest"):
             got.append(item.cursor)
             if is_end(item):

@@ -105,16 +105,20 @@ def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> N
 def test_deletion_ends_what_waits_but_not_what_comes_after(make_service: Serve) -> None:
     service = make_service(workers=1)
     service.write(
-        "slow.py", "import time\ndef slow(event):\n    time.sleep(1)\n    raise ValueError('so it goes')\n"
+        "slow.py",
+        "import os, time\ndef slow(event):\n    while not os.path.exists(event.data): time.sleep(0.01)\n"
+        "    raise ValueError('so it goes')\n",
     )
     service.start()
     fields = {"name": "slow", "target": "slow:slow", "events": ["t"], "backoff": {"initial": 3600}}
     service.ok("POST", "/v1/handlers", fields)
-    running = service.publish("t")["seq"]
+    sign = service.folder / "sign"
+    running = service.publish("t", str(sign))["seq"]
     until(lambda: service.runs(state="running"), "the run")
     assert service.request("DELETE", "/v1/handlers/slow").status_code == 204
     service.ok("POST", "/v1/handlers", {**fields, "name": "next", "paused": True})
-    new = service.publish("t")["seq"]
+    new = service.publish("t", str(sign))["seq"]
+    sign.touch()
     run = service.run_of(running)
     assert (run["state"], run["error"]["type"]) == ("cancelled", "HandlerDeleted")
     assert service.ok("GET", f"/v1/events/{new}")["runs"][0]["state"] == "available"

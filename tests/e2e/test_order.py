@@ -177,7 +177,7 @@ def all_end(service: Service) -> None:
         stats = service.ok("GET", "/v1/handlers/step")["stats"]["runs"]
         return sum(stats.get(state, 0) for state in ("available", "retryable", "running"))
 
-    until(lambda: not unfinished(), "all runs to end", 120)
+    until(lambda: not unfinished(), "all runs to end", 4 * PATIENCE)
 
 
 def check_log(log: Path) -> None:

@@ -111,7 +111,6 @@ def test_handlers_come_and_go_with_the_code(reloading: Service) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(900)
 @both
 def test_reloading_under_load_loses_and_repeats_nothing(reloading: Service) -> None:
     service = reloading

@@ -21,13 +21,17 @@ def held(event):
 
 
 def test_what_is_finished_goes_and_what_waits_stays_over_a_restart(make_service: Serve) -> None:
-    service = make_service(retention="1s")
+    service = make_service(retention="1h")
     service.write("code.py", HANDLERS)
     service.start()
     held = service.publish("held")
     first = service.publish("work.one", "more", id="mine")
     run = service.finished(first["seq"])["runs"][0]["id"]
     cursor = service.ok("GET", "/v1/results?after=latest")["cursor"]
+
+    assert service.stop() == 0
+    service.options["retention"] = "1s"
+    service.start()
     gone = f"/v1/events/{first['seq']}"
     until(lambda: service.get(gone).status_code == 404, "the event to go")
     assert "retention" in service.get(gone).json()["detail"]
@@ -36,9 +40,6 @@ def test_what_is_finished_goes_and_what_waits_stays_over_a_restart(make_service:
     assert service.results() == []
     assert [event["seq"] for event in service.ok("GET", "/v1/events")["items"]] == [held["seq"]]
     assert service.ok("GET", "/v1/events?after=99")["next"] is None
-
-    assert service.stop() == 0
-    service.start()
     page = service.get("/v1/results", params={"after": cursor})
     assert page.status_code == 200, page.text  # its place is the edge: nothing behind it went yet
     again = service.publish("work.one", "again", id="mine")

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from .conftest import Serve
-from .service import Service, hear, items, say, until
+from .service import PATIENCE, Service, hear, items, say, until
 
 SEED = int(os.environ.get("BUSWAY_TEST_SEED", "20261123"))
 CODE = """
@@ -118,7 +118,7 @@ class Feed(threading.Thread):
         self.ending = threading.Event()
 
     def run(self) -> None:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=PATIENCE, verify=False) as client:
             while not self.ending.is_set():
                 data = {"n": self.count, "even": not self.count % 2}
                 event = {"type": "n.k", "id": str(self.count), "data": data}

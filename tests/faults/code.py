@@ -84,7 +84,7 @@ def poison(event):
     return "harmless"
 
 
-@faulty(max_attempts=5)
+@faulty(max_attempts=5, timeout=600)
 def waits_for(event):
     # Returns when the file is there, and as many bytes as it says.
     path = pathlib.Path(event.data)
@@ -106,13 +106,13 @@ def spins_in_c(event):
     re.match(r"(a+)+$", "a" * 60 + "b")  # holds the interpreter for ages
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 def spins_in_c_for_long(event):
     time.sleep(0.3)  # until it is known to run
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 def swallows_for_long(event):
     while True:
         try:
@@ -171,13 +171,7 @@ def spins_in_threads(event, ctx):
         thread.join()
 
 
-@faulty(timeout=60)
-def sleeps(event):
-    time.sleep(event.data)
-    return event.data
-
-
-@faulty(timeout=60)
+@faulty(timeout=600)
 def bimodal(event):
     # Quick, unless it is told to wait for a file.
     while event.data and not os.path.exists(event.data):
@@ -306,7 +300,7 @@ async def never_ends_async(event):
         yield "x" * 4096
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 def reports_fast(event, ctx):
     for n in range(5000):
         ctx.progress(n)

@@ -118,6 +118,12 @@ class House(Service):
         until(lambda: self.ok("GET", f"/v1/runs/{run}")["state"] == "running", f"{handler} to run")
         return run
 
+    def failed_once(self, seq: int) -> bool:
+        """Tell whether the first attempt of an event's only run has failed."""
+        [run] = self.ok("GET", f"/v1/events/{seq}")["runs"]
+        attempts = self.ok("GET", f"/v1/runs/{run['id']}")["attempts"]
+        return any(attempt["outcome"] == "failed" for attempt in attempts)
+
     def end(self, run: int) -> dict[str, Any]:
         """Wait until a run is over and return it with its attempts."""
 

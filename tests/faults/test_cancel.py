@@ -92,7 +92,7 @@ def test_what_is_cancelled_and_retried_at_once_ends_by_its_new_attempt(house: Ho
         assert kinds[-1] == "succeeded", "the outcome of the cancelled attempt was taken for the new one's"
 
 
-@pytest.mark.parametrize("handler", ["swallows", "spins_in_threads", "never_ends_async"])
+@pytest.mark.parametrize("handler", ["swallows_for_long", "spins_in_threads", "never_ends_async"])
 def test_a_running_attempt_that_is_cancelled_ends(house: House, handler: str) -> None:
     run = house.begin(handler)
     answer = house.ok("POST", f"/v1/runs/{run}/cancel")

@@ -72,12 +72,14 @@ def test_the_last_workers_that_are_killed_are_replaced(house: House) -> None:
     until(lambda: all(map(gone, victims)) and house.idle(), "other workers")
 
 
-def test_a_zygote_that_is_killed_is_replaced_and_what_runs_goes_on(house: House) -> None:
-    run = house.begin("sleeps", 0.5)
+def test_a_zygote_that_is_killed_is_replaced_and_what_runs_goes_on(house: House, tmp_path: Path) -> None:
+    sign = tmp_path / "sign"
+    run = house.begin("waits_for", str(sign))
     worker = house.ok("GET", f"/v1/runs/{run}")["attempts"][0]["worker"]
     zygote = house.zygote()
     kill(zygote)
     until(lambda: gone(zygote) and house.zygote() != zygote, "another zygote")
+    sign.touch()
     ended = house.end(run)
     assert ended["state"] == "succeeded"
     assert the_last(ended)["worker"] == worker
