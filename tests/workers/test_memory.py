@@ -10,7 +10,7 @@ import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
 from busway.gateway.executors.port import Ended
-from busway.gateway.executors.python.wire.memory import MIB, Growth, Scales, resident
+from busway.gateway.executors.python.wire.memory import MIB, Growth, GrowthMonitor, resident
 
 CODE = """
     import asyncio, os, time
@@ -239,7 +239,7 @@ def test_a_worker_that_is_never_idle_is_judged_by_its_lowest_of_ten_looks():
 
 
 def test_after_quick_attempts_memory_is_looked_at_seldom():
-    scales = Scales(0)
+    scales = GrowthMonitor(0)
     looks = 0
     for _ in range(2560):
         scales.answered("a", [0.0001])

@@ -9,16 +9,16 @@ import random
 import pytest
 from busway.domain import jsonvalue
 from busway.gateway.executors.python.host import policy
-from busway.gateway.executors.python.host.policy import Standing, Verdict, cause_of, verdicts
+from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict, cause_of, verdicts
 from busway.gateway.executors.python.wire.pace import QUICK, Pace
 from hypothesis import given
 from hypothesis import strategies as st
 
-UNSTARTED, RUNNING, RETURNED, SETTLED, OVERDUE = Standing
+UNSTARTED, RUNNING, RETURNED, SETTLED, OVERDUE = AttemptPhase
 
 
-def judge(*standings, killed=False, alone=False):
-    return verdicts(standings, killed=killed, alone=alone)
+def judge(*phases, killed=False, alone=False):
+    return verdicts(phases, killed=killed, alone=alone)
 
 
 def test_a_handler_is_quick_after_twenty_attempts_of_which_almost_all_are():
@@ -56,38 +56,52 @@ def test_pace_agrees_with_counting_the_window():
 
 
 def test_the_only_started_attempt_is_charged_and_unstarted_ones_go_back():
-    assert judge(RUNNING, UNSTARTED, UNSTARTED) == [Verdict.CHARGE, Verdict.RETURN, Verdict.RETURN]
+    assert judge(RUNNING, UNSTARTED, UNSTARTED) == [
+        DeathVerdict.CHARGE,
+        DeathVerdict.RETURN,
+        DeathVerdict.RETURN,
+    ]
 
 
 def test_of_several_started_none_is_charged_and_each_runs_again_alone():
-    assert judge(RUNNING, RUNNING, UNSTARTED) == [Verdict.LOSE_ALONE, Verdict.LOSE_ALONE, Verdict.RETURN]
+    assert judge(RUNNING, RUNNING, UNSTARTED) == [
+        DeathVerdict.LOSE_ALONE,
+        DeathVerdict.LOSE_ALONE,
+        DeathVerdict.RETURN,
+    ]
 
 
 def test_alone_the_second_death_is_charged():
-    assert judge(RUNNING, alone=True) == [Verdict.CHARGE]
-    assert judge(RETURNED, alone=True) == [Verdict.CHARGE]
+    assert judge(RUNNING, alone=True) == [DeathVerdict.CHARGE]
+    assert judge(RETURNED, alone=True) == [DeathVerdict.CHARGE]
 
 
 def test_one_that_had_returned_is_innocent_while_another_ran():
-    assert judge(RETURNED, RUNNING) == [Verdict.LOSE, Verdict.CHARGE]
+    assert judge(RETURNED, RUNNING) == [DeathVerdict.LOSE, DeathVerdict.CHARGE]
 
 
 def test_one_that_had_returned_is_suspect_when_nothing_ran():
-    assert judge(RETURNED) == [Verdict.LOSE_ALONE]
+    assert judge(RETURNED) == [DeathVerdict.LOSE_ALONE]
 
 
 def test_a_kill_for_an_overdue_attempt_costs_its_siblings_nothing():
-    standings = (OVERDUE, RUNNING, RETURNED, UNSTARTED, SETTLED)
-    expected = [Verdict.GIVE_UP, Verdict.LOSE, Verdict.LOSE, Verdict.RETURN, Verdict.NOTHING]
-    assert judge(*standings, killed=True) == expected
+    phases = (OVERDUE, RUNNING, RETURNED, UNSTARTED, SETTLED)
+    expected = [
+        DeathVerdict.GIVE_UP,
+        DeathVerdict.LOSE,
+        DeathVerdict.LOSE,
+        DeathVerdict.RETURN,
+        DeathVerdict.NOTHING,
+    ]
+    assert judge(*phases, killed=True) == expected
 
 
 def test_an_overdue_attempt_in_its_grace_is_a_suspect_too():
-    assert judge(OVERDUE, RUNNING) == [Verdict.GIVE_UP, Verdict.LOSE_ALONE]
+    assert judge(OVERDUE, RUNNING) == [DeathVerdict.GIVE_UP, DeathVerdict.LOSE_ALONE]
 
 
 def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():
-    assert judge(SETTLED, RUNNING) == [Verdict.NOTHING, Verdict.LOSE_ALONE]
+    assert judge(SETTLED, RUNNING) == [DeathVerdict.NOTHING, DeathVerdict.LOSE_ALONE]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +188,8 @@ Current thread 0x00000000000000bb (most recent call first):
 
 def test_the_stack_of_one_thread_shows_only_the_users_frames():
     dump = DUMP.format(ours=policy._OURS[0])
-    lines = policy.of_thread(dump, 0xBB).splitlines()[1:]
+    lines = policy.stack_of_thread(dump, 0xBB).splitlines()[1:]
     assert lines == ['  File "/x/mine.py", line 3 in inner', '  File "/x/mine.py", line 9 in target']
-    assert "other.py" in policy.of_thread(dump, 0xAA)
-    assert policy.of_thread(dump, 0xCC) is None
-    assert "mine.py" in policy.newest(dump)
+    assert "other.py" in policy.stack_of_thread(dump, 0xAA)
+    assert policy.stack_of_thread(dump, 0xCC) is None
+    assert "mine.py" in policy.newest_stack(dump)

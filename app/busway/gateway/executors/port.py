@@ -81,7 +81,7 @@ class Ended(msgspec.Struct, array_like=True):
     retry_after: float | None = None
     fatal: bool = False
     alone: bool = False
-    spent: bool = False
+    exhausted: bool = False
     lingers: bool = False
 
 

@@ -10,7 +10,7 @@ from contextvars import Context
 from types import AsyncGeneratorType
 from typing import Any
 
-from busway.gateway.executors.python.child.invocation import Invocation, Site
+from busway.gateway.executors.python.child.invocation import Invocation, Shared
 from busway.gateway.executors.python.child.lifecycle import prepare
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
@@ -20,8 +20,8 @@ _WATCH = 0.05  # seconds between checks for cancelled attempts
 class Coroutines:
     """The event loop of a worker. It starts when first needed and stays. Other threads call it."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._live: dict[Invocation, asyncio.Task[None]] = {}
@@ -57,7 +57,7 @@ class Coroutines:
     def _start(self, invocations: list[Invocation]) -> None:
         loop = asyncio.get_running_loop()
         for invocation in invocations:
-            task = loop.create_task(self._perform(invocation))
+            task = loop.create_task(self._run_one(invocation))
             self._live[invocation] = task
         if not self._watching:
             self._watching = True
@@ -72,12 +72,12 @@ class Coroutines:
         if self._watching:
             asyncio.get_running_loop().call_later(_WATCH, self._watch, told)
 
-    async def _perform(self, invocation: Invocation) -> None:
+    async def _run_one(self, invocation: Invocation) -> None:
         try:
             if invocation.begin():
-                self._site.awaiting += 1
+                self._shared.awaiting += 1
                 await self._attempt(invocation)
-                self._site.awaiting -= 1
+                self._shared.awaiting -= 1
         finally:
             del self._live[invocation]
             self._flush_soon()
@@ -105,7 +105,7 @@ class Coroutines:
 
     def _flush(self) -> None:
         self._flushing = False
-        self._site.outbox.flush()
+        self._shared.outbox.flush()
 
 
 async def _drive(invocation: Invocation, generator: AsyncGeneratorType[Any, None]) -> None:

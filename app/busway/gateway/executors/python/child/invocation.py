@@ -20,7 +20,7 @@ from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.cputime import CpuTime, starved
 from busway.gateway.executors.python.child.failure import describe
 from busway.gateway.executors.python.child.lifecycle import SetupFailed
-from busway.gateway.executors.python.child.loading import Entry
+from busway.gateway.executors.python.child.loading import LoadedTarget
 from busway.gateway.executors.python.child.outbox import Latest, Outbox
 from busway.gateway.executors.python.wire.memory import resident
 from busway.gateway.executors.python.wire.protocol import Boot, Call, Piece
@@ -38,7 +38,7 @@ class Cancelled(Exception):
     """Raised in a generator at a yield because its attempt was cancelled."""
 
 
-class Site(msgspec.Struct):
+class Shared(msgspec.Struct):
     """State that all attempts of a worker share.
 
     `worker`: its process id. `baseline`: its peak memory when it started; `peak`: when last measured; both in
@@ -46,7 +46,7 @@ class Site(msgspec.Struct):
     before each attempt. `awaiting`: the number of running coroutines. `lock`: protects partials being sent.
     """
 
-    entries: dict[str, Entry]
+    entries: dict[str, LoadedTarget]
     page: Page
     outbox: Outbox
     boot: Boot
@@ -54,7 +54,7 @@ class Site(msgspec.Struct):
     baseline: int
     peak: int
     alone: bool
-    weighs: bool = False
+    measures_memory: bool = False
     awaiting: int = 0
     latest: Latest = msgspec.field(default_factory=Latest)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
@@ -70,14 +70,14 @@ class Invocation:
 
     __slots__ = (
         "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log",
-        "published", "site", "token", "wall",
+        "published", "shared", "token", "wall",
     )  # fmt: skip
 
-    def __init__(self, site: Site, call: Call) -> None:
-        self.site = site
+    def __init__(self, shared: Shared, call: Call) -> None:
+        self.shared = shared
         self.token = call.token
         self.call = call
-        self.log = output.Log(site.page, call.seat)
+        self.log = output.Log(shared.page, call.seat)
         self.published: list[Published] = []
         self._sent = self._sent_bytes = self._size = 0
         self._late: bytes | None = None
@@ -87,30 +87,30 @@ class Invocation:
         """Write the start to the page. Return False if the attempt was cancelled or recalled before."""
         self._started_at = time.time_ns() // 1000
         self._since = since = time.monotonic_ns()
-        if not self.site.page.begin(self.call.seat, self.token, since, threading.get_ident()):
-            self.site.outbox.skipped(self.token)
+        if not self.shared.page.begin(self.call.seat, self.token, since, threading.get_ident()):
+            self.shared.outbox.skipped(self.token)
             return False
         output.current.set(self.log)
         return True
 
-    def entry(self) -> Entry:
+    def entry(self) -> LoadedTarget:
         """Return the target.
 
         Raises:
             LookupError: the folder, as this worker imported it, has no such target.
         """
-        entry = self.site.entries.get(self.call.target)
+        entry = self.shared.entries.get(self.call.target)
         if entry is None:
             raise LookupError(f"the handlers folder has no target {self.call.target!r}")
         entry.module.used = True
         return entry
 
-    def invoke(self, entry: Entry) -> Any:
+    def invoke(self, entry: LoadedTarget) -> Any:
         """Call the target. For a coroutine or generator function this only creates the object."""
-        if self.site.weighs:
+        if self.shared.measures_memory:
             # Only now: memory that the file's setup() allocated does not belong to the attempt.
-            self.site.baseline = self.site.peak = peak_now()
-            self.site.page.weigh(self.call.seat, resident(os.getpid()) or 1)
+            self.shared.baseline = self.shared.peak = peak_now()
+            self.shared.page.record_memory(self.call.seat, resident(os.getpid()) or 1)
         event = Event(self.call.event)
         return entry.function(event, self._context()) if entry.wants_context else entry.function(event)
 
@@ -126,7 +126,7 @@ class Invocation:
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
         """
-        data, binary = encode_result(value, "the returned value", self.site.boot.max_result_bytes)
+        data, binary = encode_result(value, "the returned value", self.shared.boot.max_result_bytes)
         ended = self._ended(_SUCCEEDED)
         ended.data, ended.binary, ended.published = data, binary, self.published
         self._size += len(data)
@@ -142,13 +142,13 @@ class Invocation:
         ended.error = error
         ended.retry_after = _seconds(problem.after) if isinstance(problem, Retry) else None
         ended.fatal = isinstance(problem, Fail)
-        ended.spent = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
+        ended.exhausted = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
         return ended
 
     def _ended(self, outcome: Outcome) -> Ended:
         self._took = took = time.monotonic_ns() - self._since
         started = self._started_at
-        ended = Ended(self.token, outcome, started, started + took // 1000, self.site.worker)
+        ended = Ended(self.token, outcome, started, started + took // 1000, self.shared.worker)
         ended.wall_time = self.wall = wall = took / 1e9
         if wall >= _MEASURED:
             ended.peak_memory = self._peak()
@@ -158,11 +158,11 @@ class Invocation:
         return ended
 
     def _peak(self) -> int | None:
-        if not self.site.alone or self.site.awaiting:
+        if not self.shared.alone or self.shared.awaiting:
             return None
-        now, before = peak_now(), self.site.peak
-        self.site.peak = now
-        return now - self.site.baseline if now > before else None
+        now, before = peak_now(), self.shared.peak
+        self.shared.peak = now
+        return now - self.shared.baseline if now > before else None
 
     def finish(self, ended: Ended, cpu_time: CpuTime | None) -> None:
         """Pass the report to the outbox. `cpu_time`: of this thread, None if other attempts share it."""
@@ -174,13 +174,13 @@ class Invocation:
         output.current.set(None)
         if self._late is not None:
             self.send_late(now=True)
-        self.site.page.finish(self.call.seat, self.token)
-        self.site.outbox.ended(ended, self._size)
+        self.shared.page.finish(self.call.seat, self.token)
+        self.shared.outbox.ended(ended, self._size)
 
     @property
     def cancelled(self) -> bool:
         """Whether the attempt was cancelled."""
-        return self.site.page.cancelled(self.call.seat, self.token)
+        return self.shared.page.cancelled(self.call.seat, self.token)
 
     def publish(
         self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
@@ -190,7 +190,7 @@ class Invocation:
         Raises:
             ValueError: it is larger than an event may be.
         """
-        self._size += check_size(type_, data, self.site.boot.max_event_bytes)
+        self._size += check_size(type_, data, self.shared.boot.max_event_bytes)
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
@@ -200,13 +200,13 @@ class Invocation:
                 self._send(data, False)
             return
         self._late = data
-        self.site.latest.add(self)
+        self.shared.latest.add(self)
 
     def send_late(self, *, now: bool = False) -> bool:
         """Send progress that waits for room, or send it `now`. Return False if there is no room."""
         if not (now or self.cancelled or self.has_room()):
             return False
-        with self.site.lock:
+        with self.shared.lock:
             late, self._late = self._late, None
         if late is not None and not self.cancelled:
             self._send(late, False)
@@ -222,14 +222,14 @@ class Invocation:
         Raises:
             TypeError, ValueError: it is not JSON, or too large.
         """
-        encoded = encode_result(value, "the yielded value", self.site.boot.max_result_bytes)
+        encoded = encode_result(value, "the yielded value", self.shared.boot.max_result_bytes)
         if self._late is not None:
             self.send_late(now=True)
         self._send(*encoded)
 
     def has_room(self) -> bool:
         """Return whether another partial may be sent before the earlier ones are stored."""
-        frames, size = self.site.page.credited(self.call.seat)
+        frames, size = self.shared.page.credited(self.call.seat)
         return self._sent - frames < WINDOW_FRAMES and self._sent_bytes - size < WINDOW_BYTES
 
     def check_wanted(self) -> None:
@@ -242,11 +242,11 @@ class Invocation:
             raise Cancelled("the run was cancelled or timed out")
 
     def _send(self, data: bytes, binary: bool) -> None:
-        with self.site.lock:  # threads of the handler may call this too: index and order must agree
+        with self.shared.lock:  # threads of the handler may call this too: index and order must agree
             piece = Piece(self._sent, data, binary, time.time_ns() // 1000)
             self._sent += 1
             self._sent_bytes += len(data)
-            self.site.outbox.piece(self.token, piece)
+            self.shared.outbox.piece(self.token, piece)
 
 
 def _seconds(after: Any) -> float | None:

@@ -42,7 +42,7 @@ class Module:
         self.used = False
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LoadedTarget(msgspec.Struct, frozen=True):
     """A target that can be called."""
 
     function: Callable[..., Any]
@@ -55,16 +55,16 @@ def _ignore(_name: str) -> None:
     pass
 
 
-class Folder(msgspec.Struct):
+class LoadedFolder(msgspec.Struct):
     """The contents of the folder: the catalog for the gateway, and the targets by name."""
 
     files: list[HandlerFile]
-    entries: dict[str, Entry]
+    entries: dict[str, LoadedTarget]
 
 
 def load(
     boot: Boot, announce: Callable[[str], None] = _ignore, entered: Callable[[str], None] = _ignore
-) -> Folder:
+) -> LoadedFolder:
     """Import every file of the handlers folder that is not skipped.
 
     The top-level files `*.py` are imported, except those whose names begin with `_` or `.`.
@@ -77,7 +77,7 @@ def load(
     """
     folder = Path(boot.folder).resolve()
     extend_path(str(folder), boot.app_dir, entered)
-    loaded = Folder([], {})
+    loaded = LoadedFolder([], {})
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.py")):
         if path.name[0] in "_." or not path.is_file():
@@ -92,7 +92,9 @@ def load(
     return loaded
 
 
-def _load_file(path: Path, boot: Boot, names: dict[str, str], entries: dict[str, Entry]) -> HandlerFile:
+def _load_file(
+    path: Path, boot: Boot, names: dict[str, str], entries: dict[str, LoadedTarget]
+) -> HandlerFile:
     digest, set_aside = "", boot.skip.get(path.name)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -168,17 +170,17 @@ def _functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionTy
             yield name, function
 
 
-def _targets(path: Path, module: types.ModuleType) -> tuple[list[Target], dict[str, Entry]]:
+def _targets(path: Path, module: types.ModuleType) -> tuple[list[Target], dict[str, LoadedTarget]]:
     targets: list[Target] = []
-    entries: dict[str, Entry] = {}
-    home = Module(path.name, module)
+    entries: dict[str, LoadedTarget] = {}
+    loaded = Module(path.name, module)
     for name, function in _functions(module):
         wants = wants_context(function)
         if name.startswith("_") or name in _SPECIAL or not name.isascii() or wants is None:
             continue
         target = f"{path.stem}:{name}"
         targets.append(Target(target, kind_of(function), first_line(function)))
-        entries[target] = Entry(function, kind_of(function), wants, home)
+        entries[target] = LoadedTarget(function, kind_of(function), wants, loaded)
     return targets, entries
 
 

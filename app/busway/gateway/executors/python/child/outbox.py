@@ -31,7 +31,7 @@ class Outbox:
         self._size = 0
         self._lock = threading.Lock()
         self._foreign = False
-        ticker.tell(self.flush)
+        ticker.add(self.flush)
 
     def ended(self, ended: Ended, size: int) -> None:
         """Keep a report until `flush`, or send a full batch. `size`: its bytes from handler code."""
@@ -55,9 +55,9 @@ class Outbox:
         """Stop sending: this process is a fork that handler code made."""
         self._foreign = True
 
-    def ready(self, mark: str) -> None:
-        """Report that the worker can run attempts. `mark` identifies code that it imported itself."""
-        self._send(pack(FromWorker.READY, os.getpid(), mark.encode()))
+    def ready(self, code_digest: str) -> None:
+        """Report that the worker can run attempts. `code_digest` identifies code that it imported itself."""
+        self._send(pack(FromWorker.READY, os.getpid(), code_digest.encode()))
 
     def pong(self) -> None:
         """Answer a ping."""
@@ -89,17 +89,17 @@ class Outbox:
     def flush_soon(self) -> None:
         """Send the kept reports within some milliseconds, while the caller continues."""
         if self._kept:
-            self._ticker.want()
+            self._ticker.keep_awake()
 
 
 def _encoded(reports: list[Ended]) -> bytes:
     try:
         return wire.encode(reports)
     except (TypeError, ValueError):  # handler code spoiled one of them; the others must arrive
-        return wire.encode([_sound(report) for report in reports])
+        return wire.encode([_encodable(report) for report in reports])
 
 
-def _sound(report: Ended) -> Ended:
+def _encodable(report: Ended) -> Ended:
     try:
         wire.encode(report)
     except (TypeError, ValueError) as problem:

@@ -49,7 +49,7 @@ class Log:
 current: ContextVar[Log | None] = ContextVar("busway-log", default=None)
 
 
-class Sole:
+class OnlyAttempt:
     """The log of a worker's only running attempt, for threads that it starts: they have no context."""
 
     log: Log | None = None
@@ -81,7 +81,7 @@ class Capture(io.TextIOBase):
         """Add text to the log of this context's attempt, or write it to the worker's descriptor."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        log = current.get() or Sole.log
+        log = current.get() or OnlyAttempt.log
         if log is not None:
             log.write(text)
         else:

@@ -16,12 +16,12 @@ from busway.gateway.executors.python.child.invocation import Invocation
 from busway.gateway.executors.python.child.lifecycle import Await, prepare
 from busway.gateway.executors.python.child.outbox import Outbox
 from busway.gateway.executors.python.child.ticker import Ticker
-from busway.gateway.executors.python.wire.pace import MOMENT, Lasting
+from busway.gateway.executors.python.wire.pace import INSTANT, QuickDuration
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 
 
-def perform(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
+def run_attempt(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
     """Run one attempt and report it, whatever its target raises.
 
     `cpu_time`: counts the attempts that this thread runs.
@@ -64,19 +64,19 @@ def _await_room(invocation: Invocation) -> None:
         nap = min(nap * 2, _LONGEST_NAP)
 
 
-_ROW = 0.0004  # seconds of quick attempts given to a thread together: waking it costs more than one
+_BATCH = 0.0004  # seconds of quick attempts given to a thread together: waking it costs more than one
 _AT_ONCE = 8  # reports sent together during a batch, so that the gateway can process them meanwhile
 
-_Row = deque[Invocation]
+_Batch = deque[Invocation]
 
 
-class _Hand:
+class _ThreadState:
     """What a thread has to run, and its progress. `seen`: its progress at the last tick."""
 
-    __slots__ = ("leading", "row", "seen", "steps", "turn")
+    __slots__ = ("batch", "leading", "seen", "steps", "turn")
 
     def __init__(self) -> None:
-        self.row: _Row = deque()
+        self.batch: _Batch = deque()
         self.steps = self.seen = 0
         self.leading = False  # it runs a batch although it is the leader, and should read
         self.turn = threading.Lock()  # held while another thread leads
@@ -100,136 +100,136 @@ class Threads:
     def __init__(self, limit: int, outbox: Outbox, ticker: Ticker, wait: Await) -> None:
         self._limit = limit
         self._outbox, self._ticker, self._wait = outbox, ticker, wait
-        self._queue: queue.SimpleQueue[_Row] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._hands: list[_Hand] = []
+        self._states: list[_ThreadState] = []
         self._pending = self._started = 0
-        self._leader: _Hand | None = None
-        self._spare: list[_Hand] = []  # former leaders
+        self._leader: _ThreadState | None = None
+        self._spare: list[_ThreadState] = []  # former leaders
         self._receive: Callable[[], list[Invocation] | None] = lambda: None
         self._over = threading.Event()
         self._problem: BaseException | None = None
-        self._lasting: defaultdict[str, Lasting] = defaultdict(Lasting)
-        ticker.tell(self._look)
+        self._durations: defaultdict[str, QuickDuration] = defaultdict(QuickDuration)
+        ticker.add(self._check)
 
     def serve(self, receive: Callable[[], list[Invocation] | None]) -> None:
         """Run the attempts that `receive` returns, until it returns None."""
         self._receive = receive
-        self._appoint()
+        self._start_leader()
         self._over.wait()
         if self._problem is not None:
             raise self._problem
 
-    def _appoint(self) -> None:
+    def _start_leader(self) -> None:
         if self._spare:
             self._leader = leader = self._spare.pop()
             leader.turn.release()
             return
-        self._leader = leader = _Hand()
+        self._leader = leader = _ThreadState()
         leader.turn.acquire()
-        self._hands.append(leader)
+        self._states.append(leader)
         threading.Thread(target=self._lead, args=(leader,), name="busway-leader", daemon=True).start()
 
-    def _put(self, row: _Row) -> None:
+    def _put(self, batch: _Batch) -> None:
         with self._lock:
             self._pending += 1
             more = self._started < min(self._pending, self._limit)
             self._started += more
-        self._queue.put(row)
+        self._queue.put(batch)
         if more:
             threading.Thread(target=self._work, name=f"busway-{self._started}", daemon=True).start()
 
     def _work(self) -> None:
-        hand = _Hand()
-        self._hands.append(hand)
+        state = _ThreadState()
+        self._states.append(state)
         while True:
-            self._make(hand, self._queue.get())
+            self._run_batch(state, self._queue.get())
             with self._lock:
                 self._pending -= 1
 
-    def _lead(self, hand: _Hand) -> None:
+    def _lead(self, state: _ThreadState) -> None:
         try:
             while (invocations := self._receive()) is not None:
-                row = self._share(invocations)
-                if row:
-                    hand.steps += 1
-                    hand.leading = True
-                    self._make(hand, row)
-                    self._step_back(hand)
+                batch = self._share(invocations)
+                if batch:
+                    state.steps += 1
+                    state.leading = True
+                    self._run_batch(state, batch)
+                    self._step_back(state)
         except BaseException as problem:
             self._problem = problem
         self._over.set()
 
-    def _step_back(self, hand: _Hand) -> None:
+    def _step_back(self, state: _ThreadState) -> None:
         """Continue to lead, or wait until this thread leads again."""
         with self._lock:
-            hand.leading = False
-            if self._leader is hand:
+            state.leading = False
+            if self._leader is state:
                 return
-            self._spare.append(hand)
-        hand.turn.acquire()
+            self._spare.append(state)
+        state.turn.acquire()
 
-    def _share(self, invocations: list[Invocation]) -> _Row:
+    def _share(self, invocations: list[Invocation]) -> _Batch:
         """Give attempts that may take long to other threads. Return the instant ones."""
-        mine: _Row = deque()
-        row: _Row = deque()
-        lasting = 0.0
+        mine: _Batch = deque()
+        batch: _Batch = deque()
+        total = 0.0
         for invocation in invocations:
             call = invocation.call
             if not call.quick:
                 self._put(deque((invocation,)))
-            elif self._lasting[call.handler].mean <= MOMENT:
+            elif self._durations[call.handler].mean <= INSTANT:
                 mine.append(invocation)
             else:
-                row.append(invocation)
-                lasting += self._lasting[call.handler].least
-                if lasting >= _ROW:
-                    self._put(row)
-                    row, lasting = deque(), 0.0
-        if row:
-            self._put(row)
+                batch.append(invocation)
+                total += self._durations[call.handler].least
+                if total >= _BATCH:
+                    self._put(batch)
+                    batch, total = deque(), 0.0
+        if batch:
+            self._put(batch)
         return mine
 
-    def _make(self, hand: _Hand, row: _Row) -> None:
-        hand.row = row
-        hand.steps += 1
-        self._ticker.want()
-        several, made, cpu_time = len(row) > 1, 0, CpuTime()
-        while row:
+    def _run_batch(self, state: _ThreadState, batch: _Batch) -> None:
+        state.batch = batch
+        state.steps += 1
+        self._ticker.keep_awake()
+        several, made, cpu_time = len(batch) > 1, 0, CpuTime()
+        while batch:
             try:
-                invocation = row.popleft()
+                invocation = batch.popleft()
             except IndexError:
                 break  # another thread has taken it
-            perform(invocation, self._wait, cpu_time)
-            hand.steps += 1
+            run_attempt(invocation, self._wait, cpu_time)
+            state.steps += 1
             if invocation.call.quick and invocation.wall:
-                self._lasting[invocation.call.handler].add(invocation.wall)
+                self._durations[invocation.call.handler].add(invocation.wall)
             made += 1
             if not made % _AT_ONCE:
                 self._outbox.flush()
-        if several or hand.leading or self._queue.empty():
+        if several or state.leading or self._queue.empty():
             self._outbox.flush()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Give the attempts queued after a slow attempt to other threads.
 
         Called at each tick, before the outbox is flushed: a thread whose queue is empty keeps its reports.
         """
-        for hand in list(self._hands):
-            if not (hand.row or (hand.leading and self._leader is hand)):
+        for state in list(self._states):
+            if not (state.batch or (state.leading and self._leader is state)):
                 continue
-            self._ticker.want()
-            if hand.steps != hand.seen:
-                hand.seen = hand.steps
+            self._ticker.keep_awake()
+            if state.steps != state.seen:
+                state.seen = state.steps
                 continue
-            self._depose(hand)
-            while hand.row:
+            self._replace_leader(state)
+            while state.batch:
                 try:
-                    self._put(deque((hand.row.popleft(),)))
+                    self._put(deque((state.batch.popleft(),)))
                 except IndexError:
                     break  # its own thread has taken it
 
-    def _depose(self, hand: _Hand) -> None:
+    def _replace_leader(self, state: _ThreadState) -> None:
         with self._lock:
-            if hand.leading and self._leader is hand and hand.steps == hand.seen:
-                self._appoint()
+            if state.leading and self._leader is state and state.steps == state.seen:
+                self._start_leader()

@@ -20,19 +20,19 @@ class Ticker:
     """
 
     def __init__(self) -> None:
-        self._told: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._gate = threading.Lock()
         self._gate.acquire()
-        self._started = self._awake = self._wanted = False
+        self._started = self._awake = self._requested = False
 
-    def tell(self, tick: Callable[[], None]) -> None:
+    def add(self, tick: Callable[[], None]) -> None:
         """Call `tick` at each tick, before the callbacks added earlier."""
-        self._told.insert(0, tick)
+        self._callbacks.insert(0, tick)
 
-    def want(self) -> None:
+    def keep_awake(self) -> None:
         """Request another tick. It comes after at most two ticks."""
-        self._wanted = True
+        self._requested = True
         if not self._awake:
             self._wake()
 
@@ -48,17 +48,17 @@ class Ticker:
 
     def _run(self) -> None:
         while self._gate.acquire():
-            while self._wanted:
-                self._wanted = False
+            while self._requested:
+                self._requested = False
                 time.sleep(TICK)
                 self._tick()
             self._awake = False
-            if self._wanted:  # by a caller that saw it still awake
+            if self._requested:  # by a caller that saw it still awake
                 self._wake()
 
     def _tick(self) -> None:
         try:
-            for tick in self._told:
+            for tick in self._callbacks:
                 tick()
         except BaseException:  # without ticks the worker would keep reports and slow attempts
             with contextlib.suppress(BaseException):

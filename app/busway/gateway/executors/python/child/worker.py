@@ -20,11 +20,11 @@ from busway.gateway.channel import BlockingChannel
 from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.coroutines import Coroutines
 from busway.gateway.executors.python.child.cputime import CpuTime
-from busway.gateway.executors.python.child.invocation import Invocation, Site, peak_now
+from busway.gateway.executors.python.child.invocation import Invocation, Shared, peak_now
 from busway.gateway.executors.python.child.lifecycle import teardown
-from busway.gateway.executors.python.child.loading import Entry, load
+from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.outbox import Outbox
-from busway.gateway.executors.python.child.threads import Threads, perform
+from busway.gateway.executors.python.child.threads import Threads, run_attempt
 from busway.gateway.executors.python.child.ticker import Ticker
 from busway.gateway.executors.python.wire import programs
 from busway.gateway.executors.python.wire import protocol as wire
@@ -47,24 +47,24 @@ class Descriptors(msgspec.Struct, array_like=True):
 class Worker:
     """Processes frames until the socket closes."""
 
-    def __init__(self, site: Site, channel: BlockingChannel, ticker: Ticker, threads: int) -> None:
-        self._site = site
+    def __init__(self, shared: Shared, channel: BlockingChannel, ticker: Ticker, threads: int) -> None:
+        self._shared = shared
         self._channel = channel
-        self._coroutines = Coroutines(site)
+        self._coroutines = Coroutines(shared)
         wait = self._coroutines.wait
-        self._threads = Threads(threads, site.outbox, ticker, wait) if threads > 1 else None
+        self._threads = Threads(threads, shared.outbox, ticker, wait) if threads > 1 else None
         self._told_to_end = False
 
-    def serve(self, mark: str) -> None:
+    def serve(self, code_digest: str) -> None:
         """Run attempts until the gateway ends this worker."""
-        self._site.outbox.ready(mark)
+        self._shared.outbox.ready(code_digest)
         if self._threads is not None:
             self._threads.serve(self._receive)
         else:
             while (invocations := self._receive()) is not None:
                 self._run(invocations)
         if self._told_to_end:
-            modules = {id(entry.module): entry.module for entry in self._site.entries.values()}
+            modules = {id(entry.module): entry.module for entry in self._shared.entries.values()}
             teardown(modules.values(), self._coroutines.wait)
 
     def _receive(self) -> list[Invocation] | None:
@@ -77,11 +77,11 @@ class Worker:
         for kind, _number, body in frames:
             if kind == ToWorker.RUN:
                 for call in wire.decode_calls(body):
-                    entry = self._site.entries.get(call.target)
+                    entry = self._shared.entries.get(call.target)
                     later = entry is not None and entry.kind in ASYNC
-                    (waiting if later else sync).append(Invocation(self._site, call))
+                    (waiting if later else sync).append(Invocation(self._shared, call))
             elif kind == ToWorker.PING:
-                self._site.outbox.pong()
+                self._shared.outbox.pong()
             elif kind == ToWorker.END:
                 self._told_to_end = True
                 return None
@@ -90,20 +90,22 @@ class Worker:
         return sync
 
     def _run(self, invocations: Iterable[Invocation]) -> None:
-        outbox, cpu_time = self._site.outbox, CpuTime()
+        outbox, cpu_time = self._shared.outbox, CpuTime()
         for invocation in invocations:
             outbox.flush_soon()  # finished reports must not wait for this attempt
-            output.Sole.log = invocation.log
-            perform(invocation, self._coroutines.wait, cpu_time)
-            output.Sole.log = None
+            output.OnlyAttempt.log = invocation.log
+            run_attempt(invocation, self._coroutines.wait, cpu_time)
+            output.OnlyAttempt.log = None
         outbox.flush()
 
 
-def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str = "") -> NoReturn:
+def run(
+    given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, LoadedTarget], code_digest: str = ""
+) -> NoReturn:
     """Run as a worker in this process, which leads its own session. Never returns."""
     status = 1
     try:
-        _serve(given, spawn, boot, entries, mark)
+        _serve(given, spawn, boot, entries, code_digest)
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
@@ -114,7 +116,9 @@ def run(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry],
         os._exit(status)
 
 
-def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entry], mark: str) -> None:
+def _serve(
+    given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, LoadedTarget], code_digest: str
+) -> None:
     programs.watch(given.lifeline)
     os.dup2(given.output, 1)
     os.dup2(given.output, 2)
@@ -130,9 +134,11 @@ def _serve(given: Descriptors, spawn: Spawn, boot: Boot, entries: dict[str, Entr
     os.register_at_fork(after_in_child=outbox.disown)
     peak = peak_now()
     page = Page(given.page, spawn.seats)
-    site = Site(entries, page, outbox, boot, os.getpid(), peak, peak, spawn.threads == 1, spawn.weighs)
-    Worker(site, channel, ticker, spawn.threads).serve(mark)
-    site.outbox.flush()
+    shared = Shared(
+        entries, page, outbox, boot, os.getpid(), peak, peak, spawn.threads == 1, spawn.measures_memory
+    )
+    Worker(shared, channel, ticker, spawn.threads).serve(code_digest)
+    shared.outbox.flush()
 
 
 def _line_by_line() -> None:
@@ -166,5 +172,5 @@ def main() -> NoReturn:
     """Run as a worker that was exec'd: import the folder first."""
     given = msgspec.json.decode(sys.argv[1], type=Executed)
     folder = load(given.boot)
-    mark = wire.mark_of(folder.files)
-    run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, mark)
+    code_digest = wire.digest_of(folder.files)
+    run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, code_digest)

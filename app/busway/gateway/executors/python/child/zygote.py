@@ -21,15 +21,15 @@ import msgspec
 
 from busway.gateway.channel import Buffer, pack, send_all
 from busway.gateway.executors.python.child import worker as child
-from busway.gateway.executors.python.child.loading import Entry, load
+from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.worker import Descriptors
 from busway.gateway.executors.python.wire import programs
 from busway.gateway.executors.python.wire import protocol as wire
-from busway.gateway.executors.python.wire.burial import children
 from busway.gateway.executors.python.wire.programs import command
 from busway.gateway.executors.python.wire.protocol import Boot, Executed, FromZygote, Loaded, Spawn, ToZygote
+from busway.gateway.executors.python.wire.reaping import children
 
-_BURIAL = 0.5  # seconds to reap the killed workers at the end, so that the gateway need not
+_REAP_TIMEOUT = 0.5  # seconds to reap the killed workers at the end, so that the gateway need not
 _READ_SIZE = 64 * 1024
 
 
@@ -43,7 +43,7 @@ class Zygote:
         self._descriptors: list[int] = []
         self._workers: set[int] = set()
         self._boot: Boot
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, LoadedTarget] = {}
         self._forks = True
         self._loaded = False
 
@@ -80,7 +80,7 @@ class Zygote:
         kept = os.dup(1)
         folder = load(
             boot,
-            announce=lambda file: self._tell(FromZygote.LOADING, 0, file.encode()),
+            announce=lambda file: self._send(FromZygote.LOADING, 0, file.encode()),
             entered=self._entered,
         )
         self._loaded = True
@@ -94,11 +94,11 @@ class Zygote:
         child.quiet_signals()
         gc.collect()
         gc.freeze()  # otherwise a collection in a worker would copy every shared page
-        self._tell(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
+        self._send(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
 
     def _entered(self, directory: str) -> None:
         if not self._loaded:  # imports during attempts, in workers, also call this
-            self._tell(FromZygote.ENTERED, 0, os.fsencode(directory))
+            self._send(FromZygote.ENTERED, 0, os.fsencode(directory))
 
     def _spawn(self, number: int, spawn: Spawn) -> None:
         taken, self._descriptors = self._descriptors[:3], self._descriptors[3:]
@@ -108,7 +108,7 @@ class Zygote:
             # The child is not reaped yet, so the pid cannot have been reused.
             pidfd = os.pidfd_open(pid)
         except OSError as problem:
-            self._tell(FromZygote.REFUSED, number, str(problem).encode())
+            self._send(FromZygote.REFUSED, number, str(problem).encode())
             return
         finally:
             for descriptor in taken:
@@ -158,13 +158,13 @@ class Zygote:
             _, status = os.waitpid(gone.si_pid, 0)
             if gone.si_pid in self._workers:
                 self._workers.discard(gone.si_pid)
-                self._tell(FromZygote.EXITED, gone.si_pid, str(status).encode())
+                self._send(FromZygote.EXITED, gone.si_pid, str(status).encode())
 
     def _end(self) -> None:
         for pid in self._workers:
             kill_group(pid)
         # Processes that left a dead worker's group are children of the zygote now. Kill them too.
-        deadline = time.monotonic() + _BURIAL
+        deadline = time.monotonic() + _REAP_TIMEOUT
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < deadline:
                 if not os.waitpid(-1, os.WNOHANG)[0]:
@@ -172,7 +172,7 @@ class Zygote:
                         os.kill(pid, signal.SIGKILL)
                     time.sleep(0.002)
 
-    def _tell(self, kind: FromZygote, number: int, body: bytes) -> None:
+    def _send(self, kind: FromZygote, number: int, body: bytes) -> None:
         try:
             send_all(self._control, pack(kind, number, body))
         except OSError:

@@ -15,26 +15,26 @@ from typing import Any, Protocol
 import msgspec
 
 from busway.gateway.executors.port import Catalog, WorkerReport
-from busway.gateway.executors.python.host.flight import Flight
+from busway.gateway.executors.python.host.attempt import SentAttempt
 from busway.gateway.executors.python.host.link import Link, ZygoteLost
-from busway.gateway.executors.python.host.pool import Confined, Pool, Shape, describe
+from busway.gateway.executors.python.host.pool import MemoryPool, Pool, PoolConfig, describe
 from busway.gateway.executors.python.host.watching import Watched
-from busway.gateway.executors.python.host.worker import State, Worker
-from busway.gateway.executors.python.wire.burial import bury_group
-from busway.gateway.executors.python.wire.protocol import Boot, Loaded, Spawn, mark_of
+from busway.gateway.executors.python.host.worker import Worker, WorkerState
+from busway.gateway.executors.python.wire.protocol import Boot, Loaded, Spawn, digest_of
+from busway.gateway.executors.python.wire.reaping import reap_group
 
 logger = logging.getLogger("busway.workers")
 
-_SPAWN_PATIENCE = 10.0  # seconds for a zygote to start a worker
+_SPAWN_TIMEOUT = 10.0  # seconds for a zygote to start a worker
 
 
-class House(Protocol):
+class GenerationListener(Protocol):
     """What a generation needs from the supervisor."""
 
     draining: bool
 
-    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on a worker's reports. `left`: attempts that no worker has any more."""
+    def report(self, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
+        """Pass on a worker's reports. `released`: attempts that no worker has any more."""
 
     def forget(self, token: int) -> None:
         """No worker has the attempt with this token."""
@@ -55,8 +55,8 @@ class House(Protocol):
 class Plan(msgspec.Struct, frozen=True):
     """Configuration of the pools. `numbers` returns the next worker number."""
 
-    process: Shape
-    thread: Shape
+    process: PoolConfig
+    thread: PoolConfig
     numbers: Callable[[], int]
 
 
@@ -64,20 +64,20 @@ class Generation:
     """Loaded once and replaced as a whole.
 
     Args:
-        house: receives the notifications.
+        listener: receives the notifications.
         plan: the configuration of the pools.
         boot: what zygote and workers need.
         watched: the state of the files just before the import.
     """
 
-    def __init__(self, house: House, plan: Plan, boot: Boot, watched: Watched) -> None:
+    def __init__(self, listener: GenerationListener, plan: Plan, boot: Boot, watched: Watched) -> None:
         self.boot = boot
         self._watched = watched
         self.link: Link | None = None
         self.links: set[Link] = set()
         self.loaded = Loaded([], "fork")
-        self.mark = ""
-        self._house, self._plan = house, plan
+        self.code_digest = ""
+        self._listener, self._plan = listener, plan
         self._outdated = self._left = False
         self._launched: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
@@ -87,7 +87,7 @@ class Generation:
             "thread": Pool("thread", plan.thread, self, plan.numbers),
         }
 
-    async def load(self, lifeline: int, patience: float) -> None:
+    async def load(self, lifeline: int, timeout: float) -> None:
         """Start a zygote that imports the folder. Files that hang or crash it are skipped next time.
 
         Raises:
@@ -98,7 +98,7 @@ class Generation:
             link = Link(self, lifeline)
             self.links.add(link)
             try:
-                loaded = await link.load(self.boot, patience)
+                loaded = await link.load(self.boot, timeout)
             except ZygoteLost as lost:
                 if lost.file is None or lost.file in self.boot.skip:
                     raise
@@ -106,7 +106,7 @@ class Generation:
                 self.boot.skip[lost.file] = lost.reason
                 continue
             if link.alive:
-                self.link, self.loaded, self.mark = link, loaded, mark_of(loaded.files)
+                self.link, self.loaded, self.code_digest = link, loaded, digest_of(loaded.files)
                 return
 
     @property
@@ -117,28 +117,28 @@ class Generation:
     @property
     def draining(self) -> bool:
         """Whether the supervisor drains, so that no worker may start."""
-        return self._house.draining
+        return self._listener.draining
 
     def confined(self, handler: str) -> Pool:
         """Return the pool of a handler with a memory limit."""
         name = f"memory:{handler}"
         pool = self.pools.get(name)
         if pool is None:
-            shape = msgspec.structs.replace(self._plan.process, coroutines=1)
-            pool = self.pools[name] = Confined(name, shape, self, self._plan.numbers)
+            config = msgspec.structs.replace(self._plan.process, coroutines=1)
+            pool = self.pools[name] = MemoryPool(name, config, self, self._plan.numbers)
         return pool
 
-    def everyone(self) -> list[Worker]:
+    def all_workers(self) -> list[Worker]:
         """Return all workers that are not dead."""
-        return [worker for pool in self.pools.values() for worker in pool.everyone()]
+        return [worker for pool in self.pools.values() for worker in pool.all_workers()]
 
     def complete(self) -> bool:
         """Return whether all pools in use have their workers."""
         return all(pool.complete() for pool in self.pools.values() if pool.wanted)
 
-    def unsteady(self) -> bool:
+    def needs_checks(self) -> bool:
         """Return whether it has workers that need checks."""
-        return any(pool.unsteady() for pool in self.pools.values())
+        return any(pool.needs_checks() for pool in self.pools.values())
 
     def leave(self) -> None:
         """Let all workers exit when their attempts end, and start no more."""
@@ -156,9 +156,9 @@ class Generation:
         """Kill late workers and a zygote that does not respond. Remove pools that are not needed."""
         for name, pool in list(self.pools.items()):
             pool.check(now)
-            if isinstance(pool, Confined) and pool.idle():
+            if isinstance(pool, MemoryPool) and pool.idle():
                 del self.pools[name]
-        late = any(now - worker.launched_at > _SPAWN_PATIENCE for worker in self._launched.values())
+        late = any(now - worker.launched_at > _SPAWN_TIMEOUT for worker in self._launched.values())
         if late and self.link is not None:
             self.link.kill()
 
@@ -168,33 +168,33 @@ class Generation:
         """Return whether there is a zygote that can start workers."""
         return self.link is not None and self.link.alive and not (self._left or self._outdated)
 
-    def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+    def start_worker(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
         """Ask the zygote to start a worker's process."""
         if self.link is not None:
             self._launched[worker.number] = worker
             self.link.spawn(worker.number, spawn, descriptors)
-        self._house.watch()
+        self._listener.watch()
 
     def outdated(self) -> None:
         """A worker that imported the folder itself found other files there."""
         self._outdated = True
-        self._house.lost(self)
+        self._listener.lost(self)
 
-    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
+    def report(self, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
         """Pass the reports to the supervisor."""
-        self._house.report(told, left)
+        self._listener.report(reports, released)
 
     def forget(self, token: int) -> None:
         """Pass it to the supervisor."""
-        self._house.forget(token)
+        self._listener.forget(token)
 
     def room(self) -> None:
         """Pass it to the supervisor."""
-        self._house.room()
+        self._listener.room()
 
-    def buried(self, worker: Worker) -> None:
+    def closed(self, worker: Worker) -> None:
         """A worker is dead and closed."""
-        self._house.died(worker)
+        self._listener.died(worker)
         self._launched.pop(worker.number, None)
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]
@@ -204,7 +204,7 @@ class Generation:
     def spawned(self, number: int, pid: int, pidfd: int) -> None:
         """The zygote started a worker."""
         worker = self._launched.pop(number, None)
-        if worker is None or worker.state is State.DEAD:
+        if worker is None or worker.state is WorkerState.DEAD:
             os.close(pidfd)
             return
         self._by_pid[pid] = worker
@@ -238,20 +238,20 @@ class Generation:
         self.link = None
         for worker in list(self._by_pid.values()):
             worker.reap()
-        self.bury()
+        self.reap_orphans()
         for worker in list(self._launched.values()):
             worker.ended(None)  # if it was started nevertheless, closing its socket ends it
-        self._house.lost(self)
+        self._listener.lost(self)
 
-    def bury(self) -> None:
+    def reap_orphans(self) -> None:
         """Reap what the dead zygote did not reap: groups of dead workers, each with its leader's pid."""
         for group in self._groups - self._by_pid.keys():
-            bury_group(group)
+            reap_group(group)
             self._groups.discard(group)
 
-    async def close(self, patience: float) -> None:
+    async def close(self, timeout: float) -> None:
         """Let the zygote exit, and wait until it has ended."""
-        await asyncio.gather(*(link.close(patience) for link in list(self.links)))
+        await asyncio.gather(*(link.close(timeout) for link in list(self.links)))
 
     def status(self) -> dict[str, Any]:
         """Describe the pools for `/v1/status`."""
@@ -260,6 +260,6 @@ class Generation:
     def leavers(self) -> dict[str, list[dict[str, Any]]]:
         """Describe the remaining workers, by pool."""
         return {
-            name: [describe(worker) for worker in pool.everyone() if worker.pid is not None]
+            name: [describe(worker) for worker in pool.all_workers() if worker.pid is not None]
             for name, pool in self.pools.items()
         }

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from busway.gateway.channel import Buffer, Frame, pack
 from busway.gateway.executors.python.host import policy, stacks
-from busway.gateway.executors.python.host.chatter import Chatter
+from busway.gateway.executors.python.host.child_output import ChildOutput
 from busway.gateway.executors.python.host.policy import cause_of
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire import slots
@@ -23,8 +23,8 @@ from busway.gateway.executors.python.wire.protocol import Boot, FromZygote, Load
 logger = logging.getLogger("busway.workers")
 
 _READ_SIZE = 64 * 1024
-_START_PATIENCE = 60.0  # seconds until the first file is announced
-_END_PATIENCE = 0.5  # seconds for a zygote to exit after it has closed its socket
+_START_TIMEOUT = 60.0  # seconds until the first file is announced
+_END_TIMEOUT = 0.5  # seconds for a zygote to exit after it has closed its socket
 
 
 class ZygoteLost(Exception):
@@ -41,7 +41,7 @@ class ZygoteLost(Exception):
         self.reason = reason
 
 
-class LinkOwner(Protocol):
+class LinkListener(Protocol):
     """Receives what the zygote reports."""
 
     def spawned(self, number: int, pid: int, pidfd: int) -> None:
@@ -64,12 +64,12 @@ class Link:
     """One zygote process. A new process needs a new link.
 
     Args:
-        owner: receives the notifications.
+        listener: receives the notifications.
         lifeline: the reading end of the pipe that closes when the gateway ends.
     """
 
-    def __init__(self, owner: LinkOwner, lifeline: int) -> None:
-        self._owner = owner
+    def __init__(self, listener: LinkListener, lifeline: int) -> None:
+        self._listener = listener
         self._buffer = Buffer()
         self._pidfds: list[int] = []
         self._news: asyncio.Queue[Frame | None] = asyncio.Queue()
@@ -82,7 +82,7 @@ class Link:
 
     def _start(self, lifeline: int) -> None:
         ours, theirs = socket.socketpair()
-        heard, told = os.pipe()
+        read_end, write_end = os.pipe()
         stack = slots.create(1)
         self._stacks = slots.Page(stack, 1)
         line = command(
@@ -90,14 +90,14 @@ class Link:
         )
         # With only these arguments Python uses vfork and exec, so this process is not copied.
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            line, stdin=subprocess.DEVNULL, stdout=told, stderr=told, start_new_session=True,
+            line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True,
             pass_fds=(theirs.fileno(), lifeline, stack),
         )  # fmt: skip
         theirs.close()
-        os.close(told)
+        os.close(write_end)
         ours.setblocking(False)
         self._socket = ours
-        self._chatter = Chatter(heard, "handlers folder")
+        self._output = ChildOutput(read_end, "handlers folder")
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._exited)
         self._loop.add_reader(ours, self._readable)
@@ -107,26 +107,26 @@ class Link:
         """The zygote's process id."""
         return self._process.pid
 
-    async def load(self, boot: Boot, patience: float) -> Loaded:
-        """Import the folder, with a limit of `patience` seconds for each file.
+    async def load(self, boot: Boot, timeout: float) -> Loaded:
+        """Import the folder, with a limit of `timeout` seconds for each file.
 
         Raises:
             ZygoteLost: a file hung or killed the zygote, which has ended.
         """
         self._write(pack(ToZygote.LOAD, 0, wire.encode(boot)))
-        deadline = _START_PATIENCE
+        deadline = _START_TIMEOUT
         while True:
             frame = await self._next(deadline)
             if frame is None:
-                raise ZygoteLost(self._loading, self._epitaph())
+                raise ZygoteLost(self._loading, self._exit_reason())
             if frame[0] == FromZygote.LOADED:
                 return wire.decode_loaded(frame[2])
             self._loading = frame[2].decode()
-            deadline = patience
+            deadline = timeout
 
-    async def _next(self, patience: float) -> Frame | None:
+    async def _next(self, timeout: float) -> Frame | None:
         try:
-            return await asyncio.wait_for(self._news.get(), patience)
+            return await asyncio.wait_for(self._news.get(), timeout)
         except TimeoutError:
             pass
         if self.alive:
@@ -138,17 +138,17 @@ class Link:
             pass
         raise ZygoteLost(
             self._loading,
-            f"its import did not end within {patience:g} s, so it was stopped{self._last_stack}",
+            f"its import did not end within {timeout:g} s, so it was stopped{self._last_stack}",
         )
 
     def _dump(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGUSR1)
 
-    def _epitaph(self) -> str:
+    def _exit_reason(self) -> str:
         return f"its import ended the importing process: {cause_of(self._status)}{self._last_stack}"
 
     def _stack(self) -> str:
-        stack = policy.newest(self._stacks.dumped())
+        stack = policy.newest_stack(self._stacks.dumped())
         return f"\n{stack}" if stack else ""
 
     def spawn(self, number: int, spawn: Spawn, descriptors: list[int]) -> None:
@@ -167,13 +167,13 @@ class Link:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    async def close(self, patience: float) -> None:
-        """Let the zygote exit, kill it after `patience` seconds, and wait until it has ended."""
+    async def close(self, timeout: float) -> None:
+        """Let the zygote exit, kill it after `timeout` seconds, and wait until it has ended."""
         if not self.alive:
             return
         self._loop.remove_reader(self._socket)
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._loop.call_later(patience, self.kill)
+        self._loop.call_later(timeout, self.kill)
         while self.alive:
             await asyncio.sleep(0.005)
 
@@ -200,7 +200,7 @@ class Link:
         self._pidfds += received
         if not chunk:
             self._loop.remove_reader(self._socket)
-            self._loop.call_later(_END_PATIENCE, self.kill)  # its own exit status tells more than a kill
+            self._loop.call_later(_END_TIMEOUT, self.kill)  # its own exit status tells more than a kill
             return False
         for frame in self._buffer.feed(chunk):
             self._take(frame)
@@ -209,13 +209,13 @@ class Link:
     def _take(self, frame: Frame) -> None:
         kind, number, body = frame
         if kind == FromZygote.SPAWNED:
-            self._owner.spawned(number, int(body), self._pidfds.pop(0))
+            self._listener.spawned(number, int(body), self._pidfds.pop(0))
         elif kind == FromZygote.EXITED:
-            self._owner.exited(number, int(body))
+            self._listener.exited(number, int(body))
         elif kind == FromZygote.REFUSED:
-            self._owner.refused(number, body.decode())
+            self._listener.refused(number, body.decode())
         elif kind == FromZygote.ENTERED:
-            self._owner.entered(os.fsdecode(body))
+            self._listener.entered(os.fsdecode(body))
         else:
             self._news.put_nowait(frame)
 
@@ -231,12 +231,12 @@ class Link:
         self._last_stack = self._stack()
         self._release()
         self._news.put_nowait(None)
-        self._owner.down(self)
+        self._listener.down(self)
 
     def _release(self) -> None:
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        self._chatter.close()
+        self._output.close()
         self._stacks.close()
         for descriptor in (self._pidfd, *self._pidfds):
             os.close(descriptor)

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from pathlib import Path
 
 
-class Standing(Enum):
+class AttemptPhase(Enum):
     """How far an unanswered attempt was when its worker died."""
 
     UNSTARTED = auto()
@@ -20,7 +20,7 @@ class Standing(Enum):
     OVERDUE = auto()  # it timed out or took too much memory, and the worker was killed for it
 
 
-class Verdict(Enum):
+class DeathVerdict(Enum):
     """What happens to the attempt."""
 
     NOTHING = auto()
@@ -32,38 +32,38 @@ class Verdict(Enum):
 
 
 _CERTAIN = {
-    Standing.SETTLED: Verdict.NOTHING,
-    Standing.UNSTARTED: Verdict.RETURN,
-    Standing.OVERDUE: Verdict.GIVE_UP,
+    AttemptPhase.SETTLED: DeathVerdict.NOTHING,
+    AttemptPhase.UNSTARTED: DeathVerdict.RETURN,
+    AttemptPhase.OVERDUE: DeathVerdict.GIVE_UP,
 }
-_SUSPECT = {Standing.RUNNING, Standing.SETTLED, Standing.OVERDUE}
+_SUSPECT = {AttemptPhase.RUNNING, AttemptPhase.SETTLED, AttemptPhase.OVERDUE}
 
 
-def verdicts(standings: Iterable[Standing], *, killed: bool, alone: bool) -> list[Verdict]:
+def verdicts(phases: Iterable[AttemptPhase], *, killed: bool, alone: bool) -> list[DeathVerdict]:
     """Decide for each attempt.
 
     Args:
-        standings: of all attempts that the worker had not reported.
+        phases: of all attempts that the worker had not reported.
         killed: the gateway killed it, so only the attempts that it was killed for are to blame.
         alone: it was started for one attempt of a run that had seen a worker die before.
     """
-    standings = list(standings)
-    suspects = sum(standing in _SUSPECT for standing in standings)
-    return [_verdict(s, suspects, killed, alone) for s in standings]
+    phases = list(phases)
+    suspects = sum(phase in _SUSPECT for phase in phases)
+    return [_verdict(s, suspects, killed, alone) for s in phases]
 
 
-def _verdict(standing: Standing, suspects: int, killed: bool, alone: bool) -> Verdict:
-    if standing in _CERTAIN:
-        return _CERTAIN[standing]
+def _verdict(phase: AttemptPhase, suspects: int, killed: bool, alone: bool) -> DeathVerdict:
+    if phase in _CERTAIN:
+        return _CERTAIN[phase]
     if killed:
-        return Verdict.LOSE
+        return DeathVerdict.LOSE
     if alone:
-        return Verdict.CHARGE
-    if standing is Standing.RUNNING:
-        return Verdict.CHARGE if suspects == 1 else Verdict.LOSE_ALONE
+        return DeathVerdict.CHARGE
+    if phase is AttemptPhase.RUNNING:
+        return DeathVerdict.CHARGE if suspects == 1 else DeathVerdict.LOSE_ALONE
     # It had returned. If another attempt was running, that one is to blame. Otherwise this attempt may
     # have left something behind that killed the worker.
-    return Verdict.LOSE if suspects else Verdict.LOSE_ALONE
+    return DeathVerdict.LOSE if suspects else DeathVerdict.LOSE_ALONE
 
 
 def brief_cause(status: int | None) -> str:
@@ -94,7 +94,7 @@ _THREAD = re.compile(r"^(?:Current thread|Thread) (0x[0-9a-f]+)", re.MULTILINE)
 _MOST = 16 * 1024
 
 
-def of_thread(dump: str, thread: int) -> str | None:
+def stack_of_thread(dump: str, thread: int) -> str | None:
     """Return the user's frames of a thread in a dump, None if there are none.
 
     Args:
@@ -110,7 +110,7 @@ def of_thread(dump: str, thread: int) -> str | None:
     return None if found is None else _user_frames(found)
 
 
-def newest(dump: str) -> str | None:
+def newest_stack(dump: str) -> str | None:
     """Return the user's frames of the current thread in the newest dump, None if there are none."""
     starts = [*_CURRENT.finditer(dump)]
     return _user_frames(dump[starts[-1].end() :].partition("\n\n")[0]) if starts else None

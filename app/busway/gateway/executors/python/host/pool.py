@@ -12,10 +12,10 @@ import msgspec
 
 from busway.domain.callables import ASYNC
 from busway.gateway.executors.port import Assignment, Returned, WorkerReport
-from busway.gateway.executors.python.host.flight import Flight
-from busway.gateway.executors.python.host.worker import State, Worker
+from busway.gateway.executors.python.host.attempt import SentAttempt
+from busway.gateway.executors.python.host.worker import Worker, WorkerState
 from busway.gateway.executors.python.wire.memory import MIB, resident
-from busway.gateway.executors.python.wire.pace import MOMENT, Pace
+from busway.gateway.executors.python.wire.pace import INSTANT, Pace
 from busway.gateway.executors.python.wire.protocol import Spawn
 
 logger = logging.getLogger("busway.workers")
@@ -25,12 +25,12 @@ _TOGETHER = 32  # instant attempts in one worker before the next worker gets any
 _RETIRED_AT_ONCE = 2
 _ALONE_AT_ONCE = 4
 _RETIREMENT = 30.0  # seconds that a retired worker gives its other attempts
-_BOOT_PATIENCE = 60.0  # seconds
-_TEARDOWN_PATIENCE = 10.0  # seconds
+_BOOT_TIMEOUT = 60.0  # seconds
+_TEARDOWN_TIMEOUT = 10.0  # seconds
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds before the next start, in a crash loop
 
 
-class Shape(msgspec.Struct, frozen=True):
+class PoolConfig(msgspec.Struct, frozen=True):
     """The size of a pool, and the limits of its workers.
 
     `coroutines`: the maximum in one worker. `grace` in seconds. `growth`: bytes by which a worker may grow
@@ -44,10 +44,10 @@ class Shape(msgspec.Struct, frozen=True):
     growth: int
 
 
-class Owner(Protocol):
-    """What a pool needs from its generation. `mark` identifies the code that workers must have."""
+class PoolListener(Protocol):
+    """What a pool needs from its generation. `code_digest` identifies the code that workers must have."""
 
-    mark: str
+    code_digest: str
 
     @property
     def draining(self) -> bool:
@@ -56,19 +56,19 @@ class Owner(Protocol):
     def can_launch(self) -> bool:
         """Return whether there is a zygote that can start workers."""
 
-    def enlist(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
+    def start_worker(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
         """Ask the zygote to start a worker's process."""
 
     def outdated(self) -> None:
         """A worker that imported the folder itself found other files there."""
 
-    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on a worker's reports. `left`: attempts that no worker has any more."""
+    def report(self, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
+        """Pass on a worker's reports. `released`: attempts that no worker has any more."""
 
     def forget(self, token: int) -> None:
         """No worker has the attempt with this token."""
 
-    def buried(self, worker: Worker) -> None:
+    def closed(self, worker: Worker) -> None:
         """A worker is dead and closed."""
 
     def room(self) -> None:
@@ -78,37 +78,39 @@ class Owner(Protocol):
 class Pool:
     """Its workers start when it is first needed. An attempt goes to the worker with the fewest."""
 
-    weighs = False  # whether its workers tell their memory before each attempt
+    measures_memory = False  # whether its workers write their memory to the page before each attempt
 
-    def __init__(self, name: str, shape: Shape, owner: Owner, numbers: Callable[[], int]) -> None:
+    def __init__(
+        self, name: str, config: PoolConfig, listener: PoolListener, numbers: Callable[[], int]
+    ) -> None:
         self.name = name
-        self.shape = shape
+        self.config = config
         self.wanted = False
         self.workers: list[Worker] = []
         self.retirees: list[Worker] = []
         self.leavers: list[Worker] = []
         self.successors: dict[Worker, Worker] = {}
-        self.loners: dict[Worker, Assignment | None] = {}
-        self._owner = owner
+        self.dedicated: dict[Worker, Assignment | None] = {}
+        self._listener = listener
         self._numbers = numbers
         self._paces: dict[str, Pace] = {}
         self._failures = 0
         self._last_failure: str | None = None
         self._delayed: asyncio.TimerHandle | None = None
-        self._most = max(QUEUE, shape.threads)
+        self._most = max(QUEUE, config.threads)
 
-    def everyone(self) -> list[Worker]:
+    def all_workers(self) -> list[Worker]:
         """Return all workers that are not dead."""
-        return [*self.workers, *self.retirees, *self.leavers, *self.successors, *self.loners]
+        return [*self.workers, *self.retirees, *self.leavers, *self.successors, *self.dedicated]
 
-    def unsteady(self) -> bool:
+    def needs_checks(self) -> bool:
         """Return whether it has a worker that needs checks."""
-        return any(worker.state is not State.READY or worker.flights for worker in self.everyone())
+        return any(worker.state is not WorkerState.READY or worker.attempts for worker in self.all_workers())
 
     def complete(self) -> bool:
         """Return whether all its workers can run attempts."""
-        ready = sum(worker.state is State.READY for worker in self.workers)
-        return ready >= self.shape.processes
+        ready = sum(worker.state is WorkerState.READY for worker in self.workers)
+        return ready >= self.config.processes
 
     def want(self) -> None:
         """Mark the pool as needed, and start its workers if they are not running."""
@@ -117,15 +119,15 @@ class Pool:
 
     def fill(self) -> None:
         """Start the missing workers, now or after the delay of a crash loop."""
-        if not self.wanted or self._owner.draining or not self._owner.can_launch() or self._delayed:
+        if not self.wanted or self._listener.draining or not self._listener.can_launch() or self._delayed:
             return
-        while len(self.workers) < self.shape.processes:
-            self.workers.append(self._worker(self.shape.threads))
+        while len(self.workers) < self.config.processes:
+            self.workers.append(self._worker(self.config.threads))
 
     def _worker(self, threads: int, *, alone: bool = False) -> Worker:
-        shape = self.shape
-        spawn = Spawn(threads, self._most + shape.coroutines, self.weighs)
-        return Worker(self._numbers(), self, spawn, grace=shape.grace, growth=shape.growth, alone=alone)
+        config = self.config
+        spawn = Spawn(threads, self._most + config.coroutines, self.measures_memory)
+        return Worker(self._numbers(), self, spawn, grace=config.grace, growth=config.growth, alone=alone)
 
     def offer(self, assignment: Assignment) -> Worker | None:
         """Send an attempt to a worker. Return the worker, None if there is no room."""
@@ -138,8 +140,8 @@ class Pool:
             pace = self._pace(assignment.handler)
         awaits = assignment.kind in ASYNC
         quick = pace.quick and not awaits
-        momentary = quick and pace.mean <= MOMENT
-        worker = self._free_for_async() if awaits else self._free_for_sync(quick, momentary)
+        instant = quick and pace.mean <= INSTANT
+        worker = self._free_for_async() if awaits else self._free_for_sync(quick, instant)
         if worker is not None:
             worker.send(assignment, pace, awaits=awaits, quick=quick)
         return worker
@@ -147,18 +149,18 @@ class Pool:
     def _pace(self, handler: str) -> Pace:
         return self._paces.setdefault(handler, Pace(handler))
 
-    def _free_for_sync(self, quick: bool, momentary: bool) -> Worker | None:
+    def _free_for_sync(self, quick: bool, instant: bool) -> Worker | None:
         """Find a worker with a free thread. Quick attempts may also queue, unless all threads run slow ones.
 
         Instant attempts share one worker as long as they are few.
         """
-        threads, best, least = self.shape.threads, None, 1 << 30
+        threads, best, least = self.config.threads, None, 1 << 30
         for worker in self.workers:
-            load = len(worker.flights)
+            load = len(worker.attempts)
             if load >= least or not worker.open or worker.clogged:
                 continue
             out = worker.sync_out
-            if momentary and out < _TOGETHER and not worker.slow_out:
+            if instant and out < _TOGETHER and not worker.slow_out:
                 return worker
             if out < threads or (quick and worker.slow_out < threads and out < self._most):
                 best, least = worker, load
@@ -169,71 +171,75 @@ class Pool:
 
         Sync attempts may follow async ones into a worker: the async ones run in the loop's own thread.
         """
-        single, best, least = self.shape.threads == 1, None, 1 << 30
+        single, best, least = self.config.threads == 1, None, 1 << 30
         for worker in self.workers:
-            full = worker.async_out >= self.shape.coroutines or (single and worker.sync_out)
-            if not full and len(worker.flights) < least and worker.open:
-                best, least = worker, len(worker.flights)
+            full = worker.async_out >= self.config.coroutines or (single and worker.sync_out)
+            if not full and len(worker.attempts) < least and worker.open:
+                best, least = worker, len(worker.attempts)
         return best
 
     def _offer_alone(self, assignment: Assignment) -> Worker | None:
-        if len(self.loners) >= _ALONE_AT_ONCE or not self._owner.can_launch():
+        if len(self.dedicated) >= _ALONE_AT_ONCE or not self._listener.can_launch():
             return None
         worker = self._worker(1, alone=True)
-        self.loners[worker] = assignment
+        self.dedicated[worker] = assignment
         return worker
 
     def withdraw(self, token: int) -> bool:
         """Take back an attempt that waits for a worker of its own. Return False if this token does not."""
-        for worker, assignment in self.loners.items():
+        for worker, assignment in self.dedicated.items():
             if assignment is not None and assignment.token == token:
-                self.loners[worker] = None
+                self.dedicated[worker] = None
                 worker.kill()
                 return True
         return False
 
     def pending(self) -> list[int]:
         """Return the tokens of attempts that wait for a worker of their own."""
-        return [a.token for a in self.loners.values() if a is not None]
+        return [a.token for a in self.dedicated.values() if a is not None]
 
     def check(self, now: float) -> None:
         """Kill workers that did not boot or exit in time, and retired ones whose time is over."""
-        for worker in self.everyone():
-            late = worker.state is State.BOOTING and now - worker.launched_at > _BOOT_PATIENCE
-            stuck = worker.state is State.ENDING and now - worker.ending_at > _TEARDOWN_PATIENCE
-            if late or stuck or (worker.state is State.RETIRED and now - worker.retired_at > _RETIREMENT):
+        for worker in self.all_workers():
+            late = worker.state is WorkerState.BOOTING and now - worker.launched_at > _BOOT_TIMEOUT
+            stuck = worker.state is WorkerState.ENDING and now - worker.ending_at > _TEARDOWN_TIMEOUT
+            if (
+                late
+                or stuck
+                or (worker.state is WorkerState.RETIRED and now - worker.retired_at > _RETIREMENT)
+            ):
                 worker.kill()
 
     def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
         """Ask the zygote to start the worker's process."""
-        self._owner.enlist(worker, spawn, descriptors)
+        self._listener.start_worker(worker, spawn, descriptors)
 
     def ready(self, worker: Worker) -> None:
         """Use the worker from now on, if it has the same code as the others."""
-        if worker.mark not in {"", self._owner.mark}:
+        if worker.code_digest not in {"", self._listener.code_digest}:
             worker.kill()
-            self._owner.outdated()
+            self._listener.outdated()
             return
-        assignment = self.loners.get(worker)
+        assignment = self.dedicated.get(worker)
         if assignment is not None:
-            self.loners[worker] = None
+            self.dedicated[worker] = None
             awaits = assignment.kind in ASYNC
             worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
         elif worker in self.successors:
-            self._succeed(worker)
-        self._owner.room()
+            self._replace(worker)
+        self._listener.room()
 
     def outgrown(self, worker: Worker) -> None:
         """Start a replacement, which takes over when it is ready."""
         expected = worker in self.successors.values()
         if worker not in self.workers or expected or self._delayed:
             return
-        if self._owner.draining or not self._owner.can_launch():
+        if self._listener.draining or not self._listener.can_launch():
             return
-        logger.info("worker %s grew by %d MiB or more: replacing it", worker.pid, self.shape.growth // MIB)
-        self.successors[self._worker(self.shape.threads)] = worker
+        logger.info("worker %s grew by %d MiB or more: replacing it", worker.pid, self.config.growth // MIB)
+        self.successors[self._worker(self.config.threads)] = worker
 
-    def _succeed(self, successor: Worker) -> None:
+    def _replace(self, successor: Worker) -> None:
         old = self.successors.pop(successor)
         self.workers.append(successor)
         if old in self.workers:
@@ -250,15 +256,15 @@ class Pool:
         for worker in [*self.workers, *self.successors]:
             worker.leave()
 
-    def reported(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+    def reported(self, worker: Worker, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
         """Pass on the worker's reports. A worker that was started for this attempt exits."""
-        if left:
+        if released:
             self._failures, self._last_failure = 0, None
-        self._owner.report(told, left)
-        if worker.alone and left and not worker.flights:
+        self._listener.report(reports, released)
+        if worker.alone and released and not worker.attempts:
             worker.end()
-        if left:
-            self._owner.room()
+        if released:
+            self._listener.room()
 
     def retired(self, worker: Worker) -> None:
         """Start a replacement. If too many workers are retired, the oldest is killed."""
@@ -270,22 +276,22 @@ class Pool:
             self.retirees[0].kill()
         self.fill()
 
-    def gone(self, worker: Worker, told: list[WorkerReport], left: list[Flight]) -> None:
+    def gone(self, worker: Worker, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
         """Report the lost attempts and start a replacement."""
-        pending = self.loners.pop(worker, None)
-        self._strike_off(worker)
-        self._owner.buried(worker)
+        pending = self.dedicated.pop(worker, None)
+        self._remove(worker)
+        self._listener.closed(worker)
         if pending is not None:
-            self._owner.forget(pending.token)
-            told = [*told, Returned(token=pending.token)]
-        self._owner.report(told, left)
+            self._listener.forget(pending.token)
+            reports = [*reports, Returned(token=pending.token)]
+        self._listener.report(reports, released)
         if worker.crashed:
             self._last_failure = f"a worker without an attempt: {worker.cause}"
             self._slow_down()
         self.fill()
-        self._owner.room()
+        self._listener.room()
 
-    def _strike_off(self, worker: Worker) -> None:
+    def _remove(self, worker: Worker) -> None:
         for ours in (self.workers, self.retirees, self.leavers):
             if worker in ours:
                 ours.remove(worker)
@@ -310,7 +316,7 @@ class Pool:
         if self._delayed is not None:
             self._delayed.cancel()
             self._delayed = None
-        for worker in self.everyone():
+        for worker in self.all_workers():
             worker.kill()
 
     def _crash_loop(self) -> dict[str, Any] | None:
@@ -327,12 +333,12 @@ class Pool:
     def status(self) -> dict[str, Any]:
         """Describe the pool for `/v1/status`."""
         return {
-            "processes": self.shape.processes,
-            "threads": self.shape.threads,
-            "running": sum(len(worker.flights) for worker in self.everyone()),
+            "processes": self.config.processes,
+            "threads": self.config.threads,
+            "running": sum(len(worker.attempts) for worker in self.all_workers()),
             "delayed": self._delayed is not None,
             "crash_loop": self._crash_loop(),
-            "workers": [describe(worker) for worker in self.everyone() if worker.pid is not None],
+            "workers": [describe(worker) for worker in self.all_workers() if worker.pid is not None],
         }
 
 
@@ -341,7 +347,7 @@ def describe(worker: Worker) -> dict[str, Any]:
     return {
         "pid": worker.pid,
         "state": worker.state.name.lower(),
-        "running": len(worker.flights),
+        "running": len(worker.attempts),
         "served": worker.served,
         "alone": worker.alone,
         "memory": resident(worker.pid),
@@ -352,10 +358,10 @@ def describe(worker: Worker) -> dict[str, Any]:
 _LINGER = 5.0  # seconds without an attempt after which a worker ends
 
 
-class Confined(Pool):
+class MemoryPool(Pool):
     """A pool for a handler with a memory limit. Workers start on demand and run one attempt at a time."""
 
-    weighs = True
+    measures_memory = True
 
     def fill(self) -> None:
         """Do nothing: `offer` starts workers."""
@@ -364,13 +370,13 @@ class Confined(Pool):
         """Return True: it never has to wait for workers."""
         return True
 
-    def unsteady(self) -> bool:
+    def needs_checks(self) -> bool:
         """Return whether it has workers: idle ones must be stopped."""
-        return bool(self.everyone())
+        return bool(self.all_workers())
 
     def idle(self) -> bool:
         """Return whether it has no worker and no pending delay."""
-        return not self.everyone() and self._delayed is None
+        return not self.all_workers() and self._delayed is None
 
     def offer(self, assignment: Assignment) -> Worker | None:
         """Send an attempt to a worker. Return the worker, None if there is no room, or not yet."""
@@ -378,7 +384,7 @@ class Confined(Pool):
         if assignment.alone:
             return self._offer_alone(assignment)
         for worker in self.workers:
-            if worker.open and not worker.flights:
+            if worker.open and not worker.attempts:
                 awaits = assignment.kind in ASYNC
                 worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
                 return worker
@@ -386,15 +392,15 @@ class Confined(Pool):
         return None
 
     def _grow(self) -> None:
-        booting = any(worker.state is State.BOOTING for worker in self.workers)
-        if booting or self._delayed or not self._owner.can_launch():
+        booting = any(worker.state is WorkerState.BOOTING for worker in self.workers)
+        if booting or self._delayed or not self._listener.can_launch():
             return
-        if len(self.workers) < self.shape.processes:
+        if len(self.workers) < self.config.processes:
             self.workers.append(self._worker(1))
 
     def check(self, now: float) -> None:
         """Stop workers that have been idle for long, and kill those that did not boot or exit in time."""
         super().check(now)
         for worker in list(self.workers):
-            if worker.open and not worker.flights and now - worker.idle_at > _LINGER:
+            if worker.open and not worker.attempts and now - worker.idle_at > _LINGER:
                 self._dismiss(worker)

@@ -18,7 +18,7 @@ import msgspec
 from busway.gateway.executors.port import Catalog
 from busway.gateway.executors.python.host.generation import Generation
 from busway.gateway.executors.python.host.link import ZygoteLost
-from busway.gateway.executors.python.host.watching import Look, Watched
+from busway.gateway.executors.python.host.watching import Snapshot, Watched
 from busway.gateway.executors.python.wire.protocol import Boot
 
 logger = logging.getLogger("busway.workers")
@@ -28,7 +28,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0  # seconds before the next zygote when 
 _STEADY = 10.0  # seconds after which a zygote did not die soon
 
 
-class House(Protocol):
+class GenerationOwner(Protocol):
     """What the renewal needs from the supervisor."""
 
     @property
@@ -48,7 +48,7 @@ class House(Protocol):
     def hold(self) -> None:
         """Start no attempts. Attempts that have not started are returned."""
 
-    def succeed(self, fresh: Generation) -> None:
+    def take_over(self, fresh: Generation) -> None:
         """Send all attempts to the new generation from now on."""
 
 
@@ -58,16 +58,21 @@ class Renewal:
     `renewals` counts the loads. `error` is the reason of the last failure, None after a success.
 
     Args:
-        house: the supervisor.
+        owner: the supervisor.
         boot: what zygote and workers need; files to skip are added.
         on_catalog: receives the catalog of the folder when it has changed.
         reload: check four times a second whether files have changed.
     """
 
     def __init__(
-        self, house: House, boot: Boot, on_catalog: Callable[[Catalog], Awaitable[None]], *, reload: bool
+        self,
+        owner: GenerationOwner,
+        boot: Boot,
+        on_catalog: Callable[[Catalog], Awaitable[None]],
+        *,
+        reload: bool,
     ) -> None:
-        self._house, self._boot, self._on_catalog, self._reload = house, boot, on_catalog, reload
+        self._owner, self._boot, self._on_catalog, self._reload = owner, boot, on_catalog, reload
         self._folder = Path(boot.folder)
         self._watched = Watched(self._folder)
         self._due = asyncio.Event()
@@ -84,10 +89,10 @@ class Renewal:
         """
         before, self._watched = self._watched, Watched(self._folder)
         files, skip = self._watched.files, self._boot.skip
-        same = before.look().project == before.project
+        same = before.snapshot().project == before.project
         skip = {file: why for file, why in skip.items() if same and files.get(file) == before.files.get(file)}
         self._boot = msgspec.structs.replace(self._boot, skip=skip)
-        fresh = await self._house.prepare(self._boot, self._watched)
+        fresh = await self._owner.prepare(self._boot, self._watched)
         self._born = time.monotonic()
         return fresh
 
@@ -114,7 +119,7 @@ class Renewal:
             self._due.clear()
             try:
                 fresh = await self.load()
-                await self._house.boot(fresh)
+                await self._owner.boot(fresh)
             except (ZygoteLost, OSError) as problem:
                 logger.error("could not load the handler code: %s", problem)  # noqa: TRY400 - no traceback
                 self.error = str(problem)
@@ -126,13 +131,13 @@ class Renewal:
             await self._take_over(fresh)
 
     async def _take_over(self, fresh: Generation) -> None:
-        if fresh.files != self._house.generation.files:
+        if fresh.files != self._owner.generation.files:
             logger.info("handler files have changed: reloaded")
-            self._house.hold()
-            await self._tell(fresh.files)
-        self._house.succeed(fresh)
+            self._owner.hold()
+            await self._register(fresh.files)
+        self._owner.take_over(fresh)
 
-    async def _tell(self, catalog: Catalog) -> None:
+    async def _register(self, catalog: Catalog) -> None:
         while True:
             try:
                 await self._on_catalog(catalog)
@@ -143,11 +148,11 @@ class Renewal:
                 return
 
     async def _watch(self) -> None:
-        seen: Look | None = None
+        seen: Snapshot | None = None
         while True:
             await asyncio.sleep(_POLL)
             watched = self._watched
-            now = await asyncio.to_thread(watched.look)
+            now = await asyncio.to_thread(watched.snapshot)
             if now == seen and watched is self._watched and watched.changed(now):
                 self._due.set()
             seen = now

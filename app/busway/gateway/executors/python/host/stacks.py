@@ -8,7 +8,7 @@ from collections.abc import Callable
 from busway.gateway.executors.python.wire.slots import Page
 
 _LOOK = 0.015  # seconds between two checks
-_PATIENCE = 2.0  # seconds; a stopped child writes nothing
+_TIMEOUT = 2.0  # seconds; a stopped child writes nothing
 
 
 def when_written(
@@ -19,7 +19,7 @@ def when_written(
     The page may be closed when `then` is called.
     """
     before = page.dump_size()
-    end = loop.time() + _PATIENCE
+    end = loop.time() + _TIMEOUT
 
     def look(seen: int) -> None:
         size = before if page.closed else page.dump_size()

@@ -13,31 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned, Room, WorkerReport
-from busway.gateway.executors.python.host.flight import Flight
-from busway.gateway.executors.python.host.flight import now as read_clocks
+from busway.gateway.executors.python.host.attempt import SentAttempt
+from busway.gateway.executors.python.host.attempt import now as read_clocks
 from busway.gateway.executors.python.host.generation import Generation, Plan
 from busway.gateway.executors.python.host.link import ZygoteLost
-from busway.gateway.executors.python.host.pool import Pool, Shape
+from busway.gateway.executors.python.host.pool import Pool, PoolConfig
 from busway.gateway.executors.python.host.renewal import Renewal
 from busway.gateway.executors.python.host.watching import Watched
 from busway.gateway.executors.python.host.worker import Worker
-from busway.gateway.executors.python.wire.burial import Strays
 from busway.gateway.executors.python.wire.memory import MIB
 from busway.gateway.executors.python.wire.programs import become_subreaper
 from busway.gateway.executors.python.wire.protocol import Boot
+from busway.gateway.executors.python.wire.reaping import Orphans
 
 logger = logging.getLogger("busway.workers")
 
 _SWEEP = 0.025  # seconds
-_TEARDOWN_PATIENCE = 5.0  # seconds
+_TEARDOWN_TIMEOUT = 5.0  # seconds
 _FORMER_AT_ONCE = 8  # old generations that may still run attempts
 
 
-async def _keep_to_itself(_catalog: Catalog) -> None:
+async def _ignore_catalog(_catalog: Catalog) -> None:
     pass
 
 
-def _nobody(_reports: list[WorkerReport]) -> None:
+def _ignore_reports(_reports: list[WorkerReport]) -> None:
     pass
 
 
@@ -75,17 +75,17 @@ class Supervisor:
         max_event_bytes: int = 1_048_576,
         growth: int = 256 * MIB,
         reload: bool = False,
-        on_catalog: Callable[[Catalog], Awaitable[None]] = _keep_to_itself,
+        on_catalog: Callable[[Catalog], Awaitable[None]] = _ignore_catalog,
     ) -> None:
         self.draining = False
-        self._listener: Listener = _nobody
+        self._listener: Listener = _ignore_reports
         self._import_timeout = import_timeout
         self._default_pool = "thread" if default_pool == "thread" else "process"
         project = str(app_dir.resolve()) if app_dir is not None else ""
         boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
         self._plan = Plan(
-            Shape(processes, 1, threads, grace, growth),
-            Shape(1, threads, threads, grace, growth),
+            PoolConfig(processes, 1, threads, grace, growth),
+            PoolConfig(1, threads, threads, grace, growth),
             itertools.count(1).__next__,
         )
         self._generation = Generation(self, self._plan, boot, Watched(handlers))
@@ -93,10 +93,10 @@ class Supervisor:
         self._former: list[Generation] = []
         self._closing: dict[Generation, asyncio.Task[None]] = {}
         self._renewal = Renewal(self, boot, on_catalog, reload=reload)
-        self._carriers: dict[int, Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._refused = self._sweeping = self._holding = self._stopping = False
         self._lifeline: tuple[int, int] = (-1, -1)
-        self._strays = Strays()
+        self._orphans = Orphans()
         self._deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     async def start(self) -> Catalog:
@@ -151,7 +151,7 @@ class Supervisor:
         self._holding = self._refused = True
         self._give_back()
 
-    def succeed(self, fresh: Generation) -> None:
+    def take_over(self, fresh: Generation) -> None:
         """Send all attempts to the new generation from now on."""
         former, self._generation = self._generation, fresh
         self._holding = False
@@ -170,8 +170,8 @@ class Supervisor:
         """A generation can start no more workers: replace it."""
         if self._stopping:
             return
-        if generation.everyone():
-            self._strays.watch()
+        if generation.all_workers():
+            self._orphans.watch()
         if generation not in self._former:
             self._renewal.lost()
 
@@ -181,18 +181,18 @@ class Supervisor:
 
     def _close(self, generation: Generation) -> None:
         if generation not in self._closing:
-            closing = generation.close(_TEARDOWN_PATIENCE)
+            closing = generation.close(_TEARDOWN_TIMEOUT)
             self._closing[generation] = asyncio.get_running_loop().create_task(closing)
             self._closing[generation].add_done_callback(lambda _: self._forget(generation))
 
     def _forget(self, generation: Generation) -> None:
-        generation.bury()
+        generation.reap_orphans()
         del self._closing[generation]
         self._former.remove(generation)
         self._generations.discard(generation)
 
-    async def _until(self, condition: Callable[[], bool], patience: float) -> bool:
-        deadline = time.monotonic() + patience
+    async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() >= deadline:
                 return False
@@ -216,39 +216,39 @@ class Supervisor:
         if worker is None:
             self._refused = True
             return False
-        self._carriers[assignment.token] = worker
+        self._workers[assignment.token] = worker
         if not self._sweeping:
             self.watch()
         return True
 
     def cancel(self, token: int) -> bool:
         """Stop an attempt whose outcome is stored: ask, then kill. Return False if it does not run."""
-        worker = self._carriers.get(token)
-        flight = worker.flights.get(token) if worker is not None else None
-        if worker is not None and flight is not None:
-            worker.cancel(flight)
+        worker = self._workers.get(token)
+        attempt = worker.attempts.get(token) if worker is not None else None
+        if worker is not None and attempt is not None:
+            worker.cancel(attempt)
             return True
         if any(pool.withdraw(token) for pool in self._pools()):
-            self._carriers.pop(token, None)
+            self._workers.pop(token, None)
         return False
 
     def credit(self, token: int, size: int) -> None:
         """Record that a partial of `size` bytes was stored, so that a waiting generator may continue."""
-        worker = self._carriers.get(token)
-        flight = worker.flights.get(token) if worker is not None else None
-        if worker is not None and flight is not None:
-            worker.page.credit(flight.seat, size)
+        worker = self._workers.get(token)
+        attempt = worker.attempts.get(token) if worker is not None else None
+        if worker is not None and attempt is not None:
+            worker.page.credit(attempt.seat, size)
 
-    def report(self, told: list[WorkerReport], left: list[Flight]) -> None:
-        """Pass on a worker's reports. `left`: attempts that no worker has any more."""
-        for flight in left:
-            self._carriers.pop(flight.assignment.token, None)
-        if told:
-            self._listener(told)
+    def report(self, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
+        """Pass on a worker's reports. `released`: attempts that no worker has any more."""
+        for attempt in released:
+            self._workers.pop(attempt.assignment.token, None)
+        if reports:
+            self._listener(reports)
 
     def forget(self, token: int) -> None:
         """No worker has the attempt with this token."""
-        self._carriers.pop(token, None)
+        self._workers.pop(token, None)
 
     def room(self) -> None:
         """Report `Room` if an offer was refused before."""
@@ -268,13 +268,13 @@ class Supervisor:
         self._sweeping = False
         now = read_clocks()
         for generation in list(self._generations):
-            for worker in generation.everyone():
-                if worker.flights:
+            for worker in generation.all_workers():
+                if worker.attempts:
                     self.report(worker.sweep(now), [])
             generation.check(now.mono / 1e9)
-            if generation in self._former and not generation.everyone():
+            if generation in self._former and not generation.all_workers():
                 self._close(generation)
-        if self._carriers or self._former or self._generation.unsteady():
+        if self._workers or self._former or self._generation.needs_checks():
             self.watch()
 
     async def drain(self, timeout: float) -> None:
@@ -282,23 +282,23 @@ class Supervisor:
         self.draining = True
         self._renewal.stop()
         self._give_back()
-        await self._until(lambda: not self._carriers, timeout)
-        for worker in self._everyone():
-            if worker.flights:
+        await self._until(lambda: not self._workers, timeout)
+        for worker in self._all_workers():
+            if worker.attempts:
                 worker.kill()
             else:
                 worker.end()
-        await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
-        for worker in self._everyone():
+        await self._until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
+        for worker in self._all_workers():
             worker.kill()
-        await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
+        await self._until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
 
     def _give_back(self) -> None:
         tokens: list[int] = []
         for pool in self._pools():
             for token in pool.pending():
                 pool.withdraw(token)
-                self._carriers.pop(token, None)
+                self._workers.pop(token, None)
                 tokens.append(token)
         if tokens:
             self._listener([Returned(token=token) for token in tokens])
@@ -306,8 +306,8 @@ class Supervisor:
     def _pools(self) -> list[Pool]:
         return [pool for generation in self._generations for pool in generation.pools.values()]
 
-    def _everyone(self) -> list[Worker]:
-        return [worker for generation in self._generations for worker in generation.everyone()]
+    def _all_workers(self) -> list[Worker]:
+        return [worker for generation in self._generations for worker in generation.all_workers()]
 
     async def stop(self) -> None:
         """Kill all children and wait until they have ended."""
@@ -315,17 +315,17 @@ class Supervisor:
         self._renewal.stop()
         for generation in self._generations:
             generation.stop()
-        await self._until(lambda: not self._everyone(), _TEARDOWN_PATIENCE)
+        await self._until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
         await asyncio.gather(
             *self._closing.values(),
-            *(generation.close(_TEARDOWN_PATIENCE) for generation in self._generations),
+            *(generation.close(_TEARDOWN_TIMEOUT) for generation in self._generations),
         )
-        for worker in self._everyone():
+        for worker in self._all_workers():
             if not worker.reap():
                 worker.ended(None)
         for generation in self._generations:
-            generation.bury()
-        self._strays.stop()
+            generation.reap_orphans()
+        self._orphans.stop()
         for descriptor in self._lifeline:  # the kernel kills any remaining children now
             if descriptor >= 0:
                 os.close(descriptor)
@@ -336,10 +336,10 @@ class Supervisor:
         link = self._generation.link
         pools = self._generation.status()
         for generation in self._former:
-            for name, left in generation.leavers().items():
+            for name, workers in generation.leavers().items():
                 pool = pools.setdefault(name, {"running": 0, "workers": []})
-                pool["running"] += sum(worker["running"] for worker in left)
-                pool["workers"] += left
+                pool["running"] += sum(worker["running"] for worker in workers)
+                pool["workers"] += workers
         return {
             "zygote": {
                 "pid": link.pid if link is not None and link.alive else None,

@@ -11,7 +11,7 @@ Stamp = dict[str, tuple[int, int, int]]
 """Modification time in nanoseconds, size and inode of each Python file, by path."""
 
 
-class Look(NamedTuple):
+class Snapshot(NamedTuple):
     """A snapshot to compare with `Watched`. `entered`: the directories of the project that it covers."""
 
     entered: frozenset[str]
@@ -40,15 +40,15 @@ class Watched:
         self._entered |= {directory}
         self.project |= _level(directory)
 
-    def look(self) -> Look:
+    def snapshot(self) -> Snapshot:
         """Return the present state. Safe in another thread."""
         entered = self._entered
         project: Stamp = {}
         for directory in entered:
             project |= _level(directory)
-        return Look(entered, dict(_tree(self._folder, "")), project)
+        return Snapshot(entered, dict(_tree(self._folder, "")), project)
 
-    def changed(self, now: Look) -> bool:
+    def changed(self, now: Snapshot) -> bool:
         """Return whether a file differs from what was imported. False if `now` covers other directories."""
         return now.entered == self._entered and (now.files, now.project) != (self.files, self.project)
 

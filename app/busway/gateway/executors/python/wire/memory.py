@@ -74,7 +74,7 @@ class Growth:
         return len(self._recent) >= _WINDOW and self.idle(min(self._recent))
 
 
-class Scales:
+class GrowthMonitor:
     """Decides when a worker's memory is measured, so that it costs almost nothing.
 
     Args:

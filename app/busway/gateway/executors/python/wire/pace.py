@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 QUICK = 0.0003  # seconds
-MOMENT = 0.000025  # seconds, on average
+INSTANT = 0.000025  # seconds, on average
 _UNKNOWN = QUICK / 6  # seconds: the assumed duration before the first attempt
 _STALL = 0.005  # seconds: longer attempts count as this in a mean
 _LAST = 512  # attempts in a mean
@@ -54,7 +54,7 @@ class Pace:
         self.quick = number >= _ENOUGH and len(slow) * 20 < min(number, _WINDOW)
 
 
-class Lasting:
+class QuickDuration:
     """Durations of one handler's quick attempts in one worker, in seconds.
 
     `mean`: of the recent ones. `least`: without waiting for the GIL, which other attempts may hold.

@@ -68,7 +68,7 @@ class Loaded(msgspec.Struct, array_like=True):
     mode: str
 
 
-def mark_of(files: list[HandlerFile]) -> str:
+def digest_of(files: list[HandlerFile]) -> str:
     """Return a digest of the code of these files as it was imported."""
     return hashlib.sha256(repr([(file.file, file.digest) for file in files]).encode()).hexdigest()
 
@@ -81,7 +81,7 @@ class Spawn(msgspec.Struct, array_like=True):
 
     threads: int
     seats: int
-    weighs: bool = False
+    measures_memory: bool = False
 
 
 class Executed(msgspec.Struct, array_like=True):

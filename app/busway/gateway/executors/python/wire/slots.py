@@ -66,7 +66,7 @@ class Page:
         words[at + _STARTED] = token
         return True
 
-    def weigh(self, seat: int, held: int) -> None:
+    def record_memory(self, seat: int, held: int) -> None:
         """Worker: it held `held` bytes of memory just before the call of the attempt's target."""
         self._words[seat * _WORDS + _HELD] = held
 
@@ -142,7 +142,7 @@ class Page:
         """Gateway: return the ident of the thread that runs the attempt."""
         return self._words[seat * _WORDS + _THREAD]
 
-    def weighed(self, seat: int) -> int:
+    def recorded_memory(self, seat: int) -> int:
         """Gateway: return the memory just before the call of the attempt's target, 0 before the call."""
         return self._words[seat * _WORDS + _HELD]
 

@@ -12,7 +12,7 @@ from busway.domain.run import Error, Outcome
 from busway.gateway.channel import Channel
 from busway.gateway.executors.port import Assignment, Ended, Gone, Partial, Returned, WorkerReport
 from busway.gateway.executors.python.host import policy
-from busway.gateway.executors.python.host.policy import Standing, Verdict
+from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.memory import MIB
 from busway.gateway.executors.python.wire.pace import Pace
@@ -20,15 +20,14 @@ from busway.gateway.executors.python.wire.protocol import Call, Piece, ToWorker
 from busway.gateway.executors.python.wire.slots import Page
 
 
-class Flight(msgspec.Struct, eq=False):
+class SentAttempt(msgspec.Struct, eq=False):
     """An attempt from sending until its report. Times in monotonic nanoseconds.
 
-    `quick`: it was sent as a quick one, which may queue in the worker. `marked`: its start was reported.
-    `overdue`: it timed out. `peak`: the most memory measured, in bytes; `excessive`: that is over its limit.
-    `cancelled`: the gateway does not want it any more. `settled`: it was reported, or needs no report; it may
-    still run. `doubted`: the worker was told not to start it. `recalled`: it has not started, and goes to
-    another worker. `struck`: its worker is being killed or retired for it. `strike_at`: when the grace of an
-    overdue or cancelled attempt ends.
+    `quick`: attempts of its handler are quick and may queue in the worker. `overdue`: it timed out. `peak`:
+    the most memory measured, in bytes; `excessive`: that is over its limit. `settled`: it was reported, or
+    needs no report, but may still run. `recall_requested`: do not start it. `recalled`: it did not
+    start, and goes to another worker. `kill_at`: when the grace of an overdue or cancelled attempt ends.
+    `kill_started`: its worker is being killed or retired for it.
     """
 
     assignment: Assignment
@@ -37,16 +36,16 @@ class Flight(msgspec.Struct, eq=False):
     awaits: bool
     quick: bool
     pace: Pace
-    marked: bool = False
+    start_reported: bool = False
     overdue: bool = False
     excessive: bool = False
     peak: int = 0
     cancelled: bool = False
     settled: bool = False
-    doubted: bool = False
+    recall_requested: bool = False
     recalled: bool = False
-    struck: bool = False
-    strike_at: int | None = None
+    kill_started: bool = False
+    kill_at: int | None = None
 
     def started(self, page: Page) -> bool:
         """Return whether its worker has started it."""
@@ -57,9 +56,9 @@ class Flight(msgspec.Struct, eq=False):
         """Whether it fails in any case, because it timed out or took too much memory."""
         return self.overdue or self.excessive
 
-    def weigh(self, page: Page, held: int) -> bool:
+    def record_memory(self, page: Page, held: int) -> bool:
         """Record the memory that its worker holds, in bytes. Return True if the attempt is over its limit."""
-        limit, before = self.assignment.memory, page.weighed(self.seat)
+        limit, before = self.assignment.memory, page.recorded_memory(self.seat)
         if limit is None or not before:
             return False
         self.peak = max(self.peak, held - before)
@@ -69,19 +68,19 @@ class Flight(msgspec.Struct, eq=False):
         """Return when it started. Never before it was sent: another CPU may see an old value in the page."""
         return max(page.since(self.seat), self.sent_at)
 
-    def standing(self, page: Page) -> Standing:
+    def phase(self, page: Page) -> AttemptPhase:
         """Return how far it was when its worker died."""
         token = self.assignment.token
         if self.settled:
-            return Standing.SETTLED if page.started(self.seat, token) else Standing.UNSTARTED
+            return AttemptPhase.SETTLED if page.started(self.seat, token) else AttemptPhase.UNSTARTED
         if not page.started(self.seat, token):
-            return Standing.UNSTARTED
+            return AttemptPhase.UNSTARTED
         if self.given_up:
-            return Standing.OVERDUE
-        return Standing.RETURNED if page.finished(self.seat, token) else Standing.RUNNING
+            return AttemptPhase.OVERDUE
+        return AttemptPhase.RETURNED if page.finished(self.seat, token) else AttemptPhase.RUNNING
 
 
-class Moment(msgspec.Struct, frozen=True):
+class Clocks(msgspec.Struct, frozen=True):
     """The current time on both clocks: `mono` in nanoseconds, `wall` in microseconds since 1970."""
 
     mono: int
@@ -92,14 +91,14 @@ class Moment(msgspec.Struct, frozen=True):
         return self.wall - (self.mono - mono) // 1000
 
 
-def now() -> Moment:
+def now() -> Clocks:
     """Read both clocks."""
-    return Moment(time.monotonic_ns(), time.time_ns() // 1000)
+    return Clocks(time.monotonic_ns(), time.time_ns() // 1000)
 
 
-def stack_of(flight: Flight, page: Page) -> str | None:
+def stack_of(attempt: SentAttempt, page: Page) -> str | None:
     """Return the stack of the attempt's thread from the latest faulthandler dump, None if there is none."""
-    return policy.of_thread(page.dumped(), page.thread(flight.seat))
+    return policy.stack_of_thread(page.dumped(), page.thread(attempt.seat))
 
 
 def partial(token: int, piece: Piece) -> Partial:
@@ -107,35 +106,41 @@ def partial(token: int, piece: Piece) -> Partial:
     return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
 
 
-def correct(ended: Ended, flight: Flight, clock: int) -> None:
+def correct(ended: Ended, attempt: SentAttempt, clock: int) -> None:
     """Correct a worker's report of an attempt. `clock`: the current time in microseconds since 1970."""
     if ended.finished_at > clock:  # the clock was set back; otherwise a retry would wait for the old time
         ended.started_at -= ended.finished_at - clock
         ended.finished_at = clock
-    if flight.peak:
-        ended.peak_memory = max(ended.peak_memory or 0, flight.peak)
+    if attempt.peak:
+        ended.peak_memory = max(ended.peak_memory or 0, attempt.peak)
 
 
 def given_up(
-    flight: Flight, page: Page, now: Moment, worker: int | None, stack: str | None, *, lingers: bool = False
+    attempt: SentAttempt,
+    page: Page,
+    now: Clocks,
+    worker: int | None,
+    stack: str | None,
+    *,
+    lingers: bool = False,
 ) -> Ended:
     """Return the report of an attempt that timed out or took too much memory."""
-    if flight.excessive:
-        error = Error("MemoryExceeded", _excess(flight), stack)
+    if attempt.excessive:
+        error = Error("MemoryExceeded", _excess(attempt), stack)
     else:
-        error = Error("Timeout", f"ran longer than {flight.assignment.timeout:g} s", stack)
-    return broken_off(flight, page, now, worker, error, lingers=lingers)
+        error = Error("Timeout", f"ran longer than {attempt.assignment.timeout:g} s", stack)
+    return broken_off(attempt, page, now, worker, error, lingers=lingers)
 
 
-def _excess(flight: Flight) -> str:
-    used, limit = -(-flight.peak // MIB), flight.assignment.memory
+def _excess(attempt: SentAttempt) -> str:
+    used, limit = -(-attempt.peak // MIB), attempt.assignment.memory
     return f"used {used} MiB, the limit is {limit} MiB: use less memory, or raise the handler's `memory`"
 
 
 def broken_off(
-    flight: Flight,
+    attempt: SentAttempt,
     page: Page,
-    now: Moment,
+    now: Clocks,
     worker: int | None,
     error: Error,
     outcome: Outcome = Outcome.FAILED,
@@ -144,17 +149,17 @@ def broken_off(
     lingers: bool = False,
 ) -> Ended:
     """Return the report of an attempt that the worker never reported, or reported too late."""
-    since = flight.since(page)
+    since = attempt.since(page)
     return Ended(
-        token=flight.assignment.token,
+        token=attempt.assignment.token,
         outcome=outcome,
         started_at=now.wall_at(since),
         finished_at=now.wall,
         worker=worker,
         wall_time=max(0.0, (now.mono - since) / 1e9),
-        peak_memory=flight.peak or None,
+        peak_memory=attempt.peak or None,
         error=error,
-        log=page.printed(flight.seat),
+        log=page.printed(attempt.seat),
         alone=alone,
         lingers=lingers,
     )
@@ -203,90 +208,94 @@ class Calls:
 _LONG = 50_000_000  # nanoseconds
 
 
-def is_clogged(flights: Collection[Flight], page: Page, threads: int, now: Moment) -> bool:
+def is_clogged(attempts: Collection[SentAttempt], page: Page, threads: int, now: Clocks) -> bool:
     """Return whether every thread of a worker runs a slow attempt."""
-    if len(flights) < threads:
+    if len(attempts) < threads:
         return False
-    long = sum(not f.awaits and f.started(page) and now.mono - f.since(page) > _LONG for f in flights)
+    long = sum(not f.awaits and f.started(page) and now.mono - f.since(page) > _LONG for f in attempts)
     return long >= threads
 
 
-def recall(flights: Collection[Flight], page: Page) -> list[Returned]:
+def recall(attempts: Collection[SentAttempt], page: Page) -> list[Returned]:
     """Take back the attempts that a clogged worker has not started. Call it at each check of its page.
 
     The first check tells the worker not to start them. Only the next check returns them for another worker,
     because only then the worker must have seen it.
     """
-    told: list[Returned] = []
-    for flight in flights:
-        if flight.awaits or flight.settled or flight.started(page):
+    reports: list[Returned] = []
+    for attempt in attempts:
+        if attempt.awaits or attempt.settled or attempt.started(page):
             continue
-        if flight.doubted:
-            flight.settled = flight.recalled = True
-            told.append(Returned(token=flight.assignment.token))
+        if attempt.recall_requested:
+            attempt.settled = attempt.recalled = True
+            reports.append(Returned(token=attempt.assignment.token))
         else:
-            flight.doubted = True
-            page.recall(flight.seat, flight.assignment.token)
-    return told
+            attempt.recall_requested = True
+            page.recall(attempt.seat, attempt.assignment.token)
+    return reports
 
 
-def last_of_settled(flight: Flight) -> Gone | None:
+def last_of_settled(attempt: SentAttempt) -> Gone | None:
     """Return the report that a settled attempt no longer runs, None if it was recalled."""
-    return None if flight.recalled else Gone(token=flight.assignment.token)
+    return None if attempt.recalled else Gone(token=attempt.assignment.token)
 
 
 class Death(msgspec.Struct, frozen=True):
     """How a worker ended.
 
     `status`: its wait status, None if unknown. `killed`: the gateway killed it. `alone`: it was started for
-    one attempt. `said`: returns the last lines of its output since a time in monotonic nanoseconds.
+    one attempt. `output_since`: returns the last lines of its output since a time in monotonic nanoseconds.
     """
 
     pid: int | None
     status: int | None
     killed: bool
     alone: bool
-    said: Callable[[int], str]
+    output_since: Callable[[int], str]
 
 
-def obituary(death: Death, left: list[Flight], page: Page, now: Moment) -> list[WorkerReport]:
+def report_death(death: Death, released: list[SentAttempt], page: Page, now: Clocks) -> list[WorkerReport]:
     """Return the reports of the attempts that a dead worker had."""
-    verdicts = policy.verdicts((f.standing(page) for f in left), killed=death.killed, alone=death.alone)
-    told = [_last_word(death, f, verdict, page, now) for f, verdict in zip(left, verdicts, strict=True)]
-    _attribute_output(death, left, page, told)
-    return [report for report in told if report is not None]
+    verdicts = policy.verdicts((f.phase(page) for f in released), killed=death.killed, alone=death.alone)
+    reports = [
+        _final_report(death, f, verdict, page, now) for f, verdict in zip(released, verdicts, strict=True)
+    ]
+    _attribute_output(death, released, page, reports)
+    return [report for report in reports if report is not None]
 
 
 def _attribute_output(
-    death: Death, left: list[Flight], page: Page, told: Sequence[WorkerReport | None]
+    death: Death, released: list[SentAttempt], page: Page, reports: Sequence[WorkerReport | None]
 ) -> None:
     # Output to a descriptor belongs to the worker. If only one attempt ran, it belongs to that attempt.
-    started = [(f, r) for f, r in zip(left, told, strict=True) if f.started(page)]
+    started = [(f, r) for f, r in zip(released, reports, strict=True) if f.started(page)]
     if len(started) != 1:
         return
-    flight, report = started[0]
+    attempt, report = started[0]
     if isinstance(report, Ended):
-        report.log = f"{report.log or ''}{death.said(flight.since(page))}" or None
+        report.log = f"{report.log or ''}{death.output_since(attempt.since(page))}" or None
 
 
-def _last_word(
-    death: Death, flight: Flight, verdict: Verdict, page: Page, now: Moment
+def _final_report(
+    death: Death, attempt: SentAttempt, verdict: DeathVerdict, page: Page, now: Clocks
 ) -> WorkerReport | None:
-    if flight.settled:
-        return last_of_settled(flight)
-    if verdict is Verdict.NOTHING:
+    if attempt.settled:
+        return last_of_settled(attempt)
+    if verdict is DeathVerdict.NOTHING:
         return None
-    if verdict is Verdict.RETURN:
-        return Returned(token=flight.assignment.token)
-    if verdict is Verdict.GIVE_UP:
-        return given_up(flight, page, now, death.pid, stack_of(flight, page))
-    return _charged_or_lost(death, flight, verdict, page, now)
+    if verdict is DeathVerdict.RETURN:
+        return Returned(token=attempt.assignment.token)
+    if verdict is DeathVerdict.GIVE_UP:
+        return given_up(attempt, page, now, death.pid, stack_of(attempt, page))
+    return _charged_or_lost(death, attempt, verdict, page, now)
 
 
-def _charged_or_lost(death: Death, flight: Flight, verdict: Verdict, page: Page, now: Moment) -> Ended:
-    stack = stack_of(flight, page) if flight.standing(page) is Standing.RUNNING else None
-    charged = verdict is Verdict.CHARGE
+def _charged_or_lost(
+    death: Death, attempt: SentAttempt, verdict: DeathVerdict, page: Page, now: Clocks
+) -> Ended:
+    stack = stack_of(attempt, page) if attempt.phase(page) is AttemptPhase.RUNNING else None
+    charged = verdict is DeathVerdict.CHARGE
     why = "the gateway killed its worker" if death.killed else policy.cause_of(death.status)
     outcome = Outcome.FAILED if charged else Outcome.LOST
-    alone = verdict is Verdict.LOSE_ALONE or (charged and death.alone)
-    return broken_off(flight, page, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)
+    alone = verdict is DeathVerdict.LOSE_ALONE or (charged and death.alone)
+    return broken_off(attempt, page, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)

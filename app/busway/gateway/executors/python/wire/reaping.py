@@ -22,11 +22,11 @@ def reap(pid: int) -> int | None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    bury_group(pid)
+    reap_group(pid)
     return status
 
 
-def bury_group(group: int) -> None:
+def reap_group(group: int) -> None:
     """Reap the dead processes of a worker's group that became our children."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
@@ -43,7 +43,7 @@ def children() -> set[int]:
     return found
 
 
-class Strays:
+class Orphans:
     """Reaps orphans: descendants that outlive a dead zygote and have left their worker's group.
 
     Other code that waits for a child of this process reaps it at once. So a child that is dead at two

@@ -17,7 +17,7 @@ _LINE = 4096  # bytes of a line that are kept
 _LAST = 50  # recent lines that are kept
 
 
-class Chatter:
+class ChildOutput:
     """The reading end of a child's output pipe. It logs at most 100 lines a second.
 
     Args:
@@ -25,10 +25,10 @@ class Chatter:
         who: the child's name in the log.
     """
 
-    def __init__(self, descriptor: int, who: str) -> None:
+    def __init__(self, descriptor: int, name: str) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
-        self.who = who
+        self.name = name
         self._rest = b""
         self._allowance = _LINES_A_SECOND
         self._dropped = 0
@@ -68,17 +68,17 @@ class Chatter:
             self._rest = b""
         now = time.monotonic_ns()
         self._last.extend((now, line[:_LINE]) for line in lines[-_LAST:])
-        self._tell(lines)
+        self._log(lines)
 
-    def _tell(self, lines: list[bytes]) -> None:
+    def _log(self, lines: list[bytes]) -> None:
         if self._loop.time() - self._second >= 1:
             self._second = self._loop.time()
             self._allowance = _LINES_A_SECOND
             if self._dropped:
-                logger.info("%s wrote %d more lines, which were dropped", self.who, self._dropped)
+                logger.info("%s wrote %d more lines, which were dropped", self.name, self._dropped)
                 self._dropped = 0
         for line in lines[: self._allowance]:
-            logger.info("%s: %s", self.who, line[:_LINE].decode(errors="backslashreplace"))
+            logger.info("%s: %s", self.name, line[:_LINE].decode(errors="backslashreplace"))
         self._dropped += max(0, len(lines) - self._allowance)
         self._allowance = max(0, self._allowance - len(lines))
 
@@ -88,4 +88,4 @@ class Chatter:
         self._descriptor = -1
         if self._rest:
             with contextlib.suppress(ValueError):  # at exit the log itself may be closed already
-                self._tell([self._rest])
+                self._log([self._rest])
