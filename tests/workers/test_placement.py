@@ -9,7 +9,7 @@ from busway.domain.event import Event
 from busway.domain.handler import Handler
 from busway.domain.pattern import matcher
 from busway.domain.run import Error, Outcome, Run
-from busway.gateway.attempts.attempt import Attempt
+from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.dispatch.placement import ENOUGH, Placement
 from busway.gateway.dispatch.registry import RegisteredHandler
 from busway.gateway.executors.port import Ended

@@ -227,5 +227,5 @@ def _result(verdict: Verdict, ended: Ended) -> NewResult | None:
         return None
     if kind is Kind.SUCCEEDED:
         return NewResult(kind=kind, data=ended.data, binary=ended.binary, time=ended.finished_at)
-    told = (error.type, error.message) if error else None
-    return NewResult(kind=kind, data=None, error=told, time=ended.finished_at)
+    summary = (error.type, error.message) if error else None
+    return NewResult(kind=kind, data=None, error=summary, time=ended.finished_at)
