@@ -55,14 +55,14 @@ class Case:
                 token=1, outcome=Outcome.SUCCEEDED, started_at=start, finished_at=start + round(wall * 1e6),
                 worker=1, cpu_time=cpu, wall_time=wall, starved=starved,
             )  # fmt: skip
-            self.placement.note(attempt, ended)
+            self.placement.take([(attempt, ended)])
 
     def crash(self):
         error = Error("WorkerDied", "killed by SIGSEGV")
-        self.placement.note(
-            self.attempt(),
-            Ended(token=1, outcome=Outcome.FAILED, started_at=1, finished_at=self.now, worker=1, error=error),
-        )
+        ended = Ended(
+            token=1, outcome=Outcome.FAILED, started_at=1, finished_at=self.now, worker=1, error=error
+        )  # fmt: skip
+        self.placement.take([(self.attempt(), ended)])
 
     def moves(self, costs):
         """Take attempts of these costs; return how many lay between one move and the next."""
