@@ -86,6 +86,33 @@ def test_a_bad_event_is_refused(service: Service, name: str) -> None:
         assert problem["errors"][0]["loc"][0] == "body"
 
 
+def places(answer: Any) -> list[str]:
+    """Where the bad fields are, as the answer says."""
+    assert answer.status_code == 422, answer.text
+    assert all(error["msg"] for error in answer.json()["errors"])
+    return [".".join(map(str, error["loc"])) for error in answer.json()["errors"]]
+
+
+def test_every_bad_field_is_named_at_once(service: Service) -> None:
+    events = [{"type": "t"}, {"type": "a b", "priority": 10}, 5, {"colour": {}}]
+    answer = service.post("/v1/events", events)
+    assert places(answer) == [
+        "body.1.type", "body.1.priority", "body.2", "body.3.type", "body.3.colour",
+    ]  # fmt: skip
+    assert answer.json()["detail"].endswith("(and 4 more)")
+    bad = {"name": "X", "events": ["a..b"], "rate": "1", "filter": {"near": 1}, "colour": "red"}
+    fields = ["name", "target", "events", "filter", "rate", "colour"]
+    assert places(service.post("/v1/handlers", bad)) == [f"body.{field}" for field in fields]
+    changed = service.request("PATCH", "/v1/handlers/ok", json={"timeout": 0, "max_attempts": 0})
+    assert places(changed) == ["body.timeout", "body.max_attempts"]
+    trial = service.post("/v1/handlers/ok/test", {"event": {"type": 1, "time": "soon"}})
+    assert places(trial) == ["body.event.type", "body.event.time"]
+    key = service.post("/v1/keys", {"name": "", "scopes": ["all", "some"]})
+    assert places(key) == ["body.name", "body.scopes.0", "body.scopes.1"]
+    assert places(service.get("/v1/events?tpye=a&limt=1")) == ["query.limt", "query.tpye"]
+    assert places(service.get("/v1/results?kinds=odd&types=a..b")) == ["query.types", "query.kinds"]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

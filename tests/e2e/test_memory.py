@@ -69,7 +69,7 @@ def test_a_limit_and_threads_do_not_go_together(make_service: Serve) -> None:
     service.start()
     changed = service.request("PATCH", "/v1/handlers/limited", json={"pool": "thread"})
     assert changed.status_code == 422
-    assert "leave out pool 'thread' or memory" in changed.json()["detail"]
+    assert "remove memory or use another pool" in changed.json()["detail"]
     service.ok("PATCH", "/v1/handlers/free", {"pool": "thread"})
     assert service.request("PATCH", "/v1/handlers/free", json={"memory": 64}).status_code == 422
     both = service.ok("PATCH", "/v1/handlers/free", {"pool": None, "memory": 64})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import msgspec
 
@@ -11,27 +12,22 @@ from busway.domain import times
 from busway.domain.event import Event
 from busway.domain.result import Result
 
+_NULL = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def _shape(without: str) -> type[msgspec.Struct]:
-    """Make a type with the fields of an item but for one, in their order, that takes values as they are."""
-    return msgspec.defstruct("Item", [name for name in Item.__struct_fields__ if name != without])
-
-
-_Item, _BinaryItem = _shape(without="data_base64"), _shape(without="data")
+_Item = msgspec.defstruct("_Item", [name for name in Item.__struct_fields__ if name != "data_base64"])
+"""An item with the fields of the contract in their order; it takes values that are encoded already."""
 
 
 def encode_item(result: Result, epoch: str) -> bytes:
     """Encode one result of the log `epoch` as an item, UTF-8 JSON."""
-    shape, data = _Item, result.data
-    if data is not None:
-        if result.binary:
-            shape = _BinaryItem  # its bytes are encoded as base64
-        else:
-            data = msgspec.Raw(data)
+    data = result.data
+    if result.binary and data is not None:
+        return _encode_binary(result, epoch, data)
     return _encode(
-        shape(
+        _Item(
             result.cursor(epoch),
             result.kind,
             result.event,
@@ -40,13 +36,21 @@ def encode_item(result: Result, epoch: str) -> bytes:
             result.run,
             result.attempt,
             result.index,
-            data,
+            _NULL if data is None else msgspec.Raw(data),
             ItemError(*result.error) if result.error else None,
-            msgspec.Raw(result.completes) if result.completes else None,
+            msgspec.Raw(result.completes) if result.completes else _NULL,
             result.replay,
             _time(result.time),
         )
     )
+
+
+def _encode_binary(result: Result, epoch: str, data: bytes) -> bytes:
+    """Encode a result with a binary value, which stands as `data_base64` in place of `data`."""
+    without = msgspec.structs.replace(result, data=None, binary=False)
+    members: dict[str, Any] = _members(encode_item(without, epoch))
+    del members["data"]
+    return _encode({**members, "data_base64": data})  # bytes are encoded as base64
 
 
 class Entry(msgspec.Struct, eq=False):
