@@ -1,4 +1,4 @@
-"""What handler code imports: `handler`, `Context`, `Retry`, `Fail`; and clients for programs outside."""
+"""The public API: `handler`, `Context`, `Event`, `Retry` and `Fail` for handler code, and the clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: a worker imports this package and has no use for an HTTP and WebSocket client.
+    # Lazy: workers import this package and do not need the HTTP and WebSocket clients.
     if name in {"BuswayClientError", "Client"}:
         from busway.client import aio as client  # noqa: PLC0415 - see above
 

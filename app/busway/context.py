@@ -1,4 +1,4 @@
-"""What a running attempt can tell the gateway, and ask it."""
+"""The context of an attempt: how a handler function talks to the gateway."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Given = str | int | bool | datetime | None
 
 
 def check(type_: Any, given: Mapping[str, Given]) -> dict[str, str | int | bool]:
-    """Check the type and the attributes of an event to publish, by the rule for events from outside.
+    """Check the type and the attributes of an event to publish. The rules are those of POST /v1/events.
 
     Returns:
-        The attributes, times as RFC 3339 text, without those that are None.
+        The attributes that are not None, with times as RFC 3339 text.
 
     Raises:
-        ValueError: names the attribute that is not what it must be.
+        ValueError: an attribute is invalid. The message names it.
     """
     named = {str.__str__(name): value for name, value in given.items() if value is not None}
     attributes = {name: _plain(name, value) for name, value in named.items()}
@@ -36,23 +36,23 @@ def check(type_: Any, given: Mapping[str, Given]) -> dict[str, str | int | bool]
 
 
 def check_size(type_: str, data: bytes | None, most: int) -> int:
-    """Return how many bytes the data of an event to publish has.
+    """Return the size of an event's data in bytes.
 
     Raises:
-        ValueError: more than `most`.
+        ValueError: the size exceeds `most`.
     """
     size = len(data or b"")
     if size > most:
-        raise ValueError(f"the data published as {type_!r} has {size} bytes, and an event at most {most}")
+        raise ValueError(f"the data published as {type_!r} has {size} bytes: the limit is {most}")
     return size
 
 
 def _plain(name: str, value: Any) -> Any:
     if name in _NOT_NAMED and name != "type":
-        raise ValueError(f"{name} cannot be given as an attribute")
+        raise ValueError(f"{name} cannot be an attribute")
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise ValueError(f"{name} is a datetime without a zone: use datetime.now(UTC)")
+            raise ValueError(f"{name} is a datetime without a time zone: use datetime.now(UTC)")
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, str):
         return _unicode(name, str.__str__(value))
@@ -63,16 +63,16 @@ def _unicode(name: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} is text that is not Unicode (a lone surrogate)") from None
+        raise ValueError(f"{name} is not valid Unicode: it contains a lone surrogate") from None
     return value
 
 
 class AttemptPort(Protocol):
-    """The worker's side of one attempt."""
+    """What a context needs from the worker that runs the attempt."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was cancelled or its time is up."""
+        """Whether the run was cancelled or its timeout expired."""
 
     def publish(
         self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
@@ -83,15 +83,15 @@ class AttemptPort(Protocol):
         """Send a partial result."""
 
     def note(self, text: str) -> None:
-        """Keep text with the attempt's log."""
+        """Add text to the attempt's log."""
 
 
 class Context:
-    """The attempt that a target is called for.
+    """The attempt for which a handler function is called.
 
     Attributes:
         run: the run's number.
-        attempt: which try of the run this is, from 1.
+        attempt: the number of the attempt, from 1.
         handler: the handler's name.
         revision: the handler's revision.
     """
@@ -112,7 +112,7 @@ class Context:
         data: Any = None,
         **attributes: str | int | bool | datetime | None,
     ) -> None:
-        """Publish an event if and when this attempt succeeds, in the same transaction.
+        """Publish an event when this attempt succeeds, in the same transaction. Otherwise it is discarded.
 
         Args:
             type: the event's type.
@@ -121,7 +121,7 @@ class Context:
 
         Raises:
             TypeError: a value is not JSON.
-            ValueError: the type or an attribute is not what it must be; names it.
+            ValueError: the type or an attribute is invalid. The message names it.
         """
         checked, plain = check(type, attributes), str.__str__(type)
         if data is None:
@@ -130,23 +130,23 @@ class Context:
             self._port.publish(plain, *jsonvalue.encode(data, f"the data published as {plain!r}"), checked)
 
     def progress(self, fraction: float, note: str | None = None) -> None:
-        """Send how far the attempt is as a partial result.
+        """Send the progress of the attempt as a partial result.
 
-        Of reports that come faster than they can be stored only the newest is sent.
+        If reports arrive faster than they can be stored, only the newest is sent.
 
         Raises:
             ValueError: `fraction` is not a finite number, or `note` is not text.
         """
         if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not math.isfinite(fraction):
-            raise ValueError(f"progress is a number such as 0.5, not {fraction!r}")
+            raise ValueError(f"progress must be a finite number such as 0.5, not {fraction!r}")
         if note is not None and not isinstance(note, str):
-            raise ValueError(f"the note of a progress report is text, not {note!r}")
+            raise ValueError(f"the note of a progress report must be a string, not {note!r}")
         data, _ = jsonvalue.encode({"progress": fraction, "note": note}, "the progress")
         self._port.progress(data)
 
     @property
     def log(self) -> logging.Logger:
-        """A logger whose lines are kept with the attempt."""
+        """A logger that writes to the attempt's log."""
         if self._log is None:
             self._log = logging.Logger(f"busway.handler.{self.handler}", logging.DEBUG)
             self._log.addHandler(_Notes(self._port))
@@ -154,12 +154,12 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was cancelled or its time is up: end soon, it is killed otherwise."""
+        """Whether the run was cancelled or its timeout expired. Return soon, or the attempt is killed."""
         return self._port.cancelled
 
 
 class _Notes(logging.Handler):
-    """Writes log lines into the attempt's log."""
+    """Writes log records to the attempt's log."""
 
     def __init__(self, port: AttemptPort) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class _Notes(logging.Handler):
         self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one line."""
+        """Write one record."""
         try:
             self._port.note(self.format(record) + "\n")
         except Exception:  # noqa: BLE001,RUF100 - as every logging handler does: a bad format never breaks the caller

@@ -1,4 +1,4 @@
-"""The event as a handler's target sees it."""
+"""The event that a handler function receives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Event:
-    """An immutable accepted fact; its payload is decoded when `data` is first read."""
+    """An immutable event. The payload is decoded when `data` is first read."""
 
     __slots__ = ("_data", "_stored")
 
@@ -32,27 +32,27 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The id that, with `source`, names the event."""
+        """The id. `source` and `id` together are unique."""
         return self._stored.id
 
     @property
     def type(self) -> str:
-        """What happened, such as `order.created`."""
+        """The type, such as `order.created`."""
         return self._stored.type
 
     @property
     def source(self) -> str:
-        """Where it happened."""
+        """The source of the event."""
         return self._stored.source
 
     @property
     def subject(self) -> str | None:
-        """What it happened to."""
+        """The subject of the event, or None."""
         return self._stored.subject
 
     @property
     def time(self) -> datetime:
-        """When it happened, in UTC."""
+        """The time of the event, in UTC."""
         return _EPOCH + timedelta(microseconds=self._stored.time)
 
     @property
@@ -62,7 +62,7 @@ class Event:
 
     @property
     def attributes(self) -> dict[str, str | int | bool]:
-        """The extension attributes, `correlationid` among them."""
+        """The extension attributes, including `correlationid`."""
         return {**self._stored.attributes, "correlationid": self._stored.correlationid}
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""How handler code declares handlers, and what it raises to say how an attempt is to go on."""
+"""The `handler` decorator, and the exceptions `Retry` and `Fail`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ from busway.domain.handler import Backoff, FieldError, check_fields
 Function = TypeVar("Function", bound=Callable[..., Any])
 DECLARED = "__busway_handlers__"
 _ABSENT: Any = object()
-_LONGEST = 31_536_000  # seconds, a year: as for a handler's backoff
+_LONGEST = 31_536_000  # seconds, a year: the limit of a handler's backoff
 
 
 class Retry(Exception):
-    """Raise it to ask for another attempt.
+    """Raise it to request another attempt.
 
     Args:
-        after: seconds until then; None leaves it to the handler's backoff.
-        reason: told as the attempt's error.
+        after: delay in seconds. None uses the handler's backoff.
+        reason: the error message of this attempt.
 
     Raises:
-        ValueError: `after` is negative, over a year or no number.
+        ValueError: `after` is negative, over a year or not a number.
     """
 
     def __init__(self, after: float | None = None, reason: str | None = None) -> None:
         if after is not None and not (math.isfinite(after) and 0 <= after <= _LONGEST):
-            raise ValueError(f"Retry(after=...) is seconds from 0 to {_LONGEST}, not {after!r}")
-        super().__init__(
-            reason or ("asks for another attempt" + (f" in {after:g} s" if after is not None else ""))
-        )
+            raise ValueError(f"Retry(after=...) must be 0 to {_LONGEST} seconds, not {after!r}")
+        super().__init__(reason or ("retry requested" + (f" in {after:g} s" if after is not None else "")))
         self.after = None if after is None else float(after)
 
 
@@ -59,15 +57,14 @@ def handler(  # noqa: PLR0913 - one keyword for each field of the contract
     paused: bool = _ABSENT,
     description: str = _ABSENT,
 ) -> Callable[[Function], Function]:
-    """Declare a handler: for events whose type matches one of `events`, run the decorated function.
+    """Declare a handler that runs the decorated function for events whose type matches one of `events`.
 
-    A function may be declared several times, under different names. Fields that are left out
-    have the defaults of the HTTP interface; `name` is the function's, `description` the first
-    line of its docstring.
+    A function can have several declarations with different names. The default for `name` is the name of the
+    function, for `description` the first line of its docstring. The other defaults are those of the HTTP API.
 
     Raises:
-        TypeError: no type pattern is given.
-        ValueError: a field is not what it must be; names the function and the field.
+        TypeError: there is no type pattern.
+        ValueError: a field is invalid. The message names the function and the field.
     """
     given = {key: value for key, value in locals().items() if value is not _ABSENT and key != "events"}
 
@@ -77,12 +74,12 @@ def handler(  # noqa: PLR0913 - one keyword for each field of the contract
         return function
 
     if not events or callable(events[0]):
-        raise TypeError('@handler needs the event types that it is for, such as @handler("order.created")')
+        raise TypeError('@handler needs one or more event types, such as @handler("order.created")')
     return declare
 
 
 def declared(function: Callable[..., Any]) -> list[dict[str, Any]]:
-    """Return the fields of the handlers that a function was declared as, `target` not among them."""
+    """Return the fields of each handler declaration of a function, without `target`."""
     return list(vars(function).get(DECLARED, []))
 
 
@@ -98,11 +95,11 @@ def _fields(function: Callable[..., Any], events: tuple[str, ...], given: dict[s
     try:
         check_fields(fields)
     except FieldError as problem:
-        advice = ": give it one with name=" if problem.field == "name" and "name" not in given else ""
+        advice = ": set name=" if problem.field == "name" and "name" not in given else ""
         raise ValueError(f"@handler of {function.__name__}(): {problem.field}: {problem}{advice}") from None
     return fields
 
 
 def first_line(function: Callable[..., Any]) -> str:
-    """Return the first line of a function's docstring, or nothing."""
+    """Return the first line of a function's docstring, or an empty string."""
     return (inspect.getdoc(function) or "").strip().partition("\n")[0][:1000]

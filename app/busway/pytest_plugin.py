@@ -1,6 +1,6 @@
 """The pytest fixture `busway_gateway`: a gateway that runs the handlers of the project under test.
 
-pytest finds this module by its entry point; `-p no:busway` leaves it out. It needs `busway[server]`.
+pytest loads this module through its entry point. `-p no:busway` disables it. It needs `busway[server]`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RunningGateway", "busway_gateway"]
 
-_PATIENCE = 30.0  # seconds for its end; then it is killed
+_PATIENCE = 30.0  # seconds until the gateway is killed
 _SCOPES = ("function", "class", "module", "package", "session")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the two settings."""
+    """Add the settings `busway_options` and `busway_scope`."""
     parser.addini(
         "busway_options",
         "Options of `busway serve` for the fixture busway_gateway, such as: --handlers jobs --pool thread",
@@ -34,24 +34,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "busway_scope",
-        f"How long one gateway of the fixture busway_gateway serves: {', '.join(_SCOPES)}",
+        f"Scope of the fixture busway_gateway: {', '.join(_SCOPES)}",
         default="function",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check them."""
+    """Check the settings."""
     scope = config.getini("busway_scope")
     if scope not in _SCOPES:
-        raise pytest.UsageError(f"busway_scope is one of {', '.join(_SCOPES)}, not {scope!r}")
+        raise pytest.UsageError(f"busway_scope must be one of {', '.join(_SCOPES)}, not {scope!r}")
 
 
 class RunningGateway:
-    """A gateway in a process of its own.
+    """A gateway in its own process.
 
     Attributes:
-        url: its address, such as `http://127.0.0.1:43210`; empty if it did not start.
-        log: the file with what it and the handlers wrote to standard error.
+        url: its URL, such as `http://127.0.0.1:43210`. Empty if it did not start.
+        log: the file with the standard error of the gateway and the handlers.
     """
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
@@ -61,13 +61,13 @@ class RunningGateway:
 
     @cached_property
     def client(self) -> SyncClient:
-        """A client of it; in async tests use `busway.Client(busway_gateway.url)`."""
+        """A synchronous client. In async tests use `busway.Client(busway_gateway.url)`."""
         from busway.client.sync import SyncClient  # noqa: PLC0415 - most test runs need no client
 
         return SyncClient(self.url)
 
     def close(self) -> None:
-        """Close the client and end the gateway, after the running handlers."""
+        """Close the client and stop the gateway. Running handlers finish first."""
         if "client" in vars(self):
             self.client.close()
         with self._process as process:
@@ -86,10 +86,10 @@ def _scope(fixture_name: str, config: pytest.Config) -> Any:  # noqa: ARG001 - p
 def busway_gateway(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningGateway]:
-    """A gateway that serves the handlers folder on a free port, with a database of its own.
+    """A gateway that serves the handlers folder on a free port, with its own database.
 
-    The folder is `handlers` in pytest's root directory unless `busway_options` says otherwise. `url` is its
-    address, `client` a `busway.SyncClient`. What it logs is shown when a test fails.
+    The default folder is `handlers` in pytest's root directory; `busway_options` can change it. `url` is the
+    gateway's URL, `client` a `busway.SyncClient`. pytest shows its log when a test fails.
     """
     folder = tmp_path_factory.mktemp("busway")
     gateway = _start(folder, pytestconfig.rootpath, pytestconfig.getini("busway_options"))
@@ -135,8 +135,8 @@ def _check_files(gateway: RunningGateway) -> None:
     status = httpx.get(f"{gateway.url}/v1/status", timeout=_PATIENCE, trust_env=False).json()
     broken = status["files_that_do_not_import"]
     if broken:
-        told = "\n".join(f"{file['file']} does not import\n{file['error']}" for file in broken)
-        pytest.fail(told, pytrace=False)
+        errors = "\n".join(f"{file['file']} does not import\n{file['error']}" for file in broken)
+        pytest.fail(errors, pytrace=False)
 
 
 def _read(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""Test handlers without a gateway: make an event, run the handler's function, look at what it did.
+"""Test handlers without a gateway: create an event, run the handler function, check what it did.
 
 from busway.testing import context, event, run
 
@@ -8,9 +8,8 @@ def test_an_invoice_is_written():
     assert ctx.partials == [{"page": 1}]
     assert [published.type for published in ctx.published] == ["invoice.ready"]
 
-Values are checked and encoded as in a worker: what JSON does not have fails the test too, and the value
-that `run` returns is the one that subscribers get. The pytest fixture `busway_gateway`, which runs a whole
-gateway, comes with the package and needs no import.
+Values are checked and encoded as in a worker: a value that is not JSON fails the test, and `run` returns the
+value that subscribers get. The pytest fixture `busway_gateway` runs a whole gateway. It needs no import.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ _Given = str | int | bool | datetime | None
 
 
 class Cancelled(Exception):
-    """A generator was left at a `yield` because its context was cancelled, as a worker does."""
+    """A generator was stopped at a `yield` because its context was cancelled, as in a worker."""
 
 
 class RecordingContext(Context):
-    """A context that keeps what a handler does with it; made by `context`.
+    """A context that records the calls of a handler. `context` creates it.
 
     Attributes:
-        partials: what `run` saw yielded, and progress reports, in order, as subscribers get them.
-        published: the events that `publish` was given, as the gateway stores them if the attempt
-            succeeds; each may be given to the handler that is to take it.
+        partials: yielded values (with `run`) and progress reports, in order, as subscribers get them.
+        published: the published events, as the gateway stores them when the attempt succeeds. You can pass
+            each to the next handler.
         logs: the lines of `log`, such as "WARNING out of paper".
     """
 
@@ -60,7 +59,7 @@ class RecordingContext(Context):
 
     @property
     def parent(self) -> Event | None:
-        """The event that the attempt is for; `run` sets it."""
+        """The event of the attempt. `run` sets it."""
         return self._recorded.parent
 
     @parent.setter
@@ -68,12 +67,12 @@ class RecordingContext(Context):
         self._recorded.parent = event
 
     def cancel(self) -> None:
-        """Make `cancelled` true, as when the run is cancelled or its time is up."""
+        """Set `cancelled`, as when the run is cancelled or its timeout expires."""
         self._recorded.cancelled = True
 
 
 class _Recording:
-    """What the context calls in place of a worker."""
+    """Records the calls of a context, instead of a worker."""
 
     def __init__(self, handler: str, parent: Event | None, *, cancelled: bool) -> None:
         self.partials: list[Any] = []
@@ -102,17 +101,17 @@ class _Recording:
 
 
 def event(type: str, data: Any = None, **attributes: _Given) -> Event:  # noqa: A002 - the attribute's name
-    """Make an event as a handler gets it.
+    """Create an event as a handler receives it.
 
     Args:
         type: its type, such as `order.created`.
-        data: JSON or bytes; None: the event has no data.
-        attributes: `id`, `source`, `subject`, `time`, `datacontenttype` or extension attributes;
-            those left out are what the gateway makes them.
+        data: JSON or bytes. None: the event has no data.
+        attributes: `id`, `source`, `subject`, `time`, `datacontenttype` or extension attributes. The
+            defaults are those of the gateway.
 
     Raises:
         TypeError: the data is not JSON.
-        ValueError: the type or an attribute is not what it must be; names it.
+        ValueError: the type or an attribute is invalid. The message names it.
     """
     checked, plain = check(type, attributes), str.__str__(type)
     payload, binary = (None, False) if data is None else encode(data, f"the data of {plain!r}")
@@ -135,14 +134,14 @@ def context(
     revision: int = 1,
     cancelled: bool = False,
 ) -> RecordingContext:
-    """Make the context of an attempt that no gateway knows.
+    """Create a context without a gateway.
 
     Args:
-        parent: the event that the attempt is for: what is published has its `correlationid`, and its id
-            as `causationid`. `run` sets it by itself.
+        parent: the event of the attempt. Published events get its `correlationid`, and its id as
+            `causationid`. `run` sets it.
         handler: the handler's name.
         run: the run's number.
-        attempt: which try of the run it is, from 1.
+        attempt: the number of the attempt, from 1.
         revision: the handler's revision.
         cancelled: whether the run is already cancelled.
     """
@@ -151,19 +150,19 @@ def context(
 
 
 def run(target: Callable[..., Any], event: Event, ctx: RecordingContext | None = None) -> Any:
-    """Run a handler's function on an event, as a worker does, and return its final value.
+    """Run a handler function on an event, as a worker does, and return its final value.
 
     `target` is a `def`, an `async def`, a generator or an async generator that takes `(event)` or
-    `(event, ctx)`. What it raises comes out of here, `Retry` and `Fail` too.
+    `(event, ctx)`. Its exceptions propagate, including `Retry` and `Fail`.
 
     Returns:
-        The value as subscribers get it: JSON decoded again, or bytes.
+        The value as subscribers get it: decoded JSON, or bytes.
 
     Raises:
         Cancelled: a generator yielded after its context was cancelled.
-        TypeError: the function is no target, or a value is not JSON.
-        ValueError: a value is not JSON, or larger than a result may be.
-        RuntimeError: an async function, in a running event loop: await `run_async` instead.
+        TypeError: the function is not a target, or a value is not JSON.
+        ValueError: a value is not JSON, or larger than the limit of a result.
+        RuntimeError: the function is async and an event loop is running: await `run_async` instead.
     """
     if kind_of(target) in ASYNC:
         _refuse_a_running_loop()
@@ -172,14 +171,14 @@ def run(target: Callable[..., Any], event: Event, ctx: RecordingContext | None =
     value = _call(target, event, ctx)
     if isinstance(value, GeneratorType):
         value = _drive(value, ctx)
-    elif isinstance(value, CoroutineType):  # a wrapper hid that its function is async
+    elif isinstance(value, CoroutineType):  # a synchronous wrapper around an async function
         _refuse_a_running_loop(value)
         value = asyncio.run(value)
     return _sent(value, "the returned value")
 
 
 async def run_async(target: Callable[..., Any], event: Event, ctx: RecordingContext | None = None) -> Any:
-    """Do as `run` from within an event loop; a function that is not async runs in a thread."""
+    """Like `run`, for use in an event loop. A function that is not async runs in a thread."""
     if kind_of(target) not in ASYNC:
         return await asyncio.to_thread(run, target, event, ctx)
     ctx = _context(target, event, ctx)
@@ -211,7 +210,7 @@ def _context(target: Callable[..., Any], event: Event, ctx: RecordingContext | N
 def _call(target: Callable[..., Any], event: Event, ctx: RecordingContext) -> Any:
     wants = wants_context(target)
     if wants is None:
-        raise TypeError(f"{target!r} is no target: a target takes (event) or (event, ctx)")
+        raise TypeError(f"{target!r} is not a target: a target takes (event) or (event, ctx)")
     return target(event, ctx) if wants else target(event)
 
 
@@ -236,10 +235,10 @@ async def _drive_async(generator: AsyncGeneratorType[Any, None], ctx: RecordingC
 def _yielded(value: Any, ctx: RecordingContext) -> None:
     ctx.partials.append(_sent(value, "the yielded value"))
     if ctx.cancelled:
-        raise Cancelled("the run was cancelled, or its time is up")
+        raise Cancelled("the run was cancelled or its timeout expired")
 
 
 def _sent(value: Any, what: str) -> Any:
-    """Return a value as it is after its way to a subscriber."""
+    """Return a value as a subscriber receives it."""
     data, binary = encode_result(value, what)
     return data if binary else msgspec.json.decode(data)

@@ -1,3 +1,3 @@
-"""The version of Busway, for the package, the gateway and the documents."""
+"""The version of Busway."""
 
 __version__ = "0.1.0"

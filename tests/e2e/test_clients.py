@@ -162,9 +162,9 @@ def test_errors_name_the_gateway_and_the_key_and_what_to_do(service: Service) ->
     service.key = service.ok("POST", "/v1/keys", {"name": "all", "scopes": ["admin"]})["key"]
     key = service.ok("POST", "/v1/keys", {"name": "p", "scopes": ["publish"]})["key"]
     cases: list[tuple[str | None, str]] = [
-        (None, "asked without a key"),
-        ("nonsense", "what is no key"),
-        (key[:-1] + "?", r"the key bw_2_…"),
+        (None, "without an API key"),
+        ("nonsense", "with a malformed API key"),
+        (key[:-1] + "?", r"the API key bw_2_…"),
     ]
     for given, word in cases:
         with SyncClient(service.url, given) as client:

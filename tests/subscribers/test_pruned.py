@@ -108,7 +108,7 @@ def test_pages_of_pruned_places_are_refused_and_say_what_to_do(tmp_path: Path) -
         await there.produce(4)
         lost, edge = await cursor_behind(there, 1), await cursor_behind(there, 2)
         await prune(there, 2)
-        with pytest.raises(Gone, match="begin again at 'earliest'") as refusal:
+        with pytest.raises(Gone, match="start again after 'earliest'") as refusal:
             await results_page(there.hub, after=lost)
         assert refusal.value.status == 410
         for after in (edge, "earliest", None):

@@ -1,1 +1,1 @@
-"""The Python clients. They need httpx, websockets and msgspec, and nothing of the gateway."""
+"""The Python clients. They need httpx, websockets and msgspec, and import nothing of the gateway."""

@@ -1,4 +1,4 @@
-"""The client: publish events and follow results from any Python program.
+"""The asynchronous client: publish events and subscribe to results.
 
 async with busway.Client("http://127.0.0.1:8000") as client:
     await client.publish("order.created", {"n": 7})
@@ -46,17 +46,17 @@ __all__ = [
 
 T = TypeVar("T")
 
-MAX_BATCH = 10_000  # events that one request may carry
+MAX_BATCH = 10_000  # events per request
 
 
 class Client:
-    """A connection to a gateway; an async context manager.
+    """A client for one gateway. Use it as an async context manager.
 
     Args:
-        url: where the gateway is, such as `http://127.0.0.1:8000`.
-        key: a key, if the gateway asks for one.
+        url: URL of the gateway, such as `http://127.0.0.1:8000`.
+        key: an API key, if the gateway requires one.
         timeout: seconds for one request and for opening a subscription.
-        on_reconnect: told why a subscription connects again, and in how many seconds.
+        on_reconnect: called before a subscription reconnects, with the reason and the delay in seconds.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Client:
         on_reconnect: OnReconnect | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url is like http://127.0.0.1:8000, not {url!r}")
+            raise ValueError(f"url must be like http://127.0.0.1:8000, not {url!r}")
         self._gateway = Gateway(url.rstrip("/"), key, timeout)
         self._on_reconnect = on_reconnect
         self._http = httpx.AsyncClient(headers=self._gateway.headers, timeout=timeout)
@@ -83,30 +83,35 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for following in list(self._following):
             await following.close()
         await self._http.aclose()
 
     async def publish(self, type: str, data: Any = None, **attributes: Any) -> Receipt:  # noqa: A002 (CONTRACT 3)
-        """Publish one event; it is safe on disk when the receipt is there.
+        """Publish one event. When this returns, the event is synced to disk.
 
-        `attributes` are CloudEvents attributes and extensions (`id`, `subject`, `partitionkey`, …);
-        datetimes are written as RFC 3339. Data is JSON, or bytes.
+        Args:
+            type: the event's type.
+            data: JSON or bytes.
+            attributes: CloudEvents attributes and extensions (`id`, `subject`, `partitionkey`, …). Datetimes
+                are converted to RFC 3339.
 
         Raises:
-            BuswayClientError: refused, or no answer; without an answer whether it was stored is
-                unknown, and publishing it again with the same `source` and `id` stores it once.
+            BuswayClientError: the gateway refused the event or did not answer. Without an answer, it is
+                unknown whether the event is stored. To retry safely, use the same `source` and `id`.
             TypeError: the data is not JSON.
         """
         return await self._post(_event({**attributes, "type": type, "data": data}), Receipt)
 
     async def publish_many(self, events: Iterable[Mapping[str, Any]]) -> list[Receipt]:
-        """Publish events given as `{"type": …, "data": …, …}`; all or none of each 10,000 are stored.
+        """Publish events, each a mapping `{"type": …, "data": …, …}`.
+
+        They are sent in batches of 10,000. Each batch is stored completely or not at all.
 
         Raises:
-            BuswayClientError: refused, or no answer.
-            TypeError: some data is not JSON.
+            BuswayClientError: the gateway refused a batch or did not answer.
+            TypeError: the data of an event is not JSON.
         """
         receipts: list[Receipt] = []
         for batch in _batches(_event(event) for event in events):
@@ -121,19 +126,20 @@ class Client:
         timeout: float = 60,
         **attributes: Any,
     ) -> Completed:
-        """Publish one event and wait until it, and all that its handlers published, is completed.
+        """Publish one event and wait until it is completed: all runs of its tree have ended.
 
-        An event that was published before (same `source` and `id`) is waited for all the same.
+        This also works for an event that is already stored (same `source` and `id`).
 
         Args:
-            type: as for `publish`, like `data` and `attributes`.
-            data: JSON, or bytes.
-            timeout: seconds for all of it.
+            type: the event's type.
+            data: JSON or bytes.
+            timeout: seconds for the whole call.
             attributes: CloudEvents attributes and extensions.
 
         Raises:
-            NotCompleted: the time was up first; a TimeoutError that has what came so far.
-            BuswayClientError, TypeError: as `publish`; Gap as `subscribe`.
+            NotCompleted: the timeout expired. It is a TimeoutError and has the results received so far.
+            BuswayClientError, TypeError: as `publish`.
+            Gap: as `subscribe`.
         """
         name = attributes.setdefault("id", new_id(time.time_ns() // 1000))
         shared = "correlationid" in attributes
@@ -162,28 +168,28 @@ class Client:
         after: str | None = None,
         durable: str | None = None,
     ) -> Subscription:
-        """Follow results as they come; types are patterns, empty means all.
+        """Subscribe to results. Without arguments, it selects all results from now on.
 
-        When the connection breaks it is made again and goes on behind the last item, without gap
-        and without repeat. Iterating raises what `Subscription.open` raises.
+        After a lost connection the subscription reconnects and resumes after the last item, without gaps and
+        without duplicates. Iterating raises the same exceptions as `Subscription.open`.
 
         Args:
-            types: patterns of the types of the results' events.
-            handlers: only results of these.
+            types: type patterns of the results' events.
+            handlers: only results of these handlers.
             kinds: only these kinds of result, or `completed`.
-            filter: only results of events that it matches.
-            correlationid: only results of events with it.
-            after: None or "latest" from now, "earliest" from the oldest kept, or the cursor of an item.
-            durable: a name under which the gateway keeps the place. An item is acknowledged once
-                the next one is asked for, so that one which was not dealt with comes again; `after` says
-                where the name begins.
+            filter: only results of events that match this filter.
+            correlationid: only results of events with this correlation id.
+            after: None or "latest" (from now on), "earliest" (the oldest available), or an item's cursor.
+            durable: a name under which the gateway stores the cursor. Requesting the next item acknowledges
+                the previous one, so an item whose processing failed is sent again. `after` applies only to
+                the first subscription with the name.
         """
         wanted = SubscribeFrame(
             id=NAME,
             types=list(types) or None,
             handlers=list(handlers) or None,
             kinds=list(kinds) or None,
-            filter=cast("Filter | None", filter),  # the gateway says what is wrong with it
+            filter=cast("Filter | None", filter),  # the gateway validates it
             correlationid=correlationid,
             after=after,
             durable=durable,
@@ -193,7 +199,7 @@ class Client:
         return Subscription(following)
 
     async def _completed_before(self, receipt: Receipt, results: list[Item]) -> Completed:
-        """Wait for an event that another request published, from the oldest results that are kept."""
+        """Wait for an event that an earlier request published, from the oldest available results."""
         event = await self._ask(EventDetail, "GET", f"/v1/events/{receipt.seq}")
         if event.runs:
             async with self.subscribe(correlationid=event.correlationid, after="earliest") as stream:
@@ -203,7 +209,7 @@ class Client:
     async def _collect(
         self, stream: Subscription, receipt: Receipt, results: list[Item], *, shared: bool
     ) -> None:
-        """Add items to `results` up to the one that completes the event, none of other events."""
+        """Add the items of the event's tree to `results`, up to the one that completes it."""
         async for item in stream:
             results.append(item)
             if item.completes is None:
@@ -227,7 +233,7 @@ class Client:
         except httpx.ConnectError as problem:
             raise unreachable(self._gateway, problem) from problem
         except (httpx.TransportError, httpx.InvalidURL) as problem:
-            why = "it took too long" if isinstance(problem, httpx.TimeoutException) else describe(problem)
+            why = "timed out" if isinstance(problem, httpx.TimeoutException) else describe(problem)
             raise BuswayClientError(f"no answer from {url}: {why}") from problem
         if not answer.is_success:
             raise refusal(self._gateway, answer.status_code, answer.content)

@@ -1,4 +1,4 @@
-"""Which gateway a client speaks to, and what it raises."""
+"""The address of a gateway, and the exceptions of the clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEYS = {401, 403, 4401, "not_allowed"}
 
 
 class Gateway(msgspec.Struct, frozen=True):
-    """Where the gateway is, with which key, and how many seconds it has for an answer."""
+    """The URL of a gateway, the API key, and the timeout for an answer in seconds."""
 
     url: str
     key: str | None = None
@@ -22,30 +22,30 @@ class Gateway(msgspec.Struct, frozen=True):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that every request has."""
+        """The headers of every request."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     @property
     def socket(self) -> str:
-        """The address of its WebSocket."""
+        """The URL of its WebSocket."""
         return f"ws{self.url.removeprefix('http')}/v1/subscribe"
 
-    def asked(self) -> str:
-        """Name the gateway and the key, without its secret."""
+    def described(self) -> str:
+        """Return the gateway and the key without its secret, for error messages."""
         if not self.key:
-            return f"{self.url}, asked without a key"
+            return f"{self.url}, without an API key"
         form = _KEY.match(self.key)
-        return f"{self.url}, asked with {f'the key {form[0]}…' if form else 'what is no key'}"
+        return f"{self.url}, with {f'the API key {form[0]}…' if form else 'a malformed API key'}"
 
 
 class BuswayClientError(Exception):
-    """The gateway refused, or cannot be reached.
+    """The gateway refused a request or cannot be reached.
 
     Attributes:
-        detail: what is wrong and what to do, one sentence.
-        status: HTTP status, None if it came over the WebSocket or there was no answer.
-        code: code of the `error` frame or of the close, None over HTTP.
-        problem: the problem document, empty if there was none.
+        detail: what is wrong and what to do.
+        status: the HTTP status, or None for the WebSocket and without an answer.
+        code: the code of the `error` frame, or the close code. None over HTTP.
+        problem: the problem document, or an empty dict.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class BuswayClientError(Exception):
 
 
 class Gap(BuswayClientError):
-    """Results that follow the cursor are no longer kept, or the cursor is of another log.
+    """Results after the cursor were deleted, or the cursor belongs to another log.
 
     Attributes:
-        cursor: where the log is now; subscribe again with it to go on from there.
-        oldest: the oldest place that can be resumed from.
+        cursor: the newest cursor. Subscribe with it to continue from now.
+        oldest: the oldest available cursor.
     """
 
     def __init__(self, detail: str, cursor: str, oldest: str) -> None:
@@ -78,27 +78,27 @@ class Gap(BuswayClientError):
 
 
 def describe(problem: Exception) -> str:
-    """Say in a few words why there was no answer."""
+    """Return a short reason why there was no answer."""
     if isinstance(problem, TimeoutError):
-        return "it took too long"
+        return "timed out"
     return str(problem) or type(problem).__name__
 
 
 def refusal(gateway: Gateway, status: int, body: bytes) -> BuswayClientError:
-    """Build the error for an answer that is none of success, from its problem document."""
+    """Build the error for an unsuccessful answer from its problem document."""
     try:
         problem = json.loads(body)
     except ValueError:
         problem = {}
     if not isinstance(problem, dict) or "detail" not in problem:
         return BuswayClientError(f"{gateway.url} answered {status}: is it a Busway gateway?", status=status)
-    return BuswayClientError(_told(gateway, str(problem["detail"]), status), status=status, problem=problem)
+    return BuswayClientError(_detail(gateway, str(problem["detail"]), status), status=status, problem=problem)
 
 
 def refused(gateway: Gateway, detail: str, code: str | int) -> BuswayClientError:
     """Build the error for an `error` frame or a close code."""
-    return BuswayClientError(_told(gateway, detail or f"closed with {code}", code), code=code)
+    return BuswayClientError(_detail(gateway, detail or f"closed with {code}", code), code=code)
 
 
-def _told(gateway: Gateway, detail: str, code: str | int) -> str:
-    return f"{detail} ({gateway.asked()})" if code in _KEYS else detail
+def _detail(gateway: Gateway, detail: str, code: str | int) -> str:
+    return f"{detail} ({gateway.described()})" if code in _KEYS else detail

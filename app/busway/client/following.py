@@ -1,4 +1,4 @@
-"""Following results over a WebSocket, over as many connections as it takes."""
+"""Receives the results of one subscription over a WebSocket, and reconnects."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from busway.contract.frames import (
 )
 from busway.contract.results import Item
 
-FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds between attempts to connect again
-PING_EVERY, PONG_WITHIN = 20, 40  # seconds: a gateway that is gone without a word is found in a minute
-ACK_EVERY = 1.0  # seconds: items that take long are acknowledged before their whole frame was taken
-REMEMBERED = 10_000  # items of a durable subscription that are told from repeats
+FIRST_DELAY, LAST_DELAY = 0.1, 10.0  # seconds between reconnects
+PING_EVERY, PONG_WITHIN = 20, 40  # seconds: a dead gateway is detected within a minute
+ACK_EVERY = 1.0  # seconds: slowly processed items are acknowledged before the end of their frame
+REMEMBERED = 10_000  # cursors of a durable subscription kept to drop duplicates
 FATAL_CLOSES = {1008, 4400, 4401}
 FATAL_STATUS = {400, 401, 403, 404, 421}
 NAME = "s1"
@@ -40,21 +40,21 @@ OnReconnect = Callable[[str, float], None]
 
 
 class _Unavailable(ConnectionError):
-    """The gateway cannot serve the subscription now: connect again."""
+    """The gateway cannot serve the subscription now. Reconnect."""
 
 
 class Following:
-    """One subscription over as many connections as it takes.
+    """One subscription that reconnects after a lost connection.
 
     Args:
-        gateway: whose results.
-        wanted: what it subscribes to; its `after` is where it begins.
-        on_reconnect: told why it connects again, and in how many seconds.
-        ended: called once it is closed.
+        gateway: the gateway.
+        wanted: the fields of the subscription.
+        on_reconnect: called before it reconnects, with the reason and the delay in seconds.
+        ended: called when it is closed.
 
     Attributes:
-        cursor: where to resume: everything up to there was asked past by who takes the items.
-        began: whether it was open once.
+        cursor: where to resume. All items up to here were processed.
+        began: whether it was ever open.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Following:
         self._taken: dict[str, None] = {}
 
     async def open(self) -> None:
-        """Connect and subscribe, also where that takes several attempts.
+        """Connect and subscribe. Retry until it succeeds, is refused or is closed.
 
         Raises:
-            BuswayClientError: refused, or the gateway could not be reached in the first place.
-            Gap: the place to go on from is no longer in the log.
+            BuswayClientError: the gateway refused, or the first connection failed.
+            Gap: results after the cursor are no longer available.
         """
         while self._socket is None and not self._closing.is_set():
             try:
@@ -96,7 +96,7 @@ class Following:
             await self._hang_up()
 
     async def items(self) -> AsyncGenerator[Item, None]:
-        """Yield items until closed; an item was dealt with once the next one is asked for.
+        """Yield items until closed. Requesting the next item marks the previous one as processed.
 
         Raises:
             BuswayClientError, Gap: as `open`.
@@ -113,7 +113,7 @@ class Following:
             await self.close()
 
     async def close(self) -> None:
-        """End; whoever iterates sees the end."""
+        """Close. Iteration ends."""
         self._closing.set()
         await self._acknowledge(0)
         await self._hang_up()
@@ -146,17 +146,17 @@ class Following:
                 close_timeout=1,
             )
         except InvalidURI as problem:
-            raise BuswayClientError(f"{self._gateway.url} is no address: {problem}") from None
+            raise BuswayClientError(f"{self._gateway.url} is not a valid URL: {problem}") from None
 
     async def _subscribe(self, socket: ClientConnection) -> None:
         await socket.send(_encode(msgspec.structs.replace(self._wanted, after=self.cursor)).decode())
         async with asyncio.timeout(self._gateway.timeout):
             frame = self._read(await socket.recv())
         if not isinstance(frame, SubscribedFrame):
-            raise _Unavailable(f"a {type(frame).__name__} came where the subscription was to begin")
+            raise _Unavailable(f"expected 'subscribed' from the gateway, got a {type(frame).__name__}")
         if not frame.recovered:
-            detail = "results after that cursor are no longer kept, or it is of another log"
-            raise Gap(f"{detail}: subscribe again from 'earliest' or 'latest'", frame.cursor, frame.oldest)
+            detail = "the results after this cursor were deleted, or it belongs to another log"
+            raise Gap(f"{detail}: subscribe again after 'earliest' or 'latest'", frame.cursor, frame.oldest)
         if not self._durable or self.cursor is None or not self.began:
             self.cursor = frame.cursor
         self.began, self._delay = True, FIRST_DELAY
@@ -168,16 +168,16 @@ class Following:
             if _is_unknown(text):
                 return None
             raise BuswayClientError(
-                f"{self._gateway.url} does not speak as a Busway gateway: {problem}"
+                f"{self._gateway.url} sent an invalid frame, is it a Busway gateway? {problem}"
             ) from None
         if not isinstance(frame, ErrorFrame):
             return frame
         if frame.code == "unavailable" or (frame.code == "bad_cursor" and self.began):
-            raise _Unavailable(frame.detail)  # subscribing again says where the log is now
+            raise _Unavailable(frame.detail)  # the next `subscribed` frame has the current bounds of the log
         raise refused(self._gateway, frame.detail, frame.code)
 
     def _fresh(self, items: list[Item]) -> list[Item]:
-        """Leave out what came before: a durable subscription goes on where the gateway says."""
+        """Drop duplicates: the gateway decides where a durable subscription resumes."""
         if not self._durable:
             return items
         fresh = [item for item in items if item.cursor not in self._taken]
@@ -192,7 +192,7 @@ class Following:
             return
         if now - self._acknowledged_at < every:
             return
-        with contextlib.suppress(ConnectionClosed):  # who comes back acknowledges again
+        with contextlib.suppress(ConnectionClosed):  # acknowledged again after reconnecting
             await self._socket.send(_encode(AckFrame(id=NAME, cursor=self.cursor)).decode())
             self._acknowledged, self._acknowledged_at = self.cursor, now
 
@@ -209,7 +209,7 @@ class Following:
             await asyncio.wait_for(self._closing.wait(), pause)
 
     async def _hang_up(self) -> None:
-        async with self._hanging_up:  # who closes too waits until it is closed
+        async with self._hanging_up:  # concurrent callers wait until it is closed
             socket, self._socket = self._socket, None
             self._acknowledged = ""
             if socket is not None:
@@ -221,7 +221,7 @@ class _Op(msgspec.Struct):
 
 
 def _is_unknown(text: str | bytes) -> bool:
-    """Tell whether it is a frame that only a newer gateway knows."""
+    """Return whether the `op` of a frame is unknown: a newer gateway may send it."""
     try:
         return msgspec.json.decode(text, type=_Op).op not in _KNOWN
     except msgspec.MsgspecError:
@@ -229,10 +229,10 @@ def _is_unknown(text: str | bytes) -> bool:
 
 
 def _reason(gateway: Gateway, failure: Exception, *, began: bool) -> str:
-    """Say why to connect again.
+    """Return the reason for a reconnect.
 
     Raises:
-        BuswayClientError: there is no point in it.
+        BuswayClientError: reconnecting would not help.
     """
     if isinstance(failure, ConnectionClosed) and failure.rcvd and failure.rcvd.code in FATAL_CLOSES:
         raise refused(gateway, failure.rcvd.reason, failure.rcvd.code) from None
@@ -247,8 +247,8 @@ def _reason(gateway: Gateway, failure: Exception, *, began: bool) -> str:
 
 
 def unreachable(gateway: Gateway, failure: Exception) -> BuswayClientError:
-    """Build the error for a gateway that is not there."""
+    """Build the error for a gateway that cannot be reached."""
     return BuswayClientError(
-        f"no gateway answers at {gateway.url}: start one with `busway serve`, or check the address "
-        f"({describe(failure)})"
+        f"no gateway answers at {gateway.url} ({describe(failure)}): start one with `busway serve`, or check "
+        "the URL"
     )

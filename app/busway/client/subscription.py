@@ -1,4 +1,4 @@
-"""A subscription as who takes its items holds it."""
+"""The subscription object of the asynchronous client."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from busway.contract.results import Item
 
 
 class Subscription:
-    """An asynchronous iterator of items, and a context manager that lets go of the connection.
+    """An asynchronous iterator of items, and a context manager that closes the connection.
 
     async with client.subscribe("order.*") as results:
         async for item in results:
             ...
 
-    Without `async with` the connection goes when the iterator does.
+    Without `async with`, the connection closes when the iterator is garbage collected.
     """
 
     def __init__(self, following: Following) -> None:
         self._following = following
-        # Not following.items alone: who drops this object ends the generator, and it the connection.
+        # A generator: when this object is dropped, Python closes it, and it closes the connection.
         self._items = following.items()
 
     @property
     def cursor(self) -> str | None:
-        """Where to resume, as `after`: behind the last item that was dealt with; None before it is open.
+        """The cursor of the last processed item, to resume with `after`. None before it is open.
 
-        An item was dealt with once the next one was asked for.
+        An item is processed when the next one is requested.
         """
         return self._following.cursor if self._following.began else None
 
     async def open(self) -> Self:
-        """Subscribe now instead of with the first item: what is published after this is not missed.
+        """Subscribe now, not at the first iteration. Results of events published after this are not missed.
 
         Raises:
-            BuswayClientError: refused, or the gateway could not be reached in the first place.
-            Gap: the place to go on from is no longer in the log.
+            BuswayClientError: the gateway refused, or the first connection failed.
+            Gap: results after the cursor are no longer available.
         """
         await self._following.open()
         return self
 
     async def aclose(self) -> None:
-        """Let go of the connection; whoever iterates sees the end."""
+        """Close the connection. Iteration ends."""
         await self._following.close()
-        with contextlib.suppress(RuntimeError):  # somebody is in it, and sees the end
+        with contextlib.suppress(RuntimeError):  # another task is iterating: its iteration ends by itself
             await self._items.aclose()
 
     def __aiter__(self) -> AsyncIterator[Item]:

@@ -1,4 +1,4 @@
-"""The client for programs without an event loop: the same methods, plain `with` and `for`.
+"""The synchronous client: the methods of `Client` with plain `with` and `for`.
 
 with busway.SyncClient("http://127.0.0.1:8000") as client:
     client.publish("order.created", {"n": 7})
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class _Loop:
-    """An event loop in a thread of its own: pings are answered while the program does other things."""
+    """An event loop in its own thread, which answers pings while the program does other work."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -33,7 +33,7 @@ class _Loop:
         self._thread.start()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and return what it returns; Ctrl-C cancels it."""
+        """Run a coroutine in the loop and return its result. Ctrl-C cancels it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -42,7 +42,7 @@ class _Loop:
             raise
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         if self._loop.is_closed():
             return
         self.call(self._finish())
@@ -51,35 +51,35 @@ class _Loop:
         self._loop.close()
 
     async def _finish(self) -> None:
-        # Iterators that were dropped close their connections in tasks of their own.
+        # Dropped iterators close their connections in their own tasks.
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=5)
         await self._loop.shutdown_asyncgens()
 
     @property
     def closed(self) -> bool:
-        """Whether it was stopped."""
+        """Whether it is stopped."""
         return self._loop.is_closed()
 
 
 class SyncSubscription:
-    """An iterator of items, and a context manager that lets go of the connection."""
+    """An iterator of items, and a context manager that closes the connection."""
 
     def __init__(self, subscription: Subscription, loop: _Loop) -> None:
         self._subscription, self._loop = subscription, loop
 
     @property
     def cursor(self) -> str | None:
-        """Where to resume, as `after`: behind the last item that was dealt with; None before it is open."""
+        """The cursor of the last processed item, to resume with `after`. None before it is open."""
         return self._subscription.cursor
 
     def open(self) -> Self:
-        """Subscribe now instead of with the first item, as `Subscription.open`."""
+        """Subscribe now, not at the first iteration, as `Subscription.open`."""
         self._loop.call(self._subscription.open())
         return self
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if not self._loop.closed:
             self._loop.call(self._subscription.aclose())
 
@@ -105,9 +105,10 @@ class SyncSubscription:
 
 
 class SyncClient:
-    """A connection to a gateway; a context manager. Arguments, results and errors are those of `Client`.
+    """A client for one gateway. Use it as a context manager.
 
-    It may be used from several threads; each subscription from one at a time.
+    Arguments, results and errors are those of `Client`. Several threads may use it. Only one thread at a time
+    may use a subscription.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         if not self._loop.closed:
             self._loop.call(self._client.close())
             self._loop.stop()
@@ -157,7 +158,7 @@ class SyncClient:
         after: str | None = None,
         durable: str | None = None,
     ) -> SyncSubscription:
-        """Follow results as they come, as `Client.subscribe`."""
+        """Subscribe to results, as `Client.subscribe`."""
         subscription = self._client.subscribe(
             *types,
             handlers=handlers,

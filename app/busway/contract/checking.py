@@ -1,8 +1,8 @@
-"""Checks decoded JSON against a type of the contract and reports every field that is not valid.
+"""Checks decoded JSON against a type of the contract and reports all invalid fields.
 
-msgspec stops at the first error. When it finds one, a second pass walks the type and the value. A field may
-have a rule, `Meta(extra={"rule": ...})`: a function that takes the decoded value and returns what is wrong
-with it, or None. Rules say better than types what to write instead, so their messages win.
+msgspec stops at the first error. After an error, a second pass walks the type and the value. A field can have
+a rule, `Meta(extra={"rule": ...})`: a function that takes the decoded value and returns an error message or
+None. The message of a rule replaces the message of the type, because it is more specific.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Loc = tuple[str | int, ...]
 Rule = Callable[[Any], str | None]
 
 MOST = 100
-"""The most bad fields that are reported."""
+"""Maximum number of reported fields."""
 
 
 class Mismatch(ValueError):
-    """The value does not fit the type; `fields` says where and why, at least one."""
+    """The value does not match the type. `fields` lists one or more invalid fields."""
 
     def __init__(self, fields: list[BadField]) -> None:
         super().__init__(fields[0].msg)
@@ -41,10 +41,10 @@ def read(value: Any, shape: type[T], where: Sequence[str | int] = ("body",)) -> 
     Args:
         value: the decoded JSON.
         shape: the type.
-        where: what the location of each bad field begins with.
+        where: prefix for the location of each invalid field.
 
     Raises:
-        Mismatch: it does not fit; at most `MOST` bad fields are reported.
+        Mismatch: it does not match. At most `MOST` fields are reported.
     """
     try:
         converted = msgspec.convert(value, shape)
@@ -58,7 +58,7 @@ def read(value: Any, shape: type[T], where: Sequence[str | int] = ("body",)) -> 
 
 @functools.cache
 def _rules(shape: type[msgspec.Struct]) -> list[tuple[str, Rule]]:
-    """Return the fields of a type that have a rule, with it."""
+    """Return the fields of a type that have a rule, and their rules."""
     return [
         (field.encode_name, rule)
         for field in msgspec.structs.fields(shape)
@@ -68,12 +68,12 @@ def _rules(shape: type[msgspec.Struct]) -> list[tuple[str, Rule]]:
 
 
 def _bad(value: Any, type_: Any, loc: Loc) -> Iterator[BadField]:
-    """Yield what does not fit, all of it."""
+    """Yield all invalid parts of a value."""
     alternatives = _alternatives(type_)
     if value is None and NoneType in map(_bare, alternatives):
         return
     wanted = [each for each in alternatives if _bare(each) is not NoneType] or alternatives
-    if len(wanted) > 1:  # of several, there is at most one that has parts
+    if len(wanted) > 1:  # at most one alternative has parts
         wanted = [each for each in wanted if _has_parts(value, each)] or [Union[tuple(alternatives)]]  # noqa: UP007
     yield from _bad_one(value, wanted[0], loc)
 
@@ -102,12 +102,12 @@ def _bad_members(value: dict[str, Any], shape: type[msgspec.Struct], loc: Loc) -
         if field.encode_name in value:
             yield from _bad(value[field.encode_name], field.type, (*loc, field.encode_name))
         elif field.required:
-            yield BadField([*loc, field.encode_name], "it is missing, and it is required")
+            yield BadField([*loc, field.encode_name], "missing required field")
     if shape.__struct_config__.forbid_unknown_fields:
         names = [field.encode_name for field in fields]
         for name in sorted(value.keys() - {*names, shape.__struct_config__.tag_field}):
-            known = f"the fields are {', '.join(names)}" if names else "there are none"
-            yield BadField([*loc, name], f"there is no field {name!r} here: {known}")
+            known = f"use {', '.join(names)}" if names else "this object has no fields"
+            yield BadField([*loc, name], f"unknown field {name!r}: {known}")
 
 
 def _bad_whole(value: Any, type_: Any, loc: Loc) -> Iterator[BadField]:
@@ -118,7 +118,7 @@ def _bad_whole(value: Any, type_: Any, loc: Loc) -> Iterator[BadField]:
 
 
 def _alternatives(type_: Any) -> list[Any]:
-    """Return what a type is a union of. A rule of the union becomes one of its members but for null."""
+    """Return the members of a union. A rule of the union applies to each member except null."""
     bare = _bare(type_)
     if get_origin(bare) not in {Union, UnionType}:
         return [type_]
@@ -165,7 +165,7 @@ _WORDS = {
 
 
 def _plain(message: str, bare: Any) -> str:
-    """Say what msgspec says in the words of JSON."""
+    """Rewrite a message of msgspec with the type names of JSON."""
     if get_origin(bare) is Literal:
         return f"expected one of {', '.join(map(repr, get_args(bare)))}"
     message = message.partition(" - at ")[0]

@@ -1,4 +1,4 @@
-"""Events as they are published, their receipts, and events as they are stored."""
+"""Published events, receipts and stored events."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _Data = Annotated[Any, Meta(description="The payload: any JSON.", examples=[{"it
 class EventIn(msgspec.Struct, kw_only=True):
     """An event to publish, a CloudEvent 1.0. Only `type` is required.
 
-    Other names of a-z and 0-9, at most 20 characters long, are extension attributes. Their values are
-    strings, integers or booleans.
+    Other fields are extension attributes. Their names have 1 to 20 characters of a-z and 0-9. Their values
+    are strings, integers or booleans.
     """
 
     SCHEMA: ClassVar[dict[str, Any]] = {
@@ -44,7 +44,7 @@ class EventIn(msgspec.Struct, kw_only=True):
             min_length=1,
             max_length=255,
             pattern=rf"^[^\s*{CONTROL}]*$",
-            description="What happened: segments between dots, without white space or `*`.",
+            description="The type: segments separated by dots, without white space or `*`.",
             examples=["order.created"],
         ),
     ]
@@ -59,13 +59,13 @@ class EventIn(msgspec.Struct, kw_only=True):
     source: (
         Annotated[
             Annotated[str, Meta(min_length=1, max_length=1024, pattern=f"^[^{CONTROL}]*$")] | None,
-            Meta(description="Who says so. The default is `/`."),
+            Meta(description="The source of the event. The default is `/`."),
         ]
         | UnsetType
     ) = UNSET
-    subject: Annotated[Name | None, Meta(description="What the event is about.")] | UnsetType = UNSET
+    subject: Annotated[Name | None, Meta(description="The subject of the event.")] | UnsetType = UNSET
     time: (
-        Annotated[Time | None, Meta(description="When it happened, RFC 3339. The default is now.")]
+        Annotated[Time | None, Meta(description="The time of the event, RFC 3339. The default is now.")]
         | UnsetType
     ) = UNSET
     datacontenttype: (
@@ -75,23 +75,25 @@ class EventIn(msgspec.Struct, kw_only=True):
         UNSET
     )
     priority: (
-        Annotated[int, Meta(ge=0, le=9, description="Runs of 9 start first. The default is 4.")] | UnsetType
+        Annotated[int, Meta(ge=0, le=9, description="Runs with priority 9 start first. The default is 4.")]
+        | UnsetType
     ) = UNSET
     deliverat: (
-        Annotated[Time, Meta(description="Runs of this event do not start before. RFC 3339.")] | UnsetType
+        Annotated[Time, Meta(description="Runs of this event do not start before this time. RFC 3339.")]
+        | UnsetType
     ) = UNSET
     expirytime: (
-        Annotated[Time, Meta(description="Runs that have not started by then are cancelled. RFC 3339.")]
+        Annotated[Time, Meta(description="Runs that have not started by this time are cancelled. RFC 3339.")]
         | UnsetType
     ) = UNSET
     partitionkey: (
-        Annotated[Name, Meta(description="Ordered handlers run the events of one key one after another.")]
+        Annotated[
+            Name, Meta(description="Ordered handlers run the events of one partition key one after another.")
+        ]
         | UnsetType
     ) = UNSET
     correlationid: (
-        Annotated[
-            Name, Meta(description="Groups events that belong together. The default is the root event's id.")
-        ]
+        Annotated[Name, Meta(description="Groups related events. The default is the id of the root event.")]
         | UnsetType
     ) = UNSET
     causationid: (
@@ -100,27 +102,31 @@ class EventIn(msgspec.Struct, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The answer for an event that is stored and synced to disk."""
+    """The receipt of an event that is stored and synced to disk."""
 
     seq: Seq
     id: Annotated[str, Meta(examples=[EVENT_ID])]
     source: Annotated[str, Meta(examples=["/"])]
     type: Annotated[str, Meta(examples=["order.created"])]
-    runs: Annotated[int, Meta(description="How many runs it starts; 0 for a duplicate.", examples=[1])]
+    runs: Annotated[
+        int, Meta(description="The number of runs that the event starts; 0 for a duplicate.", examples=[1])
+    ]
     duplicate: Annotated[
         bool,
-        Meta(description="Whether (`source`, `id`) was stored before. `seq` is the first event's then."),
+        Meta(
+            description="Whether (`source`, `id`) was already stored. Then `seq` is that of the first event."
+        ),
     ]
 
 
 class ReceiptList(msgspec.Struct):
-    """The receipts of an array of events, in its order."""
+    """The receipts of an array of events, in the same order."""
 
     items: list[Receipt]
 
 
 class CloudEvent(msgspec.Struct, kw_only=True):
-    """An event as a CloudEvent 1.0. Extension attributes stand beside the other attributes."""
+    """An event as a CloudEvent 1.0. Extension attributes are fields of the same object."""
 
     SCHEMA: ClassVar[dict[str, Any]] = {**_EXTENSIONS, **ONE_VALUE}
 
@@ -132,7 +138,7 @@ class CloudEvent(msgspec.Struct, kw_only=True):
     time: Time
     datacontenttype: Annotated[str, Meta(description="Only if the event has one.")] | UnsetType = UNSET
     correlationid: Annotated[
-        str, Meta(description="A root event's is its id unless it was sent with another.")
+        str, Meta(description="Groups related events. The default is the id of the root event.")
     ]
     data: _Data | UnsetType = UNSET
     data_base64: Base64 | UnsetType = UNSET
@@ -155,12 +161,14 @@ class EventDetail(Event, kw_only=True):
 
 
 class Tree(msgspec.Struct):
-    """An event, its runs, and the events that these runs published, each in the same way."""
+    """An event, its runs, and the events that these runs published, as trees."""
 
     event: Event
     runs: list[Run]
     events: list[Tree]
     truncated: (
-        Annotated[bool, Meta(description="On the root: there are over 1000 events, the rest is left out.")]
+        Annotated[
+            bool, Meta(description="On the root: the tree has more than 1000 events; the rest is omitted.")
+        ]
         | UnsetType
     ) = UNSET

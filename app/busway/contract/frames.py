@@ -1,4 +1,4 @@
-"""What goes over `/v1/subscribe`: the frames of the WebSocket, and the events of the stream beside it."""
+"""The frames of the WebSocket `/v1/subscribe`, and the events of the stream `/v1/subscribe/sse`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from busway.domain.result import KINDS
 from busway.domain.text import check_name
 
 MAX_VALUES = 100
-"""The most types, handlers or kinds of one subscription."""
+"""Maximum number of types, handlers or kinds of one subscription."""
 
 CODES = (
     "bad_frame", "bad_subscription", "bad_pattern", "bad_filter", "bad_cursor", "bad_event",
@@ -30,14 +30,14 @@ CLOSES = {
     1001: "going away: connect again with your cursor",
     1008: "not allowed",
     1009: "a frame is too large",
-    1011: "a fault of the gateway: connect again with your cursor",
-    1012: "the gateway restarts: connect again with your cursor",
+    1011: "internal error: connect again with your cursor",
+    1012: "the gateway is restarting: connect again with your cursor",
     1013: "try again later",
     4400: "bad first message or query string",
-    4401: "a key is missing, was revoked or has expired, or a ticket is unknown, used or expired",
+    4401: "the API key is missing, revoked or expired, or the ticket is unknown, used or expired",
     4408: "no progress for 60 s: read faster, and connect again with your cursor",
 }
-"""The codes that a WebSocket is closed with, and that the stream's `close` event names."""
+"""The close codes of the WebSocket. The `close` event of the stream has the same codes."""
 
 
 def _texts(form: str) -> Any:
@@ -45,14 +45,14 @@ def _texts(form: str) -> Any:
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             return f"expected {form}"
         if len(value) > MAX_VALUES:
-            return f"at most {MAX_VALUES} values: open several subscriptions"
+            return f"too many values: use at most {MAX_VALUES}, or several subscriptions"
         return None
 
     return check
 
 
 _patterns = _texts('a list of type patterns, such as ["order.*"]')
-_handlers = _texts('a list of names of handlers, such as ["invoice"]')
+_handlers = _texts('a list of handler names, such as ["invoice"]')
 _kinds = _texts(f"a list of {', '.join(sorted(KINDS))}")
 
 
@@ -72,7 +72,7 @@ def _check_handlers(value: Any) -> str | None:
     problem: str | None = _handlers(value)
     for name in value if problem is None else ():
         if not NAME.fullmatch(name):
-            return f"{name!r} is no name of a handler: 1 to 63 of a-z, 0-9, '-' and '_'"
+            return f"{name!r} is not a handler name: use 1 to 63 of a-z, 0-9, '-' and '_'"
     return problem
 
 
@@ -80,7 +80,7 @@ def _check_kinds(value: Any) -> str | None:
     problem: str | None = _kinds(value)
     for kind in value if problem is None else ():
         if kind not in KINDS:
-            return f"{kind!r} is no kind of result: use {', '.join(sorted(KINDS))}"
+            return f"{kind!r} is not a kind of result: use {', '.join(sorted(KINDS))}"
     return problem
 
 
@@ -93,11 +93,11 @@ def _check_filter(value: Any) -> str | None:
 
 
 def _text(what: str) -> Meta:
-    """Have a text checked as names are; `what` names it, with its article."""
+    """Return a rule that checks a name. `what` describes it, with its article."""
 
     def check(value: object) -> str | None:
         if not isinstance(value, str):
-            return f"{what} is text of 1 to 255 characters"
+            return f"{what} must be a string of 1 to 255 characters"
         try:
             check_name(value, what)
         except ValueError as problem:
@@ -121,7 +121,7 @@ Types = Annotated[
     list[str],
     Meta(
         max_length=MAX_VALUES,
-        description="Type patterns of the results' events. Empty: all.",
+        description="Type patterns of the results' events. Empty: all types.",
         examples=[["order.*"]],
         extra={"rule": _check_types},
     ),
@@ -129,14 +129,16 @@ Types = Annotated[
 Handlers = Annotated[
     list[str],
     Meta(
-        max_length=MAX_VALUES, description="Names of handlers. Empty: all.", extra={"rule": _check_handlers}
+        max_length=MAX_VALUES,
+        description="Names of handlers. Empty: all handlers.",
+        extra={"rule": _check_handlers},
     ),
 ]
 Kinds = Annotated[
     list[Annotated[str, one_of(sorted(KINDS))]],
     Meta(
         max_length=MAX_VALUES,
-        description="Kinds of result, or `completed`: the results that carry `completes`. Empty: all.",
+        description="Kinds of result, or `completed`: results that have `completes`. Empty: all kinds.",
         extra={"rule": _check_kinds},
     ),
 ]
@@ -146,26 +148,28 @@ CorrelationId = Annotated[
 After = Annotated[
     str,
     Meta(
-        description="`latest` (the default): from now on. `earliest`: from the oldest that is kept. "
-        "A cursor: everything after it.",
+        description="`latest` (the default): from now on. `earliest`: from the oldest available result. "
+        "A cursor: all results after it.",
         extra={"rule": _check_after},
     ),
 ]
 Durable = Annotated[
     Name,
     _text("a durable name"),
-    Meta(description="The name under which the gateway keeps the acknowledged place."),
+    Meta(description="The name under which the gateway stores the acknowledged cursor."),
 ]
 SubscriptionId = Annotated[
-    Name, _text("a subscription's id"), Meta(description="Names the subscription.", examples=["s1"])
+    Name,
+    _text("a subscription's id"),
+    Meta(description="Identifies the subscription on this connection.", examples=["s1"]),
 ]
 Ref = Annotated[
-    Annotated[str, Meta(max_length=255)] | int | None, Meta(description="Comes back in the answer.")
+    Annotated[str, Meta(max_length=255)] | int | None, Meta(description="Repeated in the answer.")
 ]
 
 
 class Selects(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Which results: those of events that match `types`, `correlationid` and `filter`, and so on."""
+    """The results to select. A result must match all fields."""
 
     types: Types | None = None
     handlers: Handlers | None = None
@@ -173,7 +177,7 @@ class Selects(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
     filter: Annotated[
         Filter | None,
         Meta(
-            description="Only results of events that it matches: their attributes and their payload.",
+            description="Only results of events whose attributes and payload match.",
             extra={"rule": _check_filter},
         ),
     ] = None
@@ -181,7 +185,7 @@ class Selects(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
 
 
 class SubscribeFrame(Selects, kw_only=True, tag_field="op", tag="subscribe"):
-    """Open a subscription. It is answered by `subscribed`, then by `results` as they come."""
+    """Open a subscription. The gateway answers with `subscribed`, then sends `results`."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": "s1",
@@ -200,7 +204,7 @@ class SubscribeFrame(Selects, kw_only=True, tag_field="op", tag="subscribe"):
             description="Not available yet.",
             extra={
                 "rule": lambda value: (
-                    "shadow replays are not built yet: leave 'shadow' out" if value else None
+                    "shadow replays are not supported yet: remove 'shadow'" if value else None
                 )
             },
         ),
@@ -210,7 +214,7 @@ class SubscribeFrame(Selects, kw_only=True, tag_field="op", tag="subscribe"):
 class UnsubscribeFrame(
     msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="unsubscribe"
 ):
-    """End a subscription. It is answered by `unsubscribed`."""
+    """End a subscription. The gateway answers with `unsubscribed`."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1"}
 
@@ -218,7 +222,7 @@ class UnsubscribeFrame(
 
 
 class PublishFrame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="publish"):
-    """Publish an event. It is answered by `published`, or by an `error` with its `ref`."""
+    """Publish an event. The gateway answers with `published`, or with an `error` with the same `ref`."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"ref": "r1", "event": {"type": "order.created", "data": {"n": 7}}}
 
@@ -232,11 +236,11 @@ class AckFrame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_fie
     EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "cursor": CURSOR}
 
     id: SubscriptionId
-    cursor: Annotated[Cursor, Meta(description="Of an item or of a `results` frame.")]
+    cursor: Annotated[Cursor, Meta(description="The cursor of an item or of a `results` frame.")]
 
 
 class PingFrame(msgspec.Struct, forbid_unknown_fields=True, tag_field="op", tag="ping"):
-    """Ask for a `pong`."""
+    """Request a `pong`."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {}
 
@@ -248,13 +252,15 @@ class _Position(msgspec.Struct, kw_only=True):
     cursor: Annotated[Cursor, Meta(description="Where the subscription begins.")]
     recovered: Annotated[
         bool,
-        Meta(description="False: the place that `after` names is gone. The results are live from now on."),
+        Meta(
+            description="False: results after `after` are no longer available; results are live from now on."
+        ),
     ]
-    oldest: Annotated[Cursor, Meta(description="The oldest place to resume from.", examples=[OLDEST])]
+    oldest: Annotated[Cursor, Meta(description="The oldest cursor to resume from.", examples=[OLDEST])]
 
 
 class SubscribedFrame(_Position, kw_only=True, tag_field="op", tag="subscribed"):
-    """The subscription is open. This comes before its results."""
+    """The subscription is open. Sent before its results."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "cursor": CURSOR, "recovered": True, "oldest": OLDEST}
 
@@ -270,7 +276,7 @@ class UnsubscribedFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="unsub
 
 
 class ResultsFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="results"):
-    """Results in log order. Without items, at most once a second: the cursor passed others."""
+    """Results in log order. A frame without items moves the cursor past others, at most once a second."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"id": "s1", "items": [ITEM], "cursor": CURSOR}
 
@@ -296,23 +302,23 @@ class PublishedFrame(Receipt, frozen=True, kw_only=True, tag_field="op", tag="pu
 
 
 class ErrorFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="error"):
-    """What is wrong with a frame, and what to do. The connection stays open where it can."""
+    """An error, for example an invalid frame. The connection stays open if possible."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "id": "s1",
         "ref": None,
         "code": "bad_subscription",
-        "detail": "the id 's1' is in use: choose another or unsubscribe it first",
+        "detail": "the id 's1' is in use: use another id or unsubscribe it first",
     }
 
-    id: Annotated[str | None, Meta(description="The subscription that it is about.")]
+    id: Annotated[str | None, Meta(description="The subscription that the error concerns.")]
     ref: Ref
     code: Annotated[str, one_of(CODES)]
     detail: str
 
 
 class PongFrame(msgspec.Struct, tag_field="op", tag="pong"):
-    """The answer to `ping`. Acknowledgements sent before the `ping` are safe on disk."""
+    """The answer to `ping`. Acknowledgements sent before the `ping` are synced to disk."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {}
 
@@ -322,7 +328,7 @@ ServerFrame = SubscribedFrame | UnsubscribedFrame | ResultsFrame | PublishedFram
 
 
 class Query(msgspec.Struct, kw_only=True):
-    """A subscription in a query string: of `/v1/subscribe`, where it is named `default`, or of the stream."""
+    """A subscription in the query string of `/v1/subscribe`, where its id is `default`, or of the stream."""
 
     types: Types | UnsetType = UNSET
     handlers: Handlers | UnsetType = UNSET
@@ -334,30 +340,30 @@ class Query(msgspec.Struct, kw_only=True):
     ticket: (
         Annotated[
             str,
-            Meta(description="From `POST /v1/tickets`, for a page, which cannot send its key. Good once."),
+            Meta(description="A ticket from `POST /v1/tickets`, instead of an API key. Valid once."),
         ]
         | UnsetType
     ) = UNSET
 
 
 class SubscribedEvent(_Position, kw_only=True):
-    """Where the stream begins. This comes before its items."""
+    """The stream is open. Sent before its items."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"cursor": CURSOR, "recovered": True, "oldest": OLDEST}
 
 
 class GapEvent(msgspec.Struct):
-    """The place that was asked for is gone. What follows is live from now on."""
+    """Results after the requested cursor are no longer available. The stream is live from now on."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
-        "detail": "results after that cursor are no longer kept",
+        "detail": "the results after this cursor were deleted",
         "cursor": CURSOR,
         "oldest": OLDEST,
     }
 
     detail: str
     cursor: Annotated[Cursor, Meta(description="Where the stream begins.")]
-    oldest: Annotated[Cursor, Meta(description="The oldest place to resume from.", examples=[OLDEST])]
+    oldest: Annotated[Cursor, Meta(description="The oldest cursor to resume from.", examples=[OLDEST])]
 
 
 class MovedEvent(msgspec.Struct):
@@ -369,11 +375,11 @@ class MovedEvent(msgspec.Struct):
 
 
 class CloseEvent(msgspec.Struct):
-    """Why the stream ends."""
+    """The stream ends."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {
         "code": 1012,
-        "reason": "the gateway restarts: come back with your cursor",
+        "reason": "the gateway is restarting: connect again with your cursor",
     }
 
     code: Annotated[int, Meta(extra_json_schema={"enum": list(CLOSES)})]

@@ -1,4 +1,4 @@
-"""Handlers: what a client may set, what the gateway answers, and trials."""
+"""Handlers, their revisions and targets, and trials."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from busway.domain.run import Outcome
 
 
 def _rule(field: str) -> Mapping[str, Any]:
-    """Have a field checked by the rule for it, which says better than a type what to write instead."""
+    """Return the rule of a field. Its message is more specific than that of the type."""
     return {"rule": RULES[field]}
 
 
@@ -37,7 +37,7 @@ HandlerName = Annotated[
     str,
     Meta(
         pattern=f"^{NAME.pattern}$",
-        description="Unique among the handlers.",
+        description="The unique name of the handler.",
         examples=["try-me"],
         extra=_rule("name"),
     ),
@@ -56,18 +56,18 @@ Patterns = Annotated[
     Meta(
         min_length=1,
         max_length=MAX_PATTERNS,
-        description="Type patterns: `*` is one segment, `**` at the end one or more.",
+        description="Type patterns: `*` matches one segment, `**` at the end one or more.",
         examples=[["order.*"]],
         extra=_rule("events"),
     ),
 ]
 Filtered = Annotated[
-    Filter | None, Meta(description="Which of these events; null: all of them.", extra=_rule("filter"))
+    Filter | None, Meta(description="Selects events that match `events`. Null: all.", extra=_rule("filter"))
 ]
 Pool = Annotated[
     Literal["process", "thread", "auto"],
     Meta(
-        description="Where attempts run. `auto`: as they are measured. Null: the gateway's `--pool`.",
+        description="Where attempts run. `auto`: decided by measurement. Null: the gateway's `--pool`.",
         extra=_rule("pool"),
     ),
 ]
@@ -76,12 +76,18 @@ Timeout = Annotated[
     Meta(
         gt=0,
         le=MAX_TIMEOUT,
-        description="Seconds for one attempt. The default is 60.",
+        description="Maximum duration of one attempt in seconds. The default is 60.",
         extra=_rule("timeout"),
     ),
 ]
 MaxAttempts = Annotated[
-    int, Meta(ge=1, le=MAX_ATTEMPTS, description="The default is 5.", extra=_rule("max_attempts"))
+    int,
+    Meta(
+        ge=1,
+        le=MAX_ATTEMPTS,
+        description="Maximum number of attempts. The default is 5.",
+        extra=_rule("max_attempts"),
+    ),
 ]
 BackoffIn = Annotated[Backoff | None, Meta(description="Seconds between attempts.", extra=_rule("backoff"))]
 Concurrency = Annotated[
@@ -89,7 +95,7 @@ Concurrency = Annotated[
     Meta(
         ge=1,
         le=MAX_CONCURRENCY,
-        description="The most runs at once; null: no limit.",
+        description="Maximum number of concurrent runs. Null: no limit.",
         extra=_rule("concurrency"),
     ),
 ]
@@ -97,7 +103,7 @@ Rate = Annotated[
     str,
     Meta(
         pattern=f"^{RATE.pattern}$",
-        description="The most starts per second, minute or hour. They are spread evenly, none is dropped. "
+        description="Maximum starts per second, minute or hour. Starts are spread evenly, never dropped. "
         "Null: no limit.",
         examples=["100/s"],
         extra=_rule("rate"),
@@ -116,27 +122,27 @@ Memory = Annotated[
     Meta(
         ge=1,
         le=MAX_MEMORY,
-        description="MiB that one attempt may add to its worker. Not with threads. Null: no limit.",
+        description="MiB that one attempt may add to its worker's memory. Not for threads. Null: no limit.",
         extra=_rule("memory"),
     ),
 ]
 Paused = Annotated[
     bool,
     Meta(
-        description="While it is paused, runs wait and attempts that have started finish.",
+        description="While the handler is paused, runs wait. Attempts that have started finish.",
         extra=_rule("paused"),
     ),
 ]
 Description = Annotated[
-    str, Meta(max_length=MAX_DESCRIPTION, description="For people.", extra=_rule("description"))
+    str, Meta(max_length=MAX_DESCRIPTION, description="Free text.", extra=_rule("description"))
 ]
 
 
 class HandlerChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Handler fields to set. Null removes what was set over HTTP: the code's value or the default applies."""
+    """Handler fields to set. Null restores the value of the code, or the default."""
 
     name: (
-        Annotated[HandlerName | None, Meta(description="As in the address: a name cannot be changed.")]
+        Annotated[HandlerName | None, Meta(description="The name in the URL. It cannot be changed.")]
         | UnsetType
     ) = UNSET
     target: TargetName | UnsetType | None = UNSET
@@ -155,7 +161,7 @@ class HandlerChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class HandlerIn(HandlerChange, kw_only=True):
-    """A handler to create. A field that is null or absent has its default."""
+    """A handler to create. A field that is null or missing has its default."""
 
     name: HandlerName
     target: TargetName
@@ -184,16 +190,16 @@ class PlacedIn(msgspec.Struct):
     """Where the attempts of a handler run."""
 
     pool: Annotated[str, one_of(["process", "thread"])]
-    reason: Annotated[str, Meta(description="Why, with the measured figures if there are any.")]
+    reason: Annotated[str, Meta(description="The reason, with measurements if there are any.")]
     since: Time
 
 
 class Latency(msgspec.Struct):
-    """How long the last attempts took, in seconds; null without any."""
+    """The duration of the last attempts in seconds, or null without attempts."""
 
     p50: Annotated[float | None, Meta(description="The median.")]
     p95: Annotated[float | None, Meta(description="The 95th percentile.")]
-    attempts: Annotated[int, Meta(description="How many attempts this is taken from.")]
+    attempts: Annotated[int, Meta(description="The number of measured attempts.")]
 
 
 class Stats(msgspec.Struct):
@@ -209,10 +215,10 @@ class Handler(Settings, kw_only=True):
 
     name: HandlerName
     revision: Annotated[int, Meta(description="Counted from 1.")]
-    source: Annotated[str, one_of(["code", "api"]), Meta(description="Who declared it: code, or a client.")]
+    source: Annotated[str, one_of(["code", "api"]), Meta(description="Whether code or a client created it.")]
     created_at: Time
     updated_at: Time
-    waits_because: Annotated[str | None, Meta(description="Why its runs wait; null if nothing stops them.")]
+    waits_because: Annotated[str | None, Meta(description="Why its runs wait, or null.")]
     placed_in: PlacedIn
     stats: Stats
 
@@ -249,7 +255,7 @@ class BrokenFile(msgspec.Struct):
 
 
 class TargetList(Page[Annotated[Any, any_of("Target", "BrokenFile")]]):
-    """A page of what the handlers folder offers: first the files that cannot be imported."""
+    """A page of targets. Files that cannot be imported come first."""
 
 
 class TrialIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -269,20 +275,20 @@ class PartialValue(msgspec.Struct, kw_only=True):
 
 
 class TrialAnswer(msgspec.Struct, kw_only=True):
-    """How a test ended. Nothing of it was stored."""
+    """The outcome of a test. Nothing was stored."""
 
     SCHEMA: ClassVar[dict[str, Any]] = ONE_VALUE
 
     outcome: Annotated[
         str,
         one_of([Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST]),
-        Meta(description="`lost`: the gateway had to end the worker. Try again."),
+        Meta(description="`lost`: the gateway ended the worker. Try again."),
     ]
     revision: Annotated[int, Meta(description="The handler's revision that it ran.")]
     matches: Annotated[bool, Meta(description="Whether the handler's patterns and filter match the event.")]
     data: Annotated[Any, Meta(description="The final value.")] | UnsetType = UNSET
     data_base64: Base64 | UnsetType = UNSET
-    partials: Annotated[list[PartialValue], Meta(description="The first ones, at most 1 MiB.")]
+    partials: Annotated[list[PartialValue], Meta(description="The first partial results, at most 1 MiB.")]
     partials_left_out: int
     published: Annotated[list[CloudEvent], Meta(description="The events that a run would have published.")]
     published_left_out: int
@@ -293,5 +299,5 @@ class TrialAnswer(msgspec.Struct, kw_only=True):
         float | None, Meta(description="Seconds; null if it is not known for one attempt alone.")
     ]
     peak_memory: Annotated[int | None, Meta(description="Bytes; null if it is not known.")]
-    pool: Annotated[str, Meta(description="Where the handler's runs go: `process` or `thread`.")]
+    pool: Annotated[str, Meta(description="The pool of the handler's runs: `process` or `thread`.")]
     worker: Annotated[int | None, Meta(description="The worker's process id.")]

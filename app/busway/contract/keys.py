@@ -1,4 +1,4 @@
-"""Keys, and the tickets that stand for them."""
+"""API keys and tickets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 def _check_key_name(value: object) -> str | None:
     if isinstance(value, str) and 1 <= len(value) <= 255 and value.isprintable():
         return None
-    return "name is text of 1 to 255 printable characters that says whose key it is"
+    return "name must be a string of 1 to 255 printable characters that describes the owner of the key"
 
 
 def _check_time(value: object) -> str | None:
@@ -31,22 +31,24 @@ def _check_time(value: object) -> str | None:
 
 
 class KeyIn(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A key to make."""
+    """A key to create."""
 
     name: Annotated[
         str,
         Meta(
             min_length=1,
             max_length=255,
-            description="Whose key it is.",
+            description="The owner of the key.",
             examples=["shop"],
             extra={"rule": _check_key_name},
         ),
     ]
-    scopes: Annotated[list[Scope], Meta(min_length=1, description="What it may do; `admin` is everything.")]
+    scopes: Annotated[
+        list[Scope], Meta(min_length=1, description="The rights of the key. `admin` includes all.")
+    ]
     expires_at: (
         Annotated[
-            Time | None, Meta(description="RFC 3339; null: it does not expire.", extra={"rule": _check_time})
+            Time | None, Meta(description="RFC 3339. Null: it does not expire.", extra={"rule": _check_time})
         ]
         | UnsetType
     ) = UNSET
@@ -55,7 +57,7 @@ class KeyIn(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             None,
             Meta(
                 description="Not available yet.",
-                extra={"rule": lambda _: "types is not built yet: leave it out"},
+                extra={"rule": lambda _: "types is not supported yet: remove it"},
             ),
         ]
         | UnsetType
@@ -86,5 +88,5 @@ class KeyList(Page[Key]):
 class Ticket(msgspec.Struct):
     """A ticket for one connection."""
 
-    ticket: Annotated[str, Meta(description="For `/v1/subscribe?ticket=…`, once.")]
+    ticket: Annotated[str, Meta(description="For `/v1/subscribe?ticket=…`. Valid once.")]
     expires_at: Time

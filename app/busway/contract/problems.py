@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents."""
+"""Problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class BadField(msgspec.Struct, frozen=True):
-    """A field of the request that is not valid."""
+    """An invalid field of the request."""
 
     loc: Annotated[
         list[str | int],
         Meta(
-            description="Where it is: `body`, `query` or `path`, then names and list positions.",
+            description="The location: `body`, `query` or `path`, then names and list positions.",
             examples=[["body", "events", 0]],
         ),
     ]
     msg: Annotated[
-        str, Meta(description="What is wrong and what to write instead.", examples=["expected a string"])
+        str, Meta(description="What is wrong and how to correct it.", examples=["expected a string"])
     ]
 
 
@@ -30,7 +30,7 @@ class Problem(msgspec.Struct):
     """An error (RFC 9457)."""
 
     type: Annotated[
-        str, Meta(description="A name for this kind of error.", examples=["urn:busway:problem:invalid"])
+        str, Meta(description="Identifies the kind of error.", examples=["urn:busway:problem:invalid"])
     ]
     title: Annotated[str, Meta(examples=["Invalid"])]
     status: Annotated[int, Meta(description="The HTTP status.", examples=[422])]
@@ -38,9 +38,9 @@ class Problem(msgspec.Struct):
         str,
         Meta(description="What is wrong and what to do.", examples=["type: an event needs a type"]),
     ]
-    errors: Annotated[list[BadField], Meta(description="The fields that are not valid.")] | UnsetType = UNSET
+    errors: Annotated[list[BadField], Meta(description="The invalid fields.")] | UnsetType = UNSET
 
 
 def field_path(loc: Sequence[str | int]) -> str:
-    """Write where a field is, without the first part of `loc`: `[1].type`."""
+    """Return the path of a field without the first part of `loc`, such as `[1].type`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc[1:]).lstrip(".")

@@ -1,4 +1,4 @@
-"""The result log: items as subscribers receive them, in frames, Server-Sent Events and pages."""
+"""Items of the result log, and durable subscriptions."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ class Item(msgspec.Struct, kw_only=True):
     completes: Annotated[
         CountsByState | None,
         Meta(
-            description="If the root event, and everything that came of it, has no unfinished run any more: "
-            "how many runs ended in which state."
+            description="Set on the last result of the root event's tree, when no run of it is unfinished: "
+            "the number of runs by final state."
         ),
     ]
     replay: bool
     time: Time
 
     def __post_init__(self) -> None:
-        """Make `data` the bytes of a binary value."""
+        """Set `data` to the bytes of a binary value."""
         if self.data_base64 is not UNSET:
             self.data = base64.b64decode(self.data_base64)
 
@@ -80,20 +80,20 @@ class Item(msgspec.Struct, kw_only=True):
 class ItemList(Page[Item]):
     """A page of results, oldest first."""
 
-    cursor: Annotated[Cursor, Meta(description="Where to continue, also when `next` is null.")]
+    cursor: Annotated[Cursor, Meta(description="The cursor to continue from, also when `next` is null.")]
 
 
 class DurableSubscription(msgspec.Struct):
     """A durable subscription."""
 
     name: str
-    cursor: Annotated[Cursor, Meta(description="Everything up to here was acknowledged.")]
+    cursor: Annotated[Cursor, Meta(description="The acknowledged cursor.")]
     behind: Annotated[
-        int, Meta(description="How many results follow, whether the subscription selects them or not.")
+        int, Meta(description="The number of results after the cursor, whether they match or not.")
     ]
     connected: Annotated[bool, Meta(description="Whether a subscription uses the name now.")]
     created_at: Time
-    acknowledged_at: Annotated[Time | None, Meta(description="Null: nothing was acknowledged yet.")]
+    acknowledged_at: Annotated[Time | None, Meta(description="Null: nothing is acknowledged yet.")]
 
 
 class DurableSubscriptionList(Page[DurableSubscription]):

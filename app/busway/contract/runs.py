@@ -1,4 +1,4 @@
-"""Runs, their attempts, and the errors that these end with."""
+"""Runs, attempts and their errors."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from busway.domain.run import Outcome, RunState
 
 State = Annotated[str, one_of(RunState)]
 CountsByState = Annotated[
-    dict[str, int], Meta(description="How many runs are in which state.", examples=[{"succeeded": 1}])
+    dict[str, int], Meta(description="The number of runs by state.", examples=[{"succeeded": 1}])
 ]
 
 
 class Error(msgspec.Struct):
-    """Why an attempt failed."""
+    """The error of an attempt."""
 
     type: Annotated[str, Meta(description="The exception's type.", examples=["ValueError"])]
     message: Annotated[str, Meta(examples=["quantity must be positive"])]
-    traceback: Annotated[str | None, Meta(description="Only attempts have it.")]
+    traceback: Annotated[str | None, Meta(description="Only set for attempts.")]
 
 
 class Run(msgspec.Struct):
-    """One event through one handler."""
+    """One event processed by one handler."""
 
     id: Annotated[int, Meta(description="The run's number.", examples=[1])]
     event: Seq
     handler: Annotated[str, Meta(examples=["price"])]
     revision: Annotated[
         int | None,
-        Meta(description="The handler's revision that the newest attempt ran; null before the first."),
+        Meta(description="The revision of the newest attempt. Null before the first."),
     ]
     state: State
-    attempt: Annotated[int, Meta(description="How many attempts were started.")]
+    attempt: Annotated[int, Meta(description="The number of started attempts.")]
     max_attempts: int
-    available_at: Annotated[Time, Meta(description="The run does not start before. RFC 3339, in UTC.")]
+    available_at: Annotated[
+        Time, Meta(description="The run does not start before this time. RFC 3339, in UTC.")
+    ]
     created_at: Time
     finished_at: Annotated[Time | None, Meta(description="Null while the run is unfinished.")]
     error: Annotated[Error | None, Meta(description="The error of the newest failed attempt.")]
-    replay: Annotated[bool, Meta(description="Whether a replay made this run.")]
+    replay: Annotated[bool, Meta(description="Whether a replay created this run.")]
 
 
 class Attempt(msgspec.Struct):
@@ -62,7 +64,7 @@ class Attempt(msgspec.Struct):
         int | None, Meta(description="Bytes; null if it is not known for one attempt alone.")
     ]
     error: Error | None
-    log: Annotated[str | None, Meta(description="What it printed and logged, at most 64 KiB.")]
+    log: Annotated[str | None, Meta(description="Its output and log lines, at most 64 KiB.")]
 
 
 class RunDetail(Run):
@@ -76,13 +78,13 @@ class RunList(Page[Run]):
 
 
 class RetryIn(msgspec.Struct, forbid_unknown_fields=True):
-    """Which runs to retry."""
+    """The runs to retry."""
 
     state: Literal["dead", "cancelled"] = "dead"
     handler: Annotated[str | None, Meta(description="Only runs of this handler.")] | UnsetType = UNSET
 
 
 class RetryAnswer(msgspec.Struct):
-    """How many runs wait again."""
+    """The number of retried runs."""
 
     retried: int

@@ -1,4 +1,4 @@
-"""Strings and numbers that several shapes share."""
+"""Scalar types that several shapes use."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CONTROL = r"\u0000-\u001f\u007f-\u009f"  # control characters, as a range of a r
 
 
 def one_of(values: Iterable[str]) -> Meta:
-    """Name the values of a string in the schema without checking them: a newer gateway may have more."""
+    """Add an enumeration to the schema without checking it: a newer gateway may have more values."""
     return Meta(extra_json_schema={"enum": [str(value) for value in values]})
 
 
 def any_of(*names: str) -> Meta:
-    """Name the types that a value may have in the schema, where msgspec does not tell them apart."""
+    """Add alternatives to the schema that msgspec cannot distinguish in a union."""
     return Meta(extra_json_schema={"anyOf": [{"$ref": PREFIX + name} for name in names]})
 
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"}, description="RFC 3339, in UTC.")]
-Cursor = Annotated[str, Meta(description="An opaque place in the result log.", examples=[CURSOR])]
+Cursor = Annotated[str, Meta(description="An opaque position in the result log.", examples=[CURSOR])]
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=f"^[^{CONTROL}]*$")]
-"""A type, source, subject, id or the like, as a client sends it."""
+"""A type, source, subject, id or similar name from a client."""
 
 Seq = Annotated[int, Meta(description="The event's number in this gateway.", examples=[41])]
 
@@ -41,11 +41,11 @@ Base64 = Annotated[
     str,
     Meta(
         extra_json_schema={"contentEncoding": "base64"},
-        description="A binary value in base64, in place of `data`.",
+        description="A binary value in base64, instead of `data`.",
     ),
 ]
 ONE_VALUE: dict[str, Any] = {"oneOf": [{"required": ["data"]}, {"required": ["data_base64"]}]}
-"""The schema of what has either `data` or `data_base64`."""
+"""The schema of an object that has either `data` or `data_base64`."""
 
 
 class Page(msgspec.Struct, Generic[T]):
@@ -53,5 +53,5 @@ class Page(msgspec.Struct, Generic[T]):
 
     items: list[T]
     next: Annotated[
-        str | None, Meta(description="Give it as `after` to get the next page; null on the last page.")
+        str | None, Meta(description="Send it as `after` to get the next page. Null on the last page.")
     ]

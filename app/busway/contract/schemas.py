@@ -1,4 +1,4 @@
-"""JSON Schema of the contract's types, as the OpenAPI and AsyncAPI documents have them."""
+"""Builds JSON Schema of the contract's types for the OpenAPI and AsyncAPI documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ref(shape: type[msgspec.Struct]) -> Schema:
 
 
 def refs(document: Any, prefix: str = PREFIX) -> Iterator[str]:
-    """Yield the names of the schemas, or of other components, that a document refers to."""
+    """Yield the names of the components that a document refers to."""
     if isinstance(document, dict):
         target = document.get("$ref")
         if isinstance(target, str) and target.startswith(prefix):
@@ -45,7 +45,7 @@ def refs(document: Any, prefix: str = PREFIX) -> Iterator[str]:
 
 
 def components(names: Iterable[str]) -> dict[str, Schema]:
-    """Return the schemas of the types with these names, and of all that they refer to, by name."""
+    """Return the schemas of these types and of all types that they refer to, by name."""
     found: dict[str, Schema] = {}
     known, wanted = named(), set(names)
     while wanted:
@@ -59,12 +59,12 @@ def components(names: Iterable[str]) -> dict[str, Schema]:
 
 
 def _tidy(schema: Schema) -> Schema:
-    """Write a schema of msgspec's shorter, with the same meaning."""
+    """Simplify a schema of msgspec without changing its meaning."""
     schema = {key: _tidy_part(key, value) for key, value in schema.items() if key != "title"}
     if "description" in schema:
         schema["description"] = inspect.cleandoc(schema["description"])
     if schema.get("default", ...) is None:
-        del schema["default"]  # a field that may be absent, and null says the same
+        del schema["default"]  # an optional field whose absence equals null
     if not schema.get("required", True):
         del schema["required"]
     return _joined(schema) if "anyOf" in schema else schema
@@ -79,7 +79,7 @@ def _tidy_part(key: str, value: Any) -> Any:
 
 
 def _joined(schema: Schema) -> Schema:
-    """Join alternatives that their JSON type tells apart: {"type": ["integer", "null"], "minimum": 1}."""
+    """Join alternatives with different JSON types: {"type": ["integer", "null"], "minimum": 1}."""
     alternatives: list[Schema] = schema["anyOf"]
     texts = {key: value for key, value in schema.items() if key != "anyOf"}
     for alternative in alternatives:

@@ -1,4 +1,4 @@
-"""The service itself: health and status."""
+"""Health and status of the service."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from busway.contract.scalars import Time, one_of
 
 
 class Health(msgspec.Struct):
-    """The process answers."""
+    """The process is alive."""
 
     status: Annotated[str, one_of(["alive"])]
 
 
 class Readiness(msgspec.Struct):
-    """The gateway takes events."""
+    """The gateway accepts events."""
 
     status: Annotated[str, one_of(["ready"])]
     trouble: Annotated[
         list[str],
         Meta(
-            description="What keeps handlers from running: files that cannot be imported, workers that die "
-            "at once. `GET /v1/status` has the details."
+            description="Problems that stop handlers: files that cannot be imported, workers that die at "
+            "start. `GET /v1/status` has the details."
         ),
     ]
 
@@ -39,7 +39,7 @@ class Zygote(msgspec.Struct):
         str, one_of(["fork", "exec"]), Meta(description="`exec` if importing the folder started threads.")
     ]
     restarts: int
-    error: Annotated[str | None, Meta(description="Why it cannot be started.")]
+    error: Annotated[str | None, Meta(description="The error if it cannot be started.")]
 
 
 class Worker(msgspec.Struct):
@@ -47,39 +47,39 @@ class Worker(msgspec.Struct):
 
     pid: int
     state: Annotated[str, one_of(["booting", "ready", "leaving", "retired", "ending", "dead"])]
-    running: Annotated[int, Meta(description="How many attempts it runs.")]
-    served: Annotated[int, Meta(description="How many attempts it has finished.")]
-    alone: Annotated[bool, Meta(description="Whether it was started for one attempt alone.")]
-    memory: Annotated[int | None, Meta(description="Bytes that are resident.")]
+    running: Annotated[int, Meta(description="The number of running attempts.")]
+    served: Annotated[int, Meta(description="The number of finished attempts.")]
+    alone: Annotated[bool, Meta(description="Whether it was started for a single attempt.")]
+    memory: Annotated[int | None, Meta(description="Resident memory in bytes.")]
     age: Annotated[float, Meta(description="Seconds.")]
 
 
 class CrashLoop(msgspec.Struct):
     """Workers die before they run an attempt."""
 
-    deaths: Annotated[int, Meta(description="How many in a row.")]
-    last: Annotated[str | None, Meta(description="How the last one ended.")]
+    deaths: Annotated[int, Meta(description="The number of consecutive deaths.")]
+    last: Annotated[str | None, Meta(description="The cause of the last death.")]
     next_start_in: Annotated[float, Meta(description="Seconds.")]
 
 
 class WorkerPool(msgspec.Struct, kw_only=True):
     """A pool of workers. A pool of an earlier generation of code only has `running` and `workers`."""
 
-    processes: Annotated[int, Meta(description="How many workers it should have.")] | UnsetType = UNSET
-    threads: Annotated[int, Meta(description="How many threads each worker has.")] | UnsetType = UNSET
-    running: Annotated[int, Meta(description="How many attempts run.")]
+    processes: Annotated[int, Meta(description="The intended number of workers.")] | UnsetType = UNSET
+    threads: Annotated[int, Meta(description="The number of threads per worker.")] | UnsetType = UNSET
+    running: Annotated[int, Meta(description="The number of running attempts of the pool.")]
     delayed: Annotated[bool, Meta(description="Whether a crash loop delays new workers.")] | UnsetType = UNSET
     crash_loop: CrashLoop | UnsetType | None = UNSET
     workers: list[Worker]
 
 
 class Workers(msgspec.Struct):
-    """Everything that runs handler code."""
+    """The processes that run handler code."""
 
     zygote: Zygote
-    parked: Annotated[int, Meta(description="How many runs wait for an earlier attempt that does not end.")]
+    parked: Annotated[int, Meta(description="The number of runs that wait for an earlier attempt to end.")]
     deaths: Annotated[
-        dict[str, dict[str, int]], Meta(description="For each pool, how many workers died of what cause.")
+        dict[str, dict[str, int]], Meta(description="The number of dead workers by pool and cause.")
     ]
     pools: dict[str, WorkerPool]
 
@@ -100,28 +100,28 @@ class HandlerQueue(msgspec.Struct):
 
 
 class Queues(msgspec.Struct):
-    """What waits."""
+    """Waiting operations and runs."""
 
     publishes_and_outcomes: Annotated[int, Meta(description="Operations that are not committed yet.")]
     handlers: list[HandlerQueue]
 
 
 class Ring(msgspec.Struct):
-    """The newest results, which are kept in memory."""
+    """The newest results, kept in memory."""
 
     results: int
     bytes: int
 
 
 class Subscribers(msgspec.Struct):
-    """Who follows the result log."""
+    """The subscribers of the result log."""
 
     connections: int
     subscriptions: int
-    live: Annotated[int, Meta(description="Subscriptions that have all results.")]
-    lagging: Annotated[int, Meta(description="Subscriptions that do not have all results yet.")]
+    live: Annotated[int, Meta(description="Subscriptions that have received all results.")]
+    lagging: Annotated[int, Meta(description="Subscriptions that have not received all results yet.")]
     furthest_behind: Annotated[
-        int, Meta(description="Results that the slowest subscription does not have yet.")
+        int, Meta(description="The number of results that the slowest subscription has not received.")
     ]
     head: Annotated[int, Meta(description="The number of the newest result.")]
     ring: Ring
@@ -131,17 +131,19 @@ class Disk(msgspec.Struct):
     """The database on disk."""
 
     database: Annotated[str, Meta(description="The file.")]
-    bytes: Annotated[int, Meta(description="Its size, with the write-ahead log.")]
-    free: Annotated[int, Meta(description="Bytes that are free on its disk.")]
+    bytes: Annotated[int, Meta(description="The size with the write-ahead log.")]
+    free: Annotated[int, Meta(description="Free bytes on its disk.")]
 
 
 class Status(msgspec.Struct, kw_only=True):
     """The state of the service."""
 
     version: str
-    state: Annotated[str, Meta(description="`ready`, or why events are not taken.", examples=["ready"])]
+    state: Annotated[
+        str, Meta(description="`ready`, or why the gateway does not accept events.", examples=["ready"])
+    ]
     started_at: Time
-    access: Annotated[str, Meta(description="Whether requests need a key.")]
+    access: Annotated[str, Meta(description="Whether requests need an API key.")]
     workers: Workers
     committer: Committer
     queues: Queues

@@ -1,1 +1,1 @@
-"""The gateway. Private: nothing outside this package may rely on it."""
+"""The gateway. Private: code outside Busway must not import it."""

@@ -1,4 +1,4 @@
-"""Where the parts are wired together, and nowhere else."""
+"""The composition root: creates the parts of a gateway and connects them."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ from busway.gateway.subscribers.websocket import WebSocketShell
 
 log = logging.getLogger("busway")
 
-FRAME_ROOM = 65_536  # bytes that a frame may hold beside the event it publishes
-KEYS_EVERY = 2.0  # seconds after which keys made by another process hold here
+FRAME_ROOM = 65_536  # bytes that a frame may have in addition to its event
+KEYS_EVERY = 2.0  # seconds until keys created by another process take effect
 
 
 def clock() -> int:
-    """Microseconds since 1970."""
+    """Return the time in microseconds since 1970."""
     return time.time_ns() // 1000
 
 
 class Gateway:
-    """One running gateway: started, drained, stopped.
+    """One gateway: starts, drains and stops.
 
     `stages` is None until work can be taken. `ready` resolves then, or has the error of why not.
     """
@@ -83,7 +83,7 @@ class Gateway:
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        """Start in the background, so that health is answered meanwhile; unwind at the end."""
+        """Start in the background, so that health checks get answers meanwhile. Stop at the end."""
         self.ready = asyncio.get_running_loop().create_future()
         async with AsyncExitStack() as stack:
             starting = asyncio.create_task(self._start(stack))
@@ -102,18 +102,16 @@ class Gateway:
         self.ready.set_result(self.stages)
 
     async def drain(self) -> None:
-        """Take no new events, let running handlers finish, deliver what they produced, close the sockets."""
+        """Refuse new events, wait for running handlers, deliver their results, close the sockets."""
         stages = self.stages
         if stages is None:
             return
-        stages.publisher.closed = (
-            "the gateway is stopping: another, or this one soon again, will take the event"
-        )
+        stages.publisher.closed = "the gateway is stopping: try again after its restart"
         stages.dispatcher.stop()
         await stages.workers.drain(self.settings.drain_timeout)
         while stages.commits.backlog and stages.commits.healthy:
             await asyncio.sleep(0.01)
-        await stages.hub.close(1012, "the gateway restarts: come back with your cursor")
+        await stages.hub.close(1012, "the gateway is restarting: connect again with your cursor")
         await stages.hub.durables.settled()
 
 
@@ -121,14 +119,14 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
     commits = GroupCommits(settings.database, committer)
     stack.push_async_callback(commits.close)
     registry = Registry()
-    known = asyncio.Event()  # the registry has what the store knows
+    known = asyncio.Event()  # the registry has loaded the handlers of the store
     dispatcher: Dispatcher
     changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
     placement = Placement(settings.pool, clock)
     on_catalog = partial(_declare_later, known, registry, changes)
     workers = _make_workers(settings, on_catalog)
     stack.push_async_callback(workers.stop)
-    # The handlers folder is imported while the store opens: both are other processes.
+    # Import the handlers folder and open the store at the same time: both use other processes.
     loading = asyncio.create_task(workers.start())
     stack.callback(loading.cancel)
     reader = await _open_store(settings, commits, stack)
@@ -176,7 +174,7 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
 
 
 async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExitStack) -> SQLiteReader:
-    """Open the store, and count what ran when the gateway last ended as lost."""
+    """Open the store, and mark attempts that ran when the gateway last ended as lost."""
     await asyncio.to_thread(sqlite.migrate, settings.database)
     await commits.start()
     reader = SQLiteReader(settings.database)
@@ -186,7 +184,7 @@ async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExi
 
 
 async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
-    """Load keys; then, and not before, runs start and events are taken."""
+    """Load the keys, then start runs and accept events."""
     for handler in stages.registry.deleted():
         await stages.changes.cancel_waiting(handler)
     await keys.load_keys(stages)
@@ -200,10 +198,10 @@ async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
 
 
 async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> None:
-    """Bring targets and handlers in step with the files of the handlers folder."""
+    """Update targets and handlers from the files of the handlers folder."""
     registry.load([], catalog)
     for broken in registry.broken_files():
-        log.error("%s does not import; its handlers wait\n%s", broken.file, broken.error)
+        log.error("%s does not import, its handlers wait\n%s", broken.file, broken.error)
     await changes.declare(catalog)
 
 
@@ -241,25 +239,25 @@ def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[
 
 
 async def _watch_keys(stages: Stages) -> None:
-    """Notice keys that the command line made or revoked, and what is left over of deleted handlers."""
+    """Load keys that the command line created or revoked, and cancel leftover runs of deleted handlers."""
     while True:
         await asyncio.sleep(KEYS_EVERY)
         try:
             await keys.load_keys(stages)
             await stages.changes.cancel_left_over(await stages.reader.counts())
         except Exception:
-            log.exception("the store could not be looked at again")
+            log.exception("cannot reload keys and deleted handlers from the store, retrying")
 
 
 def create_app(settings: Settings, committer: Launched | None = None) -> tuple[Front, Gateway]:
-    """Build the ASGI application of a gateway; its lifespan starts and stops everything.
+    """Create the ASGI application of a gateway. Its lifespan starts and stops the gateway.
 
     Args:
-        settings: as they were given.
-        committer: its process, where one was launched to start sooner.
+        settings: the settings.
+        committer: the committer process, if it is already launched to save time.
 
     Returns:
-        the application, and the gateway that runs behind it.
+        the application and its gateway.
     """
     gateway = Gateway(settings, committer)
     rest = describe(
@@ -283,7 +281,7 @@ _ROUTES = (
 
 
 def describe(rest: FastAPI) -> FastAPI:
-    """Give an app all routes, errors and documents; also what `busway openapi` exports."""
+    """Add all routes, error handlers and documents to an app. `busway openapi` uses it too."""
     for routes in _ROUTES:
         rest.include_router(
             routes.router,

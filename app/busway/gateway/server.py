@@ -1,4 +1,4 @@
-"""`busway serve`: the socket, the signals, the drain and the exit status."""
+"""Runs `busway serve`: the listening socket, signals, drain and exit status."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from busway.gateway.store.sqlite import database as sqlite
 log = logging.getLogger("busway")
 
 _EXAMPLE = '{"type": "order.created", "data": {"item": "book", "quantity": 2}}'
-BACKLOG = 4096  # connections that wait to be accepted: subscribers all come back at once
+BACKLOG = 4096  # pending connections: after a restart, all subscribers reconnect at once
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but for the signals: it would close the sockets first and drain after."""
+    """uvicorn without its signal handlers, which would close the sockets before the drain."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,14 +45,14 @@ def run(settings: Settings, committer: Launched) -> int:
     """Run a gateway until a signal stops it.
 
     Args:
-        settings: as they were given.
-        committer: its process, which imported its part while this one did.
+        settings: the settings.
+        committer: the committer process, which starts while this process imports.
 
     Returns:
         the exit status: 0 after a clean drain, 1 otherwise.
 
     Raises:
-        BadSettings: it cannot start as configured.
+        BadSettings: the gateway cannot start with these settings.
     """
     logs.configure()
     lock = sqlite.lock(settings.database)
@@ -102,7 +102,8 @@ async def _until_stopped(
     if serving.done():
         return 1
     log.info(
-        "draining: running handlers have %g s; a second signal ends at once", gateway.settings.drain_timeout
+        "draining: running handlers have %g s to finish, a second signal stops at once",
+        gateway.settings.drain_timeout,
     )
     await gateway.drain()
     server.should_exit = True
@@ -111,14 +112,14 @@ async def _until_stopped(
 
 
 def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what nobody handled; a connection that cannot be accepted is counted, and logged once a minute."""
+    """Log unhandled exceptions. `is_no_room` counts failed accepts and logs them once a minute."""
     if not is_no_room(context.get("exception")):
         loop.default_exception_handler(context)
 
 
 def _on_signal(stopping: asyncio.Event) -> None:
     if stopping.is_set():
-        os._exit(1)  # children see our end of their sockets close, and go
+        os._exit(1)  # children exit when their sockets close
     stopping.set()
 
 
@@ -126,7 +127,7 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
         http=HttpProtocol,
-        ws="none",  # the door's own
+        ws="none",  # HttpProtocol handles WebSockets
         ws_ping_interval=PING_EVERY,
         ws_ping_timeout=PONG_WITHIN,
         lifespan="on",
@@ -143,7 +144,7 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
 def _check_access(settings: Settings) -> None:
     if not sqlite.read_keys(settings.database) and not _is_loopback(settings.host):
         raise BadSettings(
-            f"listening on {settings.host} needs a key: make one with "
+            f"listening on {settings.host} needs an API key: create one with "
             f"`busway keys create NAME --scope admin --database-url {settings.database_url}`"
         )
 
@@ -183,6 +184,6 @@ def _announce(settings: Settings, listener: socket.socket, *, open_: bool) -> No
         f"  try   curl -s {url}/v1/events -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
     ]
     if open_:
-        lines.append("  open  no key was made: everybody on this machine may do everything")
+        lines.append("  auth  no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

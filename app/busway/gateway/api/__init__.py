@@ -1,1 +1,1 @@
-"""HTTP routes, one file a noun: parse, call one stage, answer."""
+"""HTTP routes, one module per resource. A route parses the request, calls one stage and answers."""

@@ -1,4 +1,4 @@
-"""The scope that a route needs, as FastAPI dependencies."""
+"""FastAPI dependencies that check the scope of a request."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from busway.gateway.errors import Unauthorized
 
 
 def holder(request: Request) -> Access:
-    """Return who asks; a dependency that admits everybody with a key.
+    """Return the access of the request. As a dependency, it admits every valid key.
 
     Raises:
-        Unauthorized: there is none.
+        Unauthorized: the request has no valid key.
     """
     access = request.scope["busway.access"]
     if not isinstance(access, Access):
-        raise Unauthorized("send a key: Authorization: Bearer KEY")
+        raise Unauthorized("no API key: send `Authorization: Bearer bw_…`")
     return access
 
 
 def need(scope: str) -> Callable[[Request], Access]:
-    """Return a dependency that admits only holders of a scope."""
+    """Return a dependency that admits only keys with a scope."""
 
     def check(request: Request) -> Access:
         return check_scope(holder(request), scope)
@@ -33,5 +33,5 @@ def need(scope: str) -> Callable[[Request], Access]:
 
 
 def needs(scope: str) -> list[Depends]:  # type: ignore[valid-type] # fastapi's Depends is a function to mypy
-    """Return the dependencies of a route that needs a scope."""
+    """Return the `dependencies` of a route that needs a scope."""
     return [Depends(need(scope))]

@@ -1,4 +1,4 @@
-"""How values of the store look over HTTP, and how lists are paged."""
+"""Converts records of the store into answers, and pages lists."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from busway.domain.run import Error
 from busway.gateway.errors import BadRequest, Invalid
 from busway.gateway.store.port.reader import AttemptRecord, RunRecord
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="the most items of one page")]
-After = Annotated[str | None, Query(description="`next` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
+After = Annotated[str | None, Query(description="`next` of the previous page.")]
 
 _encode = msgspec.json.Encoder().encode
 
 
 def json(value: Any, status: int = 200) -> Response:
-    """Answer a value as JSON."""
+    """Return a JSON response."""
     return Response(_encode(value), status_code=status, media_type="application/json")
 
 
 def number(after: str | None) -> int | None:
-    """Read an `after` that is a number.
+    """Parse an `after` that is a number.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is not a number.
     """
     if after is None:
         return None
     if not (after.isascii() and after.isdigit() and len(after) < 19):
-        raise BadRequest(f"after is the `next` of the page before, not {after!r}")
+        raise BadRequest(f"after must be the `next` of the previous page, not {after!r}")
     return int(after)
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuse parameters that the operation does not have: a misspelt one would silently not narrow a list.
+    """Refuse unknown query parameters: a misspelt filter would silently return the whole list.
 
     Raises:
-        Invalid: there is one.
+        Invalid: a parameter is unknown.
     """
     if not (request.query_params and request.url.path.startswith("/v1/")):
-        return  # health checks may carry what they like
+        return  # health checks may send any parameter
     known = _query_names(request.scope["route"].dependant)
     unknown = sorted(request.query_params.keys() - known)
     if unknown:
-        use = f"use {', '.join(sorted(known))}" if known else "it takes none"
+        use = f"use {', '.join(sorted(known))}" if known else "this operation has none"
         raise Invalid.of(
-            [BadField(["query", name], f"there is no parameter {name!r} here: {use}") for name in unknown]
+            [BadField(["query", name], f"unknown parameter {name!r}: {use}") for name in unknown]
         )
 
 
@@ -65,17 +65,17 @@ def when(us: int) -> str: ...
 @overload
 def when(us: int | None) -> str | None: ...
 def when(us: int | None) -> str | None:
-    """Write a time, or None."""
+    """Return a time as RFC 3339 text, or None."""
     return None if us is None else times.to_text(us)
 
 
 def error(value: Error | None) -> shapes.Error | None:
-    """Return why an attempt failed."""
+    """Return the error of an attempt."""
     return None if value is None else shapes.Error(value.type, value.message, value.traceback)
 
 
 def run(record: RunRecord, max_attempts: int) -> shapes.Run:
-    """Return a run; `max_attempts` holds until an attempt ended."""
+    """Return a run. `max_attempts` applies until the first attempt ends."""
     return shapes.Run(**_run_fields(record, max_attempts))
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: bounded in size and time."""
+"""Limits for the size and the speed of request bodies."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from starlette.types import Message, Receive
 
 from busway.gateway.errors import RequestTimeout, TooLarge
 
-IDLE = 30.0  # seconds that a request body may stand still
+IDLE = 30.0  # seconds that a request body may pause
 
 
 class Disconnected(Exception):
-    """The client went away in the middle of its request."""
+    """The client disconnected during its request."""
 
 
 async def next_message(receive: Receive) -> Message:
-    """Receive one more part of a body.
+    """Receive the next part of a body.
 
     Raises:
-        RequestTimeout: none came for 30 seconds.
-        Disconnected: the client went away.
+        RequestTimeout: nothing arrived for 30 seconds.
+        Disconnected: the client disconnected.
     """
     try:
         async with asyncio.timeout(IDLE):
@@ -37,10 +37,10 @@ def _check_there(message: Message) -> None:
 
 
 def too_large(limit: int) -> TooLarge:
-    """Return the error for a body over its limit."""
-    return TooLarge(f"the body is over {limit} bytes (--max-body-bytes): send less at once")
+    """Return the error for a body over the limit."""
+    return TooLarge(f"the body is larger than {limit} bytes (--max-body-bytes): send fewer events at a time")
 
 
 def too_slow() -> RequestTimeout:
-    """Return the error for a body that stands still."""
-    return RequestTimeout(f"no byte of the body came for {IDLE:.0f} s: send it again")
+    """Return the error for a body that paused for too long."""
+    return RequestTimeout(f"no data of the body arrived for {IDLE:.0f} s: send the request again")

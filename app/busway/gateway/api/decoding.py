@@ -1,4 +1,4 @@
-"""Request bodies as values of the contract's types."""
+"""Decodes request bodies into the contract's types."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def read(request: Request, shape: type[T]) -> T:
-    """Read a body.
+    """Decode a body.
 
     Raises:
-        BadRequest: it is not JSON as Busway takes it.
-        Invalid: it is JSON, but does not fit the type.
+        BadRequest: it is not valid JSON.
+        Invalid: it does not match the type.
     """
     try:
         value = decode_json(await request.body())
@@ -32,7 +32,7 @@ def fit(value: Any, shape: type[T]) -> T:
     """Convert decoded JSON into a type of the contract.
 
     Raises:
-        Invalid: it does not fit; `errors` has every field that is not valid.
+        Invalid: it does not match. `errors` lists the invalid fields.
     """
     try:
         return checking.read(value, shape)

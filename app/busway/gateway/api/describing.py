@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of a route: its body, its answer, and the problems that it can have."""
+"""Builds the OpenAPI description of a route: its body, its answer and its problems."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ JSON = "application/json"
 Shape = type[msgspec.Struct]
 
 PROBLEMS = {
-    400: ("BadRequest", "The body or a parameter cannot be read."),
-    401: ("Unauthorized", "A key is missing, or it is unknown, revoked or expired."),
-    403: ("Forbidden", "The key lacks the scope, or a page of an origin that is not allowed asks."),
-    404: ("NotFound", "It does not exist."),
-    408: ("RequestTimeout", "The request stopped arriving."),
-    409: ("Conflict", "Its state does not allow this."),
-    410: ("Gone", "The results after this cursor are no longer kept, or the cursor is of another log."),
-    413: ("TooLarge", "The body, or an event in it, is larger than the gateway takes."),
+    400: ("BadRequest", "The body or a parameter is malformed."),
+    401: ("Unauthorized", "The API key is missing, unknown, revoked or expired."),
+    403: ("Forbidden", "The API key lacks the scope, or the origin of the page is not allowed."),
+    404: ("NotFound", "The object does not exist."),
+    408: ("RequestTimeout", "The request did not arrive completely in time."),
+    409: ("Conflict", "The state of the object does not allow this."),
+    410: ("Gone", "The results after this cursor were deleted, or the cursor belongs to another log."),
+    413: ("TooLarge", "The body, or an event in it, exceeds the limit."),
     415: ("UnsupportedMediaType", "The media type or the encoding of the body is not supported."),
-    421: ("Misdirected", "A gateway without keys answers only to requests for this machine, not to proxies."),
-    422: ("Invalid", "A field or a parameter is not valid, or it is unknown."),
-    503: ("Unavailable", "The gateway starts, stops, is overloaded or cannot store anything at the moment."),
+    421: ("Misdirected", "A gateway without API keys accepts only direct requests to a loopback address."),
+    422: ("Invalid", "A field or a parameter is invalid or unknown."),
+    503: ("Unavailable", "The gateway is starting, stopping or overloaded, or cannot write to its database."),
 }
-"""The problems of several routes, by status: a name and a description."""
+"""The name and the description of problems that several routes have, by status."""
 
 
 def problem_name(status: int) -> Schema:
@@ -52,12 +52,12 @@ def answers(
     """Return the `responses` of a route.
 
     Args:
-        shape: the answer; one of several; or none.
-        description: of the answer.
-        status: of the answer.
-        example: of the answer.
-        problems: problems that it can have, by status, in its own words; None: those of `PROBLEMS`.
-            The document adds those that every route can have.
+        shape: the type of the answer, a tuple of alternatives, or None.
+        description: the description of the answer.
+        status: the status of the answer.
+        example: an example of the answer.
+        problems: descriptions of problems by status. None: the description in `PROBLEMS`. The document adds
+            the problems that every route can have.
     """
     answer: Schema = {"description": description}
     if shape is not None:
@@ -70,7 +70,7 @@ def answers(
 
 
 def body(shape: Shape, example: Any, schema: Schema | None = None) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that reads its body itself."""
+    """Return the `openapi_extra` of a route that decodes its body itself."""
     content = {JSON: {"schema": schema or ref(shape), "example": example}}
     return {"requestBody": {"required": True, "content": content}}
 

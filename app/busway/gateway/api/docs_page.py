@@ -1,4 +1,4 @@
-"""The OpenAPI page at /docs and /client.js, from files of this package: no CDN, no inline script or style."""
+"""The OpenAPI page /docs and the script /client.js, from files in this package: no CDN, no inline script."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def install(app: FastAPI) -> None:
-    """Serve GET /docs and the files it needs, and /client.js; none stands in the OpenAPI document.
+    """Add the routes /docs, its files and /client.js. They are not in the OpenAPI document.
 
-    `app` must have FastAPI's own pages switched off (`docs_url=None, redoc_url=None`).
+    `app` must not have FastAPI's own pages (`docs_url=None, redoc_url=None`).
     """
     for path, endpoint in (
         ("/docs", _page),
@@ -65,7 +65,7 @@ async def _static(request: Request) -> Response:
     if name not in _MEDIA_TYPES:
         raise NotFound(f"the docs page has no file {name!r}: open /docs")
     file = _file(name)
-    # Only an address that names the content may be kept for ever.
+    # Only a URL with the content's digest may be cached forever.
     named = request.query_params.get("v") == file.tag
     return _answer(request, file, "public, max-age=31536000, immutable" if named else "no-cache")
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the contract's types for bodies and answers."""
+"""Builds the OpenAPI document: FastAPI's document with the contract's types for bodies and answers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from busway.contract import schemas
 from busway.gateway.api.describing import PROBLEMS, problem, problem_name
 from busway.version import __version__
 
-_DESCRIPTION = """Publish events, have Python handlers run on them, follow the results live.
+_DESCRIPTION = """Publish events, run Python handlers on them, and subscribe to the results.
 
-Try it: **Execute** `POST /v1/events` below as it stands, then `GET /v1/runs` and `GET /v1/results`.
-Results come live over the WebSocket `/v1/subscribe`, described in [asyncapi.json](asyncapi.json)."""
+To try it, **Execute** `POST /v1/events` with its example, then `GET /v1/runs` and `GET /v1/results`.
+The WebSocket `/v1/subscribe` sends results live. [asyncapi.json](asyncapi.json) describes it."""
 
 _TAGS = [
-    {"name": "events", "description": "facts that programs publish"},
-    {"name": "handlers", "description": "for events like this, run that function, with these limits"},
-    {"name": "runs", "description": "one event through one handler"},
-    {"name": "results", "description": "what handlers produced, in one order"},
-    {"name": "keys", "description": "who may do what"},
-    {"name": "service", "description": "health and status"},
+    {"name": "events", "description": "Publish and read events."},
+    {"name": "handlers", "description": "Functions that run on matching events, with their limits."},
+    {"name": "runs", "description": "One run is one event processed by one handler."},
+    {"name": "results", "description": "The log of results of all handlers, in one order."},
+    {"name": "keys", "description": "API keys, scopes and tickets."},
+    {"name": "service", "description": "Health, status and metrics."},
 ]
 _PUBLIC = {"/healthz", "/readyz", "/asyncapi.json"}
-_ANY = "Any other problem: of the HTTP message itself, or a fault of the gateway, which its log explains."
+_ANY = "Any other problem: a malformed HTTP message, or an internal error, which the gateway logs."
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """Build the document; the same code always gives the same."""
+    """Build the document. It depends only on the code."""
     document = get_openapi(
         title="Busway", version=__version__, description=_DESCRIPTION, routes=app.routes, tags=_TAGS
     )
@@ -55,11 +55,11 @@ def _used(document: dict[str, Any]) -> dict[str, Any]:
     return {name: response for name, response in responses.items() if name in used}
 
 
-_FASTAPI = {"HTTPValidationError", "ValidationError"}  # its own form of a 422, which is not ours
+_FASTAPI = {"HTTPValidationError", "ValidationError"}  # FastAPI's 422, which this API does not use
 
 
 def _add_problems(path: str, operation: dict[str, Any]) -> None:
-    """Add the problems that come before a route, or from what all routes of its kind do."""
+    """Add the problems that do not depend on the route itself."""
     statuses = {403, 421}
     if path not in _PUBLIC:
         statuses |= {401, 503}
@@ -71,7 +71,7 @@ def _add_problems(path: str, operation: dict[str, Any]) -> None:
         statuses.add(400)
     responses = {int(status): response for status, response in operation["responses"].items()}
     if responses.get(422, {}).get("description") == "Validation Error":
-        del responses[422]  # FastAPI's own form, which is not ours
+        del responses[422]  # FastAPI's 422, which this API does not use
     statuses = (statuses - responses.keys()) | {code for code, found in responses.items() if "$ref" in found}
     responses |= {status: problem_name(status) for status in statuses}
     operation["responses"] = {str(status): responses[status] for status in sorted(responses)}

@@ -1,4 +1,4 @@
-"""Events: published through the hot path, listed and read here."""
+"""Routes for events. The hot path `publishing` serves POST /v1/events; here it is only documented."""
 
 from __future__ import annotations
 
@@ -32,47 +32,50 @@ MAX_TREE = 1_000
 _ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
 _MANY = {"type": "array", "items": ref(shapes.EventIn), "minItems": 1, "maxItems": MAX_EVENTS}
 _PUBLISH = body(shapes.EventIn, _ONE, {"anyOf": [ref(shapes.EventIn), _MANY]})
-_GONE = "There is no such event, or it was finished and is older than `--retention`."
-Seq = Annotated[int, Path(description="the event's number", ge=1, lt=1 << 63, examples=[1])]
+_GONE = "The event does not exist, or it was finished and deleted after `--retention`."
+Seq = Annotated[int, Path(description="The event's number.", ge=1, lt=1 << 63, examples=[1])]
 
 
 @router.post(
     "",
     status_code=202,
-    summary="Publish one event, or an array of them",
+    summary="Publish events",
     dependencies=needs("publish"),
     openapi_extra=_PUBLISH,
     responses=described(
-        (shapes.Receipt, shapes.ReceiptList), "Stored and synced to disk.", status=202, problems={415: None}
+        (shapes.Receipt, shapes.ReceiptList),
+        "The events are stored and synced to disk.",
+        status=202,
+        problems={415: None},
     ),
 )
 async def publish_events(request: Request) -> Response:
-    """Events are stored durably, then answered with a receipt; all of an array or none.
+    """Stores one event or an array of events durably, then answers with receipts.
 
-    A second event with the same `source` and `id` is not stored again: its receipt has
-    `"duplicate": true` and the first one's `seq`. This holds as long as the first one is kept
-    (`--retention`).
+    Of an array, either all events are stored or none. A second event with the same `source` and `id` is not
+    stored again: its receipt has `"duplicate": true` and the `seq` of the first one. This applies until the
+    first event is deleted (`--retention`).
     """
-    raise AssertionError(f"the front serves {request.url.path}; this route stands for the document")
+    raise AssertionError(f"the front serves {request.url.path}; this route is only for the document")
 
 
 @router.get(
     "",
-    summary="List events, newest first",
+    summary="List events",
     dependencies=needs("subscribe"),
     responses=described(shapes.EventList, "A page of events."),
 )
 async def list_events(
     stages: StagesDep,
-    type: Annotated[str | None, Query(description="a type pattern, such as order.*")] = None,  # noqa: A002 - the contract's name
-    source: Annotated[str | None, Query(description="exactly this source")] = None,
-    subject: Annotated[str | None, Query(description="exactly this subject")] = None,
-    id: Annotated[str | None, Query(description="exactly this id")] = None,  # noqa: A002 - the contract's name
-    correlationid: Annotated[str | None, Query(description="exactly this correlation")] = None,
+    type: Annotated[str | None, Query(description="A type pattern, such as `order.*`.")] = None,  # noqa: A002 - the contract's name
+    source: Annotated[str | None, Query(description="The exact source.")] = None,
+    subject: Annotated[str | None, Query(description="The exact subject.")] = None,
+    id: Annotated[str | None, Query(description="The exact id.")] = None,  # noqa: A002 - the contract's name
+    correlationid: Annotated[str | None, Query(description="The exact correlation id.")] = None,
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
-    """Each parameter narrows the list; `after` is the `next` of the page before."""
+    """Returns events, newest first. An event must match all parameters."""
     if type is not None:
         try:
             check_pattern(type)
@@ -93,12 +96,12 @@ async def list_events(
 
 @router.get(
     f"/{{seq:{NUMBER}}}",
-    summary="Read an event and its runs",
+    summary="Retrieve an event",
     dependencies=needs("subscribe"),
     responses=described(shapes.EventDetail, "The event.", problems={404: _GONE}),
 )
 async def read_event(stages: StagesDep, seq: Seq) -> Response:
-    """The attributes as they were sent, the data, and the runs that it started."""
+    """Returns the attributes and the data of an event, and its runs."""
     event = await _event(stages, seq)
     runs = await stages.reader.runs_of([seq])
     return answers.json({**document(event), "runs": [shown(stages, run) for run in runs]})
@@ -106,12 +109,12 @@ async def read_event(stages: StagesDep, seq: Seq) -> Response:
 
 @router.get(
     f"/{{seq:{NUMBER}}}/tree",
-    summary="Read an event and all that came of it",
+    summary="Retrieve an event tree",
     dependencies=needs("subscribe"),
     responses=described(shapes.Tree, "The tree.", problems={404: _GONE}),
 )
 async def read_event_tree(stages: StagesDep, seq: Seq) -> Response:
-    """What its handlers published, what theirs published, and so on; 1000 events at most."""
+    """Returns the event and all events that its handlers published, directly or not. At most 1000 events."""
     root = _node(await _event(stages, seq))
     nodes, parents = {seq: root}, {}
     async for runs, children in _layers(stages, seq):
@@ -129,20 +132,20 @@ async def read_event_tree(stages: StagesDep, seq: Seq) -> Response:
 
 @router.post(
     f"/{{seq:{NUMBER}}}/cancel",
-    summary="Cancel all that is unfinished of an event",
+    summary="Cancel an event",
     dependencies=needs("handlers:write"),
     responses=described(
         shapes.EventDetail,
         "The event with its runs.",
-        problems={404: _GONE, 409: "Neither the event nor what came of it has an unfinished run."},
+        problems={404: _GONE, 409: "No event of the tree has an unfinished run."},
     ),
 )
 async def cancel_event(stages: StagesDep, seq: Seq) -> Response:
-    """Its unfinished runs are cancelled, and those of all events that its handlers published."""
+    """Cancels its unfinished runs, and those of all events that its handlers published, directly or not."""
     await _event(stages, seq)
     error = Error("Cancelled", "its event was cancelled over HTTP")
     cancelled = 0
-    # From the root down: a run that is cancelled publishes nothing more below it.
+    # From the root down: a cancelled run publishes no more events below it.
     async for runs, _ in _layers(stages, seq):
         unfinished = [run.id for run in runs if run.state in UNFINISHED]
         if unfinished:
@@ -150,14 +153,14 @@ async def cancel_event(stages: StagesDep, seq: Seq) -> Response:
                 await stages.commits.change(Cancel(runs=unfinished, error=error, now=stages.clock()))
             )
     if not cancelled:
-        raise Conflict(f"event {seq} has no unfinished run, nor has anything that came of it")
+        raise Conflict(f"neither event {seq} nor an event of its tree has an unfinished run")
     return await read_event(stages, seq)
 
 
 async def _layers(stages: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord], list[tuple[int, Event]]]]:
-    """Go down an event's tree: the runs of each layer, and the events that they published.
+    """Yield the runs of each layer of an event's tree, then the events that these runs published.
 
-    The events are read after the caller is done with the runs: what it cancels publishes nothing then.
+    The events are read after the caller has processed the runs: runs that it cancelled publish nothing more.
     """
     layer = [seq]
     while layer:
@@ -173,7 +176,7 @@ def _node(event: Event) -> shapes.Tree:
 
 
 def _shown(event: Event) -> shapes.Event:
-    # A dict: extension attributes stand beside the others.
+    # A dict, because extension attributes are members of the same object.
     return cast("shapes.Event", document(event))
 
 
@@ -181,7 +184,6 @@ async def _event(stages: Stages, seq: int) -> Event:
     event = await stages.reader.event(seq)
     if event is None:
         raise NotFound(
-            f"there is no event {seq}, or it was finished and older than --retention: "
-            "GET /v1/events lists them"
+            f"event {seq} does not exist, or was deleted after --retention: GET /v1/events lists events"
         )
     return event

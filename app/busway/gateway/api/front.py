@@ -1,7 +1,7 @@
-"""The outermost ASGI application: admits each request, then sends it its way.
+"""The outermost ASGI application: checks access, then routes each request.
 
-Publishing and subscribing carry the load. The door gives them to `publish` and `sockets` itself; under
-another server they come stages, to the same endpoints. All else is FastAPI.
+Publishing and subscribing are the hot paths. Our own server calls `publish` and `sockets` directly. Under
+another ASGI server, `Front` calls the same endpoints. FastAPI serves everything else.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/client.js", "/openapi
 
 
 class Front:
-    """Admits and routes.
+    """Checks access and routes requests.
 
     Args:
-        gateway: has the running stages.
-        rest: everything that is not the hot path.
-        max_body_bytes: the most bytes of one request body.
-        max_frame_bytes: the most bytes of a WebSocket frame of a client.
-        allowed: whose pages may use this gateway beside its own.
+        gateway: the gateway that has the running stages.
+        rest: the application for everything else.
+        max_body_bytes: maximum size of a request body.
+        max_frame_bytes: maximum size of a client's WebSocket frame.
+        allowed: other origins whose pages may use this gateway.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Front:
         self.sockets = SubscribeEndpoint(gateway, max_frame_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Be an ASGI application."""
+        """Serve one ASGI connection."""
         if scope["type"] == "http":
             if scope["method"] == "POST" and scope["path"] == self.publish.path:
                 await asgi.publish(self.publish, scope, receive, send)
@@ -80,7 +80,7 @@ class Front:
     async def _route(self, stages: Stages | None, scope: Scope, receive: Receive, send: Send) -> None:
         head = scope["method"] == "HEAD"
         if head:
-            scope = {**scope, "method": "GET"}  # the server sends no body for it (RFC 9110, section 9.3.2)
+            scope = {**scope, "method": "GET"}  # the server drops the body (RFC 9110, section 9.3.2)
         path = scope["path"]
         public = path in PUBLIC or path.startswith("/docs/")
         streams = path == EVENT_STREAM and scope["method"] == "GET"

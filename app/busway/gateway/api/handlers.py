@@ -1,4 +1,4 @@
-"""Handlers: made, changed, paused and deleted over HTTP; the targets they may have."""
+"""Routes for handlers and their targets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from busway.gateway.dispatch.registry import RegisteredHandler
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
-Name = Annotated[str, Path(description="the handler's name", examples=["try-me"])]
-NONE = "There is no such handler."
+Name = Annotated[str, Path(description="The handler's name.", examples=["try-me"])]
+NONE = "The handler does not exist."
 _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
 
@@ -65,29 +65,29 @@ async def _one(stages: Stages, entry: RegisteredHandler, status: int = 200) -> R
 @router.post(
     "/handlers",
     status_code=201,
-    summary="Make a handler",
+    summary="Create a handler",
     dependencies=needs("handlers:write"),
     openapi_extra=body(shapes.HandlerIn, _NEW),
     responses=described(
         shapes.Handler,
-        "The handler, in force for events from now on.",
+        "The handler. It applies to events from now on.",
         status=201,
-        problems={409: "There is a handler of this name."},
+        problems={409: "A handler with this name exists."},
     ),
 )
 async def create_handler(stages: StagesDep, request: Request) -> Response:
-    """`name`, `target` and `events` are required; GET /v1/targets lists the targets."""
+    """`name`, `target` and `events` are required. `GET /v1/targets` lists the targets."""
     return await _one(stages, await stages.changes.create(await read(request, shapes.HandlerIn)), 201)
 
 
 @router.get(
     "/handlers",
-    summary="List handlers, by name",
+    summary="List handlers",
     dependencies=needs("handlers:read"),
     responses=described(shapes.HandlerList, "A page of handlers."),
 )
 async def list_handlers(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
-    """Those that code declares and those made over HTTP."""
+    """Returns the handlers by name, both those declared in code and those created over HTTP."""
     entries = [e for e in stages.registry.live() if after is None or e.handler.name > after]
     shown = await _shown(stages, entries[:limit])
     more = entries[limit - 1].handler.name if len(entries) > limit else None
@@ -96,21 +96,21 @@ async def list_handlers(stages: StagesDep, limit: Limit = 100, after: After = No
 
 @router.get(
     "/handlers/{name}",
-    summary="Read a handler",
+    summary="Retrieve a handler",
     dependencies=needs("handlers:read"),
     responses=described(shapes.Handler, "The handler.", problems={404: NONE}),
 )
 async def read_handler(stages: StagesDep, name: Name) -> Response:
-    """The fields in force, where it runs, and how its runs fare."""
+    """Returns the fields in force, the pool it runs in, and statistics of its runs."""
     return await _one(stages, stages.changes.live(name))
 
 
 @router.patch(
     "/handlers/{name}",
-    summary="Change a handler",
+    summary="Update a handler",
     dependencies=needs("handlers:write"),
     openapi_extra=body(shapes.HandlerChange, {"timeout": 30, "max_attempts": 3}),
-    responses=described(shapes.Handler, "The handler as it is now.", problems={404: NONE}),
+    responses=described(shapes.Handler, "The updated handler.", problems={404: NONE}),
 )
 async def change_handler(stages: StagesDep, name: Name, request: Request) -> Response:
     """Fields set here override the code's until they are set to null. Waiting runs use the new revision."""
@@ -123,11 +123,11 @@ async def change_handler(stages: StagesDep, name: Name, request: Request) -> Res
     summary="Delete a handler",
     dependencies=needs("handlers:write"),
     responses=described(
-        None, "Deleted.", status=204, problems={404: NONE, 409: "Code declares the handler."}
+        None, "The handler is deleted.", status=204, problems={404: NONE, 409: "Code declares the handler."}
     ),
 )
 async def delete_handler(stages: StagesDep, name: Name) -> Response:
-    """Its waiting runs are cancelled, running ones finish. One that code declares is not deleted: 409."""
+    """Cancels its waiting runs. Running ones finish. A handler that code declares cannot be deleted (409)."""
     await stages.changes.delete(name)
     return Response(status_code=204)
 
@@ -137,11 +137,11 @@ async def delete_handler(stages: StagesDep, name: Name) -> Response:
     summary="Pause a handler",
     dependencies=needs("handlers:write"),
     responses=described(
-        shapes.Handler, "The handler, paused.", problems={404: NONE, 409: "The handler is paused already."}
+        shapes.Handler, "The paused handler.", problems={404: NONE, 409: "The handler is already paused."}
     ),
 )
 async def pause_handler(stages: StagesDep, name: Name) -> Response:
-    """Its runs wait, started attempts finish."""
+    """New runs wait. Attempts that have started finish."""
     return await _one(stages, await stages.changes.set_paused(name, paused=True))
 
 
@@ -150,22 +150,25 @@ async def pause_handler(stages: StagesDep, name: Name) -> Response:
     summary="Resume a handler",
     dependencies=needs("handlers:write"),
     responses=described(
-        shapes.Handler, "The handler, not paused.", problems={404: NONE, 409: "The handler is not paused."}
+        shapes.Handler, "The resumed handler.", problems={404: NONE, 409: "The handler is not paused."}
     ),
 )
 async def resume_handler(stages: StagesDep, name: Name) -> Response:
-    """What waited starts."""
+    """Starts the waiting runs."""
     return await _one(stages, await stages.changes.set_paused(name, paused=False))
 
 
 @router.get(
     "/handlers/{name}/revisions",
-    summary="List the revisions of a handler, newest first",
+    summary="List revisions of a handler",
     dependencies=needs("handlers:read"),
     responses=described(shapes.RevisionList, "A page of revisions.", problems={404: NONE}),
 )
 async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, after: After = None) -> Response:
-    """Every change of a field but `paused` and `description`, or of the source file, makes one."""
+    """Returns the revisions, newest first.
+
+    A change of the source file or of a field other than `paused` and `description` creates a revision.
+    """
     before = answers.number(after)
     found = await stages.reader.revisions(stages.changes.live(name).handler.id)
     items = [
@@ -184,14 +187,14 @@ async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, afte
 
 @router.get(
     "/targets",
-    summary="List what the handlers folder offers",
+    summary="List targets",
     dependencies=needs("handlers:read"),
     responses=described(
-        shapes.TargetList, "Functions that can be registered, and files that cannot be imported."
+        shapes.TargetList, "A page of functions that handlers can run, and of files that cannot be imported."
     ),
 )
 async def list_targets(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
-    """Each is `{target, kind, doc}`, or `{file, error}` with a traceback for a file that does not import."""
+    """Returns `{file, error}` for files that cannot be imported, then `{target, kind, doc}` for functions."""
     targets = [
         shapes.Target(target.target, target.kind, target.doc)
         for file in stages.registry.catalog

@@ -1,4 +1,4 @@
-"""Keys: made, listed, revoked. A key is shown once and stored as a digest."""
+"""Routes for API keys. A key is shown once and stored as a digest."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 @router.post(
     "",
     status_code=201,
-    summary="Make a key",
+    summary="Create an API key",
     dependencies=needs("admin"),
     openapi_extra=body(shapes.KeyIn, {"name": "shop", "scopes": ["publish", "subscribe"]}),
     responses=described(shapes.NewKey, "The key with its secret, which is shown only once.", status=201),
 )
 async def create_key(stages: StagesDep, request: Request) -> Response:
-    """From the first key on, every request needs one: make yourself one with `admin` first."""
+    """As soon as one key exists, every request needs a key. So the first key must have the scope `admin`."""
     operation, secret = new_key(await read(request, shapes.KeyIn), stages.clock())
     if stages.gate.open and "admin" not in operation.scopes:
-        raise _invalid("scopes", "the first key needs the scope admin: from it on every request needs a key")
+        raise _invalid(
+            "scopes", "the first key needs the scope admin, because every request then needs a key"
+        )
     id_ = await stages.commits.change(operation)
     await load_keys(stages)
     record = next(key for key in await stages.reader.keys() if key.id == id_)
@@ -47,12 +49,12 @@ async def create_key(stages: StagesDep, request: Request) -> Response:
 
 @router.get(
     "",
-    summary="List keys",
+    summary="List API keys",
     dependencies=needs("admin"),
     responses=described(shapes.KeyList, "The keys, without their secrets."),
 )
 async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
-    """Revoked ones too."""
+    """Returns all keys, including revoked ones."""
     start = answers.number(after) or 0
     found = [key for key in await stages.reader.keys() if key.id > start]
     more = str(found[limit - 1].id) if len(found) > limit else None
@@ -62,37 +64,37 @@ async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) 
 @router.delete(
     f"/{{id:{NUMBER}}}",
     status_code=204,
-    summary="Revoke a key",
+    summary="Revoke an API key",
     dependencies=needs("admin"),
-    responses=described(None, "Revoked.", status=204, problems={404: "There is no such key."}),
+    responses=described(None, "The key is revoked.", status=204, problems={404: "The key does not exist."}),
 )
 async def revoke_key(
     stages: StagesDep,
-    id: Annotated[int, Path(description="the key's number", ge=1, lt=1 << 63, examples=[1])],  # noqa: A002 - the contract's name
+    id: Annotated[int, Path(description="The key's number.", ge=1, lt=1 << 63, examples=[1])],  # noqa: A002 - the contract's name
 ) -> Response:
-    """Its requests get 401 from now on and its WebSockets close with 4401."""
+    """Requests with the key get 401 from now on. Its WebSockets close with 4401."""
     if not await stages.commits.change(RevokeKey(id=id, now=stages.clock())):
-        raise NotFound(f"there is no key {id}: GET /v1/keys lists them")
+        raise NotFound(f"key {id} does not exist: GET /v1/keys lists the keys")
     await load_keys(stages)
     return Response(status_code=204)
 
 
 async def load_keys(stages: Stages) -> None:
-    """Have the gate know the keys as the store has them, and close the sessions of those that lost theirs."""
+    """Load the keys from the store into the gate, and close connections whose key is no longer valid."""
     for id_ in stages.gate.load(await stages.reader.keys()):
         stages.hub.revoke(id_)
 
 
 def new_key(wanted: shapes.KeyIn, now: int) -> tuple[CreateKey, str]:
-    """Make the secret of a key.
+    """Return the operation that stores a new key, and its secret.
 
     Raises:
-        Invalid: it would have expired already.
+        Invalid: `expires_at` is in the past.
     """
     secret, digest = new_secret()
     expires = times.from_text(wanted.expires_at) if wanted.expires_at else None
     if expires is not None and expires <= now:
-        raise _invalid("expires_at", "expires_at is past")
+        raise _invalid("expires_at", "expires_at is in the past")
     return CreateKey(
         name=wanted.name, digest=digest, scopes=list(wanted.scopes), now=now, expires_at=expires
     ), secret

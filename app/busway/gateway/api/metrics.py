@@ -1,4 +1,4 @@
-"""`/metrics`: what the stages count by themselves, read when it is asked for, in Prometheus' text format."""
+"""GET /metrics in Prometheus' text format. The stages keep the counts; this module reads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXAMPLE = 'busway_events_accepted_total 3.0\nbusway_runs{handler="invoice",stat
 
 @router.get(
     "/metrics",
-    summary="Metrics for Prometheus",
+    summary="Prometheus metrics",
     dependencies=needs("handlers:read"),
     response_class=Response,
     responses={
@@ -36,7 +36,10 @@ _EXAMPLE = 'busway_events_accepted_total 3.0\nbusway_runs{handler="invoice",stat
     },
 )
 async def read_metrics(stages: StagesDep) -> Response:
-    """Events, runs, attempts, workers, commits, subscribers. A key needs the scope `handlers:read`."""
+    """Returns metrics of events, runs, attempts, workers, commits and subscribers.
+
+    If the gateway has API keys, the key needs the scope `handlers:read`.
+    """
     events, results = await stages.reader.totals()
     registry = CollectorRegistry()
     registry.register(_Collected([*_log(events, results), *_runs(stages, await stages.reader.counts())]))
@@ -57,13 +60,13 @@ class _Collected(Collector):
 
 
 def _log(events: int, results: int) -> Iterator[Metric]:
-    about = GaugeMetricFamily("busway_info", "The version that runs.", labels=["version"])
+    about = GaugeMetricFamily("busway_info", "The running version.", labels=["version"])
     about.add_metric([__version__], 1)
     yield about
     yield CounterMetricFamily(
-        "busway_events_accepted", "Events ever stored, those that handlers published too.", value=events
+        "busway_events_accepted", "Events stored, including those published by handlers.", value=events
     )
-    yield CounterMetricFamily("busway_results", "Results ever stored.", value=results)
+    yield CounterMetricFamily("busway_results", "Results stored.", value=results)
 
 
 def _runs(stages: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]:
@@ -79,13 +82,13 @@ def _runs(stages: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]
 
 def _attempts(stages: Stages) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(
-        "busway_attempt_seconds", "How long attempts ran.", labels=["handler", "pool", "outcome"]
+        "busway_attempt_seconds", "Duration of attempts.", labels=["handler", "pool", "outcome"]
     )
     for labels, histogram in sorted(stages.recorder.durations.attempts().items()):
         seconds.add_metric(labels, histogram.cumulative(), histogram.total)
     waits = HistogramMetricFamily(
         "busway_queue_wait_seconds",
-        "How long runs that were due waited for their attempt.",
+        "How long due runs waited for an attempt.",
         labels=["handler"],
     )
     for name, histogram in sorted(stages.recorder.durations.waits().items()):
@@ -96,9 +99,11 @@ def _attempts(stages: Stages) -> Iterator[Metric]:
 def _workers(stages: Stages) -> Iterator[Metric]:
     status = stages.workers.status()
     workers = GaugeMetricFamily("busway_workers", "Worker processes.", labels=["pool", "state"])
-    running = GaugeMetricFamily("busway_pool_running", "Attempts handed to workers.", labels=["pool"])
+    running = GaugeMetricFamily("busway_pool_running", "Attempts assigned to workers.", labels=["pool"])
     threads = GaugeMetricFamily("busway_pool_threads", "Threads for sync handlers.", labels=["pool"])
-    delayed = GaugeMetricFamily("busway_pool_delayed", "1 while a crash loop backs off.", labels=["pool"])
+    delayed = GaugeMetricFamily(
+        "busway_pool_delayed", "1 while a crash loop delays new workers.", labels=["pool"]
+    )
     for name, pool in status["pools"].items():
         states = [worker["state"] for worker in pool["workers"]]
         for state in sorted({"ready", *states}):
@@ -108,14 +113,14 @@ def _workers(stages: Stages) -> Iterator[Metric]:
         delayed.add_metric([name], pool.get("delayed", False))
     yield from (workers, running, threads, delayed, _deaths(status))
     yield CounterMetricFamily(
-        "busway_zygote_restarts", "Zygotes that took another's place.", value=status["zygote"]["restarts"]
+        "busway_zygote_restarts", "Restarts of the zygote.", value=status["zygote"]["restarts"]
     )
 
 
 def _deaths(status: dict[str, Any]) -> Metric:
     deaths = CounterMetricFamily(
         "busway_worker_deaths",
-        "Workers that died: `ended` and `killed` by the gateway, otherwise by an exit status or a signal.",
+        "Dead workers. Cause: `ended` or `killed` (by the gateway), an exit status or a signal.",
         labels=["pool", "cause"],
     )
     for pool, causes in status["deaths"].items():
@@ -126,14 +131,16 @@ def _deaths(status: dict[str, Any]) -> Metric:
 
 def _store(stages: Stages) -> Iterator[Metric]:
     stats = stages.commits.stats
-    yield _one("busway_commit_operations", "Operations of a commit.", stats.sizes)
-    yield _one("busway_commit_seconds", "From sending a batch to its synced commit.", stats.seconds)
-    yield CounterMetricFamily("busway_commit_failures", "Batches of unknown outcome.", value=stats.failures)
-    yield GaugeMetricFamily(
-        "busway_commit_backlog", "Outcomes not committed yet.", value=stages.commits.backlog
+    yield _one("busway_commit_operations", "Operations per commit.", stats.sizes)
+    yield _one("busway_commit_seconds", "Time from sending a batch to its synced commit.", stats.seconds)
+    yield CounterMetricFamily(
+        "busway_commit_failures", "Batches with an unknown outcome.", value=stats.failures
     )
     yield GaugeMetricFamily(
-        "busway_store_healthy", "Whether the last commit went well.", value=stages.commits.healthy
+        "busway_commit_backlog", "Operations not committed yet.", value=stages.commits.backlog
+    )
+    yield GaugeMetricFamily(
+        "busway_store_healthy", "1 if the last commit succeeded.", value=stages.commits.healthy
     )
 
 
@@ -143,10 +150,10 @@ def _one(name: str, text: str, histogram: Histogram) -> Metric:
 
 def _door() -> Iterator[Metric]:
     yield CounterMetricFamily(
-        "busway_connections_cut", "Silent connections closed for want of file descriptors.", value=counts.cut
+        "busway_connections_cut", "Idle connections closed to free file descriptors.", value=counts.cut
     )
     yield CounterMetricFamily(
-        "busway_accept_errors", "Connections that the system could not accept.", value=counts.unaccepted
+        "busway_accept_errors", "Connections that could not be accepted.", value=counts.unaccepted
     )
 
 
@@ -156,6 +163,6 @@ def _subscribers(stages: Stages) -> Iterator[Metric]:
         "connections": "Connected subscribers.",
         "subscriptions": "Open subscriptions.",
         "lagging": "Subscriptions that are not at the head of the log.",
-        "furthest_behind": "Results that the slowest subscription has not taken.",
+        "furthest_behind": "Results that the slowest subscription has not received.",
     }.items():
         yield GaugeMetricFamily(f"busway_subscribers_{name}", text, value=status[name])

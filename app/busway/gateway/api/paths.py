@@ -1,18 +1,18 @@
-"""Parts of addresses."""
+"""Converters for path parameters."""
 
 from __future__ import annotations
 
 from starlette.convertors import Convertor, register_url_convertor
 
 NUMBER = "number"
-"""The name of a part that is a number: `/retry` is no run, so that a method it does not have is a 405."""
+"""The converter for numbers. `retry` does not match it, so a wrong method for /v1/runs/retry gives 405."""
 
 
 class _Number(Convertor[str]):
     regex = "[0-9]{1,19}"
 
     def convert(self, value: str) -> str:
-        return value  # the route reads it
+        return value  # the route's parameter type converts it
 
     def to_string(self, value: str) -> str:
         return value

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents."""
+"""Answers errors as RFC 9457 problem documents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def response(error: BuswayError) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of the app answered as a problem document."""
+    """Add exception handlers that answer every error of the app as a problem document."""
 
     @app.exception_handler(BuswayError)
     async def ours(_: Request, error: BuswayError) -> Response:
@@ -38,7 +38,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return response(NotFound(f"there is no {request.url.path}: /docs lists what there is"))
+            return response(NotFound(f"{request.url.path} does not exist: /docs lists the operations"))
         if error.status_code == 405:
             return _not_for(app, request)
         plain = BadRequest(f"{request.url.path}: {error.detail}")
@@ -49,9 +49,9 @@ def install(app: FastAPI) -> None:
 
 
 def _not_for(app: FastAPI, request: Request) -> Response:
-    """Say which methods there are: each route knows only its own."""
+    """Return a 405 with all methods of the path. Each route knows only its own."""
     allowed = ", ".join(m for m in METHODS if _takes(app, request.scope, "GET" if m == "HEAD" else m))
-    error = BadRequest(f"{request.method} is not for {request.url.path}, which takes {allowed}: see /docs")
+    error = BadRequest(f"{request.url.path} does not support {request.method}: use {allowed}, see /docs")
     error.status, error.title = 405, "Method not allowed"
     answer = response(error)
     answer.headers["Allow"] = allowed

@@ -1,4 +1,4 @@
-"""POST /v1/events: the hot path, with only the door between the socket and ingest."""
+"""POST /v1/events, the hot path: only the door is between the socket and ingest."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = logging.getLogger("busway.api")
 
 _JSON = b"application/json"
 _REFUSED = {
-    b"idempotency-key": "Idempotency-Key is not built yet: give the event an id, a second one is a duplicate",
-    b"prefer": "Prefer is not built yet: subscribe to the results at /v1/subscribe",
+    b"idempotency-key": "Idempotency-Key is not supported yet: set the event's `id` to avoid duplicates",
+    b"prefer": "Prefer is not supported yet: subscribe to the results at /v1/subscribe",
 }
 
 _LOOKS_AT = (
@@ -34,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Waiter(msgspec.Struct, eq=False):
-    """A request whose events are on their way into the store; `many`: they came as an array."""
+    """A request that waits for the commit of its events. `many`: the body is an array."""
 
     endpoint: PublishEndpoint
     head: Head
@@ -57,17 +57,17 @@ class _Waiter(msgspec.Struct, eq=False):
         self.respond(self.endpoint.answer(self.head, 202, lines, body))
 
     def set_exception(self, fault: BaseException) -> None:
-        """Answer with why nothing is stored."""
+        """Answer with an error."""
         self.endpoint.refuse(self.head, self.respond, fault)
 
 
 class PublishEndpoint:
-    """Takes events, as an `Endpoint` of the door.
+    """Stores events. An `Endpoint` of the door.
 
     Args:
-        gateway: has the running stages.
-        max_body_bytes: the most bytes of one request body.
-        allowed: whose pages may use this gateway beside its own.
+        gateway: the gateway that has the running stages.
+        max_body_bytes: maximum size of a request body.
+        allowed: other origins whose pages may use this gateway.
     """
 
     path = "/v1/events"
@@ -78,7 +78,7 @@ class PublishEndpoint:
         self._gateway, self.max_body, self._allowed = gateway, max_body_bytes, allowed
 
     def admit(self, head: Head) -> Answer | None:
-        """Refuse a request without the right to publish, or with headers that are not supported."""
+        """Refuse a request that may not publish, or has unsupported headers."""
         stages = self._gateway.stages
         if stages is None:
             return self._refusal(head, Unavailable(STARTING))
@@ -111,22 +111,22 @@ class PublishEndpoint:
         return self._refusal(head, too_large(self.max_body))
 
     def too_slow(self, head: Head) -> Answer:
-        """Refuse a body that stands still."""
+        """Refuse a body that paused for too long."""
         return self._refusal(head, too_slow())
 
     def refuse(self, head: Head, respond: Respond, fault: BaseException) -> None:
-        """Answer with why they are not taken."""
+        """Answer with an error."""
         respond(self._refusal(head, fault))
 
     def _refusal(self, head: Head, fault: BaseException) -> Answer:
         if not isinstance(fault, BuswayError):
             log.error("publishing failed", exc_info=fault)
-            fault = BuswayError("publishing failed: the gateway's log says why")
+            fault = BuswayError("internal error: publishing failed, see the gateway's log")
         found = problem(fault)
         return self.answer(head, found.status, found.lines, found.body)
 
     def answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
-        """Build an answer, which pages of the origins that are allowed may read."""
+        """Build an answer. Pages of allowed origins get CORS headers."""
         origin = self._allowed.allowed(head.headers)
         if origin is not None:
             lines += b"".join(map(header_line, sharing(origin)))
@@ -139,9 +139,11 @@ def _check_headers(headers: Headers) -> None:
         if name == b"content-type":
             media_type = value
         elif name == b"ce-specversion":
-            raise UnsupportedMediaType("CloudEvents binary mode is not built yet: send application/json")
+            raise UnsupportedMediaType("CloudEvents binary mode is not supported yet: send application/json")
         elif name == b"content-encoding" and value.lower() != b"identity":
-            raise UnsupportedMediaType("bodies are taken as they are: send it without Content-Encoding")
+            raise UnsupportedMediaType(
+                "compressed bodies are not supported: send it without Content-Encoding"
+            )
         elif name in _REFUSED:
             raise BadRequest(_REFUSED[name])
     if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:

@@ -1,4 +1,4 @@
-"""The result log over HTTP, oldest first."""
+"""The route for the result log."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ router = APIRouter(prefix="/v1/results", tags=["results"])
 
 @router.get(
     "",
-    summary="Read the result log, oldest first",
+    summary="List results",
     dependencies=needs("subscribe"),
     responses=described(ItemList, "A page of results.", problems={410: None}),
 )
 async def list_results(
     stages: StagesDep,
-    after: Annotated[str | None, Query(description="a cursor; without one, from the oldest kept")] = None,
-    types: Annotated[list[str] | None, Query(description="type patterns of the results' events")] = None,
-    handlers: Annotated[list[str] | None, Query(description="only of these handlers")] = None,
-    kinds: Annotated[list[str] | None, Query(description="only of these kinds, or `completed`")] = None,
+    after: Annotated[str | None, Query(description="A cursor. The default is the oldest available.")] = None,
+    types: Annotated[list[str] | None, Query(description="Type patterns of the results' events.")] = None,
+    handlers: Annotated[list[str] | None, Query(description="Names of handlers.")] = None,
+    kinds: Annotated[list[str] | None, Query(description="Kinds of result, or `completed`.")] = None,
     limit: Limit = 100,
 ) -> Response:
-    """`cursor` is where to go on from, also when `next` is null: ask again with it later.
+    """Returns results, oldest first. To get later results, send the `cursor` of the answer as `after`.
 
-    A cursor whose place is no longer in the log (`--retention`, another log, a restored backup) gets
-    410: begin again without `after`, or with `latest`.
+    The status is 410 if results after the cursor are no longer available (`--retention`, another log, a
+    restored backup). Then start again without `after`, or with `latest`.
     """
     return answers.json(
         await results_page(stages.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit)

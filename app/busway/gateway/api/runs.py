@@ -1,4 +1,4 @@
-"""Runs: listed, read with their attempts, retried and cancelled."""
+"""Routes for runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from busway.gateway.store.port.reader import AttemptRecord, RunQuery, RunRecord
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 RETRY_AT_ONCE = 1_000
-_GONE = "There is no such run, or it was finished and is older than `--retention`."
-RunId = Annotated[int, Path(description="the run's number", ge=1, lt=1 << 63, examples=[1])]
+_GONE = "The run does not exist, or it was finished and deleted after `--retention`."
+RunId = Annotated[int, Path(description="The run's number.", ge=1, lt=1 << 63, examples=[1])]
 
 
 def shown(stages: Stages, record: RunRecord) -> shapes.Run:
-    """Return a run as people see it."""
+    """Return a run for an answer."""
     return answers.run(record, _max_attempts(stages, record))
 
 
@@ -39,21 +39,21 @@ def _max_attempts(stages: Stages, record: RunRecord) -> int:
 
 @router.get(
     "",
-    summary="List runs, newest first",
+    summary="List runs",
     dependencies=needs("subscribe"),
     responses=described(shapes.RunList, "A page of runs."),
 )
 async def list_runs(
     stages: StagesDep,
-    state: Annotated[RunState | None, Query(description="only runs in this state")] = None,
-    handler: Annotated[str | None, Query(description="only runs of this handler")] = None,
+    state: Annotated[RunState | None, Query(description="Only runs in this state.")] = None,
+    handler: Annotated[str | None, Query(description="Only runs of this handler.")] = None,
     event: Annotated[
-        int | None, Query(description="only runs of the event with this `seq`", ge=1, lt=1 << 63)
+        int | None, Query(description="Only runs of the event with this `seq`.", ge=1, lt=1 << 63)
     ] = None,
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
-    """Each parameter narrows the list; `after` is the `next` of the page before."""
+    """Returns runs, newest first. A run must match all parameters."""
     query = RunQuery(state=state, handler=handler, event=event, before=answers.number(after))
     found = await stages.reader.runs(query, limit)
     more = str(found[-1].id) if len(found) == limit else None
@@ -62,12 +62,12 @@ async def list_runs(
 
 @router.get(
     f"/{{id:{NUMBER}}}",
-    summary="Read a run with its attempts",
+    summary="Retrieve a run",
     dependencies=needs("subscribe"),
     responses=described(shapes.RunDetail, "The run.", problems={404: _GONE}),
 )
 async def read_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
-    """How each attempt ended: error and traceback, times, what it printed and logged."""
+    """Returns the run with its attempts: outcome, error, traceback, times and log."""
     record, attempts = await _found(stages, id)
     return answers.json(answers.run_detail(record, _max_attempts(stages, record), attempts))
 
@@ -76,12 +76,10 @@ async def read_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - th
     f"/{{id:{NUMBER}}}/cancel",
     summary="Cancel a run",
     dependencies=needs("handlers:write"),
-    responses=described(
-        shapes.Run, "The run, cancelled.", problems={404: _GONE, 409: "The run is finished."}
-    ),
+    responses=described(shapes.Run, "The cancelled run.", problems={404: _GONE, 409: "The run is finished."}),
 )
 async def cancel_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
-    """A waiting run never starts. A running one is asked to stop, then stopped; it counts no more."""
+    """A waiting run never starts. A running attempt is asked to stop, then stopped. It no longer counts."""
     record, _ = await _found(stages, id)
     error = Error("Cancelled", "cancelled over HTTP")
     if record.state not in UNFINISHED or not await stages.commits.change(
@@ -98,36 +96,39 @@ async def cancel_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - 
     dependencies=needs("handlers:write"),
     responses=described(
         shapes.Run,
-        "The run, available again.",
-        problems={404: _GONE, 409: "The run waits, runs or has succeeded, or its handler is deleted."},
+        "The run. It is available again.",
+        problems={404: _GONE, 409: "The run waits, runs or succeeded, or its handler is deleted."},
     ),
 )
 async def retry_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
-    """A dead or cancelled run gets `max_attempts` more; one that waits to be tried again starts at once."""
+    """A dead or cancelled run gets `max_attempts` more attempts. A retryable run starts at once."""
     record, _ = await _found(stages, id)
     if not await stages.commits.change(Retry(runs=[id], now=stages.clock())):
         entry = stages.registry.named(record.handler)
         if entry is None or entry.handler.deleted:
-            raise Conflict(f"the handler {record.handler!r} of run {id} is deleted: make it again first")
+            raise Conflict(f"the handler {record.handler!r} of run {id} is deleted: create it again first")
         raise Conflict(f"run {id} is {record.state}: only dead, cancelled and retryable runs can be retried")
     return answers.json(shown(stages, (await _found(stages, id))[0]))
 
 
 @router.post(
     "/retry",
-    summary="Retry all dead runs, of one handler or of all",
+    summary="Retry runs",
     dependencies=needs("handlers:write"),
     openapi_extra=body(shapes.RetryIn, {"state": "dead"}),
     responses=described(
-        shapes.RetryAnswer, "How many runs wait again.", problems={404: "There is no such handler."}
+        shapes.RetryAnswer, "The number of retried runs.", problems={404: "The handler does not exist."}
     ),
 )
 async def retry_runs(stages: StagesDep, request: Request) -> Response:
-    """Runs of deleted handlers, and those that end meanwhile, are left as they are."""
+    """Retries all dead runs, or all cancelled runs, of one handler or of all handlers.
+
+    Runs of deleted handlers, and runs that end during this request, are not retried.
+    """
     wanted = await read(request, shapes.RetryIn)
     state = RunState(wanted.state)
     handler = stages.changes.live(wanted.handler).handler.id if wanted.handler else None
-    retried = after = 0  # by number: what dies again meanwhile is not met again
+    retried = after = 0  # in order of number: a run that dies again is not retried twice
     while True:
         step = RetryDead(state=state, handler=handler, now=stages.clock(), limit=RETRY_AT_ONCE, after=after)
         ids = await stages.commits.change(step)
@@ -140,7 +141,5 @@ async def retry_runs(stages: StagesDep, request: Request) -> Response:
 async def _found(stages: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:
     found = await stages.reader.run(id_)
     if found is None:
-        raise NotFound(
-            f"there is no run {id_}, or it was finished and older than --retention: GET /v1/runs lists them"
-        )
+        raise NotFound(f"run {id_} does not exist, or was deleted after --retention: GET /v1/runs lists runs")
     return found

@@ -1,4 +1,4 @@
-"""The service itself: health, status and its documents."""
+"""Routes for health, status and the API documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def root() -> Response:
 
 @router.get("/v1/subscribe", include_in_schema=False)
 async def subscribe_is_a_websocket() -> Response:
-    """Tell those who open it like a page what it is."""
+    """Answer 426 to a request without an upgrade."""
     refusal = problems.response(UpgradeRequired("/v1/subscribe is a WebSocket: see /asyncapi.json"))
     refusal.headers.update({"Upgrade": "websocket", "Connection": "Upgrade"})
     return refusal
@@ -40,20 +40,20 @@ async def subscribe_is_a_websocket() -> Response:
 
 @router.get("/healthz", summary="Liveness probe", responses=described(shapes.Health, "The process is alive."))
 async def check_liveness() -> Response:
-    """Always 200 while the process answers."""
+    """Always answers 200."""
     return answers.json(shapes.Health("alive"))
 
 
 @router.get(
     "/readyz",
     summary="Readiness probe",
-    responses=described(shapes.Readiness, "The gateway takes events.", problems={503: None}),
+    responses=described(shapes.Readiness, "The gateway accepts events.", problems={503: None}),
 )
 async def check_readiness(request: Request) -> Response:
-    """200 once events are taken, 503 before, while draining, and while nothing can be stored.
+    """Answers 200 while the gateway accepts events. Answers 503 while it starts, drains or cannot write.
 
-    `trouble` names what keeps handlers from running although events are taken: files that cannot be imported,
-    and workers or a zygote that die as soon as they start. `/v1/status` has the details.
+    `trouble` lists problems that stop handlers although events are accepted: files that cannot be imported,
+    and workers or a zygote that die at start. `GET /v1/status` has the details.
     """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
@@ -69,7 +69,7 @@ def _trouble(stages: Stages) -> list[str]:
         found.append(f"the zygote cannot be started: {workers['zygote']['error'].splitlines()[0]}")
     for name, pool in workers["pools"].items():
         if pool.get("crash_loop"):
-            found.append(f"workers of the pool {name} die before they have an attempt")
+            found.append(f"workers of the pool {name} die before they run an attempt")
     return found
 
 
@@ -78,17 +78,17 @@ def _obstacle(stages: Stages | None) -> str | None:
         return STARTING
     if stages.publisher.closed:
         return stages.publisher.closed
-    return None if stages.commits.healthy else "the store takes nothing at the moment: see the log"
+    return None if stages.commits.healthy else "the database cannot be written: see the gateway's log"
 
 
 @router.get(
     "/v1/status",
     summary="Service status",
     dependencies=needs("handlers:read"),
-    responses=described(shapes.Status, "Pools, workers, queues, subscribers, disk."),
+    responses=described(shapes.Status, "The status."),
 )
 async def read_status(stages: StagesDep) -> Response:
-    """What runs where, what waits, who listens, and files that cannot be imported, with their tracebacks."""
+    """Returns pools, workers, queues, subscribers, disk use, and files that cannot be imported."""
     counts = await stages.reader.counts()
     database = stages.settings.database
     files = [database.with_name(database.name + end) for end in ("", "-wal")]
@@ -96,7 +96,7 @@ async def read_status(stages: StagesDep) -> Response:
         version=__version__,
         state=_obstacle(stages) or "ready",
         started_at=when(stages.started_at),
-        access="open on loopback: no key was made" if stages.gate.open else "by key",
+        access="open on loopback: no API key exists" if stages.gate.open else "by key",
         workers=msgspec.convert(
             {**stages.workers.status(), "parked": stages.dispatcher.parked}, shapes.Workers
         ),
@@ -132,9 +132,9 @@ async def openapi(request: Request) -> Response:
 
 @router.get(
     "/asyncapi.json",
-    summary="AsyncAPI document of /v1/subscribe",
+    summary="AsyncAPI document",
     responses={200: {"description": "The document.", "content": {JSON: {"schema": {"type": "object"}}}}},
 )
 async def read_asyncapi() -> Response:
-    """What goes over the WebSocket, in AsyncAPI 3."""
+    """Returns the AsyncAPI 3 document of the WebSocket and the event stream."""
     return answers.json(asyncapi.document())

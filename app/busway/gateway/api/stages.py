@@ -27,7 +27,7 @@ from busway.gateway.subscribers.websocket import WebSocketShell
 
 @dataclass(frozen=True)
 class Stages:
-    """Every part of a running gateway that a request may call, in the order of the data flow."""
+    """The parts of a running gateway that requests call, in the order of the data flow."""
 
     settings: Settings
     clock: Callable[[], int]
@@ -49,7 +49,7 @@ class Stages:
 
 
 class Gateway(Protocol):
-    """What has the stages: None while the gateway starts."""
+    """A gateway. `stages` is None while it starts."""
 
     stages: Stages | None
 
@@ -60,4 +60,4 @@ def _stages(request: Request) -> Stages:
 
 
 StagesDep = Annotated[Stages, Depends(_stages)]
-"""The stages, as a parameter of a route."""
+"""Parameter type of a route: FastAPI injects the stages."""

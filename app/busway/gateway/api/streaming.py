@@ -1,4 +1,4 @@
-"""The result log as Server-Sent Events: what the document says of it."""
+"""Documents the route for Server-Sent Events. `subscribers.sse` serves it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ data: {"cursor":"3f8a1c0de5b79264-57-01c2d3e4"}
 :
 
 event: close
-data: {"code":1012,"reason":"the gateway restarts: come back with your cursor"}
+data: {"code":1012,"reason":"the gateway is restarting: connect again with your cursor"}
 
 """
 
@@ -39,7 +39,7 @@ class _Events(Response):
 
 
 def _answers() -> Any:
-    found = described(None, "The stream, until either side ends it.", problems={400: None, 410: None})
+    found = described(None, "The stream. Either side can close it.", problems={400: None, 410: None})
     found[200]["content"] = {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}
     return found
 
@@ -56,12 +56,12 @@ def _parameter(name: str, where: str, field: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": where, "description": field["description"], "schema": schema}
 
 
-_LAST = "A cursor; it takes precedence over `after`."
+_LAST = "A cursor. It overrides `after`."
 
 
 @router.get(
     "/sse",
-    summary="Follow results as Server-Sent Events",
+    summary="Subscribe with Server-Sent Events",
     dependencies=needs("subscribe"),
     response_class=_Events,
     responses=_answers(),
@@ -70,16 +70,17 @@ _LAST = "A cursor; it takes precedence over `after`."
 async def follow_results(request: Request) -> Response:
     """The same subscriptions and cursors as the WebSocket, for `EventSource`, `curl -N` and proxies.
 
-    An event without a name is an item, and its `id` is its cursor. The others are:
+    An event without a name is an item. Its `id` is its cursor. The other events are:
 
-    - `subscribed`: where the stream begins, before any item;
-    - `gap`: before `subscribed`, if the place that was asked for cannot be kept; what follows is from now;
-    - `moved`: the cursor passed results that do not match, at most once a second while there are no items;
-    - `close`: why the stream ends, with a code of the WebSocket's: 1012 a restart, 1013 try again,
-      4401 the key is good no longer, 1011 a fault of the gateway.
+    - `subscribed`: where the stream begins. It comes before any item.
+    - `gap`: results after the requested cursor are no longer available. It comes before `subscribed`, and the
+      stream is live from now.
+    - `moved`: the cursor passed results that do not match, at most once a second while there are no items.
+    - `close`: why the stream ends, with a close code of the WebSocket: 1012 restart, 1013 try again,
+      4401 the API key is no longer valid, 1011 internal error.
 
-    A comment is sent after 10 s without anything else. A reader that takes nothing for 60 s is cut off.
-    While the gateway starts or drains, a client that accepts `text/event-stream` is told to come back,
-    because an `EventSource` gives up on a 503; all others get the 503.
+    The gateway sends a comment after 10 s of silence. It closes a stream whose client reads nothing for 60 s.
+    While it starts or drains, a client that accepts `text/event-stream` gets 200 and a `close` event, because
+    an `EventSource` does not reconnect after a 503. Other clients get 503.
     """
-    raise AssertionError(f"the front serves {request.url.path}; this route stands for the document")
+    raise AssertionError(f"the front serves {request.url.path}; this route is only for the document")

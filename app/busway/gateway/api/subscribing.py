@@ -1,4 +1,4 @@
-"""Admission to the WebSocket at /v1/subscribe, before its first frame."""
+"""Checks access to the WebSocket /v1/subscribe during its handshake."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
 
 
 class SubscribeEndpoint:
-    """Opens subscriptions, as a `SocketEndpoint` of the door.
+    """The WebSocket /v1/subscribe. A `SocketEndpoint` of the door.
 
     Args:
-        gateway: has the running stages.
-        max_message: bytes of a frame of the client.
+        gateway: the gateway that has the running stages.
+        max_message: maximum size of a client's frame in bytes.
     """
 
     path = "/v1/subscribe"
@@ -25,10 +25,10 @@ class SubscribeEndpoint:
         self._gateway, self.max_message = gateway, max_message
 
     def admit(self, headers: Headers, query: bytes) -> Answer | Serve:
-        """Return what serves the socket, or why it is refused.
+        """Return the function that serves the socket, or the answer that refuses it.
 
-        Without a good key the socket opens and closes with 4401: pages see close codes, not the status of
-        a handshake.
+        Without a valid key the socket opens, then closes with 4401: pages can read a close code, but not the
+        status of a handshake.
         """
         stages = self._gateway.stages
         if stages is None:

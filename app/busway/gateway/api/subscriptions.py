@@ -1,4 +1,4 @@
-"""Durable subscriptions over HTTP: what names there are, how far each is behind, and forgetting one."""
+"""Routes for durable subscriptions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ router = APIRouter(prefix="/v1/subscriptions", tags=["results"])
 
 @router.get(
     "",
-    summary="List durable subscriptions, by name",
+    summary="List durable subscriptions",
     dependencies=needs("subscribe"),
     responses=described(DurableSubscriptionList, "A page of durable subscriptions."),
 )
 async def list_subscriptions(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
-    """They are made by subscribing with `durable` over a WebSocket, and stay until they are deleted."""
+    """Returns durable subscriptions by name.
+
+    Subscribing with `durable` over a WebSocket creates one. It exists until it is deleted.
+    """
     found = await stages.reader.durables(after or "", limit + 1)
     shown = [_shown(stages, record) for record in found[:limit]]
     more = found[limit - 1].name if len(found) > limit else None
@@ -36,21 +39,21 @@ async def list_subscriptions(stages: StagesDep, limit: Limit = 100, after: After
 @router.delete(
     "/{name:path}",
     status_code=204,
-    summary="Forget a durable subscription",
+    summary="Delete a durable subscription",
     dependencies=needs("subscribe"),
     responses=described(
         None,
-        "Forgotten.",
+        "The durable subscription is deleted.",
         status=204,
-        problems={404: "There is no such durable subscription.", 409: "A subscription uses the name."},
+        problems={404: "The durable subscription does not exist.", 409: "A subscription uses the name."},
     ),
 )
 async def delete_subscription(
-    stages: StagesDep, name: Annotated[str, Path(description="its durable name", examples=["billing"])]
+    stages: StagesDep, name: Annotated[str, Path(description="The durable name.", examples=["billing"])]
 ) -> Response:
-    """The place up to which it was acknowledged is gone. While a subscription has the name: 409."""
+    """Deletes its acknowledged cursor. The status is 409 while a subscription uses the name."""
     if not await stages.hub.durables.delete(name):
-        raise NotFound(f"there is no durable subscription {name!r}: GET /v1/subscriptions lists them")
+        raise NotFound(f"durable subscription {name!r} does not exist: GET /v1/subscriptions lists them")
     return Response(status_code=204)
 
 

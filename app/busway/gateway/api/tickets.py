@@ -1,4 +1,4 @@
-"""Tickets, with which a page opens its WebSocket or event stream: these cannot send a key as a header."""
+"""The route for tickets. With a ticket, a page opens a WebSocket or event stream, which cannot send a key."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ router = APIRouter(prefix="/v1/tickets", tags=["keys"])
 @router.post(
     "",
     status_code=201,
-    summary="Get a ticket for a browser's WebSocket",
+    summary="Create a ticket",
     responses=described(
         Ticket,
-        "A ticket, good once and for 30 seconds.",
+        "A ticket. It is valid once, for 30 seconds.",
         status=201,
         example={"ticket": "bwt_Zk9…", "expires_at": "2026-01-31T12:00:30.000000Z"},
         problems={400: None, 408: None, 413: None},
     ),
 )
 async def create_ticket(stages: StagesDep, request: Request) -> Response:
-    """The socket that is opened with it may do what the key of this request may, and ends with that key.
+    """Creates a ticket with the rights and the expiry of the request's key, for a WebSocket or event stream.
 
-    Ask for one before each connection: `new WebSocket("…/v1/subscribe?ticket=" + ticket)`. Used, expired
-    and unknown tickets get the close code 4401 and the reason. A restart forgets them. On a gateway that
-    is open no ticket is needed, and one works all the same.
+    Create one for each connection: `new WebSocket("…/v1/subscribe?ticket=" + ticket)`. A used, expired or
+    unknown ticket gets the close code 4401. Tickets do not survive a restart. A gateway without API keys
+    accepts tickets but does not need them.
     """
     try:
         body = decode_json(await request.body() or b"{}")
     except JSONError as problem:
         raise BadRequest(str(problem)) from None
     if body != {}:
-        raise Invalid.of([BadField(["body"], "a ticket takes no fields: leave the body out")])
+        raise Invalid.of([BadField(["body"], "a ticket has no fields: send no body")])
     ticket = stages.gate.ticket(holder(request))
     expires_at = when(stages.clock() + round(LIFETIME * SECOND))
     answer = answers.json(Ticket(ticket, expires_at), 201)

@@ -1,4 +1,4 @@
-"""POST /v1/handlers/{name}/test: run a handler once and see what comes of it."""
+"""POST /v1/handlers/{name}/test: runs a handler once and returns the outcome."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from busway.gateway.ingest.reading import read_member
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
-_GONE_AFTER = 0.5  # seconds until it is noticed that nobody waits for the answer
+_GONE_AFTER = 0.5  # seconds between checks whether the client is still connected
 _EXAMPLE = {"event": {"type": "order.created", "data": {"item": "book", "quantity": 2}}}
 
 
 @router.post(
     "/handlers/{name}/test",
-    summary="Run a handler once, storing nothing",
+    summary="Test a handler",
     dependencies=needs("handlers:write"),
     openapi_extra=body(shapes.TrialIn, _EXAMPLE),
     responses=described(
         shapes.TrialAnswer,
-        "How the attempt ended.",
-        problems={404: NONE, 409: "The handlers folder does not have its target now."},
+        "The outcome of the attempt.",
+        problems={404: NONE, 409: "The handler's target is not in the handlers folder."},
     ),
 )
 async def test_handler(stages: StagesDep, name: Name, request: Request) -> Response:
-    """It runs in a worker of its own, with the handler's timeout and memory limit, also while it is paused.
+    """Runs the handler once in its own worker, with its timeout and memory limit, even while it is paused.
 
-    Nothing is stored: no event, no run, no result, and what it publishes is only shown. Side effects
-    of its code are real. The event need not match the handler's patterns and filter; `matches` tells
-    whether it does.
+    Nothing is stored: no event, no run, no result. The answer shows the events that it would publish. Side
+    effects of its code are real. The event does not have to match the handler's patterns and filter.
+    `matches` is true if it does.
     """
     event = read_member(await request.body(), "event", stages.clock(), stages.settings.max_event_bytes)
     trial = asyncio.create_task(stages.trials.run(name, event))

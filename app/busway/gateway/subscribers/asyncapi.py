@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of `/v1/subscribe`, frames and events, with an example of each."""
+"""Builds the AsyncAPI 3.0 document of `/v1/subscribe`, with an example of each frame and event."""
 
 from __future__ import annotations
 
@@ -29,40 +29,41 @@ _EVENTS: dict[str, Shape] = {
     "close": CloseEvent,
 }
 _DESCRIPTION = """\
-Text frames, one JSON object each, told apart by `op`. A connection may hold up to 1,000
-subscriptions; each gets the results it asks for in log order, without gap and without repeat.
-Keep the newest `cursor`: subscribing with it as `after` goes on behind it. Where that cannot be
-kept, `subscribed` says `"recovered": false` and is live from now.
+Each text frame is one JSON object. The field `op` is its type. A connection can have up to 1,000
+subscriptions. Each subscription gets the results it selects in log order, without gaps and without
+duplicates. Keep the newest `cursor`. To resume after it, subscribe with it as `after`. If results after
+it are no longer available, `subscribed` has `"recovered": false` and the subscription is live from now.
 
-The one-line form opens the subscription `default` from the query string, for example
+The one-line form opens a subscription named `default` from the query string, for example
 `/v1/subscribe?types=order.*&after=latest`.
 
-`filter` speaks of the result's event: its attributes, and its payload by path. While nothing matches, the
-cursor moves on in frames without items, so a rare match does not mean a long replay.
+`filter` applies to the result's event: to its attributes, and to its payload by path. While nothing
+matches, frames without items move the cursor, so resuming never repeats a long search.
 
-With `durable` the gateway keeps the place up to which the client acknowledged: subscribing with that name
-goes on behind it, whatever `after` says; `after` is where its first connection begins. An `ack` is answered
-only if it is not taken, with an `error`; it never goes back. A `pong` says that each `ack` before its `ping`
-is safe on disk. One subscription has a name at a time: the newest takes it over, the other ends with an
-`error`. Names belong to the gateway, not to keys; `GET /v1/subscriptions` lists them.
+With `durable`, the gateway stores the acknowledged cursor under that name. Subscribing with the name
+resumes after it. `after` applies only to the first subscription with the name. The gateway answers an
+`ack` only if it refuses it, with an `error`. An acknowledgement cannot go back. A `pong` confirms that
+each `ack` before its `ping` is synced to disk. One subscription uses a name at a time: a new one takes it
+over, and the old one ends with an `error`. Names belong to the gateway, not to API keys. `GET
+/v1/subscriptions` lists them.
 
-A page, which cannot send a key as a header, asks `POST /v1/tickets` for a ticket before each connection
-and adds it: `/v1/subscribe?ticket=…`. It works once and for 30 seconds, and stands for the key that asked for
-it: what the key may do, and when it ends. A key itself is never taken from a query string. Pages of other
-origins are refused with 403 unless the gateway was started with `--allow-origin`.
+A web page cannot send an API key as a header. It requests a ticket from `POST /v1/tickets` before each
+connection and connects to `/v1/subscribe?ticket=…`. A ticket is valid once, for 30 seconds. It has the
+rights and the expiry of the key that requested it. The gateway refuses a key in a query string. It
+refuses pages of other origins with 403, unless it was started with `--allow-origin`.
 
-When results that a subscription has not taken yet go because of their age (`--retention`), it ends with an
-`error` of the code `bad_cursor`: subscribe again.
+When results that a subscription has not received are deleted because of their age (`--retention`), it
+ends with an `error` with the code `bad_cursor`: subscribe again.
 
-Not built yet, and refused by name: `shadow`.
+`shadow` is not supported yet.
 
 Close codes:
 
 """
 _STREAM_DESCRIPTION = """\
-The same subscriptions and cursors for `EventSource`, `curl -N` and proxies. Each message is one event;
-`item` has no name, the others are named `subscribed`, `gap`, `moved` and `close`. `id` is the cursor, and
-`Last-Event-ID` goes before `after`. A comment comes after 10 s without anything else."""
+The same subscriptions and cursors for `EventSource`, `curl -N` and proxies. Each message is one event.
+`item` has no event name. The others are named `subscribed`, `gap`, `moved` and `close`. The `id` is the
+cursor. `Last-Event-ID` overrides `after`. The gateway sends a comment after 10 s of silence."""
 
 
 def document() -> dict[str, Any]:
@@ -81,14 +82,14 @@ def document() -> dict[str, Any]:
             + "\n".join(f"- `{code}` {meaning}" for code, meaning in CLOSES.items()),
             "contact": {"name": "Busway"},
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-            "tags": [{"name": "results", "description": "what handlers produced, in one order"}],
+            "tags": [{"name": "results", "description": "The results of handlers, in log order."}],
         },
         "defaultContentType": "application/json",
         "servers": {"local": _server("ws"), "http": _server("http")},
         "channels": {
             "subscribe": {
                 "address": "/v1/subscribe",
-                "title": "Results, live and resumable",
+                "title": "Results over a WebSocket",
                 "servers": [{"$ref": "#/servers/local"}],
                 "messages": _listed(sent + received),
                 "bindings": {"ws": {"method": "GET", "query": _query(), "bindingVersion": "0.1.0"}},
@@ -102,11 +103,11 @@ def document() -> dict[str, Any]:
             },
         },
         "operations": {
-            # AsyncAPI speaks from the side of the gateway.
-            "send": _operation("receive", "What a client sends", "subscribe", sent),
-            "receive": _operation("send", "What the gateway sends", "subscribe", received),
+            # AsyncAPI describes operations from the gateway's point of view.
+            "send": _operation("receive", "Frames from a client", "subscribe", sent),
+            "receive": _operation("send", "Frames from the gateway", "subscribe", received),
             "stream": {
-                **_operation("send", "What the stream sends", "stream", stream),
+                **_operation("send", "Events of the stream", "stream", stream),
                 "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
             },
         },
@@ -114,7 +115,11 @@ def document() -> dict[str, Any]:
             "messages": messages,
             "schemas": schemas.components(set(schemas.refs(messages))),
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "A key: `busway keys create`."},
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key: `busway keys create`.",
+                },
                 "ticket": {
                     "type": "httpApiKey",
                     "name": "ticket",

@@ -1,8 +1,8 @@
 """One connection: a session, its way to the hub, and everything that is sent on it, in order.
 
-While the socket has room, frames go out at once. When it has none, a pump begins: a coroutine that
-waits for room, then sends what is to be answered and takes lagging subscriptions through the
-log, in turn, until all are at the head again. An idle socket has no pump.
+While the socket has buffer space, frames are written at once. Otherwise a pump starts: a coroutine that waits
+for space, sends queued answers, and reads the log for lagging subscriptions in turn, until all are at the
+head again. An idle socket has no pump.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ logger = logging.getLogger("busway.websocket")
 STALL_TIMEOUT = 60.0  # seconds without progress after which a socket is cut
 STALL_CHECKS = 12
 CLOSE_TIMEOUT = 2.0  # seconds that a close frame gets
-PUBLISHES = 64  # publishes of one connection under way at once
+PUBLISHES = 64  # concurrent publishes of one connection
 
 
 class _Ended(Exception):
-    """The connection cannot go on: its close code and reason."""
+    """The connection must close, with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -40,10 +40,10 @@ class Connection:
     """The hub's sink for one socket.
 
     Args:
-        session: its protocol.
-        hub: where results come from.
-        wire: carries its text; where it knows its transport, that tells progress and can be cut.
-        key: the number of the key it came with.
+        session: its protocol state.
+        hub: the source of the results.
+        wire: sends its text. If `wire.transport` is set, it reports progress and can be aborted.
+        key: the number of its API key.
     """
 
     def __init__(self, session: Session, hub: Hub, wire: Wire, key: int | None) -> None:
@@ -64,25 +64,25 @@ class Connection:
 
     @property
     def idle(self) -> bool:
-        """Whether all that was to be sent went out."""
+        """Whether nothing is left to send."""
         return self._pump is None
 
     async def open(self, effect: Open) -> None:
-        """Begin a subscription where it asks to."""
+        """Resolve the start of a subscription, then begin it."""
         subscription = effect.subscription
         try:
             start = await self._locate(subscription, effect.after)
         except BuswayError as problem:
             return self._refuse(subscription, problem)
         except Exception:
-            logger.exception("a subscription cannot begin")
+            logger.exception("cannot begin a subscription")
             refusal = Unavailable("the result log cannot be read now: subscribe again later")
             return self._refuse(subscription, refusal)
         return self.begin(subscription, start)
 
     def begin(self, subscription: Subscription, start: Start) -> None:
-        """Begin a subscription whose place was found, unless the connection is about to close."""
-        if self._closing:  # nothing answers any more, and results must not come before their `subscribed`
+        """Begin a subscription at `start`, unless the connection is about to close."""
+        if self._closing:  # answers are no longer sent, and `subscribed` must precede the results
             return
         text = self._session.opened(subscription, start)
         if text is None or self._ended:
@@ -98,35 +98,35 @@ class Connection:
         self.answer(effect.text)
 
     def acknowledge(self, effect: Ack) -> None:
-        """Have an acknowledgement kept, or say why not."""
+        """Store an acknowledgement, or send an error."""
         subscription, position = effect.subscription, effect.position
         self._acknowledged = True
         try:
             if self._hub.contradicts(position):
-                raise BadCursor("that cursor is none that you were sent: it names another result")
+                raise BadCursor("the cursor names another result: acknowledge a cursor that you received")
             self._hub.durables.acknowledge(subscription, subscription.durable or "", position)
         except BuswayError as problem:
             self.unacknowledged(subscription, problem)
 
     def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> None:
-        """Tell that an acknowledgement was not taken, unless the subscription ended."""
+        """Send an error for a refused acknowledgement, unless the subscription has ended."""
         if subscription in self._session:
             self.answer(self._session.unacknowledged(subscription, problem))
 
     def superseded(self, subscription: Subscription) -> None:
-        """End a subscription whose durable name another one took over."""
+        """End a subscription whose durable name another subscription took over."""
         self._hub.leave(subscription)
         self.answer(self._session.refused(subscription, superseded(subscription.durable or "")))
 
     async def pong(self, effect: Pong) -> None:
-        """Answer a ping; the acknowledgements before it are kept then."""
+        """Answer a ping after the earlier acknowledgements are stored."""
         if self._acknowledged:
             self._acknowledged = False
             await self._hub.durables.settled()
         self.answer(effect.text)
 
     def answer(self, text: str) -> None:
-        """Send a frame that answers the client, before any further results."""
+        """Send an answer to the client, before any further results."""
         if self._ended or self._closing:
             return
         if self._pump is None and not self._answers:
@@ -135,13 +135,13 @@ class Connection:
         self._answers.append(text)
 
     async def drain_answers(self) -> None:
-        """Wait until all answers went out: who does not read answers is not read from."""
+        """Wait until all answers are sent: backpressure for clients that do not read them."""
         while self._answers and not self._ended:
             self._answered = self._loop.create_future()
             await self._answered
 
     def push(self, subscription: Subscription, piece: Piece) -> bool:
-        """Send the piece now; False, and nothing is sent, if the socket is not free."""
+        """Send the piece now. Return False, and send nothing, if the socket is busy."""
         if self._pump is not None or self._ended or self._closing:
             return False
         text = self._session.deliver(subscription, piece)
@@ -150,7 +150,7 @@ class Connection:
         return True
 
     def lag(self, subscription: Subscription) -> None:
-        """Take this subscription through the log until it can join the hub again."""
+        """Read the log for this subscription until it can join the hub again."""
         if self._ended:
             return
         self._lagging.append(subscription)
@@ -158,7 +158,7 @@ class Connection:
         self._start(None)
 
     def close(self, code: int, reason: str, *, flush: bool) -> None:
-        """Close; with `flush` after everything up to the head was sent. Anything else ends at once."""
+        """Close. With `flush`, first send everything up to the head; queued answers are dropped otherwise."""
         if self._ended or (self._closing and flush):
             return
         self._closing = (code, reason)
@@ -170,7 +170,7 @@ class Connection:
         self._pump = self._loop.create_task(self._send_close(code, reason))
 
     def end(self) -> None:
-        """Let go of everything: the socket is gone."""
+        """Release everything. The socket is closed."""
         self._ended = True
         for subscription in self._session.end():
             self._leave(subscription)
@@ -209,7 +209,7 @@ class Connection:
         try:
             rest = begin(self._wire.send(text))
         except OSError:
-            return  # the socket is gone: the receiving side is told and ends the connection
+            return  # the socket is closed: the receiving side notices and ends the connection
         if rest is not None:
             self._start(rest)
 
@@ -237,8 +237,8 @@ class Connection:
             self._drop()
             return
         except Exception:
-            logger.exception("a subscriber cannot be served")
-            self._closing = (1011, "a fault of the gateway: resume at your cursor")
+            logger.exception("cannot serve a subscriber")
+            self._closing = (1011, "internal error: connect again with your cursor")
         if self._closing and not self._ended:
             await self._send_close(*self._closing)
 
@@ -259,7 +259,7 @@ class Connection:
             return
         self._lagging.append(subscription)
         now = self._loop.time()
-        if piece is None:  # its cursor came from a commit that the hub is yet to be told of
+        if piece is None:  # its cursor is from a commit that the hub has not received yet
             await asyncio.sleep(0.01)
             return
         quiet = now - self._quiet_since[subscription] < 1
@@ -275,7 +275,7 @@ class Connection:
         if rest is not None:
             await self._progress(rest)
         else:
-            await asyncio.sleep(0)  # a socket that always has room must not keep the loop
+            await asyncio.sleep(0)  # a socket that always has space must not block the loop
 
     async def _progress(self, rest: Awaitable[None]) -> None:
         sending = asyncio.ensure_future(rest)
@@ -286,7 +286,7 @@ class Connection:
                 looks = looks + 1 if now_left >= left else 0
                 left = now_left
                 if looks >= STALL_CHECKS:
-                    raise _Ended(4408, "no progress for 60 s: read faster, and resume at your cursor")
+                    raise _Ended(4408, "no progress for 60 s: read faster, connect again with your cursor")
             sending.result()
         finally:
             sending.cancel()
@@ -303,9 +303,9 @@ class Connection:
         self._drop()
         try:
             await asyncio.wait_for(self._wire.close(code, reason), CLOSE_TIMEOUT)
-            await asyncio.sleep(0)  # what was corked in this turn leaves
+            await asyncio.sleep(0)  # writes that were corked in this iteration are sent
         except (OSError, RuntimeError):
-            return  # closed already, or no room: TimeoutError is an OSError
+            return  # already closed, or no buffer space: TimeoutError is an OSError
         finally:
             if self._unsent() and self._transport:
                 self._transport.abort()

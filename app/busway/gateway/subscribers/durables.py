@@ -1,11 +1,11 @@
-"""Durable subscriptions: names whose acknowledged state in the log the store keeps.
+"""Durable subscriptions: the store keeps the acknowledged position for each durable name.
 
-A name belongs to the gateway, not to a key: a program whose key was replaced goes on where it was. One
-subscription has it at a time, the newest: a client that comes back before its old socket was found dead
-goes on at once, and of two programs that use one name by mistake the first is told.
+A name belongs to the gateway, not to an API key: a program can replace its key and continue. One subscription
+uses a name at a time, the newest. So a client that reconnects before its old socket is detected as dead
+continues at once. If two programs use one name by mistake, the first gets an error.
 
-Acknowledgements are written in groups, one operation at a time, so however many there are, they ride
-along with what is published. What is not written when the gateway dies is forgotten: its results come again.
+Acknowledgements are written in batches, one operation at a time, together with published events. If the
+gateway dies, acknowledgements that are not written yet are lost, and their results are sent again.
 """
 
 from __future__ import annotations
@@ -33,16 +33,20 @@ class Holder(Protocol):
     """A connection as durable subscriptions see it."""
 
     def superseded(self, subscription: Subscription) -> None:
-        """End the subscription: another one took its name over."""
+        """End the subscription: another one took over its name."""
 
     def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> None:
-        """Tell that what the client acknowledged was not taken."""
+        """Report that an acknowledgement of the client was refused."""
 
 
 class _NameState:
-    """A name in use: what the store has, whose it is, and the newest acknowledgement not written yet.
+    """A name in use.
 
-    `by` made that acknowledgement; the name may be another's meanwhile.
+    Attributes:
+        position: the acknowledged position in the store.
+        holder: the subscription that uses the name, and its connection.
+        wanted: the newest acknowledgement that is not written yet.
+        by: the subscription that sent `wanted`. The name may have another holder now.
     """
 
     __slots__ = ("by", "holder", "loading", "position", "wanted")
@@ -56,7 +60,7 @@ class _NameState:
 
 
 class Durables:
-    """The names in use.
+    """The durable names in use.
 
     Args:
         commits, reader: the store.
@@ -72,12 +76,12 @@ class Durables:
         self._turned = asyncio.Event()
 
     def in_use(self, name: str) -> bool:
-        """Tell whether a subscription has the name."""
+        """Return whether a subscription uses the name."""
         state = self._names.get(name)
         return state is not None and state.holder is not None
 
     async def claim(self, subscription: Subscription, name: str, holder: Holder) -> Position | None:
-        """Give the name to a subscription, over whoever has it; return its state, None if it has none yet.
+        """Assign the name to a subscription, instead of its current holder. Return its position, if any.
 
         Raises:
             Unavailable: the store cannot be read.
@@ -93,14 +97,14 @@ class Durables:
         if state.position is None and record is not None:
             state.position = record.position
         if state.wanted is not None:
-            await self.settled()  # nobody acknowledges under this name now
+            await self.settled()  # no subscription can acknowledge under this name now
         return state.position
 
     async def begin(self, subscription: Subscription, name: str, position: Position) -> Position:
-        """Keep the first state of a name that has none; return the state it has then.
+        """Store the first position of a name that has none. Return the position that the name has then.
 
         Raises:
-            BadSubscription: another subscription took the name over.
+            BadSubscription: another subscription took over the name.
             TooMany: there are too many names.
             Unavailable: the outcome is unknown.
         """
@@ -113,25 +117,25 @@ class Durables:
             raise superseded(name)
         if reply is None:
             raise TooMany(
-                f"there are {MAX_DURABLES} durable names: GET /v1/subscriptions lists them, DELETE one"
+                f"there are {MAX_DURABLES} durable names, the maximum: delete one of GET /v1/subscriptions"
             )
         state.position = Position(*reply)
         return state.position
 
     def acknowledge(self, subscription: Subscription, name: str, position: Position) -> None:
-        """Have everything up to `position` kept as acknowledged, soon.
+        """Schedule the write of an acknowledgement of everything up to `position`.
 
         Raises:
-            BadCursor: it is behind what was acknowledged before, or contradicts it.
+            BadCursor: it is behind an earlier acknowledgement, or contradicts it.
         """
         state = self._held(subscription, name)
         if state is None or state.position is None:
-            raise BadCursor(f"the durable name {name!r} is not this subscription's any more")
+            raise BadCursor(f"this subscription no longer has the durable name {name!r}: subscribe again")
         newest = state.wanted or state.position
         if position == newest:
             return
         if position.number <= newest.number:
-            raise BadCursor("more than that was acknowledged already, and an acknowledgement never goes back")
+            raise BadCursor("a later cursor was already acknowledged: an acknowledgement cannot go back")
         state.wanted, state.by = position, state.holder
         self._waiting.add(name)
         self._taken += 1
@@ -139,24 +143,24 @@ class Durables:
             self._writing = asyncio.ensure_future(self._write())
 
     def release(self, subscription: Subscription, name: str) -> None:
-        """Give the name back, if the subscription still has it."""
+        """Release the name, if the subscription still has it."""
         state = self._held(subscription, name)
         if state is not None:
             state.holder = None
             self._forget(name, state)
 
     async def delete(self, name: str) -> bool:
-        """Forget a name for good; False if there is none.
+        """Delete a name. Return False if it does not exist.
 
         Raises:
-            Conflict: a subscription has it.
+            Conflict: a subscription uses it.
             Unavailable: the outcome is unknown.
         """
         await self.settled()
         if name in self._names:
-            raise Conflict(f"a subscription has the durable name {name!r}: unsubscribe it first")
+            raise Conflict(f"a subscription uses the durable name {name!r}: unsubscribe it first")
         deleting = self._commits.change(DeleteDurable(name=name))
-        # Whoever claims the name meanwhile waits for the end of it, and begins anew.
+        # A subscription that claims the name now waits for the deletion, and then begins anew.
         state = self._names[name] = _NameState(asyncio.ensure_future(_nothing_after(deleting)))
         try:
             await asyncio.shield(state.loading)
@@ -165,7 +169,7 @@ class Durables:
             self._forget(name, state)
 
     async def settled(self) -> None:
-        """Wait until everything that was acknowledged before this call is written, or refused."""
+        """Wait until all acknowledgements before this call are written or refused."""
         goal = self._taken
         while self._written < goal:
             self._turned.clear()
@@ -193,18 +197,20 @@ class Durables:
         self._writing = None
 
     async def _store(self, positions: dict[str, Position]) -> tuple[set[str], BuswayError]:
-        """Write positions; return the names that were refused, and why."""
+        """Write positions. Return the refused names, and the reason."""
         operation = Acknowledge(
             positions=[(name, position.number, position.digest) for name, position in positions.items()],
             now=self._clock(),
         )
-        why = BadCursor("that cursor is of another state of this log: acknowledge one that you were sent")
+        why = BadCursor("the cursor is not in this log: acknowledge a cursor that you received")
         try:
             return set(await self._commits.change(operation)), why
         except BuswayError as problem:
-            return set(positions), Unavailable(f"that was not acknowledged, do it again: {problem.detail}")
+            return set(positions), Unavailable(
+                f"the acknowledgement was not stored, send it again: {problem.detail}"
+            )
         except Exception:
-            logger.exception("acknowledgements cannot be written")
+            logger.exception("cannot write acknowledgements")
             return set(positions), Unavailable(
                 "that was not acknowledged, do it again: a fault of the gateway"
             )
@@ -216,15 +222,15 @@ class Durables:
         if state.wanted == position:
             state.wanted = None
         if problem is not None and state.by is not None:
-            _tell(*state.by, problem)
+            _report(*state.by, problem)
         self._forget(name, state)
 
 
-def _tell(subscription: Subscription, holder: Holder, problem: BuswayError) -> None:
+def _report(subscription: Subscription, holder: Holder, problem: BuswayError) -> None:
     try:
         holder.unacknowledged(subscription, problem)
-    except Exception:  # one subscriber's fault must not reach the others
-        logger.exception("a subscriber cannot be told that its acknowledgement was not taken")
+    except Exception:  # an error of one subscriber must not reach the others
+        logger.exception("cannot report a refused acknowledgement to a subscriber")
 
 
 async def _nothing_after(deleting: asyncio.Future[bool]) -> None:
@@ -232,8 +238,8 @@ async def _nothing_after(deleting: asyncio.Future[bool]) -> None:
 
 
 def superseded(name: str) -> BadSubscription:
-    """Return the error for a subscription whose name was taken over."""
+    """Return the error for a subscription whose name another one took over."""
     return BadSubscription(
-        f"another subscription took the durable name {name!r} over: this one has ended; "
-        "give each program a name of its own"
+        f"another subscription took over the durable name {name!r}, and this one has ended: "
+        "use a different name in each program"
     )

@@ -1,4 +1,4 @@
-"""Reading the frames of clients and writing those of the server: JSON objects told apart by `op`."""
+"""Decodes the frames of clients and encodes those of the server: JSON objects, distinguished by `op`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from busway.gateway.errors import (
 
 EARLIEST: Final = "earliest"
 After = tuple[str, Position] | str | None
-"""Where a subscription begins: None from now, EARLIEST, or a cursor as (epoch, position)."""
+"""Where a subscription begins: None (now), EARLIEST, or a cursor as (epoch, position)."""
 ClientFrame = UnsubscribeFrame | AckFrame | PingFrame
 
 _encode = msgspec.json.Encoder().encode
@@ -51,43 +51,43 @@ _REFUSALS = {"types": BadPattern, "filter": BadFilter, "after": BadCursor, "curs
 
 
 class UnknownSubscription(NotFound):
-    """No subscription of this connection has that id."""
+    """This connection has no subscription with that id."""
 
     code = "unknown_subscription"
 
 
 class TooMany(Conflict):
-    """The connection has as many subscriptions as it may have."""
+    """The limit for subscriptions of a connection, or for durable names, is reached."""
 
     code = "too_many"
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Read a frame as a JSON object.
+    """Decode a frame as a JSON object.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is not one.
     """
     try:
         frame = decode_json(text.encode())
     except (JSONError, UnicodeEncodeError) as problem:
         raise BadRequest(str(problem).replace("the body", "the frame")) from None
     if not isinstance(frame, dict):
-        raise BadRequest('a frame is a JSON object, such as {"op": "subscribe", "id": "s1"}')
+        raise BadRequest('a frame must be a JSON object, such as {"op": "subscribe", "id": "s1"}')
     return frame
 
 
 def read_frame(frame: dict[str, Any]) -> ClientFrame:
-    """Read a frame that is neither a `subscribe` nor a `publish`.
+    """Check a frame that is neither a `subscribe` nor a `publish`.
 
     Raises:
-        BadRequest: it is no frame, or has a field that it must not have.
-        BadCursor, BadSubscription: a field is not valid.
+        BadRequest: its `op` or a field is unknown.
+        BadCursor, BadSubscription: a field is invalid.
     """
     op = frame.get("op")
     shape = _SHAPES.get(op) if isinstance(op, str) else None
     if shape is None:
-        raise BadRequest(f"'op' is one of {', '.join(_OPS)}")
+        raise BadRequest(f"'op' must be one of {', '.join(_OPS)}")
     try:
         return checking.read(frame, shape, ("frame",))
     except checking.Mismatch as problem:
@@ -95,10 +95,10 @@ def read_frame(frame: dict[str, Any]) -> ClientFrame:
 
 
 def read_subscription(fields: Mapping[str, Any]) -> SubscribeFrame:
-    """Read a subscription from the fields of its frame.
+    """Check the fields of a `subscribe` frame.
 
     Raises:
-        BadPattern, BadFilter, BadCursor, BadSubscription: a field is not valid.
+        BadPattern, BadFilter, BadCursor, BadSubscription: a field is invalid.
     """
     try:
         return checking.read({**fields, "op": "subscribe"}, SubscribeFrame, ("frame",))
@@ -107,11 +107,11 @@ def read_subscription(fields: Mapping[str, Any]) -> SubscribeFrame:
 
 
 def refusal(fields: list[BadField], known: Container[str] | None = None) -> BuswayError:
-    """Return the error for fields that are not valid; its kind is that of the first.
+    """Return the error for invalid fields. The first field decides its type.
 
     Args:
-        fields: where and why.
-        known: the fields of a frame that is no subscription's: another one makes it a bad frame.
+        fields: the invalid fields.
+        known: the fields that the frame may have, unless it is a `subscribe`. Others give a BadRequest.
     """
     unknown = [field for field in fields if known is not None and field.loc[1] not in known]
     if unknown:
@@ -120,10 +120,10 @@ def refusal(fields: list[BadField], known: Container[str] | None = None) -> Busw
 
 
 def read_ref(frame: dict[str, Any]) -> str | int | None:
-    """Return the `ref` of a publish frame, of which the event stays the text that came in.
+    """Return the `ref` of a publish frame. The event is not decoded.
 
     Raises:
-        BadRequest: it is not valid, or the frame has a field that it must not have.
+        BadRequest: it is invalid, or the frame has an unknown field.
     """
     unknown = sorted(frame.keys() - _PUBLISH)
     if unknown:
@@ -131,14 +131,14 @@ def read_ref(frame: dict[str, Any]) -> str | int | None:
     value = frame.get("ref")
     if value is None or echo(value) is not None:
         return echo(value)
-    raise BadRequest("'ref' is text of at most 255 characters, a whole number or null")
+    raise BadRequest("'ref' must be a string of at most 255 characters, an integer or null")
 
 
 def read_after(value: str | None) -> After:
-    """Read the `after` of a subscription.
+    """Decode the `after` of a subscription.
 
     Raises:
-        BadCursor: it is neither null, "latest", "earliest" nor a cursor.
+        BadCursor: it is not null, "latest", "earliest" or a cursor.
     """
     if value is None or value == "latest":
         return None
@@ -151,33 +151,33 @@ def read_after(value: str | None) -> After:
 
 
 def read_position(value: str, epoch: str) -> Position:
-    """Read the `cursor` of an `ack` for the log `epoch`.
+    """Decode the `cursor` of an `ack` for the log `epoch`.
 
     Raises:
-        BadCursor: it is no cursor, or one of another log.
+        BadCursor: it is not a cursor, or it belongs to another log.
     """
     try:
         of, position = cursor.decode(value)
     except CursorError as problem:
         raise BadCursor(str(problem)) from None
     if of != epoch:
-        raise BadCursor("that cursor is of another log: acknowledge one that you were sent")
+        raise BadCursor("the cursor belongs to another log: acknowledge a cursor that you received")
     return position
 
 
 def read_event(frame: dict[str, Any], text: str) -> bytes:
-    """Return the JSON text of a publish frame's event, as it was sent.
+    """Return the JSON text of a publish frame's event, unchanged.
 
     Raises:
-        Invalid: it is no object.
+        BadEvent: it is not an object.
     """
     if not isinstance(frame.get("event"), dict):
-        raise BadEvent('\'event\' is an object, such as {"type": "order.created", "data": {}}')
+        raise BadEvent('\'event\' must be an object, such as {"type": "order.created", "data": {}}')
     return bytes(msgspec.json.decode(text, type=_PublishFrame).event)
 
 
 class BadEvent(BadRequest):
-    """The event of a publish frame is no event."""
+    """The event of a publish frame is invalid."""
 
     code = "bad_event"
 
@@ -187,14 +187,14 @@ class _PublishFrame(msgspec.Struct):
 
 
 def echo(value: Any) -> str | int | None:
-    """Return an `id` or `ref` as it may stand in an answer, None if it is none."""
+    """Return an `id` or `ref` for an answer, or None if it is invalid."""
     if isinstance(value, str):
         return value if len(value) <= 255 else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def write(frame: msgspec.Struct) -> str:
-    """Write a frame."""
+    """Encode a frame."""
     return _encode(frame).decode()
 
 
@@ -202,6 +202,6 @@ PONG = write(PongFrame())
 
 
 def error(problem: BuswayError, *, name: Any = None, ref: Any = None) -> str:
-    """Write an `error` frame for the subscription `name`; both are given back if they are such."""
+    """Encode an `error` frame. It repeats the id `name` and `ref` if they are valid."""
     named = name if isinstance(name, str) and echo(name) is not None else None
     return write(ErrorFrame(id=named, ref=echo(ref), code=problem.code, detail=problem.detail))

@@ -1,4 +1,4 @@
-"""Live subscriptions with equal selections, and what filters pick for them out of what a commit brought."""
+"""Groups of live subscriptions with equal selections, and the evaluation of their filters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from busway.gateway.subscribers.ring import event_bytes
 from busway.gateway.subscribers.selection import Selection, filter_test, plain_predicate, view_of
 from busway.gateway.subscribers.session import Subscription
 
-FILTER_BYTES = 4 * 1024 * 1024  # of events that filters look at in one turn of the loop
+FILTER_BYTES = 4 * 1024 * 1024  # bytes of events that filters check in one iteration of the loop
 Receiver = TypeVar("Receiver")
 
 
 class Group(Generic[Receiver]):
-    """Members share what is looked at and encoded; `matches` is the selection but for its filter, `test`."""
+    """Subscriptions that share checks and encoded pieces. `matches` is the selection without its filter."""
 
     __slots__ = ("matches", "members", "selection", "test")
 
@@ -27,22 +27,22 @@ class Group(Generic[Receiver]):
 
 
 class Picked:
-    """The results that a filter picked, as a predicate."""
+    """A predicate: the results that a filter matched."""
 
     def __init__(self) -> None:
         self.numbers: set[int] = set()
 
     def __call__(self, entry: Entry) -> bool:
-        """Tell whether a result was picked."""
+        """Return whether the filter matched this result."""
         return entry.result.number in self.numbers
 
 
 def pick(groups: Iterable[Group[Receiver]], entries: list[Entry]) -> dict[Group[Receiver], Picked]:
-    """Evaluate the filter of each group once a result; each event is decoded at most once for all of them.
+    """Evaluate the filter of each group for each result. Each event is decoded at most once.
 
     Args:
-        groups: those that have filters.
-        entries: in log order, all `ready` for filters.
+        groups: groups with a filter.
+        entries: in log order, all `ready`.
     """
     found = {group: Picked() for group in groups}
     view = None
@@ -56,7 +56,7 @@ def pick(groups: Iterable[Group[Receiver]], entries: list[Entry]) -> dict[Group[
 
 
 def ready(entries: list[Entry]) -> list[Entry]:
-    """Return the first entries, as many as filters can look at in one turn: their events are at hand."""
+    """Return the leading entries that have their event, up to `FILTER_BYTES` of events."""
     event, size = None, 0
     for count, entry in enumerate(entries):
         if entry.event is None or size > FILTER_BYTES:

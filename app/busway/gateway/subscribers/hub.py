@@ -1,11 +1,11 @@
-"""The hub: the head of the result log, its newest results in a ring, and who is pushed to.
+"""The hub pushes new results to the live subscriptions and keeps the newest results in a ring.
 
-Subscriptions with equal selections that have everything up to the head form a group. A commit costs
-one look a group, not one a socket: only those groups that it concerns are pushed to, each with
-one encoded piece. Whoever is not free takes its own way through the log and joins again at the head.
+Subscriptions with equal selections that have all results up to the head form a group. For each commit the hub
+checks each group, not each socket. It sends one encoded piece to each group that has a match. A subscription
+whose socket is busy leaves its group, reads the log at its own pace, and joins again at the head.
 
-Filters look at whole events, so while there is a subscription with one the ring keeps them too. What is
-too much to look at in one turn of the loop, or has no event at hand, filtered groups read on their own way.
+Filters need whole events. The ring keeps events only while a subscription has a filter. Groups with filters
+read from the store when a commit is too large for one iteration of the loop, or when events are missing.
 """
 
 from __future__ import annotations
@@ -32,33 +32,34 @@ READ_BYTES = 256 * 1024
 
 
 async def resolve(reader: Reader, epoch: str, after: tuple[str, Position]) -> Position:
-    """Return the place of a cursor if results can be taken from there on.
+    """Return the position of a cursor if the log still has all results after it.
 
     Raises:
-        Gone: another log, ahead of it, pruned, or not the result that stood there.
+        Gone: the cursor belongs to another log, is ahead of the head, names another result, or the results
+            after it were pruned.
     """
     of, position = after
     if of != epoch:
-        raise Gone("that cursor is of another log: begin again at 'earliest' or 'latest'")
+        raise Gone("the cursor belongs to another log: subscribe after 'earliest' or 'latest'")
     head, floor = await reader.log_bounds()
     if position in (head, floor):
         return position
     if position.number < floor.number:
-        raise Gone("what followed that cursor is no longer kept: begin again at 'earliest' or 'latest'")
+        raise Gone("the results after this cursor were deleted: subscribe after 'earliest' or 'latest'")
     if position.number > head.number or await reader.position(position.number) != position:
-        raise Gone("that cursor is of another state of this log: begin again at 'earliest' or 'latest'")
+        raise Gone("the cursor is not in this log: subscribe after 'earliest' or 'latest'")
     return position
 
 
 logger = logging.getLogger("busway.hub")
 
 RING_BYTES = 64 * 1024 * 1024
-SCAN = 2000  # entries of the ring that one piece looks at, so that no tick lasts
+SCAN = 2000  # ring entries checked for one piece: limits one iteration of the event loop
 SHARED_BYTES = 8 * 1024 * 1024
-FLOOR_AGE = 5.0  # seconds for which the oldest place is not asked for again
-READS = 2  # reads of the store at once, so that those who catch up leave readers to others
-BEAT = 0.1
-BEAT_FRAMES = 100  # empty frames a beat: 10,000 quiet sockets hear every ten seconds
+FLOOR_AGE = 5.0  # seconds for which the oldest position is cached
+READS = 2  # concurrent reads of the store: leaves readers for other requests
+BEAT = 0.1  # seconds
+BEAT_FRAMES = 100  # empty frames a beat: 10,000 quiet sockets get one every ten seconds
 
 
 class Sink(Protocol):
@@ -67,22 +68,22 @@ class Sink(Protocol):
     key: int | None
 
     def push(self, subscription: Subscription, piece: Piece) -> bool:
-        """Send the piece now; False, and nothing is sent, if the socket is not free."""
+        """Send the piece now. Return False, and send nothing, if the socket is busy."""
 
     def lag(self, subscription: Subscription) -> None:
-        """Take this subscription through the log until it can `join` again."""
+        """Read the log for this subscription until it can `join` again."""
 
     def close(self, code: int, reason: str, *, flush: bool) -> None:
-        """Close soon; with `flush` after everything up to the head was sent."""
+        """Close soon. With `flush`, first send everything up to the head."""
 
 
 class Hub:
-    """Give it to the commits as a listener, then `start` it.
+    """Pushes committed results to subscriptions. Register it as a listener of the commits, then `start` it.
 
     Args:
-        reader: where results are read that the ring no longer holds.
-        epoch: names the log in cursors.
-        durables: the names that subscriptions go by beyond their connection.
+        reader: reads results that the ring no longer holds.
+        epoch: identifies the log in cursors.
+        durables: the durable subscriptions.
         ring_bytes: memory for the newest results.
     """
 
@@ -112,7 +113,7 @@ class Hub:
         self._filtered: set[Subscription] = set()
 
     async def start(self) -> None:
-        """Read where the log is; commits told before are taken up from there."""
+        """Read the head of the log. Commits that arrived before are processed now."""
         self._loop = asyncio.get_running_loop()
         self.latest, self._floor = await self.reader.log_bounds()
         self._floor_at = self._loop.time()
@@ -121,7 +122,7 @@ class Hub:
         self._advance()
 
     def committed(self, commit: Committed) -> None:
-        """Take a commit; its results are shown in the next turn of the loop, in commit order."""
+        """Queue a commit. The next iteration of the loop sends its results, in commit order."""
         self._floor = commit.floor or self._floor
         self._queue.append(commit)
         if self._started and not self._scheduled:
@@ -129,15 +130,15 @@ class Hub:
             self._loop.call_soon(self._advance)
 
     def enter(self, sink: Sink) -> None:
-        """Know a connection, so that it can be closed."""
+        """Register a connection, so that the hub can close it."""
         self._sinks[sink] = None
 
     def exit(self, sink: Sink) -> None:
-        """Forget a connection; its subscriptions must have left."""
+        """Remove a connection. Its subscriptions must have left."""
         self._sinks.pop(sink, None)
 
     async def locate(self, after: After) -> Start:
-        """Find where a subscription begins; from now, if `after` cannot be honoured."""
+        """Return where a subscription begins: at the head if `after` is no longer available."""
         if after is None:
             await self._refresh_floor()
             return Start(self.latest, True, self._floor)
@@ -147,7 +148,7 @@ class Hub:
         epoch, position = after
         if epoch == self.epoch and self._ring.position(position.number) == position:
             await self._refresh_floor()
-            oldest = min(self._floor, position, key=lambda place: place.number)
+            oldest = min(self._floor, position, key=lambda each: each.number)
             return Start(position, True, oldest)
         await self._refresh_floor(0)
         try:
@@ -156,12 +157,12 @@ class Hub:
             return Start(self.latest, False, self._floor)
 
     def contradicts(self, position: Position) -> bool:
-        """Tell whether that is, as far as the ring goes, not the place of a result in this log."""
+        """Return whether the ring has another result at this number."""
         known = self._ring.position(position.number)
         return known is not None and known != position
 
     def join(self, subscription: Subscription, sink: Sink) -> bool:
-        """Push to a subscription from now on; False if it is not at the head."""
+        """Push to a subscription from now on. Return False if it is not at the head."""
         if subscription.position != self.latest.number:
             return False
         selection = subscription.selection
@@ -174,7 +175,7 @@ class Hub:
         return True
 
     def leave(self, subscription: Subscription) -> None:
-        """Push no more to a subscription; it is up to date as far as the head."""
+        """Stop pushing to a subscription. It has everything up to the head."""
         if not subscription.live:
             return
         subscription.live = False
@@ -189,7 +190,7 @@ class Hub:
                 del self._groups[selection.correlationid]
 
     def watch(self, subscription: Subscription, sink: Sink) -> None:
-        """Tell an open subscription now and then how far its cursor moved while nothing matched."""
+        """Send an open subscription empty frames that move its cursor while nothing matches."""
         if subscription.selection.filter is not None:
             self._filtered.add(subscription)
         self._quiet.append((self._loop.time() + 1, subscription, sink))
@@ -198,10 +199,10 @@ class Hub:
             self._loop.call_later(BEAT, self._beat)
 
     async def read(self, subscription: Subscription) -> Piece | None:
-        """Return the next piece for a subscription that lags; None if the head is behind its place.
+        """Return the next piece for a lagging subscription, or None if it is at the head or ahead of it.
 
         Raises:
-            Gone: results that it has not taken were pruned.
+            Gone: results that it has not received were pruned.
         """
         after, selection = subscription.position, subscription.selection
         if after >= self.latest.number:
@@ -211,9 +212,9 @@ class Hub:
         return self._shared_piece(after, selection) or await self._stored_piece(after, selection)
 
     async def close(self, code: int, reason: str, grace: float = 5.0) -> None:
-        """Close all connections, each when it has everything; the slow ones after `grace` seconds.
+        """Close all connections, each when it has everything, the slow ones after `grace` seconds.
 
-        Connections that come later are closed at once.
+        New connections are closed at once.
         """
         deadline = self._loop.time() + grace
         while (self._queue or self._filling) and self._loop.time() < deadline:
@@ -227,13 +228,13 @@ class Hub:
             sink.close(code, reason, flush=False)
 
     def revoke(self, key: int | None) -> None:
-        """Close the connections of a key that is good no longer; None: those from before the first key."""
+        """Close the connections of a key that is no longer valid. None: those opened before the first key."""
         for sink in list(self._sinks):
             if sink.key == key:
-                sink.close(4401, "a key is needed that was not revoked and has not expired", flush=False)
+                sink.close(4401, "the API key is missing, revoked or expired", flush=False)
 
     def status(self) -> dict[str, Any]:
-        """Describe the subscribers for `/v1/status`."""
+        """Return the state of the subscribers for `/v1/status`."""
         live = sum(len(group.members) for groups in self._groups.values() for group in groups.values())
         subscriptions = sum(subscription.open for _, subscription, _ in self._quiet)
         return {
@@ -262,7 +263,7 @@ class Hub:
         while self._queue and not self._filling:
             commit = self._queue[0]
             known = [
-                Entry(result, event if filtered else None)  # nobody else looks at it, so it takes no room
+                Entry(result, event if filtered else None)  # only filters need the event: saves memory
                 for result, event in commit.results
                 if result.number > head
             ]
@@ -282,7 +283,7 @@ class Hub:
             try:
                 entries = await self._read(self.latest.number, READ_BYTES, bool(self._filtered))
             except Exception:
-                logger.exception("results after %d cannot be read; trying again", self.latest.number)
+                logger.exception("cannot read the results after %d, retrying", self.latest.number)
                 entries = []
             if entries and entries[0].result.number == self.latest.number + 1:
                 self._show(entries)
@@ -299,11 +300,11 @@ class Hub:
         return [Entry(result) for result in await reader.results(after, READ_RESULTS, max_bytes)]
 
     async def _skip_pruned(self) -> bool:
-        """Go on behind results that were pruned before anybody saw them; those who wait for them are told."""
+        """Continue after results that were pruned before they were sent. Live subscriptions fall behind."""
         try:
             _, floor = await self.reader.log_bounds()
         except Exception:
-            logger.exception("the places of the log cannot be read; trying again")
+            logger.exception("cannot read the bounds of the log, retrying")
             return False
         if floor.number <= self.latest.number:
             return False
@@ -342,7 +343,7 @@ class Hub:
             self._show_filtered(filtered, before, entries)
 
     def _show_filtered(self, groups: list[Group[Sink]], before: int, entries: list[Entry]) -> None:
-        """Push to groups with filters, behind all others."""
+        """Push to groups with filters, after all others."""
         wanted = [entry for entry in entries if any(group.matches(entry) for group in groups)]
         if len(ready(wanted)) < len(wanted):
             for group in groups:
@@ -365,13 +366,13 @@ class Hub:
     def _sent(self, subscription: Subscription, sink: Sink, piece: Piece) -> bool:
         try:
             return sink.push(subscription, piece)
-        except Exception:  # one subscriber's fault must not reach the others
-            logger.exception("a result cannot be pushed")
-            sink.close(1011, "a fault of the gateway: resume at your cursor", flush=False)
+        except Exception:  # an error of one subscriber must not reach the others
+            logger.exception("cannot push to a subscriber")
+            sink.close(1011, "internal error: connect again with your cursor", flush=False)
             return False
 
     def _shared_piece(self, after: int, selection: Selection) -> Piece | None:
-        """Cut the next piece off the ring; None if a filter needs events that it did not keep."""
+        """Return the next piece from the ring, or None if a filter needs events that the ring lacks."""
         piece = self._shared.get((after, selection))
         if piece is None:
             entries = self._ring.after(after, SCAN)
@@ -401,8 +402,8 @@ class Hub:
             entries = await self._read(after, READ_BYTES // 4, with_events)
         if not entries or entries[0].result.number != after + 1:
             raise Gone(
-                "results that this subscription had not taken yet are no longer kept, and it has ended: "
-                "subscribe again with 'earliest' or 'latest'"
+                "results that this subscription had not received were deleted, and it has ended: "
+                "subscribe again after 'earliest' or 'latest'"
             )
         return entries
 

@@ -1,4 +1,4 @@
-"""The one-line form: the subscription `default` in the query string of the WebSocket's address."""
+"""The one-line form: a subscription named `default` in the query string of the WebSocket's URL."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ DEFAULT = "default"
 _LISTS = ("types", "handlers", "kinds")
 _SINGLE = ("correlationid", "after", "filter", "durable")
 _LATER = ("shadow",)
-_TICKET = "ticket"  # whoever admitted the connection took it
+_TICKET = "ticket"  # already redeemed when the connection was admitted
 _SECRETS = ("key", "apikey", "api_key", "token", "access_token", "authorization", "bearer")
 
 
 def read_query(query: bytes) -> dict[str, Any] | None:
-    """Read a query string into the fields of a `subscribe` frame; None if it asks for no subscription.
+    """Decode a query string into the fields of a `subscribe` frame. None: it has no subscription.
 
     Raises:
-        BadRequest: something in it is not taken here; `detail` fits a close reason (123 bytes).
+        BadRequest: a parameter is invalid. `detail` fits into a close reason (123 bytes).
     """
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=300)
     except ValueError:
-        raise BadRequest("the query string cannot be read: use %-encoded UTF-8, at most 300 values") from None
+        raise BadRequest("malformed query string: use %-encoded UTF-8 and at most 300 values") from None
     fields: dict[str, Any] = {"id": DEFAULT}
     wanted = [pair for pair in pairs if pair[0] != _TICKET]
     if len(pairs) - len(wanted) > 1:
-        raise BadRequest("'ticket' stands twice in the query string: give it once")
+        raise BadRequest("'ticket' is repeated in the query string: send it once")
     for name, value in wanted:
         _check_name(name)
         if name in _LISTS:
             fields.setdefault(name, []).append(value)
         elif name in fields:
-            raise BadRequest(f"{name!r} stands twice in the query string: give it once")
+            raise BadRequest(f"{name!r} is repeated in the query string: send it once")
         else:
             fields[name] = _filter(value) if name == "filter" else value
     return fields if wanted else None
 
 
 class BadQueryFilter(BadRequest):
-    """The filter of a query string cannot even be read."""
+    """The filter of a query string is not JSON."""
 
     code = "bad_filter"
 
@@ -51,7 +51,7 @@ def _filter(text: str) -> Any:
     try:
         return decode_json(text.encode())
     except JSONError:
-        raise BadQueryFilter('filter is URL-encoded JSON, such as {"exact": {"subject": "x"}}') from None
+        raise BadQueryFilter('filter must be URL-encoded JSON, such as {"exact": {"subject": "x"}}') from None
 
 
 def _check_name(name: str) -> None:
@@ -59,8 +59,8 @@ def _check_name(name: str) -> None:
         return
     if name.lower() in _SECRETS:
         raise BadRequest(
-            "keys are not taken from a query string: use the header Authorization, or POST /v1/tickets"
+            "an API key in a query string is refused: use the Authorization header or POST /v1/tickets"
         )
     if name in _LATER:
-        raise BadRequest(f"{name!r} is not built yet: leave it out")
-    raise BadRequest(f"no parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE, _TICKET))}")
+        raise BadRequest(f"{name!r} is not supported yet: remove it")
+    raise BadRequest(f"unknown parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE, _TICKET))}")

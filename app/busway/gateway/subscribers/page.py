@@ -17,7 +17,7 @@ from busway.gateway.subscribers.frames import After, read_after, refusal
 from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, resolve
 from busway.gateway.subscribers.selection import predicate, select
 
-PAGE_RESULTS = 10_000  # results that one page looks at
+PAGE_RESULTS = 10_000  # results checked for one page
 PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -30,16 +30,16 @@ async def results_page(
     kinds: list[str] | None = None,
     limit: int = 100,
 ) -> ItemList:
-    """Read the results that follow `after` and match, at most `limit`.
+    """Return up to `limit` matching results after `after`.
 
-    `after` is a cursor, "earliest" (as is None) or "latest". The work for one page is bounded, so a
-    page may be short or empty although there is a `next`.
+    `after` is a cursor, "earliest" (the default) or "latest". The work for one page is limited: a page with a
+    `next` may be short or empty.
 
     Raises:
-        BadCursor: `after` is no cursor.
-        Gone: its place cannot be honoured.
-        BadPattern: one of `types` is none.
-        BadSubscription: another value is not what it must be.
+        BadCursor: `after` is not a cursor.
+        Gone: results after it are no longer available.
+        BadPattern: one of `types` is invalid.
+        BadSubscription: another value is invalid.
     """
     matches = predicate(select(_read({"types": types, "handlers": handlers, "kinds": kinds})))
     at = None if after is None else read_after(after)
@@ -53,9 +53,9 @@ async def results_page(
         results = await hub.reader.results(position.number, READ_RESULTS, READ_BYTES)
         if not results or results[0].number != position.number + 1:
             if passed:
-                break  # pruned meanwhile: what was read is whole, and the next page says that it is gone
+                break  # pruned meanwhile: this page has no gap, and the next page raises Gone
             if after is not None and not isinstance(at, str):
-                raise Gone("what followed that cursor is no longer kept: begin again at 'earliest'")
+                raise Gone("the results after this cursor were deleted: start again after 'earliest'")
             _, position = await hub.reader.log_bounds()
             continue
         for result in results:
@@ -69,7 +69,7 @@ async def results_page(
                     break
     text = cursor.encode(hub.epoch, position)
     more = text if position.number < head.number else None
-    return ItemList(cast("list[Item]", items), more, text)  # encoded already
+    return ItemList(cast("list[Item]", items), more, text)  # already encoded
 
 
 def _read(wanted: dict[str, list[str] | None]) -> Selects:

@@ -1,4 +1,4 @@
-"""The newest results in memory, bounded in bytes, and the pieces of the log that go out as frames."""
+"""The newest results in memory, limited in bytes, and the pieces of the log that are sent as frames."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.selection import Predicate
 
 PIECE_BYTES = 64 * 1024
-"""The most that the items of a frame have together, unless it is one item.
+"""The maximum size of the items of a frame, in bytes, unless it is one item.
 
-A quarter of what the contract admits: a slow socket holds one frame, and there may be thousands.
+A quarter of the limit in the contract: each slow socket holds a frame in memory, and there may be thousands.
 """
 
-_OVERHEAD = 1500  # bytes that a result without data takes here, encoded item included
-_SHARED_NAMES = 4  # most clients name their subscription alike
+_OVERHEAD = 1500  # bytes of memory for a result without data, including its encoded item
+_SHARED_NAMES = 4  # most clients use the same subscription id
 
 
 class Piece:
-    """A stretch of the log as one selection sees it: what matches after `after`, up to and with `until`."""
+    """A range of the log for one selection: the matching results after `after` up to `until`, inclusive."""
 
     __slots__ = ("_events", "_frames", "_items", "_joined", "after", "count", "cursor", "size", "until")
 
@@ -40,7 +40,7 @@ class Piece:
         self._events: str | None = None
 
     def frame(self, name: str) -> str:
-        """Return the `results` frame for the subscription `name`; equal names share it."""
+        """Return the `results` frame for the subscription `name`. Subscriptions of one name share it."""
         frame = self._frames.get(name)
         if frame is None:
             if self._joined is None:
@@ -52,14 +52,14 @@ class Piece:
         return frame
 
     def events(self) -> str:
-        """Return its items as Server-Sent Events; all streams share them."""
+        """Return its items as Server-Sent Events. All streams share them."""
         if self._events is None:
             self._events = stream.results(self._items, self.cursor)
         return self._events
 
 
 def event_bytes(event: Event | None) -> int:
-    """Return the bytes to reckon with for an event that is kept for filters."""
+    """Return an estimate of the memory that an event takes, in bytes."""
     if event is None:
         return 0
     attributes = sum(100 + len(str(value)) for value in event.attributes.values())
@@ -67,7 +67,7 @@ def event_bytes(event: Event | None) -> int:
 
 
 def cut(after: int, entries: Iterable[Entry], matches: Predicate, epoch: str) -> Piece:
-    """Cut one piece off a non-empty stretch of the log that follows `after` without a hole."""
+    """Return one piece of a non-empty range of the log that follows `after` without a gap."""
     items: list[bytes] = []
     size = 0
     last: Entry | None = None
@@ -79,12 +79,12 @@ def cut(after: int, entries: Iterable[Entry], matches: Predicate, epoch: str) ->
                 break
             items.append(item)
         last = entry
-    assert last is not None  # noqa: S101 (an empty stretch is a fault of the caller)
+    assert last is not None  # noqa: S101 (an empty range is a bug in the caller)
     return Piece(after, last.result.position, items, epoch)
 
 
 class Ring:
-    """Entries by number, the newest `max_bytes` of them, without a hole."""
+    """The newest entries by number, without a gap, at most `max_bytes`."""
 
     def __init__(self, max_bytes: int, head: int) -> None:
         self._max = max_bytes
@@ -97,14 +97,14 @@ class Ring:
         return len(self._entries)
 
     def append(self, entry: Entry) -> None:
-        """Take the next result; the oldest go when there is no room."""
+        """Add the next result and drop the oldest ones over the limit."""
         result = entry.result
         self._entries[result.number] = entry
         size = _OVERHEAD + 2 * len(result.data or b"")
         event = entry.event
         if event is not self._event:
             self._event = event
-            size += event_bytes(event)  # results that follow one another share it
+            size += event_bytes(event)  # consecutive results of one event share it
         entry.size = size
         self.bytes += size
         while self.bytes > self._max:
@@ -112,12 +112,12 @@ class Ring:
             self.first += 1
 
     def after(self, number: int, limit: int) -> list[Entry]:
-        """Return up to `limit` entries that follow `number`; the first of them must be in the ring."""
+        """Return up to `limit` entries after `number`. The first of them must be in the ring."""
         entries = self._entries
         end = min(number + limit, self.first + len(entries) - 1)
         return [entries[n] for n in range(number + 1, end + 1)]
 
     def position(self, number: int) -> Position | None:
-        """Return the place behind result `number`, None if it is not in the ring."""
+        """Return the position of result `number`, or None if it is not in the ring."""
         entry = self._entries.get(number)
         return entry.result.position if entry else None

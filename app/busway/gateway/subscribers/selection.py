@@ -1,4 +1,4 @@
-"""What a subscription wants of the result log: a value that compares, and the predicate it stands for."""
+"""Selections: which results a subscription gets, as a comparable value and as a predicate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Predicate = Callable[[Entry], bool]
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Equal selections share their encoded frames; an empty field wants all. `filter` is JSON text."""
+    """The criteria of a subscription. An empty field selects all results. `filter` is JSON text.
+
+    Subscriptions with equal selections share encoded frames.
+    """
 
     types: tuple[str, ...] = ()
     handlers: frozenset[str] = frozenset()
@@ -26,7 +29,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 def select(wanted: Selects) -> Selection:
-    """Return what is wanted, in the one form that equal wishes have."""
+    """Return a selection in normal form: equivalent requests give equal selections."""
     types, filter_ = set(wanted.types or ()), wanted.filter
     return Selection(
         () if "**" in types else tuple(sorted(types)),
@@ -38,7 +41,7 @@ def select(wanted: Selects) -> Selection:
 
 
 def predicate(selection: Selection) -> Predicate:
-    """Compile a selection for one look at a stretch of the log: it keeps the event last looked at.
+    """Compile a selection for one pass over the log: the predicate caches the last decoded event.
 
     With a filter, the entries must have their events.
     """
@@ -58,25 +61,25 @@ def predicate(selection: Selection) -> Predicate:
 
 
 def view_of(entry: Entry, last: View | None) -> View:
-    """Return the event of a result as filters see it; `last` if it is that one's, decoded already."""
+    """Return the filter view of a result's event. Reuse `last` if it has the same event."""
     event = entry.event
     if event is None:
-        raise RuntimeError(f"a filter looks at result {entry.result.number}, whose event is not at hand")
+        raise RuntimeError(f"a filter needs the event of result {entry.result.number}, which is missing")
     return last if last is not None and last.event is event else View(event)
 
 
 def filter_test(selection: Selection) -> Test | None:
-    """Return the compiled filter of a selection, if it has one."""
+    """Return the compiled filter of a selection, or None."""
     return None if selection.filter is None else _compiled(selection.filter)
 
 
-@functools.lru_cache(maxsize=256)  # filters may be long, patterns not
+@functools.lru_cache(maxsize=256)  # smaller than for patterns: filters may be long
 def _compiled(text: str) -> Test:
     return compile_filter(msgspec.json.decode(text))
 
 
 def plain_predicate(selection: Selection) -> Predicate:
-    """Compile a selection but for its filter."""
+    """Compile a selection without its filter."""
     return _plain(selection.types, selection.handlers, selection.kinds, selection.correlationid)
 
 

@@ -1,4 +1,4 @@
-"""The subscribe protocol without I/O: one frame of the client in, one effect out. No asyncio, no clock."""
+"""The subscribe protocol without I/O: takes a frame of the client and returns an effect."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ MAX_SUBSCRIPTIONS = 1000
 
 
 class Subscription:
-    """An open subscription and its place in the log.
+    """A subscription and its position in the log.
 
-    Everything that it selects up to number `position` was handed over; `sent` is the last number
-    whose cursor the client was given. `live`: the hub pushes to it. `durable` names it beyond the connection.
+    Attributes:
+        durable: its durable name, or None.
+        position: every selected result up to this number was handed over.
+        sent: the last number whose cursor was sent to the client.
+        checked: the value of `sent` at the last heartbeat of the hub.
+        live: whether the hub pushes to it.
     """
 
     __slots__ = ("checked", "durable", "id", "live", "open", "position", "selection", "sent")
@@ -41,13 +45,13 @@ class Subscription:
         self.durable = durable
         self.position = 0
         self.sent = 0
-        self.checked = 0  # what `sent` was when the hub last looked whether to send an empty frame
+        self.checked = 0
         self.open = False
         self.live = False
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Where a subscription begins, whether it is where it was asked to, and the oldest place kept."""
+    """Where a subscription begins, whether that is where the client asked, and the oldest position kept."""
 
     position: Position
     recovered: bool
@@ -61,34 +65,34 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Open(msgspec.Struct, frozen=True):
-    """Find where `after` is, then call `opened` or `refused`."""
+    """Resolve `after`, then call `opened` or `refused`."""
 
     subscription: Subscription
     after: After
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
-    """Push no more to this subscription, then send the frame."""
+    """Stop pushing to this subscription, then send the frame."""
 
     subscription: Subscription
     text: str
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """Keep everything up to `position` as acknowledged; send something only if it is not taken."""
+    """Store the acknowledgement up to `position`. Send a frame only if it is refused."""
 
     subscription: Subscription
     position: Position
 
 
 class Pong(msgspec.Struct, frozen=True):
-    """Send this text frame once everything acknowledged before is kept."""
+    """Send this text frame after all earlier acknowledgements are stored."""
 
     text: str
 
 
 class Publish(msgspec.Struct, frozen=True):
-    """Store this event (JSON text), then send what `published` or `failed` return."""
+    """Store this event (JSON text), then send the frame that `published` or `failed` returns."""
 
     ref: str | int | None
     event: bytes
@@ -98,7 +102,7 @@ Effect = Send | Open | Unsubscribe | Ack | Pong | Publish
 
 
 class Session:
-    """One connection: its access and its subscriptions by id, each in order, without gap or repeat."""
+    """The state of one connection: its access and its subscriptions by id."""
 
     single = False
     """Whether the connection ends with its subscription."""
@@ -112,7 +116,7 @@ class Session:
         return self.subscriptions.get(subscription.id) is subscription
 
     def receive(self, text: str) -> Effect:
-        """Take a text frame; whatever is wrong with it becomes an `error` frame."""
+        """Process a text frame. An invalid frame gives an `error` frame."""
         frame: dict[str, Any] = {}
         try:
             frame = frames.read_object(text)
@@ -121,8 +125,8 @@ class Session:
             return Send(frames.error(problem, name=frame.get("id"), ref=frame.get("ref")))
 
     def binary(self) -> Effect:
-        """Take a binary frame: refused."""
-        problem = BadRequest("that was a binary frame: send text frames, one JSON object each")
+        """Refuse a binary frame."""
+        problem = BadRequest("binary frames are not supported: send text frames, one JSON object each")
         return Send(frames.error(problem))
 
     def subscribe(self, fields: Mapping[str, Any]) -> Effect:
@@ -133,7 +137,7 @@ class Session:
             return Send(frames.error(problem, name=fields.get("id")))
 
     def opened(self, subscription: Subscription, start: Start) -> str | None:
-        """Begin a subscription; the frame goes out before its results. None: it was closed meanwhile."""
+        """Begin a subscription and return the frame to send before its results. None: it has been closed."""
         if self.subscriptions.get(subscription.id) is not subscription or subscription.open:
             return None
         subscription.open = True
@@ -147,21 +151,21 @@ class Session:
         return self._subscribed_text(frame)
 
     def refused(self, subscription: Subscription, problem: BuswayError) -> str:
-        """End a subscription that cannot begin or go on."""
+        """End a subscription that cannot begin or continue."""
         if self.subscriptions.get(subscription.id) is subscription:
             del self.subscriptions[subscription.id]
         subscription.open = False
         return frames.error(problem, name=subscription.id)
 
     def unacknowledged(self, subscription: Subscription, problem: BuswayError) -> str:
-        """Tell that an acknowledgement was not taken; the subscription goes on."""
+        """Return the frame for a refused acknowledgement. The subscription continues."""
         return frames.error(problem, name=subscription.id)
 
     def deliver(self, subscription: Subscription, piece: Piece, *, quiet: bool = False) -> str | None:
-        """Hand over the next piece; None if there is nothing to send because `quiet` keeps empty frames back.
+        """Hand over the next piece and return its text. With `quiet`, return None for an empty piece.
 
         Raises:
-            RuntimeError: the subscription is not open, or the piece does not follow on its place.
+            RuntimeError: the subscription is not open, or the piece does not follow its position.
         """
         if not subscription.open or piece.after != subscription.position:
             raise RuntimeError(f"piece after {piece.after} for a subscription at {subscription.position}")
@@ -172,11 +176,11 @@ class Session:
         return self._results_text(subscription, piece)
 
     def published(self, ref: str | int | None, receipt: Mapping[str, Any]) -> str:
-        """Answer a publish with its receipt."""
+        """Return the answer to a publish: its receipt."""
         return frames.write(PublishedFrame(ref=ref, **receipt))
 
     def failed(self, ref: str | int | None, problem: BuswayError) -> str:
-        """Answer a publish with why it failed."""
+        """Return the answer to a failed publish."""
         return frames.error(problem, ref=ref)
 
     def end(self) -> list[Subscription]:
@@ -207,11 +211,11 @@ class Session:
 
     def _subscribe(self, fields: Mapping[str, Any]) -> Open:
         if not self._access.may("subscribe"):
-            raise Forbidden("this key may not subscribe: use one with the scope 'subscribe'")
+            raise Forbidden("this API key may not subscribe: use one with the scope 'subscribe'")
         frame = frames.read_subscription(fields)
         name = frame.id
         if name in self.subscriptions:
-            raise BadSubscription(f"the id {name!r} is in use: choose another or unsubscribe it first")
+            raise BadSubscription(f"the id {name!r} is in use: use another id or unsubscribe it first")
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
             limit = f"a connection has at most {MAX_SUBSCRIPTIONS} subscriptions"
             raise frames.TooMany(f"{limit}: unsubscribe one or open another connection")
@@ -224,7 +228,7 @@ class Session:
         for other in self.subscriptions.values():
             if durable is not None and other.durable == durable:
                 raise BadSubscription(
-                    f"the durable name {durable!r} is that of {other.id!r} on this connection"
+                    f"the subscription {other.id!r} of this connection uses the durable name {durable!r}"
                 )
 
     def _unsubscribe(self, name: str) -> Effect:
@@ -239,24 +243,24 @@ class Session:
             raise BadSubscription(f"{subscription.id!r} is not durable: subscribe with a name in 'durable'")
         position = frames.read_position(frame.cursor, self._epoch)
         if not subscription.open or position.number > subscription.sent:
-            raise BadCursor("that cursor is ahead of what this subscription was sent")
+            raise BadCursor("the cursor is ahead of the results sent to this subscription")
         return Ack(subscription, position)
 
     def _known(self, name: str) -> Subscription:
         subscription = self.subscriptions.get(name)
         if subscription is None:
-            raise frames.UnknownSubscription(f"no subscription of this connection has the id {name!r}")
+            raise frames.UnknownSubscription(f"this connection has no subscription with the id {name!r}")
         return subscription
 
     def _publish(self, frame: dict[str, Any], text: str) -> Effect:
         ref = frames.read_ref(frame)
         if not self._access.may("publish"):
-            raise Forbidden("this key may not publish: use one with the scope 'publish'")
+            raise Forbidden("this API key may not publish: use one with the scope 'publish'")
         return Publish(ref, frames.read_event(frame, text))
 
 
 class StreamSession(Session):
-    """A connection that is one subscription, opened by its request and told as Server-Sent Events."""
+    """A connection with one subscription, which its request opens. It is sent as Server-Sent Events."""
 
     single = True
 
@@ -264,13 +268,13 @@ class StreamSession(Session):
         """Open the subscription.
 
         Raises:
-            BadPattern, BadFilter, BadCursor, BadSubscription: a field is not valid.
+            BadPattern, BadFilter, BadCursor, BadSubscription: a field is invalid.
             Forbidden: the key may not subscribe.
         """
         return self._subscribe(fields)
 
     def refused(self, subscription: Subscription, problem: BuswayError) -> str:
-        """End the subscription; the text is the reason to close with."""
+        """End the subscription and return the reason to close with."""
         super().refused(subscription, problem)
         return problem.detail
 

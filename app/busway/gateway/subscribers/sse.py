@@ -1,4 +1,4 @@
-"""The shell that carries a subscription as Server-Sent Events: bare ASGI, one subscription a response."""
+"""The ASGI endpoint for Server-Sent Events: one subscription per response."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from busway.gateway.subscribers.wires import RawSend, Receive, StreamWire
 logger = logging.getLogger("busway.sse")
 
 HEARTBEAT = 10.0  # seconds of silence after which a comment is sent
-USER_TIMEOUT = 50  # seconds that the peer's machine may leave what was sent unacknowledged
+USER_TIMEOUT = 50  # seconds that sent data may stay unacknowledged by the peer's TCP
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect what has to go on at once
+    (b"x-accel-buffering", b"no"),  # stops nginx from buffering
     (b"x-content-type-options", b"nosniff"),
 ]
 
@@ -34,7 +34,7 @@ class StreamShell:
     """Serves `GET /v1/subscribe/sse`.
 
     Args:
-        hub: where results come from.
+        hub: the source of the results.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -49,10 +49,10 @@ class StreamShell:
         *,
         head: bool = False,
     ) -> None:
-        """Serve one stream until its client is gone or it has to end; of a HEAD request only the head.
+        """Serve one stream until either side closes it. With `head`, send only the headers.
 
         Raises:
-            BuswayError: it cannot begin; nothing was sent yet.
+            BuswayError: the stream cannot begin. Nothing was sent.
         """
         if self._hub.closing:
             await ask_to_reconnect(scope, send, self._hub.closing[1])
@@ -72,7 +72,7 @@ class StreamShell:
         except BuswayError:
             raise
         except Exception:
-            logger.exception("a stream cannot begin")
+            logger.exception("cannot begin a stream")
             raise Unavailable("the result log cannot be read now: subscribe again later") from None
 
     async def _follow(
@@ -100,7 +100,7 @@ class StreamShell:
 
 
 class _Heartbeat:
-    """Sends a comment in silence, so that proxies keep the stream and dead peers are found."""
+    """Sends a comment on an idle stream, so that proxies keep it open and dead peers are detected."""
 
     def __init__(self, connection: Connection, wire: StreamWire) -> None:
         self._connection, self._wire = connection, wire
@@ -108,7 +108,7 @@ class _Heartbeat:
         self._next = self._loop.call_later(HEARTBEAT, self._beat)
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop the heartbeat."""
         self._next.cancel()
 
     def _beat(self) -> None:
@@ -119,7 +119,7 @@ class _Heartbeat:
 
 
 def _set_user_timeout(transport: Any) -> None:
-    # Nothing comes back on this stream by itself: whether the peer is there, only TCP can tell (RFC 5482).
+    # The client sends nothing on this stream: only TCP can detect a dead peer (RFC 5482).
     if transport is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
         with contextlib.suppress(OSError):
             transport.get_extra_info("socket").setsockopt(
@@ -130,16 +130,16 @@ def _set_user_timeout(transport: Any) -> None:
 def _fields(scope: MutableMapping[str, Any]) -> dict[str, Any]:
     fields = read_query(scope.get("query_string", b"")) or {"id": DEFAULT}
     if fields.get("durable") is not None:
-        raise BadSubscription("a stream acknowledges nothing: leave 'durable' out, or use the WebSocket")
+        raise BadSubscription("a stream cannot acknowledge: remove 'durable' or use the WebSocket")
     last = _header(scope, b"last-event-id")
     return {**fields, "after": last} if last else fields
 
 
 async def ask_to_reconnect(scope: MutableMapping[str, Any], send: RawSend, reason: str) -> None:
-    """Have an EventSource connect again soon: any status but 200 would end it for good.
+    """Answer 200 and a `close` event: an EventSource does not reconnect after any other status.
 
     Raises:
-        Unavailable: it is another client, which a status tells the same.
+        Unavailable: the client does not accept `text/event-stream`.
     """
     if "text/event-stream" not in _header(scope, b"accept"):
         raise Unavailable(reason)

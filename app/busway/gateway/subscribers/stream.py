@@ -1,4 +1,4 @@
-"""The text of Server-Sent Events (WHATWG HTML, section 9.2): frames of the WebSocket as events."""
+"""Encodes the frames of the WebSocket as Server-Sent Events (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _BEFORE_CURSOR = len('{"cursor":"')
 
 
 def subscribed(cursor: str, *, recovered: bool, oldest: str) -> str:
-    """Write where the stream begins, behind a `gap` if that is not where it was asked to.
+    """Return a `subscribed` event, after a `gap` event if the stream does not begin where the client asked.
 
-    The gap comes first and without an id: who is cut off between the two asks for the same place again.
+    The gap comes first and has no id: a client that loses the connection between the two repeats its request.
     """
-    place = SubscribedEvent(cursor=cursor, recovered=recovered, oldest=oldest)
+    start = SubscribedEvent(cursor=cursor, recovered=recovered, oldest=oldest)
     gap = "" if recovered else _event("gap", GapEvent(_GAP, cursor, oldest))
-    return f"{retry()}{gap}{_event('subscribed', place, cursor)}"
+    return f"{retry()}{gap}{_event('subscribed', start, cursor)}"
 
 
 def results(items: Sequence[bytes], cursor: str) -> str:
-    """Write each encoded item as an event with its cursor, and how far the cursor is if it is further."""
+    """Return each encoded item as an event, then a `moved` event if `cursor` is ahead of the last item."""
     parts: list[str] = []
     last = ""
     for item in items:
@@ -37,21 +37,21 @@ def results(items: Sequence[bytes], cursor: str) -> str:
 
 
 def closed(code: int, reason: str) -> str:
-    """Write why the stream ends; the codes are those of the WebSocket."""
+    """Return a `close` event. The codes are those of the WebSocket."""
     return _event("close", CloseEvent(code, reason))
 
 
 def retry() -> str:
-    """Write after how many milliseconds to connect again; it differs, so that not all do at once."""
+    """Return the reconnection time in milliseconds. It is random to spread reconnecting clients."""
     return f"retry: {random.randint(500, 2000)}\n\n"  # noqa: S311 - spreads clients, hides nothing
 
 
 def _event(name: str, data: msgspec.Struct, cursor: str | None = None) -> str:
-    place = f"id: {cursor}\n" if cursor else ""
-    return f"event: {name}\n{place}data: {msgspec.json.encode(data).decode()}\n\n"
+    id_ = f"id: {cursor}\n" if cursor else ""
+    return f"event: {name}\n{id_}data: {msgspec.json.encode(data).decode()}\n\n"
 
 
 _GAP = (
-    "results after that cursor are no longer kept, or it is of another log: "
-    "what follows is live; read what is left from 'oldest'"
+    "the results after this cursor were deleted, or it belongs to another log: the stream continues live; "
+    "to get the results that are left, connect with 'oldest' as `after`"
 )

@@ -1,4 +1,4 @@
-"""The shell that carries sessions over WebSockets, whichever server holds the socket."""
+"""Runs sessions over WebSockets, independent of the server that has the socket."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class WebSocketShell:
     """Serves `/v1/subscribe`.
 
     Args:
-        hub: where results come from.
+        hub: the source of the results.
         publish: stores an event (JSON text) and returns its receipt, or raises a `BuswayError`.
-        max_frame: bytes that a frame of the client may have.
+        max_frame: the maximum size of a client's frame in bytes.
     """
 
     def __init__(self, hub: Hub, publish: Publisher, max_frame: int) -> None:
@@ -38,14 +38,13 @@ class WebSocketShell:
         self._max_frame = max_frame
 
     async def __call__(self, socket: Socket, *, query: bytes, access: Access | Unauthorized) -> None:
-        """Serve one open socket until it ends.
+        """Serve one open socket until it closes.
 
         Args:
-            socket: nothing was received from it yet.
-            query: of its address.
-            access: of its holder, or why there is none: key or ticket is missing or not good. Host and
-            Origin were
-                checked before.
+            socket: an open socket from which nothing was received yet.
+            query: the query string of its URL.
+            access: the rights of the client, or the error if its key or ticket is missing or invalid.
+                `Host` and `Origin` are already checked.
         """
         if isinstance(access, Unauthorized):
             return await socket.close(4401, access.detail)
@@ -73,14 +72,14 @@ class _Served:
         hub.enter(self._connection)
 
     async def run(self, fields: dict[str, Any] | None) -> None:
-        """Take frames until the socket is gone; leave nothing behind."""
+        """Process frames until the socket closes, then release everything."""
         try:
             if fields is not None:
                 await self._apply(self._session.subscribe(fields))
             await self._receive()
         finally:
             self._connection.end()
-        if self._publishing:  # these wait for a commit that others share: never cancelled
+        if self._publishing:  # they wait for a commit that other requests share: do not cancel
             await asyncio.wait(self._publishing)
 
     async def _receive(self) -> None:
@@ -88,7 +87,8 @@ class _Served:
             if isinstance(message, bytes):
                 effect = self._session.binary()
             elif self._too_large(message):
-                self._connection.close(1009, f"a frame has at most {self._max_frame} bytes", flush=False)
+                reason = f"frame too large: the limit is {self._max_frame} bytes"
+                self._connection.close(1009, reason, flush=False)
                 continue
             else:
                 effect = self._session.receive(message)
@@ -128,7 +128,7 @@ class _Served:
         except BuswayError as problem:
             text = self._session.failed(effect.ref, problem)
         except Exception:
-            logger.exception("a frame's event cannot be published")
-            fault = Unavailable("a fault of the gateway: whether the event was stored is unknown")
+            logger.exception("cannot publish the event of a frame")
+            fault = Unavailable("internal error: it is unknown whether the event was stored")
             text = self._session.failed(effect.ref, fault)
         self._connection.answer(text)

@@ -1,4 +1,4 @@
-"""What carries a connection's text: a WebSocket, or the body of a response that does not end."""
+"""The transports of a connection's text: a WebSocket, or a streaming response body."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from busway.gateway.subscribers import stream
 
 
 def begin(coroutine: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run `coroutine` until it waits; return what is left of it, None if it ended.
+    """Run `coroutine` until it waits. Return an awaitable for the rest, or None if it ended.
 
-    Raises:
-        Whatever it raised.
+    Exceptions of the coroutine propagate.
     """
     try:
         awaited = coroutine.send(None)
@@ -43,25 +42,25 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class Wire(Protocol):
-    """Sends in order; each call is a coroutine that waits until there is room.
+    """Sends text in order. Each call returns a coroutine that waits for buffer space.
 
-    `transport` is the server's, None where it is unknown. A gone client is an OSError, or nothing at all.
+    `transport` is the server's transport, or None. After a disconnect, calls raise OSError or do nothing.
     """
 
     transport: Any
 
     def offer(self, text: str) -> bool:
-        """Send text at once if that needs no waiting; False, and nothing is sent, if it may."""
+        """Send text now if that needs no waiting. Otherwise return False and send nothing."""
 
     def send(self, text: str) -> Coroutine[Any, Any, None]:
         """Send text."""
 
     def close(self, code: int, reason: str) -> Coroutine[Any, Any, None]:
-        """Send the last there is, and say why."""
+        """Close the wire with a code and a reason."""
 
 
 class StreamWire:
-    """The body of a response whose head went out already.
+    """A response body whose headers are already sent.
 
     Args:
         send: the server's ASGI send.
@@ -72,10 +71,10 @@ class StreamWire:
     def __init__(self, send: RawSend) -> None:
         self._send = send
         self.transport = transport(send)
-        self.quiet = False  # nothing was sent since somebody set it
+        self.quiet = False  # set by the heartbeat; cleared when something is sent
 
     def offer(self, _text: str) -> bool:
-        """Send nothing: only `send` knows of what is sent."""
+        """Return False: only `send` can wait for space."""
         return False
 
     async def send(self, text: str) -> None:
@@ -84,10 +83,10 @@ class StreamWire:
         await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
     async def close(self, code: int, reason: str) -> None:
-        """Say why, and end the body."""
+        """Send a `close` event and end the body."""
         await self._send({"type": "http.response.body", "body": stream.closed(code, reason).encode()})
 
 
 def transport(send: RawSend) -> Any:
-    """Return the transport behind an ASGI send where it is the door's own, or wraps it, else None."""
+    """Return the transport of an ASGI `send` of our own server, also when wrapped. Otherwise None."""
     return getattr(getattr(inspect.unwrap(send), "__self__", None), "transport", None)

@@ -1,22 +1,22 @@
-// The client of a Busway gateway for pages (and for Node 22 or newer): one file, no dependencies.
+// The Busway client for web pages and for Node 22 or newer: one file, no dependencies.
 //
 //   import { Busway } from "/client.js";
-//   const busway = new Busway();                       // the gateway that the page came from
+//   const busway = new Busway();                       // the gateway that served the page
 //   await busway.publish("order.created", { n: 7 });
 //   for await (const item of busway.subscribe({ types: ["order.*"] })) console.log(item.kind, item.data);
 //
-// When the connection breaks it is made again, and each subscription goes on behind the last item
-// that came, without gap and without repeat. Where that cannot be kept, it ends with a `Gap`.
+// After a lost connection the client reconnects, and each subscription resumes after its last item, without
+// gaps and without duplicates. If results were deleted meanwhile, the subscription ends with a `Gap`.
 
-const FIRST_DELAY = 100; // ms between attempts to connect again, growing to the last
+const FIRST_DELAY = 100; // ms between reconnects, doubled up to LAST_DELAY
 const LAST_DELAY = 10_000;
-const PING_EVERY = 20_000; // ms; a connection on which nothing came since the last ping is given up
-const MOST_WAITING = 10_000; // items; a subscription whose reader has more to take pauses
+const PING_EVERY = 20_000; // ms; a connection that received nothing since the last ping is closed
+const MOST_WAITING = 10_000; // items; a subscription with more unread items pauses
 const ACK_EVERY = 1_000; // ms
-const REMEMBERED = 10_000; // items of a durable subscription that are told from repeats
+const REMEMBERED = 10_000; // cursors of a durable subscription kept to drop duplicates
 const FATAL = new Set([1008, 4400, 4401]);
 
-/** What the gateway refused, or why it cannot be reached. `code` is that of the frame, the close or the answer. */
+/** The gateway refused a request or cannot be reached. `code` is the error code, the close code or the HTTP status. */
 export class BuswayError extends Error {
   constructor(detail, code = null) {
     super(detail);
@@ -25,10 +25,10 @@ export class BuswayError extends Error {
   }
 }
 
-/** The place to go on from is no longer in the log. `cursor` is where the log is now, `oldest` the oldest place. */
+/** Results after the cursor were deleted. `cursor` is the newest cursor, `oldest` the oldest available one. */
 export class Gap extends BuswayError {
   constructor(cursor, oldest) {
-    super("results after that cursor are no longer kept: subscribe again after 'earliest' or 'latest'", "gap");
+    super("the results after this cursor were deleted: subscribe again after 'earliest' or 'latest'", "gap");
     this.name = "Gap";
     this.cursor = cursor;
     this.oldest = oldest;
@@ -36,11 +36,11 @@ export class Gap extends BuswayError {
 }
 
 /**
- * A connection to a gateway. It opens with the first publish or subscription and lasts until `close()`.
+ * A connection to a gateway. It opens with the first publish or subscription and stays open until `close()`.
  *
- * Options: `key`, or `ticket`, an async function that gives a fresh one-use ticket for each connection (from
- * your own server, so that no key is in the page); neither if the gateway is open. `onstatus` is called
- * with `{connected, reason}` when the connection is made or lost.
+ * Options: `key`, an API key; or `ticket`, an async function that returns a new ticket for each connection (from
+ * your own server, so that the page has no key). A gateway without API keys needs neither. `onstatus` is called
+ * with `{connected, reason}` when the connection opens or closes.
  */
 export class Busway {
   #address;
@@ -53,7 +53,7 @@ export class Busway {
   #refusals = 0;
   #timer = null;
   #pinger = null;
-  #heard = true;
+  #active = true;
   #next = 1;
   #subscriptions = new Map(); // by their id on this connection
   #publishing = new Map(); // by ref
@@ -62,7 +62,7 @@ export class Busway {
   constructor(url = globalThis.location?.origin, options = {}) {
     const address = new URL(url);
     if (address.protocol !== "http:" && address.protocol !== "https:") {
-      throw new TypeError(`the address of a gateway is like http://127.0.0.1:8000, not ${url}`);
+      throw new TypeError(`url must be like http://127.0.0.1:8000, not ${url}`);
     }
     this.#http = address.href.replace(/\/+$/, "");
     this.#address = this.#http.replace(/^http/, "ws") + "/v1/subscribe";
@@ -71,12 +71,12 @@ export class Busway {
   }
 
   /**
-   * Publish an event; resolves with its receipt once it is safe on disk. `attributes` are CloudEvents
-   * attributes (`id`, `subject`, `partitionkey`, …). It is sent again over a new connection if the old one broke
-   * before the answer: the id that it is given here makes it one event.
+   * Publish an event. Resolves with its receipt when it is synced to disk. `attributes` are CloudEvents
+   * attributes (`id`, `subject`, `partitionkey`, …). If the connection is lost before the answer, the client sends
+   * the event again. Its id prevents duplicates.
    */
   publish(type, data = null, attributes = {}) {
-    if (this.#closed) return Promise.reject(new BuswayError("this client was closed"));
+    if (this.#closed) return Promise.reject(new BuswayError("this client is closed"));
     const event = { id: unique(), ...attributes, type, data };
     return new Promise((resolve, reject) => {
       const ref = `p${this.#next++}`;
@@ -87,29 +87,29 @@ export class Busway {
   }
 
   /**
-   * Follow results: `{types, handlers, kinds, filter, correlationid, after, durable, shadow}`, all optional; `after` is
-   * "latest" (as without it), "earliest" or a cursor. Returns a subscription to iterate with `for await`, or
-   * calls `callback` with each item. `subscription.close()` ends it.
+   * Subscribe to results: `{types, handlers, kinds, filter, correlationid, after, durable, shadow}`, all optional.
+   * `after` is "latest" (the default), "earliest" or a cursor. Returns a subscription to iterate with `for await`,
+   * or calls `callback` with each item. `subscription.close()` ends it.
    */
   subscribe(wanted = {}, callback = null) {
-    if (this.#closed) throw new BuswayError("this client was closed");
+    if (this.#closed) throw new BuswayError("this client is closed");
     const subscription = new Subscription(wanted, {
       begin: (one) => this.#begin(one),
       stop: (one) => this.#stop(one),
-      say: (frame) => this.#open && this.#socket.send(JSON.stringify(frame)),
+      send: (frame) => this.#open && this.#socket.send(JSON.stringify(frame)),
     });
     this.#begin(subscription);
     if (callback) subscription._call(callback);
     return subscription;
   }
 
-  /** End all subscriptions and the connection. What was not answered yet is rejected. */
+  /** Close all subscriptions and the connection. Publishes without an answer are rejected. */
   close() {
     this.#closed = true;
     globalThis.removeEventListener?.("online", this.#wake);
     clearTimeout(this.#timer);
     for (const subscription of [...this.#subscriptions.values()]) subscription.close();
-    this.#rejectAll(new BuswayError("this client was closed: whether the event was stored is unknown"));
+    this.#rejectAll(new BuswayError("this client is closed: it is unknown whether the event was stored"));
     this.#drop(1000);
   }
 
@@ -118,7 +118,7 @@ export class Busway {
   }
 
   #begin(subscription) {
-    subscription._id = `s${this.#next++}`; // never used twice: frames of before are told by it
+    subscription._id = `s${this.#next++}`; // never reused: identifies frames of earlier subscriptions
     this.#subscriptions.set(subscription._id, subscription);
     if (this.#open) this.#socket.send(subscription._request());
     else this.#connect();
@@ -137,13 +137,13 @@ export class Busway {
       if (!this.#closed) this.#dial(ticket ? `${this.#address}?ticket=${encodeURIComponent(ticket)}` : this.#address);
     } catch (problem) {
       if (problem instanceof BuswayError) this.#fail(problem);
-      else this.#again(`there is no ticket for a connection: ${problem.message}`);
+      else this.#again(`cannot get a ticket: ${problem.message}`);
     } finally {
       this.#connecting = false;
     }
   }
 
-  /** A ticket, null if none is needed. Fails with a BuswayError only where there is no point in asking again. */
+  /** A ticket, or null if none is needed. Throws a BuswayError only if a retry would not help. */
   async #ticket() {
     const { key, ticket } = this.#options;
     if (ticket) return ticket();
@@ -151,7 +151,7 @@ export class Busway {
     const headers = { Authorization: `Bearer ${key}` };
     const answer = await fetch(`${this.#http}/v1/tickets`, { method: "POST", headers, cache: "no-store" });
     if (answer.ok) return (await answer.json()).ticket;
-    if (answer.status === 404) return null; // an older gateway: it refuses the connection if it needs a key
+    if (answer.status === 404) return null; // an older gateway without tickets
     const problem = await answer.json().catch(() => ({}));
     const detail = problem.detail ?? `the gateway answered ${answer.status}`;
     if (answer.status >= 500 || answer.status === 429) throw new Error(detail);
@@ -166,7 +166,7 @@ export class Busway {
   }
 
   #opened() {
-    this.#heard = true;
+    this.#active = true;
     this.#pinger = setInterval(() => this.#ping(), PING_EVERY);
     for (const subscription of this.#subscriptions.values()) this.#socket.send(subscription._request());
     for (const publish of this.#publishing.values()) this.#socket.send(publish.text);
@@ -174,20 +174,20 @@ export class Busway {
   }
 
   #ping() {
-    if (!this.#heard) {
+    if (!this.#active) {
       this.#drop(1000);
-      return this.#again("nothing came from the gateway for a while");
+      return this.#again("the gateway does not answer");
     }
-    this.#heard = false;
+    this.#active = false;
     if (this.#open) this.#socket.send('{"op":"ping"}');
   }
 
   #take(frame) {
-    this.#heard = true;
+    this.#active = true;
     const subscription = this.#subscriptions.get(frame.id);
     if (frame.op === "published") return this.#answered(frame.ref)?.resolve(receipt(frame));
     if (frame.op === "error" && frame.ref !== null) {
-      if (frame.code === "unavailable") return this.#repeat(frame.ref); // perhaps stored
+      if (frame.code === "unavailable") return this.#repeat(frame.ref); // may be stored
       return this.#answered(frame.ref)?.reject(new BuswayError(frame.detail, frame.code));
     }
     if (!subscription) return undefined;
@@ -214,7 +214,7 @@ export class Busway {
   }
 
   #refused(subscription, { code, detail }) {
-    // Subscribing again says where the log is now, or that it can be read again.
+    // Subscribing again returns the current bounds of the log, or works again.
     if (code === "unavailable" || (code === "bad_cursor" && subscription._began)) return this.#lost(1013, detail);
     this.#subscriptions.delete(subscription._id);
     return subscription._end(new BuswayError(detail, code));
@@ -222,11 +222,11 @@ export class Busway {
 
   #lost(code, reason) {
     this.#drop(1000);
-    if (code === 1009) this.#rejectAll(new BuswayError("an event is larger than the gateway takes", code));
-    // A ticket may have run out on the way; a second refusal is meant.
+    if (code === 1009) this.#rejectAll(new BuswayError("an event is larger than the gateway's limit", code));
+    // A ticket may have expired during the handshake: only a second refusal is final.
     const once = code === 4401 && (this.#options.key || this.#options.ticket) && this.#refusals++ === 0;
     if (FATAL.has(code) && !once) this.#fail(new BuswayError(reason || `closed with ${code}`, code));
-    else this.#again(reason || "the connection is lost");
+    else this.#again(reason || "connection lost");
   }
 
   #again(reason) {
@@ -265,14 +265,14 @@ export class Busway {
   }
 }
 
-/** What `subscribe` returns: an async iterator of items. `cursor` is where to resume, as `after`. */
+/** An async iterator of items. To resume later, subscribe with `cursor` as `after`. */
 class Subscription {
-  cursor = null; // behind the last item that was dealt with: one is once the next is asked for
+  cursor = null; // of the last processed item: requesting the next item marks one as processed
   _id = null;
   _began = false;
   #wanted;
   #connection;
-  #received = null; // behind the last item that came
+  #received = null; // cursor of the last received frame
   #waiting = [];
   #given = null;
   #wish = null;
@@ -288,7 +288,7 @@ class Subscription {
     this.#connection = connection;
   }
 
-  /** End it; whoever iterates sees the end. */
+  /** Close the subscription. Iteration ends. */
   close() {
     if (this.#ended) return;
     this.#acknowledge(0);
@@ -300,16 +300,16 @@ class Subscription {
     return this;
   }
 
-  /** The next item. One that was given before counts as dealt with. */
+  /** The next item. The previous one counts as processed. */
   next() {
-    this.#dealtWith();
+    this.#processed();
     if (this.#waiting.length) return Promise.resolve({ value: this.#give(), done: false });
     if (this.#problem) return Promise.reject(this.#problem);
     if (this.#ended) return Promise.resolve({ value: undefined, done: true });
     return new Promise((resolve, reject) => (this.#wish = { resolve, reject }));
   }
 
-  /** What `break` in a `for await` calls. */
+  /** Called by `break` in a `for await`. */
   async return(value) {
     this.close();
     return { value, done: true };
@@ -319,7 +319,7 @@ class Subscription {
     try {
       for await (const item of this) await callback(item);
     } catch (problem) {
-      if (!this.#wanted.onerror) throw problem; // unhandled, so that it is seen
+      if (!this.#wanted.onerror) throw problem; // becomes an unhandled rejection, so that it is visible
       this.#wanted.onerror(problem);
     }
   }
@@ -343,7 +343,7 @@ class Subscription {
       for (const item of frame.items) if (this.#fresh(item)) this.#waiting.push({ item, cursor: item.cursor });
       this.#received = frame.cursor;
       if (frame.items.length === 0 || frame.items.at(-1).cursor !== frame.cursor) {
-        // No item: a place to reach when all before it was dealt with.
+        // No item: the cursor moves here when all earlier items are processed.
         this.#waiting.push({ item: null, cursor: frame.cursor });
       }
       this.#flow();
@@ -361,7 +361,7 @@ class Subscription {
     else wish.resolve({ value: undefined, done: true });
   }
 
-  /** A durable subscription goes on where the gateway says: what came before is told by its cursor. */
+  /** Detects duplicates by cursor: the gateway decides where a durable subscription resumes. */
   #fresh(item) {
     if (!this.#wanted.durable) return true;
     if (this.#seen.has(item.cursor)) return false;
@@ -378,12 +378,12 @@ class Subscription {
       wish.resolve({ value: this.#give(), done: false });
     }
     if (this.#waiting.length > MOST_WAITING && !this.#paused) {
-      this.#paused = true; // the gateway keeps the rest; it is asked for when these are taken
+      this.#paused = true; // subscribes again when these items are read
       this.#connection.stop(this);
     }
   }
 
-  /** Move past places without an item, if everything before them was dealt with. */
+  /** Move past cursors without an item, if all earlier items are processed. */
   #pass() {
     while (this.#waiting.length && this.#waiting[0].item === null && this.#given === null) {
       this.cursor = this.#waiting.shift().cursor;
@@ -397,7 +397,7 @@ class Subscription {
     return item;
   }
 
-  #dealtWith() {
+  #processed() {
     if (this.#given !== null) {
       this.cursor = this.#given;
       this.#given = null;
@@ -413,7 +413,7 @@ class Subscription {
   #acknowledge(every) {
     if (!this.#wanted.durable || this.cursor === this.#acknowledged) return;
     if (Date.now() - this.#acknowledgedAt < every) return;
-    if (this.#connection.say({ op: "ack", id: this._id, cursor: this.cursor }) === false) return;
+    if (this.#connection.send({ op: "ack", id: this._id, cursor: this.cursor }) === false) return;
     this.#acknowledged = this.cursor;
     this.#acknowledgedAt = Date.now();
   }
@@ -423,7 +423,7 @@ function receipt({ op, ref, ...fields }) {
   return fields;
 }
 
-/** An id for an event. crypto.randomUUID is there only for pages of https or this machine. */
+/** An id for an event. crypto.randomUUID exists only on https pages and on localhost. */
 function unique() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
