@@ -47,7 +47,7 @@ def test_what_is_finished_goes_and_what_waits_stays_over_a_restart(make_service:
     until(lambda: service.get(f"/v1/events/{again['seq']}").status_code == 404, "the second event to go")
     page = service.get("/v1/results", params={"after": cursor})
     assert page.status_code == 410
-    assert "begin again" in page.json()["detail"]
+    assert "start again" in page.json()["detail"]
     with service.connect() as socket:
         say(socket, op="subscribe", id="s", after=cursor)
         answer = hear(socket)

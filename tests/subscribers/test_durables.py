@@ -409,6 +409,6 @@ def test_names_that_nobody_uses_take_no_memory(tmp_path: Path) -> None:
                 await client.say(
                     op="ack", id="default", cursor=(await client.items(1, "default"))[0]["cursor"]
                 )
-        await until(lambda: not there.hub.durables._places)
+        await until(lambda: not there.hub.durables._names)
 
     run(tmp_path, claim)

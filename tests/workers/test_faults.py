@@ -19,11 +19,8 @@ pytestmark = pytest.mark.fault
 CODE = """
     import asyncio, ctypes, os, signal, subprocess, sys, threading, time
 
-    def fine(event):
-        return event.data
-
-    def who(event):
-        return os.getpid()
+    def fine(event): return event.data
+    def who(event): return os.getpid()
 
     def waits_for(event):
         while not os.path.exists(event.data):

@@ -40,14 +40,14 @@ async def resolve(reader: Reader, epoch: str, after: tuple[str, Position]) -> Po
     """
     of, position = after
     if of != epoch:
-        raise Gone("the cursor belongs to another log: subscribe after 'earliest' or 'latest'")
+        raise Gone("the cursor belongs to another log: start again after 'earliest' or 'latest'")
     head, floor = await reader.log_bounds()
     if position in (head, floor):
         return position
     if position.number < floor.number:
-        raise Gone("the results after this cursor were deleted: subscribe after 'earliest' or 'latest'")
+        raise Gone("the results after this cursor were deleted: start again after 'earliest' or 'latest'")
     if position.number > head.number or await reader.position(position.number) != position:
-        raise Gone("the cursor is not in this log: subscribe after 'earliest' or 'latest'")
+        raise Gone("the cursor is not in this log: start again after 'earliest' or 'latest'")
     return position
 
 

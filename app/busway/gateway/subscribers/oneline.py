@@ -29,13 +29,13 @@ def read_query(query: bytes) -> dict[str, Any] | None:
     fields: dict[str, Any] = {"id": DEFAULT}
     wanted = [pair for pair in pairs if pair[0] != _TICKET]
     if len(pairs) - len(wanted) > 1:
-        raise BadRequest("'ticket' is repeated in the query string: send it once")
+        raise BadRequest("'ticket' appears twice in the query string: send it once")
     for name, value in wanted:
         _check_name(name)
         if name in _LISTS:
             fields.setdefault(name, []).append(value)
         elif name in fields:
-            raise BadRequest(f"{name!r} is repeated in the query string: send it once")
+            raise BadRequest(f"{name!r} appears twice in the query string: send it once")
         else:
             fields[name] = _filter(value) if name == "filter" else value
     return fields if wanted else None
