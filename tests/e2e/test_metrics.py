@@ -98,7 +98,7 @@ def test_status_and_readiness_show_workers_that_cannot_start(make_service: Serve
     assert pool["last"].endswith("exit 5")
     assert pool["next_start_in"] >= 0
     assert service.ok("GET", "/readyz")["trouble"] == [
-        "workers of the pool process die before they have an attempt"
+        "workers of the pool process die before they run an attempt"
     ]
     assert service.publish("anything")["seq"] == 1
     assert Scraped(service)("busway_worker_deaths_total", pool="process", cause="exit 5") > 1

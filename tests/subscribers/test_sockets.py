@@ -222,7 +222,7 @@ BAD_FRAMES: list[tuple[str | bytes, str, str]] = [
     ('{"op": "subscribe", "id": "x", "filter": "exact"}', "bad_filter", "object"),
     ('{"op": "subscribe", "id": "x", "filter": {"exact": {"subject": 1}}}', "bad_filter", "subject"),
     ('{"op": "subscribe", "id": "x", "filter": {"sql": "true"}}', "bad_filter", "sql"),
-    (f'{{"op": "subscribe", "id": "x", "filter": {deep(17)}}}', "bad_filter", "16 deep"),
+    (f'{{"op": "subscribe", "id": "x", "filter": {deep(17)}}}', "bad_filter", "deeper than 16"),
     (f'{{"op": "subscribe", "id": "x", "filter": {deep(1000)}}}', "bad_frame", "deeper than 100"),
     (f'{{"op": "subscribe", "id": "x", "filter": {wide(10_000)}}}', "bad_filter", "256"),
     (

@@ -255,20 +255,20 @@ def test_a_peer_that_does_not_acknowledge_is_let_go_by_the_kernel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[int] = []
-    notice = sse._notice_silence
+    notice = sse._set_user_timeout
 
     def look(transport: Any) -> None:
         notice(transport)
         raw = transport.get_extra_info("socket")
         found.append(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
 
-    monkeypatch.setattr(sse, "_notice_silence", look)
+    monkeypatch.setattr(sse, "_set_user_timeout", look)
 
     async def claim(there: Store, server: Server) -> None:
         async with streamed(server) as stream:
             await stream.hear()
-        assert found == [sse.UNANSWERED * 1000]
-        assert sse.HEARTBEAT + sse.UNANSWERED <= 60
+        assert found == [sse.USER_TIMEOUT * 1000]
+        assert sse.HEARTBEAT + sse.USER_TIMEOUT <= 60
 
     run(tmp_path, claim)
 
