@@ -235,9 +235,9 @@ def items(socket: ClientConnection, wanted: int) -> list[dict[str, Any]]:
 
 
 def items_until(socket: ClientConnection, enough: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Receive items up to the first one that is enough."""
+    """Receive items until one is enough; others may follow it in its frame."""
     found: list[dict[str, Any]] = []
-    while not (found and enough(found[-1])):
+    while not any(map(enough, found)):
         frame = hear(socket)
         assert frame["op"] == "results", frame
         found += frame["items"]
