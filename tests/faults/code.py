@@ -286,7 +286,7 @@ def yields_and_crashes(event):
     os._exit(9)
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 def never_ends(event):
     n = 0
     while True:
@@ -294,7 +294,7 @@ def never_ends(event):
         yield "x" * 4096
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 async def never_ends_async(event):
     while True:
         yield "x" * 4096
