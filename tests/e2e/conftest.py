@@ -9,6 +9,29 @@ import pytest
 from .service import Service
 
 Serve = Callable[..., Service]
+Shared = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Give the gateway with these handlers and options that the tests of a module share.
+
+    It starts when it is first asked for. Each test looks at its own events only, leaves handlers as they
+    were, and does not end it.
+    """
+    made: dict[str, Service] = {}
+
+    def share(code: str, **options: Any) -> Service:
+        name = "-".join(f"{name}={value}" for name, value in options.items()) or "usual"
+        if name not in made:
+            made[name] = Service(tmp_path_factory.mktemp(name), **options)
+            made[name].write("all.py", code.replace("FOLDER", repr(str(made[name].folder))))
+            made[name].start()
+        return made[name]
+
+    yield share
+    for service in made.values():
+        service.close()
 
 
 @pytest.fixture

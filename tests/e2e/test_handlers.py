@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .conftest import Serve
+from .conftest import Serve, Shared
 from .service import items, until
 
 CODE = '''
@@ -21,6 +21,24 @@ async def waits(event): ...
 def yields(event): yield 1
 async def streams(event): yield 1
 '''
+BOTH = """
+import os, threading, time
+from busway import handler
+
+def here():
+    return [os.getpid(), threading.current_thread() is threading.main_thread()]
+
+@handler("t", pool="thread")
+def a(event): return here()
+
+@handler("t", pool="process")
+def b(event): return here()
+
+def slow(event):
+    while not os.path.exists(event.data):
+        time.sleep(0.01)
+    raise ValueError("so it goes")
+"""
 
 
 def test_targets_are_the_functions_of_the_folder(make_service: Serve) -> None:
@@ -102,38 +120,24 @@ def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> N
     assert service.ok("POST", "/v1/handlers", fields)["revision"] == 3
 
 
-def test_deletion_ends_what_waits_but_not_what_comes_after(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    service.write(
-        "slow.py",
-        "import os, time\ndef slow(event):\n    while not os.path.exists(event.data): time.sleep(0.01)\n"
-        "    raise ValueError('so it goes')\n",
-    )
-    service.start()
-    fields = {"name": "slow", "target": "slow:slow", "events": ["t"], "backoff": {"initial": 3600}}
+def test_deletion_ends_what_waits_but_not_what_comes_after(shared_service: Shared) -> None:
+    service = shared_service(BOTH)
+    fields = {"name": "slow", "target": "all:slow", "events": ["slow"], "backoff": {"initial": 3600}}
     service.ok("POST", "/v1/handlers", fields)
     sign = service.folder / "sign"
-    running = service.publish("t", str(sign))["seq"]
+    running = service.publish("slow", str(sign))["seq"]
     until(lambda: service.runs(state="running"), "the run")
     assert service.request("DELETE", "/v1/handlers/slow").status_code == 204
     service.ok("POST", "/v1/handlers", {**fields, "name": "next", "paused": True})
-    new = service.publish("t", str(sign))["seq"]
+    new = service.publish("slow", str(sign))["seq"]
     sign.touch()
     run = service.run_of(running)
     assert (run["state"], run["error"]["type"]) == ("cancelled", "HandlerDeleted")
     assert service.ok("GET", f"/v1/events/{new}")["runs"][0]["state"] == "available"
 
 
-def test_both_pools_run_side_by_side(make_service: Serve) -> None:
-    service = make_service(workers=1)
-    service.write(
-        "shop.py",
-        "import os, threading\nfrom busway import handler\n"
-        "def here(): return [os.getpid(), threading.current_thread() is threading.main_thread()]\n"
-        "@handler('t', pool='thread')\ndef a(event): return here()\n"
-        "@handler('t', pool='process')\ndef b(event): return here()\n",
-    )
-    service.start()
+def test_both_pools_run_side_by_side(shared_service: Shared) -> None:
+    service = shared_service(BOTH)
     with service.subscribed(types=["t"]) as socket:
         service.publish("t")
         got = {i["handler"]: i for i in items(socket, 2)}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from .conftest import Serve
+from .conftest import Serve, Shared
 from .service import Service, hear, until
 from .test_order import seed
 
@@ -19,29 +18,31 @@ CODE = """
 import asyncio, os, random, time
 from busway import handler
 
-LOG_NAME = {log!r}
-LOG = os.open(LOG_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def log(kind):
+    return os.open(FOLDER + "/" + kind, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-@handler("c.sync", concurrency=3, max_attempts=20, backoff={{"initial": 0.01, "factor": 1}})
+SYNC, ASYNC = log("sync"), log("async")
+
+@handler("c.sync", concurrency=3, max_attempts=20, backoff={"initial": 0.01, "factor": 1})
 def few(event, ctx):
-    os.write(LOG, b"+")
+    os.write(SYNC, b"+")
     time.sleep(random.Random(event.id).random() * 0.03)
-    os.write(LOG, b"-")
-    if random.Random(f"{{event.id}}{{ctx.attempt}}").random() < 0.2:
+    os.write(SYNC, b"-")
+    if random.Random(f"{event.id}{ctx.attempt}").random() < 0.2:
         raise ValueError("again")
 
 @handler("c.async", concurrency=5)
 async def few_async(event):
-    os.write(LOG, b"+")
+    os.write(ASYNC, b"+")
     await asyncio.sleep(random.Random(event.id).random() * 0.03)
-    os.write(LOG, b"-")
+    os.write(ASYNC, b"-")
 
 @handler("r", rate="50/s")
 def paced(event): pass
 
 @handler("slow")
 def slow(event):
-    while not os.path.exists(LOG_NAME + ".gate"):
+    while not os.path.exists(FOLDER + "/gate"):
         time.sleep(0.02)
 
 @handler("quick")
@@ -49,40 +50,43 @@ def quick(event): return event.data
 """
 
 
-def serve(make_service: Serve, **options: Any) -> tuple[Service, Path]:
-    service = make_service(**options)
-    log = service.folder / "order.log"
-    service.write("limits.py", CODE.format(log=str(log)))
-    return service.start(), log
+def succeeded(service: Service, handler: str) -> list[dict[str, Any]]:
+    """Wait until all runs of a handler succeeded, and return them."""
+
+    def probe() -> list[dict[str, Any]] | None:
+        runs = service.runs(handler=handler)
+        return runs if all(run["state"] == "succeeded" for run in runs) else None
+
+    found: list[dict[str, Any]] = until(probe, "all runs to end")
+    return found
 
 
 @pytest.mark.parametrize("pool", ["process", "thread"])
-@pytest.mark.parametrize(("kind", "limit"), [("sync", 3), ("async", 5)])
+@pytest.mark.parametrize(("kind", "handler", "limit"), [("sync", "few", 3), ("async", "few_async", 5)])
 def test_concurrency_is_never_exceeded_and_is_reached(
-    make_service: Serve, pool: str, kind: str, limit: int
+    shared_service: Shared, pool: str, kind: str, handler: str, limit: int
 ) -> None:
-    service, log = serve(make_service, pool=pool, workers=4, threads=8)
+    service = shared_service(CODE, pool=pool, workers=4, threads=8)
     value = seed()
     events = [{"type": f"c.{kind}", "id": f"{value}-{n}"} for n in range(200)]
     service.ok("POST", "/v1/events", events)
-    until(lambda: all(run["state"] == "succeeded" for run in service.runs()), "all runs to end")
+    assert len(succeeded(service, handler)) == 200
     running = most = 0
-    for mark in log.read_text():
+    for mark in (service.folder / kind).read_text():
         running += 1 if mark == "+" else -1
         most = max(most, running)
     assert most == limit
 
 
-def test_a_rate_spreads_the_starts_and_drops_none(make_service: Serve) -> None:
-    service, _ = serve(make_service)
+def test_a_rate_spreads_the_starts_and_drops_none(shared_service: Shared) -> None:
+    service = shared_service(CODE, pool="process", workers=4, threads=8)
     published = time.time()
     service.ok("POST", "/v1/events", [{"type": "r"} for _ in range(100)])
-    until(lambda: all(run["state"] == "succeeded" for run in service.runs()), "all runs to end")
     starts = sorted(
         datetime.fromisoformat(
             service.ok("GET", f"/v1/runs/{run['id']}")["attempts"][0]["started_at"]
         ).timestamp()
-        for run in service.runs()
+        for run in succeeded(service, "paced")
     )
     assert len(starts) == 100
     for before, start in enumerate(starts):  # a busy machine starts them later, never earlier
@@ -91,22 +95,22 @@ def test_a_rate_spreads_the_starts_and_drops_none(make_service: Serve) -> None:
         )
 
 
-def test_changing_rate_and_concurrency_takes_effect_for_what_waits(make_service: Serve) -> None:
-    service, _ = serve(make_service)
+def test_changing_rate_and_concurrency_takes_effect_for_what_waits(shared_service: Shared) -> None:
+    service = shared_service(CODE, pool="thread", workers=4, threads=8)
     service.ok("PATCH", "/v1/handlers/paced", {"rate": "1/h"})
     service.ok("POST", "/v1/events", [{"type": "r"} for _ in range(50)])
-    until(lambda: any(run["state"] == "succeeded" for run in service.runs()), "the first")
-    assert sum(run["state"] == "available" for run in service.runs()) == 49
+    until(lambda: any(run["state"] == "succeeded" for run in service.runs(handler="paced")), "the first")
+    assert sum(run["state"] == "available" for run in service.runs(handler="paced")) == 49
     shown = service.ok("PATCH", "/v1/handlers/paced", {"rate": "10000/s", "concurrency": 2, "ordered": True})
     assert (shown["rate"], shown["concurrency"], shown["ordered"]) == ("10000/s", 2, True)
-    until(lambda: all(run["state"] == "succeeded" for run in service.runs()), "all runs to end")
+    succeeded(service, "paced")
     shown = service.ok("PATCH", "/v1/handlers/paced", {"rate": None, "concurrency": None, "ordered": None})
     assert (shown["rate"], shown["concurrency"], shown["ordered"]) == ("50/s", None, False)
 
 
 @pytest.mark.parametrize("pool", ["process", "thread"])
-def test_long_runs_delay_no_short_ones_of_another_handler(make_service: Serve, pool: str) -> None:
-    service, log = serve(make_service, pool=pool, workers=2, threads=4)
+def test_long_runs_delay_no_short_ones_of_another_handler(shared_service: Shared, pool: str) -> None:
+    service = shared_service(CODE, pool=pool, workers=4, threads=8)
     service.ok("PATCH", "/v1/handlers/slow", {"concurrency": 1})
     service.ok("POST", "/v1/events", [{"type": "slow"} for _ in range(20)])
     until(lambda: any(r["state"] == "running" for r in service.runs(handler="slow")), "a long run")
@@ -117,8 +121,8 @@ def test_long_runs_delay_no_short_ones_of_another_handler(make_service: Serve, p
         while len(got) < 50:
             got += [item["data"] for item in hear(socket)["items"]]
     assert {r["state"] for r in service.runs(handler="slow")} == {"running", "available"}
-    Path(f"{log}.gate").touch()
-    until(lambda: all(r["state"] == "succeeded" for r in service.runs(handler="slow")), "the long runs")
+    (service.folder / "gate").touch()
+    succeeded(service, "slow")
 
 
 SEED = """
@@ -141,7 +145,9 @@ GROWTH = 64 << 20  # bytes
 def test_a_million_waiting_runs_take_little_memory_and_stop_nobody(
     make_service: Serve, ordered: bool
 ) -> None:
-    service, _ = serve(make_service)
+    service = make_service()
+    service.write("limits.py", CODE.replace("FOLDER", repr(str(service.folder))))
+    service.start()
     service.ok("PATCH", "/v1/handlers/slow", {"ordered": ordered, "concurrency": 1})
     quick = service.publish("quick", 0)
     assert service.run_of(quick["seq"])["state"] == "succeeded"

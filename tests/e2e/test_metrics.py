@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from .conftest import Serve
+from .conftest import Serve, Shared
 from .service import Service, until
 
 HANDLERS = """
@@ -73,15 +73,15 @@ def test_metrics_tell_what_happened(make_service: Serve, pool: str) -> None:
     assert scraped("process_resident_memory_bytes") > 1 << 20
 
 
-def test_every_metric_says_what_it_is(make_service: Serve) -> None:
-    service = make_service(workers=1).start()
+def test_every_metric_says_what_it_is(shared_service: Shared) -> None:
+    service = shared_service(HANDLERS)
     for family in Scraped(service).families:
         assert family.documentation.endswith("."), family.name
         assert family.type != "unknown", family.name
 
 
-def test_events_that_are_known_already_are_not_counted(make_service: Serve) -> None:
-    service = make_service(workers=1).start()
+def test_events_that_are_known_already_are_not_counted(shared_service: Shared) -> None:
+    service = shared_service(HANDLERS)
     for _ in range(3):
         service.publish("nothing", id="same")
     assert Scraped(service)("busway_events_accepted_total") == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Serve
+from .conftest import Serve, Shared
 from .service import Service, until
 
 CODE = """
@@ -56,10 +56,8 @@ def publish(service: Service, type_: str, times: int) -> None:
     until(idle, "the runs to end")
 
 
-def test_waiters_go_to_threads_others_stay_and_it_is_said_why(make_service: Serve) -> None:
-    service = make_service(pool="auto")
-    service.write("all.py", CODE)
-    service.start()
+def test_waiters_go_to_threads_others_stay_and_it_is_said_why(shared_service: Shared) -> None:
+    service = shared_service(CODE, pool="auto")
     assert placed(service, "waiter")["pool"] == "process"
     assert placed(service, "waiter")["reason"] == "not measured yet: 0 of 30 attempts"
     assert placed(service, "settled")["reason"] == "the handler chose it"
@@ -90,10 +88,8 @@ def test_a_crash_sends_a_handler_to_processes_for_good(make_service: Serve) -> N
     assert placed(service, "crasher")["pool"] == "process"
 
 
-def test_an_async_handler_is_placed_at_once(make_service: Serve) -> None:
-    service = make_service(pool="auto")
-    service.write("all.py", CODE)
-    service.start()
+def test_an_async_handler_is_placed_at_once(shared_service: Shared) -> None:
+    service = shared_service(CODE, pool="auto")
     assert placed(service, "awaits")["pool"] == "thread"
     assert "async" in placed(service, "awaits")["reason"]
     run = service.run_of(service.publish("later")["seq"])
