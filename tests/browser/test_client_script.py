@@ -75,6 +75,7 @@ def test_the_script_is_served_for_modules_and_kept_by_its_tag(service: Service) 
     assert (again.status_code, again.content) == (304, b"")
 
 
+@pytest.mark.long
 def test_what_a_page_receives_through_kills_and_cuts_is_exactly_the_log(
     browser: Browser, service: Service
 ) -> None:

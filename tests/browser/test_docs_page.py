@@ -95,6 +95,7 @@ def test_a_newcomer_registers_a_handler_publishes_an_event_and_reads_its_run(vis
     assert {run["state"] for run in mine} == {"succeeded"}
 
 
+@pytest.mark.long
 def test_every_operation_unfolds_without_a_fault(visit: Visit) -> None:
     visit.open()
     summaries = visit.page.locator(".opblock-summary-control")

@@ -54,6 +54,7 @@ def take(client: SyncClient, count: int, got: list[str], repeats: list[int]) -> 
     return False
 
 
+@pytest.mark.long
 def test_a_durable_name_goes_on_through_kills_and_cuts(service: Service) -> None:
     steady: list[str] = []
     parts: list[str] = []

@@ -62,6 +62,7 @@ def follow_plainly(url: str, got: list[str]) -> None:
                 return
 
 
+@pytest.mark.long
 def test_what_clients_receive_through_kills_and_cuts_is_exactly_the_log(service: Service) -> None:
     everything: list[str] = []
     orders: list[str] = []

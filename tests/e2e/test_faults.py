@@ -27,6 +27,7 @@ def seed() -> int:
     return value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_ten_kills_of_the_whole_service_lose_nothing(make_service: Serve, pool: str) -> None:
     value = seed()
@@ -88,6 +89,7 @@ def victims(service: Service, what: str) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in pids if pid is not None and psutil.pid_exists(pid)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pool", ["process", "thread"])
 @pytest.mark.parametrize("what", ["worker", "zygote", "committer"])
 def test_a_killed_child_costs_nothing(make_service: Serve, what: str, pool: str) -> None:

@@ -141,6 +141,7 @@ UPDATE head SET event = event + {count}, run = run + {count};
 GROWTH = 64 << 20  # bytes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ordered", [False, True])
 def test_a_million_waiting_runs_take_little_memory_and_stop_nobody(
     make_service: Serve, ordered: bool

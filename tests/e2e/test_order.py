@@ -101,6 +101,7 @@ def kill_service(service: Service) -> None:
     service.start()
 
 
+@pytest.mark.long
 @pytest.mark.fault
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_order_holds_through_failures_and_kills(make_service: Serve, tmp_path: Path, pool: str) -> None:

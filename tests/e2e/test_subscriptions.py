@@ -130,6 +130,7 @@ class Feed(threading.Thread):
                     self.count += 1
 
 
+@pytest.mark.long
 def test_a_durable_name_goes_on_over_kills_and_restarts_while_results_pour_in(make_service: Serve) -> None:
     """Everything comes, in order, and nothing again that a pong said was kept."""
     chance = random.Random(SEED)

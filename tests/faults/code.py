@@ -309,7 +309,7 @@ def reports_fast(event, ctx):
     ctx.progress(5000)
 
 
-@faulty(timeout=60)
+@faulty(timeout=600)
 def cleans_up(event):
     try:
         while True:

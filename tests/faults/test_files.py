@@ -31,6 +31,7 @@ SAYS = {
 }
 
 
+@pytest.mark.long
 def test_bad_files_are_reported_and_nothing_else_stops(own_house: House) -> None:
     for name, source in BAD.items():
         own_house.write(name, source)

@@ -250,6 +250,7 @@ def test_an_executed_worker_never_runs_other_code_than_the_others(folder):
     drive(scenario, folder, reload=False)
 
 
+@pytest.mark.long
 @pytest.mark.fault
 @pytest.mark.parametrize("pool", TWO)
 def test_reloading_all_the_time_under_load_loses_nothing(folder, pool):
