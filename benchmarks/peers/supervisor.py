@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 from busway.domain.event import Event
 from busway.domain.run import Outcome
-from busway.gateway.executors.port import Assignment, Ended, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, Room, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
 
 from benchmarks.peers import work
@@ -41,10 +41,9 @@ class Pool:
             processes=os.cpu_count() or 1,
             threads=THREADS,
             max_result_bytes=1 << 20,
-            sink=self._told,
-            on_room=self._room,
             default_pool=pool,
         )
+        self.supervisor.listen(self._told)
 
     def _told(self, told: list[WorkerReport]) -> None:
         for report in told:
@@ -54,6 +53,8 @@ class Pool:
                     future.set_result(None)
                 else:
                     future.set_exception(RuntimeError(f"an attempt {report.outcome}: {report.error}"))
+            elif isinstance(report, Room):
+                self._room()
 
     def _room(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -90,10 +90,7 @@ class Gateway:
         overrides = {"target": "a:b", "events": [f"{name}.**"], "max_attempts": 1000, **fields}
         number = known.handler.id if known else 0
         handler = Handler(id=number, name=name, overrides=overrides)
-        handler.id = await self.commits.change(SaveHandler(handler=handler, fields=overrides))
-        self.registry.put(handler)
-        self.dispatcher.changed()
-        return handler.id
+        return await self.commits.change(SaveHandler(handler=handler, fields=overrides))
 
     async def publish(self, *events):
         return await self.commits.publish(Publish(events=list(events)))

@@ -388,7 +388,7 @@ def test_a_worker_that_outlived_its_zygote_is_buried_by_the_gateway(folder):
 
 
 def test_a_zygote_that_does_not_answer_is_replaced(folder, monkeypatch):
-    monkeypatch.setattr("busway.gateway.executors.python.host.generation._SPAWN_TIMEOUT", 0.5)
+    monkeypatch.setattr("busway.gateway.executors.python.host.launcher._SPAWN_TIMEOUT", 0.5)
 
     async def scenario(bench):
         zygote, workers = bench.zygote(), bench.pids()

@@ -10,7 +10,8 @@ import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
 from busway.gateway.executors.port import Ended
-from busway.gateway.executors.python.wire.memory import MIB, Growth, GrowthMonitor, resident
+from busway.gateway.executors.python.host.growth import Growth, GrowthMonitor
+from busway.gateway.executors.python.wire.memory import MIB, resident
 
 CODE = """
     import asyncio, os, time

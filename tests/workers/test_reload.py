@@ -11,6 +11,9 @@ import psutil
 import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
+from busway.gateway import main
+from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.registry import Registry
 from busway.gateway.executors.port import Ended, Returned
 
 VERSION = """
@@ -144,20 +147,32 @@ def test_nothing_starts_while_the_registry_is_told(folder, sign):
     kit.drive(scenario, folder, reload=True, on_catalog=on_catalog)
 
 
-def test_telling_is_tried_again_until_it_works(folder):
-    tries = []
+class FullDisk(Changes):
+    """Changes of handlers that cannot be stored the first time."""
 
-    async def on_catalog(catalog):
-        tries.append(catalog)
-        if len(tries) == 1:
+    def __init__(self, tries):
+        self.tries = tries
+
+    async def declare(self, catalog):
+        self.tries.append(catalog)
+        if len(self.tries) == 1:
             raise OSError("the disk is full")
 
-    async def scenario(bench):
-        put(folder, 2)
-        await bench.until(lambda: len(tries) == 2)
-        assert (await bench.run("f:version")).data == b"2"
 
-    kit.drive(scenario, folder, reload=True, on_catalog=on_catalog)
+def test_changed_files_are_declared_again_until_that_works(folder, monkeypatch):
+    monkeypatch.setattr(main, "DECLARE_AGAIN", 0.05)
+    tries = []
+
+    async def scenario():
+        async with kit.bench(folder, reload=True, follow=False) as bench:
+            following = main._follow_code(bench.supervisor, Registry(), FullDisk(tries))
+            task = asyncio.create_task(following)
+            put(folder, 2)
+            await bench.until(lambda: len(tries) == 2)
+            assert (await bench.run("f:version")).data == b"2"
+            task.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_a_file_that_hung_is_tried_again_when_it_has_changed(folder):

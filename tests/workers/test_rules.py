@@ -9,8 +9,9 @@ import random
 import pytest
 from busway.domain import jsonvalue
 from busway.gateway.executors.python.host import policy
+from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict, cause_of, verdicts
-from busway.gateway.executors.python.wire.pace import QUICK, Pace
+from busway.gateway.executors.python.wire.pace import QUICK
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -37,8 +37,9 @@ def write(folder, **files):
 class Bench:
     """The supervisor with a record of what it told."""
 
-    def __init__(self, folder, pool="process", **options):
+    def __init__(self, folder, pool="process", on_catalog=None, **options):
         self.pool = pool
+        self._on_catalog = on_catalog
         self.told = []
         self.rooms = 0
         self.waiting = []
@@ -63,6 +64,14 @@ class Bench:
         self.rooms += 1
         waiting, self.waiting = self.waiting, []
         self.waiting = [a for a in waiting if not self.supervisor.offer(a)]
+
+    async def follow(self):
+        """Take new code over, once `on_catalog` has returned."""
+        while True:
+            catalog = await self.supervisor.renewed()
+            if self._on_catalog is not None:
+                await self._on_catalog(catalog)
+            self.supervisor.take_over()
 
     def kind(self, target):
         kinds = {t.target: t.kind for file in self.catalog for t in file.targets}
@@ -145,11 +154,14 @@ def children():
 
 
 @asynccontextmanager
-async def started(folder, pool="process", **options):
+async def started(folder, pool="process", *, follow=True, **options):
     made = Bench(folder, pool, **options)
     try:
         made.catalog = await made.supervisor.start()
+        following = asyncio.create_task(made.follow()) if follow else None
         yield made
+        if following:
+            following.cancel()
     finally:
         await made.supervisor.stop()
 

@@ -68,7 +68,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
-class Handler(msgspec.Struct, kw_only=True):
+class Handler(msgspec.Struct, frozen=True, kw_only=True):
     """A handler as stored. Times are microseconds since 1970.
 
     Attributes:

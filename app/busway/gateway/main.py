@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -61,6 +60,7 @@ from busway.gateway.subscribers.websocket import WebSocketShell
 log = logging.getLogger("busway")
 
 FRAME_ROOM = 65_536  # bytes that a frame may have in addition to its event
+DECLARE_AGAIN = 1.0  # seconds between attempts to declare handlers that could not be stored
 KEYS_EVERY = 2.0  # seconds until keys created by another process take effect
 
 
@@ -72,19 +72,19 @@ def clock() -> int:
 class Gateway:
     """One gateway: starts, drains and stops.
 
-    `stages` is None until work can be taken. `ready` resolves then, or has the error of why not.
+    It belongs to the loop that runs when it is made. `stages` is None until work can be taken. `ready`
+    resolves then, or has the error of why not.
     """
 
     def __init__(self, settings: Settings, committer: Launched | None = None) -> None:
         self.settings = settings
         self._committer = committer
         self.stages: Stages | None = None
-        self.ready: asyncio.Future[Stages]
+        self.ready: asyncio.Future[Stages] = asyncio.get_running_loop().create_future()
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         """Start in the background, so that health checks get answers meanwhile. Stop at the end."""
-        self.ready = asyncio.get_running_loop().create_future()
         async with AsyncExitStack() as stack:
             starting = asyncio.create_task(self._start(stack))
             try:
@@ -109,8 +109,7 @@ class Gateway:
         stages.publisher.closed = "the gateway is stopping: try again after its restart"
         stages.dispatcher.stop()
         await stages.workers.drain(self.settings.drain_timeout)
-        while stages.commits.backlog and stages.commits.healthy:
-            await asyncio.sleep(0.01)
+        await stages.commits.drained()
         await stages.hub.close(1012, "the gateway is restarting: connect again with your cursor")
         await stages.hub.durables.settled()
 
@@ -119,12 +118,9 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
     commits = GroupCommits(settings.database, committer)
     stack.push_async_callback(commits.close)
     registry = Registry()
-    known = asyncio.Event()  # the registry has loaded the handlers of the store
-    dispatcher: Dispatcher
-    changes = Changes(commits, registry, clock, lambda: dispatcher.changed())  # noqa: PLW0108 - it is made below
+    changes = Changes(commits, registry, clock)
     placement = Placement(settings.pool, clock)
-    on_catalog = partial(_declare_later, known, registry, changes)
-    workers = _make_workers(settings, on_catalog)
+    workers = _make_workers(settings)
     stack.push_async_callback(workers.stop)
     # Import the handlers folder and open the store at the same time: both use other processes.
     loading = asyncio.create_task(workers.start())
@@ -167,8 +163,9 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         stream=StreamShell(hub),
     )
     registry.load(await reader.handlers(), [])
-    known.set()
     await _declare(registry, changes, await loading)
+    following = asyncio.create_task(_follow_code(workers, registry, changes))
+    stack.callback(following.cancel)
     await _take_up_work(stages, stack)
     return stages
 
@@ -205,17 +202,21 @@ async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> No
     await changes.declare(catalog)
 
 
-async def _declare_later(
-    known: asyncio.Event, registry: Registry, changes: Changes, catalog: Catalog
-) -> None:
-    await known.wait()
-    await _declare(registry, changes, catalog)
+async def _follow_code(workers: Supervisor, registry: Registry, changes: Changes) -> None:
+    """Have the handlers in step with changed files before an attempt runs their code."""
+    while True:
+        catalog = await workers.renewed()
+        while True:
+            try:
+                await _declare(registry, changes, catalog)
+                break
+            except Exception:
+                log.exception("the changed handler files could not be declared; trying again")
+                await asyncio.sleep(DECLARE_AGAIN)
+        workers.take_over()
 
 
-def _make_workers(
-    settings: Settings,
-    on_catalog: Callable[[Catalog], Awaitable[None]],
-) -> Supervisor:
+def _make_workers(settings: Settings) -> Supervisor:
     return Supervisor(
         handlers=settings.handlers,
         app_dir=settings.app_dir,
@@ -225,7 +226,6 @@ def _make_workers(
         max_event_bytes=settings.max_event_bytes,
         default_pool=settings.pool,
         reload=settings.reload,
-        on_catalog=on_catalog,
     )
 
 

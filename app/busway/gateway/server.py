@@ -89,8 +89,6 @@ async def _until_stopped(
     stopping: asyncio.Event,
     listener: socket.socket,
 ) -> int:
-    while not hasattr(gateway, "ready"):
-        await asyncio.sleep(0)
     stop = asyncio.create_task(stopping.wait())
     waited: list[asyncio.Future[Any]] = [gateway.ready, serving, stop]
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)

@@ -28,13 +28,13 @@ class Changes:
     """Creates, changes and deletes handlers.
 
     Args:
-        wake: called when a change may let runs start.
+        commits: the way into the store; what is committed reaches the registry by way of dispatch.
+        registry: the handlers in force.
+        clock: microseconds since 1970.
     """
 
-    def __init__(
-        self, commits: Commits, registry: Registry, clock: Callable[[], int], wake: Callable[[], None]
-    ) -> None:
-        self._commits, self._registry, self._clock, self._wake = commits, registry, clock, wake
+    def __init__(self, commits: Commits, registry: Registry, clock: Callable[[], int]) -> None:
+        self._commits, self._registry, self._clock = commits, registry, clock
         self._one_at_a_time = asyncio.Lock()
 
     async def create(self, new: HandlerIn) -> RegisteredHandler:
@@ -195,18 +195,15 @@ class Changes:
         new = msgspec.structs.replace(handler, **changes)
         if new == handler:
             return self.live(handler.name)
-        if handler.deleted or _versioned(new) != _versioned(handler):
-            new.revision += 1
-        new.updated_at = self._clock()
-        return await self._save(new)
+        renewed = handler.deleted or _versioned(new) != _versioned(handler)
+        revision = handler.revision + 1 if renewed else handler.revision
+        return await self._save(msgspec.structs.replace(new, revision=revision, updated_at=self._clock()))
 
     async def _save(self, handler: Handler) -> RegisteredHandler:
         fields = msgspec.to_builtins(handler.spec)
-        handler.id = await self._commits.change(SaveHandler(handler=handler, fields=fields))
-        self._registry.put(handler)
-        self._wake()
-        entry = self._registry.entry(handler.id)
-        assert entry is not None  # noqa: S101 - put() above added it
+        number = await self._commits.change(SaveHandler(handler=handler, fields=fields))
+        entry = self._registry.entry(number)
+        assert entry is not None  # noqa: S101 - the registry was notified of the commit before
         return entry
 
     def live(self, name: str) -> RegisteredHandler:

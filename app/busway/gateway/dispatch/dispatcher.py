@@ -77,27 +77,29 @@ class Dispatcher:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self.scheduler = Scheduler(
-            commits, reader, clock, self._holding, self._place, self.wake, self._rescan, in_flight
-        )
+        self._loops: list[asyncio.Task[None]] = []
+        self.scheduler = Scheduler(commits, reader, clock, self._holding, in_flight)
 
     def start(self) -> None:
         """Start handing out runs, first those that the store already has."""
         self._open = True
         self._rescan()
-        self.scheduler.start()
+        loops = (self._place_due(), self._place_swept(), self.scheduler.expire())
+        self._loops = [self._loop.create_task(loop) for loop in loops]
 
     def stop(self) -> None:
         """Stop handing out runs. Waiting runs stay in the store."""
         self._open = False
-        self.scheduler.stop()
         if self._alarm is not None:
             self._alarm.cancel()
-        for read in self._reads:
-            read.cancel()
+        for task in (*self._loops, *self._reads):
+            task.cancel()
 
     def committed(self, change: Committed) -> None:
         """Apply a commit: release runs that ended, add runs that may start."""
+        if change.handlers:
+            self._registry.take(change.handlers)
+            self._change_over()
         for id_ in change.ended:
             self._let_go(id_)
         for run in change.runs:
@@ -128,14 +130,6 @@ class Dispatcher:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
-    def changed(self) -> None:
-        """Apply a change of a handler to the runs that have not started."""
-        for lane in list(self._lanes.values()):
-            entry = self._registry.entry(lane.handler)
-            if entry is not None and entry.spec.ordered is not lane.ordered:
-                self._change_over(lane)
-        self.wake()
-
     def waiting(self, handler: int) -> int:
         """Return how many runs of a handler wait in memory."""
         lane = self._lanes.get(handler)
@@ -164,6 +158,20 @@ class Dispatcher:
             pushed_out = lane.add(run)
         for out in pushed_out:
             self._holding.leave(out)
+
+    async def _place_due(self) -> None:
+        async for runs in self.scheduler.due():
+            for run in runs:
+                self._place(run)
+            self.wake()
+
+    async def _place_swept(self) -> None:
+        async for found in self.scheduler.sweeps():
+            for run in found.runs:
+                self._place(run)
+            if found.rescan:
+                self._rescan()
+            self.wake()
 
     def _let_go(self, id_: int) -> None:
         waited = self._holding.end(id_)
@@ -207,12 +215,16 @@ class Dispatcher:
             lane.queued = True
             self._turn.append(lane)
 
-    def _change_over(self, old: Lane) -> None:
-        """Replace a lane by one of the other kind, after the handler's `ordered` has changed."""
-        for waiting in old.close():
-            self._holding.leave(waiting)
-        del self._lanes[old.handler]
-        self._lane(old.handler).pace = old.pace
+    def _change_over(self) -> None:
+        """Replace each lane by one of the other kind whose handler's `ordered` has changed."""
+        for old in list(self._lanes.values()):
+            entry = self._registry.entry(old.handler)
+            if entry is None or entry.spec.ordered is old.ordered:
+                continue
+            for waiting in old.close():
+                self._holding.leave(waiting)
+            del self._lanes[old.handler]
+            self._lane(old.handler).pace = old.pace
 
     # -- reading from the store
 

@@ -56,11 +56,14 @@ class Registry:
         self.catalog = catalog
         self._files = {file.module: file for file in catalog}
         self._kinds = {target.target: target.kind for file in catalog for target in file.targets}
-        for handler in handlers:
-            self.put(handler)
+        self.take(handlers)
 
-    def put(self, handler: Handler) -> None:
-        """Add or replace a handler that was just committed."""
+    def take(self, handlers: list[Handler]) -> None:
+        """Add or replace handlers that were just committed."""
+        for handler in handlers:
+            self._put(handler)
+
+    def _put(self, handler: Handler) -> None:
         spec = handler.spec
         limited = spec.concurrency is not None or spec.rate is not None
         test = None if spec.filter is None else compile_filter(spec.filter)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 
 import msgspec
@@ -35,16 +35,23 @@ SWEEP_EVERY, PAUSE = 30.0, 1.0  # maximum and minimum seconds between two sweeps
 TICK = 0.25  # seconds until a jump of the clock is noticed
 
 
+class Sweep(msgspec.Struct, frozen=True):
+    """What one read of the store found: runs that are held from now on and have to be placed.
+
+    `rescan`: more runs became due at once than fit in memory, so all lanes must read the store.
+    """
+
+    runs: list[Run]
+    rescan: bool
+
+
 class Scheduler:
-    """Places runs that become due, and cancels runs that expired before they started.
+    """Yields runs that become due, and cancels runs that expired before they started.
 
     Args:
         commits, reader: the store.
         clock: microseconds since 1970.
         holding: the runs that dispatch holds.
-        place: puts a held run where it belongs: into its lane, or back here.
-        wake: makes dispatch look for runs to start.
-        rescan: makes all lanes read the store, because more runs became due at once than fit in memory.
         in_flight: the attempts in flight; their runs do not expire.
     """
 
@@ -54,35 +61,20 @@ class Scheduler:
         reader: Reader,
         clock: Callable[[], int],
         holding: Holding,
-        place: Callable[[Run], None],
-        wake: Callable[[], None],
-        rescan: Callable[[], None],
         in_flight: InFlight,
     ) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
-        self._holding, self._place, self._wake_dispatch = holding, place, wake
-        self._rescan, self._in_flight = rescan, in_flight
+        self._holding, self._in_flight = holding, in_flight
         self._later: list[tuple[int, int, int, Run]] = []  # by due time, the next one last
         self._entries = count()
         self._bytes = 0
         self._edge: int | None = None  # runs due later than this are in the store only
         self._swept = clock()
         self._forced = True
-        self._expiry: int | None = None
+        self._expiry: int | None = 0
         self._offset = clock() - time.monotonic_ns() // 1000
         self._look_again = asyncio.Event()
         self._wake = asyncio.Event()
-        self._loops: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        """Start the timers: sweep the store, and expire runs that expired while the gateway was stopped."""
-        self._expiry = 0
-        self._loops = [asyncio.create_task(loop()) for loop in (self._sweep, self._fire, self._expire)]
-
-    def stop(self) -> None:
-        """Stop all timers."""
-        for loop in self._loops:
-            loop.cancel()
 
     def add(self, run: Run) -> None:
         """Add a run that is due later."""
@@ -137,28 +129,34 @@ class Scheduler:
         self._later = sorted(later)
         self._wake.set()
 
-    async def _fire(self) -> None:
+    async def due(self) -> AsyncIterator[list[Run]]:
+        """Yield the runs that became due, without end."""
         while True:
             self._notice_jump()
             now = self._clock()
+            runs: list[Run] = []
             while self._later and -self._later[-1][0] <= now:
                 run = self._remove(-1)
                 if self._holding.holds(run):
-                    self._place(run)
-            self._wake_dispatch()
+                    runs.append(run)
             self._wake.clear()
+            if runs:
+                yield runs
             wait = (-self._later[-1][0] - now) / SECOND if self._later else SWEEP_EVERY
             await _within(self._wake, min(wait, TICK) if self._later else wait)
 
-    async def _sweep(self) -> None:
+    async def sweeps(self) -> AsyncIterator[Sweep]:
+        """Read the runs that are due soon from the store, again and again. Yield what each read found."""
         while True:
             self._look_again.clear()
             self._forced = False
             try:
-                await self._sweep_once()
+                found = await self._sweep()
             except Exception:
                 log.exception("could not read due runs from the store; retrying in 1 s")
                 self.look_again()
+            else:
+                yield found
             await asyncio.sleep(PAUSE)
             await _within(self._look_again, SWEEP_EVERY)
             while self._crowded() and not self._forced:
@@ -167,23 +165,21 @@ class Scheduler:
     def _crowded(self) -> bool:
         return len(self._later) > CAPACITY // 2 or self._bytes > MAX_BYTES // 2
 
-    async def _sweep_once(self) -> None:
+    async def _sweep(self) -> Sweep:
         # Lanes find the runs that became due before the last sweep: they read all due runs.
         now = self._clock()
         after, self._swept, self._edge = min(self._swept, now), now, None
         limit, max_bytes = CAPACITY + len(self._later), MAX_BYTES + self._bytes
         with self._holding.reading() as began:
             found = await self._reader.due(now + HORIZON, limit, after=after, max_bytes=max_bytes)
-            for run in found:
-                if self._holding.take_read(run, began):
-                    self._place(run)
-        if len(found) == limit or sum(len(run.event.data or b"") for run in found) >= max_bytes:
+            runs = [run for run in found if self._holding.take_read(run, began)]
+        more = len(found) == limit or sum(len(run.event.data or b"") for run in found) >= max_bytes
+        if more:
             self._look_again.set()
-            if (found[-1].due or 0) <= now:
-                self._rescan()
-        self._wake_dispatch()
+        return Sweep(runs, more and (found[-1].due or 0) <= now)
 
-    async def _expire(self) -> None:
+    async def expire(self) -> None:
+        """Cancel runs that expire, first those that expired while the gateway was stopped. Never returns."""
         while True:
             now = self._clock()
             if self._expiry is not None and self._expiry <= now:

@@ -163,6 +163,15 @@ class Workers(Protocol):
     async def start(self) -> Catalog:
         """Start the executor. Return what the handlers folder defines, without files that hang or crash."""
 
+    async def renewed(self) -> Catalog:
+        """Wait until the folder holds other code than was told last, and return what it holds.
+
+        From then on nothing starts until `take_over`: an attempt runs the code of the revision it records.
+        """
+
+    def take_over(self) -> None:
+        """Let attempts start again, all with the code that `renewed` told of."""
+
     def offer(self, assignment: Assignment) -> bool:
         """Offer an attempt. Return False if its pool has no room; `Room` follows when it may have."""
 

@@ -11,8 +11,10 @@ read from the store when a commit is too large for one iteration of the loop, or
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from busway.domain.cursor import START, Position
@@ -102,7 +104,8 @@ class Hub:
         self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
         self._sinks: dict[Sink, None] = {}
         self._queue: deque[Committed] = deque()
-        self._started = self._scheduled = False
+        self._started = self._scheduled = self._watched = False
+        self._turned = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
         self._shared: dict[tuple[int, Selection], Piece] = {}
         self._shared_bytes = 0
@@ -136,6 +139,7 @@ class Hub:
     def exit(self, sink: Sink) -> None:
         """Remove a connection. Its subscriptions must have left."""
         self._sinks.pop(sink, None)
+        self._turned.set()
 
     async def locate(self, after: After) -> Start:
         """Return where a subscription begins: at the head if `after` is no longer available."""
@@ -217,15 +221,22 @@ class Hub:
         New connections are closed at once.
         """
         deadline = self._loop.time() + grace
-        while (self._queue or self._filling) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        await self._until(lambda: not (self._queue or self._filling), deadline)
         self.closing = (code, reason)
         for sink in list(self._sinks):
             sink.close(code, reason, flush=True)
-        while self._sinks and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        await self._until(lambda: not self._sinks, deadline)
         for sink in list(self._sinks):
             sink.close(code, reason, flush=False)
+
+    async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
+        """Wait for a condition that changes when results are shown or connections end."""
+        self._watched = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while not condition():
+                    self._turned.clear()
+                    await self._turned.wait()
 
     def revoke(self, key: int | None) -> None:
         """Close the connections of a key that is no longer valid. None: those opened before the first key."""
@@ -277,6 +288,8 @@ class Hub:
             head = max(head, commit.head)
         if fresh:
             self._show(fresh)
+        if self._watched:
+            self._turned.set()
 
     async def _fill(self, head: int) -> None:
         while self.latest.number < head:

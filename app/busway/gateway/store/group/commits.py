@@ -62,7 +62,7 @@ class GroupCommits:
         self._sent_at = 0.0
         self._since = 0  # number of the newest result at the last reply
         self._well = True
-        self._closing = False
+        self._closing = self._draining = False
         self._delay = 0.0
         self._sending: asyncio.Handle | None = None
         self._turned = asyncio.Event()
@@ -102,6 +102,15 @@ class GroupCommits:
         fail(
             [*self._batch, *self._queues.clear()], "the gateway stopped before this was stored: send it again"
         )
+
+    async def drained(self) -> None:
+        """Wait until all outcomes are committed and the listeners were notified, or the store fails."""
+        self._draining = True
+        while self.backlog and self.healthy:
+            self._turned.clear()
+            await self._turned.wait()
+        self._draining = False
+        self._completion.finish()
 
     @property
     def pid(self) -> int | None:
@@ -224,7 +233,7 @@ class GroupCommits:
             return
         if kind == frames.DONE:
             self._done(frames.decode_done(body))
-            if not self._closing:
+            if not (self._closing or self._draining):
                 return
         else:
             failed = frames.decode_failed(body)
@@ -236,7 +245,7 @@ class GroupCommits:
             self._catch_up(failed.head)
         if self._closing:
             self._completion.finish()
-            self._turned.set()
+        self._turned.set()
         self._kick()
 
     def _done(self, done: frames.RawDone) -> None:
@@ -258,6 +267,7 @@ class GroupCommits:
         self._completion.finish()  # the earlier batches are stored
         entries = self._end_batch()
         self._well = False
+        self._turned.set()
         self.stats.failures += bool(entries)
         self._queues.outcomes.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
         fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)

@@ -23,6 +23,7 @@ from busway.gateway.store.port.operations import (
     Rescue,
     Retry,
     RetryDead,
+    SaveHandler,
     Settle,
     Settled,
     StoredEvent,
@@ -53,6 +54,8 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
         committed.ended.extend(run.id for run in reply.runs)  # release the old state; `runs` has the new one
         committed.runs.extend(reply.runs)
         committed.rescan |= len(reply.ids) > len(reply.runs)
+    elif isinstance(operation, SaveHandler):
+        committed.handlers.append(msgspec.structs.replace(operation.handler, id=reply))
     elif isinstance(operation, PruneResults):
         committed.floor = Position(reply.number, reply.digest)
     elif isinstance(operation, RetryDead | Rescue):

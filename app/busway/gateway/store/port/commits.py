@@ -14,6 +14,7 @@ import msgspec
 
 from busway.domain.cursor import Position
 from busway.domain.event import Event
+from busway.domain.handler import Handler
 from busway.domain.histogram import SIZES, Histogram
 from busway.domain.result import Result
 from busway.domain.run import Run
@@ -35,6 +36,7 @@ class Committed(msgspec.Struct, kw_only=True):
         ended: runs whose attempt ended or that were cancelled. Release these before adding `runs`.
         runs: runs that may start, now or when due: first new ones, then those that wait again.
         results: results of this commit whose content this process has, each with its event, in log order.
+        handlers: handlers that were created, changed or deleted, as they are now.
         head: number of the newest result. If `results` do not reach from the previous head to this one,
             read the missing results from the store.
         floor: the new floor of the result log, if results were pruned.
@@ -45,6 +47,7 @@ class Committed(msgspec.Struct, kw_only=True):
     runs: list[Run] = []
     ended: list[int] = []
     results: list[tuple[Result, Event]] = []
+    handlers: list[Handler] = []
     head: int
     floor: Position | None = None
     rescan: bool = False
@@ -121,6 +124,12 @@ class Commits(Protocol):
         Raises (from the future):
             Conflict: an integrity rule refused it.
             Unavailable: the outcome is unknown.
+        """
+
+    async def drained(self) -> None:
+        """Wait until every `settle`, `append` and `mark` so far is committed and the listeners were notified.
+
+        It also returns when a commit fails or the committer is gone.
         """
 
     @property

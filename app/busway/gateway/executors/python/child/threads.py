@@ -16,7 +16,7 @@ from busway.gateway.executors.python.child.invocation import Invocation
 from busway.gateway.executors.python.child.lifecycle import Await, prepare
 from busway.gateway.executors.python.child.outbox import Outbox
 from busway.gateway.executors.python.child.ticker import Ticker
-from busway.gateway.executors.python.wire.pace import INSTANT, QuickDuration
+from busway.gateway.executors.python.wire.pace import INSTANT, LAST, QUICK, STALL, UNKNOWN
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 
@@ -62,6 +62,24 @@ def _await_room(invocation: Invocation) -> None:
         invocation.check_wanted()
         time.sleep(nap)
         nap = min(nap * 2, _LONGEST_NAP)
+
+
+class QuickDuration:
+    """Durations of one handler's quick attempts in one worker, in seconds.
+
+    `mean`: of the recent ones. `least`: without waiting for the GIL, which other attempts may hold.
+    """
+
+    __slots__ = ("least", "mean")
+
+    def __init__(self) -> None:
+        self.mean = self.least = UNKNOWN
+
+    def add(self, wall: float) -> None:
+        """Add the duration of an attempt in seconds."""
+        self.mean += (min(wall, STALL) - self.mean) / LAST
+        more = min(wall, QUICK) - self.least
+        self.least += more / 64 if more > 0 else more
 
 
 _BATCH = 0.0004  # seconds of quick attempts given to a thread together: waking it costs more than one

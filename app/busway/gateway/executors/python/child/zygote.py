@@ -25,9 +25,8 @@ from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.worker import Descriptors
 from busway.gateway.executors.python.wire import programs
 from busway.gateway.executors.python.wire import protocol as wire
-from busway.gateway.executors.python.wire.programs import command
+from busway.gateway.executors.python.wire.programs import children, command
 from busway.gateway.executors.python.wire.protocol import Boot, Executed, FromZygote, Loaded, Spawn, ToZygote
-from busway.gateway.executors.python.wire.reaping import children
 
 _REAP_TIMEOUT = 0.5  # seconds to reap the killed workers at the end, so that the gateway need not
 _READ_SIZE = 64 * 1024

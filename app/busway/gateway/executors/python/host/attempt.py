@@ -12,10 +12,10 @@ from busway.domain.run import Error, Outcome
 from busway.gateway.channel import Channel
 from busway.gateway.executors.port import Assignment, Ended, Gone, Partial, Returned, WorkerReport
 from busway.gateway.executors.python.host import policy
+from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.memory import MIB
-from busway.gateway.executors.python.wire.pace import Pace
 from busway.gateway.executors.python.wire.protocol import Call, Piece, ToWorker
 from busway.gateway.executors.python.wire.slots import Page
 
@@ -23,14 +23,16 @@ from busway.gateway.executors.python.wire.slots import Page
 class SentAttempt(msgspec.Struct, eq=False):
     """An attempt from sending until its report. Times in monotonic nanoseconds.
 
-    `quick`: attempts of its handler are quick and may queue in the worker. `overdue`: it timed out. `peak`:
-    the most memory measured, in bytes; `excessive`: that is over its limit. `settled`: it was reported, or
-    needs no report, but may still run. `recall_requested`: do not start it. `recalled`: it did not
-    start, and goes to another worker. `kill_at`: when the grace of an overdue or cancelled attempt ends.
-    `kill_started`: its worker is being killed or retired for it.
+    `page` and `seat`: where its worker writes its progress. `quick`: attempts of its handler are quick and
+    may queue in the worker. `overdue`: it timed out. `peak`: the most memory measured, in bytes;
+    `excessive`: that is over its limit. `settled`: it was reported, or needs no report, but may still run.
+    `recall_requested`: do not start it. `recalled`: it did not start, and goes to another worker.
+    `kill_at`: when the grace of an overdue or cancelled attempt ends. `kill_started`: its worker is being
+    killed or retired for it.
     """
 
     assignment: Assignment
+    page: Page
     seat: int
     sent_at: int
     awaits: bool
@@ -47,37 +49,53 @@ class SentAttempt(msgspec.Struct, eq=False):
     kill_started: bool = False
     kill_at: int | None = None
 
-    def started(self, page: Page) -> bool:
+    def started(self) -> bool:
         """Return whether its worker has started it."""
-        return page.started(self.seat, self.assignment.token)
+        return self.page.started(self.seat, self.assignment.token)
+
+    def finished(self) -> bool:
+        """Return whether its target has returned, so that its report is on the way."""
+        return self.page.finished(self.seat, self.assignment.token)
 
     @property
     def given_up(self) -> bool:
         """Whether it fails in any case, because it timed out or took too much memory."""
         return self.overdue or self.excessive
 
-    def record_memory(self, page: Page, held: int) -> bool:
+    def cancel(self) -> None:
+        """Ask it to end. Nothing more is reported of it, except that it is gone."""
+        self.cancelled = self.settled = True
+        self.page.cancel(self.seat, self.assignment.token)
+
+    def credit(self, size: int) -> None:
+        """Allow it to send `size` more bytes."""
+        self.page.credit(self.seat, size)
+
+    def stack(self) -> str | None:
+        """Return the stack of its thread from the latest faulthandler dump, None if there is none."""
+        return policy.stack_of_thread(self.page.dumped(), self.page.thread(self.seat))
+
+    def record_memory(self, held: int) -> bool:
         """Record the memory that its worker holds, in bytes. Return True if the attempt is over its limit."""
-        limit, before = self.assignment.memory, page.recorded_memory(self.seat)
+        limit, before = self.assignment.memory, self.page.recorded_memory(self.seat)
         if limit is None or not before:
             return False
         self.peak = max(self.peak, held - before)
         return self.peak > limit * MIB
 
-    def since(self, page: Page) -> int:
+    def since(self) -> int:
         """Return when it started. Never before it was sent: another CPU may see an old value in the page."""
-        return max(page.since(self.seat), self.sent_at)
+        return max(self.page.since(self.seat), self.sent_at)
 
-    def phase(self, page: Page) -> AttemptPhase:
+    def phase(self) -> AttemptPhase:
         """Return how far it was when its worker died."""
-        token = self.assignment.token
         if self.settled:
-            return AttemptPhase.SETTLED if page.started(self.seat, token) else AttemptPhase.UNSTARTED
-        if not page.started(self.seat, token):
+            return AttemptPhase.SETTLED if self.started() else AttemptPhase.UNSTARTED
+        if not self.started():
             return AttemptPhase.UNSTARTED
         if self.given_up:
             return AttemptPhase.OVERDUE
-        return AttemptPhase.RETURNED if page.finished(self.seat, token) else AttemptPhase.RUNNING
+        return AttemptPhase.RETURNED if self.finished() else AttemptPhase.RUNNING
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -96,11 +114,6 @@ def now() -> Clocks:
     return Clocks(time.monotonic_ns(), time.time_ns() // 1000)
 
 
-def stack_of(attempt: SentAttempt, page: Page) -> str | None:
-    """Return the stack of the attempt's thread from the latest faulthandler dump, None if there is none."""
-    return policy.stack_of_thread(page.dumped(), page.thread(attempt.seat))
-
-
 def partial(token: int, piece: Piece) -> Partial:
     """Return the report of a partial."""
     return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
@@ -117,7 +130,6 @@ def correct(ended: Ended, attempt: SentAttempt, clock: int) -> None:
 
 def given_up(
     attempt: SentAttempt,
-    page: Page,
     now: Clocks,
     worker: int | None,
     stack: str | None,
@@ -129,7 +141,7 @@ def given_up(
         error = Error("MemoryExceeded", _excess(attempt), stack)
     else:
         error = Error("Timeout", f"ran longer than {attempt.assignment.timeout:g} s", stack)
-    return broken_off(attempt, page, now, worker, error, lingers=lingers)
+    return broken_off(attempt, now, worker, error, lingers=lingers)
 
 
 def _excess(attempt: SentAttempt) -> str:
@@ -139,7 +151,6 @@ def _excess(attempt: SentAttempt) -> str:
 
 def broken_off(
     attempt: SentAttempt,
-    page: Page,
     now: Clocks,
     worker: int | None,
     error: Error,
@@ -149,7 +160,7 @@ def broken_off(
     lingers: bool = False,
 ) -> Ended:
     """Return the report of an attempt that the worker never reported, or reported too late."""
-    since = attempt.since(page)
+    since = attempt.since()
     return Ended(
         token=attempt.assignment.token,
         outcome=outcome,
@@ -159,7 +170,7 @@ def broken_off(
         wall_time=max(0.0, (now.mono - since) / 1e9),
         peak_memory=attempt.peak or None,
         error=error,
-        log=page.printed(attempt.seat),
+        log=attempt.page.printed(attempt.seat),
         alone=alone,
         lingers=lingers,
     )
@@ -208,15 +219,15 @@ class Calls:
 _LONG = 50_000_000  # nanoseconds
 
 
-def is_clogged(attempts: Collection[SentAttempt], page: Page, threads: int, now: Clocks) -> bool:
+def is_clogged(attempts: Collection[SentAttempt], threads: int, now: Clocks) -> bool:
     """Return whether every thread of a worker runs a slow attempt."""
     if len(attempts) < threads:
         return False
-    long = sum(not f.awaits and f.started(page) and now.mono - f.since(page) > _LONG for f in attempts)
+    long = sum(not f.awaits and f.started() and now.mono - f.since() > _LONG for f in attempts)
     return long >= threads
 
 
-def recall(attempts: Collection[SentAttempt], page: Page) -> list[Returned]:
+def recall(attempts: Collection[SentAttempt]) -> list[Returned]:
     """Take back the attempts that a clogged worker has not started. Call it at each check of its page.
 
     The first check tells the worker not to start them. Only the next check returns them for another worker,
@@ -224,14 +235,14 @@ def recall(attempts: Collection[SentAttempt], page: Page) -> list[Returned]:
     """
     reports: list[Returned] = []
     for attempt in attempts:
-        if attempt.awaits or attempt.settled or attempt.started(page):
+        if attempt.awaits or attempt.settled or attempt.started():
             continue
         if attempt.recall_requested:
             attempt.settled = attempt.recalled = True
             reports.append(Returned(token=attempt.assignment.token))
         else:
             attempt.recall_requested = True
-            page.recall(attempt.seat, attempt.assignment.token)
+            attempt.page.recall(attempt.seat, attempt.assignment.token)
     return reports
 
 
@@ -254,30 +265,28 @@ class Death(msgspec.Struct, frozen=True):
     output_since: Callable[[int], str]
 
 
-def report_death(death: Death, released: list[SentAttempt], page: Page, now: Clocks) -> list[WorkerReport]:
+def report_death(death: Death, released: list[SentAttempt], now: Clocks) -> list[WorkerReport]:
     """Return the reports of the attempts that a dead worker had."""
-    verdicts = policy.verdicts((f.phase(page) for f in released), killed=death.killed, alone=death.alone)
-    reports = [
-        _final_report(death, f, verdict, page, now) for f, verdict in zip(released, verdicts, strict=True)
-    ]
-    _attribute_output(death, released, page, reports)
+    verdicts = policy.verdicts((f.phase() for f in released), killed=death.killed, alone=death.alone)
+    reports = [_final_report(death, f, verdict, now) for f, verdict in zip(released, verdicts, strict=True)]
+    _attribute_output(death, released, reports)
     return [report for report in reports if report is not None]
 
 
 def _attribute_output(
-    death: Death, released: list[SentAttempt], page: Page, reports: Sequence[WorkerReport | None]
+    death: Death, released: list[SentAttempt], reports: Sequence[WorkerReport | None]
 ) -> None:
     # Output to a descriptor belongs to the worker. If only one attempt ran, it belongs to that attempt.
-    started = [(f, r) for f, r in zip(released, reports, strict=True) if f.started(page)]
+    started = [(f, r) for f, r in zip(released, reports, strict=True) if f.started()]
     if len(started) != 1:
         return
     attempt, report = started[0]
     if isinstance(report, Ended):
-        report.log = f"{report.log or ''}{death.output_since(attempt.since(page))}" or None
+        report.log = f"{report.log or ''}{death.output_since(attempt.since())}" or None
 
 
 def _final_report(
-    death: Death, attempt: SentAttempt, verdict: DeathVerdict, page: Page, now: Clocks
+    death: Death, attempt: SentAttempt, verdict: DeathVerdict, now: Clocks
 ) -> WorkerReport | None:
     if attempt.settled:
         return last_of_settled(attempt)
@@ -286,16 +295,14 @@ def _final_report(
     if verdict is DeathVerdict.RETURN:
         return Returned(token=attempt.assignment.token)
     if verdict is DeathVerdict.GIVE_UP:
-        return given_up(attempt, page, now, death.pid, stack_of(attempt, page))
-    return _charged_or_lost(death, attempt, verdict, page, now)
+        return given_up(attempt, now, death.pid, attempt.stack())
+    return _charged_or_lost(death, attempt, verdict, now)
 
 
-def _charged_or_lost(
-    death: Death, attempt: SentAttempt, verdict: DeathVerdict, page: Page, now: Clocks
-) -> Ended:
-    stack = stack_of(attempt, page) if attempt.phase(page) is AttemptPhase.RUNNING else None
+def _charged_or_lost(death: Death, attempt: SentAttempt, verdict: DeathVerdict, now: Clocks) -> Ended:
+    stack = attempt.stack() if attempt.phase() is AttemptPhase.RUNNING else None
     charged = verdict is DeathVerdict.CHARGE
     why = "the gateway killed its worker" if death.killed else policy.cause_of(death.status)
     outcome = Outcome.FAILED if charged else Outcome.LOST
     alone = verdict is DeathVerdict.LOSE_ALONE or (charged and death.alone)
-    return broken_off(attempt, page, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)
+    return broken_off(attempt, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)

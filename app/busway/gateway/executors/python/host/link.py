@@ -9,7 +9,9 @@ import os
 import signal
 import socket
 import subprocess
-from typing import Protocol
+from collections.abc import Callable
+
+import msgspec
 
 from busway.gateway.channel import Buffer, Frame, pack
 from busway.gateway.executors.python.host import policy, stacks
@@ -41,34 +43,50 @@ class ZygoteLost(Exception):
         self.reason = reason
 
 
-class LinkListener(Protocol):
-    """Receives what the zygote reports."""
+class Spawned(msgspec.Struct, frozen=True):
+    """A worker was started. The receiver closes the descriptor."""
 
-    def spawned(self, number: int, pid: int, pidfd: int) -> None:
-        """A worker was started. The receiver closes the descriptor."""
+    number: int
+    pid: int
+    pidfd: int
 
-    def refused(self, number: int, reason: str) -> None:
-        """A worker could not be started."""
 
-    def exited(self, pid: int, status: int) -> None:
-        """A worker has died and was reaped."""
+class NotSpawned(msgspec.Struct, frozen=True):
+    """A worker could not be started."""
 
-    def entered(self, directory: str) -> None:
-        """The imports search a directory of the user's project."""
+    number: int
+    reason: str
 
-    def down(self, link: Link) -> None:
-        """The zygote has ended."""
+
+class Exited(msgspec.Struct, frozen=True):
+    """A worker has died and was reaped."""
+
+    pid: int
+    status: int
+
+
+class Entered(msgspec.Struct, frozen=True):
+    """The imports search a directory of the user's project."""
+
+    directory: str
+
+
+class Down(msgspec.Struct, frozen=True):
+    """The zygote has ended. This is the last report of a link."""
+
+
+ZygoteReport = Spawned | NotSpawned | Exited | Entered | Down
 
 
 class Link:
     """One zygote process. A new process needs a new link.
 
     Args:
-        listener: receives the notifications.
+        listener: receives the reports, in order.
         lifeline: the reading end of the pipe that closes when the gateway ends.
     """
 
-    def __init__(self, listener: LinkListener, lifeline: int) -> None:
+    def __init__(self, listener: Callable[[Link, ZygoteReport], None], lifeline: int) -> None:
         self._listener = listener
         self._buffer = Buffer()
         self._pidfds: list[int] = []
@@ -77,6 +95,7 @@ class Link:
         self._status: int | None = None
         self._last_stack = ""
         self.alive = True
+        self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._start(lifeline)
 
@@ -162,7 +181,7 @@ class Link:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the zygote. `down` follows."""
+        """Kill the zygote. `Down` follows."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -174,8 +193,7 @@ class Link:
         self._loop.remove_reader(self._socket)
         self._socket.shutdown(socket.SHUT_RDWR)
         self._loop.call_later(timeout, self.kill)
-        while self.alive:
-            await asyncio.sleep(0.005)
+        await self._ended.wait()
 
     def _write(self, chunk: bytes) -> None:
         self._socket.setblocking(True)
@@ -209,13 +227,13 @@ class Link:
     def _take(self, frame: Frame) -> None:
         kind, number, body = frame
         if kind == FromZygote.SPAWNED:
-            self._listener.spawned(number, int(body), self._pidfds.pop(0))
+            self._listener(self, Spawned(number, int(body), self._pidfds.pop(0)))
         elif kind == FromZygote.EXITED:
-            self._listener.exited(number, int(body))
+            self._listener(self, Exited(number, int(body)))
         elif kind == FromZygote.REFUSED:
-            self._listener.refused(number, body.decode())
+            self._listener(self, NotSpawned(number, body.decode()))
         elif kind == FromZygote.ENTERED:
-            self._listener.entered(os.fsdecode(body))
+            self._listener(self, Entered(os.fsdecode(body)))
         else:
             self._news.put_nowait(frame)
 
@@ -231,7 +249,8 @@ class Link:
         self._last_stack = self._stack()
         self._release()
         self._news.put_nowait(None)
-        self._listener.down(self)
+        self._ended.set()
+        self._listener(self, Down())
 
     def _release(self) -> None:
         self._loop.remove_reader(self._socket)

@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from busway.domain.callables import ASYNC
-from busway.gateway.executors.port import Assignment, Returned, WorkerReport
-from busway.gateway.executors.python.host.attempt import SentAttempt
-from busway.gateway.executors.python.host.worker import Worker, WorkerState
+from busway.gateway.executors.port import Assignment, Returned
+from busway.gateway.executors.python.host.launcher import Launcher
+from busway.gateway.executors.python.host.pace import Pace
+from busway.gateway.executors.python.host.shared import Shared
+from busway.gateway.executors.python.host.worker import Worker, WorkerChange, WorkerState
 from busway.gateway.executors.python.wire.memory import MIB, resident
-from busway.gateway.executors.python.wire.pace import INSTANT, Pace
+from busway.gateway.executors.python.wire.pace import INSTANT
 from busway.gateway.executors.python.wire.protocol import Spawn
 
 logger = logging.getLogger("busway.workers")
@@ -44,44 +46,21 @@ class PoolConfig(msgspec.Struct, frozen=True):
     growth: int
 
 
-class PoolListener(Protocol):
-    """What a pool needs from its generation. `code_digest` identifies the code that workers must have."""
-
-    code_digest: str
-
-    @property
-    def draining(self) -> bool:
-        """Whether the supervisor drains, so that no worker may start."""
-
-    def can_launch(self) -> bool:
-        """Return whether there is a zygote that can start workers."""
-
-    def start_worker(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Ask the zygote to start a worker's process."""
-
-    def outdated(self) -> None:
-        """A worker that imported the folder itself found other files there."""
-
-    def report(self, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        """Pass on a worker's reports. `released`: attempts that no worker has any more."""
-
-    def forget(self, token: int) -> None:
-        """No worker has the attempt with this token."""
-
-    def closed(self, worker: Worker) -> None:
-        """A worker is dead and closed."""
-
-    def room(self) -> None:
-        """The pool may accept attempts again."""
-
-
 class Pool:
-    """Its workers start when it is first needed. An attempt goes to the worker with the fewest."""
+    """Its workers start when it is first needed. An attempt goes to the worker with the fewest.
+
+    Args:
+        name: `process`, `thread` or `memory:HANDLER`.
+        config: its size, and the limits of its workers.
+        shared: the state that all pools share.
+        launcher: starts the workers.
+        numbers: returns the next worker number.
+    """
 
     measures_memory = False  # whether its workers write their memory to the page before each attempt
 
     def __init__(
-        self, name: str, config: PoolConfig, listener: PoolListener, numbers: Callable[[], int]
+        self, name: str, config: PoolConfig, shared: Shared, launcher: Launcher, numbers: Callable[[], int]
     ) -> None:
         self.name = name
         self.config = config
@@ -91,8 +70,7 @@ class Pool:
         self.leavers: list[Worker] = []
         self.successors: dict[Worker, Worker] = {}
         self.dedicated: dict[Worker, Assignment | None] = {}
-        self._listener = listener
-        self._numbers = numbers
+        self._shared, self._launcher, self._numbers = shared, launcher, numbers
         self._paces: dict[str, Pace] = {}
         self._failures = 0
         self._last_failure: str | None = None
@@ -119,18 +97,28 @@ class Pool:
 
     def fill(self) -> None:
         """Start the missing workers, now or after the delay of a crash loop."""
-        if not self.wanted or self._listener.draining or not self._listener.can_launch() or self._delayed:
+        if not self.wanted or not self._launcher.open or self._delayed:
             return
         while len(self.workers) < self.config.processes:
             self.workers.append(self._worker(self.config.threads))
 
     def _worker(self, threads: int, *, alone: bool = False) -> Worker:
         config = self.config
-        spawn = Spawn(threads, self._most + config.coroutines, self.measures_memory)
-        return Worker(self._numbers(), self, spawn, grace=config.grace, growth=config.growth, alone=alone)
+        worker = Worker(
+            self._numbers(),
+            self.name,
+            self._shared,
+            self._changed,
+            Spawn(threads, self._most + config.coroutines, self.measures_memory),
+            grace=config.grace,
+            growth=config.growth,
+            alone=alone,
+        )
+        self._launcher.launch(worker)
+        return worker
 
-    def offer(self, assignment: Assignment) -> Worker | None:
-        """Send an attempt to a worker. Return the worker, None if there is no room."""
+    def offer(self, assignment: Assignment) -> bool:
+        """Send an attempt to a worker. Return False if there is no room."""
         if not self.wanted:
             self.want()
         if assignment.alone:
@@ -142,9 +130,10 @@ class Pool:
         quick = pace.quick and not awaits
         instant = quick and pace.mean <= INSTANT
         worker = self._free_for_async() if awaits else self._free_for_sync(quick, instant)
-        if worker is not None:
-            worker.send(assignment, pace, awaits=awaits, quick=quick)
-        return worker
+        if worker is None:
+            return False
+        worker.send(assignment, pace, awaits=awaits, quick=quick)
+        return True
 
     def _pace(self, handler: str) -> Pace:
         return self._paces.setdefault(handler, Pace(handler))
@@ -178,12 +167,12 @@ class Pool:
                 best, least = worker, len(worker.attempts)
         return best
 
-    def _offer_alone(self, assignment: Assignment) -> Worker | None:
-        if len(self.dedicated) >= _ALONE_AT_ONCE or not self._listener.can_launch():
-            return None
+    def _offer_alone(self, assignment: Assignment) -> bool:
+        if len(self.dedicated) >= _ALONE_AT_ONCE or not self._launcher.open:
+            return False
         worker = self._worker(1, alone=True)
         self.dedicated[worker] = assignment
-        return worker
+        return True
 
     def withdraw(self, token: int) -> bool:
         """Take back an attempt that waits for a worker of its own. Return False if this token does not."""
@@ -210,15 +199,32 @@ class Pool:
             ):
                 worker.kill()
 
-    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Ask the zygote to start the worker's process."""
-        self._listener.start_worker(worker, spawn, descriptors)
+    def _changed(self, worker: Worker, change: WorkerChange) -> None:
+        if change is WorkerChange.RELEASED:
+            self._released(worker)
+        elif change is WorkerChange.READY:
+            self._ready(worker)
+        elif change is WorkerChange.RETIRED:
+            self._retired(worker)
+        elif change is WorkerChange.OUTGROWN:
+            self._outgrown(worker)
+        else:
+            self._dead(worker)
 
-    def ready(self, worker: Worker) -> None:
+    def _released(self, worker: Worker) -> None:
+        """Use the worker's free room. A worker that was started for this attempt exits."""
+        self._failures, self._last_failure = 0, None
+        if worker.alone and not worker.attempts:
+            worker.end()
+        if self._shared.closed:
+            self._shared.changed.set()
+        self._shared.room()
+
+    def _ready(self, worker: Worker) -> None:
         """Use the worker from now on, if it has the same code as the others."""
-        if worker.code_digest not in {"", self._listener.code_digest}:
+        if worker.code_digest not in {"", self._launcher.code_digest}:
             worker.kill()
-            self._listener.outdated()
+            self._launcher.outdated()
             return
         assignment = self.dedicated.get(worker)
         if assignment is not None:
@@ -227,14 +233,15 @@ class Pool:
             worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
         elif worker in self.successors:
             self._replace(worker)
-        self._listener.room()
+        self._shared.changed.set()
+        self._shared.room()
 
-    def outgrown(self, worker: Worker) -> None:
+    def _outgrown(self, worker: Worker) -> None:
         """Start a replacement, which takes over when it is ready."""
         expected = worker in self.successors.values()
         if worker not in self.workers or expected or self._delayed:
             return
-        if self._listener.draining or not self._listener.can_launch():
+        if not self._launcher.open:
             return
         logger.info("worker %s grew by %d MiB or more: replacing it", worker.pid, self.config.growth // MIB)
         self.successors[self._worker(self.config.threads)] = worker
@@ -256,17 +263,7 @@ class Pool:
         for worker in [*self.workers, *self.successors]:
             worker.leave()
 
-    def reported(self, worker: Worker, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        """Pass on the worker's reports. A worker that was started for this attempt exits."""
-        if released:
-            self._failures, self._last_failure = 0, None
-        self._listener.report(reports, released)
-        if worker.alone and released and not worker.attempts:
-            worker.end()
-        if released:
-            self._listener.room()
-
-    def retired(self, worker: Worker) -> None:
+    def _retired(self, worker: Worker) -> None:
         """Start a replacement. If too many workers are retired, the oldest is killed."""
         for ours in (self.workers, self.leavers):
             if worker in ours:
@@ -276,20 +273,20 @@ class Pool:
             self.retirees[0].kill()
         self.fill()
 
-    def gone(self, worker: Worker, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        """Report the lost attempts and start a replacement."""
+    def _dead(self, worker: Worker) -> None:
+        """Return the attempt that waited for the worker, and start a replacement."""
         pending = self.dedicated.pop(worker, None)
         self._remove(worker)
-        self._listener.closed(worker)
+        self._launcher.closed(worker)
+        self._shared.deaths[self.name.partition(":")[0]][worker.cause] += 1
         if pending is not None:
-            self._listener.forget(pending.token)
-            reports = [*reports, Returned(token=pending.token)]
-        self._listener.report(reports, released)
+            self._shared.report([Returned(token=pending.token)])
         if worker.crashed:
             self._last_failure = f"a worker without an attempt: {worker.cause}"
             self._slow_down()
         self.fill()
-        self._listener.room()
+        self._shared.changed.set()
+        self._shared.room()
 
     def _remove(self, worker: Worker) -> None:
         for ours in (self.workers, self.retirees, self.leavers):
@@ -378,8 +375,8 @@ class MemoryPool(Pool):
         """Return whether it has no worker and no pending delay."""
         return not self.all_workers() and self._delayed is None
 
-    def offer(self, assignment: Assignment) -> Worker | None:
-        """Send an attempt to a worker. Return the worker, None if there is no room, or not yet."""
+    def offer(self, assignment: Assignment) -> bool:
+        """Send an attempt to a worker. Return False if there is no room, or not yet."""
         self.wanted = True
         if assignment.alone:
             return self._offer_alone(assignment)
@@ -387,13 +384,13 @@ class MemoryPool(Pool):
             if worker.open and not worker.attempts:
                 awaits = assignment.kind in ASYNC
                 worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)
-                return worker
+                return True
         self._grow()
-        return None
+        return False
 
     def _grow(self) -> None:
         booting = any(worker.state is WorkerState.BOOTING for worker in self.workers)
-        if booting or self._delayed or not self._listener.can_launch():
+        if booting or self._delayed or not self._launcher.open:
             return
         if len(self.workers) < self.config.processes:
             self.workers.append(self._worker(1))

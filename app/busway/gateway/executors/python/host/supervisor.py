@@ -6,39 +6,26 @@ import asyncio
 import itertools
 import logging
 import os
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned, Room, WorkerReport
-from busway.gateway.executors.python.host.attempt import SentAttempt
+from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned
 from busway.gateway.executors.python.host.attempt import now as read_clocks
 from busway.gateway.executors.python.host.generation import Generation, Plan
 from busway.gateway.executors.python.host.link import ZygoteLost
 from busway.gateway.executors.python.host.pool import Pool, PoolConfig
 from busway.gateway.executors.python.host.renewal import Renewal
+from busway.gateway.executors.python.host.shared import PeriodicCheck, Shared
 from busway.gateway.executors.python.host.watching import Watched
 from busway.gateway.executors.python.host.worker import Worker
 from busway.gateway.executors.python.wire.memory import MIB
 from busway.gateway.executors.python.wire.programs import become_subreaper
 from busway.gateway.executors.python.wire.protocol import Boot
-from busway.gateway.executors.python.wire.reaping import Orphans
 
 logger = logging.getLogger("busway.workers")
 
-_SWEEP = 0.025  # seconds
 _TEARDOWN_TIMEOUT = 5.0  # seconds
 _FORMER_AT_ONCE = 8  # old generations that may still run attempts
-
-
-async def _ignore_catalog(_catalog: Catalog) -> None:
-    pass
-
-
-def _ignore_reports(_reports: list[WorkerReport]) -> None:
-    pass
 
 
 class Supervisor:
@@ -57,8 +44,6 @@ class Supervisor:
         growth: bytes by which a worker may grow over its attempts before it is replaced.
         reload: load the folder again when one of its files changes, or a file of the project in a directory
             that imports searched.
-        on_catalog: receives the catalog of the folder when it has changed. No attempt starts until it
-            returns; later attempts run the new code.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of the workers, each by name
@@ -75,11 +60,8 @@ class Supervisor:
         max_event_bytes: int = 1_048_576,
         growth: int = 256 * MIB,
         reload: bool = False,
-        on_catalog: Callable[[Catalog], Awaitable[None]] = _ignore_catalog,
     ) -> None:
-        self.draining = False
-        self._listener: Listener = _ignore_reports
-        self._import_timeout = import_timeout
+        self._import_timeout, self._reload = import_timeout, reload
         self._default_pool = "thread" if default_pool == "thread" else "process"
         project = str(app_dir.resolve()) if app_dir is not None else ""
         boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
@@ -88,50 +70,83 @@ class Supervisor:
             PoolConfig(1, threads, threads, grace, growth),
             itertools.count(1).__next__,
         )
-        self._generation = Generation(self, self._plan, boot, Watched(handlers))
+        self._shared = Shared(PeriodicCheck(self._check))
+        self._generation = Generation(self._shared, self._plan, boot, Watched(handlers))
         self._generations: set[Generation] = set()
         self._former: list[Generation] = []
         self._closing: dict[Generation, asyncio.Task[None]] = {}
-        self._renewal = Renewal(self, boot, on_catalog, reload=reload)
-        self._workers: dict[int, Worker] = {}
-        self._refused = self._sweeping = self._holding = self._stopping = False
+        self._renewal = Renewal(boot, self._shared.reload)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._renewed: asyncio.Queue[Catalog] = asyncio.Queue()
+        self._taken_over = asyncio.Event()
+        self._draining = False
         self._lifeline: tuple[int, int] = (-1, -1)
-        self._orphans = Orphans()
-        self._deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     async def start(self) -> Catalog:
         """Start the zygote. Return what the handlers folder defines, without files that hang or crash."""
         become_subreaper()
         self._lifeline = os.pipe()
-        self._generation = await self._renewal.load()
+        self._generation = await self._load()
         self._generation.pools[self._default_pool].want()
-        await self._until(self._generation.complete, self._import_timeout)
-        self._renewal.start()
+        await self._shared.until(self._generation.complete, self._import_timeout)
+        loops = [self._renew(), self._renewal.watch()] if self._reload else [self._renew()]
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
         return self._generation.files
+
+    def listen(self, listener: Listener) -> None:
+        """Set the function that receives all reports, in batches and in order per attempt. Call it once."""
+        self._shared.report = listener
 
     # -- generations
 
-    @property
-    def generation(self) -> Generation:
-        """The generation that gets new attempts."""
-        return self._generation
+    async def renewed(self) -> Catalog:
+        """Wait until handler code has changed. From then on no attempt starts until `take_over`."""
+        return await self._renewed.get()
 
-    async def prepare(self, boot: Boot, watched: Watched) -> Generation:
+    def take_over(self) -> None:
+        """Let attempts start again, with the code that `renewed` returned."""
+        self._taken_over.set()
+
+    async def _renew(self) -> None:
+        """Replace a generation when its code has changed or it can start no more workers."""
+        noticed: Generation | None = None
+        renewal, reload = self._renewal, self._shared.reload
+        while True:
+            await reload.wait()
+            if self._generation.launcher.lost and self._generation is not noticed:
+                noticed = self._generation
+                renewal.lost()
+            await asyncio.sleep(renewal.delay)
+            reload.clear()
+            if not (renewal.due or self._generation.launcher.lost):
+                continue
+            try:
+                fresh = await self._load()
+                await self._boot(fresh)
+            except (ZygoteLost, OSError) as problem:
+                logger.error("could not load the handler code: %s", problem)  # noqa: TRY400 - no traceback
+                renewal.failed(str(problem))
+                continue
+            renewal.succeeded()
+            await self._switch_to(fresh)
+
+    async def _load(self) -> Generation:
         """Load the folder into a new generation, beside the running one.
 
         Raises:
             ZygoteLost, OSError: the zygote could not be started.
         """
-        fresh = Generation(self, self._plan, boot, watched)
+        fresh = Generation(self._shared, self._plan, *self._renewal.begin())
         self._generations.add(fresh)
         try:
-            await fresh.load(self._lifeline[0], self._import_timeout)
+            await fresh.launcher.load(self._lifeline[0], self._import_timeout)
         except (ZygoteLost, OSError):
             self._generations.discard(fresh)
             raise
+        self._renewal.loaded()
         return fresh
 
-    async def boot(self, fresh: Generation) -> None:
+    async def _boot(self, fresh: Generation) -> None:
         """Start the workers that will be needed, and wait until they are ready.
 
         Raises:
@@ -144,19 +159,21 @@ class Supervisor:
         except OSError:
             self._dismiss(fresh)
             raise
-        await self._until(fresh.complete, self._import_timeout)
+        await self._shared.until(fresh.complete, self._import_timeout)
 
-    def hold(self) -> None:
-        """Start no attempts. Attempts that have not started are returned."""
-        self._holding = self._refused = True
-        self._give_back()
-
-    def take_over(self, fresh: Generation) -> None:
-        """Send all attempts to the new generation from now on."""
+    async def _switch_to(self, fresh: Generation) -> None:
+        """Send all attempts to the new generation. If its code is new, wait until the registry has it."""
+        if fresh.files != self._generation.files:
+            logger.info("handler files have changed: reloaded")
+            self._shared.closed = self._shared.refused = True
+            self._give_back()
+            self._taken_over.clear()
+            self._renewed.put_nowait(fresh.files)
+            await self._taken_over.wait()
         former, self._generation = self._generation, fresh
-        self._holding = False
+        self._shared.closed = self._draining
         self._dismiss(former)
-        self.room()
+        self._shared.room()
 
     def _dismiss(self, generation: Generation) -> None:
         self._former.append(generation)
@@ -164,144 +181,74 @@ class Supervisor:
         if len(self._former) > _FORMER_AT_ONCE:
             logger.warning("%d old generations still run attempts: killing the oldest", len(self._former))
             self._former[0].stop()
-        self.watch()
+        self._shared.check.start()
 
-    def lost(self, generation: Generation) -> None:
-        """A generation can start no more workers: replace it."""
-        if self._stopping:
-            return
-        if generation.all_workers():
-            self._orphans.watch()
-        if generation not in self._former:
-            self._renewal.lost()
-
-    def died(self, worker: Worker) -> None:
-        """Count a dead worker by its pool and cause."""
-        self._deaths[worker.pool.partition(":")[0]][worker.cause] += 1
-
-    def _close(self, generation: Generation) -> None:
-        if generation not in self._closing:
-            closing = generation.close(_TEARDOWN_TIMEOUT)
-            self._closing[generation] = asyncio.get_running_loop().create_task(closing)
-            self._closing[generation].add_done_callback(lambda _: self._forget(generation))
-
-    def _forget(self, generation: Generation) -> None:
-        generation.reap_orphans()
+    async def _close(self, generation: Generation) -> None:
+        await generation.launcher.close(_TEARDOWN_TIMEOUT)
+        generation.launcher.reap_orphans()
         del self._closing[generation]
         self._former.remove(generation)
         self._generations.discard(generation)
 
-    async def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(0.002)
-        return True
-
     # -- attempts
-
-    def listen(self, listener: Listener) -> None:
-        """Set the function that receives all reports, in batches and in order per attempt. Call it once."""
-        self._listener = listener
 
     def offer(self, assignment: Assignment) -> bool:
         """Send an attempt to a worker. Return False if its pool has no room now."""
-        if self.draining or self._holding:
-            self._refused = True
+        shared, made = self._shared, self._generation
+        if shared.closed:
+            shared.refused = True
             return False
-        made, confined = self._generation, assignment.memory is not None
+        confined = assignment.memory is not None
         pool = made.confined(assignment.handler) if confined else made.pools[assignment.pool]
-        worker = pool.offer(assignment)
-        if worker is None:
-            self._refused = True
+        if not pool.offer(assignment):
+            shared.refused = True
             return False
-        self._workers[assignment.token] = worker
-        if not self._sweeping:
-            self.watch()
+        if not shared.check.due:
+            shared.check.start()
         return True
 
     def cancel(self, token: int) -> bool:
         """Stop an attempt whose outcome is stored: ask, then kill. Return False if it does not run."""
-        worker = self._workers.get(token)
-        attempt = worker.attempts.get(token) if worker is not None else None
-        if worker is not None and attempt is not None:
-            worker.cancel(attempt)
+        attempt = self._shared.attempts.get(token)
+        if attempt is not None:
+            attempt.cancel()
             return True
-        if any(pool.withdraw(token) for pool in self._pools()):
-            self._workers.pop(token, None)
+        for pool in self._pools():
+            if pool.withdraw(token):
+                break
         return False
 
     def credit(self, token: int, size: int) -> None:
         """Record that a partial of `size` bytes was stored, so that a waiting generator may continue."""
-        worker = self._workers.get(token)
-        attempt = worker.attempts.get(token) if worker is not None else None
-        if worker is not None and attempt is not None:
-            worker.page.credit(attempt.seat, size)
+        attempt = self._shared.attempts.get(token)
+        if attempt is not None:
+            attempt.credit(size)
 
-    def report(self, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        """Pass on a worker's reports. `released`: attempts that no worker has any more."""
-        for attempt in released:
-            self._workers.pop(attempt.assignment.token, None)
-        if reports:
-            self._listener(reports)
+    def _give_back(self) -> None:
+        """Return the attempts that wait for a worker of their own."""
+        tokens = [token for pool in self._pools() for token in pool.pending() if pool.withdraw(token)]
+        if tokens:
+            self._shared.report([Returned(token=token) for token in tokens])
 
-    def forget(self, token: int) -> None:
-        """No worker has the attempt with this token."""
-        self._workers.pop(token, None)
+    # -- checks
 
-    def room(self) -> None:
-        """Report `Room` if an offer was refused before."""
-        if self._refused and not (self.draining or self._holding):
-            self._refused = False
-            self._listener([Room()])
-
-    # -- checks, drain and stop
-
-    def watch(self) -> None:
-        """Check the workers periodically, as long as there is something to check."""
-        if not self._sweeping:
-            self._sweeping = True
-            asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweeping = False
+    def _check(self) -> bool:
+        """Check all workers. Return whether they need another check."""
         now = read_clocks()
         for generation in list(self._generations):
             for worker in generation.all_workers():
                 if worker.attempts:
-                    self.report(worker.sweep(now), [])
+                    reports = worker.sweep(now)
+                    if reports:
+                        self._shared.report(reports)
             generation.check(now.mono / 1e9)
-            if generation in self._former and not generation.all_workers():
-                self._close(generation)
-        if self._workers or self._former or self._generation.needs_checks():
-            self.watch()
-
-    async def drain(self, timeout: float) -> None:
-        """Accept nothing new and wait up to `timeout` seconds. Attempts that did not start are returned."""
-        self.draining = True
-        self._renewal.stop()
-        self._give_back()
-        await self._until(lambda: not self._workers, timeout)
-        for worker in self._all_workers():
-            if worker.attempts:
-                worker.kill()
-            else:
-                worker.end()
-        await self._until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
-        for worker in self._all_workers():
-            worker.kill()
-        await self._until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
-
-    def _give_back(self) -> None:
-        tokens: list[int] = []
-        for pool in self._pools():
-            for token in pool.pending():
-                pool.withdraw(token)
-                self._workers.pop(token, None)
-                tokens.append(token)
-        if tokens:
-            self._listener([Returned(token=token) for token in tokens])
+            if (
+                generation in self._former
+                and not generation.all_workers()
+                and generation not in self._closing
+            ):
+                self._closing[generation] = asyncio.create_task(self._close(generation))
+        return bool(self._shared.attempts or self._former or self._generation.needs_checks())
 
     def _pools(self) -> list[Pool]:
         return [pool for generation in self._generations for pool in generation.pools.values()]
@@ -309,31 +256,59 @@ class Supervisor:
     def _all_workers(self) -> list[Worker]:
         return [worker for generation in self._generations for worker in generation.all_workers()]
 
+    # -- drain and stop
+
+    async def drain(self, timeout: float) -> None:
+        """Accept nothing new and wait up to `timeout` seconds. Attempts that did not start are returned."""
+        self._stop_loading()
+        for generation in self._generations:
+            generation.launcher.refuse()
+        self._give_back()
+        shared = self._shared
+        await shared.until(lambda: not shared.attempts, timeout)
+        for worker in self._all_workers():
+            if worker.attempts:
+                worker.kill()
+            else:
+                worker.end()
+        await self._until_no_worker_is_left()
+        for worker in self._all_workers():
+            worker.kill()
+        await self._until_no_worker_is_left()
+
     async def stop(self) -> None:
         """Kill all children and wait until they have ended."""
-        self.draining = self._stopping = True
-        self._renewal.stop()
+        self._stop_loading()
         for generation in self._generations:
             generation.stop()
-        await self._until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
+        await self._until_no_worker_is_left()
         await asyncio.gather(
             *self._closing.values(),
-            *(generation.close(_TEARDOWN_TIMEOUT) for generation in self._generations),
+            *(generation.launcher.close(_TEARDOWN_TIMEOUT) for generation in self._generations),
         )
         for worker in self._all_workers():
             if not worker.reap():
                 worker.ended(None)
         for generation in self._generations:
-            generation.reap_orphans()
-        self._orphans.stop()
+            generation.launcher.reap_orphans()
+        self._shared.orphans.stop()
         for descriptor in self._lifeline:  # the kernel kills any remaining children now
             if descriptor >= 0:
                 os.close(descriptor)
         self._lifeline = (-1, -1)
 
+    def _stop_loading(self) -> None:
+        self._draining = self._shared.closed = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def _until_no_worker_is_left(self) -> None:
+        await self._shared.until(lambda: not self._all_workers(), _TEARDOWN_TIMEOUT)
+
     def status(self) -> dict[str, Any]:
         """Describe zygote, pools and workers for `/v1/status`."""
-        link = self._generation.link
+        launcher = self._generation.launcher
+        link = launcher.link
         pools = self._generation.status()
         for generation in self._former:
             for name, workers in generation.leavers().items():
@@ -343,10 +318,10 @@ class Supervisor:
         return {
             "zygote": {
                 "pid": link.pid if link is not None and link.alive else None,
-                "starts_workers_by": self._generation.loaded.mode,
+                "starts_workers_by": launcher.loaded.mode,
                 "restarts": self._renewal.renewals,
                 "error": self._renewal.error,
             },
-            "deaths": {pool: dict(causes) for pool, causes in self._deaths.items()},
+            "deaths": {pool: dict(causes) for pool, causes in self._shared.deaths.items()},
             "pools": pools,
         }

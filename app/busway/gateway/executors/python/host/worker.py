@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Protocol
 
 import msgspec
 
@@ -30,12 +29,14 @@ from busway.gateway.executors.python.host.attempt import (
     report_death,
 )
 from busway.gateway.executors.python.host.child_output import ChildOutput
+from busway.gateway.executors.python.host.growth import GrowthMonitor
+from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import brief_cause
+from busway.gateway.executors.python.host.reaping import reap
+from busway.gateway.executors.python.host.shared import Shared
 from busway.gateway.executors.python.wire import protocol as wire
-from busway.gateway.executors.python.wire.memory import GrowthMonitor, resident
-from busway.gateway.executors.python.wire.pace import Pace
+from busway.gateway.executors.python.wire.memory import resident
 from busway.gateway.executors.python.wire.protocol import FromWorker, Spawn, ToWorker
-from busway.gateway.executors.python.wire.reaping import reap
 from busway.gateway.executors.python.wire.slots import Page, create
 
 logger = logging.getLogger("busway.workers")
@@ -61,28 +62,14 @@ class WorkerState(Enum):
 ALIVE = {WorkerState.BOOTING, WorkerState.READY, WorkerState.LEAVING}
 
 
-class WorkerListener(Protocol):
-    """What a worker needs from its pool."""
+class WorkerChange(Enum):
+    """What a worker's pool must react to."""
 
-    name: str
-
-    def launch(self, worker: Worker, spawn: Spawn, descriptors: list[int]) -> None:
-        """Ask the zygote to start the worker's process. The descriptors are copied."""
-
-    def ready(self, worker: Worker) -> None:
-        """The worker can run attempts."""
-
-    def reported(self, worker: Worker, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        """The worker sent outcomes. `released`: the attempts that it no longer has."""
-
-    def retired(self, worker: Worker) -> None:
-        """The worker accepts no more attempts and needs a replacement."""
-
-    def outgrown(self, worker: Worker) -> None:
-        """The worker has grown too much. It continues until it is replaced."""
-
-    def gone(self, worker: Worker, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        """The worker is dead and closed."""
+    READY = auto()  # it can run attempts
+    RELEASED = auto()  # it has fewer attempts than before
+    RETIRED = auto()  # it accepts no more attempts and needs a replacement
+    OUTGROWN = auto()  # it has grown too much; it continues until it is replaced
+    DEAD = auto()  # it is dead and closed, and the outcomes of its attempts were reported
 
 
 class Worker:
@@ -90,7 +77,9 @@ class Worker:
 
     Args:
         number: identifies it to the zygote.
-        listener: receives the notifications.
+        pool: the name of its pool.
+        shared: the state that all pools share.
+        listener: its pool's function that receives the changes.
         spawn: how many sync targets, and how many attempts in total, it may have.
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
         growth: bytes by which it may grow before it is replaced.
@@ -100,7 +89,9 @@ class Worker:
     def __init__(
         self,
         number: int,
-        listener: WorkerListener,
+        pool: str,
+        shared: Shared,
+        listener: Callable[[Worker, WorkerChange], None],
         spawn: Spawn,
         *,
         grace: float,
@@ -108,7 +99,8 @@ class Worker:
         alone: bool = False,
     ) -> None:
         self.number = number
-        self.pool = listener.name
+        self.pool = pool
+        self.spawn = spawn
         self.alone = alone
         self.code_digest = ""
         self.pid: int | None = None
@@ -121,7 +113,7 @@ class Worker:
         self.cause = "unknown"
         self.attempts: dict[int, SentAttempt] = {}
         self.sync_out = self.slow_out = self.async_out = 0
-        self._listener = listener
+        self._shared, self._listener = shared, listener
         self._grace = int(grace * 1e9)
         self._seats = list(range(spawn.seats))
         self._growth = GrowthMonitor(growth)
@@ -132,9 +124,9 @@ class Worker:
         self._pidfd = -1
         self._status_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._launch(spawn)
+        self._prepare(spawn)
 
-    def _launch(self, spawn: Spawn) -> None:
+    def _prepare(self, spawn: Spawn) -> None:
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
         descriptor = create(spawn.seats)
@@ -142,11 +134,18 @@ class Worker:
         self._output = ChildOutput(read_end, f"worker {self.number}")
         self._channel = Channel(ours, self._take, self._hung_up)
         self._calls = Calls(self._channel)
-        try:
-            self._listener.launch(self, spawn, [theirs.fileno(), descriptor, write_end])
-        finally:
-            theirs.close()
-            os.close(write_end)
+        self._child_ends = (theirs.detach(), write_end)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors for its process: socket, page, output."""
+        theirs, write_end = self._child_ends
+        return [theirs, self.page.descriptor, write_end]
+
+    def launched(self) -> None:
+        """Close the process's ends. The zygote has copies now, or will never get any."""
+        for descriptor in self._child_ends:
+            os.close(descriptor)
 
     def spawned(self, pid: int, pidfd: int) -> None:
         """The zygote started the process."""
@@ -166,7 +165,8 @@ class Worker:
         seat = self._seats.pop()
         token = assignment.token
         self.page.assign(seat)
-        self.attempts[token] = SentAttempt(assignment, seat, time.monotonic_ns(), awaits, quick, pace)
+        attempt = SentAttempt(assignment, self.page, seat, time.monotonic_ns(), awaits, quick, pace)
+        self.attempts[token] = self._shared.attempts[token] = attempt
         if awaits:
             self.async_out += 1
         else:
@@ -192,8 +192,10 @@ class Worker:
             self._hung_up()
         if not all(attempt.awaits for attempt in released):
             self.clogged = False
-        if reports or released:
-            self._listener.reported(self, reports, released)
+        if reports:
+            self._shared.report(reports)
+        if released:
+            self._listener(self, WorkerChange.RELEASED)
         self._go_on()
 
     def _take_other(self, kind: int, code_digest: bytes) -> None:
@@ -202,7 +204,7 @@ class Worker:
             self.state = WorkerState.READY
             self.code_digest = code_digest.decode()
             self.idle_at = time.monotonic()
-            self._listener.ready(self)
+            self._listener(self, WorkerChange.READY)
 
     def _go_on(self) -> None:
         if self._exhausted:
@@ -214,12 +216,13 @@ class Worker:
         elif self.state is WorkerState.READY:
             self.idle_at = time.monotonic()
             if self._growth.idle(self.pid):
-                self._listener.outgrown(self)
+                self._listener(self, WorkerChange.OUTGROWN)
 
     def _release(self, token: int) -> SentAttempt | None:
         attempt = self.attempts.pop(token, None)
         if attempt is None:
             return None
+        del self._shared.attempts[token]
         self._seats.append(attempt.seat)
         if attempt.awaits:
             self.async_out -= 1
@@ -244,7 +247,7 @@ class Worker:
             if attempt.settled:
                 self._settled_left(attempt, reports)
             elif attempt.given_up:
-                reports.append(outcomes.given_up(attempt, self.page, outcomes.now(), self.pid, None))
+                reports.append(outcomes.given_up(attempt, outcomes.now(), self.pid, None))
             else:
                 reports.append(report)
         for pace, walls in took.items():
@@ -271,23 +274,17 @@ class Worker:
         if attempt is not None and not attempt.settled:
             reports.append(outcomes.partial(token, wire.decode_piece(body)))
 
-    def cancel(self, attempt: SentAttempt) -> None:
-        """Ask an attempt to end. Nothing more is reported of it, except that it is gone."""
-        attempt.cancelled = attempt.settled = True
-        self.page.cancel(attempt.seat, attempt.assignment.token)
-
     def sweep(self, now: Clocks) -> list[WorkerReport]:
         """Check the page: report long attempts, cancel overdue ones, kill for those that do not react."""
         reports: list[WorkerReport] = []
-        page = self.page
         if self.state is WorkerState.READY and self._growth.busy(self.pid, now.mono):
-            self._listener.outgrown(self)
+            self._listener(self, WorkerChange.OUTGROWN)
         for attempt in list(self.attempts.values()):
-            if attempt.kill_started or not attempt.started(page):
+            if attempt.kill_started or not attempt.started():
                 continue
             if attempt.assignment.memory is not None and self._exceeds(attempt):
                 continue
-            since = attempt.since(page)
+            since = attempt.since()
             if attempt.kill_at is not None:
                 if now.mono >= attempt.kill_at:
                     self._kill_or_retire(attempt)
@@ -304,12 +301,12 @@ class Worker:
     def _unclog(self, now: Clocks) -> list[WorkerReport]:
         """Return attempts that wait while all threads run slow attempts, for other workers."""
         attempts = self.attempts.values()
-        self.clogged = is_clogged(attempts, self.page, self._threads, now)
-        return [*recall(attempts, self.page)] if self.clogged else []
+        self.clogged = is_clogged(attempts, self._threads, now)
+        return [*recall(attempts)] if self.clogged else []
 
     def _exceeds(self, attempt: SentAttempt) -> bool:
         held = resident(self.pid)
-        if held is None or not attempt.record_memory(self.page, held) or attempt.settled:
+        if held is None or not attempt.record_memory(held) or attempt.settled:
             return False
         attempt.excessive = attempt.kill_started = True
         self._dump_and(self._kill_for, attempt)
@@ -320,7 +317,7 @@ class Worker:
         self._suspended += 1
 
     def _overdue(self, attempt: SentAttempt, now: Clocks) -> None:
-        if self.page.finished(attempt.seat, attempt.assignment.token):
+        if attempt.finished():
             return  # its report is on the way
         attempt.overdue = True
         self.page.cancel(attempt.seat, attempt.assignment.token)
@@ -329,16 +326,14 @@ class Worker:
             self._dump_and(self._settle, attempt)
 
     def _siblings(self, attempt: SentAttempt) -> bool:
-        page = self.page
-        return any(f is not attempt and not f.settled and f.started(page) for f in self.attempts.values())
+        return any(f is not attempt and not f.settled and f.started() for f in self.attempts.values())
 
     def _settle(self, attempt: SentAttempt) -> None:
         # It cannot be killed without the worker's other attempts. So it fails now and may still run.
         if self._has(attempt) and not attempt.settled:
             attempt.settled = True
-            stack = outcomes.stack_of(attempt, self.page)
-            report = outcomes.given_up(attempt, self.page, outcomes.now(), self.pid, stack, lingers=True)
-            self._listener.reported(self, [report], [])
+            now, stack = outcomes.now(), attempt.stack()
+            self._shared.report([outcomes.given_up(attempt, now, self.pid, stack, lingers=True)])
 
     def _has(self, attempt: SentAttempt) -> bool:
         return self.state is not WorkerState.DEAD and self.attempts.get(attempt.assignment.token) is attempt
@@ -353,7 +348,7 @@ class Worker:
 
     def _kill_for(self, attempt: SentAttempt) -> None:
         if self._has(attempt):
-            attempt.record_memory(self.page, resident(self.pid) or 0)
+            attempt.record_memory(resident(self.pid) or 0)
             self.kill()
 
     def _dump_and(self, then: Callable[[SentAttempt], None], attempt: SentAttempt) -> None:
@@ -366,7 +361,7 @@ class Worker:
         if self.state in ALIVE:
             self.state = WorkerState.RETIRED
             self.retired_at = time.monotonic()
-            self._listener.retired(self)
+            self._listener(self, WorkerChange.RETIRED)
             self._finish_retirement()
             if self._threads > 1:  # one thread always reads
                 self._answered_ping = False
@@ -381,7 +376,7 @@ class Worker:
     def _finish_retirement(self) -> None:
         if self.state is not WorkerState.RETIRED:
             return
-        if not any(not f.settled and f.started(self.page) for f in self.attempts.values()):
+        if not any(not f.settled and f.started() for f in self.attempts.values()):
             self.kill()
 
     def leave(self) -> None:
@@ -443,11 +438,15 @@ class Worker:
         death = Death(
             self.pid, status, killed=self._killed, alone=self.alone, output_since=self._output.since
         )
-        reports = report_death(death, released, self.page, outcomes.now())
+        reports = report_death(death, released, outcomes.now())
         self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in reports)
+        for token in self.attempts:
+            del self._shared.attempts[token]
         self._close()
-        self._listener.gone(self, reports, released)
+        if reports:
+            self._shared.report(reports)
+        self._listener(self, WorkerChange.DEAD)
 
     def _close(self) -> None:
         if self._status_timer is not None:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from pathlib import Path
+
+from busway.gateway.executors.python.wire.programs import children
 
 _LOOK = 1.0  # seconds between checks for orphans
 
@@ -31,16 +32,6 @@ def reap_group(group: int) -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG)[0]:
             pass
-
-
-def children() -> set[int]:
-    """Return the pids of this process's children, including dead ones. Empty if Linux does not list them."""
-    found: set[int] = set()
-    with contextlib.suppress(OSError):
-        for thread in Path("/proc/self/task").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
-                found.update(map(int, (thread / "children").read_text().split()))
-    return found
 
 
 class Orphans:

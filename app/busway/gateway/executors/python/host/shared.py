@@ -1,0 +1,86 @@
+"""State that the pools of all generations share: the attempts of all workers, and where reports go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from busway.gateway.executors.port import Listener, Room, WorkerReport
+from busway.gateway.executors.python.host.attempt import SentAttempt
+from busway.gateway.executors.python.host.reaping import Orphans
+
+_INTERVAL = 0.025  # seconds between two checks
+
+
+def _ignore_reports(_reports: list[WorkerReport]) -> None:
+    pass
+
+
+class PeriodicCheck:
+    """Checks the workers periodically, as long as there is something to check.
+
+    Args:
+        check: returns whether to check again.
+
+    Attributes:
+        due: whether a check is scheduled.
+    """
+
+    def __init__(self, check: Callable[[], bool]) -> None:
+        self._check = check
+        self.due = False
+
+    def start(self) -> None:
+        """Schedule a check, unless one is scheduled."""
+        if not self.due:
+            self.due = True
+            asyncio.get_running_loop().call_later(_INTERVAL, self._run)
+
+    def _run(self) -> None:
+        self.due = False
+        if self._check():
+            self.start()
+
+
+class Shared:
+    """One for each supervisor.
+
+    Args:
+        check: the periodic check of the workers.
+
+    Attributes:
+        attempts: the attempts that workers have, by token. Each worker adds and removes its own.
+        report: receives the reports of the executor, in batches and in order per attempt.
+        refused: an offer was refused, so `Room` must be reported.
+        closed: no attempt may start, because new code takes over or the gateway drains.
+        changed: set when a worker becomes ready or dies, and while `closed` also when one has fewer attempts.
+        reload: set when the handler code must be loaded again, because it changed or its zygote died.
+        orphans: reaps what dead zygotes left.
+        deaths: number of dead workers, by pool and cause.
+    """
+
+    def __init__(self, check: PeriodicCheck) -> None:
+        self.attempts: dict[int, SentAttempt] = {}
+        self.report: Listener = _ignore_reports
+        self.refused = self.closed = False
+        self.changed, self.reload = asyncio.Event(), asyncio.Event()
+        self.check, self.orphans = check, Orphans()
+        self.deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
+
+    def room(self) -> None:
+        """Report `Room` if an offer was refused before and attempts may start."""
+        if self.refused and not self.closed:
+            self.refused = False
+            self.report([Room()])
+
+    async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait for a condition that depends on `changed`. Return False after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            return condition()
+        return True
