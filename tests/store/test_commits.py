@@ -304,7 +304,9 @@ def test_outcomes_precede_events_that_were_published_earlier():
     for operation in (publish(event()), publish(event())):
         waiting.add_change(queues.QueuedOperation(operation, b"", loop.create_future()))
     waiting.outcomes.add(queues.QueuedOperation(settle(1), b"", loop.create_future()))
-    assert isinstance(waiting.take()[0].operation, Settle)
+    outcomes, changes = waiting.take()
+    assert [type(entry.operation) for entry in outcomes] == [Settle]
+    assert len(changes) == 2
     loop.close()
 
 
@@ -313,8 +315,8 @@ def test_a_batch_is_bounded_but_never_empty():
     loop = asyncio.new_event_loop()
     for size in (queues.BATCH_BYTES + 1, 1, queues.BATCH_BYTES, 1):
         line.outcomes.add(queues.QueuedOperation(append(1, 0), b"x" * size, loop.create_future()))
-    assert [len(line.take()) for _ in range(3)] == [1, 1, 1]
-    assert [type(entry.operation) for entry in line.take()] == [Append]
+    assert [len(line.take()[0]) for _ in range(3)] == [1, 1, 1]
+    assert [type(entry.operation) for entry in line.take()[0]] == [Append]
     assert not line
     loop.close()
 

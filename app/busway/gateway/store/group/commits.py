@@ -201,7 +201,8 @@ class GroupCommits:
         """Schedule a batch at the end of this turn of the loop. Many operations are sent at once."""
         if self._batch or self._committer is None:
             return
-        waiting = len(self._queues)
+        queues = self._queues
+        waiting = len(queues.outcomes.entries) + len(queues.changes.entries)
         if not waiting:
             return
         if waiting >= SEND_NOW and not self._delay:
@@ -218,10 +219,9 @@ class GroupCommits:
         self._sending = None
         if self._committer is None or self._batch:
             return
-        outcomes = self._queues.outcomes
-        waiting = len(outcomes)
-        self._batch = self._queues.take()
-        self._batch_outcomes = waiting - len(outcomes)
+        outcomes, changes = self._queues.take()
+        self._batch = outcomes + changes
+        self._batch_outcomes = len(outcomes)
         self._number += 1
         self._sent_at = time.monotonic()
         operations = [msgspec.Raw(entry.body) for entry in self._batch]

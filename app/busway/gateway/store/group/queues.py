@@ -112,9 +112,9 @@ class Queues:
         queue.entries.append(entry)
         queue.events, queue.bytes = events, size
 
-    def take(self) -> list[QueuedOperation]:
-        """Remove and return the next batch, outcomes first."""
-        return self.outcomes.take() + self.changes.take()
+    def take(self) -> tuple[list[QueuedOperation], list[QueuedOperation]]:
+        """Remove and return the outcomes and the changes of the next batch."""
+        return self.outcomes.take(), self.changes.take()
 
     def clear(self) -> list[QueuedOperation]:
         """Remove and return all operations."""
