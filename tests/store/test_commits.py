@@ -246,6 +246,7 @@ def test_a_faulty_waiter_does_not_affect_others(path, caplog):
             os.kill(commits.pid, signal.SIGKILL)
             with pytest.raises(Unavailable):
                 await lost
+            await until(lambda: commits.healthy)
             assert (await commits.publish(publish(event())))[0].seq >= 3
         assert [record.message for record in caplog.records if record.exc_info] == [
             "a waiter of a successful commit raised an exception",

@@ -204,20 +204,23 @@ def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(dis
     asyncio.run(main())
 
 
-def test_a_committer_that_cannot_start_is_retried(path):
+def test_a_committer_that_cannot_start_is_retried_and_operations_are_refused_meanwhile(path):
     async def main():
-        async with handled(path) as (commits, _, _):
+        async with handled(path) as (commits, handling, _):
+            handling.take = lambda run: None
             hidden = path.with_suffix(".hidden")
             path.rename(hidden)
             path.mkdir()
             os.kill(commits.pid, signal.SIGKILL)
             await until(lambda: commits.pid is None)
-            stored = commits.publish(publish(event()))
-            await asyncio.sleep(0.3)
-            assert not commits.healthy
+            waited = commits.publish(publish(event()))
+            with pytest.raises(Unavailable, match="another file is in the place"):
+                await waited
+            with pytest.raises(Unavailable, match="another file is in the place"):
+                commits.publish(publish(event()))
             path.rmdir()
             hidden.rename(path)
-            await stored
-            assert commits.healthy
+            await until(lambda: commits.healthy)
+            await commits.publish(publish(event()))
 
     asyncio.run(main())

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ from alembic.script import ScriptDirectory
 from busway.gateway.errors import BadSettings, Conflict
 from busway.gateway.store.port.operations import CreateKey, RevokeKey
 from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.lock import lock
 from busway.gateway.store.sqlite.schema import metadata
 
 from tests.store.kit import NOW, committing, event, publish
@@ -24,27 +27,87 @@ def key(name="k", digest=b"d"):
 
 
 def test_a_second_gateway_is_refused_until_the_first_releases_the_lock(path):
-    first = sqlite.lock(path)
+    first = lock(path)
     with pytest.raises(BadSettings, match=f"process {os.getpid()}"):
-        sqlite.lock(path)
+        lock(path)
     first.release()
-    sqlite.lock(path).release()
+    lock(path).release()
 
 
-def test_the_lock_belongs_to_the_file_not_its_name(path, tmp_path):
-    link = tmp_path / "link.db"
-    link.symlink_to(path)
-    lock = sqlite.lock(path)
-    with pytest.raises(BadSettings):
-        sqlite.lock(link)
-    lock.release()
+def bind(path, folder):
+    """Mount the database's folder in another place."""
+    other = folder / "mounted"
+    other.mkdir()
+    done = subprocess.run(["mount", "--bind", path.parent, other], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("only root may mount")
+    return other / path.name
+
+
+@pytest.fixture(params=["symlink", "hard link", "bind mount", "relative"])
+def other_name(request, path, tmp_path, monkeypatch):
+    """Another name of the database."""
+    path.touch()
+    other = tmp_path / "other.db"
+    if request.param == "symlink":
+        other.symlink_to(path)
+    elif request.param == "hard link":
+        other.hardlink_to(path)
+    elif request.param == "bind mount":
+        other = bind(path, tmp_path)
+    else:
+        monkeypatch.chdir(tmp_path)
+        other = Path("..") / tmp_path.name / path.name
+    yield other
+    if request.param == "bind mount":
+        subprocess.run(["umount", other.parent], check=True)
+
+
+@pytest.mark.parametrize("forget", [False, True], ids=["", "lock file deleted"])
+def test_the_lock_belongs_to_the_file_not_to_its_name(path, other_name, forget):
+    first = lock(path)
+    sqlite.migrate(path)  # closing SQLite's connections does not end the lock
+    if forget:
+        path.with_name(path.name + ".lock").unlink()
+    for name in (path, other_name):
+        if forget or name is other_name:
+            with pytest.raises(BadSettings, match="another gateway"):
+                lock(name)
+    first.release()
+    lock(other_name).release()
+
+
+def test_a_new_file_does_not_get_the_log_of_a_gateway_that_runs(path):
+    first = lock(path)
+    path.rename(path.with_suffix(".moved"))
+    with pytest.raises(BadSettings, match=f"process {os.getpid()}"):
+        lock(path)
+    assert not path.exists()
+    first.release()
+
+
+def test_the_lock_does_not_get_in_the_way_of_sqlite(path):
+    held = lock(path)
+    sqlite.migrate(path)
+    assert sqlite.apply(path, key()) == 1
+    held.release()
+
+
+def test_what_cannot_be_locked_is_named(path):
+    path.mkdir()
+    with pytest.raises(BadSettings, match=r"cannot open the database .*busway\.db.*: Is a directory"):
+        lock(path)
+    shutil.rmtree(path)
+    path.symlink_to(path)
+    with pytest.raises(BadSettings, match="symbolic links"):
+        lock(path)
 
 
 def test_a_killed_gateway_holds_no_lock(path):
     code = (
         "from pathlib import Path\n"
-        "from busway.gateway.store.sqlite import database as sqlite\n"
-        f"lock = sqlite.lock(Path({str(path)!r}))\n"
+        "from busway.gateway.store.sqlite.lock import lock\n"
+        f"held = lock(Path({str(path)!r}))\n"
         "print(1, flush=True)\n"
         "input()\n"
     )
@@ -53,9 +116,9 @@ def test_a_killed_gateway_holds_no_lock(path):
     ) as other:
         assert other.stdout.readline()
         with pytest.raises(BadSettings, match=f"process {other.pid}"):
-            sqlite.lock(path)
+            lock(path)
         other.kill()
-    sqlite.lock(path).release()
+    lock(path).release()
 
 
 def test_a_new_database_gets_the_schema_of_the_tables(path, tmp_path):

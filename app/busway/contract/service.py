@@ -132,7 +132,9 @@ class Disk(msgspec.Struct):
 
     database: Annotated[str, Meta(description="The file.")]
     bytes: Annotated[int, Meta(description="The size with the write-ahead log.")]
-    free: Annotated[int, Meta(description="Free bytes on its disk.")]
+    free: Annotated[
+        int | None, Meta(description="Free bytes on its disk, null if its folder cannot be reached.")
+    ]
 
 
 class Status(msgspec.Struct, kw_only=True):

@@ -177,20 +177,35 @@ receive, send_all = socket.socket.recv, socket.socket.sendall
 
 
 class BlockingChannel:
-    """A child's end: reads and writes block."""
+    """A child's end: reads and writes block.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: a connected stream socket.
+        patience: seconds after which `receive` gives up, None for never.
+    """
+
+    def __init__(self, sock: socket.socket, patience: float | None = None) -> None:
         sock.setblocking(True)
         self._sock = sock
         self._buffer = Buffer()
+        self._patient = patience is None
+        if patience is not None:  # the kernel waits, so a read is still one system call
+            interval = struct.pack("@ll", int(patience), int(patience % 1 * 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
 
     def receive(self) -> list[Frame]:
-        """Wait for frames. Return an empty list when the other end has closed."""
+        """Wait for frames. Return an empty list when the other end has closed.
+
+        Raises:
+            TimeoutError: nothing came in time.
+        """
         frames: list[Frame] = []
         while not frames:
             try:
                 chunk = receive(self._sock, READ_SIZE)
-            except OSError:
+            except OSError as problem:
+                if isinstance(problem, BlockingIOError) and not self._patient:
+                    raise TimeoutError from None
                 return []
             if not chunk:
                 return []

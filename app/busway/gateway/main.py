@@ -176,6 +176,7 @@ async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExi
     await commits.start()
     reader = SQLiteReader(settings.database)
     stack.callback(reader.close)
+    await reader.open()
     await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
     return reader
 

@@ -26,6 +26,7 @@ from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings
 from busway.gateway.store.group.process import Launched
 from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.lock import lock as lock_database
 
 log = logging.getLogger("busway")
 
@@ -55,7 +56,7 @@ def run(settings: Settings, committer: Launched) -> int:
         BadSettings: the gateway cannot start with these settings.
     """
     logs.configure()
-    lock = sqlite.lock(settings.database)
+    lock = lock_database(settings.database)
     try:
         sqlite.migrate(settings.database)
         _check_access(settings)

@@ -78,7 +78,8 @@ def _obstacle(stages: Stages | None) -> str | None:
         return STARTING
     if stages.publisher.closed:
         return stages.publisher.closed
-    return None if stages.commits.healthy else "the database cannot be written: see the gateway's log"
+    obstacle = stages.commits.obstacle
+    return None if obstacle is None else f"the database cannot be written: {obstacle}"
 
 
 @router.get(
@@ -107,9 +108,7 @@ async def read_status(stages: StagesDep) -> Response:
         ),
         files_that_do_not_import=stages.registry.broken_files(),
         subscribers=msgspec.convert(stages.hub.status(), shapes.Subscribers),
-        disk=shapes.Disk(
-            str(database), sum(map(_size, files)), shutil.disk_usage(database.absolute().parent).free
-        ),
+        disk=shapes.Disk(str(database), sum(map(_size, files)), _free(database.absolute().parent)),
     )
     return answers.json(status)
 
@@ -121,7 +120,17 @@ def _queue(stages: Stages, handler: Handler, counts: dict[int, dict[str, int]]) 
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 @router.get("/openapi.json", include_in_schema=False)

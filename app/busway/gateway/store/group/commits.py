@@ -2,6 +2,8 @@
 
 Operations that arrive during a batch are part of the next one. A committer that dies is replaced at once.
 The outcome of its batch is unknown, so `settle`, `append` and `mark` are resent until they are answered.
+While nothing can be written, all others are refused: a committer cannot be started, cannot open the database,
+or has noticed that a file of the database is not where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from busway.gateway.channel import Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.completion import OUTCOMES, Completion, fail
+from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.group.process import Committer, Launched, open_committer
 from busway.gateway.store.group.queues import QueuedOperation, Queues
 from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
@@ -36,6 +39,8 @@ from busway.gateway.store.port.operations import (
 log = logging.getLogger("busway.store")
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits fail
+PATIENCE = 2.0  # seconds that operations wait for another committer before they are refused
+STOPPING = "the gateway is stopping: send this again when it is back"
 SEND_NOW = 100  # operations; from here on a batch is sent without waiting for the end of the loop's turn
 
 
@@ -61,7 +66,10 @@ class GroupCommits:
         self._number = 0
         self._sent_at = 0.0
         self._since = 0  # number of the newest result at the last reply
-        self._well = True
+        self._failure: str | None = None
+        self._trouble: str | None = None
+        self._refusal: str | None = None  # of everything but outcomes
+        self._files: list[FileId] | None = None
         self._closing = self._draining = False
         self._delay = 0.0
         self._sending: asyncio.Handle | None = None
@@ -86,11 +94,11 @@ class GroupCommits:
         Args:
             timeout: seconds after which operations that could not be written are failed.
         """
-        self._closing = True
+        self._closing, self._refusal = True, STOPPING
         self._completion.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._queues or self._batch:
+                while (self._queues or self._batch) and self._trouble is None:
                     self._turned.clear()
                     await self._turned.wait()
         if self._supervisor is not None:
@@ -123,9 +131,16 @@ class GroupCommits:
         return len(self._queues.outcomes) + self._batch_outcomes
 
     @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be written now, or why the last commit failed. None if commits succeed."""
+        if self._trouble is None and self._committer is None:
+            return "the committer is being started"
+        return self._trouble or self._failure
+
+    @property
     def healthy(self) -> bool:
         """Whether the last commit succeeded and a committer is running."""
-        return self._well and self._committer is not None
+        return self.obstacle is None
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit, after the listeners that were added earlier."""
@@ -137,7 +152,8 @@ class GroupCommits:
         """Store events.
 
         Raises:
-            Unavailable: too much is queued already. From the future: the outcome is unknown.
+            Unavailable: too much is queued already, or nothing can be written now. From the future: the
+                outcome is unknown.
         """
         stored: asyncio.Future[list[StoredEvent]] = self._loop.create_future()
         self._change(operation, len(operation.events), stored)
@@ -155,7 +171,7 @@ class GroupCommits:
         """Apply any other operation.
 
         Raises:
-            Unavailable: the gateway is stopping. From the future: the outcome is unknown.
+            Unavailable: nothing can be written now. From the future: the outcome is unknown.
             Conflict: from the future: an integrity rule refused it.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -179,8 +195,8 @@ class GroupCommits:
         self._outcome(operation, None, 1, None, "")
 
     def _change(self, operation: Operation, weight: int, waiter: Waiter[Any], *, early: bool = False) -> None:
-        if self._closing:
-            raise Unavailable("the gateway is stopping: send this again when it is back")
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
         body = frames.encode(operation)
         self._queues.add_change(QueuedOperation(operation, body, waiter, weight, early=early))
         if not self._batch:
@@ -199,7 +215,7 @@ class GroupCommits:
 
     def _kick(self) -> None:
         """Schedule a batch at the end of this turn of the loop. Many operations are sent at once."""
-        if self._batch or self._committer is None:
+        if self._batch or self._committer is None or self._trouble is not None:
             return
         queues = self._queues
         waiting = len(queues.outcomes.entries) + len(queues.changes.entries)
@@ -217,7 +233,7 @@ class GroupCommits:
 
     def _send(self) -> None:
         self._sending = None
-        if self._committer is None or self._batch:
+        if self._batch or self._committer is None or self._trouble is not None:
             return
         outcomes, changes = self._queues.take()
         self._batch = outcomes + changes
@@ -230,6 +246,8 @@ class GroupCommits:
     def _take(self, frame: Frame) -> None:
         kind, number, body = frame
         if number != self._number or not self._batch:
+            if kind == frames.TROUBLE:
+                self._take_trouble(frames.decode_trouble(body))
             return
         if kind == frames.DONE:
             self._done(frames.decode_done(body))
@@ -237,6 +255,7 @@ class GroupCommits:
                 return
         else:
             failed = frames.decode_failed(body)
+            self._files = failed.files
             log.error("a commit failed and its outcome is unknown: %s", failed.why)
             self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
             self._fail_batch(
@@ -252,7 +271,7 @@ class GroupCommits:
         entries = self._end_batch()
         self.stats.sizes.add(len(entries))
         self.stats.seconds.add(time.monotonic() - self._sent_at)
-        self._well, self._delay = True, 0.0
+        self._failure, self._delay = None, 0.0
         self._since = done.head
         self._kick()  # the committer writes the next batch during the notifications for this one
         self._completion.written(entries, done)
@@ -266,11 +285,36 @@ class GroupCommits:
         """Fail the batch in progress, whose outcome is unknown, and requeue its outcomes of attempts."""
         self._completion.finish()  # the earlier batches are stored
         entries = self._end_batch()
-        self._well = False
+        self._failure = why
         self._turned.set()
         self.stats.failures += bool(entries)
         self._queues.outcomes.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
         fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)
+
+    # -- trouble
+
+    def _take_trouble(self, trouble: frames.Trouble) -> None:
+        if trouble.why:
+            self._refuse(trouble.why)
+        else:
+            self._accept()
+            self._catch_up(trouble.head)
+            self._kick()
+
+    def _refuse(self, why: str) -> None:
+        """Refuse everything but outcomes until `_accept`. A reason is logged once."""
+        if why != self._trouble:
+            log.error("publishing is refused: %s", why)
+        self._trouble = why
+        self._refusal = self._refusal if self._closing else why
+        self._fail_batch(f"{why}. It is unknown whether this was stored")
+        fail(self._queues.clear_changes(), why)
+
+    def _accept(self) -> None:
+        if self._trouble is not None:
+            log.info("the database can be written again")
+        self._trouble = self._failure = None
+        self._refusal = STOPPING if self._closing else None
 
     def _catch_up(self, head: int) -> None:
         self._completion.notify(Committed(head=head, rescan=True))
@@ -281,29 +325,40 @@ class GroupCommits:
         while True:
             await committer.ended.wait()
             self._committer = None
-            log.error("the committer (process %d) died: starting a new one", committer.process.pid)
+            if self._trouble is None:
+                log.error("the committer (process %d) died: starting a new one", committer.process.pid)
             self._fail_batch("the committer died while it wrote this and the outcome is unknown: try again")
-            await committer.kill()
-            committer = await self._replace()
+            why = self._trouble or "the committer died, and no other could open the database yet"
+            late = self._loop.call_later(PATIENCE, self._refuse, why)
+            try:
+                await committer.kill()
+                committer = await self._replace(late)
+            finally:
+                late.cancel()
 
-    async def _replace(self) -> Committer:
+    async def _replace(self, late: asyncio.TimerHandle) -> Committer:
         delay = 0.0
         while True:
             await asyncio.sleep(delay)
             try:
                 committer = await self._open()
             except Unavailable as problem:
-                log.warning("%s", problem.detail)
-                delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
-                continue
-            self._catch_up(self._completion.notified)
-            self._kick()
-            return committer
+                self._refuse(problem.detail)
+            except Exception as problem:  # no descriptors, no memory, no processes
+                self._refuse(f"the committer cannot be started: {problem}")
+            else:
+                self._accept()
+                self._catch_up(self._completion.notified)
+                self._kick()
+                return committer
+            late.cancel()
+            delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
 
     async def _open(self) -> Committer:
         launched, self._launched = self._launched, None
-        self._committer = committer = await open_committer(self._path, self._take, launched)
+        committer = await open_committer(self._path, self._take, launched, self._files)
         hello = committer.hello.result()
+        self._committer, self._files = committer, hello.files
         self.epoch, self._completion.notified = hello.epoch, hello.head
-        self._well = True
+        self._failure = None
         return committer

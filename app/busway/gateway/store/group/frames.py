@@ -1,7 +1,9 @@
 """The protocol between gateway and committer: frames over a socketpair.
 
 The gateway sends `OPEN` with the path of the database. The committer replies `HELLO` when it can write.
-Then the gateway sends one `BATCH` at a time and receives `DONE` or `FAILED` with the same number.
+Then the gateway sends one `BATCH` at a time and receives `DONE` or `FAILED` with the same number. The
+committer sends `TROUBLE` when it cannot write any more, and again when it can. In between it writes nothing:
+the gateway fails its batch and sends no other.
 """
 
 from __future__ import annotations
@@ -23,14 +25,26 @@ from busway.gateway.store.port.operations import (
     StoredEvent,
 )
 
-OPEN, HELLO, BATCH, DONE, FAILED = 1, 2, 3, 4, 5
+OPEN, HELLO, BATCH, DONE, FAILED, TROUBLE = 1, 2, 3, 4, 5, 6
+
+
+FileId = tuple[int, int]
+"""Device and inode of a file."""
+
+
+class Open(msgspec.Struct, array_like=True):
+    """The database to open. `files`: device and inode of each of its files, if a committer had it open."""
+
+    path: bytes
+    files: list[FileId] | None
 
 
 class Hello(msgspec.Struct, array_like=True):
-    """The committer is ready; `head` is the number of the newest result."""
+    """The committer is ready; `head` is the number of the newest result. `files` as in `Open`."""
 
     epoch: str
     head: int
+    files: list[FileId]
 
 
 class Batch(msgspec.Struct, array_like=True):
@@ -68,10 +82,18 @@ class RawDone(msgspec.Struct, array_like=True):
 
 
 class Failed(msgspec.Struct, array_like=True):
-    """The outcome of the batch is unknown. `head` is the newest result in the store now."""
+    """The outcome of the batch is unknown. `head` is the newest result in the store, `files` as in `Open`."""
 
     why: str
     head: int
+    files: list[FileId]
+
+
+class Trouble(msgspec.Struct, array_like=True):
+    """Why the committer cannot write, empty if it can again. `head` is the newest result."""
+
+    why: str
+    head: int = 0
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -80,6 +102,8 @@ decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_done = msgspec.msgpack.Decoder(RawDone).decode
 decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent]).decode
 decode_failed = msgspec.msgpack.Decoder(Failed).decode
+decode_open = msgspec.msgpack.Decoder(Open).decode
+decode_trouble = msgspec.msgpack.Decoder(Trouble).decode
 
 _REPLIES: dict[type[Operation], Any] = {
     Publish: decode_stored_events,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from busway.gateway.channel import Channel, Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
+from busway.gateway.store.group.frames import FileId
 
 START_TIMEOUT = 60.0  # seconds; opening may have to recover a long write-ahead log
 STOP_TIMEOUT = 30.0  # seconds; the last checkpoint may write much
@@ -33,18 +34,20 @@ class Committer:
     Attributes:
         hello: resolves when the process can write.
         ended: set when the process ends or has ended.
+        why: why it could not open the database, if it said so.
     """
 
     def __init__(self, launched: Launched, on_frame: Callable[[Frame], None]) -> None:
         self.process = launched.process
         self.ended = asyncio.Event()
         self.hello: asyncio.Future[frames.Hello] = asyncio.get_running_loop().create_future()
+        self.why = ""
         self._on_frame = on_frame
         self._channel = Channel(launched.sock, self._take, self.ended.set)
 
-    def open(self, path: Path) -> None:
-        """Send the path of the database to open."""
-        self._channel.send(frames.OPEN, 0, os.fsencode(path))
+    def open(self, path: Path, files: list[FileId] | None) -> None:
+        """Send the path of the database to open. `files` as in `open_committer`."""
+        self._channel.send(frames.OPEN, 0, frames.encode(frames.Open(os.fsencode(path), files)))
 
     def send(self, number: int, batch: frames.RawBatch) -> None:
         """Send a batch."""
@@ -66,10 +69,12 @@ class Committer:
 
     def _take(self, received: list[Frame]) -> None:
         for frame in received:
-            if frame[0] == frames.HELLO and not self.hello.done():
-                self.hello.set_result(frames.decode_hello(frame[2]))
-            else:
+            if self.hello.done():
                 self._on_frame(frame)
+            elif frame[0] == frames.HELLO:
+                self.hello.set_result(frames.decode_hello(frame[2]))
+            elif frame[0] == frames.TROUBLE:
+                self.why = frames.decode_trouble(frame[2]).why
 
 
 def launch() -> Launched:
@@ -91,7 +96,10 @@ def launch() -> Launched:
 
 
 async def open_committer(
-    path: Path, on_frame: Callable[[Frame], None], launched: Launched | None = None
+    path: Path,
+    on_frame: Callable[[Frame], None],
+    launched: Launched | None = None,
+    files: list[FileId] | None = None,
 ) -> Committer:
     """Open a database in a committer process and wait until it can write.
 
@@ -99,19 +107,21 @@ async def open_committer(
         path: the database file.
         on_frame: called with every other frame.
         launched: the process to use. None starts one.
+        files: the files of the database that an earlier committer had open. It refuses others.
 
     Raises:
-        Unavailable: it ended or did not reply in time. Its output on stderr says why.
+        Unavailable: it cannot write, ended, or did not reply in time. `detail` says why.
+        OSError: it could not be started.
     """
     committer = Committer(launched or launch(), on_frame)
-    committer.open(path)
+    committer.open(path, files)
     try:
         await _wait_for_hello(committer)
     finally:
         if not committer.hello.done():
             await committer.kill()
     if not committer.hello.done():
-        raise Unavailable(f"the committer could not open {str(path)!r}: its output on stderr says why")
+        raise Unavailable(committer.why or f"the committer could not open the database {str(path)!r}")
     return committer
 
 

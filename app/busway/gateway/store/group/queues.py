@@ -116,6 +116,12 @@ class Queues:
         """Remove and return the outcomes and the changes of the next batch."""
         return self.outcomes.take(), self.changes.take()
 
+    def clear_changes(self) -> list[QueuedOperation]:
+        """Remove and return all operations but the outcomes."""
+        removed = [*self.changes.entries]
+        self.changes = OperationQueue()
+        return removed
+
     def clear(self) -> list[QueuedOperation]:
         """Remove and return all operations."""
         removed = [*self.outcomes.entries, *self.changes.entries]

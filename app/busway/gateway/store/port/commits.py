@@ -83,7 +83,8 @@ class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
     Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch
-    is unknown (disk full, committer killed), `publish` and `change` fail with `Unavailable`.
+    is unknown (disk full, committer killed), `publish` and `change` fail with `Unavailable`. So they do at
+    once while nothing can be written (no committer, no database file).
     `settle`, `append` and `mark` are retried without limit until the outcome is known.
     """
 
@@ -97,7 +98,8 @@ class Commits(Protocol):
         """Store events. Listeners receive the new runs as `runs`.
 
         Raises:
-            Unavailable: too much is queued already. It is raised at once and has `retry_after`.
+            Unavailable: too much is queued already, or nothing can be written now. It is raised at once and
+                has `retry_after`.
         """
 
     def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
@@ -139,6 +141,10 @@ class Commits(Protocol):
     @property
     def backlog(self) -> int:
         """Number of `settle`, `append` and `mark` operations that are not committed yet."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be written now, or why the last commit failed. None if commits succeed."""
 
     @property
     def healthy(self) -> bool:

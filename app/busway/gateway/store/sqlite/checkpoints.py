@@ -34,9 +34,9 @@ class Checkpoints:
         self._batches = 0
 
     @property
-    def pause(self) -> float | None:
-        """Seconds without a batch after which to checkpoint, None for never."""
-        return IDLE_AFTER if self._batches >= IDLE_BATCHES else None
+    def due(self) -> bool:
+        """Whether to checkpoint in a pause."""
+        return self._batches >= IDLE_BATCHES
 
     def written(self) -> None:
         """Count a written batch. Checkpoint if the log grew enough."""

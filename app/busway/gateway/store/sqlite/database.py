@@ -1,17 +1,17 @@
-"""SQLite: connections and their pragmas, the lock file, migrations, and writes by `busway` commands.
+"""SQLite: connections and their pragmas, migrations, and writes by `busway` commands.
 
 Only the committer checkpoints. Automatic checkpoints are off on every connection.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -36,16 +36,21 @@ sqlite3.register_adapter(bool, int)
 _BUSY = 30.0  # seconds to wait for another connection's transaction
 
 
-def engine(path: Path, *pragmas: str, **options: Any) -> sa.Engine:
+def engine(path: Path, *pragmas: str, create: bool = True, **options: Any) -> sa.Engine:
     """Return an engine in autocommit mode. Writers execute BEGIN IMMEDIATE and COMMIT themselves.
 
     Args:
         path: the database file.
         pragmas: extra pragmas for each new connection, such as `query_only=ON`.
+        create: whether a connection creates the file if there is none.
         options: for `sqlalchemy.create_engine`.
     """
+    url = sa.URL.create("sqlite", database=str(path))
+    if not create:
+        name = f"file:{quote(os.fsencode(path))}"
+        url = sa.URL.create("sqlite", database=name, query={"mode": "rw", "uri": "true"})
     made = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)),
+        url,
         isolation_level="AUTOCOMMIT",
         connect_args={"timeout": _BUSY, "check_same_thread": False},
         **options,
@@ -62,43 +67,6 @@ def engine(path: Path, *pragmas: str, **options: Any) -> sa.Engine:
 def cause(problem: BaseException) -> str:
     """Return the driver's error message."""
     return str(getattr(problem, "orig", None) or problem)
-
-
-class Lock:
-    """A lock that keeps other gateways from the database, until `release` or the end of the process."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Release the lock."""
-        os.close(self._descriptor)
-
-
-def lock(path: Path) -> Lock:
-    """Lock the database with a lock file beside it.
-
-    Raises:
-        BadSettings: another gateway holds the lock, or the file cannot be written.
-    """
-    path = path.resolve()
-    name = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as problem:
-        raise BadSettings(f"cannot write the lock file {str(name)!r}: {problem.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(descriptor, 20).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise BadSettings(
-            f"another gateway (process {owner or 'unknown'}) uses the database {str(path)!r}: "
-            "stop it, or choose another file with --database-url"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return Lock(descriptor)
 
 
 def migrate(path: Path) -> None:

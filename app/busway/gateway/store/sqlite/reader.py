@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,7 +117,26 @@ class SQLiteReader:
         self._engine = sqlite.engine(
             path.resolve(), "query_only=ON", pool_size=threads, max_overflow=0, pool_reset_on_return=None
         )
+        self._count = threads
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="busway-reader")
+
+    async def open(self) -> None:
+        """Open all connections and start all threads now. Later there may be no descriptors for them.
+
+        Raises:
+            Unavailable: the database cannot be read.
+        """
+        together = threading.Barrier(self._count)
+
+        def begin(connection: sa.Connection) -> None:
+            connection.execute(sa.select(head.c.epoch)).one()
+            together.wait()
+
+        try:
+            await asyncio.gather(*(self._read(begin) for _ in range(self._count)))
+        except BaseException:
+            together.abort()
+            raise
 
     def close(self) -> None:
         """Wait for running reads to end, then close the database."""

@@ -1,0 +1,78 @@
+"""One gateway per database: the lock that it holds while it runs."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from contextlib import ExitStack
+from pathlib import Path
+
+from busway.gateway.errors import BadSettings
+
+_MODE = 0o600  # SQLite gives the log and its index the mode of the database
+_BYTE = 1 << 62  # the byte to lock: far behind the end of the database, and the bytes that SQLite locks
+_HELD = {errno.EAGAIN, errno.EACCES}
+
+
+class Lock:
+    """Keeps other gateways from the database, until `release` or the end of the process."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        self._opened = opened
+
+    def release(self) -> None:
+        """Release the lock.
+
+        No SQLite connection of this process may be open: closing a descriptor of the database drops the locks
+        that SQLite has in this process.
+        """
+        self._opened.close()
+
+
+def lock(path: Path) -> Lock:
+    """Lock the database, which is created if it does not exist.
+
+    There are two locks: one of the file itself, whatever its name is, and one of a file beside it. The second
+    is for the write-ahead log, which belongs to the name: a new file of that name must not get the old log.
+
+    Raises:
+        BadSettings: another gateway holds a lock, or a file cannot be opened or locked.
+    """
+    path = Path(os.path.realpath(path))
+    with ExitStack() as opened:
+        beside = _open(path.with_name(path.name + ".lock"), "lock file", opened)
+        try:
+            fcntl.flock(beside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            raise _refusal(path, problem, os.pread(beside, 20, 0)) from None
+        database = _open(path, "database", opened)
+        # A lock of the open file: unlike SQLite's locks, it does not end when another descriptor is closed.
+        byte = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
+        try:
+            fcntl.fcntl(database, fcntl.F_OFD_SETLK, byte)
+        except OSError as problem:
+            raise _refusal(path, problem) from None
+        os.ftruncate(beside, 0)
+        os.pwrite(beside, f"{os.getpid()}\n".encode(), 0)
+        return Lock(opened.pop_all())
+
+
+def _open(path: Path, what: str, opened: ExitStack) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    except OSError as problem:
+        raise BadSettings(f"cannot open the {what} {str(path)!r}: {problem.strerror}") from None
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _refusal(path: Path, problem: OSError, owner: bytes = b"") -> BadSettings:
+    if problem.errno not in _HELD:
+        return BadSettings(f"cannot lock the database {str(path)!r}: {problem.strerror}")
+    who = owner.decode(errors="replace").strip() or "unknown"
+    return BadSettings(
+        f"another gateway (process {who}) uses the database {str(path)!r}: "
+        "stop it, or choose another file with --database-url"
+    )
