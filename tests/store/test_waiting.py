@@ -21,10 +21,10 @@ def failed(run, due=NOW + 1000, **more):
     return settle(run, state=RunState.RETRYABLE, due=due, **more)
 
 
-def lines(store, *keys, now=NOW, per_key=10, max_bytes=1 << 30):
+def key_runs(store, *keys, now=NOW, per_key=10, max_bytes=1 << 30):
     return [
-        (line.key, [run.id for run in line.runs], line.more)
-        for line in store.read("lines", 1, list(keys), now, per_key, max_bytes)
+        (found.key, [run.id for run in found.runs], found.more)
+        for found in store.read("key_runs", 1, list(keys), now, per_key, max_bytes)
     ]
 
 
@@ -42,25 +42,25 @@ def test_keys_are_those_of_waiting_runs_page_by_page(store):
     assert store.read("partition_keys", 1, "c", 2) == []
 
 
-def test_a_line_has_started_runs_first_then_due_runs_in_event_order(store):
+def test_a_key_has_started_runs_first_then_due_runs_in_event_order(store):
     store.write(publish(*[keyed("a", priority=n) for n in range(4)], keyed("a", due=NOW + 5), keyed("b")))
     store.write(failed(3))
-    assert lines(store, "a", "b") == [("a", [3, 1, 2, 4], False), ("b", [6], False)]
-    assert lines(store, "b", "none", "a", now=NOW + 5)[2] == ("a", [3, 1, 2, 4, 5], False)
-    assert lines(store, "a", per_key=2) == [("a", [3, 1], True)]
+    assert key_runs(store, "a", "b") == [("a", [3, 1, 2, 4], False), ("b", [6], False)]
+    assert key_runs(store, "b", "none", "a", now=NOW + 5)[2] == ("a", [3, 1, 2, 4, 5], False)
+    assert key_runs(store, "a", per_key=2) == [("a", [3, 1], True)]
 
 
-def test_lines_stop_at_the_bytes_but_always_have_the_first_run(store):
+def test_runs_of_keys_stop_at_the_bytes_but_always_have_the_first_run(store):
     store.write(publish(*[keyed(k, data=b"x" * 100) for k in "aaabb"]))
-    assert lines(store, "a", "b", max_bytes=1) == [("a", [1], True)]
-    assert lines(store, "a", "b", max_bytes=350) == [("a", [1, 2, 3], False), ("b", [4], True)]
+    assert key_runs(store, "a", "b", max_bytes=1) == [("a", [1], True)]
+    assert key_runs(store, "a", "b", max_bytes=350) == [("a", [1, 2, 3], False), ("b", [4], True)]
 
 
 def test_a_manual_retry_removes_the_key(store):
     store.write(publish(*[keyed("a") for _ in range(3)]), failed(1), Cancel(runs=[2], now=NOW))
     reply = store.write_one(Retry(runs=[1, 2], now=NOW))
     assert [run.key for run in reply.runs] == [None]
-    assert lines(store, "a") == [("a", [3], False)]
+    assert key_runs(store, "a") == [("a", [3], False)]
     assert [run.id for run in store.read("waiting", 1, 10)] == [1, 2, 3]
 
 

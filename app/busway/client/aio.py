@@ -29,7 +29,7 @@ from busway.contract.filters import Filter
 from busway.contract.frames import SubscribeFrame
 from busway.contract.results import Item, ItemError
 from busway.domain.event import new_id
-from busway.domain.result import ResultEvent as Origin
+from busway.domain.result import ResultEvent
 
 __all__ = [
     "BuswayClientError",
@@ -39,8 +39,8 @@ __all__ = [
     "Item",
     "ItemError",
     "NotCompleted",
-    "Origin",
     "Receipt",
+    "ResultEvent",
     "Subscription",
 ]
 

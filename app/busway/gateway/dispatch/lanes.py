@@ -18,7 +18,7 @@ import msgspec
 from busway.domain.run import Run
 from busway.gateway.dispatch.holding import SHARE, TOTAL, Budget, Holding, weight
 from busway.gateway.dispatch.order import Order
-from busway.gateway.store.port.reader import KeyLine, Reader
+from busway.gateway.store.port.reader import KeyRuns, Reader
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 LATE = 0.02  # seconds by which a start may miss its slot without moving the later slots
@@ -310,27 +310,27 @@ class OrderedLane(Lane):
             order.scanned_to(found[-1].key if found else order.cursor)
         else:
             order.scanned_to(keys[-1] if len(keys) == SCANNED else None)
-        return any(line.runs for line in found)
+        return any(key.runs for key in found)
 
-    async def _read_keys(self, source: Source, keys: list[str]) -> list[KeyLine]:
+    async def _read_keys(self, source: Source, keys: list[str]) -> list[KeyRuns]:
         if not keys:
             return []
         epoch = self.order.epoch
         self.order.begin(keys)
         with source.holding.reading() as began:
             depth = self.order.depth(len(keys))
-            found = await source.reader.lines(self.handler, keys, source.clock(), depth, SHARE // 2)
+            found = await source.reader.key_runs(self.handler, keys, source.clock(), depth, SHARE // 2)
             if self.order.epoch != epoch:
                 return []
-            for line in found:
-                self._add_found(source, line, began)
+            for key in found:
+                self._add_found(source, key, began)
         return found
 
-    def _add_found(self, source: Source, line: KeyLine, began: int) -> None:
+    def _add_found(self, source: Source, found: KeyRuns, began: int) -> None:
         runs: list[Run] = []
         waits: list[Run] = []
         now = source.clock()
-        for run in line.runs:
+        for run in found.runs:
             if source.holding.is_stale(run.id, began):
                 continue
             if run.due is not None and run.due > now:
@@ -339,6 +339,6 @@ class OrderedLane(Lane):
                 runs.append(run)
             elif run.attempt and source.holding.has(run.id):
                 waits.append(run)  # it has just become due, and the scheduler has not placed it yet
-        self.order.add_found(line, runs, waits)
+        self.order.add_found(found, runs, waits)
         for run in self._out():
             source.holding.leave(run)

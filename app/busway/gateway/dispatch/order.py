@@ -44,7 +44,7 @@ from itertools import count
 
 from busway.domain.run import Run
 from busway.gateway.dispatch.holding import Budget, weight
-from busway.gateway.store.port.reader import KeyLine
+from busway.gateway.store.port.reader import KeyRuns
 
 QUEUES = 4_000  # keys that have a queue at the same time
 CAPACITY = 2_000  # runs behind the heads of all queues together
@@ -226,7 +226,7 @@ class Order:
         queue = self.queues.get(key)
         return queue is None or not queue.loaded
 
-    def add_found(self, found: KeyLine, runs: list[Run], waits: list[Run]) -> None:
+    def add_found(self, found: KeyRuns, runs: list[Run], waits: list[Run]) -> None:
         """Add the rows that a read found for one key.
 
         Args:

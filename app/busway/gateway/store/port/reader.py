@@ -97,7 +97,7 @@ class RunQuery(msgspec.Struct, kw_only=True):
     before: int | None = None
 
 
-class KeyLine(msgspec.Struct):
+class KeyRuns(msgspec.Struct):
     """The first waiting runs of one partition key of a handler, in the order of an ordered handler.
 
     First the runs that had an attempt, due or not. Then the others that are due. Both by number.
@@ -188,9 +188,9 @@ class Reader(Protocol):
     async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
         """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
 
-    async def lines(
+    async def key_runs(
         self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
-    ) -> list[KeyLine]:
+    ) -> list[KeyRuns]:
         """Return the waiting runs of these partition keys of a handler, in the order of `keys`.
 
         Keys after the one that reaches `max_bytes` of event data are omitted. The first key never is.

@@ -25,8 +25,8 @@ from busway.gateway.store.port.reader import (
     AttemptRecord,
     DurableRecord,
     EventQuery,
-    KeyLine,
     KeyRecord,
+    KeyRuns,
     Layer,
     OldRoots,
     RevisionRecord,
@@ -214,12 +214,12 @@ class SQLiteReader:
         """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
         return await self._read(lambda connection: waiting_runs.find_keys(connection, handler, after, limit))
 
-    async def lines(
+    async def key_runs(
         self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
-    ) -> list[KeyLine]:
+    ) -> list[KeyRuns]:
         """Return the waiting runs of these partition keys of a handler, in the order of `keys`."""
         return await self._read(
-            lambda connection: waiting_runs.find_lines(connection, handler, keys, now, per_key, max_bytes)
+            lambda connection: waiting_runs.find_key_runs(connection, handler, keys, now, per_key, max_bytes)
         )
 
     async def next_due(self) -> int | None:

@@ -29,7 +29,7 @@ OUTCOME_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 RUNNING, SUCCEEDED, CANCELLED, DEAD = 2, 3, 4, 5
 WAITING = "state < 2"  # SQLite uses a partial index only for this exact condition
 UNSTARTED = "(attempt = 0)"  # sorts runs that had an attempt before the others
-IN_LINE = f"{WAITING} AND partitionkey IS NOT NULL"
+HAS_KEY = f"{WAITING} AND partitionkey IS NOT NULL"
 ALONE, COUNTED, OUTSIDE = 0, 1, 2  # how the root event counts a run
 
 APPLICATION_ID = 0x42757377  # "Busw": identifies a Busway database
@@ -142,7 +142,7 @@ sa.Index(
     runs.c.partitionkey,
     sa.text(UNSTARTED),
     runs.c.id,
-    sqlite_where=sa.text(IN_LINE),
+    sqlite_where=sa.text(HAS_KEY),
 )
 sa.Index("runs_due", runs.c.due, sqlite_where=sa.text(f"{WAITING} AND due IS NOT NULL"))
 sa.Index("runs_running", runs.c.id, sqlite_where=sa.text("state = 2"))

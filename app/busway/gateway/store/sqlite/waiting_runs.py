@@ -9,10 +9,10 @@ import msgspec
 import sqlalchemy as sa
 
 from busway.domain.run import Run
-from busway.gateway.store.port.reader import KeyLine
+from busway.gateway.store.port.reader import KeyRuns
 from busway.gateway.store.sqlite import records
 from busway.gateway.store.sqlite.packed import fetch, pack
-from busway.gateway.store.sqlite.schema import IN_LINE, UNSTARTED, WAITING, events, runs
+from busway.gateway.store.sqlite.schema import HAS_KEY, UNSTARTED, WAITING, events, runs
 
 _waiting = sa.text(WAITING)
 _size = sa.func.coalesce(sa.func.length(events.c.data), 0)
@@ -51,19 +51,19 @@ _these = pack(
 # Each step is one index lookup, even if keys have many runs.
 _keys = sa.text(f"""
     WITH RECURSIVE found(k) AS (
-        SELECT min(partitionkey) FROM runs WHERE handler = :handler AND {IN_LINE} AND partitionkey > :after
+        SELECT min(partitionkey) FROM runs WHERE handler = :handler AND {HAS_KEY} AND partitionkey > :after
         UNION ALL
         SELECT (
-            SELECT min(partitionkey) FROM runs WHERE handler = :handler AND {IN_LINE} AND partitionkey > k
+            SELECT min(partitionkey) FROM runs WHERE handler = :handler AND {HAS_KEY} AND partitionkey > k
         ) FROM found WHERE k IS NOT NULL LIMIT :limit
     )
     SELECT json_group_array(k) FROM found WHERE k IS NOT NULL
 """)  # noqa: S608 - made of constants
-_lines = sa.text(f"""
+_first_of_keys = sa.text(f"""
     SELECT json_group_array(json_array(at, id, size)) FROM (
         SELECT wanted.key AS at, runs.id AS id, coalesce(length(events.data), 0) AS size
         FROM json_each(:keys) AS wanted JOIN runs ON runs.id IN (
-            SELECT id FROM runs WHERE handler = :handler AND partitionkey = wanted.value AND {IN_LINE}
+            SELECT id FROM runs WHERE handler = :handler AND partitionkey = wanted.value AND {HAS_KEY}
             AND (attempt > 0 OR due IS NULL OR due <= :now) ORDER BY {UNSTARTED}, id LIMIT :limit
         ) JOIN events ON events.seq = runs.event
         ORDER BY wanted.key, runs.{UNSTARTED[1:-1]}, runs.id
@@ -101,23 +101,23 @@ def find_keys(connection: sa.Connection, handler: int, after: str, limit: int) -
     return msgspec.json.decode(text, type=list[str])
 
 
-def find_lines(
+def find_key_runs(
     connection: sa.Connection, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
-) -> list[KeyLine]:
-    """Implement `Reader.lines`."""
+) -> list[KeyRuns]:
+    """Implement `Reader.key_runs`."""
     which = {"handler": handler, "keys": msgspec.json.encode(keys).decode(), "now": now, "limit": per_key + 1}
-    text = connection.execute(_lines, which).scalar_one()
+    text = connection.execute(_first_of_keys, which).scalar_one()
     found = [_Sized(id_, at, size) for at, id_, size in msgspec.json.decode(text)]
     within = _within(found, max_bytes)
     loaded = {run.id: run for run in _load(connection, within)}
     reached = len(keys) if len(within) == len(found) else within[-1].rank + 1
     ids = {at: [row.id for row in rows] for at, rows in groupby(found, lambda row: row.rank)}
-    lines = []
+    queues = []
     for at, key in enumerate(keys[:reached]):
         wanted = ids.get(at, [])
-        line = [loaded[id_] for id_ in wanted[:per_key] if id_ in loaded]
-        lines.append(KeyLine(key, line, len(line) < len(wanted)))
-    return lines
+        runs = [loaded[id_] for id_ in wanted[:per_key] if id_ in loaded]
+        queues.append(KeyRuns(key, runs, len(runs) < len(wanted)))
+    return queues
 
 
 def _within(found: list[_Sized], max_bytes: int) -> list[_Sized]:
