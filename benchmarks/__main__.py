@@ -21,7 +21,10 @@ from benchmarks.account import NAME as ACCOUNT
 from benchmarks.report import Record
 from benchmarks.row import OURS, Comparison, Found, Row, Say, measure
 
-ROWS = ("publish", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth", "start")
+ROWS = (
+    "publish", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth",
+    "blocking", "start",
+)  # fmt: skip
 QUICK_EFFORT, QUICK_ROUNDS = 0.25, 3  # with --beside: about a minute
 
 

@@ -34,6 +34,7 @@ from busway.gateway.subscribers.durables import Durables
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
 from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
+from busway.gateway.turns import Line
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.documents.frames import heard
@@ -133,7 +134,7 @@ async def store(folder: Path, ring_bytes: int = 1 << 20) -> AsyncIterator[Store]
         reader.close()
 
 
-async def refuse_all(_event: bytes, _access: Access) -> dict[str, Any]:
+async def refuse_all(_event: bytes, _access: Access, _line: Line) -> dict[str, Any]:
     raise AssertionError("nothing is published here")
 
 

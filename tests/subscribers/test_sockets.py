@@ -15,6 +15,7 @@ import pytest
 from busway.gateway.access.scopes import Access
 from busway.gateway.errors import Invalid, Unauthorized, Unavailable
 from busway.gateway.subscribers import connection
+from busway.gateway.turns import Line
 from websockets.exceptions import ConnectionClosed
 
 from tests.subscribers.kit import Peer, Server, Store, number, peer, seqs, serve, store, until
@@ -287,7 +288,7 @@ def test_a_connection_has_at_most_a_thousand_subscriptions(tmp_path: Path) -> No
 def test_an_event_is_published_as_it_was_sent(tmp_path: Path) -> None:
     taken: list[bytes] = []
 
-    async def publish(event: bytes, access: Access) -> dict[str, Any]:
+    async def publish(event: bytes, access: Access, line: Line) -> dict[str, Any]:
         taken.append(event)
         if len(taken) == 2:
             raise Invalid("'type' is missing")

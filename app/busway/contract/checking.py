@@ -8,9 +8,10 @@ None. The message of a rule replaces the message of the type, because it is more
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -25,6 +26,9 @@ Rule = Callable[[Any], str | None]
 
 MOST = 100
 """Maximum number of reported fields."""
+
+LOOKED_AT = 1_000
+"""Maximum number of checked items of a list or an object after an error."""
 
 
 class Mismatch(ValueError):
@@ -87,13 +91,18 @@ def _bad_one(value: Any, type_: Any, loc: Loc) -> Iterator[BadField]:
     if _is_struct(bare) and isinstance(value, dict):
         yield from _bad_members(value, bare, loc)
         return
-    bad: list[BadField] = []
+    parts: Iterable[tuple[str | int, Any]] = ()
     if get_origin(bare) is list and isinstance(value, list):
-        (item,) = get_args(bare)
-        bad = [each for at, part in enumerate(value) for each in _bad(part, item, (*loc, at))]
+        parts = enumerate(value)
     elif get_origin(bare) is dict and isinstance(value, dict):
-        bad = [each for name, part in value.items() for each in _bad(part, get_args(bare)[1], (*loc, name))]
-    yield from bad or _bad_whole(value, type_, loc)
+        parts = value.items()
+    found = False
+    for name, part in itertools.islice(parts, LOOKED_AT):
+        for each in _bad(part, get_args(bare)[-1], (*loc, name)):
+            found = True
+            yield each
+    if not found:
+        yield from _bad_whole(value, type_, loc)
 
 
 def _bad_members(value: dict[str, Any], shape: type[msgspec.Struct], loc: Loc) -> Iterator[BadField]:
@@ -105,7 +114,8 @@ def _bad_members(value: dict[str, Any], shape: type[msgspec.Struct], loc: Loc) -
             yield BadField([*loc, field.encode_name], "missing required field")
     if shape.__struct_config__.forbid_unknown_fields:
         names = [field.encode_name for field in fields]
-        for name in sorted(value.keys() - {*names, shape.__struct_config__.tag_field}):
+        unknown = value.keys() - {*names, shape.__struct_config__.tag_field}
+        for name in heapq.nsmallest(MOST, unknown):
             known = f"use {', '.join(names)}" if names else "this object has no fields"
             yield BadField([*loc, name], f"unknown field {name!r}: {known}")
 

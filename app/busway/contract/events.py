@@ -158,6 +158,12 @@ class EventDetail(Event, kw_only=True):
     """A stored event with its runs."""
 
     runs: list[Run]
+    truncated: (
+        Annotated[
+            bool, Meta(description="It has more runs than fit here. `GET /v1/runs?event=` lists all of them.")
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Tree(msgspec.Struct):
@@ -168,7 +174,8 @@ class Tree(msgspec.Struct):
     events: list[Tree]
     truncated: (
         Annotated[
-            bool, Meta(description="On the root: the tree has more than 1000 events; the rest is omitted.")
+            bool,
+            Meta(description="On the root: the tree is larger than an answer may be; the rest is omitted."),
         ]
         | UnsetType
     ) = UNSET

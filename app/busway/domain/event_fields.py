@@ -14,6 +14,7 @@ from busway.domain.handler import FieldError
 from busway.domain.text import check_name, holds_control
 
 MAX_EVENT_BYTES = 1_048_576  # default limit
+MAX_ATTRIBUTES = 1_000
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})
@@ -55,6 +56,8 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
 
 def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
     """Return an error for each member that `accept` refuses. Each is checked on its own."""
+    if len(fields) > MAX_ATTRIBUTES:
+        return [_too_many()]
     data: dict[str, Any] = {name: fields[name] for name in ("data", "data_base64") if name in fields}
     others = [{name: value} for name, value in fields.items() if name not in {"type", *data}]
     found: list[FieldError] = []
@@ -67,7 +70,13 @@ def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
     return found
 
 
+def _too_many() -> FieldError:
+    return FieldError("", f"an event has at most {MAX_ATTRIBUTES} members: move some into data")
+
+
 def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
+    if len(fields) > MAX_ATTRIBUTES:
+        raise _too_many()
     if fields.get("specversion", "1.0") != "1.0":
         raise FieldError("specversion", 'specversion must be "1.0": Busway accepts CloudEvents 1.0')
     time = _time(fields, "time")
@@ -90,7 +99,7 @@ def _type(fields: dict[str, Any]) -> str:
     return _check_type(value)
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=2_000)  # of at most 255 characters each
 def _check_type(value: str) -> str:
     """Validate a type. Valid types are cached, because few types repeat often."""
     if _NOT_IN_A_TYPE.search(_checked(value, "type", 255)):

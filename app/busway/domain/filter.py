@@ -77,6 +77,16 @@ def compile_filter(value: Any) -> Test:
     return _Compiler().filter(value, "", 1)
 
 
+def count_comparisons(value: Any) -> int:
+    """Return how many comparisons a valid filter may make for one event."""
+    ((dialect, operand),) = value.items()
+    if dialect == "not":
+        return count_comparisons(operand)
+    if dialect in {"all", "any"}:
+        return sum(map(count_comparisons, operand))
+    return len(operand)
+
+
 class _Compiler:
     """Compiles one filter and counts down its limits."""
 

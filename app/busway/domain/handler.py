@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -99,8 +99,14 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
 class Rules(Protocol):
     """The current handlers, for code that starts runs or evaluates attempts."""
 
+    edition: object
+    """It is replaced when handlers change."""
+
     def match(self, event: NewEvent) -> tuple[int, ...]:
         """Return the numbers of the handlers that match this event."""
+
+    def match_all(self, events: list[NewEvent]) -> Iterator[None]:
+        """Set the numbers of the handlers that match each event, in steps."""
 
 
 class FieldError(ValueError):

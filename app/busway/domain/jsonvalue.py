@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from math import isfinite
 from typing import Any, NoReturn
 
 import msgspec
 
-from busway.domain.text import MAX_DEPTH
+from busway.domain.text import MAX_DEPTH, holds_huge_number
 
 MAX_RESULT_BYTES = 16_777_216  # default limit
 
@@ -18,7 +17,6 @@ _FLOAT = frozenset({float})
 _TEXT = frozenset({str})
 _BINARY = frozenset({bytes, bytearray, memoryview})
 _FEW = 8  # up to this many members a plain loop is faster than sets of types
-_HUGE_NUMBER = re.compile(rb"[0-9]{309}")
 _ADVICE = "use None, bool, int, float, str, list and dict with str keys, or bytes as the whole value"
 
 
@@ -44,7 +42,7 @@ def encode(value: Any, what: str) -> tuple[bytes, bool]:
         data = _encoder.encode(value)
     except ValueError:  # a lone surrogate, or an integer of thousands of digits
         _refuse(value, what)
-    if len(data) > 308 and _HUGE_NUMBER.search(data):
+    if holds_huge_number(data):
         _explain(value, what)  # no error if the digits are in a string
     return data, False
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
 
 MAX_DEPTH = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_HUGE_NUMBER = re.compile(rb"[0-9]{309}")
 
 
 class JSONError(ValueError):
@@ -46,65 +47,87 @@ def decode_json(body: bytes) -> Any:
     Raises:
         JSONError: the text is not JSON, is nested too deeply or contains too large a number.
     """
-    if _opened(body) > MAX_DEPTH:
-        _check_depth(body)
+    value = parse_json(body)
+    check_json(body, value)
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    """Decode JSON as `decode_json` does, but without the checks of `check_json`.
+
+    Raises:
+        JSONError: the text is not JSON.
+    """
     try:
-        value = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except RecursionError:
         raise JSONError(_TOO_DEEP) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise JSONError(f"the body is not JSON: {problem}") from None
-    if _HUGE_NUMBER.search(body):
-        _check_numbers(value)
-    return value
+
+
+def check_json(body: bytes, value: Any) -> None:
+    """Check the depth and the integers of a decoded JSON text.
+
+    Raises:
+        JSONError: it is nested too deeply or contains too large a number.
+    """
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    if holds_huge_number(body):
+        _check_numbers(body)
 
 
 _TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels: flatten it"
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_CONTAINERS = frozenset({dict, list})
 
 
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+def _check_depth(value: Any) -> None:
+    """Check the depth, one level after the other. Each value is visited once."""
+    level = [value] if type(value) in _CONTAINERS else []
+    for _ in range(MAX_DEPTH - 1):
+        level = [item for item in _items(level) if item and type(item) in _CONTAINERS]
+        if not level:
+            return
+    if any(type(item) in _CONTAINERS for item in _items(level)):
+        raise JSONError(_TOO_DEEP)
 
 
-def _opened(text: bytes) -> int:
-    """Return an upper bound of the depth: the number of opening brackets. It is cheap to compute."""
-    return text.count(b"[") + text.count(b"{")
+def _items(level: list[Any]) -> Iterator[Any]:
+    return chain.from_iterable(each.values() if type(each) is dict else each for each in level)
 
 
-def _check_depth(body: bytes) -> None:
-    """Check the depth of each array item on its own, because an array of many events is long, not deep."""
-    try:
-        items = _split(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        _scan(body, 0)
-        return
-    for item in map(bytes, items):
-        if _opened(item) >= MAX_DEPTH:
-            _scan(item, 1)
+_DIGITS_OF_A_DOUBLE = 309  # an integer with more digits does not fit
+_HUGE = b"0" * _DIGITS_OF_A_DOUBLE
+_AS_DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
+_FRACTION_OR_EXPONENT = re.compile(rb"\.|[eE][+-]?")
 
 
-def _scan(body: bytes, depth: int) -> None:
-    for token in _STRUCTURE.finditer(body):
-        first = body[token.start()]
-        if first in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise JSONError(_TOO_DEEP)
-        elif first in b"]}":
-            depth -= 1
+def holds_huge_number(text: bytes) -> bool:
+    """Return whether 309 digits follow one another, also in a string. It takes one pass over the text."""
+    return len(text) >= _DIGITS_OF_A_DOUBLE and _HUGE in text.translate(_AS_DIGITS)
 
 
-def _check_numbers(value: Any) -> None:
-    if isinstance(value, dict):
-        for item in value.values():
-            _check_numbers(item)
-    elif isinstance(value, list):
-        for item in value:
-            _check_numbers(item)
-    elif isinstance(value, int):
-        try:
-            math.isfinite(float(value))
-        except OverflowError:
-            raise JSONError(
-                "the JSON contains a number that does not fit in a double: send it as a string"
-            ) from None
+def _check_numbers(text: bytes) -> None:
+    """Check the integers of a JSON text. Numbers with a fraction or an exponent are already checked.
+
+    A run of digits is in a string if the number of quotation marks before it is odd.
+    """
+    digits = text.translate(_AS_DIGITS)
+    plain = text.replace(rb"\\", b"__").replace(rb"\"", b"__")  # without escaped quotation marks
+    quotes = counted = 0
+    at = digits.find(_HUGE)
+    while at >= 0:
+        end = digits.find(b" ", at)
+        end = len(text) if end < 0 else end
+        quotes += plain.count(b'"', counted, at)
+        counted = at
+        if not (quotes % 2 or _is_part(text, at, end)) and not math.isfinite(float(text[at:end])):
+            raise JSONError("the JSON contains a number that does not fit in a double: send it as a string")
+        at = digits.find(_HUGE, end)
+
+
+def _is_part(text: bytes, start: int, end: int) -> bool:
+    """Return whether these digits are the fraction or the exponent of a number, or its part before them."""
+    before = _FRACTION_OR_EXPONENT.search(text, max(0, start - 2), start)
+    return (before is not None and before.end() == start) or text[end : end + 1] in (b".", b"e", b"E")

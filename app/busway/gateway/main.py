@@ -37,6 +37,7 @@ from busway.gateway.api.front import Front
 from busway.gateway.api.stages import Stages
 from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.attempts.recorder import Recorder
+from busway.gateway.budget import Budgets
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
@@ -45,17 +46,18 @@ from busway.gateway.dispatch.retention import Retention
 from busway.gateway.dispatch.trials import Trials
 from busway.gateway.executors.port import Catalog, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
-from busway.gateway.ingest.publisher import Publisher, receipt
+from busway.gateway.ingest.publisher import EventWaiter, Publisher, receipt
 from busway.gateway.settings import Settings
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched
-from busway.gateway.store.port.operations import Rescue, StoredEvent
+from busway.gateway.store.port.operations import Rescue
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.subscribers.durables import Durables
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
 from busway.gateway.subscribers.websocket import WebSocketShell
+from busway.gateway.turns import Line, Turns
 
 log = logging.getLogger("busway")
 
@@ -78,6 +80,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, committer: Launched | None = None) -> None:
         self.settings = settings
+        self.budgets = Budgets(settings.max_answers_bytes, settings.max_bodies_bytes)
         self._committer = committer
         self.stages: Stages | None = None
         self.ready: asyncio.Future[Stages] = asyncio.get_running_loop().create_future()
@@ -95,7 +98,7 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         try:
-            self.stages = await _build(self.settings, self._committer, stack)
+            self.stages = await _build(self.settings, self.budgets, self._committer, stack)
         except Exception as problem:
             self.ready.set_exception(problem)
             return
@@ -114,7 +117,9 @@ class Gateway:
         await stages.hub.durables.settled()
 
 
-async def _build(settings: Settings, committer: Launched | None, stack: AsyncExitStack) -> Stages:
+async def _build(
+    settings: Settings, budgets: Budgets, committer: Launched | None, stack: AsyncExitStack
+) -> Stages:
     commits = GroupCommits(settings.database, committer)
     stack.push_async_callback(commits.close)
     registry = Registry()
@@ -138,11 +143,12 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
 
     workers.listen(reported)
     stack.callback(dispatcher.stop)
-    hub = Hub(reader, commits.epoch, Durables(commits, reader, clock))
+    turns = Turns()
+    hub = Hub(reader, commits.epoch, Durables(commits, reader, clock), turns)
     await hub.start()
     commits.listen(dispatcher.committed)
     commits.listen(hub.committed)
-    publisher = Publisher(commits, registry, clock, settings.max_event_bytes)
+    publisher = Publisher(commits, registry, clock, settings.max_event_bytes, turns)
     stages = Stages(
         settings=settings,
         clock=clock,
@@ -161,6 +167,8 @@ async def _build(settings: Settings, committer: Launched | None, stack: AsyncExi
         hub=hub,
         subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
         stream=StreamShell(hub),
+        answers=budgets.answers,
+        bodies=budgets.bodies,
     )
     registry.load(await reader.handlers(), [])
     await _declare(registry, changes, await loading)
@@ -230,11 +238,12 @@ def _make_workers(settings: Settings) -> Supervisor:
     )
 
 
-def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access], Awaitable[dict[str, Any]]]:
-    async def publish(body: bytes, _access: Access) -> dict[str, Any]:
-        stored: asyncio.Future[list[StoredEvent]] = asyncio.get_running_loop().create_future()
-        events, _ = publisher.submit(body, stored)
-        return msgspec.structs.asdict(receipt(events[0], (await stored)[0]))
+def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access, Line], Awaitable[dict[str, Any]]]:
+    async def publish(body: bytes, _access: Access, line: Line) -> dict[str, Any]:
+        waiter = EventWaiter(asyncio.get_running_loop().create_future())
+        publisher.submit(body, waiter, line)
+        stored = await waiter.stored
+        return msgspec.structs.asdict(receipt(waiter.events[0], stored[0]))
 
     return publish
 

@@ -56,6 +56,8 @@ class Settings(_Stored):
     max_event_bytes: int = Field(MAX_EVENT_BYTES, ge=1, le=1_073_741_824)
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(MAX_RESULT_BYTES, ge=1, le=1_073_741_824)
+    max_bodies_bytes: int = Field(268_435_456, ge=1, le=1_099_511_627_776)
+    max_answers_bytes: int = Field(134_217_728, ge=1, le=1_099_511_627_776)
     drain_timeout: float = Field(30, ge=0, le=86_400)
     keep_alive: int = Field(75, ge=1, le=86_400)
     broker_url: str = ""

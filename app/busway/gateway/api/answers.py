@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, overload
 
 import msgspec
@@ -11,18 +12,50 @@ from busway.contract import runs as shapes
 from busway.contract.problems import BadField
 from busway.domain import times
 from busway.domain.run import Error
+from busway.gateway.api.stages import Stages
 from busway.gateway.errors import BadRequest, Invalid
 from busway.gateway.store.port.reader import AttemptRecord, RunRecord
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
 After = Annotated[str | None, Query(description="`next` of the previous page.")]
 
-_encode = msgspec.json.Encoder().encode
+PAGE_BYTES = 8 * 1024 * 1024  # of a list, a tree or an object with its parts; one item may be larger
+READ_BYTES = 1024 * 1024  # of one read for them
+READ_ROWS = 1_000  # likewise
+
+encode = msgspec.json.Encoder().encode
+Read = Callable[[int | None, int, int], Awaitable[list[tuple[int, Any]]]]
+"""Reads items before a number, at most so many and so many bytes; returns each with its number."""
+
+
+async def page(stages: Stages, read: Read, before: int | None, limit: int) -> Response:
+    """Return a page of items, newest first. It is read and encoded in parts.
+
+    Raises:
+        Unavailable: too many answers are under way.
+    """
+    items: list[bytes] = []
+    size = 0
+    with stages.answers.hold(PAGE_BYTES):
+        while len(items) < limit and size < PAGE_BYTES:
+            wanted = limit - len(items)
+            found = await read(before, wanted, READ_BYTES)
+            encoded = [encode(item) for _, item in found]
+            part = sum(map(len, encoded))
+            items += encoded
+            size += part
+            if len(found) < wanted and part < READ_BYTES:
+                before = None  # that was the last one
+                break
+            before = found[-1][0]
+        more = b"null" if before is None else b'"%d"' % before
+        body = b'{"items":[%b],"next":%b}' % (b",".join(items), more)
+        return Response(body, media_type="application/json")
 
 
 def json(value: Any, status: int = 200) -> Response:
     """Return a JSON response."""
-    return Response(_encode(value), status_code=status, media_type="application/json")
+    return Response(encode(value), status_code=status, media_type="application/json")
 
 
 def number(after: str | None) -> int | None:

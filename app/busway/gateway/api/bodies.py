@@ -38,7 +38,9 @@ def _check_there(message: Message) -> None:
 
 def too_large(limit: int) -> TooLarge:
     """Return the error for a body over the limit."""
-    return TooLarge(f"the body is larger than {limit} bytes (--max-body-bytes): send fewer events at a time")
+    return TooLarge(
+        f"the body is larger than {limit} bytes: send less at a time; for events --max-body-bytes changes it"
+    )
 
 
 def too_slow() -> RequestTimeout:

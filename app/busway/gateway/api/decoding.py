@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request
 
 from busway.contract import checking
-from busway.domain.text import JSONError, decode_json
+from busway.domain.text import JSONError, check_json, parse_json
 from busway.gateway.errors import BadRequest, Invalid
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -22,7 +23,11 @@ async def read(request: Request, shape: type[T]) -> T:
         Invalid: it does not match the type.
     """
     try:
-        value = decode_json(await request.body())
+        body = await request.body()
+        value = parse_json(body)
+        await asyncio.sleep(0)
+        check_json(body, value)
+        await asyncio.sleep(0)
     except JSONError as problem:
         raise BadRequest(str(problem)) from None
     return fit(value, shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
+import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from busway.contract import events as shapes
@@ -15,7 +16,7 @@ from busway.domain.pattern import PatternError, check_pattern
 from busway.domain.run import UNFINISHED, Error
 from busway.gateway.api import answers
 from busway.gateway.api.access import needs
-from busway.gateway.api.answers import After, Limit
+from busway.gateway.api.answers import PAGE_BYTES, READ_BYTES, READ_ROWS, After, Limit
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
 from busway.gateway.api.paths import NUMBER
@@ -29,6 +30,8 @@ from busway.gateway.store.port.reader import EventQuery, RunRecord
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
 MAX_TREE = 1_000
+MAX_RUNS = 10_000
+_LEAST = 300  # bytes of an event or a run in an answer, without its texts
 _ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
 _MANY = {"type": "array", "items": ref(shapes.EventIn), "minItems": 1, "maxItems": MAX_EVENTS}
 _PUBLISH = body(shapes.EventIn, _ONE, {"anyOf": [ref(shapes.EventIn), _MANY]})
@@ -75,23 +78,22 @@ async def list_events(
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
-    """Returns events, newest first. An event must match all parameters."""
+    """Returns events, newest first. An event must match all parameters.
+
+    A page has at most 8 MiB, and may be shorter than `limit`. The last page has a `next` of null.
+    """
     if type is not None:
         try:
             check_pattern(type)
         except PatternError as problem:
             raise BadPattern.of([BadField(["query", "type"], str(problem))]) from None
-    query = EventQuery(
-        type=type,
-        source=source,
-        subject=subject,
-        id=id,
-        correlationid=correlationid,
-        before=answers.number(after),
-    )
-    found = await stages.reader.events(query, limit)
-    more = str(found[-1].seq) if len(found) == limit else None
-    return answers.json(shapes.EventList([_shown(event) for event in found], more))
+    query = EventQuery(type=type, source=source, subject=subject, id=id, correlationid=correlationid)
+
+    async def read(before: int | None, most: int, max_bytes: int) -> list[tuple[int, Any]]:
+        asked = msgspec.structs.replace(query, before=before)
+        return [(e.seq, document(e)) for e in await stages.reader.events(asked, most, max_bytes)]
+
+    return await answers.page(stages, read, answers.number(after), limit)
 
 
 @router.get(
@@ -101,10 +103,18 @@ async def list_events(
     responses=described(shapes.EventDetail, "The event.", problems={404: _GONE}),
 )
 async def read_event(stages: StagesDep, seq: Seq) -> Response:
-    """Returns the attributes and the data of an event, and its runs."""
+    """Returns the attributes and the data of an event, and its runs, at most 10,000 and 8 MiB of them."""
     event = await _event(stages, seq)
-    runs = await stages.reader.runs_of([seq])
-    return answers.json({**document(event), "runs": [shown(stages, run) for run in runs]})
+    with stages.answers.hold(PAGE_BYTES):
+        runs: list[Any] = []
+        left, more = PAGE_BYTES, {}
+        async for found in _runs(stages, [seq]):
+            runs += [shown(stages, run) for run in found]
+            left -= sum(map(_weight, found))
+            if left <= 0 or len(runs) >= MAX_RUNS:
+                more = {"truncated": True}
+                break
+        return answers.json({**document(event), "runs": runs, **more})
 
 
 @router.get(
@@ -114,20 +124,42 @@ async def read_event(stages: StagesDep, seq: Seq) -> Response:
     responses=described(shapes.Tree, "The tree.", problems={404: _GONE}),
 )
 async def read_event_tree(stages: StagesDep, seq: Seq) -> Response:
-    """Returns the event and all events that its handlers published, directly or not. At most 1000 events."""
-    root = _node(await _event(stages, seq))
-    nodes, parents = {seq: root}, {}
-    async for runs, children in _layers(stages, seq):
+    """Returns the event and all events that its handlers published, directly or not.
+
+    A tree has at most 1000 events, 10,000 runs and 8 MiB.
+    """
+    root = await _event(stages, seq)
+    with stages.answers.hold(PAGE_BYTES):
+        return answers.json(await _tree(stages, root))
+
+
+async def _tree(stages: Stages, event: Event) -> shapes.Tree:
+    root = _node(event)
+    nodes, parents = {event.seq: root}, {}
+    left = PAGE_BYTES - _weight(event)
+    async for runs, children in _layers(stages, event.seq):
         for run in runs:
             nodes[run.event].runs.append(shown(stages, run))
             parents[run.id] = nodes[run.event]
-        for parent, event in children:
-            if len(nodes) >= MAX_TREE:
+            left -= _weight(run)
+        for parent, child in children:
+            left -= _weight(child)
+            if len(nodes) >= MAX_TREE or left <= 0:
                 root.truncated = True
-                return answers.json(root)
-            nodes[event.seq] = _node(event)
-            parents[parent].events.append(nodes[event.seq])
-    return answers.json(root)
+                return root
+            nodes[child.seq] = _node(child)
+            parents[parent].events.append(nodes[child.seq])
+        if left <= 0 or len(parents) > MAX_RUNS:
+            root.truncated = True
+            return root
+    return root
+
+
+def _weight(one: Event | RunRecord) -> int:
+    """Return approximately how many bytes an event or a run takes in an answer."""
+    if isinstance(one, Event):
+        return _LEAST + len(one.data or b"") + sum(len(str(value)) for value in one.attributes.values())
+    return _LEAST + (len(one.error.message) if one.error else 0)
 
 
 @router.post(
@@ -158,17 +190,29 @@ async def cancel_event(stages: StagesDep, seq: Seq) -> Response:
 
 
 async def _layers(stages: Stages, seq: int) -> AsyncIterator[tuple[list[RunRecord], list[tuple[int, Event]]]]:
-    """Yield the runs of each layer of an event's tree, then the events that these runs published.
+    """Yield the runs of each layer of an event's tree, then the events that these runs published, in parts.
 
     The events are read after the caller has processed the runs: runs that it cancelled publish nothing more.
     """
     layer = [seq]
     while layer:
-        runs = await stages.reader.runs_of(layer)
-        yield runs, []
-        children = await stages.reader.children([run.id for run in runs])
-        yield [], children
-        layer = [event.seq for _, event in children]
+        ids: list[int] = []
+        async for runs in _runs(stages, layer):
+            ids += [run.id for run in runs]
+            yield runs, []
+        layer, after = [], 0
+        while children := await stages.reader.children(ids, after, READ_ROWS, READ_BYTES):
+            layer += [event.seq for _, event in children]
+            after = layer[-1]
+            yield [], children
+
+
+async def _runs(stages: Stages, events: list[int]) -> AsyncIterator[list[RunRecord]]:
+    """Yield all runs of these events, in parts."""
+    after = 0
+    while runs := await stages.reader.runs_of(events, after, READ_ROWS, READ_BYTES):
+        after = runs[-1].id
+        yield runs
 
 
 def _node(event: Event) -> shapes.Tree:

@@ -22,6 +22,7 @@ from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailab
 from busway.gateway.subscribers.sse import ask_to_reconnect
 from busway.gateway.subscribers.wires import RawSend
 
+BODY_BYTES = 1_048_576  # of a request that carries no event
 EVENT_STREAM = "/v1/subscribe/sse"
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"})
 
@@ -45,10 +46,12 @@ class Front:
         max_frame_bytes: int,
         allowed: Origins,
     ) -> None:
-        self._gateway, self._rest, self._max_body_bytes = gateway, rest, max_body_bytes
+        self._gateway, self._rest = gateway, rest
+        self._max_body_bytes, self._max_frame_bytes = max_body_bytes, max_frame_bytes
         self._allowed = allowed
         self.publish = PublishEndpoint(gateway, max_body_bytes, allowed)
         self.sockets = SubscribeEndpoint(gateway, max_frame_bytes)
+        self.bodies, self.answers = gateway.budgets.bodies, gateway.budgets.answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -103,9 +106,13 @@ class Front:
             if streams:
                 await stages.stream(scope, receive, cast("RawSend", send), scope["busway.access"], head=head)
                 return
-        await self._rest(scope, self._bounded(receive), send)
+        await self._rest(scope, self._bounded(receive, self._limit(path)), send)
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _limit(self, path: str) -> int:
+        """Return how large the body of a request may be. Only a test of a handler carries an event."""
+        return min(self._max_frame_bytes if path.endswith("/test") else BODY_BYTES, self._max_body_bytes)
+
+    def _bounded(self, receive: Receive, limit: int) -> Receive:
         size = 0
 
         async def bounded() -> Message:
@@ -114,8 +121,8 @@ class Front:
                 return await receive()
             message = await next_message(receive)
             size += len(message.get("body", b""))
-            if size > self._max_body_bytes:
-                raise too_large(self._max_body_bytes)
+            if size > limit:
+                raise too_large(limit)
             if not message.get("more_body", False):
                 size = -1
             return message

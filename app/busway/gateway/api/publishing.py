@@ -42,6 +42,10 @@ class _Waiter(msgspec.Struct, eq=False):
     events: list[NewEvent] = []
     many: bool = False
 
+    def accepted(self, events: list[NewEvent], many: bool) -> None:
+        """Keep the events for the receipts."""
+        self.events, self.many = events, many
+
     def done(self) -> bool:
         """Never done: a disconnected client gets no response."""
         return False
@@ -102,7 +106,7 @@ class PublishEndpoint:
             return
         waiter = _Waiter(self, head, respond)
         try:
-            waiter.events, waiter.many = stages.publisher.submit(body, waiter)
+            stages.publisher.submit(body, waiter)
         except Exception as fault:
             self.refuse(head, respond, fault)
 

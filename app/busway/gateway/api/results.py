@@ -36,6 +36,8 @@ async def list_results(
     The status is 410 if results after the cursor are no longer available (`--retention`, another log, a
     restored backup). Then start again without `after`, or with `latest`.
     """
-    return answers.json(
-        await results_page(stages.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit)
-    )
+    with stages.answers.hold(answers.PAGE_BYTES):
+        found = await results_page(
+            stages.hub, after=after, types=types, handlers=handlers, kinds=kinds, limit=limit
+        )
+        return answers.json(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from busway.contract import runs as shapes
@@ -53,11 +54,17 @@ async def list_runs(
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
-    """Returns runs, newest first. A run must match all parameters."""
-    query = RunQuery(state=state, handler=handler, event=event, before=answers.number(after))
-    found = await stages.reader.runs(query, limit)
-    more = str(found[-1].id) if len(found) == limit else None
-    return answers.json(shapes.RunList([shown(stages, record) for record in found], more))
+    """Returns runs, newest first. A run must match all parameters.
+
+    A page has at most 8 MiB, and may be shorter than `limit`. The last page has a `next` of null.
+    """
+    query = RunQuery(state=state, handler=handler, event=event)
+
+    async def read(before: int | None, most: int, max_bytes: int) -> list[tuple[int, shapes.Run]]:
+        asked = msgspec.structs.replace(query, before=before)
+        return [(r.id, shown(stages, r)) for r in await stages.reader.runs(asked, most, max_bytes)]
+
+    return await answers.page(stages, read, answers.number(after), limit)
 
 
 @router.get(
@@ -67,9 +74,13 @@ async def list_runs(
     responses=described(shapes.RunDetail, "The run.", problems={404: _GONE}),
 )
 async def read_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
-    """Returns the run with its attempts: outcome, error, traceback, times and log."""
-    record, attempts = await _found(stages, id)
-    return answers.json(answers.run_detail(record, _max_attempts(stages, record), attempts))
+    """Returns the run with its attempts: outcome, error, traceback, times and log.
+
+    If the logs and tracebacks of all attempts take more than 4 MiB, those of the oldest attempts are null.
+    """
+    with stages.answers.hold(answers.PAGE_BYTES):
+        record, attempts = await _found(stages, id)
+        return answers.json(answers.run_detail(record, _max_attempts(stages, record), attempts))
 
 
 @router.post(

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from busway.gateway.access.gate import Gate
 from busway.gateway.attempts.recorder import Recorder
+from busway.gateway.budget import Budget, Budgets
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
@@ -46,12 +47,15 @@ class Stages:
     hub: Hub
     subscribe: WebSocketShell
     stream: StreamShell
+    answers: Budget
+    bodies: Budget
 
 
 class Gateway(Protocol):
     """A gateway. `stages` is None while it starts."""
 
     stages: Stages | None
+    budgets: Budgets
 
 
 def _stages(request: Request) -> Stages:

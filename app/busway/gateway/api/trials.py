@@ -22,6 +22,7 @@ from busway.gateway.api.handlers import NONE, Name
 from busway.gateway.api.stages import StagesDep
 from busway.gateway.dispatch.trials import TrialResult
 from busway.gateway.ingest.reading import read_member
+from busway.gateway.turns import spread
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
@@ -47,7 +48,8 @@ async def test_handler(stages: StagesDep, name: Name, request: Request) -> Respo
     effects of its code are real. The event does not have to match the handler's patterns and filter.
     `matches` is true if it does.
     """
-    event = read_member(await request.body(), "event", stages.clock(), stages.settings.max_event_bytes)
+    body = await request.body()
+    event = await spread(read_member(body, "event", stages.clock(), stages.settings.max_event_bytes))
     trial = asyncio.create_task(stages.trials.run(name, event))
     try:
         while not trial.done():

@@ -130,6 +130,13 @@ def serve(
     max_body_bytes: Annotated[
         int | None, _setting("Largest request body, in bytes. [default: 33554432]")
     ] = None,
+    max_bodies_bytes: Annotated[
+        int | None, _setting("Memory for all request bodies under way, in bytes. [default: 268435456]")
+    ] = None,
+    max_answers_bytes: Annotated[
+        int | None,
+        _setting("Memory for all answers that clients have not read, in bytes. [default: 134217728]"),
+    ] = None,
     max_result_bytes: Annotated[
         int | None, _setting("Largest result of a handler, in bytes. [default: 16777216]")
     ] = None,

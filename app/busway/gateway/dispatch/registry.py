@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import msgspec
 
 from busway.contract.handlers import BrokenFile
 from busway.domain.event import NewEvent
-from busway.domain.filter import Test, View, compile_filter
+from busway.domain.filter import Test, View, compile_filter, count_comparisons
 from busway.domain.handler import Handler, Spec
-from busway.domain.pattern import Matcher, matcher
+from busway.domain.pattern import Matcher, PatternIndex, matcher
 from busway.gateway.executors.port import Catalog, HandlerFile
 
-_CACHED_TYPES = 10_000
+CACHE_BYTES = 4 * 1024 * 1024  # of types that were matched
+STEP = 4_000  # comparisons of filters in one step
+_NEW_TYPE = 50  # what finding the handlers of a new type counts
+_OVERHEAD = 200  # bytes of an entry besides its type and its handlers
 
 
 class RegisteredHandler(msgspec.Struct):
@@ -22,6 +28,12 @@ class RegisteredHandler(msgspec.Struct):
     matches: Matcher
     limited: bool = False
     test: Test | None = None
+    comparisons: int = 0
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Its patterns, none if it matches no events."""
+        return () if self.handler.deleted or self.handler.missing else self.spec.events
 
     def starts(self, event: NewEvent) -> bool:
         """Return whether its patterns and its filter match an event, even if the handler is paused."""
@@ -29,15 +41,22 @@ class RegisteredHandler(msgspec.Struct):
 
 
 class _Candidates(msgspec.Struct, frozen=True):
-    """The handlers whose patterns match one type, and the filters of those that have one."""
+    """The handlers whose patterns match one type, and filters with their comparisons."""
 
     ids: tuple[int, ...]
-    tests: dict[int, Test]
+    tests: dict[int, tuple[Test, int]]
 
     def pick(self, event: NewEvent) -> tuple[int, ...]:
         """Return the handlers whose filters match. The payload is decoded at most once for all of them."""
         view, tests = View(event), self.tests
-        return tuple(id_ for id_ in self.ids if id_ not in tests or tests[id_](view))
+        return tuple(id_ for id_ in self.ids if id_ not in tests or tests[id_][0](view))
+
+
+def _always(_view: View) -> bool:
+    return True
+
+
+_NO_TEST = (_always, 1)
 
 
 class Registry:
@@ -50,6 +69,9 @@ class Registry:
         self._entries: dict[int, RegisteredHandler] = {}
         self._by_name: dict[str, RegisteredHandler] = {}
         self._matched: dict[str, _Candidates] = {}
+        self._matched_bytes = 0
+        self._index: PatternIndex[int] | None = None
+        self.edition = object()  # replaced when handlers change
 
     def load(self, handlers: list[Handler], catalog: Catalog) -> None:
         """Load the handlers from the store and the catalog of the handlers folder."""
@@ -67,9 +89,24 @@ class Registry:
         spec = handler.spec
         limited = spec.concurrency is not None or spec.rate is not None
         test = None if spec.filter is None else compile_filter(spec.filter)
-        entry = RegisteredHandler(handler, spec, matcher(spec.events), limited, test)
+        cost = 0 if spec.filter is None else count_comparisons(spec.filter)
+        entry = RegisteredHandler(handler, spec, matcher(spec.events), limited, test, cost)
+        self._reindex(self._entries.get(handler.id), entry)
         self._entries[handler.id] = self._by_name[handler.name] = entry
+        self._forget()
+        self.edition = object()
+
+    def _reindex(self, before: RegisteredHandler | None, entry: RegisteredHandler) -> None:
+        old, new = () if before is None else before.patterns, entry.patterns
+        if not old and self._index is not None:
+            for pattern in new:
+                self._index.add(pattern, entry.handler.id)
+        elif old != new:
+            self._index = None
+
+    def _forget(self) -> None:
         self._matched.clear()
+        self._matched_bytes = 0
 
     def match(self, event: NewEvent) -> tuple[int, ...]:
         """Return the numbers of the handlers that an event starts, including paused ones."""
@@ -78,17 +115,54 @@ class Registry:
             known = self._candidates(event.type)
         return known.pick(event) if known.tests else known.ids
 
+    def match_all(self, events: list[NewEvent]) -> Iterator[None]:
+        """Set the handlers of new events, including paused ones, in steps of about `STEP` comparisons."""
+        spent, matched = 0, self._matched
+        for event in events:
+            known = matched.get(event.type)
+            if known is None:
+                known = self._candidates(event.type)
+                spent += _NEW_TYPE
+            if known.tests:
+                chosen, view = [], View(event)
+                for id_ in known.ids:
+                    test, cost = known.tests.get(id_, _NO_TEST)
+                    if spent > STEP:
+                        yield
+                        spent = 0
+                    spent += cost
+                    if test(view):
+                        chosen.append(id_)
+                event.handlers = tuple(chosen)
+            else:
+                event.handlers = known.ids
+                if spent > STEP:
+                    yield
+                    spent = 0
+
     def _candidates(self, type_: str) -> _Candidates:
-        found = {
-            id_: entry
-            for id_, entry in self._entries.items()
-            if not (entry.handler.deleted or entry.handler.missing) and entry.matches(type_)
+        if self._index is None:
+            self._index = self._indexed()
+        ids = tuple(sorted(set(self._index.find(type_))))
+        tests = {
+            id_: (entry.test, entry.comparisons)
+            for id_ in ids
+            if (entry := self._entries[id_]).test is not None
         }
-        if len(self._matched) >= _CACHED_TYPES:
-            self._matched.clear()
-        tests = {id_: entry.test for id_, entry in found.items() if entry.test is not None}
-        self._matched[type_] = _Candidates(tuple(found), tests)
-        return self._matched[type_]
+        found = _Candidates(ids, tests)
+        size = sys.getsizeof(type_) + sys.getsizeof(ids) + sys.getsizeof(tests) + 64 * len(tests)
+        if self._matched_bytes + size > CACHE_BYTES:
+            self._forget()
+        self._matched[type_] = found
+        self._matched_bytes += size + _OVERHEAD
+        return found
+
+    def _indexed(self) -> PatternIndex[int]:
+        index: PatternIndex[int] = PatternIndex()
+        for id_, entry in self._entries.items():
+            for pattern in entry.patterns:
+                index.add(pattern, id_)
+        return index
 
     def entry(self, id_: int) -> RegisteredHandler | None:
         """Return a handler by number."""

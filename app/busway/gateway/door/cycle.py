@@ -107,6 +107,11 @@ class Cycle:
         self._started = self._complete = self._gone = False
 
     @property
+    def sized(self) -> bool:
+        """Whether the response has a length. Others are streams."""
+        return self._left is not None
+
+    @property
     def started(self) -> bool:
         """Whether something of the response went out."""
         return self._started and not self._head

@@ -58,3 +58,32 @@ class Deadline:
             return
         self.at = NEVER
         self._action()
+
+
+STALL_TIMEOUT = 60.0  # seconds without progress after which a client that does not read is cut
+_LOOKS = 12
+
+
+class Stall:
+    """Runs an action when a transport had bytes to send for `STALL_TIMEOUT` seconds and sent none of them."""
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, action: Callable[[], None]
+    ) -> None:
+        self._transport, self._loop, self._action = transport, loop, action
+        self._left = transport.get_write_buffer_size()
+        self._looks = 0
+        self._timer = loop.call_later(STALL_TIMEOUT / _LOOKS, self._look)
+
+    def end(self) -> None:
+        """Run no action."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        self._looks = self._looks + 1 if left >= self._left else 0
+        self._left = left
+        if self._looks >= _LOOKS:
+            self._action()
+            return
+        self._timer = self._loop.call_later(STALL_TIMEOUT / _LOOKS, self._look)

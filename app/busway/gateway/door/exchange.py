@@ -35,6 +35,7 @@ class Exchange:
         """The body is whole."""
         parts, self._parts = self._parts, []
         body = parts[0] if len(parts) == 1 else b"".join(parts)
+        del parts  # the endpoint may work on the body for a while
         self._endpoint.take(self._head, body, self._respond)
 
     def too_slow(self) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from busway.contract.events import Receipt
 from busway.domain.event import NewEvent
@@ -11,12 +13,35 @@ from busway.gateway.errors import STARTING, Unavailable
 from busway.gateway.ingest.reading import read_events
 from busway.gateway.store.port.commits import Commits, Waiter
 from busway.gateway.store.port.operations import Publish, StoredEvent
+from busway.gateway.turns import Line, Steps, Turns
 
 
 def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
     """Return the public receipt of a stored event."""
     runs = 0 if stored.duplicate else len(event.handlers)
     return Receipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
+
+
+class Accepting(Waiter[list[StoredEvent]], Protocol):
+    """Receives the reply of the store, and before it the events that were accepted."""
+
+    def accepted(self, events: list[NewEvent], many: bool) -> None:
+        """Receive the events. `many`: the body is an array."""
+
+
+class EventWaiter:
+    """Makes the reply a future, `stored`. `events` has the events from then on."""
+
+    def __init__(self, stored: asyncio.Future[list[StoredEvent]]) -> None:
+        self.stored = stored
+        self.events: list[NewEvent] = []
+        self.done = stored.done
+        self.set_result = stored.set_result
+        self.set_exception = stored.set_exception
+
+    def accepted(self, events: list[NewEvent], many: bool) -> None:  # noqa: ARG002 - the port's
+        """Keep the events."""
+        self.events = events
 
 
 class Publisher:
@@ -27,38 +52,52 @@ class Publisher:
         rules: matches events to handlers.
         clock: returns microseconds since 1970.
         max_event_bytes: maximum size of one event.
+        turns: for bodies that take several steps.
 
     Attributes:
         closed: why no events are accepted now, None while they are.
     """
 
     def __init__(
-        self, commits: Commits, rules: Rules, clock: Callable[[], int], max_event_bytes: int
+        self,
+        commits: Commits,
+        rules: Rules,
+        clock: Callable[[], int],
+        max_event_bytes: int,
+        turns: Turns,
     ) -> None:
         self._commits, self._rules, self._clock = commits, rules, clock
-        self._max_event_bytes = max_event_bytes
+        self._max_event_bytes, self._turns = max_event_bytes, turns
         self.closed: str | None = STARTING
 
-    def submit(self, body: bytes, waiter: Waiter[list[StoredEvent]]) -> tuple[list[NewEvent], bool]:
+    def submit(self, body: bytes, waiter: Accepting, line: Line | None = None) -> None:
         """Submit the events of a JSON body to the store, all or none, with the runs that they start.
+
+        A large body, and many comparisons of filters, are done in steps, in later turns of the loop.
 
         Args:
             body: JSON text.
-            waiter: receives the reply of the store.
-
-        Returns:
-            The events, and whether the body is an array.
+            waiter: receives the events, then the reply of the store.
+            line: bodies that are submitted before this one.
 
         Raises:
-            BadRequest, Invalid, TooLarge: the body is invalid. Nothing is stored.
+            BadRequest, Invalid, TooLarge: the body is invalid. Nothing is stored. The waiter receives it
+                instead if the work takes several steps.
             Unavailable: the gateway is starting, draining or overloaded. Nothing is stored.
                 If the waiter receives it, the outcome is unknown.
         """
         if self.closed:
             raise Unavailable(self.closed)
-        events, many = read_events(body, self._clock(), self._max_event_bytes)
-        match = self._rules.match
-        for event in events:
-            event.handlers = match(event)
+        self._turns.start(self._steps(body, waiter), waiter.set_exception, line)
+
+    def _steps(self, body: bytes, waiter: Accepting) -> Steps[None]:
+        events, many = yield from read_events(body, self._clock(), self._max_event_bytes)
+        del body
+        edition = None
+        while edition is not self._rules.edition:  # a handler that was deleted meanwhile gets no run
+            edition = self._rules.edition
+            yield from self._rules.match_all(events)
+        waiter.accepted(events, many)
+        if self.closed:
+            raise Unavailable(self.closed)
         self._commits.submit(Publish(events=events), waiter)
-        return events, many

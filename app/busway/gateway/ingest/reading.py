@@ -1,8 +1,14 @@
-"""Reads validated events from request bodies. Payloads keep their received bytes."""
+"""Reads validated events from request bodies. Payloads keep their received bytes.
+
+Large bodies are read in steps: an array is split first, then decoded and checked slice by slice.
+"""
 
 from __future__ import annotations
 
+import bisect
 import itertools
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,10 +18,20 @@ from busway.contract.problems import BadField
 from busway.domain.event import NewEvent
 from busway.domain.event_fields import accept, faults
 from busway.domain.handler import FieldError
-from busway.domain.text import JSONError, decode_json
+from busway.domain.text import JSONError, check_json, parse_json
 from busway.gateway.errors import BadRequest, Invalid, TooLarge
+from busway.gateway.turns import Steps
 
 MAX_EVENTS = 10_000
+SLICE_EVENTS = 256  # events of an array that one step reads
+SLICE_BYTES = 65_536  # bytes, likewise, unless it is one event
+_SMALL = 1_048_576  # bytes of an array that one step splits
+_SPACE = 4_096  # bytes of white space between the events of a large array
+_CUT = "truncated"
+_BEHIND = re.compile(r"trailing characters \(byte ([0-9]+)\)")
+_ARRAY = re.compile(rb"[ \t\r\n]*\[")
+_BLANK = re.compile(rb"[ \t\r\n]*")
+Part = msgspec.Raw | memoryview
 
 
 class _Payload(msgspec.Struct):
@@ -25,10 +41,19 @@ class _Payload(msgspec.Struct):
 _decode_payload = msgspec.json.Decoder(_Payload).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_most = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_Most",
+        [(f"e{n}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for n in range(MAX_EVENTS)],
+        array_like=True,
+        forbid_unknown_fields=True,
+    )
+).decode
+_decode_one = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEvent], bool]:
-    """Read one event or an array of events.
+def read_events(body: bytes, now: int, max_event_bytes: int) -> Steps[tuple[list[NewEvent], bool]]:
+    """Read one event or an array of events, in steps.
 
     Args:
         body: the JSON text.
@@ -43,30 +68,130 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> tuple[list[NewEv
         Invalid: members of events are invalid. `errors` has all of them.
         TooLarge: an event exceeds the limit.
     """
-    value = _decoded(body)
-    if type(value) is dict:
-        try:
-            return [_read_one(value, body, now, max_event_bytes)], False
-        except FieldError:
-            raise Invalid.of(_bad(value, now, ())) from None
-    if type(value) is not list:
+    if _ARRAY.match(body):
+        events = yield from _read_array(body, now, max_event_bytes)
+        return events, True
+    _check_size(body, max_event_bytes)
+    value = yield from _decoded(body)
+    if type(value) is not dict:
         raise _invalid([], 'the body must be one event, {"type": …, "data": …}, or an array of events')
-    if not 1 <= len(value) <= MAX_EVENTS:
-        raise _invalid(
-            [], f"an array must have 1 to {MAX_EVENTS} events, not {len(value)}: send several requests"
-        )
-    parts = zip(value, _split(body), strict=True)
     try:
-        return [
-            _read_one(fields, bytes(raw), now, max_event_bytes, at) for at, (fields, raw) in enumerate(parts)
-        ], True
+        return [accept(value, _payload(value, body), now)], False
     except FieldError:
-        bad = (each for at, fields in enumerate(value) for each in _bad(fields, now, (at,)))
-        raise Invalid.of(list(itertools.islice(bad, MOST))) from None
+        raise Invalid.of(_bad(value, now, ())) from None
 
 
-def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEvent:
-    """Read a body whose only member `name` is an event.
+def _read_array(body: bytes, now: int, max_event_bytes: int) -> Steps[list[NewEvent]]:
+    parts = yield from _parts(body, max_event_bytes)
+    sizes = [*map(len, parts)]
+    if max(sizes) > max_event_bytes:
+        for at, part in enumerate(parts):
+            _check_size(part, max_event_bytes, at)
+    events: list[NewEvent] = []
+    bad: list[BadField] = []
+    for start, stop in _slices(sizes):
+        if start:
+            yield
+        raws = parts[start:stop]
+        whole = len(raws) == len(parts) and len(body) <= SLICE_BYTES
+        values = yield from _decoded(body if whole else b"[%b]" % b",".join(raws))
+        try:
+            for value, raw in zip(() if bad else values, raws, strict=False):
+                if type(value) is not dict:
+                    break
+                events.append(accept(value, _payload(value, raw), now))
+        except FieldError:
+            pass
+        if bad or len(events) < start + len(raws):
+            found = (each for at, value in enumerate(values, start) for each in _bad(value, now, (at,)))
+            bad += itertools.islice(found, MOST - len(bad))
+    if bad:
+        raise Invalid.of(bad)
+    return events
+
+
+def _parts(body: bytes, max_event_bytes: int) -> Steps[Sequence[Part]]:
+    """Split an array into its events without decoding them.
+
+    Raises:
+        BadRequest: the body is not JSON.
+        Invalid: the array has no events, or too many.
+    """
+    try:
+        if len(body) <= SLICE_BYTES:
+            parts: Sequence[Part] = _split(body)
+        elif len(body) <= _SMALL:
+            yield
+            parts = _split_small(body)
+        else:
+            yield
+            parts = yield from _split_large(memoryview(body), max_event_bytes)
+    except RecursionError:
+        parts = []
+        yield from _decoded(body)  # raises BadRequest
+    except msgspec.ValidationError:
+        parts = []  # there are too many
+    except msgspec.MsgspecError as problem:
+        raise BadRequest(f"the body is not JSON: {problem}") from None
+    if not 1 <= len(parts) <= MAX_EVENTS:
+        raise _invalid([], f"an array must have 1 to {MAX_EVENTS} events: send several requests")
+    return parts
+
+
+def _split_small(body: bytes) -> Sequence[Part]:
+    """Split an array. A struct ends the decoding at the first event too many; a list would not."""
+    found = msgspec.structs.astuple(_decode_most(body))
+    return found[: found.index(msgspec.UNSET)] if found[-1] is msgspec.UNSET else found
+
+
+def _split_large(body: memoryview, max_event_bytes: int) -> Steps[list[Part]]:
+    """Split an array event by event, so that neither its size nor its number of events matters.
+
+    msgspec decodes one value and says where the text behind it begins.
+    """
+    parts: list[Part] = []
+    opening = _ARRAY.match(body)
+    at, seen = opening.end() if opening else 0, 0
+    while len(parts) <= MAX_EVENTS:
+        window = body[at : at + max_event_bytes + _SPACE]
+        try:
+            _decode_one(window)
+        except msgspec.DecodeError as problem:
+            behind = _BEHIND.search(str(problem))
+            if behind is None:
+                if len(window) > max_event_bytes and _CUT in str(problem):
+                    _check_size(window, max_event_bytes, len(parts))
+                raise
+            end = at + int(behind[1]) - 1
+        else:
+            raise BadRequest("the body is not JSON: the array does not end")
+        parts.append(body[at:end])
+        if body[end] == ord("]"):
+            if not _BLANK.fullmatch(body, end + 1):
+                raise BadRequest("the body is not JSON: text follows the array")
+            break
+        if body[end] != ord(","):
+            raise BadRequest("the body is not JSON: a comma is missing between two events")
+        at, seen = end + 1, seen + end - at
+        if seen > SLICE_BYTES or len(parts) % SLICE_EVENTS == 0:
+            yield
+            seen = 0
+    return parts
+
+
+def _slices(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of slices of the events that one step can read each."""
+    ends = list(itertools.accumulate(sizes))
+    start = 0
+    while start < len(ends):
+        most = ends[start] - sizes[start] + SLICE_BYTES
+        stop = min(bisect.bisect_right(ends, most, start + 1), start + SLICE_EVENTS)
+        yield start, stop
+        start = stop
+
+
+def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> Steps[NewEvent]:
+    """Read a body whose only member `name` is an event, in steps.
 
     Args:
         body: the JSON text of an object.
@@ -77,7 +202,7 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEv
     Raises:
         BadRequest, Invalid, TooLarge: as from `read_events`.
     """
-    value = _decoded(body)
+    value = yield from _decoded(body)
     form = f'the body must be {{"{name}": {{"type": …, "data": …}}}}'
     if type(value) is not dict:
         raise _invalid([], form)
@@ -86,29 +211,45 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> NewEv
         raise _invalid(unknown[:1], f"unknown field: {form}")
     if name not in value:
         raise _invalid([name], f"missing field: {form}")
+    raw = _members(body)[name]
+    _check_size(raw, max_event_bytes)
+    fields = value[name]
     try:
-        return _read_one(value[name], bytes(_members(body)[name]), now, max_event_bytes)
+        if type(fields) is dict:
+            return accept(fields, _payload(fields, raw), now)
     except FieldError:
-        raise Invalid.of(_bad(value[name], now, (name,))) from None
+        pass
+    raise Invalid.of(_bad(fields, now, (name,)))
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes) -> Steps[Any]:
+    """Decode JSON, with steps for a large text.
+
+    Raises:
+        BadRequest: the text is not JSON that Busway accepts.
+    """
+    large = len(body) > 2 * SLICE_BYTES
     try:
-        return decode_json(body)
+        if large:
+            yield
+        value = parse_json(body)
+        if large:
+            yield
+        check_json(body, value)
+        if large:
+            yield
     except JSONError as problem:
         raise BadRequest(str(problem)) from None
+    return value
 
 
-def _read_one(fields: Any, raw: bytes, now: int, limit: int, at: int | None = None) -> NewEvent:
+def _check_size(raw: bytes | Part, limit: int, at: int | None = None) -> None:
     if len(raw) > limit:
         place = "the event" if at is None else f"event {at} of the array"
         raise TooLarge(f"{place} has {len(raw)} bytes: the limit is {limit} (--max-event-bytes)")
-    if type(fields) is not dict:
-        raise FieldError("", _NO_OBJECT)
-    return accept(fields, _payload(fields, raw), now)
 
 
-def _payload(fields: dict[str, Any], raw: bytes) -> bytes | None:
+def _payload(fields: dict[str, Any], raw: bytes | Part) -> bytes | None:
     if "data" not in fields:
         return None
     data = _decode_payload(raw).data

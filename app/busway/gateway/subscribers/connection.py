@@ -71,6 +71,7 @@ class Connection:
         """Resolve the start of a subscription, then begin it."""
         subscription = effect.subscription
         try:
+            self._hub.check_room(subscription.selection)
             start = await self._locate(subscription, effect.after)
         except BuswayError as problem:
             return self._refuse(subscription, problem)

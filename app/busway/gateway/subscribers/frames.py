@@ -38,7 +38,9 @@ After = tuple[str, Position] | str | None
 """Where a subscription begins: None (now), EARLIEST, or a cursor as (epoch, position)."""
 ClientFrame = UnsubscribeFrame | AckFrame | PingFrame
 
+_LARGE = 524_288  # characters
 _encode = msgspec.json.Encoder().encode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _SHAPES: dict[str, type[ClientFrame]] = {
     "unsubscribe": UnsubscribeFrame,
@@ -63,18 +65,31 @@ class TooMany(Conflict):
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Decode a frame as a JSON object.
+    """Decode a frame as a JSON object. The event of a large one is an empty object.
 
     Raises:
-        BadRequest: it is not one.
+        BadRequest: it is not one, or too large.
     """
     try:
-        frame = decode_json(text.encode())
+        frame = decode_json(text.encode()) if len(text) <= _LARGE else _read_large(text)
     except (JSONError, UnicodeEncodeError) as problem:
         raise BadRequest(str(problem).replace("the body", "the frame")) from None
     if not isinstance(frame, dict):
         raise BadRequest('a frame must be a JSON object, such as {"op": "subscribe", "id": "s1"}')
     return frame
+
+
+def _read_large(text: str) -> Any:
+    """Decode a large frame, which must be a `publish`, without its event: who publishes it decodes it."""
+    try:
+        members = _members(text)
+    except (msgspec.MsgspecError, RecursionError) as problem:
+        raise JSONError(f"the body is not JSON: {problem}") from None
+    event = bytes(members.pop("event", b""))
+    size = sum(map(len, members.values()))
+    if not event.startswith(b"{") or size > _LARGE:
+        raise BadRequest(f"a frame without an event has at most {_LARGE} characters: send less")
+    return {**{name: decode_json(bytes(value)) for name, value in members.items()}, "event": {}}
 
 
 def read_frame(frame: dict[str, Any]) -> ClientFrame:

@@ -7,22 +7,27 @@ from typing import Generic, TypeVar
 
 from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.ring import event_bytes
-from busway.gateway.subscribers.selection import Selection, filter_test, plain_predicate, view_of
+from busway.gateway.subscribers.selection import Selection, compiled, view_of
 from busway.gateway.subscribers.session import Subscription
 
-FILTER_BYTES = 4 * 1024 * 1024  # bytes of events that filters check in one iteration of the loop
+FILTER_BYTES = 512 * 1024  # bytes of events that filters check in one iteration of the loop
 Receiver = TypeVar("Receiver")
 
 
 class Group(Generic[Receiver]):
-    """Subscriptions that share checks and encoded pieces. `matches` is the selection without its filter."""
+    """Subscriptions that share checks and encoded pieces.
 
-    __slots__ = ("matches", "members", "selection", "test")
+    Attributes:
+        matches: the selection without its filter.
+        cost: how many comparisons one result may take.
+    """
+
+    __slots__ = ("cost", "matches", "members", "selection", "test")
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
-        self.matches = plain_predicate(selection)
-        self.test = filter_test(selection)
+        found = compiled(selection)
+        self.matches, self.test, self.cost = found.matches, found.test, found.cost
         self.members: dict[Subscription, Receiver] = {}
 
 

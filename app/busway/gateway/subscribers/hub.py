@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from busway.domain.cursor import START, Position
-from busway.gateway.errors import Gone
+from busway.gateway.errors import Gone, Unavailable
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.reader import Reader
 from busway.gateway.subscribers.durables import Durables
@@ -26,8 +26,9 @@ from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.groups import Group, pick, ready
 from busway.gateway.subscribers.ring import Piece, Ring, cut
-from busway.gateway.subscribers.selection import Selection, predicate
+from busway.gateway.subscribers.selection import Selection, compiled, predicate, size
 from busway.gateway.subscribers.session import Start, Subscription
+from busway.gateway.turns import Turns
 
 READ_RESULTS = 500
 READ_BYTES = 256 * 1024
@@ -57,11 +58,20 @@ logger = logging.getLogger("busway.hub")
 
 RING_BYTES = 64 * 1024 * 1024
 SCAN = 2000  # ring entries checked for one piece: limits one iteration of the event loop
+SHOW = 20_000  # comparisons in one iteration of the loop; the groups that need more read the log
+PIECE = 5_000  # comparisons for one piece
+SHORT = 500  # comparisons that need no turn of their own
+SELECTIONS_BYTES = 128 * 1024 * 1024  # memory for the different selections of all connections
 SHARED_BYTES = 8 * 1024 * 1024
 FLOOR_AGE = 5.0  # seconds for which the oldest position is cached
 READS = 2  # concurrent reads of the store: leaves readers for other requests
 BEAT = 0.1  # seconds
 BEAT_FRAMES = 100  # empty frames a beat: 10,000 quiet sockets get one every ten seconds
+
+
+def _scan(selection: Selection) -> int:
+    """Return how many results may be checked for one piece."""
+    return max(1, min(SCAN, PIECE // compiled(selection).cost))
 
 
 class Sink(Protocol):
@@ -86,12 +96,22 @@ class Hub:
         reader: reads results that the ring no longer holds.
         epoch: identifies the log in cursors.
         durables: the durable subscriptions.
+        turns: for pieces that take many comparisons.
         ring_bytes: memory for the newest results.
     """
 
     def __init__(
-        self, reader: Reader, epoch: str, durables: Durables, *, ring_bytes: int = RING_BYTES
+        self,
+        reader: Reader,
+        epoch: str,
+        durables: Durables,
+        turns: Turns | None = None,
+        *,
+        ring_bytes: int = RING_BYTES,
     ) -> None:
+        self._turns = turns or Turns()
+        self._selections: dict[Selection, int] = {}  # how many subscriptions have each
+        self._selections_bytes = 0
         self.epoch = epoch
         self.durables = durables
         self.latest = START
@@ -195,12 +215,35 @@ class Hub:
 
     def watch(self, subscription: Subscription, sink: Sink) -> None:
         """Send an open subscription empty frames that move its cursor while nothing matches."""
-        if subscription.selection.filter is not None:
+        selection = subscription.selection
+        if selection.filter is not None:
             self._filtered.add(subscription)
+        if selection not in self._selections:
+            self._selections_bytes += size(selection)
+        self._selections[selection] = self._selections.get(selection, 0) + 1
         self._quiet.append((self._loop.time() + 1, subscription, sink))
         if not self._beating:
             self._beating = True
             self._loop.call_later(BEAT, self._beat)
+
+    def check_room(self, selection: Selection) -> None:
+        """Check that there is memory for a subscription with this selection.
+
+        Raises:
+            Unavailable: the selections of all connections take too much.
+        """
+        if selection in self._selections:
+            return
+        if self._selections_bytes + size(selection) > SELECTIONS_BYTES:
+            raise Unavailable("the subscriptions of all connections take too much memory: try again later")
+
+    def _unwatch(self, subscription: Subscription) -> None:
+        self._filtered.discard(subscription)
+        selection = subscription.selection
+        self._selections[selection] -= 1
+        if not self._selections[selection]:
+            del self._selections[selection]
+            self._selections_bytes -= size(selection)
 
     async def read(self, subscription: Subscription) -> Piece | None:
         """Return the next piece for a lagging subscription, or None if it is at the head or ahead of it.
@@ -213,7 +256,12 @@ class Hub:
             return None
         if after + 1 < self._ring.first:
             return await self._stored_piece(after, selection)
-        return self._shared_piece(after, selection) or await self._stored_piece(after, selection)
+        piece = self._shared.get((after, selection))
+        if piece is None and min(SCAN, self.latest.number - after) * compiled(selection).cost > SHORT:
+            await self._turns.next()
+            if after + 1 < self._ring.first:
+                return await self._stored_piece(after, selection)
+        return piece or self._shared_piece(after, selection) or await self._stored_piece(after, selection)
 
     async def close(self, code: int, reason: str, grace: float = 5.0) -> None:
         """Close all connections, each when it has everything, the slow ones after `grace` seconds.
@@ -348,21 +396,34 @@ class Hub:
         concerned = {entry.result.event.correlationid for entry in entries} & self._groups.keys()
         groups = [group for name in (None, *concerned) for group in self._groups[name].values()]
         self.latest = entries[-1].result.position
-        filtered = [group for group in groups if group.test]
+        filtered, left = [], SHOW
         for group in groups:
-            if group.test is None and any(group.matches(entry) for entry in entries):
+            if group.test is not None:
+                filtered.append(group)
+                continue
+            left -= len(entries)
+            if left < 0:
+                self._all_fall_behind(group, before)
+            elif any(group.matches(entry) for entry in entries):
                 self._push(group, before, cut(before, entries, group.matches, self.epoch))
         if filtered:
-            self._show_filtered(filtered, before, entries)
+            self._show_filtered(filtered, before, entries, left)
 
-    def _show_filtered(self, groups: list[Group[Sink]], before: int, entries: list[Entry]) -> None:
-        """Push to groups with filters, after all others."""
-        wanted = [entry for entry in entries if any(group.matches(entry) for group in groups)]
+    def _show_filtered(self, groups: list[Group[Sink]], before: int, entries: list[Entry], left: int) -> None:
+        """Push to groups with filters, after all others, with `left` comparisons."""
+        shown = []
+        for group in groups:
+            left -= len(entries) * group.cost
+            if left < 0:
+                self._all_fall_behind(group, before)
+            else:
+                shown.append(group)
+        wanted = [entry for entry in entries if any(group.matches(entry) for group in shown)]
         if len(ready(wanted)) < len(wanted):
-            for group in groups:
+            for group in shown:
                 self._all_fall_behind(group, before)
             return
-        for group, picked in pick(groups, wanted).items():
+        for group, picked in pick(shown, wanted).items():
             if picked.numbers:
                 self._push(group, before, cut(before, entries, picked, self.epoch))
 
@@ -388,7 +449,7 @@ class Hub:
         """Return the next piece from the ring, or None if a filter needs events that the ring lacks."""
         piece = self._shared.get((after, selection))
         if piece is None:
-            entries = self._ring.after(after, SCAN)
+            entries = self._ring.after(after, _scan(selection))
             if selection.filter is not None:
                 entries = ready(entries)
                 if not entries:
@@ -408,7 +469,10 @@ class Hub:
             reading = self._reads[which] = self._loop.create_task(self._read_entries(*which))
             reading.add_done_callback(lambda _: self._reads.pop(which, None))
         entries = await asyncio.shield(reading)
-        return cut(after, entries, predicate(selection), self.epoch)
+        scan = _scan(selection)
+        if len(entries) * compiled(selection).cost > SHORT:
+            await self._turns.next()
+        return cut(after, entries[:scan], predicate(selection), self.epoch)
 
     async def _read_entries(self, after: int, with_events: bool) -> list[Entry]:
         async with self._reading:
@@ -425,7 +489,7 @@ class Hub:
         while self._quiet and self._quiet[0][0] <= now and left:
             _, subscription, sink = self._quiet.popleft()
             if not subscription.open:
-                self._filtered.discard(subscription)
+                self._unwatch(subscription)
                 continue
             if subscription.live and subscription.checked == subscription.sent < head.number:
                 subscription.position = subscription.sent

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from busway.contract.frames import Selects
-from busway.domain.filter import Test, View, compile_filter
+from busway.domain.filter import Test, View, compile_filter, count_comparisons
 from busway.domain.pattern import matcher
 from busway.gateway.subscribers.encoding import Entry
 
 Predicate = Callable[[Entry], bool]
 
+_VALUE = 200  # bytes that a type, a name or a kind takes besides its text
+_COMPARISON = 1_600  # bytes that a comparison of a compiled filter takes
 
-class Selection(msgspec.Struct, frozen=True):
+
+class Selection(msgspec.Struct, frozen=True, weakref=True):
     """The criteria of a subscription. An empty field selects all results. `filter` is JSON text.
 
     Subscriptions with equal selections share encoded frames.
@@ -45,7 +48,8 @@ def predicate(selection: Selection) -> Predicate:
 
     With a filter, the entries must have their events.
     """
-    matches, test = plain_predicate(selection), filter_test(selection)
+    found = compiled(selection)
+    matches, test = found.matches, found.test
     if test is None:
         return matches
     view: View | None = None
@@ -68,27 +72,43 @@ def view_of(entry: Entry, last: View | None) -> View:
     return last if last is not None and last.event is event else View(event)
 
 
-def filter_test(selection: Selection) -> Test | None:
-    """Return the compiled filter of a selection, or None."""
-    return None if selection.filter is None else _compiled(selection.filter)
+class _Compiled(msgspec.Struct):
+    """A selection without its filter as a predicate, its filter, and the comparisons for one result."""
+
+    matches: Predicate
+    test: Test | None = None
+    cost: int = 1
 
 
-@functools.lru_cache(maxsize=256)  # smaller than for patterns: filters may be long
-def _compiled(text: str) -> Test:
-    return compile_filter(msgspec.json.decode(text))
+_known: WeakKeyDictionary[Selection, _Compiled] = WeakKeyDictionary()
+"""What is compiled lives as long as a subscription with an equal selection."""
 
 
-def plain_predicate(selection: Selection) -> Predicate:
+def compiled(selection: Selection) -> _Compiled:
+    """Compile a selection, once while one that is equal exists."""
+    found = _known.get(selection)
+    if found is None:
+        found = _known[selection] = _Compiled(_plain(selection))
+        if selection.filter is not None:
+            filter_ = msgspec.json.decode(selection.filter)
+            found.test, found.cost = compile_filter(filter_), 1 + count_comparisons(filter_)
+    return found
+
+
+def size(selection: Selection) -> int:
+    """Return approximately how many bytes of memory a selection takes, compiled."""
+    texts = (*selection.types, *selection.handlers, *selection.kinds)
+    plain = sum(map(len, texts)) + _VALUE * (1 + len(texts))
+    if selection.filter is None:
+        return plain
+    return plain + len(selection.filter) + _COMPARISON * compiled(selection).cost
+
+
+def _plain(selection: Selection) -> Predicate:
     """Compile a selection without its filter."""
-    return _plain(selection.types, selection.handlers, selection.kinds, selection.correlationid)
-
-
-@functools.lru_cache(maxsize=4096)
-def _plain(
-    types: tuple[str, ...], handlers: frozenset[str], kinds: frozenset[str], correlationid: str | None
-) -> Predicate:
+    handlers, kinds, correlationid = selection.handlers, selection.kinds, selection.correlationid
     completed = "completed" in kinds
-    type_matches = matcher(types)
+    type_matches = matcher(selection.types)
 
     def matches(entry: Entry) -> bool:
         result = entry.result

@@ -21,9 +21,10 @@ from busway.gateway.errors import BadCursor, BadRequest, BadSubscription, Busway
 from busway.gateway.subscribers import frames, stream
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.ring import Piece
-from busway.gateway.subscribers.selection import Selection, select
+from busway.gateway.subscribers.selection import Selection, select, size
 
 MAX_SUBSCRIPTIONS = 1000
+MAX_BYTES = 8 * 1024 * 1024  # memory for the selections of one connection
 
 
 class Subscription:
@@ -35,13 +36,15 @@ class Subscription:
         sent: the last number whose cursor was sent to the client.
         checked: the value of `sent` at the last heartbeat of the hub.
         live: whether the hub pushes to it.
+        size: bytes of memory that its selection takes.
     """
 
-    __slots__ = ("checked", "durable", "id", "live", "open", "position", "selection", "sent")
+    __slots__ = ("checked", "durable", "id", "live", "open", "position", "selection", "sent", "size")
 
     def __init__(self, name: str, selection: Selection, durable: str | None = None) -> None:
         self.id = name
         self.selection = selection
+        self.size = size(selection)
         self.durable = durable
         self.position = 0
         self.sent = 0
@@ -221,6 +224,12 @@ class Session:
             raise frames.TooMany(f"{limit}: unsubscribe one or open another connection")
         self._check_free(frame.durable)
         subscription = Subscription(name, select(frame), frame.durable)
+        taken = sum(other.size for other in self.subscriptions.values())
+        if taken and taken + subscription.size > MAX_BYTES:
+            raise frames.TooMany(
+                "the subscriptions of this connection have too many types, names and comparisons of filters: "
+                "unsubscribe one or open another connection"
+            )
         self.subscriptions[name] = subscription
         return Open(subscription, frames.read_after(frame.after))
 

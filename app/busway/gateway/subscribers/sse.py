@@ -68,6 +68,7 @@ class StreamShell:
 
     async def _locate(self, opening: Open) -> Start:
         try:
+            self._hub.check_room(opening.subscription.selection)
             return await self._hub.locate(opening.after)
         except BuswayError:
             raise

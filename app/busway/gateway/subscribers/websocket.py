@@ -15,12 +15,13 @@ from busway.gateway.subscribers.connection import PUBLISHES, Connection
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.oneline import read_query
 from busway.gateway.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Unsubscribe
+from busway.gateway.turns import Line
 
 logger = logging.getLogger("busway.websocket")
 
 SUBPROTOCOL = "busway.v1"
 
-Publisher = Callable[[bytes, Access], Awaitable[dict[str, Any]]]
+Publisher = Callable[[bytes, Access, Line], Awaitable[dict[str, Any]]]
 
 
 class WebSocketShell:
@@ -28,7 +29,8 @@ class WebSocketShell:
 
     Args:
         hub: the source of the results.
-        publish: stores an event (JSON text) and returns its receipt, or raises a `BuswayError`.
+        publish: stores an event (JSON text) behind those of its line and returns its receipt, or raises a
+            `BuswayError`.
         max_frame: the maximum size of a client's frame in bytes.
     """
 
@@ -69,6 +71,7 @@ class _Served:
         self._session = Session(access, hub.epoch)
         self._connection = Connection(self._session, hub, socket, access.key)
         self._publishing: set[asyncio.Task[None]] = set()
+        self._line = Line()
         hub.enter(self._connection)
 
     async def run(self, fields: dict[str, Any] | None) -> None:
@@ -123,7 +126,7 @@ class _Served:
 
     async def _store(self, effect: Publish) -> None:
         try:
-            receipt = await self._publish(effect.event, self._access)
+            receipt = await self._publish(effect.event, self._access, self._line)
             text = self._session.published(effect.ref, receipt)
         except BuswayError as problem:
             text = self._session.failed(effect.ref, problem)

@@ -151,20 +151,37 @@ class Reader(Protocol):
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
 
-    async def events(self, query: EventQuery, limit: int) -> list[Event]:
-        """Return events, newest first."""
+    async def events(self, query: EventQuery, limit: int, max_bytes: int = NO_LIMIT) -> list[Event]:
+        """Return events, newest first. Stop at `limit` events or at `max_bytes`.
 
-    async def children(self, runs: list[int]) -> list[tuple[int, Event]]:
-        """Return the events that these runs published, each with the id of its run, oldest first."""
+        An event counts with at most the size of its JSON document.
+        """
 
-    async def runs(self, query: RunQuery, limit: int) -> list[RunRecord]:
-        """Return runs, newest first."""
+    async def children(
+        self, runs: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[tuple[int, Event]]:
+        """Return the events that these runs published, each with the id of its run, oldest first.
 
-    async def runs_of(self, events: list[int]) -> list[RunRecord]:
-        """Return all runs of these events, oldest first."""
+        Args:
+            runs: ids of runs.
+            after: only events with a number above it.
+            limit: maximum number of events.
+            max_bytes: stop once this many bytes are reached, as in `events`.
+        """
+
+    async def runs(self, query: RunQuery, limit: int, max_bytes: int = NO_LIMIT) -> list[RunRecord]:
+        """Return runs, newest first. Stop at `limit` runs or at `max_bytes`.
+
+        A run counts with at most the size of its JSON document.
+        """
+
+    async def runs_of(
+        self, events: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[RunRecord]:
+        """Return the runs of these events with an id above `after`, oldest first. Stop as `runs` does."""
 
     async def run(self, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
-        """Return one run with its attempts in order."""
+        """Return one run with its attempts in order. If they take much, old ones lack log and traceback."""
 
     async def waiting(
         self, handler: int, limit: int, *, now: int = 0, max_bytes: int = NO_LIMIT, keyless: bool = False

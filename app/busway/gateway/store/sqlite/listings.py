@@ -6,12 +6,13 @@ import heapq
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from busway.domain.pattern import matcher
 from busway.gateway.store.port.reader import EventQuery, RunQuery
 from busway.gateway.store.sqlite.packed import fetch, pack
-from busway.gateway.store.sqlite.records import EVENT_COLUMNS, RUN_COLUMNS, EventRow, RunRow
+from busway.gateway.store.sqlite.records import EVENT_COLUMNS, RUN_COLUMNS, ChildRow, EventRow, RunRow
 from busway.gateway.store.sqlite.schema import (
     CANCELLED,
     RUNNING,
@@ -23,38 +24,94 @@ from busway.gateway.store.sqlite.schema import (
     runs,
 )
 
+EVENT_BYTES = sa.func.coalesce(sa.func.length(events.c.data), 0) + sa.func.coalesce(
+    sa.func.length(events.c.attributes), 0
+)
+"""The size of an event's data and attributes in bytes."""
+
+_EVENT_SIZE = EVENT_BYTES + 100  # not more than that of its JSON document
+_RUN_SIZE = sa.func.coalesce(sa.func.length(runs.c.error), 0) + 100
 MANY_TYPES = 1_000  # above this number, a scan is faster than one query for each type
 _CHUNK = 5_000
 
 
-def find_events(connection: sa.Connection, query: EventQuery, limit: int) -> list[EventRow]:
+def find_events(connection: sa.Connection, query: EventQuery, limit: int, max_bytes: int) -> list[EventRow]:
     """Implement `Reader.events`."""
     where = _event_conditions(query)
     pattern = query.type
     if pattern is None or pattern == "**":
-        return _newest(connection, where, limit)
+        return _newest(connection, where, limit, max_bytes)
     if "*" not in pattern:
-        return _newest(connection, [*where, events.c.type == pattern], limit)
+        return _newest(connection, [*where, events.c.type == pattern], limit, max_bytes)
     types = _types(connection, pattern)
     if len(types) > MANY_TYPES:
-        return _scan_events(connection, where, pattern, limit)
-    matches = matcher((pattern,))
-    return _newest_of(connection, where, filter(matches, types), limit)
+        found = _scan_events(connection, where, pattern, limit)
+    else:
+        found = _newest_of(connection, where, filter(matcher((pattern,)), types), limit)
+    return _newest(connection, [events.c.seq.in_(found)], limit, max_bytes) if found else []
 
 
-def find_runs(connection: sa.Connection, query: RunQuery, limit: int) -> list[RunRow]:
+def find_children(
+    connection: sa.Connection, parents: list[int], after: int, limit: int, max_bytes: int
+) -> list[ChildRow]:
+    """Implement `Reader.children`."""
+    where = [among(events.c.parent, parents), events.c.seq > after]
+    sizes = sa.select(events.c.seq, _EVENT_SIZE).where(*where).order_by(events.c.seq).limit(limit)
+    last = _last(connection, sizes, max_bytes)
+    if last is None:
+        return []
+    found = sa.select(*EVENT_COLUMNS, events.c.parent).where(*where, events.c.seq <= last)
+    return fetch(connection, pack(found.order_by(events.c.seq).limit(limit)), ChildRow)
+
+
+def find_runs(connection: sa.Connection, query: RunQuery, limit: int, max_bytes: int) -> list[RunRow]:
     """Implement `Reader.runs`."""
-    found = select_runs().order_by(runs.c.id.desc()).limit(limit)
+    where: list[sa.ColumnElement[bool]] = []
     if query.handler is not None:
         number = sa.select(handlers.c.id).where(handlers.c.name == query.handler)
-        found = found.where(runs.c.handler == number.scalar_subquery())
+        where.append(runs.c.handler == number.scalar_subquery())
     if query.event is not None:
-        found = found.where(runs.c.event == query.event)
+        where.append(runs.c.event == query.event)
     if query.before is not None:
-        found = found.where(runs.c.id < query.before)
+        where.append(runs.c.id < query.before)
+    sizes = sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id.desc()).limit(limit)
+    found = select_runs().where(*where).order_by(runs.c.id.desc()).limit(limit)
     if query.state is not None:
-        found = _in_state(found, STATE_CODES[query.state])
+        state = STATE_CODES[query.state]
+        sizes, found = _in_state(sizes, state), _in_state(found, state)
+    last = _last(connection, sizes, max_bytes)
+    return [] if last is None else fetch(connection, pack(found.where(runs.c.id >= last)), RunRow)
+
+
+def find_runs_of(
+    connection: sa.Connection, seqs: list[int], after: int, limit: int, max_bytes: int
+) -> list[RunRow]:
+    """Implement `Reader.runs_of`."""
+    where = [among(runs.c.event, seqs), runs.c.id > after]
+    last = _last(
+        connection, sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id).limit(limit), max_bytes
+    )
+    if last is None:
+        return []
+    found = select_runs().where(*where, runs.c.id <= last).order_by(runs.c.id).limit(limit)
     return fetch(connection, pack(found), RunRow)
+
+
+def among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElement[bool]:
+    """Return the condition that a column has one of these numbers."""
+    listed = sa.func.json_each(msgspec.json.encode(numbers).decode()).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
+
+
+def _last(connection: sa.Connection, sizes: sa.Select[Any], max_bytes: int) -> int | None:
+    """Return the last number that still fits, at least the first one. None: there are no rows."""
+    last = None
+    for number, size in fetch(connection, pack(sizes), tuple[int, int]):
+        last = number
+        max_bytes -= size
+        if max_bytes <= 0:
+            break
+    return last
 
 
 def select_runs() -> sa.Select[Any]:
@@ -92,9 +149,15 @@ def _event_conditions(query: EventQuery) -> list[sa.ColumnElement[bool]]:
     return where
 
 
-def _newest(connection: sa.Connection, where: list[sa.ColumnElement[bool]], limit: int) -> list[EventRow]:
-    found = sa.select(*EVENT_COLUMNS).where(*where).order_by(events.c.seq.desc()).limit(limit)
-    return fetch(connection, pack(found), EventRow)
+def _newest(
+    connection: sa.Connection, where: list[sa.ColumnElement[bool]], limit: int, max_bytes: int
+) -> list[EventRow]:
+    sizes = sa.select(events.c.seq, _EVENT_SIZE).where(*where).order_by(events.c.seq.desc()).limit(limit)
+    last = _last(connection, sizes, max_bytes)
+    if last is None:
+        return []
+    found = sa.select(*EVENT_COLUMNS).where(*where, events.c.seq >= last)
+    return fetch(connection, pack(found.order_by(events.c.seq.desc()).limit(limit)), EventRow)
 
 
 def _types(connection: sa.Connection, pattern: str) -> list[str]:
@@ -113,7 +176,7 @@ def _types(connection: sa.Connection, pattern: str) -> list[str]:
 
 def _newest_of(
     connection: sa.Connection, where: list[sa.ColumnElement[bool]], types: Iterable[str], limit: int
-) -> list[EventRow]:
+) -> list[int]:
     """Merge the newest events of each type. Later types skip events older than the current result."""
     newest: list[int] = []
     floor = 0
@@ -124,12 +187,12 @@ def _newest_of(
         rows = fetch(connection, packed, tuple[int], {"wanted": type_, "floor": floor})
         newest = heapq.nlargest(limit, newest + [seq for (seq,) in rows])
         floor = newest[-1] if len(newest) == limit else 0
-    return _newest(connection, [events.c.seq.in_(newest)], limit) if newest else []
+    return newest
 
 
 def _scan_events(
     connection: sa.Connection, where: list[sa.ColumnElement[bool]], pattern: str, limit: int
-) -> list[EventRow]:
+) -> list[int]:
     matches = matcher((pattern,))
     found: list[int] = []
     chunk = sa.select(events.c.seq, events.c.type).where(*where, events.c.seq < sa.bindparam("position"))
@@ -138,4 +201,4 @@ def _scan_events(
     while rows and len(found) < limit:
         found += [seq for seq, type_ in rows if matches(type_)]
         rows = fetch(connection, packed, tuple[int, str], {"position": rows[-1][0]})
-    return _newest(connection, [events.c.seq.in_(found[:limit])], limit) if found else []
+    return found[:limit]

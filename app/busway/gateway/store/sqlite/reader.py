@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import sqlalchemy as sa
 
 from busway.domain import cursor
@@ -59,12 +58,9 @@ _waiting = sa.text(WAITING)
 _ALL = 1 << 40  # no limit: a packed query keeps its order only if it has one
 _next = results.c.number > sa.bindparam("after")
 _size = sa.func.coalesce(sa.func.length(results.c.data), 0)
-_event_size = sa.func.coalesce(sa.func.length(events.c.data), 0) + sa.func.coalesce(
-    sa.func.length(events.c.attributes), 0
-)
 _sizes = pack(sa.select(_size).where(_next).order_by(results.c.number).limit(sa.bindparam("limit")))
 _sizes_with_events = pack(
-    sa.select(_size, events.c.seq, _event_size)
+    sa.select(_size, events.c.seq, listings.EVENT_BYTES)
     .join(events, events.c.seq == results.c.event)
     .where(_next)
     .order_by(results.c.number)
@@ -80,10 +76,25 @@ _results = pack(
 )
 _event = pack(sa.select(*records.EVENT_COLUMNS).where(events.c.seq == sa.bindparam("seq")))
 _run = pack(listings.select_runs().where(runs.c.id == sa.bindparam("id")))
+_whole = attempts.c.attempt >= sa.bindparam("whole")  # others come without log and traceback
 _attempts = pack(
-    sa.select(*records.ATTEMPT_COLUMNS)
+    sa.select(
+        *records.ATTEMPT_COLUMNS[:-2],
+        sa.case((_whole, attempts.c.error), else_=sa.func.json_remove(attempts.c.error, "$[2]")),
+        sa.case((_whole, attempts.c.log)),
+    )
     .where(attempts.c.run == sa.bindparam("id"))
     .order_by(attempts.c.attempt)
+    .limit(_ALL)
+)
+_attempt_sizes = pack(
+    sa.select(
+        attempts.c.attempt,
+        sa.func.coalesce(sa.func.length(attempts.c.error), 0)
+        + sa.func.coalesce(sa.func.length(attempts.c.log), 0),
+    )
+    .where(attempts.c.run == sa.bindparam("id"))
+    .order_by(attempts.c.attempt.desc())
     .limit(_ALL)
 )
 _own_attempt = pack(
@@ -102,6 +113,7 @@ _revisions = pack(
 )
 _counts = pack(sa.select(counts.c.handler, counts.c.state, counts.c.n).where(counts.c.n != 0))
 _last_errors = pack(sa.select(last_errors.c.handler, last_errors.c.error))
+ATTEMPTS_BYTES = 4 * 1024 * 1024  # of the logs and errors of one run's attempts
 _ROW_BYTES = 200  # size of a result without its data, in bytes
 
 
@@ -168,26 +180,32 @@ class SQLiteReader:
         rows = await self._fetch(_event, records.EventRow, {"seq": seq})
         return records.event(rows[0]) if rows else None
 
-    async def events(self, query: EventQuery, limit: int) -> list[Event]:
-        """Return events, newest first."""
-        rows = await self._read(lambda connection: listings.find_events(connection, query, limit))
+    async def events(self, query: EventQuery, limit: int, max_bytes: int = NO_LIMIT) -> list[Event]:
+        """Return events, newest first. Stop at `limit` events or at `max_bytes`."""
+        rows = await self._read(lambda connection: listings.find_events(connection, query, limit, max_bytes))
         return [records.event(row) for row in rows]
 
-    async def children(self, runs: list[int]) -> list[tuple[int, Event]]:
+    async def children(
+        self, runs: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[tuple[int, Event]]:
         """Return the events that these runs published, each with the id of its run, oldest first."""
-        query = sa.select(*records.EVENT_COLUMNS, events.c.parent).where(_among(events.c.parent, runs))
-        rows = await self._fetch(pack(query.order_by(events.c.seq).limit(_ALL)), records.ChildRow)
+        rows = await self._read(
+            lambda connection: listings.find_children(connection, runs, after, limit, max_bytes)
+        )
         return [(row.parent, records.event(row)) for row in rows]
 
-    async def runs(self, query: RunQuery, limit: int) -> list[RunRecord]:
-        """Return runs, newest first."""
-        rows = await self._read(lambda connection: listings.find_runs(connection, query, limit))
+    async def runs(self, query: RunQuery, limit: int, max_bytes: int = NO_LIMIT) -> list[RunRecord]:
+        """Return runs, newest first. Stop at `limit` runs or at `max_bytes`."""
+        rows = await self._read(lambda connection: listings.find_runs(connection, query, limit, max_bytes))
         return [records.run(row) for row in rows]
 
-    async def runs_of(self, events: list[int]) -> list[RunRecord]:
-        """Return all runs of these events, oldest first."""
-        query = listings.select_runs().where(_among(runs.c.event, events))
-        rows = await self._fetch(pack(query.order_by(runs.c.id).limit(_ALL)), records.RunRow)
+    async def runs_of(
+        self, events: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[RunRecord]:
+        """Return the runs of these events, oldest first."""
+        rows = await self._read(
+            lambda connection: listings.find_runs_of(connection, events, after, limit, max_bytes)
+        )
         return [records.run(row) for row in rows]
 
     async def run(self, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
@@ -304,11 +322,6 @@ class SQLiteReader:
             ) from problem
 
 
-def _among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElement[bool]:
-    listed = sa.func.json_each(msgspec.json.encode(numbers).decode()).table_valued("value")
-    return column.in_(sa.select(listed.c.value))
-
-
 def _log_bounds(connection: sa.Connection) -> tuple[Position, Position]:
     row = connection.execute(sa.select(head)).one()
     return Position(row.result, row.digest), Position(row.floor, row.floor_digest)
@@ -351,7 +364,7 @@ def _read_with_events(
         if max_bytes <= 0:
             break
     found = _results_within(connection, after, within)
-    query = pack(sa.select(*records.EVENT_COLUMNS).where(_among(events.c.seq, sorted(seqs))))
+    query = pack(sa.select(*records.EVENT_COLUMNS).where(listings.among(events.c.seq, sorted(seqs))))
     known = {row.seq: records.event(row) for row in fetch(connection, query, records.EventRow)}
     return [(result, known[result.event.seq]) for result in found]
 
@@ -368,6 +381,13 @@ def _read_run(connection: sa.Connection, id_: int) -> tuple[RunRecord, list[Atte
     found = fetch(connection, _run, records.RunRow, which)
     if not found:
         return None
-    tried = [records.attempt(row) for row in fetch(connection, _attempts, records.AttemptRow, which)]
+    whole, left = 0, ATTEMPTS_BYTES
+    for number, size in fetch(connection, _attempt_sizes, tuple[int, int], which):
+        left -= size
+        if left < 0:
+            break
+        whole = number
+    found_attempts = fetch(connection, _attempts, records.AttemptRow, {**which, "whole": whole})
+    tried = [records.attempt(row) for row in found_attempts]
     tried += [records.own_attempt(row) for row in fetch(connection, _own_attempt, records.AttemptRow, which)]
     return records.run(found[0]), tried
