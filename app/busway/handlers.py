@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -25,14 +24,26 @@ class Retry(Exception):
         reason: the error message of this attempt.
 
     Raises:
-        ValueError: `after` is negative, over a year or not a number.
+        ValueError: `after` is negative, over a year or NaN.
+        TypeError: `after` is not a number.
     """
 
+    after: float | None = None  # also of a subclass that does not call this constructor
+
     def __init__(self, after: float | None = None, reason: str | None = None) -> None:
-        if after is not None and not (math.isfinite(after) and 0 <= after <= _LONGEST):
-            raise ValueError(f"Retry(after=...) must be 0 to {_LONGEST} seconds, not {after!r}")
-        super().__init__(reason or ("retry requested" + (f" in {after:g} s" if after is not None else "")))
-        self.after = None if after is None else float(after)
+        delay = None if after is None else _delay(after)
+        super().__init__(reason or ("retry requested" + ("" if delay is None else f" in {delay:g} s")))
+        self.after = delay
+
+
+def _delay(after: float) -> float:
+    try:
+        valid = 0 <= after <= _LONGEST
+    except TypeError:
+        raise TypeError(f"Retry(after=...) must be a number of seconds, not {after!r}") from None
+    if not valid:
+        raise ValueError(f"Retry(after=...) must be 0 to {_LONGEST} seconds, not {after!r}")
+    return float(after)
 
 
 class Fail(Exception):

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from busway.domain.classes import class_name
 from busway.domain.text import MAX_DEPTH, holds_huge_number
 
 MAX_RESULT_BYTES = 16_777_216  # default limit
@@ -65,10 +66,13 @@ def encode_result(value: Any, what: str, most: int = MAX_RESULT_BYTES) -> tuple[
 
 def _plain(value: Any) -> Any:
     """Strip subclasses of str, int and float (numpy's float64 is one), which msgspec refuses."""
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind.__str__(value) if kind is str else kind(value)
-    raise TypeError(f"a {type(value).__name__} cannot be encoded as JSON")
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"a {class_name(type(value))} cannot be encoded as JSON")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
@@ -160,7 +164,7 @@ class _NotText:
 
 
 def _name(item: object) -> str:
-    return type(item.key).__name__ if isinstance(item, _NotText) else type(item).__name__
+    return class_name(type(item.key if type(item) is _NotText else item))
 
 
 def _in_double(value: int) -> bool:

@@ -112,11 +112,13 @@ async def _drive(invocation: Invocation, generator: AsyncGeneratorType[Any, None
     try:
         while True:
             await _await_room(invocation)
-            invocation.emit(await anext(generator))
+            try:
+                value = await anext(generator)
+            except StopAsyncIteration:
+                return
+            invocation.emit(value)
             invocation.check_wanted()
             await asyncio.sleep(0)  # a generator that never awaits must not block the loop
-    except StopAsyncIteration:
-        return
     finally:
         await generator.aclose()
 

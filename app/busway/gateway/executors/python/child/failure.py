@@ -1,64 +1,115 @@
-"""Convert an exception of user code to an `Error`, even if its methods raise."""
+"""Convert an exception of user code to an `Error`, whatever its class and its attributes do.
+
+Attributes of such an object may raise, lie or be of any type. So they are read as Python itself stores them,
+past properties and metaclasses, and what has to call user code is guarded.
+"""
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from types import TracebackType
 
+from busway.domain.classes import class_name, stored
 from busway.domain.run import Error
+from busway.handlers import Retry
 
 _OURS = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
 _IMPORTLIB = str(Path("importlib") / "__init__.py")
 _MESSAGE_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 64 * 1024
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+
+_traceback_of = stored(BaseException, "__traceback__")
+_errno_of = stored(OSError, "errno")
 
 
 def describe(problem: BaseException) -> Error:
     """Return an exception as an `Error`: type name, message, and traceback of the user's frames."""
-    return Error(clean(type(problem).__name__), _message(problem), _traceback(problem))
+    name = clean(class_name(type(problem)))
+    try:
+        if issubclass(type(problem), MemoryError):
+            traceback.clear_frames(_traceback_of(problem))  # their variables hold the memory
+        return Error(name, _message(problem), _traceback(problem))
+    except BaseException:  # memory or stack ran out here, too
+        return Error(name, "<it cannot be described>")
+
+
+def summary(problem: BaseException) -> str:
+    """Return the type and message of an exception in one line."""
+    error = describe(problem)
+    return f"{error.type}: {error.message}"
+
+
+def delay_of(problem: BaseException) -> float | None:
+    """Return the delay in seconds that an exception requests, None if it is no valid `Retry` with a delay."""
+    if not issubclass(type(problem), Retry):
+        return None
+    try:
+        return Retry(problem.after).after  # type: ignore[attr-defined] # mypy does not narrow by the class
+    except BaseException:  # handler code replaced it with an invalid value
+        return None
+
+
+def is_exhaustion(problem: BaseException) -> bool:
+    """Return whether an exception says that the process has no file descriptors left."""
+    if not issubclass(type(problem), OSError):
+        return False
+    number = _errno_of(problem)
+    return type(number) is int and number in _NO_DESCRIPTORS
 
 
 def clean(text: str, limit: int = _MESSAGE_LIMIT) -> str:
     """Return text that can be encoded as UTF-8, shortened in the middle if it is longer than `limit`."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    if len(text) <= limit:
-        return text
-    return f"{text[: limit // 2]}\n… {len(text) - limit} characters left out …\n{text[-limit // 2 :]}"
+    text = str.__str__(text)  # a subclass may have methods of its own
+    left_out = len(text) - limit
+    if left_out > 0:  # before it is copied, because it may be huge
+        text = f"{text[: limit // 2]}\n… {left_out} characters left out …\n{text[-limit // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _message(problem: BaseException) -> str:
     try:
         return clean(str(problem))
     except BaseException as worse:
-        return f"<its __str__ raised {type(worse).__name__}>"
+        return f"<its __str__ raised {clean(class_name(type(worse)))}>"
 
 
 def _traceback(problem: BaseException) -> str | None:
-    frames = _strip(problem.__traceback__)
+    frames = _frames(problem)
     try:
-        if frames is None and not isinstance(problem, SyntaxError):
+        if frames is None and not issubclass(type(problem), SyntaxError):
             return None
         lines = traceback.format_exception(type(problem), problem, frames)
+        return clean("".join(lines), _TRACEBACK_LIMIT)
     except BaseException as worse:
         lines = _plain_lines(problem, frames, worse)
     return clean("".join(lines), _TRACEBACK_LIMIT)
 
 
 def _plain_lines(problem: BaseException, frames: TracebackType | None, worse: BaseException) -> list[str]:
-    """Format the exception without calling its methods.
+    """Format the exception with as few calls of its methods as possible.
 
     Python 3.15 imports modules again to suggest names, which fails as the first import did.
     """
+    last = f"{class_name(type(problem))}: {_message(problem)}\n"
     try:
-        notes = [f"{note}\n" for note in getattr(problem, "__notes__", ())]
-        last = f"{type(problem).__name__}: {_message(problem)}\n"
-        return ["Traceback (most recent call last):\n", *traceback.format_tb(frames), last, *notes]
+        above = ["Traceback (most recent call last):\n", *traceback.format_tb(frames)]
     except BaseException:
-        return [f"<the traceback cannot be formatted: {type(worse).__name__}>"]
+        above = [f"<the traceback cannot be formatted: {class_name(type(worse))}>\n"]
+    return [*above, last, *_notes(problem)]
 
 
-def _strip(frames: TracebackType | None) -> TracebackType | None:
+def _notes(problem: BaseException) -> list[str]:
+    try:
+        return [f"{note}\n" for note in getattr(problem, "__notes__", ())]
+    except BaseException:
+        return []
+
+
+def _frames(problem: BaseException) -> TracebackType | None:
+    frames: TracebackType | None = _traceback_of(problem)
     while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     return frames

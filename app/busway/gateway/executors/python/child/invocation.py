@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import threading
@@ -18,18 +17,17 @@ from busway.event import Event
 from busway.gateway.executors.port import Ended, Published
 from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.cputime import CpuTime, starved
-from busway.gateway.executors.python.child.failure import describe
+from busway.gateway.executors.python.child.failure import delay_of, describe, is_exhaustion
 from busway.gateway.executors.python.child.lifecycle import SetupFailed
 from busway.gateway.executors.python.child.loading import LoadedTarget
 from busway.gateway.executors.python.child.outbox import Latest, Outbox
 from busway.gateway.executors.python.wire.memory import resident
 from busway.gateway.executors.python.wire.protocol import Boot, Call, Piece
 from busway.gateway.executors.python.wire.slots import Page
-from busway.handlers import Fail, Retry
+from busway.handlers import Fail
 
 WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
 _MEASURED = 0.001  # seconds: measuring a shorter attempt would cost too much
 
@@ -134,15 +132,15 @@ class Invocation:
 
     def failed(self, problem: BaseException) -> Ended:
         """Report why the attempt failed."""
-        error = describe(problem)
-        if isinstance(problem, SetupFailed) and problem.__cause__ is not None:
+        error, kind = describe(problem), type(problem)
+        if kind is SetupFailed and problem.__cause__ is not None:
             cause = describe(problem.__cause__)
             error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
         ended = self._ended(_FAILED)
         ended.error = error
-        ended.retry_after = _seconds(problem.after) if isinstance(problem, Retry) else None
-        ended.fatal = isinstance(problem, Fail)
-        ended.exhausted = isinstance(problem, OSError) and problem.errno in _NO_DESCRIPTORS
+        ended.retry_after = delay_of(problem)
+        ended.fatal = issubclass(kind, Fail)
+        ended.exhausted = is_exhaustion(problem)
         return ended
 
     def _ended(self, outcome: Outcome) -> Ended:
@@ -214,7 +212,7 @@ class Invocation:
 
     def note(self, text: str) -> None:
         """Add text to the attempt's log."""
-        self.log.write(text)
+        self.log.write(str.__str__(text))
 
     def emit(self, value: Any) -> None:
         """Send a value that a generator yielded.
@@ -247,11 +245,3 @@ class Invocation:
             self._sent += 1
             self._sent_bytes += len(data)
             self.shared.outbox.piece(self.token, piece)
-
-
-def _seconds(after: Any) -> float | None:
-    """Return the time of a `Retry`, None if handler code replaced it with an invalid value."""
-    try:
-        return Retry(after).after
-    except (TypeError, ValueError):
-        return None

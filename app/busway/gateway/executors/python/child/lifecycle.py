@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from busway.gateway.executors.python.child.failure import describe
+from busway.gateway.executors.python.child.failure import summary
 from busway.gateway.executors.python.child.loading import Module
 
 Await = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -44,8 +45,8 @@ def teardown(modules: Iterable[Module], wait: Await) -> None:
         try:
             _call(module.teardown, wait)
         except BaseException as problem:
-            error = describe(problem)
-            sys.stderr.write(f"teardown() of {module.file} failed: {error.type}: {error.message}\n")
+            with contextlib.suppress(BaseException):  # handler code may have replaced the stream
+                sys.stderr.write(f"teardown() of {module.file} failed: {summary(problem)}\n")
 
 
 def _call(function: Callable[[], Any], wait: Await) -> None:

@@ -16,15 +16,18 @@ from typing import Any
 import msgspec
 
 from busway.domain.callables import kind_of, wants_context
+from busway.domain.classes import stored
 from busway.domain.handler import FieldError, check_fields
 from busway.gateway.executors.port import Declaration, HandlerFile, Target
-from busway.gateway.executors.python.child.failure import describe
+from busway.gateway.executors.python.child.failure import clean, describe
 from busway.gateway.executors.python.child.importing import Uncached, extend_path, in_project
+from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.protocol import Boot
 from busway.handlers import declared, first_line
 
 _HIDDEN = "busway_handlers"
 _SPECIAL = ("setup", "teardown")
+_name_of = stored(ImportError, "name")
 
 
 class Module:
@@ -103,21 +106,27 @@ def _load_file(
         module = _import(path)
         targets, functions = _targets(path, module)
         declarations = _declarations(path, module, names)
+        loaded = HandlerFile(path.name, digest, targets, declarations)
+        wire.encode(loaded)  # raises for text that is not Unicode, such as a docstring with a lone surrogate
     except _Refused as problem:
-        return HandlerFile(path.name, digest, error=str(problem))
+        return HandlerFile(path.name, digest, error=clean(str(problem)))
     except BaseException as problem:
         _explain(path, boot.app_dir, problem)
-        return HandlerFile(path.name, digest, error=describe(problem).traceback or repr(problem))
+        error = describe(problem)
+        return HandlerFile(path.name, digest, error=error.traceback or f"{error.type}: {error.message}")
     names.update((declaration.name, path.name) for declaration in declarations)
     entries.update(functions)
-    return HandlerFile(path.name, digest, targets, declarations)
+    return loaded
 
 
 def _explain(path: Path, app_dir: str, problem: BaseException) -> None:
     """Add the cause if `handlers/orders.py` imports `orders.models` and so finds itself."""
-    missing = problem.name or "" if isinstance(problem, ModuleNotFoundError) else ""
-    if missing.startswith(f"{path.stem}.") and in_project(app_dir, path.stem):
-        problem.add_note(f"{path.name} hides the package {path.stem!r} of your project: rename the file")
+    missing = _name_of(problem) if issubclass(type(problem), ModuleNotFoundError) else None
+    if not isinstance(missing, str) or not missing.startswith(f"{path.stem}."):
+        return
+    if in_project(app_dir, path.stem):
+        note = f"{path.name} hides the package {path.stem!r} of your project: rename the file"
+        BaseException.add_note(problem, note)
 
 
 class _Refused(Exception):
@@ -159,8 +168,9 @@ def _import_hidden(name: str, path: Path) -> types.ModuleType:
 
 def _own(module: types.ModuleType, name: str) -> types.FunctionType | None:
     found = vars(module).get(name)
-    ours = isinstance(found, types.FunctionType) and found.__module__ == module.__name__
-    return found if ours else None
+    if type(found) is not types.FunctionType:  # not isinstance, which asks a proxy for its class
+        return None
+    return found if found.__module__ == module.__name__ else None
 
 
 def _functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionType]]:

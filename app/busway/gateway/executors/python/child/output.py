@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
+from busway.domain.classes import class_name
 from busway.gateway.executors.python.wire.slots import Page
 
 LIMIT = 64 * 1024
@@ -80,7 +81,8 @@ class Capture(io.TextIOBase):
     def write(self, text: str) -> int:
         """Add text to the log of this context's attempt, or write it to the worker's descriptor."""
         if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+            raise TypeError(f"write() argument must be str, not {class_name(type(text))}")
+        text = str.__str__(text)  # a subclass may have methods of its own
         log = current.get() or OnlyAttempt.log
         if log is not None:
             log.write(text)

@@ -47,10 +47,12 @@ def _drive(invocation: Invocation, generator: GeneratorType[Any, None, Any]) -> 
     try:
         while True:
             _await_room(invocation)
-            invocation.emit(next(generator))
+            try:
+                value = next(generator)
+            except StopIteration as end:
+                return end.value
+            invocation.emit(value)
             invocation.check_wanted()
-    except StopIteration as end:
-        return end.value
     finally:
         generator.close()
 

@@ -1,0 +1,20 @@
+"""Read attributes as Python stores them, past the properties and metaclasses of user code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def stored(base: type, name: str) -> Callable[[Any], Any]:
+    """Return a function that reads an attribute that `base` defines in C, also of a subclass that hides it."""
+    read: Callable[[Any], Any] = vars(base)[name].__get__
+    return read
+
+
+_name_of = stored(type, "__name__")
+
+
+def class_name(of: type) -> str:
+    """Return the name of a class. It may have lone surrogates."""
+    return str.__str__(_name_of(of))
