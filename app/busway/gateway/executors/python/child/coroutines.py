@@ -10,8 +10,10 @@ from contextvars import Context
 from types import AsyncGeneratorType
 from typing import Any
 
+from busway.gateway.executors.port import Ended
 from busway.gateway.executors.python.child.invocation import Invocation, Shared
-from busway.gateway.executors.python.child.lifecycle import prepare
+from busway.gateway.executors.python.child.lifecycle import enter, prepare
+from busway.gateway.executors.python.child.loading import LoadedTarget
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 _WATCH = 0.05  # seconds between checks for cancelled attempts
@@ -30,12 +32,18 @@ class Coroutines:
 
     def submit(self, invocations: list[Invocation]) -> None:
         """Start the attempts on the loop."""
-        # The calling thread has run attempts. These attempts must not see what those left in its context.
         self._running().call_soon_threadsafe(self._start, invocations, context=Context())
 
-    def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the loop and return its value. Do not call it from the loop's own thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
+    def wait(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+        """Run a coroutine on the loop, in that context, and return its value.
+
+        Do not call it from the loop's own thread.
+        """
+
+        async def within() -> Any:
+            return await asyncio.get_running_loop().create_task(coroutine, context=context)
+
+        return asyncio.run_coroutine_threadsafe(within(), self._running()).result()
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -57,7 +65,10 @@ class Coroutines:
     def _start(self, invocations: list[Invocation]) -> None:
         loop = asyncio.get_running_loop()
         for invocation in invocations:
-            task = loop.create_task(self._run_one(invocation))
+            entry = self._shared.entries.get(invocation.call.target)
+            ready = entry is None or entry.module.ready
+            context = Context() if entry is None else entry.module.context.copy()
+            task = loop.create_task(self._run_one(invocation, ready), context=context)
             self._live[invocation] = task
         if not self._watching:
             self._watching = True
@@ -72,28 +83,26 @@ class Coroutines:
         if self._watching:
             asyncio.get_running_loop().call_later(_WATCH, self._watch, told)
 
-    async def _run_one(self, invocation: Invocation) -> None:
+    async def _run_one(self, invocation: Invocation, ready: bool) -> None:
         try:
             if invocation.begin():
                 self._shared.awaiting += 1
-                await self._attempt(invocation)
+                await self._attempt(invocation, ready)
                 self._shared.awaiting -= 1
         finally:
             del self._live[invocation]
             self._flush_soon()
 
-    async def _attempt(self, invocation: Invocation) -> None:
+    async def _attempt(self, invocation: Invocation, ready: bool) -> None:
+        """Run it in the task's context, which is a copy of the module's if that was `ready`."""
         try:
             entry = invocation.entry()
-            if not entry.module.ready:
-                await asyncio.to_thread(prepare, entry.module, self.wait)
-            value = invocation.invoke(entry)
-            if isinstance(value, AsyncGeneratorType):
-                await _drive(invocation, value)
-                value = None
-            elif inspect.isawaitable(value):
-                value = await value
-            ended = invocation.succeeded(value)
+            if ready:
+                ended = await _run(invocation, entry)
+            else:
+                await asyncio.to_thread(prepare, entry.module, invocation.log, self.wait)
+                context = entry.module.context.copy()  # with what setup() has left in it
+                ended = await asyncio.create_task(_run(invocation, entry), context=context)
         except BaseException as problem:
             ended = invocation.failed(problem)
         invocation.finish(ended, None)
@@ -106,6 +115,20 @@ class Coroutines:
     def _flush(self) -> None:
         self._flushing = False
         self._shared.outbox.flush()
+
+
+async def _run(invocation: Invocation, entry: LoadedTarget) -> Ended:
+    try:
+        enter(entry.module, invocation.log)
+        value = invocation.invoke(entry)
+        if isinstance(value, AsyncGeneratorType):
+            await _drive(invocation, value)
+            value = None
+        elif inspect.isawaitable(value):
+            value = await value
+        return invocation.succeeded(value)
+    except BaseException as problem:
+        return invocation.failed(problem)
 
 
 async def _drive(invocation: Invocation, generator: AsyncGeneratorType[Any, None]) -> None:

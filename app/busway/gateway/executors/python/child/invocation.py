@@ -88,7 +88,6 @@ class Invocation:
         if not self.shared.page.begin(self.call.seat, self.token, since, threading.get_ident()):
             self.shared.outbox.skipped(self.token)
             return False
-        output.current.set(self.log)
         return True
 
     def entry(self) -> LoadedTarget:
@@ -169,7 +168,6 @@ class Invocation:
             ended.cpu_time = cpu = cpu_time.of(self._since, self._took)
             if wall >= _MEASURED:
                 ended.starved = min(starved(), wall - cpu)
-        output.current.set(None)
         if self._late is not None:
             self.send_late(now=True)
         self.shared.page.finish(self.call.seat, self.token)

@@ -6,21 +6,32 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from contextvars import Context
+from typing import Any, Protocol
 
+from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.failure import summary
 from busway.gateway.executors.python.child.loading import Module
 
-Await = Callable[[Coroutine[Any, Any, Any]], Any]
-"""Runs a coroutine on the worker's event loop and returns its value. Any other thread may call it."""
+
+
+class Await(Protocol):
+    """Runs a coroutine on the worker's event loop, in that context, and returns its value.
+
+    Any other thread may call it.
+    """
+
+    def __call__(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Any: ...
 
 
 class SetupFailed(Exception):
     """`setup()` of the target's file raised. `__cause__` is the exception."""
 
 
-def prepare(module: Module, wait: Await) -> None:
+def prepare(module: Module, log: output.Log, wait: Await) -> None:
     """Run the file's `setup()` if it has not succeeded in this worker yet.
+
+    The attempts run in copies of the context that it leaves. Its output goes to `log`.
 
     Raises:
         SetupFailed: it raised.
@@ -30,11 +41,23 @@ def prepare(module: Module, wait: Await) -> None:
     with module.lock:
         if module.ready:
             return
+        context = module.context.copy()
         try:
-            _call(module.setup, wait)
+            context.run(output.current.set, log)
+            _call(module.setup, context, wait)
         except BaseException as problem:
             raise SetupFailed(f"setup() of {module.file} failed") from problem
+        context.run(output.current.set, None)
+        module.adopt(context)
         module.ready = True
+
+
+def enter(module: Module, log: output.Log) -> None:
+    """Prepare the current context, a copy of the module's, for an attempt with this log."""
+    output.current.set(log)
+    if module.has_decimals:  # the variable of the context is copied, but not the object that it holds
+        decimal = sys.modules["decimal"]
+        decimal.setcontext(decimal.getcontext().copy())
 
 
 def teardown(modules: Iterable[Module], wait: Await) -> None:
@@ -43,13 +66,13 @@ def teardown(modules: Iterable[Module], wait: Await) -> None:
         if not module.used or module.teardown is None:
             continue
         try:
-            _call(module.teardown, wait)
+            _call(module.teardown, module.context, wait)
         except BaseException as problem:
             with contextlib.suppress(BaseException):  # handler code may have replaced the stream
                 sys.stderr.write(f"teardown() of {module.file} failed: {summary(problem)}\n")
 
 
-def _call(function: Callable[[], Any], wait: Await) -> None:
-    value = function()
+def _call(function: Callable[[], Any], context: Context, wait: Await) -> None:
+    value = context.run(function)
     if inspect.iscoroutine(value):
-        wait(value)
+        wait(value, context)

@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ _name_of = stored(ImportError, "name")
 class Module:
     """An imported file of the handlers folder, with its `setup` and `teardown` functions (None if missing).
 
-    `ready`: `setup` has succeeded. `used`: an attempt of the file has started here.
+    `ready`: `setup` has succeeded. `used`: an attempt of the file has started here. `context`: attempts run in
+    copies of it. `has_decimals`: it holds a context of `decimal`.
     """
 
     def __init__(self, file: str, module: types.ModuleType) -> None:
@@ -43,6 +45,12 @@ class Module:
         self.lock = threading.Lock()
         self.ready = self.setup is None
         self.used = False
+        self.adopt(copy_context())
+
+    def adopt(self, context: Context) -> None:
+        """Let attempts run in copies of this context."""
+        self.context = context
+        self.has_decimals = any(variable.name == "decimal_context" for variable in context)
 
 
 class LoadedTarget(msgspec.Struct, frozen=True):

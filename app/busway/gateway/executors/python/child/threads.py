@@ -11,9 +11,11 @@ from collections.abc import Callable
 from types import CoroutineType, GeneratorType
 from typing import Any
 
+from busway.gateway.executors.port import Ended
 from busway.gateway.executors.python.child.cputime import CpuTime
 from busway.gateway.executors.python.child.invocation import Invocation
-from busway.gateway.executors.python.child.lifecycle import Await, prepare
+from busway.gateway.executors.python.child.lifecycle import Await, enter, prepare
+from busway.gateway.executors.python.child.loading import LoadedTarget
 from busway.gateway.executors.python.child.outbox import Outbox
 from busway.gateway.executors.python.child.ticker import Ticker
 from busway.gateway.executors.python.wire.pace import INSTANT, LAST, QUICK, STALL, UNKNOWN
@@ -22,7 +24,7 @@ _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
 
 
 def run_attempt(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
-    """Run one attempt and report it, whatever its target raises.
+    """Run one attempt in a fresh context and report it, whatever its target raises.
 
     `cpu_time`: counts the attempts that this thread runs.
     """
@@ -31,16 +33,24 @@ def run_attempt(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
     try:
         entry = invocation.entry()
         if not entry.module.ready:
-            prepare(entry.module, wait)
+            prepare(entry.module, invocation.log, wait)
+        ended = entry.module.context.copy().run(_attempt, invocation, entry)
+    except BaseException as problem:  # without a target, or in its setup()
+        ended = invocation.failed(problem)
+    invocation.finish(ended, cpu_time)
+
+
+def _attempt(invocation: Invocation, entry: LoadedTarget) -> Ended:
+    try:
+        enter(entry.module, invocation.log)
         value = invocation.invoke(entry)
         if isinstance(value, GeneratorType):
             value = _drive(invocation, value)
         elif isinstance(value, CoroutineType):  # a wrapper hid that its function is async
             value = asyncio.run(value)
-        ended = invocation.succeeded(value)
+        return invocation.succeeded(value)
     except BaseException as problem:
-        ended = invocation.failed(problem)
-    invocation.finish(ended, cpu_time)
+        return invocation.failed(problem)
 
 
 def _drive(invocation: Invocation, generator: GeneratorType[Any, None, Any]) -> Any:
