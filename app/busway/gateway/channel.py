@@ -23,10 +23,25 @@ def pack(kind: int, number: int, body: bytes = b"") -> bytes:
     return HEADER.pack(len(body), kind, number) + body
 
 
-class Buffer:
-    """Splits received bytes into frames."""
+def unlimited(_kind: int) -> int:
+    """Return the size of the largest frame that there can be: the limit where the other end is trusted."""
+    return (1 << 32) - 1
 
-    def __init__(self) -> None:
+
+class Buffer:
+    """Splits received bytes into frames.
+
+    Args:
+        limit: returns how many bytes the body of a frame of this kind may have now. It is asked when only a
+            part of a frame has arrived.
+
+    Attributes:
+        problem: why the received bytes are not accepted, None if they are. The end of frames.
+    """
+
+    def __init__(self, limit: Callable[[int], int] = unlimited) -> None:
+        self._limit = limit
+        self.problem: str | None = None
         self._rest: list[bytes] = []
         self._size = 0
         self._wanted = HEADER.size
@@ -52,6 +67,10 @@ class Buffer:
             length, kind, number = HEADER.unpack_from(chunk, at)
             wanted = head + length
             if size - at < wanted:
+                most = self._limit(kind)
+                if length > most:
+                    self.problem = f"a frame of kind {kind} has {length} bytes, allowed are {most}"
+                    return frames
                 break
             frames.append((kind, number, chunk[at + head : at + wanted]))
             at += wanted
@@ -70,16 +89,22 @@ class Channel:
     Args:
         sock: a connected stream socket. The channel owns it from now on.
         on_frames: called with the complete frames of each read, never with an empty list.
-        on_end: called once when the other end closed or the socket failed, but not after `close`.
+        on_end: called once when the other end closed or the socket failed, but not after `close`. Its
+            argument is None, or why the channel refused what the other end sent.
+        limit: as for `Buffer`.
     """
 
     def __init__(
-        self, sock: socket.socket, on_frames: Callable[[list[Frame]], None], on_end: Callable[[], None]
+        self,
+        sock: socket.socket,
+        on_frames: Callable[[list[Frame]], None],
+        on_end: Callable[[str | None], None],
+        limit: Callable[[int], int] = unlimited,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._on_frames, self._on_end = on_frames, on_end
-        self._buffer = Buffer()
+        self._buffer = Buffer(limit)
         self._out: list[bytes] = []
         self._rest = memoryview(b"")
         self._flushing = False
@@ -132,17 +157,20 @@ class Channel:
         except OSError:
             chunk = b""
         if not chunk:
-            self._end()
+            self._end(None)
             return False
         frames = self._buffer.feed(chunk)
         if frames:
             self._on_frames(frames)
+        if self._buffer.problem is not None:
+            self._end(self._buffer.problem)
+            return False
         return True
 
-    def _end(self) -> None:
+    def _end(self, problem: str | None) -> None:
         if self._open:
             self.close()
-            self._on_end()
+            self._on_end(problem)
 
     def _flush(self) -> None:
         self._flushing = False

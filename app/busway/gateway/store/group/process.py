@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -11,12 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from busway.gateway.channel import Channel, Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
 
+log = logging.getLogger("busway.store")
+
 START_TIMEOUT = 60.0  # seconds; opening may have to recover a long write-ahead log
+LARGEST_REPLY = 256 * 1024 * 1024  # bytes; the reply to a batch of retries has the events of their runs
 STOP_TIMEOUT = 30.0  # seconds; the last checkpoint may write much
 _ROOT = Path(__file__).resolve().parents[4]
 
@@ -43,7 +49,7 @@ class Committer:
         self.hello: asyncio.Future[frames.Hello] = asyncio.get_running_loop().create_future()
         self.why = ""
         self._on_frame = on_frame
-        self._channel = Channel(launched.sock, self._take, self.ended.set)
+        self._channel = Channel(launched.sock, self._take, self._end, lambda _kind: LARGEST_REPLY)
 
     def open(self, path: Path, files: list[FileId] | None) -> None:
         """Send the path of the database to open. `files` as in `open_committer`."""
@@ -68,13 +74,22 @@ class Committer:
         await asyncio.to_thread(self.process.wait)
 
     def _take(self, received: list[Frame]) -> None:
-        for frame in received:
-            if self.hello.done():
-                self._on_frame(frame)
-            elif frame[0] == frames.HELLO:
-                self.hello.set_result(frames.decode_hello(frame[2]))
-            elif frame[0] == frames.TROUBLE:
-                self.why = frames.decode_trouble(frame[2]).why
+        try:
+            for frame in received:
+                if self.hello.done():
+                    self._on_frame(frame)
+                elif frame[0] == frames.HELLO:
+                    self.hello.set_result(frames.decode_hello(frame[2]))
+                elif frame[0] == frames.TROUBLE:
+                    self.why = frames.decode_trouble(frame[2]).why
+        except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+            self._channel.close()
+            self._end(f"an invalid frame ({problem})")
+
+    def _end(self, problem: str | None) -> None:
+        if problem is not None:
+            log.error("the committer broke the protocol: %s", problem)
+        self.ended.set()
 
 
 def launch() -> Launched:

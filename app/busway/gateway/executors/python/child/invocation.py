@@ -22,7 +22,7 @@ from busway.gateway.executors.python.child.lifecycle import SetupFailed
 from busway.gateway.executors.python.child.loading import LoadedTarget
 from busway.gateway.executors.python.child.outbox import Latest, Outbox
 from busway.gateway.executors.python.wire.memory import resident
-from busway.gateway.executors.python.wire.protocol import Boot, Call, Piece
+from busway.gateway.executors.python.wire.protocol import Boot, Call, Piece, published_limit
 from busway.gateway.executors.python.wire.slots import Page
 from busway.handlers import Fail
 
@@ -67,8 +67,8 @@ class Invocation:
     """A running attempt. It is also the port that its `Context` uses."""
 
     __slots__ = (
-        "_late", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took", "call", "log",
-        "published", "shared", "token", "wall",
+        "_late", "_over", "_published", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took",
+        "call", "log", "published", "shared", "token", "wall",
     )  # fmt: skip
 
     def __init__(self, shared: Shared, call: Call) -> None:
@@ -77,7 +77,8 @@ class Invocation:
         self.call = call
         self.log = output.Log(shared.page, call.seat)
         self.published: list[Published] = []
-        self._sent = self._sent_bytes = self._size = 0
+        self._sent = self._sent_bytes = self._size = self._published = 0
+        self._over: bool | None = None  # None until somebody else can send partials of it
         self._late: bytes | None = None
         self.wall = 0.0  # seconds
 
@@ -113,6 +114,7 @@ class Invocation:
 
     def _context(self) -> Context:
         call = self.call
+        self._over = False
         return Context(
             run=call.run, attempt=call.attempt, handler=call.handler, revision=call.revision, port=self
         )
@@ -137,6 +139,7 @@ class Invocation:
             error = Error(cause.type, f"{error.message}: {cause.message}", cause.traceback)
         ended = self._ended(_FAILED)
         ended.error = error
+        self._size += len(error.message) + len(error.traceback or "")
         ended.retry_after = delay_of(problem)
         ended.fatal = issubclass(kind, Fail)
         ended.exhausted = is_exhaustion(problem)
@@ -168,10 +171,17 @@ class Invocation:
             ended.cpu_time = cpu = cpu_time.of(self._since, self._took)
             if wall >= _MEASURED:
                 ended.starved = min(starved(), wall - cpu)
-        if self._late is not None:
-            self.send_late(now=True)
+        if self._over is not None:
+            self._stop_sending()
         self.shared.page.finish(self.call.seat, self.token)
         self.shared.outbox.ended(ended, self._size)
+
+    def _stop_sending(self) -> None:
+        """Send the last progress. What threads of the handler report later is dropped."""
+        if self._late is not None:
+            self.send_late(now=True)
+        with self.shared.lock:
+            self._over = True
 
     @property
     def cancelled(self) -> bool:
@@ -184,13 +194,21 @@ class Invocation:
         """Keep an event until the attempt succeeds.
 
         Raises:
-            ValueError: it is larger than an event may be.
+            ValueError: it is larger than an event may be, or the attempt publishes too much.
         """
-        self._size += check_size(type_, data, self.shared.boot.max_event_bytes)
+        boot = self.shared.boot
+        size = check_size(type_, data, boot.max_event_bytes) + len(type_) + _size_of(attributes)
+        limit = published_limit(boot.max_result_bytes, boot.max_event_bytes)
+        self._published += size
+        if self._published > limit:
+            raise ValueError(f"an attempt may publish {limit} bytes in all: publish the rest in another one")
+        self._size += size
         self.published.append(Published(type_, data, binary, attributes))
 
     def progress(self, data: bytes) -> None:
         """Send progress. While too many partials are not stored yet, only the newest is kept: never block."""
+        if self._over:
+            return
         if self._late is None and self.has_room():
             if not self.cancelled:
                 self._send(data, False)
@@ -200,7 +218,7 @@ class Invocation:
 
     def send_late(self, *, now: bool = False) -> bool:
         """Send progress that waits for room, or send it `now`. Return False if there is no room."""
-        if not (now or self.cancelled or self.has_room()):
+        if not (now or self._over or self.cancelled or self.has_room()):
             return False
         with self.shared.lock:
             late, self._late = self._late, None
@@ -239,7 +257,13 @@ class Invocation:
 
     def _send(self, data: bytes, binary: bool) -> None:
         with self.shared.lock:  # threads of the handler may call this too: index and order must agree
+            if self._over:
+                return
             piece = Piece(self._sent, data, binary, time.time_ns() // 1000)
             self._sent += 1
             self._sent_bytes += len(data)
             self.shared.outbox.piece(self.token, piece)
+
+
+def _size_of(attributes: dict[str, str | int | bool]) -> int:
+    return sum(len(name) + (len(value) if isinstance(value, str) else 8) for name, value in attributes.items())

@@ -10,13 +10,13 @@ import msgspec
 
 from busway.domain.run import Error, Outcome
 from busway.gateway.channel import Channel
-from busway.gateway.executors.port import Assignment, Ended, Gone, Partial, Returned, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, Gone, Returned, WorkerReport
 from busway.gateway.executors.python.host import policy
 from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.memory import MIB
-from busway.gateway.executors.python.wire.protocol import Call, Piece, ToWorker
+from busway.gateway.executors.python.wire.protocol import Call, ToWorker
 from busway.gateway.executors.python.wire.slots import Page
 
 
@@ -28,7 +28,9 @@ class SentAttempt(msgspec.Struct, eq=False):
     `excessive`: that is over its limit. `settled`: it was reported, or needs no report, but may still run.
     `recall_requested`: do not start it. `recalled`: it did not start, and goes to another worker.
     `kill_at`: when the grace of an overdue or cancelled attempt ends. `kill_started`: its worker is being
-    killed or retired for it.
+    killed or retired for it. `begun`: when it started, as first seen in the page, which handler code can change
+    later; `thread`: the ident of its thread, and `held`: the memory of its worker before it, likewise.
+    `received`: its partials; `credited`, `credited_bytes`: those of them that are stored.
     """
 
     assignment: Assignment
@@ -48,10 +50,20 @@ class SentAttempt(msgspec.Struct, eq=False):
     recalled: bool = False
     kill_started: bool = False
     kill_at: int | None = None
+    begun: int | None = None
+    thread: int = 0
+    held: int = 0
+    received: int = 0
+    credited: int = 0
+    credited_bytes: int = 0
 
     def started(self) -> bool:
         """Return whether its worker has started it."""
-        return self.page.started(self.seat, self.assignment.token)
+        if self.begun is None and self.page.started(self.seat, self.assignment.token):
+            # Never before it was sent: another CPU may see an old value in the page.
+            self.begun = min(max(self.page.since(self.seat), self.sent_at), time.monotonic_ns())
+            self.thread = self.page.thread(self.seat)
+        return self.begun is not None
 
     def finished(self) -> bool:
         """Return whether its target has returned, so that its report is on the way."""
@@ -68,24 +80,28 @@ class SentAttempt(msgspec.Struct, eq=False):
         self.page.cancel(self.seat, self.assignment.token)
 
     def credit(self, size: int) -> None:
-        """Allow it to send `size` more bytes."""
-        self.page.credit(self.seat, size)
+        """Allow it to send another partial: one of `size` bytes was stored."""
+        self.credited += 1
+        self.credited_bytes += size
+        self.page.credit(self.seat, self.credited, self.credited_bytes)
 
     def stack(self) -> str | None:
         """Return the stack of its thread from the latest faulthandler dump, None if there is none."""
-        return policy.stack_of_thread(self.page.dumped(), self.page.thread(self.seat))
+        return policy.stack_of_thread(self.page.dumped(), self.thread) if self.started() else None
 
     def record_memory(self, held: int) -> bool:
         """Record the memory that its worker holds, in bytes. Return True if the attempt is over its limit."""
-        limit, before = self.assignment.memory, self.page.recorded_memory(self.seat)
-        if limit is None or not before:
+        limit = self.assignment.memory
+        self.held = self.held or self.page.recorded_memory(self.seat)
+        if limit is None or not self.held:
             return False
-        self.peak = max(self.peak, held - before)
+        self.peak = max(self.peak, held - self.held)
         return self.peak > limit * MIB
 
     def since(self) -> int:
-        """Return when it started. Never before it was sent: another CPU may see an old value in the page."""
-        return max(self.page.since(self.seat), self.sent_at)
+        """Return when it started, or when it was sent if it did not."""
+        self.started()
+        return self.sent_at if self.begun is None else self.begun
 
     def phase(self) -> AttemptPhase:
         """Return how far it was when its worker died."""
@@ -112,11 +128,6 @@ class Clocks(msgspec.Struct, frozen=True):
 def now() -> Clocks:
     """Read both clocks."""
     return Clocks(time.monotonic_ns(), time.time_ns() // 1000)
-
-
-def partial(token: int, piece: Piece) -> Partial:
-    """Return the report of a partial."""
-    return Partial(token=token, index=piece.index, data=piece.data, binary=piece.binary, time=piece.time)
 
 
 def correct(ended: Ended, attempt: SentAttempt, clock: int) -> None:
@@ -246,6 +257,39 @@ def recall(attempts: Collection[SentAttempt]) -> list[Returned]:
     return reports
 
 
+_SILENCE = 5_000_000_000  # nanoseconds in which a worker that is free starts an attempt, or a report arrives
+
+
+def report_is_late(attempt: SentAttempt, now: Clocks) -> bool:
+    """Return whether an attempt that is over its time should have been reported, if it has ended as it says."""
+    return now.mono - attempt.since() > attempt.assignment.timeout * 1e9 + _SILENCE
+
+
+class Silence:
+    """Notices a worker that starts none of its attempts.
+
+    Something holds its GIL, or handler code has cleared the page.
+    """
+
+    __slots__ = ("_served", "_since")
+
+    def __init__(self) -> None:
+        self._since = self._served = 0
+
+    def check(self, attempts: Collection[SentAttempt], served: int, now: Clocks) -> None:
+        """Let the oldest attempt count as started if none was started for as long as it may take.
+
+        `served`: how many attempts the worker has reported.
+        """
+        if served != self._served or any(f.started() for f in attempts):
+            self._since, self._served = now.mono, served
+            return
+        oldest = next(iter(attempts))
+        since = max(self._since, oldest.sent_at)
+        if now.mono - since > oldest.assignment.timeout * 1e9 + _SILENCE:
+            oldest.begun = since
+
+
 def last_of_settled(attempt: SentAttempt) -> Gone | None:
     """Return the report that a settled attempt no longer runs, None if it was recalled."""
     return None if attempt.recalled else Gone(token=attempt.assignment.token)
@@ -254,20 +298,25 @@ def last_of_settled(attempt: SentAttempt) -> Gone | None:
 class Death(msgspec.Struct, frozen=True):
     """How a worker ended.
 
-    `status`: its wait status, None if unknown. `killed`: the gateway killed it. `alone`: it was started for
-    one attempt. `output_since`: returns the last lines of its output since a time in monotonic nanoseconds.
+    `status`: its wait status, None if unknown. `killed`: the gateway killed it. `fault`: why, if it broke the
+    protocol. `alone`: it was started for one attempt. `output_since`: returns the last lines of its output since
+    a time in monotonic nanoseconds.
     """
 
     pid: int | None
     status: int | None
     killed: bool
+    fault: str | None
     alone: bool
     output_since: Callable[[int], str]
 
 
 def report_death(death: Death, released: list[SentAttempt], now: Clocks) -> list[WorkerReport]:
     """Return the reports of the attempts that a dead worker had."""
-    verdicts = policy.verdicts((f.phase() for f in released), killed=death.killed, alone=death.alone)
+    phases = [f.phase() for f in released]
+    if death.fault is not None and phases and all(phase is AttemptPhase.UNSTARTED for phase in phases):
+        phases[0] = AttemptPhase.RUNNING  # somebody wrote the frame, and may have changed the page, too
+    verdicts = policy.verdicts(phases, killed=death.killed, alone=death.alone)
     reports = [_final_report(death, f, verdict, now) for f, verdict in zip(released, verdicts, strict=True)]
     _attribute_output(death, released, reports)
     return [report for report in reports if report is not None]
@@ -303,6 +352,8 @@ def _charged_or_lost(death: Death, attempt: SentAttempt, verdict: DeathVerdict, 
     stack = attempt.stack() if attempt.phase() is AttemptPhase.RUNNING else None
     charged = verdict is DeathVerdict.CHARGE
     why = "the gateway killed its worker" if death.killed else policy.cause_of(death.status)
+    if death.fault is not None:
+        why = f"its worker was killed because it broke the protocol: {death.fault}"
     outcome = Outcome.FAILED if charged else Outcome.LOST
     alone = verdict is DeathVerdict.LOSE_ALONE or (charged and death.alone)
     return broken_off(attempt, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)

@@ -127,7 +127,9 @@ class Launcher:
             self._spawned(report)
         elif isinstance(report, Exited):
             worker = self._by_pid.get(report.pid)
-            if worker is not None:
+            if worker is not None and not worker.has_exited():
+                link.refute(f"worker {report.pid} has not ended")
+            elif worker is not None:
                 worker.ended(report.status)
         elif isinstance(report, NotSpawned):
             logger.error("could not start a worker: %s", report.reason)

@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from busway.gateway.channel import Buffer, Frame, pack
-from busway.gateway.executors.python.host import policy, stacks
+from busway.gateway.executors.python.host import checking, policy, stacks
 from busway.gateway.executors.python.host.child_output import ChildOutput
 from busway.gateway.executors.python.host.policy import cause_of
 from busway.gateway.executors.python.wire import protocol as wire
@@ -26,6 +27,9 @@ logger = logging.getLogger("busway.workers")
 
 _READ_SIZE = 64 * 1024
 _START_TIMEOUT = 60.0  # seconds until the first file is announced
+_SMALL = 64 * 1024  # bytes of a frame
+_LARGEST = 64 * 1024 * 1024  # bytes of the description of a folder
+_DIRECTORIES = 10_000  # of the user's project that imports may search
 _END_TIMEOUT = 0.5  # seconds for a zygote to exit after it has closed its socket
 
 
@@ -88,10 +92,14 @@ class Link:
 
     def __init__(self, listener: Callable[[Link, ZygoteReport], None], lifeline: int) -> None:
         self._listener = listener
-        self._buffer = Buffer()
+        self._buffer = Buffer(self._frame_limit)
         self._pidfds: list[int] = []
-        self._news: asyncio.Queue[Frame | None] = asyncio.Queue()
+        self._requested: set[int] = set()
+        self._news: asyncio.Queue[str | Loaded | None] = asyncio.Queue()
         self._loading: str | None = None
+        self._loaded = False
+        self._entered = 0
+        self._fault: str | None = None
         self._status: int | None = None
         self._last_stack = ""
         self.alive = True
@@ -135,15 +143,15 @@ class Link:
         self._write(pack(ToZygote.LOAD, 0, wire.encode(boot)))
         deadline = _START_TIMEOUT
         while True:
-            frame = await self._next(deadline)
-            if frame is None:
+            news = await self._next(deadline)
+            if news is None:
                 raise ZygoteLost(self._loading, self._exit_reason())
-            if frame[0] == FromZygote.LOADED:
-                return wire.decode_loaded(frame[2])
-            self._loading = frame[2].decode()
+            if isinstance(news, Loaded):
+                return news
+            self._loading = news
             deadline = timeout
 
-    async def _next(self, timeout: float) -> Frame | None:
+    async def _next(self, timeout: float) -> str | Loaded | None:
         try:
             return await asyncio.wait_for(self._news.get(), timeout)
         except TimeoutError:
@@ -164,6 +172,8 @@ class Link:
         signal.pidfd_send_signal(self._pidfd, signal.SIGUSR1)
 
     def _exit_reason(self) -> str:
+        if self._fault is not None:
+            return f"the importing process was killed because it broke the protocol: {self._fault}"
         return f"its import ended the importing process: {cause_of(self._status)}{self._last_stack}"
 
     def _stack(self) -> str:
@@ -178,6 +188,16 @@ class Link:
         except OSError:
             sent = 0
         if sent != len(frame):
+            self.kill()
+        else:
+            self._requested.add(number)
+
+    def refute(self, fault: str) -> None:
+        """Kill the zygote because what it reports cannot be true: handler code may use its socket."""
+        if self._fault is None:
+            logger.warning("killing zygote %d: it broke the protocol: %s", self.pid, fault)
+            self._fault = fault
+            self._loop.remove_reader(self._socket)
             self.kill()
 
     def kill(self) -> None:
@@ -209,6 +229,8 @@ class Link:
             pass
 
     def _read(self) -> bool:
+        if self._fault is not None:
+            return False
         try:
             chunk, received, _, _ = socket.recv_fds(self._socket, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
@@ -220,22 +242,49 @@ class Link:
             self._loop.remove_reader(self._socket)
             self._loop.call_later(_END_TIMEOUT, self.kill)  # its own exit status tells more than a kill
             return False
-        for frame in self._buffer.feed(chunk):
-            self._take(frame)
+        frames = self._buffer.feed(chunk)
+        try:
+            for frame in frames:
+                self._take(frame)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
+            self.refute(f"a frame is invalid ({problem})")
+        if self._buffer.problem is not None:
+            self.refute(self._buffer.problem)
+        if len(self._pidfds) > len(self._requested):
+            self.refute("it sent more descriptors than workers were requested")
         return True
 
+    def _frame_limit(self, kind: int) -> int:
+        return _LARGEST if kind == FromZygote.LOADED and not self._loaded else _SMALL
+
     def _take(self, frame: Frame) -> None:
+        """Report a frame.
+
+        Raises:
+            ValueError, MsgspecError: it is not one that a zygote sends now.
+        """
         kind, number, body = frame
-        if kind == FromZygote.SPAWNED:
-            self._listener(self, Spawned(number, int(body), self._pidfds.pop(0)))
-        elif kind == FromZygote.EXITED:
-            self._listener(self, Exited(number, int(body)))
-        elif kind == FromZygote.REFUSED:
+        if kind == FromZygote.SPAWNED and number in self._requested and self._pidfds:
+            self._requested.discard(number)
+            pid = int(body)
+            if not _refers_to(self._pidfds[0], pid):
+                raise ValueError(f"the descriptor of worker {number} is not that of process {pid}")
+            self._listener(self, Spawned(number, pid, self._pidfds.pop(0)))
+        elif kind == FromZygote.REFUSED and number in self._requested:
+            self._requested.discard(number)
             self._listener(self, NotSpawned(number, body.decode()))
-        elif kind == FromZygote.ENTERED:
+        elif kind == FromZygote.EXITED:
+            self._listener(self, Exited(number, int(body) & 0xFFFF))
+        elif kind == FromZygote.ENTERED and not self._loaded and self._entered < _DIRECTORIES:
+            self._entered += 1
             self._listener(self, Entered(os.fsdecode(body)))
+        elif kind == FromZygote.LOADING and not self._loaded:
+            self._news.put_nowait(body.decode())
+        elif kind == FromZygote.LOADED and not self._loaded:
+            self._news.put_nowait(checking.loaded(body))
+            self._loaded = True
         else:
-            self._news.put_nowait(frame)
+            raise ValueError(f"kind {kind} is not expected now")
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -259,3 +308,20 @@ class Link:
         self._stacks.close()
         for descriptor in (self._pidfd, *self._pidfds):
             os.close(descriptor)
+
+
+def _refers_to(pidfd: int, pid: int) -> bool:
+    """Return whether a descriptor is a pidfd of that process."""
+    try:
+        own = os.pidfd_open(pid)
+    except (OSError, OverflowError):
+        return False
+    try:
+        return _pid_line(own) == _pid_line(pidfd) is not None
+    finally:
+        os.close(own)
+
+
+def _pid_line(descriptor: int) -> str | None:
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    return next((line for line in lines if line.startswith("Pid:")), None)

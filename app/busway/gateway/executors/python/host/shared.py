@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from busway.gateway.executors.port import Listener, Room, WorkerReport
 from busway.gateway.executors.python.host.attempt import SentAttempt
+from busway.gateway.executors.python.host.checking import FrameLimits
 from busway.gateway.executors.python.host.reaping import Orphans
 
 _INTERVAL = 0.025  # seconds between two checks
@@ -48,6 +49,7 @@ class Shared:
 
     Args:
         check: the periodic check of the workers.
+        limits: the largest frames that workers may send.
 
     Attributes:
         attempts: the attempts that workers have, by token. Each worker adds and removes its own.
@@ -60,7 +62,8 @@ class Shared:
         deaths: number of dead workers, by pool and cause.
     """
 
-    def __init__(self, check: PeriodicCheck) -> None:
+    def __init__(self, check: PeriodicCheck, limits: FrameLimits) -> None:
+        self.limits = limits
         self.attempts: dict[int, SentAttempt] = {}
         self.report: Listener = _ignore_reports
         self.refused = self.closed = False

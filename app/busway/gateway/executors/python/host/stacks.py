@@ -18,6 +18,7 @@ def when_written(
 
     The page may be closed when `then` is called.
     """
+    page.make_room()
     before = page.dump_size()
     end = loop.time() + _TIMEOUT
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned
 from busway.gateway.executors.python.host.attempt import now as read_clocks
+from busway.gateway.executors.python.host.checking import frame_limits
 from busway.gateway.executors.python.host.generation import Generation, Plan
 from busway.gateway.executors.python.host.link import ZygoteLost
 from busway.gateway.executors.python.host.pool import Pool, PoolConfig
@@ -70,7 +71,8 @@ class Supervisor:
             PoolConfig(1, threads, threads, grace, growth),
             itertools.count(1).__next__,
         )
-        self._shared = Shared(PeriodicCheck(self._check))
+        limits = frame_limits(max_result_bytes, max_event_bytes)
+        self._shared = Shared(PeriodicCheck(self._check), limits)
         self._generation = Generation(self._shared, self._plan, boot, Watched(handlers))
         self._generations: set[Generation] = set()
         self._former: list[Generation] = []

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import select
 import signal
 import socket
 import time
@@ -13,21 +14,22 @@ from collections import defaultdict
 from collections.abc import Callable
 from enum import Enum, auto
 
-import msgspec
-
 from busway.gateway.channel import Channel, Frame
 from busway.gateway.executors.port import Assignment, Ended, Returned, Started, WorkerReport
 from busway.gateway.executors.python.host import attempt as outcomes
-from busway.gateway.executors.python.host import stacks
+from busway.gateway.executors.python.host import checking, stacks
 from busway.gateway.executors.python.host.attempt import (
     Calls,
     Clocks,
     Death,
     SentAttempt,
+    Silence,
     is_clogged,
     recall,
     report_death,
+    report_is_late,
 )
+from busway.gateway.executors.python.host.checking import ProtocolError
 from busway.gateway.executors.python.host.child_output import ChildOutput
 from busway.gateway.executors.python.host.growth import GrowthMonitor
 from busway.gateway.executors.python.host.pace import Pace
@@ -117,8 +119,10 @@ class Worker:
         self._grace = int(grace * 1e9)
         self._seats = list(range(spawn.seats))
         self._growth = GrowthMonitor(growth)
-        self._killed = self._expected = self._exhausted = False
+        self._killed = self._expected = self._exhausted = self._was_ready = False
+        self._fault: str | None = None
         self._answered_ping = True
+        self._silence = Silence()
         self._threads = spawn.threads
         self._suspended = 0
         self._pidfd = -1
@@ -132,7 +136,7 @@ class Worker:
         descriptor = create(spawn.seats)
         self.page = Page(descriptor, spawn.seats)
         self._output = ChildOutput(read_end, f"worker {self.number}")
-        self._channel = Channel(ours, self._take, self._hung_up)
+        self._channel = Channel(ours, self._take, self._hung_up, self._frame_limit)
         self._calls = Calls(self._channel)
         self._child_ends = (theirs.detach(), write_end)
 
@@ -152,8 +156,11 @@ class Worker:
         self.pid, self._pidfd = pid, pidfd
         self._output.name = f"worker {pid}"
         self._loop.add_reader(pidfd, self._exited)
-        if self._killed:
-            self.kill()
+        if self._killed or self._fault is not None:
+            self._signal(signal.SIGKILL)
+
+    def _frame_limit(self, kind: int) -> int:
+        return self._shared.limits.of(kind, running=bool(self.attempts))
 
     @property
     def open(self) -> bool:
@@ -187,9 +194,10 @@ class Worker:
                     self._skipped(token, reports, released)
                 else:
                     self._take_other(kind, body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as problem:  # handler code wrote to our socket
-            logger.warning("killing worker %s: it sent an invalid frame (%s)", self.pid, problem)
-            self._hung_up()
+        except ProtocolError as problem:
+            self._hung_up(str(problem))
+        except checking.INVALID as problem:
+            self._hung_up(f"a frame of kind {kind} is invalid ({problem})")
         if not all(attempt.awaits for attempt in released):
             self.clogged = False
         if reports:
@@ -198,11 +206,19 @@ class Worker:
             self._listener(self, WorkerChange.RELEASED)
         self._go_on()
 
-    def _take_other(self, kind: int, code_digest: bytes) -> None:
-        self._answered_ping = True
-        if kind == FromWorker.READY and self.state is WorkerState.BOOTING:
+    def _take_other(self, kind: int, body: bytes) -> None:
+        if kind == FromWorker.PONG and not self._answered_ping:
+            self._answered_ping = True
+        elif kind == FromWorker.READY and not self._was_ready:
+            self._was_ready = True
+            self._ready(body.decode())
+        else:
+            raise ProtocolError(f"a frame of kind {kind} came while the worker was {self.state.name.lower()}")
+
+    def _ready(self, code_digest: str) -> None:
+        if self.state is WorkerState.BOOTING:
             self.state = WorkerState.READY
-            self.code_digest = code_digest.decode()
+            self.code_digest = code_digest
             self.idle_at = time.monotonic()
             self._listener(self, WorkerChange.READY)
 
@@ -236,8 +252,10 @@ class Worker:
     def _ended(self, ended: list[Ended], reports: list[WorkerReport], released: list[SentAttempt]) -> None:
         clock = time.time_ns() // 1000
         took: defaultdict[Pace, list[float]] = defaultdict(list)
+        unknown = False
         for report in ended:
             if (attempt := self._release(report.token)) is None:
+                unknown = True
                 continue
             released.append(attempt)
             took[attempt.pace].append(report.wall_time)
@@ -254,15 +272,24 @@ class Worker:
             self.served += len(walls)
             self._growth.answered(pace.handler, walls)
             pace.extend(walls)
+        if unknown:
+            raise ProtocolError("the end of an attempt was reported that the worker did not have")
 
     def _skipped(self, token: int, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        attempt = self._release(token)
-        if attempt is not None:
-            released.append(attempt)
-            if attempt.settled:
-                self._settled_left(attempt, reports)
-            elif attempt.recall_requested:
-                reports.append(Returned(token=token))
+        attempt = self._known(token)
+        checking.unstarted(attempt)
+        self._release(token)
+        released.append(attempt)
+        if attempt.settled:
+            self._settled_left(attempt, reports)
+        elif attempt.recall_requested:
+            reports.append(Returned(token=token))
+
+    def _known(self, token: int) -> SentAttempt:
+        attempt = self.attempts.get(token)
+        if attempt is None:
+            raise ProtocolError("the token of a frame belongs to no attempt that the worker has")
+        return attempt
 
     def _settled_left(self, attempt: SentAttempt, reports: list[WorkerReport]) -> None:
         last = outcomes.last_of_settled(attempt)
@@ -270,13 +297,15 @@ class Worker:
             reports.append(last)
 
     def _partial(self, token: int, body: bytes, reports: list[WorkerReport]) -> None:
-        attempt = self.attempts.get(token)
-        if attempt is not None and not attempt.settled:
-            reports.append(outcomes.partial(token, wire.decode_piece(body)))
+        attempt = self._known(token)
+        report = checking.partial(attempt, body)
+        if not attempt.settled:
+            reports.append(report)
 
     def sweep(self, now: Clocks) -> list[WorkerReport]:
         """Check the page: report long attempts, cancel overdue ones, kill for those that do not react."""
         reports: list[WorkerReport] = []
+        self._silence.check(self.attempts.values(), self.served, now)
         if self.state is WorkerState.READY and self._growth.busy(self.pid, now.mono):
             self._listener(self, WorkerChange.OUTGROWN)
         for attempt in list(self.attempts.values()):
@@ -317,7 +346,7 @@ class Worker:
         self._suspended += 1
 
     def _overdue(self, attempt: SentAttempt, now: Clocks) -> None:
-        if attempt.finished():
+        if attempt.finished() and not report_is_late(attempt, now):
             return  # its report is on the way
         attempt.overdue = True
         self.page.cancel(attempt.seat, attempt.assignment.token)
@@ -409,9 +438,13 @@ class Worker:
             except ProcessLookupError:
                 return
 
-    def _hung_up(self) -> None:
-        # Either it is dead, and the zygote will report that, or handler code broke our socket.
+    def _hung_up(self, fault: str | None) -> None:
+        # Either it is dead, and the zygote will report that, or handler code used our socket.
         if self.state is not WorkerState.DEAD:
+            if fault is not None:
+                logger.warning("killing worker %s: it broke the protocol: %s", self.pid, fault)
+                self._fault = fault
+                self._channel.close()
             self.state = WorkerState.ENDING
             self._signal(signal.SIGKILL)
 
@@ -419,6 +452,12 @@ class Worker:
         self._loop.remove_reader(self._pidfd)
         if not self.reap():
             self._status_timer = self._loop.call_later(_STATUS_TIMEOUT, self.ended, None)
+
+    def has_exited(self) -> bool:
+        """Return whether its process has ended."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def reap(self) -> bool:
         """Reap the process if the gateway is its parent now. Return False if it runs or is not ours."""
@@ -436,10 +475,17 @@ class Worker:
         self.state = WorkerState.DEAD
         released = list(self.attempts.values())
         death = Death(
-            self.pid, status, killed=self._killed, alone=self.alone, output_since=self._output.since
+            self.pid,
+            status,
+            killed=self._killed,
+            fault=self._fault,
+            alone=self.alone,
+            output_since=self._output.since,
         )
         reports = report_death(death, released, outcomes.now())
         self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
+        if self._fault is not None:
+            self.cause = "protocol error"
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in reports)
         for token in self.attempts:
             del self._shared.attempts[token]

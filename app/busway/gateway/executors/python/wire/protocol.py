@@ -118,6 +118,11 @@ class Piece(msgspec.Struct, array_like=True):
     time: int
 
 
+def published_limit(max_result_bytes: int, max_event_bytes: int) -> int:
+    """Return how many bytes one attempt may publish."""
+    return 4 * max(max_result_bytes, max_event_bytes)
+
+
 encode = msgspec.msgpack.Encoder().encode
 decode_calls = msgspec.msgpack.Decoder(list[Call]).decode
 decode_piece = msgspec.msgpack.Decoder(Piece).decode

@@ -8,25 +8,45 @@ worker. After those, in the same descriptor, faulthandler writes its stacks.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import mmap
 import os
+import tempfile
 
 _WORDS = 16
 _STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED, _HELD = range(10)
 _RING = 4096  # bytes: one page, which takes no memory until something is printed
 _LEFT_OUT = "… earlier output was lost with the worker\n"
-_DUMP_LIMIT = 64 * 1024
+_STACKS = 256 * 1024  # bytes for stacks, which take no memory until they are written
+_MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
 def create(seats: int) -> int:
-    """Return a descriptor of new memory for a page. Its file offset is at the end, for the stacks."""
-    descriptor = os.memfd_create("busway-page", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, _size(seats))
+    """Return a descriptor of new memory for a page, of a fixed size. Its file offset is where stacks begin."""
+    descriptor = _memory()
+    os.ftruncate(descriptor, _size(seats) + _STACKS)
+    with contextlib.suppress(OSError):  # a file cannot be sealed
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     os.lseek(descriptor, _size(seats), os.SEEK_SET)
     return descriptor
 
 
+def _memory() -> int:
+    """Return a descriptor of anonymous memory, or of a file without a name where the system refuses memory."""
+    try:
+        return os.memfd_create("busway-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as problem:
+        if problem.errno not in _MISSING:
+            raise
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
+
+
 def _size(seats: int) -> int:
+    """Return the offset of the stacks."""
     return _rings(seats) + seats * _RING
 
 
@@ -48,7 +68,7 @@ class Page:
         self._map = mmap.mmap(descriptor, _size(seats))
         self._words = memoryview(self._map).cast("Q")
         self._rings = _rings(seats)
-        self._behind = _size(seats)
+        self._stacks = _size(seats)
         self._credited: set[int] = set()
 
     def begin(self, seat: int, token: int, since: int, thread: int) -> bool:
@@ -119,12 +139,11 @@ class Page:
         """Gateway: the attempt must not start any more. If it has started, it may continue."""
         self._words[seat * _WORDS + _RECALLED] = token
 
-    def credit(self, seat: int, size: int) -> None:
-        """Gateway: a partial of `size` bytes was stored."""
+    def credit(self, seat: int, frames: int, size: int) -> None:
+        """Gateway: so many partials of the attempt were stored, with so many bytes."""
         self._credited.add(seat)
         at = seat * _WORDS
-        self._words[at + _FRAMES] += 1
-        self._words[at + _BYTES] += size
+        self._words[at + _FRAMES], self._words[at + _BYTES] = frames, size
 
     def started(self, seat: int, token: int) -> bool:
         """Gateway: return whether the attempt has started."""
@@ -146,13 +165,19 @@ class Page:
         """Gateway: return the memory just before the call of the attempt's target, 0 before the call."""
         return self._words[seat * _WORDS + _HELD]
 
-    def dumped(self, skip: int = 0) -> str:
-        """Gateway: return the stacks that faulthandler wrote, without the first `skip` bytes."""
-        return os.pread(self.descriptor, _DUMP_LIMIT, self._behind + skip).decode(errors="replace")
+    def dumped(self) -> str:
+        """Gateway: return the stacks that faulthandler wrote."""
+        return os.pread(self.descriptor, self.dump_size(), self._stacks).decode(errors="replace")
 
     def dump_size(self) -> int:
         """Gateway: return the size of the stacks in bytes."""
-        return os.fstat(self.descriptor).st_size - self._behind
+        written = os.lseek(self.descriptor, 0, os.SEEK_CUR) - self._stacks
+        return min(max(0, written), _STACKS)
+
+    def make_room(self) -> None:
+        """Gateway: if many stacks were written, let the next ones replace them."""
+        if self.dump_size() > _STACKS // 2:
+            os.lseek(self.descriptor, self._stacks, os.SEEK_SET)
 
     def close(self) -> None:
         """Release memory and descriptor."""
