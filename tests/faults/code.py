@@ -106,6 +106,12 @@ def spins_in_c(event):
     re.match(r"(a+)+$", "a" * 60 + "b")  # holds the interpreter for ages
 
 
+@faulty(timeout=0.3)
+def waits_in_c(event):
+    print("waiting")
+    ctypes.PyDLL(None).usleep(20_000_000)  # holds the interpreter; a signal ends it
+
+
 @faulty(timeout=600)
 def spins_in_c_for_long(event):
     time.sleep(0.3)  # until it is known to run

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.fault
         ("kills_itself", signal.SIGBUS, "WorkerDied", "killed by SIGBUS", ["in kills_itself"], "about to be"),
         ("stands_still", None, "Timeout", "ran longer than 0.3 s", ["in standing"], "standing still\n"),
         ("spins_in_c", None, "Timeout", "ran longer than 0.3 s", ["in spins_in_c"], "matching\n"),
+        ("waits_in_c", None, "Timeout", "ran longer than 0.3 s", ["in waits_in_c"], "waiting\n"),
     ],
 )
 def test_how_an_attempt_ended_stands_in_its_run(

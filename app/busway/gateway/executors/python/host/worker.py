@@ -265,7 +265,9 @@ class Worker:
             if attempt.settled:
                 self._settled_left(attempt, reports)
             elif attempt.given_up:
-                reports.append(outcomes.given_up(attempt, outcomes.now(), self.pid, None))
+                # The signal for its stack may have ended the call that it was in.
+                stack = attempt.stack() if attempt.kill_started else None
+                reports.append(outcomes.given_up(attempt, outcomes.now(), self.pid, stack))
             else:
                 reports.append(report)
         for pace, walls in took.items():
