@@ -194,7 +194,8 @@ class Shared:
             made = await self._stack.enter_async_context(started(self._folder, pool, **self._options))
             self._benches[pool] = made
         made = self._benches[pool]
-        await made.until(lambda: len(made.pids()) == (2 if pool == "process" else 1))
+        processes = self._options.get("processes", 2) if pool == "process" else 1
+        await made.until(lambda: len(made.pids()) == processes)
         try:
             await scenario(made)
         finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def stored(base: type, name: str) -> Callable[[Any], Any]:
-    """Return a function that reads an attribute that `base` defines in C, also of a subclass that hides it."""
+    """Return a function that reads an attribute that `base` defines in C, even if a subclass hides it."""
     read: Callable[[Any], Any] = vars(base)[name].__get__
     return read
 

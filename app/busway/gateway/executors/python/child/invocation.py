@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import threading
 import time
 from typing import Any
@@ -152,7 +153,10 @@ class Invocation:
         ended.wall_time = self.wall = wall = took / 1e9
         if wall >= _MEASURED:
             ended.peak_memory = self._peak()
-        ended.log = log = self.log.text()
+        streams, ours = vars(sys), output.Installed
+        if streams.get("stdout") is not ours.stdout or streams.get("stderr") is not ours.stderr:
+            output.flush_wrappers()
+        ended.log = log = self.log.close()
         if log is not None:
             self._size += len(log)
         return ended
@@ -266,4 +270,6 @@ class Invocation:
 
 
 def _size_of(attributes: dict[str, str | int | bool]) -> int:
-    return sum(len(name) + (len(value) if isinstance(value, str) else 8) for name, value in attributes.items())
+    return sum(
+        len(name) + (len(value) if isinstance(value, str) else 8) for name, value in attributes.items()
+    )

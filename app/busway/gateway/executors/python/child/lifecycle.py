@@ -14,14 +14,11 @@ from busway.gateway.executors.python.child.failure import summary
 from busway.gateway.executors.python.child.loading import Module
 
 
-
 class Await(Protocol):
-    """Runs a coroutine on the worker's event loop, in that context, and returns its value.
+    """Runs coroutines on the worker's event loop, in other threads than the loop's own."""
 
-    Any other thread may call it.
-    """
-
-    def __call__(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Any: ...
+    def __call__(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+        """Run a coroutine in that context and return its value."""
 
 
 class SetupFailed(Exception):

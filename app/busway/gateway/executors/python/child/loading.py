@@ -34,8 +34,8 @@ _name_of = stored(ImportError, "name")
 class Module:
     """An imported file of the handlers folder, with its `setup` and `teardown` functions (None if missing).
 
-    `ready`: `setup` has succeeded. `used`: an attempt of the file has started here. `context`: attempts run in
-    copies of it. `has_decimals`: it holds a context of `decimal`.
+    `ready`: `setup` has succeeded. `used`: an attempt of the file has started here. `context`: attempts run
+    in copies of it. `has_decimals`: it holds a context of `decimal`.
     """
 
     def __init__(self, file: str, module: types.ModuleType) -> None:

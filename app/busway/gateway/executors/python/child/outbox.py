@@ -95,14 +95,14 @@ class Outbox:
 def _encoded(reports: list[Ended]) -> bytes:
     try:
         return wire.encode(reports)
-    except Exception:  # noqa: BLE001 - handler code spoiled one of them; the others must arrive
+    except Exception:
         return wire.encode([_encodable(report) for report in reports])
 
 
 def _encodable(report: Ended) -> Ended:
     try:
         wire.encode(report)
-    except Exception as problem:  # noqa: BLE001 - as above
+    except Exception as problem:
         began, ended, error = report.started_at, report.finished_at, describe(problem)
         return Ended(report.token, Outcome.FAILED, began, ended, report.worker, error=error)
     return report

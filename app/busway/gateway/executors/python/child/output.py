@@ -1,34 +1,41 @@
-"""Capture what attempts print and log, separated by context. Other output belongs to the worker."""
+"""Capture what attempts print and log, separated by context. Other output belongs to the process."""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 from busway.domain.classes import class_name
 from busway.gateway.executors.python.wire.slots import Page
 
 LIMIT = 64 * 1024
 _NOTE = "\n… output beyond 64 KiB was left out\n"
+_write = os.write
 
 
 class Log:
     """The log of one attempt, at most 64 KiB. Its last lines are also in the page in case the worker dies."""
 
-    __slots__ = ("_lines", "_page", "_seat", "_size")
+    __slots__ = ("_lines", "_page", "_seat", "_size", "over")
 
     def __init__(self, page: Page, seat: int) -> None:
         self._page, self._seat = page, seat
         self._lines: list[str] | None = None
         self._size = 0
+        self.over = False
 
     def write(self, text: str) -> None:
-        """Add text. Text over the limit is dropped."""
+        """Add text. Text over the limit is dropped. After the attempt, text goes to the process."""
+        if self.over or _forked.value:
+            write_raw(2, text)
+            return
         self._page.print(self._seat, text.encode("utf-8", "backslashreplace"))
         if self._size > LIMIT:
             return
@@ -37,8 +44,9 @@ class Log:
         self._lines.append(text)
         self._size += len(text)
 
-    def text(self) -> str | None:
-        """Return the text, with a note if some was dropped, None if there is none."""
+    def close(self) -> str | None:
+        """Return the text, with a note if some was dropped, None if there is none. The attempt is over."""
+        self.over = True
         if self._lines is None:
             return None
         whole = "".join(self._lines).encode("utf-8", "backslashreplace")
@@ -56,89 +64,176 @@ class OnlyAttempt:
     log: Log | None = None
 
 
-class Capture(io.TextIOBase):
-    """Replaces `sys.stdout` or `sys.stderr` and adds text to the log of the attempt that writes it."""
+class _Forked:
+    value = False  # in a fork that handler code made: it has only copies of the logs
 
-    def __init__(self, descriptor: int) -> None:
+
+_forked = _Forked()
+
+
+def write_raw(descriptor: int, text: str) -> None:
+    """Write text to a descriptor of the process."""
+    raw = memoryview(text.encode("utf-8", "backslashreplace"))
+    with contextlib.suppress(OSError):  # handler code closed it, or the gateway has ended
+        while raw:
+            raw = raw[_write(descriptor, raw) :]
+
+
+def _log_of_thread() -> Log | None:
+    """Return the log for a thread that has no context, None if it belongs to no running attempt."""
+    only = OnlyAttempt.log
+    if only is None:
+        return None
+    left_by: Log = vars(threading.current_thread()).get(_LEFT_BY, only)
+    return left_by
+
+
+_LEFT_BY = "_busway_left_by"
+
+
+class LeftThreads:
+    """Recognizes threads that outlive the attempt that started them, in a worker that runs one at a time.
+
+    They have no context. So their output is attributed to the running attempt, but for these threads, whose
+    attempt is over. The threads of executors are no such threads: they work for later attempts, too.
+    """
+
+    def __init__(self) -> None:
+        self._count = -1
+
+    def check(self, log: Log) -> None:
+        """Mark the threads that the attempt with this log has left."""
+        count = _thread._count()  # noqa: SLF001 - much faster than threading.active_count()
+        if count == self._count:
+            return
+        self._count = count
+        futures = sys.modules.get("concurrent.futures.thread")
+        workers = getattr(futures, "_threads_queues", {})
+        for thread in threading.enumerate():
+            if thread not in workers:
+                vars(thread).setdefault(_LEFT_BY, log)
+
+
+class Capture(io.TextIOWrapper):
+    """Replaces `sys.stdout` or `sys.stderr` and adds text to the log of the attempt that writes it.
+
+    It looks like the stream that it replaces, but it holds nothing back and cannot be closed: other attempts
+    of this worker write here too.
+    """
+
+    mode = "w"
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        binary = _Binary(descriptor, name, self._write)
+        super().__init__(binary, "utf-8", "backslashreplace", line_buffering=True)
         self._descriptor = descriptor
-        self._binary = _Binary(self)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override] # typeshed has a plain attribute
-        """Always UTF-8."""
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override] # as above
-        """Characters that cannot be encoded are written as escapes."""
-        return "backslashreplace"
-
-    @property
-    def buffer(self) -> _Binary:
-        """The same stream for bytes."""
-        return self._binary
 
     def write(self, text: str) -> int:
-        """Add text to the log of this context's attempt, or write it to the worker's descriptor."""
+        """Add text to the log of this context's attempt, or write it to the descriptor of the process."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {class_name(type(text))}")
         text = str.__str__(text)  # a subclass may have methods of its own
-        log = current.get() or OnlyAttempt.log
-        if log is not None:
-            log.write(text)
-        else:
-            self._raw(text)
+        self._write(text)
         return len(text)
 
-    def _raw(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # the gateway has ended
-            os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
+    def _write(self, text: str) -> None:
+        log = current.get() or _log_of_thread()
+        if log is None or log.over or _forked.value:
+            write_raw(self._descriptor, text)
+        else:
+            log.write(text)
 
     def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override] # typeshed wants bytes too
         """Write each of the lines."""
         for line in lines:
             self.write(line)
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
+    def flush(self) -> None:
+        """Do nothing: all is written."""
 
-    def fileno(self) -> int:
-        """Return the worker's own descriptor."""
-        return self._descriptor
-
-    def isatty(self) -> bool:
-        """Return False."""
-        return False
+    def detach(self) -> NoReturn:
+        """Raise, because other attempts of this worker write here, too."""
+        raise io.UnsupportedOperation("the streams of a worker cannot be detached: use their `buffer`")
 
     def close(self) -> None:
-        """Do nothing: other attempts of this worker write here too."""
+        """Do nothing."""
 
     def __del__(self) -> None:
-        """Do not close the descriptor, which outlives this object."""
+        """Do nothing: the descriptor outlives this object."""
 
 
-class _Binary(io.RawIOBase):
-    """`sys.stdout.buffer`: decodes bytes to text of the attempt."""
+class _Binary(io.BufferedIOBase):
+    """`sys.stdout.buffer`, and its `raw`: decodes bytes to text of the attempt."""
 
-    def __init__(self, text: Capture) -> None:
-        self._text = text
+    mode = "wb"
+
+    def __init__(self, descriptor: int, name: str, write: Callable[[str], None]) -> None:
+        self.name, self._descriptor, self._write = name, descriptor, write
+
+    @property
+    def raw(self) -> _Binary:
+        """The same stream, which holds nothing back."""
+        return self
 
     def write(self, data: Any) -> int:
         """Write bytes as text."""
-        raw = bytes(data)
-        self._text.write(raw.decode("utf-8", "backslashreplace"))
+        raw = bytes(memoryview(data))
+        self._write(raw.decode("utf-8", "backslashreplace"))
         return len(raw)
 
     def writable(self) -> bool:
         """Return True."""
         return True
 
+    def fileno(self) -> int:
+        """Return the descriptor of the process."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Return False."""
+        return False
+
+    def flush(self) -> None:
+        """Do nothing: all is written."""
+
+    def detach(self) -> NoReturn:
+        """Raise, because nothing is below it."""
+        raise io.UnsupportedOperation("the streams of a worker cannot be detached")
+
     def close(self) -> None:
         """Do nothing."""
 
+    def __del__(self) -> None:
+        """Do nothing: the descriptor outlives this object."""
+
+
+class Installed:
+    """The streams that `install` has put in place."""
+
+    stdout: Any = None
+    stderr: Any = None
+
 
 def install() -> None:
-    """Replace `sys.stdout` and `sys.stderr` permanently."""
-    sys.stdout = sys.__stdout__ = Capture(1)  # type: ignore[misc,assignment] # they are final for type checkers only
-    sys.stderr = sys.__stderr__ = Capture(2)  # type: ignore[misc,assignment] # as above
+    """Replace `sys.stdout` and `sys.stderr`. Another call puts the same streams in place again.
+
+    Call it before handler code is imported: loggers that it sets up then write to these streams, too.
+    """
+    if Installed.stdout is None:
+        Installed.stdout, Installed.stderr = Capture(1, "<stdout>"), Capture(2, "<stderr>")
+    sys.stdout = sys.__stdout__ = Installed.stdout  # type: ignore[misc] # final for type checkers only
+    sys.stderr = sys.__stderr__ = Installed.stderr  # type: ignore[misc] # as above
+
+
+def disown() -> None:
+    """Write to the descriptors only: this process is a fork that handler code made."""
+    _forked.value = True
+
+
+def flush_wrappers() -> None:
+    """Flush streams by which handler code has replaced ours, so that their text reaches the attempt's log."""
+    for name, ours in (("stdout", Installed.stdout), ("stderr", Installed.stderr)):
+        with contextlib.suppress(BaseException):
+            stream = getattr(sys, name)
+            if stream is not ours:
+                stream.flush()

@@ -53,6 +53,7 @@ class Worker:
         self._coroutines = Coroutines(shared)
         wait = self._coroutines.wait
         self._threads = Threads(threads, shared.outbox, ticker, wait) if threads > 1 else None
+        self._left_threads = output.LeftThreads()
         self._told_to_end = False
 
     def serve(self, code_digest: str) -> None:
@@ -90,12 +91,13 @@ class Worker:
         return sync
 
     def _run(self, invocations: Iterable[Invocation]) -> None:
-        outbox, cpu_time = self._shared.outbox, CpuTime()
+        outbox, cpu_time, left = self._shared.outbox, CpuTime(), self._left_threads
         for invocation in invocations:
             outbox.flush_soon()  # finished reports must not wait for this attempt
             output.OnlyAttempt.log = invocation.log
             run_attempt(invocation, self._coroutines.wait, cpu_time)
             output.OnlyAttempt.log = None
+            left.check(invocation.log)
         outbox.flush()
 
 
@@ -124,7 +126,7 @@ def _serve(
     os.dup2(given.output, 2)
     os.close(given.output)
     _line_by_line()
-    output.install()
+    output.install()  # imports may have replaced the streams
     quiet_signals()
     faulthandler.enable(file=given.page, all_threads=True)
     faulthandler.register(DUMP_SIGNAL, file=given.page, all_threads=True)
@@ -132,6 +134,7 @@ def _serve(
     ticker = Ticker()
     outbox = Outbox(channel, ticker)
     os.register_at_fork(after_in_child=outbox.disown)
+    os.register_at_fork(after_in_child=output.disown)
     peak = peak_now()
     page = Page(given.page, spawn.seats)
     shared = Shared(
@@ -170,6 +173,7 @@ def _loud_signals() -> None:
 
 def main() -> NoReturn:
     """Run as a worker that was exec'd: import the folder first."""
+    output.install()
     given = msgspec.json.decode(sys.argv[1], type=Executed)
     folder = load(given.boot)
     code_digest = wire.digest_of(folder.files)

@@ -20,6 +20,7 @@ import time
 import msgspec
 
 from busway.gateway.channel import Buffer, pack, send_all
+from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child import worker as child
 from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.worker import Descriptors
@@ -213,7 +214,7 @@ def main() -> None:
     for descriptor in (control, lifeline_end, stacks):
         os.set_inheritable(descriptor, False)
     programs.watch(lifeline_end)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a real stream in a fresh interpreter
+    output.install()
     faulthandler.enable(file=stacks)
     faulthandler.register(child.DUMP_SIGNAL, file=stacks)
     programs.become_subreaper()

@@ -28,9 +28,10 @@ class SentAttempt(msgspec.Struct, eq=False):
     `excessive`: that is over its limit. `settled`: it was reported, or needs no report, but may still run.
     `recall_requested`: do not start it. `recalled`: it did not start, and goes to another worker.
     `kill_at`: when the grace of an overdue or cancelled attempt ends. `kill_started`: its worker is being
-    killed or retired for it. `begun`: when it started, as first seen in the page, which handler code can change
-    later; `thread`: the ident of its thread, and `held`: the memory of its worker before it, likewise.
-    `received`: its partials; `credited`, `credited_bytes`: those of them that are stored.
+    killed or retired for it. `stack_requested`: its worker got a signal to write the stacks. `begun`: when it
+    started, as first seen in the page, which handler code can change later; `thread`: the ident of its
+    thread, and `held`: the memory of its worker before it, likewise. `received`: its partials; `credited`,
+    `credited_bytes`: those of them that are stored.
     """
 
     assignment: Assignment
@@ -49,6 +50,7 @@ class SentAttempt(msgspec.Struct, eq=False):
     recall_requested: bool = False
     recalled: bool = False
     kill_started: bool = False
+    stack_requested: bool = False
     kill_at: int | None = None
     begun: int | None = None
     thread: int = 0
@@ -261,7 +263,7 @@ _SILENCE = 5_000_000_000  # nanoseconds in which a worker that is free starts an
 
 
 def report_is_late(attempt: SentAttempt, now: Clocks) -> bool:
-    """Return whether an attempt that is over its time should have been reported, if it has ended as it says."""
+    """Return whether an attempt that is over its time has not been reported for too long."""
     return now.mono - attempt.since() > attempt.assignment.timeout * 1e9 + _SILENCE
 
 
@@ -299,8 +301,8 @@ class Death(msgspec.Struct, frozen=True):
     """How a worker ended.
 
     `status`: its wait status, None if unknown. `killed`: the gateway killed it. `fault`: why, if it broke the
-    protocol. `alone`: it was started for one attempt. `output_since`: returns the last lines of its output since
-    a time in monotonic nanoseconds.
+    protocol. `alone`: it was started for one attempt. `output_since`: returns the last lines of its output
+    since a time in monotonic nanoseconds.
     """
 
     pid: int | None

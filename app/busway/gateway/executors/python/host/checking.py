@@ -1,4 +1,4 @@
-"""Check the frames of a worker. Handler code may have written them, or changed what the worker's code uses."""
+"""Check what children send. Handler code may have written it, or changed what the child's code uses."""
 
 from __future__ import annotations
 

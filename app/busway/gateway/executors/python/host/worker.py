@@ -266,7 +266,7 @@ class Worker:
                 self._settled_left(attempt, reports)
             elif attempt.given_up:
                 # The signal for its stack may have ended the call that it was in.
-                stack = attempt.stack() if attempt.kill_started else None
+                stack = attempt.stack() if attempt.stack_requested else None
                 reports.append(outcomes.given_up(attempt, outcomes.now(), self.pid, stack))
             else:
                 reports.append(report)
@@ -383,6 +383,7 @@ class Worker:
             self.kill()
 
     def _dump_and(self, then: Callable[[SentAttempt], None], attempt: SentAttempt) -> None:
+        attempt.stack_requested = True
         stacks.when_written(
             self._loop, self.page, lambda: self._signal(signal.SIGUSR1), lambda: then(attempt)
         )

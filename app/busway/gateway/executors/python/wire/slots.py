@@ -24,7 +24,7 @@ _MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
 def create(seats: int) -> int:
-    """Return a descriptor of new memory for a page, of a fixed size. Its file offset is where stacks begin."""
+    """Return a descriptor of new memory for a page. Its size is fixed, its offset is that of the stacks."""
     descriptor = _memory()
     os.ftruncate(descriptor, _size(seats) + _STACKS)
     with contextlib.suppress(OSError):  # a file cannot be sealed
@@ -35,7 +35,7 @@ def create(seats: int) -> int:
 
 
 def _memory() -> int:
-    """Return a descriptor of anonymous memory, or of a file without a name where the system refuses memory."""
+    """Return a descriptor of anonymous memory, or of a file without a name where that is missing."""
     try:
         return os.memfd_create("busway-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as problem:
