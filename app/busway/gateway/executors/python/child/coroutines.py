@@ -11,8 +11,9 @@ from types import AsyncGeneratorType
 from typing import Any
 
 from busway.gateway.executors.port import Ended
+from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.invocation import Invocation, Shared
-from busway.gateway.executors.python.child.lifecycle import enter, prepare
+from busway.gateway.executors.python.child.lifecycle import copy_decimals, prepare
 from busway.gateway.executors.python.child.loading import LoadedTarget
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.02  # seconds
@@ -65,9 +66,9 @@ class Coroutines:
     def _start(self, invocations: list[Invocation]) -> None:
         loop = asyncio.get_running_loop()
         for invocation in invocations:
-            entry = self._shared.entries.get(invocation.call.target)
-            ready = entry is None or entry.module.ready
-            context = Context() if entry is None else entry.module.context.copy()
+            target = invocation.target
+            ready = target is None or target.module.ready
+            context = Context() if target is None else target.module.context.copy()
             task = loop.create_task(self._run_one(invocation, ready), context=context)
             self._live[invocation] = task
         if not self._watching:
@@ -96,13 +97,15 @@ class Coroutines:
     async def _attempt(self, invocation: Invocation, ready: bool) -> None:
         """Run it in the task's context, which is a copy of the module's if that was `ready`."""
         try:
-            entry = invocation.entry()
+            target = invocation.target
+            if target is None:
+                raise invocation.missing()  # noqa: TRY301 - reported like any failure
             if ready:
-                ended = await _run(invocation, entry)
+                ended = await _run(invocation, target)
             else:
-                await asyncio.to_thread(prepare, entry.module, invocation.log, self.wait)
-                context = entry.module.context.copy()  # with what setup() has left in it
-                ended = await asyncio.create_task(_run(invocation, entry), context=context)
+                await asyncio.to_thread(prepare, target.module, invocation.log, self.wait)
+                context = target.module.context.copy()  # with what setup() has left in it
+                ended = await asyncio.create_task(_run(invocation, target), context=context)
         except BaseException as problem:
             ended = invocation.failed(problem)
         invocation.finish(ended, None)
@@ -117,10 +120,12 @@ class Coroutines:
         self._shared.outbox.flush()
 
 
-async def _run(invocation: Invocation, entry: LoadedTarget) -> Ended:
+async def _run(invocation: Invocation, target: LoadedTarget) -> Ended:
     try:
-        enter(entry.module, invocation.log)
-        value = invocation.invoke(entry)
+        output.current.set(invocation.log)
+        if target.module.has_decimals:
+            copy_decimals()
+        value = invocation.invoke(target)
         if isinstance(value, AsyncGeneratorType):
             await _drive(invocation, value)
             value = None

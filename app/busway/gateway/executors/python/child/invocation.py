@@ -65,15 +65,19 @@ def peak_now() -> int:
 
 
 class Invocation:
-    """A running attempt. It is also the port that its `Context` uses."""
+    """A running attempt. It is also the port that its `Context` uses.
+
+    `target` is None if this worker does not have it.
+    """
 
     __slots__ = (
         "_late", "_over", "_published", "_sent", "_sent_bytes", "_since", "_size", "_started_at", "_took",
-        "call", "log", "published", "shared", "token", "wall",
+        "call", "log", "published", "shared", "target", "token", "wall",
     )  # fmt: skip
 
-    def __init__(self, shared: Shared, call: Call) -> None:
+    def __init__(self, shared: Shared, call: Call, target: LoadedTarget | None) -> None:
         self.shared = shared
+        self.target = target
         self.token = call.token
         self.call = call
         self.log = output.Log(shared.page, call.seat)
@@ -92,26 +96,19 @@ class Invocation:
             return False
         return True
 
-    def entry(self) -> LoadedTarget:
-        """Return the target.
+    def missing(self) -> LookupError:
+        """Return the error that the folder, as this worker imported it, has no such target."""
+        return LookupError(f"the handlers folder has no target {self.call.target!r}")
 
-        Raises:
-            LookupError: the folder, as this worker imported it, has no such target.
-        """
-        entry = self.shared.entries.get(self.call.target)
-        if entry is None:
-            raise LookupError(f"the handlers folder has no target {self.call.target!r}")
-        entry.module.used = True
-        return entry
-
-    def invoke(self, entry: LoadedTarget) -> Any:
+    def invoke(self, target: LoadedTarget) -> Any:
         """Call the target. For a coroutine or generator function this only creates the object."""
+        target.module.used = True
         if self.shared.measures_memory:
             # Only now: memory that the file's setup() allocated does not belong to the attempt.
             self.shared.baseline = self.shared.peak = peak_now()
             self.shared.page.record_memory(self.call.seat, resident(os.getpid()) or 1)
         event = Event(self.call.event)
-        return entry.function(event, self._context()) if entry.wants_context else entry.function(event)
+        return target.function(event, self._context()) if target.wants_context else target.function(event)
 
     def _context(self) -> Context:
         call = self.call
@@ -153,8 +150,12 @@ class Invocation:
         ended.wall_time = self.wall = wall = took / 1e9
         if wall >= _MEASURED:
             ended.peak_memory = self._peak()
-        streams, ours = vars(sys), output.Installed
-        if streams.get("stdout") is not ours.stdout or streams.get("stderr") is not ours.stderr:
+        ours = output.Installed
+        try:
+            replaced = sys.stdout is not ours.stdout or sys.stderr is not ours.stderr
+        except AttributeError:
+            replaced = True
+        if replaced:
             output.flush_wrappers()
         ended.log = log = self.log.close()
         if log is not None:

@@ -35,6 +35,7 @@ def prepare(module: Module, log: output.Log, wait: Await) -> None:
     """
     if module.setup is None:
         return
+    module.used = True
     with module.lock:
         if module.ready:
             return
@@ -49,12 +50,10 @@ def prepare(module: Module, log: output.Log, wait: Await) -> None:
         module.ready = True
 
 
-def enter(module: Module, log: output.Log) -> None:
-    """Prepare the current context, a copy of the module's, for an attempt with this log."""
-    output.current.set(log)
-    if module.has_decimals:  # the variable of the context is copied, but not the object that it holds
-        decimal = sys.modules["decimal"]
-        decimal.setcontext(decimal.getcontext().copy())
+def copy_decimals() -> None:
+    """Give the current context a copy of its context of `decimal`: copies of a context share the object."""
+    decimal = sys.modules["decimal"]
+    decimal.setcontext(decimal.getcontext().copy())
 
 
 def teardown(modules: Iterable[Module], wait: Await) -> None:

@@ -18,6 +18,7 @@ from busway.gateway.executors.python.wire.slots import Page
 LIMIT = 64 * 1024
 _NOTE = "\n… output beyond 64 KiB was left out\n"
 _write = os.write
+thread_count = _thread._count  # noqa: SLF001 - much faster than threading.active_count()
 
 
 class Log:
@@ -99,14 +100,11 @@ class LeftThreads:
     """
 
     def __init__(self) -> None:
-        self._count = -1
+        self.count = -1
 
     def check(self, log: Log) -> None:
-        """Mark the threads that the attempt with this log has left."""
-        count = _thread._count()  # noqa: SLF001 - much faster than threading.active_count()
-        if count == self._count:
-            return
-        self._count = count
+        """Mark the threads that the attempt with this log has left. Needed if `thread_count` has changed."""
+        self.count = thread_count()
         futures = sys.modules.get("concurrent.futures.thread")
         workers = getattr(futures, "_threads_queues", {})
         for thread in threading.enumerate():

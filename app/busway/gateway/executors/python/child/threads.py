@@ -12,9 +12,10 @@ from types import CoroutineType, GeneratorType
 from typing import Any
 
 from busway.gateway.executors.port import Ended
+from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.cputime import CpuTime
 from busway.gateway.executors.python.child.invocation import Invocation
-from busway.gateway.executors.python.child.lifecycle import Await, enter, prepare
+from busway.gateway.executors.python.child.lifecycle import Await, copy_decimals, prepare
 from busway.gateway.executors.python.child.loading import LoadedTarget
 from busway.gateway.executors.python.child.outbox import Outbox
 from busway.gateway.executors.python.child.ticker import Ticker
@@ -31,22 +32,28 @@ def run_attempt(invocation: Invocation, wait: Await, cpu_time: CpuTime) -> None:
     if not invocation.begin():
         return
     try:
-        entry = invocation.entry()
-        if not entry.module.ready:
-            prepare(entry.module, invocation.log, wait)
-        ended = entry.module.context.copy().run(_attempt, invocation, entry)
+        target = invocation.target
+        if target is None:
+            raise invocation.missing()  # noqa: TRY301 - reported like any failure
+        module = target.module
+        if not module.ready:
+            prepare(module, invocation.log, wait)
+        ended = module.context.copy().run(_attempt, invocation, target)
     except BaseException as problem:  # without a target, or in its setup()
         ended = invocation.failed(problem)
     invocation.finish(ended, cpu_time)
 
 
-def _attempt(invocation: Invocation, entry: LoadedTarget) -> Ended:
+def _attempt(invocation: Invocation, target: LoadedTarget) -> Ended:
     try:
-        enter(entry.module, invocation.log)
-        value = invocation.invoke(entry)
-        if isinstance(value, GeneratorType):
+        output.current.set(invocation.log)
+        if target.module.has_decimals:
+            copy_decimals()
+        value = invocation.invoke(target)
+        kind = type(value)
+        if kind is GeneratorType:
             value = _drive(invocation, value)
-        elif isinstance(value, CoroutineType):  # a wrapper hid that its function is async
+        elif kind is CoroutineType:  # a wrapper hid that its function is async
             value = asyncio.run(value)
         return invocation.succeeded(value)
     except BaseException as problem:
