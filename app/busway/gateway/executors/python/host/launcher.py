@@ -18,8 +18,9 @@ from busway.gateway.executors.python.host.link import (
 )
 from busway.gateway.executors.python.host.reaping import reap_group
 from busway.gateway.executors.python.host.shared import Shared
+from busway.gateway.executors.python.host.states import WorkerState
 from busway.gateway.executors.python.host.watching import Watched
-from busway.gateway.executors.python.host.worker import Worker, WorkerState
+from busway.gateway.executors.python.host.worker import Worker
 from busway.gateway.executors.python.wire.protocol import Boot, Loaded, digest_of
 
 logger = logging.getLogger("busway.workers")

@@ -15,7 +15,8 @@ from busway.gateway.executors.port import Assignment, Returned
 from busway.gateway.executors.python.host.launcher import Launcher
 from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.shared import Shared
-from busway.gateway.executors.python.host.worker import Worker, WorkerChange, WorkerState
+from busway.gateway.executors.python.host.states import WorkerChange, WorkerState
+from busway.gateway.executors.python.host.worker import Worker
 from busway.gateway.executors.python.wire.memory import MIB, resident
 from busway.gateway.executors.python.wire.pace import INSTANT
 from busway.gateway.executors.python.wire.protocol import Spawn

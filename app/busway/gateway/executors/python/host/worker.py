@@ -12,7 +12,6 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from enum import Enum, auto
 
 from busway.gateway.channel import Channel, Frame
 from busway.gateway.executors.port import Assignment, Ended, Returned, Started, WorkerReport
@@ -36,6 +35,7 @@ from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import brief_cause
 from busway.gateway.executors.python.host.reaping import reap
 from busway.gateway.executors.python.host.shared import Shared
+from busway.gateway.executors.python.host.states import ALIVE, WorkerChange, WorkerState
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.memory import resident
 from busway.gateway.executors.python.wire.protocol import FromWorker, Spawn, ToWorker
@@ -48,30 +48,6 @@ _SKIPPED = int(FromWorker.SKIPPED)
 _MARK_AFTER = 100_000_000  # nanoseconds until a running attempt is reported as started
 _PING_TIMEOUT = 1.0  # seconds for a retired worker to answer a ping
 _STATUS_TIMEOUT = 1.0  # seconds for the zygote to report a dead worker's status
-
-
-class WorkerState(Enum):
-    """The state of a worker."""
-
-    BOOTING = auto()
-    READY = auto()
-    LEAVING = auto()  # accepts no attempts, exits when the present ones end
-    RETIRED = auto()  # has an attempt that does not end; killed when the other attempts end
-    ENDING = auto()  # exiting, or killed
-    DEAD = auto()
-
-
-ALIVE = {WorkerState.BOOTING, WorkerState.READY, WorkerState.LEAVING}
-
-
-class WorkerChange(Enum):
-    """What a worker's pool must react to."""
-
-    READY = auto()  # it can run attempts
-    RELEASED = auto()  # it has fewer attempts than before
-    RETIRED = auto()  # it accepts no more attempts and needs a replacement
-    OUTGROWN = auto()  # it has grown too much; it continues until it is replaced
-    DEAD = auto()  # it is dead and closed, and the outcomes of its attempts were reported
 
 
 class Worker:
