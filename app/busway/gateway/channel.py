@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 HEADER = struct.Struct("!IBQ")
 READ_SIZE = 64 * 1024  # a larger buffer is mapped and zeroed by the kernel for each read
+
+LARGE = 1024 * 1024  # bytes that are written one after another, not joined
 
 Frame = tuple[int, int, bytes]
 """(kind, number, body)"""
@@ -105,7 +107,7 @@ class Channel:
         self._sock = sock
         self._on_frames, self._on_end = on_frames, on_end
         self._buffer = Buffer(limit)
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._rest = memoryview(b"")
         self._flushing = False
         self._open = True
@@ -130,6 +132,13 @@ class Channel:
             chunk = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
             self._write(chunk)
+
+    def send_parts(self, kind: int, number: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Queue a large frame whose body is in parts. They are not copied."""
+        if not self._open:
+            return
+        self._out += [HEADER.pack(sum(map(len, parts)), kind, number), *parts]
+        self._flush()
 
     def drain(self) -> None:
         """Read what the other end sent before it died, without waiting."""
@@ -174,11 +183,13 @@ class Channel:
 
     def _flush(self) -> None:
         self._flushing = False
-        if not self._open or self._rest or not self._out:
-            return
-        chunk = b"".join(self._out)
-        self._out.clear()
-        self._write(chunk)
+        while self._open and self._out and not self._rest:
+            out, self._out = self._out, []
+            if len(out) > 1 and sum(map(len, out)) > LARGE:
+                self._out = out[1:]
+                self._write(out[0])
+            else:
+                self._write(b"".join(out))
 
     def _write(self, chunk: bytes | memoryview) -> None:
         try:

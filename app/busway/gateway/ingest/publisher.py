@@ -15,6 +15,8 @@ from busway.gateway.store.port.commits import Commits, Waiter
 from busway.gateway.store.port.operations import Publish, StoredEvent
 from busway.gateway.turns import Line, Steps, Turns
 
+MANY = 256  # events that are encoded in one step
+
 
 def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
     """Return the public receipt of a stored event."""
@@ -93,11 +95,20 @@ class Publisher:
     def _steps(self, body: bytes, waiter: Accepting) -> Steps[None]:
         events, many = yield from read_events(body, self._clock(), self._max_event_bytes)
         del body
-        edition = None
+        edition = encoded = None
         while edition is not self._rules.edition:  # a handler that was deleted meanwhile gets no run
             edition = self._rules.edition
             yield from self._rules.match_all(events)
+            encoded = (yield from self._encoded(events)) if len(events) > MANY else None
         waiter.accepted(events, many)
         if self.closed:
             raise Unavailable(self.closed)
-        self._commits.submit(Publish(events=events), waiter)
+        self._commits.submit(Publish(events=events), waiter, encoded)
+
+    def _encoded(self, events: list[NewEvent]) -> Steps[list[tuple[int, bytes]]]:
+        found = []
+        for start in range(0, len(events), MANY):
+            part = events[start : start + MANY]
+            found.append((len(part), self._commits.encode(part)))
+            yield
+        return found

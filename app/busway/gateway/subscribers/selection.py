@@ -101,7 +101,9 @@ def size(selection: Selection) -> int:
     plain = sum(map(len, texts)) + _VALUE * (1 + len(texts))
     if selection.filter is None:
         return plain
-    return plain + len(selection.filter) + _COMPARISON * compiled(selection).cost
+    return (
+        plain + len(selection.filter) + _COMPARISON * count_comparisons(msgspec.json.decode(selection.filter))
+    )
 
 
 def _plain(selection: Selection) -> Predicate:

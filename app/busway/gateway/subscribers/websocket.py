@@ -19,6 +19,8 @@ from busway.gateway.turns import Line
 
 logger = logging.getLogger("busway.websocket")
 
+TURN = 16_384  # bytes of frames in a row
+_FRAME = 500  # what a frame counts besides its bytes
 SUBPROTOCOL = "busway.v1"
 
 Publisher = Callable[[bytes, Access, Line], Awaitable[dict[str, Any]]]
@@ -86,6 +88,7 @@ class _Served:
             await asyncio.wait(self._publishing)
 
     async def _receive(self) -> None:
+        left = TURN
         while (message := await self._socket.receive()) is not None:
             if isinstance(message, bytes):
                 effect = self._session.binary()
@@ -97,6 +100,10 @@ class _Served:
                 effect = self._session.receive(message)
             await self._apply(effect)
             await self._connection.drain_answers()
+            left -= _FRAME + len(message)
+            if left < 0:  # the socket may have more frames at hand, and they must not hold the loop
+                left = TURN
+                await asyncio.sleep(0)
 
     def _too_large(self, text: str) -> bool:
         if len(text) * 4 <= self._max_frame:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from busway.domain.event import NewEvent
 from busway.domain.run import Run
 from busway.gateway.channel import Frame
 from busway.gateway.errors import Unavailable
@@ -159,13 +160,28 @@ class GroupCommits:
         self._change(operation, len(operation.events), stored)
         return stored
 
-    def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
+    def encode(self, events: list[NewEvent]) -> bytes:
+        """Encode a part of the events for `submit`, fewer than 65,536."""
+        return frames.encode(events)
+
+    def submit(
+        self,
+        operation: Publish,
+        waiter: Waiter[list[StoredEvent]],
+        encoded: list[tuple[int, bytes]] | None = None,
+    ) -> None:
         """Store events. `waiter` gets the reply before the listeners are notified.
+
+        Args:
+            operation: the events.
+            waiter: gets the reply.
+            encoded: what `encode` returned for all parts of the events, each with its number of events.
 
         Raises:
             Unavailable: as from `publish`.
         """
-        self._change(operation, len(operation.events), waiter, early=True)
+        body = None if encoded is None else frames.encode_publish(encoded)
+        self._change(operation, len(operation.events), waiter, body, early=True)
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
         """Apply any other operation.
@@ -194,10 +210,19 @@ class GroupCommits:
         """Mark a run as running."""
         self._outcome(operation, None, 1, None, "")
 
-    def _change(self, operation: Operation, weight: int, waiter: Waiter[Any], *, early: bool = False) -> None:
+    def _change(
+        self,
+        operation: Operation,
+        weight: int,
+        waiter: Waiter[Any],
+        body: bytes | None = None,
+        *,
+        early: bool = False,
+    ) -> None:
         if self._refusal is not None:
             raise Unavailable(self._refusal)
-        body = frames.encode(operation)
+        if body is None:
+            body = frames.encode(operation)
         self._queues.add_change(QueuedOperation(operation, body, waiter, weight, early=early))
         if not self._batch:
             self._kick()

@@ -10,16 +10,18 @@ import logging
 from collections import deque
 from typing import Any
 
+from busway.domain.event import NewEvent
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.committed import add_refusal, add_reply
 from busway.gateway.store.group.queues import QueuedOperation
 from busway.gateway.store.port.commits import Committed, Listener, Waiter
-from busway.gateway.store.port.operations import Append, Mark, Retried, Settle
+from busway.gateway.store.port.operations import Append, Mark, Publish, Retried, Settle
 
 log = logging.getLogger("busway.store")
 
 REPLIES_PER_TURN = 16  # replies to publishers in one turn of the loop; they are sent when it ends
+FREED_PER_TURN = 500  # events
 OUTCOMES = (Settle, Append, Mark)
 
 
@@ -106,11 +108,21 @@ class Completion:
                 if entry.waiter is not None:
                     others.append((entry, decoded.ids if type(decoded) is Retried else decoded))
         self.notify(committed)
+        for entry in batch.entries:
+            if entry.weight > FREED_PER_TURN and isinstance(entry.operation, Publish):
+                asyncio.get_running_loop().call_soon(_free, [*entry.operation.events])
         for entry, outcome in others:
             if isinstance(outcome, Conflict):
                 _refuse(entry, outcome)
             else:
                 _resolve(entry.waiter, outcome)
+
+
+def _free(events: list[NewEvent]) -> None:
+    """Release events a few at a time: many events with many attributes take long."""
+    del events[-FREED_PER_TURN:]
+    if events:
+        asyncio.get_running_loop().call_soon(_free, events)
 
 
 def fail(entries: list[QueuedOperation], why: str) -> None:

@@ -61,6 +61,26 @@ class RawBatch(msgspec.Struct, array_like=True):
     operations: list[msgspec.Raw]
 
 
+def batch_parts(batch: RawBatch) -> list[bytes | memoryview]:
+    """Return the encoded batch in parts, so that its operations are not copied."""
+    head = encode(RawBatch(batch.since, []))[:-1]  # without the empty array
+    size = len(batch.operations)
+    array = b"\xdd" + size.to_bytes(4, "big")  # MessagePack's array 32
+    return [head + array, *(memoryview(operation) for operation in batch.operations)]
+
+
+def encode_publish(slices: list[tuple[int, bytes]]) -> bytes:
+    """Encode a `Publish` whose events were encoded before.
+
+    Args:
+        slices: for each slice how many events it has, and these as an encoded array.
+    """
+    size = sum(count for count, _ in slices)
+    head = encode(Publish(events=[]))[:-1]  # without the empty array
+    headless = [array[1 if count < 16 else 3 :] for count, array in slices]  # all are shorter than 65,536
+    return b"".join([head, b"\xdd", size.to_bytes(4, "big"), *headless])
+
+
 class Done(msgspec.Struct, array_like=True):
     """The batch was written.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from busway.gateway.channel import Channel, Frame
+from busway.gateway.channel import LARGE, Channel, Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
@@ -57,7 +57,10 @@ class Committer:
 
     def send(self, number: int, batch: frames.RawBatch) -> None:
         """Send a batch."""
-        self._channel.send_now(frames.BATCH, number, frames.encode(batch))
+        if sum(map(len, batch.operations)) > LARGE:
+            self._channel.send_parts(frames.BATCH, number, frames.batch_parts(batch))
+        else:
+            self._channel.send_now(frames.BATCH, number, frames.encode(batch))
 
     async def close(self) -> None:
         """Close the channel and wait until the process wrote its last checkpoint and ended."""

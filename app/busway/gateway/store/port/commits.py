@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from busway.domain.cursor import Position
-from busway.domain.event import Event
+from busway.domain.event import Event, NewEvent
 from busway.domain.handler import Handler
 from busway.domain.histogram import SIZES, Histogram
 from busway.domain.result import Result
@@ -102,8 +102,19 @@ class Commits(Protocol):
                 has `retry_after`.
         """
 
-    def submit(self, operation: Publish, waiter: Waiter[list[StoredEvent]]) -> None:
-        """Store events as `publish` does. `waiter` gets the reply after the sync, before the listeners."""
+    def encode(self, events: list[NewEvent]) -> bytes:
+        """Encode a part of the events for `submit`, fewer than 65,536, so that it takes not long at once."""
+
+    def submit(
+        self,
+        operation: Publish,
+        waiter: Waiter[list[StoredEvent]],
+        encoded: list[tuple[int, bytes]] | None = None,
+    ) -> None:
+        """Store events as `publish` does. `waiter` gets the reply after the sync, before the listeners.
+
+        `encoded`: what `encode` returned for all parts of the events, each with its number of events.
+        """
 
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
