@@ -1,5 +1,5 @@
 """Run the `busway` command as `python -m busway`."""
 
-from busway.gateway.cli import main
+from busway.gateway.start import main
 
 main()

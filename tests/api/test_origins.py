@@ -77,5 +77,5 @@ def test_the_setting_takes_several_and_names_a_bad_one(tmp_path, monkeypatch) ->
     assert load(allow_origin=[]).allow_origin == ("https://a.example", "https://b.example")
     monkeypatch.setenv("BUSWAY_ALLOW_ORIGIN", "")
     assert load().allow_origin == ()
-    with pytest.raises(BadSettings, match=r"--allow-origin .*SCHEME://HOST"):
+    with pytest.raises(BadSettings, match=r"--allow-origin: .*SCHEME://HOST"):
         load(allow_origin=["https://a.example/page"])

@@ -84,6 +84,11 @@ class Service:
 
     def start(self) -> Service:
         self.process = self.launch()
+        return self.announced()
+
+    def announced(self) -> Service:
+        """Wait until the process says its address and takes work."""
+        assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("busway http"), f"it did not start: {line!r} {self.log.read_text()[-2000:]}"

@@ -234,7 +234,7 @@ def test_settings_in_dot_env_are_refused_by_name_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BUSWAY_ROLE=worker\n")
     done = busway("serve", "--port=0", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--role" in done.stderr
+    assert "BUSWAY_ROLE (.env)" in done.stderr
 
 
 def test_the_port_in_use_is_said(service: Service, tmp_path: Path) -> None:

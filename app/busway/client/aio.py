@@ -20,8 +20,9 @@ from typing import Any, Self, TypeVar, cast
 import httpx
 import msgspec
 
-from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal
-from busway.client.following import NAME, Following, OnReconnect, unreachable
+from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, unreachable
+from busway.client.following import NAME, Following, OnReconnect
+from busway.client.network import network
 from busway.client.subscription import Subscription
 from busway.client.waiting import Completed, NotCompleted, seqs
 from busway.contract.events import EventDetail, Receipt, ReceiptList, Tree
@@ -57,6 +58,11 @@ class Client:
         key: an API key, if the gateway requires one.
         timeout: seconds for one request and for opening a subscription.
         on_reconnect: called before a subscription reconnects, with the reason and the delay in seconds.
+
+    Raises:
+        ValueError: the URL is invalid.
+        BuswayClientError: a variable for proxies or certificates, such as HTTPS_PROXY or SSL_CERT_FILE,
+            cannot be used. Loopback is always reached without a proxy.
     """
 
     def __init__(
@@ -69,9 +75,13 @@ class Client:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url must be like http://127.0.0.1:8000, not {url!r}")
-        self._gateway = Gateway(url.rstrip("/"), key, timeout)
+        url = url.rstrip("/")
+        self._network = network(url)
+        self._gateway = Gateway(url, key, timeout, self._network.variable)
         self._on_reconnect = on_reconnect
-        self._http = httpx.AsyncClient(headers=self._gateway.headers, timeout=timeout)
+        self._http = httpx.AsyncClient(
+            headers=self._gateway.headers, timeout=timeout, **self._network.for_httpx()
+        )
         self._following: set[Following] = set()
 
     async def __aenter__(self) -> Self:
@@ -194,7 +204,9 @@ class Client:
             after=after,
             durable=durable,
         )
-        following = Following(self._gateway, wanted, self._on_reconnect, self._following.discard)
+        following = Following(
+            self._gateway, self._network, wanted, self._on_reconnect, self._following.discard
+        )
         self._following.add(following)
         return Subscription(following)
 
@@ -223,14 +235,21 @@ class Client:
                 return
 
     async def _post(self, body: Any, shape: type[T]) -> T:
-        content = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as problem:
+            lone = f"\\u{ord(text[problem.start]):04x}"
+            raise ValueError(
+                f"text of the event has the lone surrogate {lone}, which is not valid Unicode"
+            ) from None
         return await self._ask(shape, "POST", "/v1/events", content)
 
     async def _ask(self, shape: type[T], method: str, path: str, content: bytes | None = None) -> T:
         url, kind = self._gateway.url, {"Content-Type": "application/json"}
         try:
             answer = await self._http.request(method, url + path, content=content, headers=kind)
-        except httpx.ConnectError as problem:
+        except (httpx.ConnectError, httpx.ProxyError) as problem:
             raise unreachable(self._gateway, problem) from problem
         except (httpx.TransportError, httpx.InvalidURL) as problem:
             why = "timed out" if isinstance(problem, httpx.TimeoutException) else describe(problem)

@@ -14,11 +14,15 @@ _KEYS = {401, 403, 4401, "not_allowed"}
 
 
 class Gateway(msgspec.Struct, frozen=True):
-    """The URL of a gateway, the API key, and the timeout for an answer in seconds."""
+    """The URL of a gateway, the API key, and the timeout for an answer in seconds.
+
+    `proxy`: the variable of the environment that names the proxy, if there is one.
+    """
 
     url: str
     key: str | None = None
     timeout: float = 30
+    proxy: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -82,6 +86,19 @@ def describe(problem: Exception) -> str:
     if isinstance(problem, TimeoutError):
         return "timed out"
     return str(problem) or type(problem).__name__
+
+
+def unreachable(gateway: Gateway, failure: Exception) -> BuswayClientError:
+    """Build the error for a gateway that cannot be reached."""
+    if gateway.proxy:
+        return BuswayClientError(
+            f"no gateway answers at {gateway.url} through the proxy in {gateway.proxy} "
+            f"({describe(failure)}): correct the variable, or add the gateway to NO_PROXY"
+        )
+    return BuswayClientError(
+        f"no gateway answers at {gateway.url} ({describe(failure)}): start one with `busway serve`, or check "
+        "the URL"
+    )
 
 
 def refusal(gateway: Gateway, status: int, body: bytes) -> BuswayClientError:

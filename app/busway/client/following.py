@@ -11,7 +11,16 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, refused
+from busway.client.errors import (
+    BuswayClientError,
+    Gap,
+    Gateway,
+    describe,
+    refusal,
+    refused,
+    unreachable,
+)
+from busway.client.network import Network
 from busway.contract.frames import (
     SERVER_FRAMES,
     AckFrame,
@@ -48,6 +57,7 @@ class Following:
 
     Args:
         gateway: the gateway.
+        network: how to reach it.
         wanted: the fields of the subscription.
         on_reconnect: called before it reconnects, with the reason and the delay in seconds.
         ended: called when it is closed.
@@ -60,12 +70,13 @@ class Following:
     def __init__(
         self,
         gateway: Gateway,
+        network: Network,
         wanted: SubscribeFrame,
         on_reconnect: OnReconnect | None,
         ended: Callable[[Following], None],
     ) -> None:
         self.cursor = wanted.after
-        self._gateway, self._wanted = gateway, wanted
+        self._gateway, self._network, self._wanted = gateway, network, wanted
         self._on_reconnect, self._ended = on_reconnect, ended
         self._socket: ClientConnection | None = None
         self.began = False
@@ -137,6 +148,8 @@ class Following:
             return await connect(
                 self._gateway.socket,
                 additional_headers=self._gateway.headers,
+                proxy=self._network.proxy,
+                ssl=self._network.tls,
                 subprotocols=["busway.v1"],  # type: ignore[list-item] # a NewType of str
                 compression=None,
                 max_size=None,
@@ -244,11 +257,3 @@ def _reason(gateway: Gateway, failure: Exception, *, began: bool) -> str:
     if not began and not isinstance(failure, _Unavailable | ConnectionClosed):
         raise unreachable(gateway, failure) from failure
     return describe(failure)
-
-
-def unreachable(gateway: Gateway, failure: Exception) -> BuswayClientError:
-    """Build the error for a gateway that cannot be reached."""
-    return BuswayClientError(
-        f"no gateway answers at {gateway.url} ({describe(failure)}): start one with `busway serve`, or check "
-        "the URL"
-    )

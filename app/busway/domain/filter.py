@@ -204,7 +204,7 @@ def _check_unicode(value: str, place: str) -> None:
 def _moment(value: str, place: str) -> str:
     """Return a time in the form that events use."""
     try:
-        return times.to_text(times.from_text(_cut(value, 40)))
+        return times.to_text(times.from_text(value))
     except (ValueError, OverflowError) as problem:
         raise _wrong(place, f"time: {problem}; use prefix to compare a part of it") from None
 

@@ -41,6 +41,11 @@ def holds_control(value: str) -> bool:
     return not value.isprintable() and _CONTROL.search(value) is not None
 
 
+def printable(text: str) -> str:
+    """Return text that can be encoded: lone surrogates, such as of file names, become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def decode_json(body: bytes) -> Any:
     """Decode JSON strictly (RFC 8259): UTF-8, no NaN, at most 100 levels, numbers that fit in a double.
 
@@ -63,7 +68,7 @@ def parse_json(body: bytes) -> Any:
     except RecursionError:
         raise JSONError(_TOO_DEEP) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
-        raise JSONError(f"the body is not JSON: {problem}") from None
+        raise JSONError(_explain(body) or f"the body is not JSON: {problem}") from None
 
 
 def check_json(body: bytes, value: Any) -> None:
@@ -76,6 +81,30 @@ def check_json(body: bytes, value: Any) -> None:
         _check_depth(value)
     if holds_huge_number(body):
         _check_numbers(body)
+
+
+_LONE_SURROGATE = re.compile(
+    rb"(?:[^\\]++|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)*+"
+    rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})",
+    re.DOTALL,
+)
+_SEARCHED = 1 << 20  # bytes that are searched for the reason of an error
+_MARKS = {
+    b"\xef\xbb\xbf": "it begins with a byte order mark (BOM): send UTF-8 without it",
+    b"\xff\xfe": "it is UTF-16 or UTF-32: send UTF-8",
+    b"\xfe\xff": "it is UTF-16: send UTF-8",
+}
+
+
+def _explain(body: bytes) -> str | None:
+    """Return why a body is refused if the reason is its encoding, which the decoder does not name."""
+    for mark, why in _MARKS.items():
+        if body.startswith(mark):
+            return f"the body is not JSON: {why}"
+    lone = _LONE_SURROGATE.match(body, 0, _SEARCHED)
+    if lone is None:
+        return None
+    return f"the body is not JSON: at byte {lone.start(1)} it has the lone surrogate {lone[1].decode()}"
 
 
 _TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels: flatten it"

@@ -6,9 +6,13 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_MICROSECOND, _SECOND = timedelta(microseconds=1), timedelta(seconds=1)
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _SECOND
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _SECOND
+_SHOWN = 60  # characters of a wrong time in messages
 _FORM = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?"
+    r"(?:([Zz])|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))?"
 )
 SECOND = 1_000_000
 
@@ -21,20 +25,34 @@ def to_text(us: int) -> str:
 def from_text(text: str) -> int:
     """Return an RFC 3339 time, with any offset, as microseconds since 1970.
 
+    Digits after the sixth of the fraction are cut. Second 60, a leap second, is the next second.
+
     Raises:
         ValueError: the text is not an RFC 3339 time or has no offset.
     """
-    if not _FORM.fullmatch(text):
-        raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z")
+    form = _FORM.fullmatch(text)
+    if form is None:
+        raise _wrong(text)
+    date, clock, second, fraction, utc, sign, hours, minutes = form.groups()
+    if utc is None and sign is None:
+        raise ValueError(f"{_cut(text)} has no offset: add Z or an offset such as +02:00")
+    leap = second == "60"
     try:
-        moment = datetime.fromisoformat(text)
-        offset = moment.utcoffset()
+        moment = datetime.fromisoformat(f"{date}T{clock}{'59' if leap else second}+00:00")
     except ValueError:
-        raise ValueError(f"{text!r} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z") from None
-    if offset is None:
-        raise ValueError(f"{text!r} has no offset: add Z or an offset such as +02:00")
-    try:
-        moment = moment.replace(tzinfo=UTC) - offset
-    except OverflowError:
-        raise ValueError(f"{text!r} is outside the years 1 to 9999 in UTC") from None
-    return (moment - _EPOCH) // _MICROSECOND
+        raise _wrong(text) from None
+    seconds = (moment - _EPOCH) // _SECOND + leap
+    if sign is not None:
+        offset = int(hours) * 3600 + int(minutes) * 60
+        seconds += offset if sign == "-" else -offset
+    if not _FIRST <= seconds <= _LAST:
+        raise ValueError(f"{_cut(text)} is outside the years 1 to 9999 in UTC")
+    return seconds * SECOND + int((fraction or "")[:6].ljust(6, "0"))
+
+
+def _wrong(text: str) -> ValueError:
+    return ValueError(f"{_cut(text)} is not an RFC 3339 time: write it like 2026-01-31T12:00:00Z")
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")

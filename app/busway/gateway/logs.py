@@ -7,6 +7,10 @@ import sys
 
 import structlog
 
+from busway.gateway import streams
+
+log = logging.getLogger("busway")
+
 
 def configure() -> None:
     """Send all of `logging` through structlog. The command line calls it once."""
@@ -32,3 +36,11 @@ def configure() -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("busway").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    queue = streams.log()
+    if queue is not None:
+        queue.report = _report
+
+
+def _report(dropped: int) -> None:
+    log.warning("%d log lines were dropped: standard error was not read, or could not be written", dropped)

@@ -84,6 +84,7 @@ class Gateway:
         self._committer = committer
         self.stages: Stages | None = None
         self.ready: asyncio.Future[Stages] = asyncio.get_running_loop().create_future()
+        self.ready.add_done_callback(_retrieve)
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
@@ -115,6 +116,12 @@ class Gateway:
         await stages.commits.drained()
         await stages.hub.close(1012, "the gateway is restarting: connect again with your cursor")
         await stages.hub.durables.settled()
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Retrieve an error, which asyncio would log if nobody waits for the future any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _build(

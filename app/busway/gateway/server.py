@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -16,7 +14,8 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from busway.gateway import garbage, logs
+from busway.domain.loopback import is_loopback
+from busway.gateway import garbage, signals
 from busway.gateway.api.front import Front
 from busway.gateway.door.protocol import HttpProtocol
 from busway.gateway.door.room import is_no_room
@@ -55,14 +54,17 @@ def run(settings: Settings, committer: Launched) -> int:
     Raises:
         BadSettings: the gateway cannot start with these settings.
     """
-    logs.configure()
     lock = lock_database(settings.database)
     try:
         sqlite.migrate(settings.database)
-        _check_access(settings)
         listener = _bind(settings)
+        _check_access(settings, listener)
+        listener.listen(BACKLOG)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, committer, listener))
+            try:
+                return runner.run(_serve(settings, committer, listener))
+            finally:
+                signals.stop.then(lambda: os._exit(1))  # the loop cannot be called any more
     finally:
         lock.release()
 
@@ -73,8 +75,7 @@ async def _serve(settings: Settings, committer: Launched, listener: socket.socke
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_fault)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, stopping)
+    signals.stop.then(lambda: loop.call_soon_threadsafe(stopping.set))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         return await _until_stopped(gateway, server, serving, stopping, listener)
@@ -116,12 +117,6 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def _on_signal(stopping: asyncio.Event) -> None:
-    if stopping.is_set():
-        os._exit(1)  # children exit when their sockets close
-    stopping.set()
-
-
 def _config(front: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
@@ -140,35 +135,26 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _check_access(settings: Settings) -> None:
-    if not sqlite.read_keys(settings.database) and not _is_loopback(settings.host):
+def _check_access(settings: Settings, listener: socket.socket) -> None:
+    if not is_loopback(listener.getsockname()[0]) and not sqlite.read_keys(settings.database):
         raise BadSettings(
             f"listening on {settings.host} needs an API key: create one with "
             f"`busway keys create NAME --scope admin --database-url {settings.database_url}`"
         )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _bind(settings: Settings) -> socket.socket:
+    host = settings.host.removeprefix("[").removesuffix("]")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM
-        )[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[
+            0
+        ]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as problem:
-        where = f"{settings.host}:{settings.port}"
-        raise BadSettings(f"cannot listen on {where}: {problem.strerror}; choose another --port") from None
+    except (OSError, UnicodeError) as problem:
+        where, why = f"{settings.host}:{settings.port}", getattr(problem, "strerror", None) or problem
+        raise BadSettings(f"cannot listen on {where}: {why}; choose another --host or --port") from None
     return listener
 
 
@@ -185,4 +171,3 @@ def _announce(settings: Settings, listener: socket.socket, *, open_: bool) -> No
     if open_:
         lines.append("  auth  no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from busway.domain.event_fields import MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
+from busway.gateway import variables
 from busway.gateway.access.origins import read_origin
 from busway.gateway.errors import BadSettings
+from busway.gateway.variables import Variable
+
+_DEFAULT_DATABASE = "sqlite:///busway.db"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -21,10 +25,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 def _duration(value: Any) -> Any:
     form = re.fullmatch(r"([0-9]+)([smhdw]?)", value.strip()) if isinstance(value, str) else None
     return int(form[1]) * _UNITS[form[2] or "s"] if form else value
-
-
-def _switch(value: Any) -> Any:
-    return False if value == "" else value  # an empty variable counts as unset
 
 
 def _origins(value: Any) -> Any:
@@ -35,24 +35,28 @@ def _origins(value: Any) -> Any:
     return tuple(found)
 
 
-class _Stored(BaseSettings):
-    """The settings of commands that use the database."""
-
-    model_config = SettingsConfigDict(env_prefix="BUSWAY_", env_file=".env", frozen=True, extra="ignore")
-
-    database_url: str = "sqlite:///busway.db"
+def _path(value: Any) -> Path:
+    return Path(value)
 
 
-class Settings(_Stored):
+# pydantic's own validators refuse names that are not UTF-8.
+_Text = Annotated[str, PlainValidator(str)]
+_Folder = Annotated[Path, PlainValidator(_path)]
+
+
+class Settings(BaseModel):
     """All settings. The command line builds them once and passes them on."""
 
+    model_config = ConfigDict(frozen=True)
+
+    database_url: _Text = _DEFAULT_DATABASE
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     pool: Literal["process", "thread", "auto"] = "process"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
-    handlers: Path = Path("handlers")
-    app_dir: Path = Path()
+    handlers: _Folder = Path("handlers")
+    app_dir: _Folder = Path()
     max_event_bytes: int = Field(MAX_EVENT_BYTES, ge=1, le=1_073_741_824)
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(MAX_RESULT_BYTES, ge=1, le=1_073_741_824)
@@ -63,8 +67,8 @@ class Settings(_Stored):
     broker_url: str = ""
     role: str = "all"
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
-    allow_origin: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
-    reload: Annotated[bool, BeforeValidator(_switch)] = False
+    allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    reload: bool = False
 
     @property
     def database(self) -> Path:
@@ -72,10 +76,9 @@ class Settings(_Stored):
         return Path(self.database_url.removeprefix("sqlite:///"))
 
 
-_NOT_UTF8 = "the file .env is not UTF-8: save it as UTF-8"
 _LATER = {
-    "broker_url": ("several nodes are not supported yet: remove --broker-url", {""}),
-    "role": ("roles are not supported yet: remove --role or use 'all'", {"all"}),
+    "broker_url": ("several nodes are not supported yet: remove it", {""}),
+    "role": ("roles are not supported yet: remove it or use 'all'", {"all"}),
 }
 
 
@@ -83,20 +86,19 @@ def load(**options: Any) -> Settings:
     """Build the settings. For options that are None, the environment applies, then `.env`.
 
     Raises:
-        BadSettings: a value is invalid. The message is one line and names it.
+        BadSettings: a value is invalid. The message is one line and names the option or the variable.
     """
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    chosen = variables.settings(Settings.model_fields)
+    for name, value in options.items():
+        if value not in (None, []):
+            chosen[name] = Variable(name, value, _option(name))
     try:
-        settings = Settings(**given)
+        settings = Settings(**{name: variable.value for name, variable in chosen.items()})
     except ValidationError as problem:
         first = problem.errors()[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        variable = f"BUSWAY_{option.replace('-', '_').upper()}"
-        detail = f"--{option} (or {variable}): {first['msg']}, not {first['input']!r}"
-        raise BadSettings(detail) from None
-    except UnicodeDecodeError:
-        raise BadSettings(_NOT_UTF8) from None
-    _check(settings)
+        name, why = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
+        raise BadSettings(f"{chosen[name].place}: {why}, not {first['input']!r}") from None
+    _check(settings, chosen)
     return settings
 
 
@@ -106,36 +108,49 @@ def database(url: str | None) -> Path:
     Raises:
         BadSettings: the URL is not `sqlite:///FILE`.
     """
-    try:
-        found = url or _Stored().database_url
-    except UnicodeDecodeError:
-        raise BadSettings(_NOT_UTF8) from None
-    return _file(found)
+    if url:
+        return _file(Variable("database_url", url, "--database-url"))
+    found = {variable.name: variable for variable in variables.read()}
+    return _file(found.get("database_url", Variable("database_url", _DEFAULT_DATABASE, "")))
 
 
-def _file(url: str) -> Path:
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _file(variable: Variable) -> Path:
+    url = str(variable.value)
     path = url.removeprefix("sqlite:///")
+    if url.startswith("postgres"):
+        raise BadSettings(f"{variable.place}: PostgreSQL is not supported yet: use sqlite:///FILE")
     if path == url or path in {"", ".", ":memory:"}:
-        raise BadSettings(f"--database-url must be sqlite:///FILE, not {url!r}")
+        raise BadSettings(f"{variable.place}: the database must be sqlite:///FILE, not {url!r}")
     return Path(path)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
+    def place(name: str) -> str:
+        return f"{chosen[name].place}: " if name in chosen else ""
+
     for name, (detail, harmless) in _LATER.items():
         if getattr(settings, name).lower() not in harmless:
-            raise BadSettings(detail)
-    if settings.database_url.startswith("postgres"):
-        raise BadSettings("PostgreSQL is not supported yet: use --database-url sqlite:///FILE")
-    _file(settings.database_url)
-    if not settings.handlers.is_dir():
+            raise BadSettings(place(name) + detail)
+    if "database_url" in chosen:
+        _file(chosen["database_url"])
+    if not _is_folder(settings.handlers):
         raise BadSettings(
-            f"there is no handlers folder {str(settings.handlers)!r}: create it or set --handlers"
+            f"{place('handlers')}there is no handlers folder {str(settings.handlers)!r}: "
+            "create it or set --handlers"
         )
-    if not settings.app_dir.is_dir():
+    if not _is_folder(settings.app_dir):
         raise BadSettings(
-            f"there is no folder {str(settings.app_dir)!r}: set --app-dir to the root of your project"
+            f"{place('app_dir')}there is no folder {str(settings.app_dir)!r}: "
+            "set --app-dir to the root of your project"
         )
-    if not os.access(settings.database.parent, os.W_OK):
-        raise BadSettings(
-            f"cannot write to the database folder {str(settings.database.parent)!r}: change its permissions"
-        )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a folder above it that may not be entered
+        return False

@@ -9,10 +9,10 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from urllib.parse import parse_qsl
 
-from busway.gateway.access.origins import Origins
+from busway.domain.loopback import is_loopback
+from busway.gateway.access.origins import Origins, without_port
 from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.access.ticket import TicketError, Tickets, TooManyTickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
@@ -24,8 +24,6 @@ _FORWARDED = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
 _KEY = re.compile(r"bw_([0-9]{1,18})_(.{1,200})", re.ASCII)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_LOOPBACK_4 = re.compile(r"127(?:\.[0-9]{1,3}){3}", re.ASCII)
 ADMISSION_HEADERS = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
 """The headers that admission reads."""
 
@@ -144,7 +142,7 @@ class Gate:
         return found
 
     def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
-        if not _is_loopback(host):
+        if not is_loopback(without_port(host)):
             raise Misdirected(
                 f"this gateway has no API keys and accepts only the host localhost, not {host!r}: "
                 "create a key with `busway keys create NAME`"
@@ -188,12 +186,6 @@ class Gate:
 
     def _is_valid(self, key: KeyRecord) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
-
-
-@lru_cache(256)
-def _is_loopback(host: str) -> bool:
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return name.lower() in _LOOPBACK or _LOOPBACK_4.fullmatch(name) is not None
 
 
 def _access(key: KeyRecord) -> Access:

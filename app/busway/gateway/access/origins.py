@@ -14,6 +14,8 @@ from typing import NamedTuple
 from starlette.responses import Response
 from starlette.types import Message, Scope, Send
 
+from busway.domain.loopback import is_loopback
+
 _FORM = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -55,9 +57,19 @@ def is_own(text: str, host: str) -> bool:
     if named and named == host:
         return True
     try:
-        return read_origin(text) == read_origin(f"{scheme}://{host}")
+        return _same(read_origin(text), read_origin(f"{scheme}://{host}"))
     except OriginError:
         return False
+
+
+def _same(one: Origin, other: Origin) -> bool:
+    """Return whether origins are equal. All names of loopback are one host."""
+    return one == other or (one.port == other.port and is_loopback(one.host) and is_loopback(other.host))
+
+
+def without_port(host: str) -> str:
+    """Return a Host header without its port."""
+    return host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
 
 
 REMEMBER = "600"  # seconds for which a browser caches a preflight response

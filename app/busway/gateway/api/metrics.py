@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from busway.domain.histogram import Histogram
 from busway.domain.run import RunState
+from busway.gateway import streams
 from busway.gateway.api.access import needs
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.door.room import counts
@@ -46,7 +47,7 @@ async def read_metrics(stages: StagesDep) -> Response:
     registry.register(
         _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
     )
-    registry.register(_Collected(list(_door())))
+    registry.register(_Collected([*_door(), _log_lines()]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
@@ -154,6 +155,15 @@ def _door() -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "busway_accept_errors", "Connections that could not be accepted.", value=counts.unaccepted
+    )
+
+
+def _log_lines() -> Metric:
+    queue = streams.log()
+    return CounterMetricFamily(
+        "busway_log_lines_dropped",
+        "Log lines dropped because standard error was not read or could not be written.",
+        value=queue.dropped if queue else 0,
     )
 
 

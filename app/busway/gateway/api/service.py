@@ -11,6 +11,8 @@ from starlette.responses import RedirectResponse
 
 from busway.contract import service as shapes
 from busway.domain.handler import Handler
+from busway.domain.text import printable
+from busway.gateway.access.scopes import Access
 from busway.gateway.api import answers, problems
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import when
@@ -53,20 +55,28 @@ async def check_readiness(request: Request) -> Response:
     """Answers 200 while the gateway accepts events. Answers 503 while it starts, drains or cannot write.
 
     `trouble` lists problems that stop handlers although events are accepted: files that cannot be imported,
-    and workers or a zygote that die at start. `GET /v1/status` has the details.
+    and workers or a zygote that die at start. Files are named to those who may read handlers.
+    `GET /v1/status` has the details.
     """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
     if obstacle or stages is None:
         return problems.response(Unavailable(obstacle or STARTING))
-    return answers.json(shapes.Readiness("ready", _trouble(stages)))
+    access: Access | None = request.scope.get("busway.access")
+    named = access is not None and access.may("handlers:read")
+    return answers.json(shapes.Readiness("ready", _trouble(stages, named=named)))
 
 
-def _trouble(stages: Stages) -> list[str]:
-    found = [f"{broken.file} does not import" for broken in stages.registry.broken_files()]
+def _trouble(stages: Stages, *, named: bool) -> list[str]:
+    """Return what is wrong. `named`: the request may read the names of files, and reasons with them."""
+    broken = [file.file for file in stages.registry.broken_files()]
+    found = [f"{file} does not import" for file in broken if named]
+    if broken and not named:
+        found.append(f"{len(broken)} handler files do not import: GET /v1/status names them")
     workers = stages.workers.status()
     if workers["zygote"]["error"]:
-        found.append(f"the zygote cannot be started: {workers['zygote']['error'].splitlines()[0]}")
+        reason = workers["zygote"]["error"].splitlines()[0] if named else "GET /v1/status says why"
+        found.append(f"the zygote cannot be started: {reason}")
     for name, pool in workers["pools"].items():
         if pool.get("crash_loop"):
             found.append(f"workers of the pool {name} die before they run an attempt")
@@ -108,7 +118,7 @@ async def read_status(stages: StagesDep) -> Response:
         ),
         files_that_do_not_import=stages.registry.broken_files(),
         subscribers=msgspec.convert(stages.hub.status(), shapes.Subscribers),
-        disk=shapes.Disk(str(database), sum(map(_size, files)), _free(database.absolute().parent)),
+        disk=shapes.Disk(printable(str(database)), sum(map(_size, files)), _free(database.absolute().parent)),
     )
     return answers.json(status)
 

@@ -32,7 +32,14 @@ app = typer.Typer(
 keys = typer.Typer(help="Create, list and revoke API keys, directly in the database.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
-Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="Address of the gateway.")]
+
+def _check_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise BadSettings(f"--url (or BUSWAY_URL) must be like {_URL}, not {url!r}")
+    return url
+
+
+Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="Address of the gateway.", callback=_check_url)]
 Key = Annotated[str | None, typer.Option(envvar="BUSWAY_KEY", help="API key, if the gateway needs one.")]
 Database = Annotated[
     str | None,
@@ -49,7 +56,7 @@ _OWN_OPTIONS = {
 }
 _URL = "http://127.0.0.1:8000"
 _SERVER = (
-    "alembic", "fastapi", "httptools", "prometheus_client", "pydantic", "pydantic_settings", "sqlalchemy",
+    "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
     "starlette", "structlog", "uvicorn", "uvloop",
 )  # fmt: skip
 
@@ -178,8 +185,9 @@ def serve(
     from busway.gateway.store.group.process import launch  # noqa: PLC0415 - other commands start faster
 
     committer = launch()  # both processes import at the same time
-    from busway.gateway import server, settings  # noqa: PLC0415
+    from busway.gateway import logs, server, settings  # noqa: PLC0415 - as above
 
+    logs.configure()
     raise typer.Exit(server.run(settings.load(**options), committer))
 
 
@@ -401,13 +409,14 @@ def openapi(
     from busway.gateway.subscribers import asyncapi  # noqa: PLC0415
 
     rest = describe(FastAPI(openapi_url=None, docs_url=None, redoc_url=None))
+    documents = {folder / "openapi.json": rest.openapi(), folder / "asyncapi.json": asyncapi.document()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, document in (("openapi.json", rest.openapi()), ("asyncapi.json", asyncapi.document())):
-            (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-            typer.echo(f"{folder / name}")
+        for file, document in documents.items():
+            file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     except OSError as problem:
         raise BadSettings(f"the folder {str(folder)!r} cannot be written: {problem.strerror}") from None
+    typer.echo("\n".join(map(str, documents)))
 
 
 def _payload(data: str | None, file: Path | None) -> Any:
@@ -415,7 +424,7 @@ def _payload(data: str | None, file: Path | None) -> Any:
         raise BadSettings("give --data or --file, not both")
     if file is not None:
         try:
-            data = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+            data = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
         except (OSError, UnicodeDecodeError) as problem:
             raise BadSettings(f"--file {file} cannot be read: {problem}") from None
     return None if data is None else _json("--file" if file else "--data", data)
@@ -448,13 +457,18 @@ def _attribute(text: str) -> tuple[str, str | int]:
 def _call(url: str, key: str | None, method: str, path: str, body: Any = None) -> Any:
     import httpx  # noqa: PLC0415 - `serve` starts faster without it
 
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    from busway.client.errors import BuswayClientError, Gateway, unreachable  # noqa: PLC0415 - as above
+    from busway.client.network import network  # noqa: PLC0415 - as above
+
     try:
-        answer = httpx.request(method, url.rstrip("/") + path, json=body, headers=headers, timeout=60)
+        reach = network(url)
+        gateway = Gateway(url.rstrip("/"), key, 60, reach.variable)
+        with httpx.Client(headers=gateway.headers, timeout=gateway.timeout, **reach.for_httpx()) as client:
+            answer = client.request(method, gateway.url + path, json=body)
+    except (BuswayClientError, ValueError) as problem:
+        raise BuswayError(str(problem)) from None
     except (httpx.TransportError, httpx.InvalidURL) as problem:
-        raise BuswayError(
-            f"no gateway answers at {url} ({problem}): start one with `busway serve`, or set --url"
-        ) from None
+        raise BuswayError(str(unreachable(gateway, problem))) from None
     if answer.is_success:
         return answer.json()
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -109,8 +108,6 @@ async def tail(
             await shown.follow(subscription)
     except asyncio.CancelledError:
         return  # Ctrl-C: asyncio.run cancels the task
-    except BrokenPipeError:
-        sys.stderr.close()  # `busway tail | head`: the reader has closed the pipe
     except (BuswayClientError, ValueError) as problem:
         raise BuswayError(str(problem)) from None
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from busway.gateway import signals
 from busway.gateway.channel import LARGE, Channel, Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
@@ -101,7 +102,7 @@ def launch() -> Launched:
     It gets a session of its own, so that a Ctrl-C in the terminal does not reach it.
     """
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, signals.blocked():
         process = subprocess.Popen(  # noqa: S603 - our own program
             (sys.executable, "-P", "-m", "busway.gateway.store.sqlite.committer", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),

@@ -24,7 +24,7 @@ from typing import NoReturn
 import msgspec
 import sqlalchemy as sa
 
-from busway.gateway import garbage
+from busway.gateway import garbage, streams
 from busway.gateway.channel import BlockingChannel, Frame, pack
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
@@ -194,6 +194,8 @@ def main() -> None:
     """Serve one gateway. The exit status is 1 if the database fails."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)  # the gateway drains first and then closes the socket
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    streams.install(streams.Queued)
     channel = BlockingChannel(socket.socket(fileno=int(sys.argv[1])), IDLE_AFTER)
     asked: list[Frame] = []
     while not asked:

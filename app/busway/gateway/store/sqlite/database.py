@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from busway.gateway.errors import BadSettings, Conflict, Unavailable
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
+from busway.gateway.store.sqlite import permissions
 from busway.gateway.store.sqlite.handlers_keys import select_keys
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.writer import Refused, Writer
@@ -75,12 +76,16 @@ def migrate(path: Path) -> None:
     Raises:
         BadSettings: the file is not a Busway database, has a newer schema, or cannot be written.
     """
+    real = permissions.check(path)
     try:
+        permissions.create(real)
         revision = _revision(path)
         if revision != REVISION:
             _upgrade(path, revision)
     except (sa.exc.DatabaseError, sqlite3.Error) as problem:
         raise BadSettings(f"cannot use the database {str(path)!r}: {cause(problem)}") from None
+    except OSError as problem:
+        raise BadSettings(f"cannot use the database {str(path)!r}: {problem.strerror}") from None
 
 
 def apply(path: Path, operation: Operation) -> Any:
@@ -113,7 +118,7 @@ def read_keys(path: Path) -> list[KeyRecord]:
     Raises:
         BadSettings: as from `migrate`.
     """
-    if not path.exists():
+    if not permissions.check(path).exists():
         return []
     migrate(path)
     made = engine(path, "query_only=ON")

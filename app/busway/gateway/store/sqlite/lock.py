@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from busway.gateway.errors import BadSettings
+from busway.gateway.store.sqlite import permissions
 
-_MODE = 0o600  # SQLite gives the log and its index the mode of the database
 _BYTE = 1 << 62  # the byte to lock: far behind the end of the database, and the bytes that SQLite locks
 _HELD = {errno.EAGAIN, errno.EACCES}
 
@@ -40,7 +41,7 @@ def lock(path: Path) -> Lock:
     Raises:
         BadSettings: another gateway holds a lock, or a file cannot be opened or locked.
     """
-    path = Path(os.path.realpath(path))
+    path = permissions.check(path)
     with ExitStack() as opened:
         beside = _open(path.with_name(path.name + ".lock"), "lock file", opened)
         try:
@@ -54,14 +55,15 @@ def lock(path: Path) -> Lock:
             fcntl.fcntl(database, fcntl.F_OFD_SETLK, byte)
         except OSError as problem:
             raise _refusal(path, problem) from None
-        os.ftruncate(beside, 0)
-        os.pwrite(beside, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the number is only for the message
+            os.ftruncate(beside, 0)
+            os.pwrite(beside, f"{os.getpid()}\n".encode(), 0)
         return Lock(opened.pop_all())
 
 
 def _open(path: Path, what: str, opened: ExitStack) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, permissions.MODE)
     except OSError as problem:
         raise BadSettings(f"cannot open the {what} {str(path)!r}: {problem.strerror}") from None
     opened.callback(os.close, descriptor)

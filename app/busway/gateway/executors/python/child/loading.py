@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import keyword
+import os
 import sys
 import threading
 import types
@@ -86,8 +87,8 @@ def load(
         announce: called with the name of each file before it is imported.
         entered: called with each directory of the user's project that an import searches.
     """
-    folder = Path(boot.folder).resolve()
-    extend_path(str(folder), boot.app_dir, entered)
+    folder = Path(os.fsdecode(boot.folder)).resolve()
+    extend_path(str(folder), os.fsdecode(boot.app_dir), entered)
     loaded = LoadedFolder([], {})
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.py")):
@@ -119,7 +120,7 @@ def _load_file(
     except _Refused as problem:
         return HandlerFile(path.name, digest, error=clean(str(problem)))
     except BaseException as problem:
-        _explain(path, boot.app_dir, problem)
+        _explain(path, os.fsdecode(boot.app_dir), problem)
         error = describe(problem)
         return HandlerFile(path.name, digest, error=error.traceback or f"{error.type}: {error.message}")
     names.update((declaration.name, path.name) for declaration in declarations)

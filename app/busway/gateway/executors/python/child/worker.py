@@ -32,6 +32,7 @@ from busway.gateway.executors.python.wire.protocol import Boot, Executed, Spawn,
 from busway.gateway.executors.python.wire.slots import Page
 
 DUMP_SIGNAL = signal.SIGUSR1
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BY_LINE = 1  # _IOLBF
 
 
@@ -153,13 +154,15 @@ def _line_by_line() -> None:
 
 
 def quiet_signals() -> None:
-    """Ignore SIGINT and SIGTERM: a Ctrl-C or SIGTERM to all processes must not kill workers before the drain.
+    """Ignore SIGINT, SIGTERM and SIGHUP: sent to all processes, they must not kill workers before the drain.
 
     They get an empty handler instead of SIG_IGN, because programs that handler code starts would inherit
     SIG_IGN. Forks of handler code get the default handlers.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _nothing)
+    for number in STOPPING:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.register_at_fork(after_in_child=_loud_signals)
 
 
@@ -170,10 +173,13 @@ def _nothing(_number: int, _frame: Any) -> None:
 def _loud_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) == _nothing:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def main() -> NoReturn:
     """Run as a worker that was exec'd: import the folder first."""
+    quiet_signals()
     output.install()
     given = msgspec.json.decode(sys.argv[1], type=Executed)
     folder = load(given.boot)

@@ -91,7 +91,7 @@ class Zygote:
         self._forks = threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208 - names suffice
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        child.quiet_signals()
+        child.quiet_signals()  # again, imports may have replaced it
         gc.collect()
         gc.freeze()  # otherwise a collection in a worker would copy every shared page
         self._send(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
@@ -141,7 +141,7 @@ class Zygote:
         what = msgspec.json.encode(Executed(spawn, boot, descriptors)).decode()
         line = command("busway.gateway.executors.python.child.worker", what)
         try:
-            return os.posix_spawn(line[0], line, os.environ, setsid=True)
+            return os.posix_spawn(line[0], line, os.environ, setsid=True, setsigmask=child.STOPPING)
         finally:
             os.set_inheritable(self._lifeline, False)
 
@@ -210,6 +210,7 @@ def kill_group(pid: int) -> None:
 
 def main() -> None:
     """Run as the zygote. The command line has the descriptors control, lifeline and stacks."""
+    child.quiet_signals()
     control, lifeline_end, stacks = map(int, sys.argv[1:4])
     for descriptor in (control, lifeline_end, stacks):
         os.set_inheritable(descriptor, False)

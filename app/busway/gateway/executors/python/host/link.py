@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from busway.gateway import signals
 from busway.gateway.channel import Buffer, Frame, pack
 from busway.gateway.executors.python.host import checking, policy, stacks
 from busway.gateway.executors.python.host.child_output import ChildOutput
@@ -116,10 +117,11 @@ class Link:
             "busway.gateway.executors.python.child.zygote", str(theirs.fileno()), str(lifeline), str(stack)
         )
         # With only these arguments Python uses vfork and exec, so this process is not copied.
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True,
-            pass_fds=(theirs.fileno(), lifeline, stack),
-        )  # fmt: skip
+        with signals.blocked():
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True,
+                pass_fds=(theirs.fileno(), lifeline, stack),
+            )  # fmt: skip
         theirs.close()
         os.close(write_end)
         ours.setblocking(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Renewal:
 
     def __init__(self, boot: Boot, reload: asyncio.Event) -> None:
         self._boot, self._reload = boot, reload
-        self._folder = Path(boot.folder)
+        self._folder = Path(os.fsdecode(boot.folder))
         self._watched = Watched(self._folder)
         self._born = 0.0
         self.due = False

@@ -64,8 +64,8 @@ class Supervisor:
     ) -> None:
         self._import_timeout, self._reload = import_timeout, reload
         self._default_pool = "thread" if default_pool == "thread" else "process"
-        project = str(app_dir.resolve()) if app_dir is not None else ""
-        boot = Boot(str(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
+        project = bytes(app_dir.resolve()) if app_dir is not None else b""
+        boot = Boot(bytes(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
         self._plan = Plan(
             PoolConfig(processes, 1, threads, grace, growth),
             PoolConfig(1, threads, threads, grace, growth),

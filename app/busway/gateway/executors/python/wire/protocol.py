@@ -51,14 +51,14 @@ class Boot(msgspec.Struct, array_like=True):
     """What zygote and workers need to start. Limits in bytes.
 
     `folder`: the handlers folder. `skip`: files to skip, with the reason. `app_dir`: the root of the user's
-    project, empty if there is none.
+    project, empty if there is none. Folders are bytes, because their names need not be text.
     """
 
-    folder: str
+    folder: bytes
     skip: dict[str, str]
     max_result_bytes: int
     max_event_bytes: int
-    app_dir: str = ""
+    app_dir: bytes = b""
 
 
 class Loaded(msgspec.Struct, array_like=True):

@@ -1,0 +1,156 @@
+"""Settings from options, the environment and `.env`: what is wrong is named with its place."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from busway.gateway import settings
+from busway.gateway.errors import BadSettings
+
+from .conftest import Serve
+from .test_command_line import busway
+
+KUBERNETES = {
+    "BUSWAY_SERVICE_HOST": "10.0.0.1",
+    "BUSWAY_SERVICE_PORT": "8000",
+    "BUSWAY_SERVICE_PORT_HTTP": "8000",
+    "BUSWAY_PORT": "tcp://10.0.0.1:8000",
+    "BUSWAY_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "BUSWAY_PORT_8000_TCP_PROTO": "tcp",
+    "BUSWAY_PORT_8000_TCP_PORT": "8000",
+    "BUSWAY_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "BUSWAY_METRICS_SERVICE_HOST": "10.0.0.2",
+    "BUSWAY_METRICS_PORT": "udp://10.0.0.2:53",
+    "BUSWAY_METRICS_PORT_53_UDP_ADDR": "10.0.0.2",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project as current directory, without variables of ours."""
+    for name in [name for name in os.environ if name.upper().startswith("BUSWAY_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "handlers").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_kubernetes_service_of_this_name_is_ignored_with_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in KUBERNETES.items():
+        monkeypatch.setenv(name, value)
+    assert settings.load().port == 8000
+    assert settings.load(port=9).port == 9
+    caplog.clear()
+    (folder / ".env").write_text("BUSWAY_PORT=8001\n")
+    assert settings.load().port == 8001
+    (line,) = logged(caplog)
+    assert line.startswith("BUSWAY_PORT (environment) is ignored, because Kubernetes")
+
+
+def test_a_gateway_starts_beside_such_a_service(make_service: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = make_service(workers=1)
+    monkeypatch.setattr("tests.e2e.service.clean_environment", lambda: {**os.environ, **KUBERNETES})
+    service.start()
+    assert service.stop() == 0
+    lines = [json.loads(line)["event"] for line in service.log.read_text().splitlines()]
+    assert len([line for line in lines if "Kubernetes" in line]) == 1
+    assert not [line for line in lines if "unknown" in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "x"), ("port", "65536"), ("pool", "fiber"), ("workers", "0"), ("threads", "many"),
+        ("retention", "7 years"), ("max_event_bytes", "1MB"), ("drain_timeout", "-1"), ("reload", "maybe"),
+        ("role", "worker"), ("broker_url", "nats://x"), ("database_url", "mysql://x"),
+        ("database_url", "postgresql://x"), ("handlers", "nowhere"), ("app_dir", "nowhere"),
+        ("allow_origin", "app.example"), ("keep_alive", "0"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_named_with_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    variable = f"BUSWAY_{name.upper()}"
+
+    def said(**options: object) -> str:
+        with pytest.raises(BadSettings) as raised:
+            settings.load(**options)
+        assert "\n" not in raised.value.detail
+        return raised.value.detail
+
+    (folder / ".env").write_text(f"{variable}={value}\n")
+    assert said().startswith(f"{variable} (.env): ")
+    monkeypatch.setenv(variable, value)
+    assert said().startswith(f"{variable} (environment): ")
+    assert said(**{name: value}).startswith(f"--{name.replace('_', '-')}: ")
+
+
+def test_the_commands_on_the_database_name_the_place_too(folder: Path) -> None:
+    (folder / ".env").write_text("BUSWAY_DATABASE_URL=mysql://x\n")
+    for words, place in (((), "BUSWAY_DATABASE_URL (.env): "), (("--database-url=x",), "--database-url: ")):
+        done = busway("keys", "list", *words, cwd=folder)
+        assert (done.returncode, done.stderr.startswith(f"busway: {place}")) == (2, True), done.stderr
+
+
+def test_empty_variables_count_as_unset(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"BUSWAY_{name.upper()}" for name in settings.Settings.model_fields]
+    (folder / ".env").write_text("BUSWAY_PORT=\nBUSWAY_POOL\nBUSWAY_THREADS=''\nBUSWAY_KEEP_ALIVE=9\n")
+    for name in names:
+        monkeypatch.setenv(name, "  " if name == "BUSWAY_ROLE" else "")
+    assert settings.load() == settings.Settings(keep_alive=9)
+    assert logged(caplog) == []
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / ".env").write_text("BUSWAY_WORKER=3\nOTHER=1\n")
+    for name in ("BUSWAY_DATABASE", "BUSWAY_XYZ", "BUSWAY_URL", "BUSWAY_KEY"):
+        monkeypatch.setenv(name, "x")
+    assert settings.load().workers == settings.Settings().workers
+    assert logged(caplog) == [
+        "BUSWAY_WORKER (.env) is unknown and ignored: did you mean BUSWAY_WORKERS?",
+        "BUSWAY_DATABASE (environment) is unknown and ignored: did you mean BUSWAY_DATABASE_URL?",
+        "BUSWAY_XYZ (environment) is unknown and ignored: `busway serve --help` lists the options",
+    ]
+
+
+def test_the_option_wins_over_the_environment_and_that_over_dot_env(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_bytes(b"\xef\xbb\xbfBUSWAY_PORT=1\n# comment\nexport BUSWAY_POOL='thread'\n")
+    assert (settings.load().port, settings.load().pool) == (1, "thread")
+    monkeypatch.setenv("busway_port", "2")
+    assert settings.load().port == 2
+    assert settings.load(port=3).port == 3
+
+
+def bad_utf8(file: Path) -> None:
+    file.write_bytes(b"BUSWAY_PORT=\xff\n")
+
+
+def unreadable(file: Path) -> None:
+    file.symlink_to("/proc/1/mem")  # not even root reads it from its beginning
+
+
+@pytest.mark.parametrize("make", [bad_utf8, Path.mkdir, unreadable])
+@pytest.mark.parametrize("words", [("serve", "--port=0"), ("keys", "list")])
+def test_a_broken_dot_env_is_one_clear_line(tmp_path: Path, make: object, words: tuple[str, ...]) -> None:
+    (tmp_path / "handlers").mkdir()
+    make(tmp_path / ".env")  # type: ignore[operator]
+    done = busway(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("busway: the file .env ")
+    assert done.stderr.count("\n") == 1
