@@ -38,13 +38,13 @@ async def page(stages: Stages, read: Read, before: int | None, limit: int) -> Re
     size = 0
     with stages.answers.hold(PAGE_BYTES):
         while len(items) < limit and size < PAGE_BYTES:
-            wanted = limit - len(items)
-            found = await read(before, wanted, READ_BYTES)
+            wanted, most = limit - len(items), min(READ_BYTES, PAGE_BYTES - size)
+            found = await read(before, wanted, most)
             encoded = [encode(item) for _, item in found]
             part = sum(map(len, encoded))
             items += encoded
             size += part
-            if len(found) < wanted and part < READ_BYTES:
+            if len(found) < wanted and part < most:
                 before = None  # that was the last one
                 break
             before = found[-1][0]

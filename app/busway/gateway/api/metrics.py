@@ -47,7 +47,7 @@ async def read_metrics(stages: StagesDep) -> Response:
     registry.register(
         _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
     )
-    registry.register(_Collected([*_door(), _log_lines()]))
+    registry.register(_Collected([*_door(), *_memory(stages), _log_lines()]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
@@ -165,6 +165,17 @@ def _log_lines() -> Metric:
         "Log lines dropped because standard error was not read or could not be written.",
         value=queue.dropped if queue else 0,
     )
+
+
+def _memory(stages: Stages) -> Iterator[Metric]:
+    for name, budget, what in (
+        ("bodies", stages.bodies, "request bodies that have not arrived completely"),
+        ("answers", stages.answers, "answers that clients have not read"),
+    ):
+        yield GaugeMetricFamily(f"busway_{name}_bytes", f"Memory for {what}.", value=budget.used)
+        yield CounterMetricFamily(
+            f"busway_{name}_refused", f"Requests refused for lack of memory for {what}.", value=budget.refused
+        )
 
 
 def _subscribers(stages: Stages) -> Iterator[Metric]:

@@ -15,13 +15,13 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from busway.gateway.budget import Budget
 from busway.gateway.door.bodies import Body, Chunked, Sized
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
-from busway.gateway.door.deadlines import NEVER, Deadline, Stall
+from busway.gateway.door.deadlines import NEVER, Deadline
 from busway.gateway.door.exchange import Exchange
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
+from busway.gateway.door.holding import Holding
 from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, header_line, problem
 from busway.gateway.door.room import make_room
 from busway.gateway.door.websocket import WebSocket, handshake
@@ -47,40 +47,10 @@ class HttpProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_advancing",
-        "_answered",
-        "_answers",
-        "_app",
-        "_app_state",
-        "_bodies",
-        "_body",
-        "_busy",
-        "_config",
-        "_cycle",
-        "_deadline",
-        "_discarded",
-        "_ending",
-        "_endpoint",
-        "_exchange",
-        "_held",
-        "_keep_alive",
-        "_known",
-        "_requests",
-        "_rest",
-        "_scanned",
-        "_shared",
-        "_socket",
-        "_sockets",
-        "_stalled",
-        "_state",
-        "_unread",
-        "_unsent",
-        "_waiting_since",
-        "default_headers",
-        "flow",
-        "half_closed",
-        "loop",
-        "transport",
+        "_advancing", "_answered", "_app", "_app_state", "_body", "_busy", "_config", "_cycle", "_deadline",
+        "_discarded", "_ending", "_endpoint", "_exchange", "_holding", "_keep_alive", "_known",
+        "_requests", "_rest", "_scanned", "_shared", "_socket", "_sockets", "_state", "_unread",
+        "_waiting_since", "default_headers", "flow", "half_closed", "loop", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -103,11 +73,7 @@ class HttpProtocol(asyncio.Protocol):
         self._endpoint: Endpoint | None = getattr(self._app, "publish", None)
         self._sockets: SocketEndpoint | None = getattr(self._app, "sockets", None)
         self._known = None if self._endpoint is None else known_to(self._endpoint)
-        self._bodies: Budget = getattr(self._app, "bodies", None) or Budget(1 << 62, "")
-        self._answers: Budget = getattr(self._app, "answers", None) or Budget(1 << 62, "")
-        self._held = 0  # bytes taken of the memory for bodies
-        self._unsent = 0  # bytes taken of the memory for answers
-        self._stalled: Stall | None = None  # the client does not read
+        self._holding = Holding(self._app)
         self._rest: bytes | bytearray = b""  # what came and is not understood yet
         self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
         self._requests = False  # there was one
@@ -143,8 +109,7 @@ class HttpProtocol(asyncio.Protocol):
         self._state.connections.discard(self)
         self._ending = True
         self._deadline.close()
-        self._release()
-        self._sent()
+        self._holding.end()
         self.flow.resume_writing()
         if self._socket is not None:
             self._socket.connection_lost()
@@ -157,11 +122,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._socket is not None:
             self._socket.data_received(data)
             return
-        if (
-            not (self._rest or self._busy or self._known is None)
-            and self.flow.writable
-            and self._is_known(data)
-        ):
+        ready = not (self._rest or self._busy or self._known is None) and self.flow.writable
+        if ready and self._is_known(data):
             return
         if not self._ending:
             if self._rest:
@@ -187,32 +149,15 @@ class HttpProtocol(asyncio.Protocol):
         self.flow.pause_writing()
         self._read_on()
         if self._socket is None and (self._cycle is None or self._cycle.sized):
-            self._unsent = self.transport.get_write_buffer_size()
-            self._answers.used += self._unsent
-            self._stalled = Stall(self.transport, self.loop, self.cut)
+            self._holding.pause(self.transport, self.cut)
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._sent()
+        self._holding.resume()
         self.flow.resume_writing()
         self._read_on()
         if self._rest and not self._busy:
             self._advance()
-
-    def _sent(self) -> None:
-        self._answers.give(self._unsent)
-        self._unsent = 0
-        if self._stalled is not None:
-            self._stalled.end()
-            self._stalled = None
-
-    def _hold(self, size: int) -> None:
-        self._bodies.take(size)
-        self._held += size
-
-    def _release(self) -> None:
-        self._bodies.give(self._held)
-        self._held = 0
 
     def shutdown(self) -> None:
         """The server stops: close after the answer that is under way."""
@@ -289,8 +234,8 @@ class HttpProtocol(asyncio.Protocol):
         self._scanned = 0
         self._deadline.at = NEVER
         self._busy, self._answered = True, False
-        if self._held:
-            self._release()
+        if self._holding.held:
+            self._holding.release()
         if self._known is not None:
             found = self._known.find(bytes(rest[:end]))
             if found is not None:
@@ -310,7 +255,7 @@ class HttpProtocol(asyncio.Protocol):
             else:
                 self._deadline.change(self._head_too_slow)  # its time began with the connection
         check_unfinished(rest, self._scanned)
-        self._hold(len(rest) - self._held)
+        self._holding.hold(len(rest) - self._holding.held)
         self._scanned = max(1, len(rest) - 3)
 
     def _route(self, head: bytes, rest: bytes | bytearray) -> None:
@@ -339,17 +284,15 @@ class HttpProtocol(asyncio.Protocol):
         endpoint: Any = self._endpoint
         answer = endpoint.admit(head)
         rest = self._rest
-        if (
-            answer is None and length and length <= len(rest) and length <= endpoint.max_body
-        ):  # it is here already
+        # Is it here already?
+        if answer is None and length and length <= len(rest) and length <= endpoint.max_body:
             self._rest = rest[length:]
             endpoint.take(head, bytes(rest[:length]), self._respond)
             return
         self._frame(length)
         if answer is not None:
-            self._keep_alive = (
-                self._keep_alive and not expects
-            )  # whether the body comes, only the client knows
+            # Whether the body comes, only the client knows.
+            self._keep_alive = self._keep_alive and not expects
             self._respond(answer)
         elif self._body is None:
             endpoint.take(head, b"", self._respond)
@@ -424,7 +367,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _take(self, part: bytes) -> None:
         if not self._answered:
-            self._hold(len(part))
+            self._holding.hold(len(part))
             self._incoming.add(part)
             return
         self._discarded += len(part)
@@ -443,13 +386,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._state.default_headers is not self._shared:
             self._refresh_headers()
         end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
-        parts = (
-            STATUS_LINES[answer.status],
-            self.default_headers,
-            answer.lines,
-            end,
-            answer.body if body else b"",
-        )
+        content = answer.body if body else b""
+        parts = (STATUS_LINES[answer.status], self.default_headers, answer.lines, end, content)
         self.transport.write(b"".join(parts))
         self.answered(keep_alive=keep_alive)
 
@@ -457,8 +395,8 @@ class HttpProtocol(asyncio.Protocol):
         """Continue after a complete response."""
         self._state.total_requests += 1
         self._answered = True
-        if self._held:
-            self._release()
+        if self._holding.held:
+            self._holding.release()
         if self._body is None and keep_alive and self._keep_alive:
             self._next()
         elif not (keep_alive and self._keep_alive):

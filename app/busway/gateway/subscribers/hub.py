@@ -26,7 +26,7 @@ from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.groups import Group, pick, ready
 from busway.gateway.subscribers.ring import Piece, Ring, cut
-from busway.gateway.subscribers.selection import Selection, compiled, predicate, size
+from busway.gateway.subscribers.selection import Selection, compiled, predicate, scan, size
 from busway.gateway.subscribers.session import Start, Subscription
 from busway.gateway.turns import Turns
 
@@ -57,9 +57,7 @@ async def resolve(reader: Reader, epoch: str, after: tuple[str, Position]) -> Po
 logger = logging.getLogger("busway.hub")
 
 RING_BYTES = 64 * 1024 * 1024
-SCAN = 2000  # ring entries checked for one piece: limits one iteration of the event loop
 SHOW = 20_000  # comparisons in one iteration of the loop; the groups that need more read the log
-PIECE = 5_000  # comparisons for one piece
 SHORT = 500  # comparisons that need no turn of their own
 SELECTIONS_BYTES = 128 * 1024 * 1024  # memory for the different selections of all connections
 SHARED_BYTES = 8 * 1024 * 1024
@@ -67,11 +65,6 @@ FLOOR_AGE = 5.0  # seconds for which the oldest position is cached
 READS = 2  # concurrent reads of the store: leaves readers for other requests
 BEAT = 0.1  # seconds
 BEAT_FRAMES = 100  # empty frames a beat: 10,000 quiet sockets get one every ten seconds
-
-
-def _scan(selection: Selection) -> int:
-    """Return how many results may be checked for one piece."""
-    return max(1, min(SCAN, PIECE // compiled(selection).cost))
 
 
 class Sink(Protocol):
@@ -257,7 +250,10 @@ class Hub:
         if after + 1 < self._ring.first:
             return await self._stored_piece(after, selection)
         piece = self._shared.get((after, selection))
-        if piece is None and min(SCAN, self.latest.number - after) * compiled(selection).cost > SHORT:
+        if (
+            piece is None
+            and min(scan(selection), self.latest.number - after) * compiled(selection).cost > SHORT
+        ):
             await self._turns.next()
             if after + 1 < self._ring.first:
                 return await self._stored_piece(after, selection)
@@ -449,7 +445,7 @@ class Hub:
         """Return the next piece from the ring, or None if a filter needs events that the ring lacks."""
         piece = self._shared.get((after, selection))
         if piece is None:
-            entries = self._ring.after(after, _scan(selection))
+            entries = self._ring.after(after, scan(selection))
             if selection.filter is not None:
                 entries = ready(entries)
                 if not entries:
@@ -469,10 +465,9 @@ class Hub:
             reading = self._reads[which] = self._loop.create_task(self._read_entries(*which))
             reading.add_done_callback(lambda _: self._reads.pop(which, None))
         entries = await asyncio.shield(reading)
-        scan = _scan(selection)
         if len(entries) * compiled(selection).cost > SHORT:
             await self._turns.next()
-        return cut(after, entries[:scan], predicate(selection), self.epoch)
+        return cut(after, entries[: scan(selection)], predicate(selection), self.epoch)
 
     async def _read_entries(self, after: int, with_events: bool) -> list[Entry]:
         async with self._reading:

@@ -123,3 +123,12 @@ def _plain(selection: Selection) -> Predicate:
         )
 
     return matches
+
+
+SCAN = 2000  # results checked for one piece of the log: limits one iteration of the event loop
+COMPARISONS = 5_000  # likewise
+
+
+def scan(selection: Selection) -> int:
+    """Return how many results may be checked for one piece of the log."""
+    return max(1, min(SCAN, COMPARISONS // compiled(selection).cost))

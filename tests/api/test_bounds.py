@@ -1,0 +1,125 @@
+"""Memory that requests share: bodies under way and unread answers; who does not read is cut."""
+
+import socket
+import time
+
+import pytest
+from busway.gateway.budget import Budget
+from busway.gateway.door import deadlines
+from busway.gateway.errors import Unavailable
+
+from tests.api.kit import HOST, PATIENCE, App, Direct, Peer, serving
+
+BEGUN = b"POST /%b HTTP/1.1\r\n" + HOST + b"Content-Length: 90000\r\n\r\n"
+
+
+def wait(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("path", [b"echo", b"other"], ids=["endpoint", "cycle"])
+def test_bodies_under_way_are_bounded_together(path):
+    app = Direct()
+    app.echo.idle = PATIENCE
+    app.bodies = Budget(100_000, "bodies")
+    with serving(app) as (port, _):
+        first, second = Peer(port), Peer(port)
+        first.send(BEGUN % path + b"x" * 60_000)
+        wait(lambda: app.bodies.used == 60_000)
+        second.send(BEGUN % path + b"x" * 50_000)
+        status, body, headers = second.read()
+        assert (status, headers[b"retry-after"]) == (503, b"1")
+        assert b"memory" in body
+        assert app.bodies.refused == 1
+        wait(lambda: app.bodies.used == 60_000)
+        first.send(b"x" * 30_000)
+        assert first.read()[0] == 200
+        assert app.bodies.used == 0
+        third = Peer(port)
+        third.send(BEGUN % path + b"x" * 90_000)  # the memory is free again
+        assert third.read()[0] == 200
+        third.send(BEGUN % path + b"x" * 80_000)
+        wait(lambda: app.bodies.used == 80_000)
+        third.close()
+        wait(lambda: app.bodies.used == 0)
+        first.close()
+        second.close()
+
+
+def test_heads_under_way_count_too():
+    app = Direct()
+    app.bodies = Budget(50_000, "bodies")
+    with serving(app) as (port, _):
+        first, second = Peer(port), Peer(port)
+        first.send(b"GET / HTTP/1.1\r\nx: " + b"x" * 40_000)
+        wait(lambda: app.bodies.used > 40_000)
+        second.send(b"GET / HTTP/1.1\r\nx: " + b"x" * 40_000)
+        assert second.read()[0] == 503
+        first.send(b"\r\n" + HOST + b"\r\n")
+        assert first.read()[0] == 200
+        assert app.bodies.used == 0
+        first.close()
+        second.close()
+
+
+class Large(App):
+    """Answers with 16 MiB, or streams as much."""
+
+    size = 16 << 20
+
+    async def __call__(self, scope, receive, send):
+        streams = scope["path"] == "/stream"
+        headers = [] if streams else [(b"content-length", b"%d" % self.size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for _ in range(16):
+            await send({"type": "http.response.body", "body": b"x" * (1 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def slow(port, path=b"/"):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(PATIENCE)
+    sock.connect(("127.0.0.1", port))
+    sock.sendall(b"GET %b HTTP/1.1\r\n%b\r\n" % (path, HOST))
+    return sock
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch):
+    monkeypatch.setattr(deadlines, "STALL_TIMEOUT", 0.5)
+    app = Large()
+    app.answers = Budget(1 << 40, "answers")
+    with serving(app) as (port, server), slow(port):
+        wait(lambda: app.answers.used)
+        wait(lambda: not server.server_state.connections)
+        assert app.answers.used == 0
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(monkeypatch):
+    monkeypatch.setattr(deadlines, "STALL_TIMEOUT", 3.0)
+    app = Large()
+    app.answers = Budget(1 << 40, "answers")
+    with serving(app) as (port, _), slow(port) as sock:
+        size = 0
+        while size < app.size:
+            got = sock.recv(1 << 20)
+            assert got
+            size += len(got)
+            time.sleep(0.001)
+        wait(lambda: app.answers.used == 0)
+
+
+def test_a_budget_gives_nothing_beyond_its_limit_but_something_to_the_first():
+    budget = Budget(10, "things")
+    budget.take(20)
+    with pytest.raises(Unavailable, match="things"):
+        budget.take(1)
+    budget.give(20)
+    with budget.hold(6):
+        assert budget.used == 6
+        with pytest.raises(Unavailable):
+            budget.take(5)
+    assert (budget.used, budget.refused) == (0, 2)
