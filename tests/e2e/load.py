@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from websockets.exceptions import WebSocketException
 
-from .service import PATIENCE, Service, hear, say, until
+from .service import PATIENCE, Service, hear, say, until, until_none
 
 HANDLERS = """
 import os, time
@@ -141,7 +141,7 @@ def check(service: Service, publisher: Publisher, subscriber: Subscriber | None)
     def unfinished() -> list[dict[str, Any]]:
         return [r for state in ("available", "retryable", "running") for r in service.runs(state=state)]
 
-    until(lambda: not unfinished(), "all runs to end", 4 * PATIENCE)
+    until_none(lambda: len(unfinished()), "all runs to end")
     runs = service.runs()
     assert {r["state"] for r in runs} == {"succeeded"}, [r for r in runs if r["state"] != "succeeded"][:3]
     log = service.results()

@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,22 @@ def until(probe: Callable[[], Any], what: str, patience: float = PATIENCE) -> An
         if time.monotonic() > end:
             raise AssertionError(f"waited {patience:.0f} s in vain for {what}; last: {value!r}")
         time.sleep(0.02)
+
+
+def until_none(left: Callable[[], int], what: str) -> None:
+    """Wait until nothing is left, for as long as it becomes less."""
+    before = left()
+    while before:
+        before = until(lambda before=before: (now := left()) < before and [now], what)[0]
+
+
+def join(threads: Sequence[threading.Thread], *received: Sequence[Any]) -> None:
+    """Wait for threads, for as long as they receive anything."""
+    for thread in threads:
+        before = -1
+        while thread.is_alive() and (now := sum(map(len, received))) > before:
+            before = now
+            thread.join(PATIENCE)
 
 
 class Service:
@@ -95,6 +112,11 @@ class Service:
         self.url = line.split()[1]
         until(lambda: self.get("/readyz").status_code == 200, "readiness")
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         assert self.process is not None
@@ -188,12 +210,12 @@ class Service:
         wanted = {receipt["seq"]: receipt["runs"] for receipt in receipts}
         first = min(wanted)
 
-        def probe() -> bool:
+        def left() -> int:
             runs = self.runs(enough=lambda page: page[-1]["event"] < first)
             found = Counter(run["event"] for run in runs if run["state"] in FINAL)
-            return all(found[seq] == count for seq, count in wanted.items())
+            return sum(count - found[seq] for seq, count in wanted.items())
 
-        until(probe, f"the runs of {len(wanted)} events")
+        until_none(left, f"the runs of {len(wanted)} events")
 
     def run_of(self, seq: int, index: int = 0) -> dict[str, Any]:
         """Wait for an event's run and return it with its attempts."""

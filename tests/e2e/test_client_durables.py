@@ -13,7 +13,7 @@ from busway import BuswayClientError, Client, SyncClient
 
 from .disturbance import END, HANDLERS, Cutter, Disturbance
 from .linear import exactly
-from .service import PATIENCE, Service
+from .service import PATIENCE, Service, join
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,7 @@ def test_a_durable_name_goes_on_through_kills_and_cuts(service: Service) -> None
                 follower.start()
             life.run(6)
         finally:
-            for follower in followers:
-                follower.join(PATIENCE)
+            join(followers, steady, parts, repeats)
     log = [item["cursor"] for item in service.results()]
     exactly(log, steady, "the durable client")
     exactly(log, parts, "the client that comes back under its name, without what it was given again,")

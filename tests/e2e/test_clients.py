@@ -12,7 +12,7 @@ from busway.client.aio import Completed, Item, NotCompleted
 
 from .disturbance import END, HANDLERS, Cutter, Disturbance
 from .linear import exactly
-from .service import PATIENCE, Service
+from .service import PATIENCE, Service, join
 
 MORE = """
 import time
@@ -76,8 +76,7 @@ def test_what_clients_receive_through_kills_and_cuts_is_exactly_the_log(service:
         for follower in followers:
             follower.start()
         Disturbance(service, relay).run(6)
-        for follower in followers:
-            follower.join(PATIENCE)
+        join(followers, everything, orders, plainly)
     log = [item["cursor"] for item in service.results()]
     assert len(log) > 300
     exactly(log, everything, "the client")

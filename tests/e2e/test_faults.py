@@ -194,7 +194,8 @@ def test_a_slow_reader_gets_everything_in_order(make_service: Serve) -> None:
     )
     service.start()
     assert service.process is not None
-    with service.connect(max_queue=16) as socket:  # a client that reads no more than it has room for
+    # A client that reads no more than it has room for, not even pongs.
+    with service.connect(max_queue=16, ping_interval=None) as socket:
         say(socket, op="subscribe", id="s")
         assert hear(socket)["op"] == "subscribed"
         before = psutil.Process(service.process.pid).memory_info().rss

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from .conftest import Serve
-from .service import PATIENCE, Service, until
+from .service import PATIENCE, Service, until, until_none
 
 CODE = """
 import os, random, time
@@ -178,7 +178,7 @@ def all_end(service: Service) -> None:
         stats = service.ok("GET", "/v1/handlers/step")["stats"]["runs"]
         return sum(stats.get(state, 0) for state in ("available", "retryable", "running"))
 
-    until(lambda: not unfinished(), "all runs to end", 4 * PATIENCE)
+    until_none(unfinished, "all runs to end")
 
 
 def check_log(log: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 
-from tests.e2e.service import FINAL, PATIENCE, Service, clean_environment, until
+from tests.e2e.service import FINAL, PATIENCE, Service, clean_environment, until, until_none
 
 __all__ = ["FINAL", "PATIENCE", "Bystanders", "Census", "House", "seeded", "until"]
 
@@ -166,6 +166,10 @@ class House(Service):
         ready = [w["pid"] for w in found["workers"] if w["state"] == "ready" and not w["running"]]
         return ready if len(ready) == len(found["workers"]) == found["processes"] else []
 
+    def _is_complete(self) -> bool:
+        pools = self.status()["workers"]["pools"].items()
+        return all(not pool["workers"] or self.idle(name) for name, pool in pools)
+
     def committer(self) -> psutil.Process:
         """Return the process that writes."""
         return next(
@@ -177,7 +181,8 @@ class House(Service):
         return psutil.Process(self.pid).children(recursive=True)
 
     def census(self) -> Census:
-        """Count, until two counts agree."""
+        """Count what the gateway holds when no worker starts or ends."""
+        until(self._is_complete, "the pools to be complete")
         last = self._count()
         while True:
             time.sleep(0.05)
@@ -361,7 +366,7 @@ class Publishing:
         def unfinished() -> list[dict[str, Any]]:
             return [run for run in self._house.runs(handler=handler) if run["state"] not in FINAL]
 
-        until(lambda: not unfinished(), "all to end")
+        until_none(lambda: len(unfinished()), "all to end")
         finals = [i for i in self._house.results(handlers=handler) if i["kind"] in FINAL]
         assert {item["kind"] for item in finals} == {"succeeded"}
         numbers = [item["data"] for item in finals]

@@ -243,6 +243,31 @@ def test_a_close_is_answered_with_its_code(tmp_path: Path, code: int) -> None:
     run(tmp_path, claim)
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [frame(CLOSE, b"\x03\xe8"), frame(CLOSE), frame(TEXT, b"x", reserved=4)],
+    ids=["1000", "no code", "broken"],
+)
+def test_messages_before_a_close_in_one_read_count(tmp_path: Path, behind: bytes) -> None:
+    """Before a frame that breaks the protocol, too."""
+    published: list[bytes] = []
+
+    async def publish(body: bytes, *_: Any) -> dict[str, Any]:
+        published.append(body)
+        return {}
+
+    async def claim(made: Server, dial: Dial) -> None:
+        client = await dial(made.port)
+        wanted = [b'{"type":"t","data":%d}' % n for n in range(5)]
+        said = [b'{"op":"publish","ref":"r","event":%s}' % event for event in wanted]
+        await client.send(*(frame(TEXT, text) for text in said), behind)
+        await client.hear_close()
+        await until(lambda: made.connections == 0)
+        assert published == wanted
+
+    run(tmp_path, claim, publish=publish)
+
+
 def test_fragments_without_end_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "MOST_FRAGMENTS", 100)
 

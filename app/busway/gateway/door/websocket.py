@@ -209,7 +209,8 @@ class WebSocket:
             self._fail(1009, f"a frame has at most {MOST_FRAGMENTS} fragments")
 
     def _message(self, data: bytes) -> None:
-        if self._ended or self._protocol.state is not OPEN:
+        # The protocol may have read a close frame behind this message: what stands before it counts.
+        if self._ended:
             return
         try:
             self._messages.append(data.decode() if self._text else data)
