@@ -248,8 +248,7 @@ def test_a_body_that_stands_still_behind_another_request_is_given_up(echo, peer,
 
 
 def test_what_is_remembered_of_heads_is_bounded(monkeypatch):
-    monkeypatch.setattr(heads, "_KEPT_HEADS", 50)
-    monkeypatch.setattr(heads, "_KEPT_LINES", 60)
+    monkeypatch.setattr(heads, "_KEPT_BYTES", 40_000)
     app = Direct()
     with serving(app) as (port, _):
         peer = Peer(port)
@@ -261,10 +260,23 @@ def test_what_is_remembered_of_heads_is_bounded(monkeypatch):
             peer.send(post(b"x", extra=b"X-Refuse: %b\r\n" % (b"y" * 5000)))
             assert peer.read()[1] == b"x"
         known = heads._KNOWN[app.echo]
-        assert 0 < len(known._heads) <= 50
+        assert 0 < len(known._heads) <= 40_000 // heads._OVERHEAD
         assert max(sum(map(len, key)) for key in known._heads) <= heads._KEPT_HEAD
-        assert len(known._lines) <= 61
-        assert len(known._lines.lengths) <= 61
+        assert 0 < len(known._lines) <= 40_000 // heads._OVERHEAD
+        assert len(known._lines.lengths) <= len(known._lines)
+        peer.close()
+
+
+def test_nothing_is_remembered_of_heads_that_were_refused():
+    app = Direct()
+    with serving(app) as (port, _):
+        peer = Peer(port)
+        for number in range(20):
+            peer.send(post(b"x", extra=b"X-Refuse: 1\r\nce-id: %d\r\nX-Number: %d\r\n" % (number, number)))
+            assert peer.read()[0] == 403
+        known = heads._KNOWN[app.echo]
+        lines = known._lines
+        assert [*known._heads, *lines, *lines.lengths, *lines.data, *lines.fresh] == []
         peer.close()
 
 

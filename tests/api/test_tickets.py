@@ -68,6 +68,23 @@ def test_tickets_are_bounded_and_make_room_with_time(monkeypatch: pytest.MonkeyP
     assert tickets.issue(1, 60.0)
 
 
+def test_one_key_cannot_take_all_tickets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticket, "MOST_OF_KEY", 3)
+    tickets = Tickets()
+    tickets.issue(2, 0.0)
+    for n in range(3):
+        tickets.issue(1, 5.0 + n)
+    with pytest.raises(TooManyTickets) as refusal:
+        tickets.issue(1, 10.0)
+    assert refusal.value.seconds == 55.0
+    assert tickets.issue(2, 10.0)
+    assert [tickets.issue(None, 10.0) for _ in range(5)]  # without keys there is no other one
+    assert tickets.issue(1, 65.5)
+    assert len(tickets._of_key) == 3
+    tickets.issue(3, 1000.0)
+    assert set(tickets._of_key) == {3}
+
+
 def test_no_two_tickets_are_alike_and_each_fits_a_query() -> None:
     tickets = Tickets()
     texts = {tickets.issue(1, 0.0) for _ in range(1_000)}

@@ -13,8 +13,8 @@ from busway.gateway.store.sqlite import database as sqlite
 from tests.store.kit import NOW, append, event, publish
 
 
-def opening(name, number=0, digest=0, most=10):
-    return OpenDurable(name=name, number=number, digest=digest, now=NOW, most=most)
+def opening(name, number=0, digest=0, most=10, **fields):
+    return OpenDurable(name=name, number=number, digest=digest, now=NOW, most=most, **fields)
 
 
 def acknowledging(*places, now=NOW + 1):
@@ -46,6 +46,18 @@ def test_opening_again_keeps_the_position(log):
         None,
     )
     assert log.read("durable", "b") is None
+
+
+def test_one_key_cannot_take_all_names(log):
+    for name in "abc":
+        assert log.write_one(opening(name, key=1, most_of_key=3)) is not None
+    assert log.write_one(opening("d", key=1, most_of_key=3)) is None
+    assert log.write_one(opening("a", key=1, most_of_key=3)) is not None
+    assert log.write_one(opening("d", key=2, most_of_key=3)) is not None
+    for name in "efgh":
+        assert log.write_one(opening(name, most_of_key=3)) is not None  # without keys there is no other one
+    assert log.write_one(DeleteDurable(name="b"))
+    assert log.write_one(opening("i", key=1, most_of_key=3)) is not None
 
 
 def test_names_move_forward_and_never_back(log):

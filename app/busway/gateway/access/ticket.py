@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 
 import msgspec
 
 LIFETIME = 30.0  # seconds
 REMEMBERED = 60.0  # seconds after which a ticket is forgotten
+MOST_OF_KEY = 10_000  # of one key, so that it cannot take all
 MOST = 50_000  # maximum number of tickets, including used ones; each takes a few hundred bytes
 
 
@@ -37,6 +39,7 @@ class Tickets:
 
     def __init__(self) -> None:
         self._issued: dict[str, _Issued] = {}  # oldest first, because all have the same lifetime
+        self._of_key: Counter[int | None] = Counter()
 
     def issue(self, key: int | None, now: float) -> str:
         """Issue a ticket for the key with this id, None while the gateway has no keys.
@@ -45,9 +48,11 @@ class Tickets:
             TooManyTickets: there are too many tickets.
         """
         self._forget(now)
-        if len(self._issued) >= MOST:
-            oldest = next(iter(self._issued.values()))
+        own = key is not None and self._of_key[key] >= MOST_OF_KEY
+        if own or len(self._issued) >= MOST:
+            oldest = next(each for each in self._issued.values() if each.key == key or not own)
             raise TooManyTickets(oldest.at + REMEMBERED - now)
+        self._of_key[key] += 1
         text = f"bwt_{secrets.token_urlsafe(32)}"
         self._issued[text] = _Issued(key, now)
         return text
@@ -77,3 +82,6 @@ class Tickets:
             if now - issued.at < REMEMBERED:
                 return
             del self._issued[text]
+            self._of_key[issued.key] -= 1
+            if not self._of_key[issued.key]:
+                del self._of_key[issued.key]

@@ -19,10 +19,10 @@ from busway.gateway.errors import BadRequest, HeadTooLarge, NotSupported
 
 LONGEST_HEAD = 65_536  # bytes
 MOST_FIELDS = 100
-_KEPT_LINES = 4_096  # of at most 512 bytes each
+_KEPT_BYTES = 4_194_304  # of lines, and of heads
 _KEPT_LINE = 512
-_KEPT_HEADS = 1_000  # of at most 2 KiB each
 _KEPT_HEAD = 2_048
+_OVERHEAD = 500  # bytes that a kept line or head takes besides its text
 
 _FIELD = re.compile(rb"([A-Za-z0-9-]+):[ \t]*((?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?)[ \t]*")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::[0-9]{0,5})?")
@@ -190,39 +190,54 @@ def _too_large() -> HeadTooLarge:
 
 
 class _Lines(dict[bytes, bool]):
-    """Whether a head is known by a line, found out once for each line.
+    """Whether a head is known by a line, for lines of heads that were admitted.
 
-    `lengths`: of Content-Length lines, one more than they say, so that none is falsy. `data`: headers of
-    lines that carry a part of the event, which differ from request to request.
+    Attributes:
+        lengths: of Content-Length lines, one more than they say, so that none is falsy.
+        data: headers of lines that carry a part of the event, which differ from request to request.
+        fresh: what was found out about other lines, and is forgotten unless their head is known.
     """
 
     def __init__(self, looks_at: frozenset[bytes]) -> None:
         super().__init__()
         self.lengths: dict[bytes, int] = {}
         self.data: dict[bytes, tuple[bytes, bytes]] = {}
+        self.fresh: list[tuple[bytes, bool, int, tuple[bytes, bytes] | None]] = []
         self._looks_at = looks_at | _CONNECTION
+        self._bytes = 0
 
     def __missing__(self, line: bytes) -> bool:
         field = _FIELD.fullmatch(line)
-        matters = True
-        if len(self) >= _KEPT_LINES:
-            self.clear()
-            self.lengths.clear()
-            self.data.clear()
+        matters, length, data = True, 0, None
         if field is not None:
             name = field[1].lower()
             if name == b"content-length" and re.fullmatch(rb"[0-9]{1,18}", field[2]):
-                matters = False
-                self.lengths[line] = int(field[2]) + 1
+                matters, length = False, int(field[2]) + 1
             elif name.startswith(b"ce-") and name not in self._looks_at:
                 matters = len(line) > _KEPT_LINE
-                if not matters:
-                    self.data[line] = (name, field[2])
+                data = None if matters else (name, field[2])
             else:
                 matters = name in self._looks_at or name == b"content-length"
-        if len(line) <= _KEPT_LINE:
-            self[line] = matters
+        self.fresh.append((line, matters, length, data))
         return matters
+
+    def keep(self) -> None:
+        """Keep the fresh lines: their head is known."""
+        for line, matters, length, data in self.fresh:
+            if len(line) > _KEPT_LINE and not length:
+                continue
+            self._bytes += 4 * len(line) + _OVERHEAD
+            if self._bytes > _KEPT_BYTES:
+                self._bytes = 0
+                self.clear()
+                self.lengths.clear()
+                self.data.clear()
+            self[line] = matters
+            if length:
+                self.lengths[line] = length
+            if data is not None:
+                self.data[line] = data
+        self.fresh.clear()
 
 
 class Known:
@@ -238,6 +253,7 @@ class Known:
         self.path = path
         self._lines = _Lines(looks_at)
         self._heads: dict[tuple[bytes, ...], Head] = {}
+        self._bytes = 0
         self.looks_at = looks_at
 
     def find(self, head: bytes) -> tuple[Head, int] | None:
@@ -245,6 +261,11 @@ class Known:
         lines = head.split(b"\r\n")
         kept = self._lines
         known = self._heads.get(tuple(filter(kept.__getitem__, lines)))
+        if kept.fresh:
+            if known is None:
+                kept.fresh.clear()
+            else:
+                kept.keep()
         if known is None or len(lines) > MOST_FIELDS + 1 or len(head) > LONGEST_HEAD - 4:
             return None
         lengths = [*filter(None, map(kept.lengths.get, lines))]
@@ -269,9 +290,14 @@ class Known:
         if not plain or request.length is None or request.expects or not request.keep_alive:
             return
         key = tuple(filter(self._lines.__getitem__, lines))
-        if sum(map(len, key)) > _KEPT_HEAD:
+        size = sum(map(len, key))
+        if size > _KEPT_HEAD:
+            self._lines.fresh.clear()
             return
-        if len(self._heads) >= _KEPT_HEADS:
+        self._lines.keep()
+        self._bytes += 4 * size + _OVERHEAD
+        if self._bytes > _KEPT_BYTES:
+            self._bytes = 0
             self._heads.clear()
         shared = Head([h for h in reduced.headers if h[0] in self.looks_at])
         shared.admitted = reduced.admitted

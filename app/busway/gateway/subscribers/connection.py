@@ -190,7 +190,7 @@ class Connection:
         if known is not None:
             return await self._hub.locate((epoch, known))
         start = await self._hub.locate(after)
-        kept = await durables.begin(subscription, name, start.position)
+        kept = await durables.begin(subscription, name, start.position, self.key)
         return start if kept == start.position else await self._hub.locate((epoch, kept))
 
     def _refuse(self, subscription: Subscription, problem: BuswayError) -> None:

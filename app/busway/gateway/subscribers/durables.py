@@ -26,6 +26,7 @@ from busway.gateway.subscribers.session import Subscription
 logger = logging.getLogger("busway.durables")
 
 MAX_DURABLES = 10_000
+MAX_OF_KEY = 5_000  # of one API key
 PACE = 0.02  # seconds between writes of acknowledgements
 
 
@@ -100,8 +101,12 @@ class Durables:
             await self.settled()  # no subscription can acknowledge under this name now
         return state.position
 
-    async def begin(self, subscription: Subscription, name: str, position: Position) -> Position:
+    async def begin(
+        self, subscription: Subscription, name: str, position: Position, key: int | None = None
+    ) -> Position:
         """Store the first position of a name that has none. Return the position that the name has then.
+
+        `key`: the API key that creates it.
 
         Raises:
             BadSubscription: another subscription took over the name.
@@ -110,14 +115,23 @@ class Durables:
         """
         number, digest = position.number, position.digest
         reply = await self._commits.change(
-            OpenDurable(name=name, number=number, digest=digest, now=self._clock(), most=MAX_DURABLES)
+            OpenDurable(
+                name=name,
+                number=number,
+                digest=digest,
+                now=self._clock(),
+                most=MAX_DURABLES,
+                key=key,
+                most_of_key=MAX_OF_KEY,
+            )
         )
         state = self._held(subscription, name)
         if state is None:
             raise superseded(name)
         if reply is None:
             raise TooMany(
-                f"there are {MAX_DURABLES} durable names, the maximum: delete one of GET /v1/subscriptions"
+                f"there are {MAX_DURABLES} durable names, or {MAX_OF_KEY} of this API key, the maximum: "
+                "delete one of GET /v1/subscriptions"
             )
         state.position = Position(*reply)
         return state.position

@@ -230,6 +230,8 @@ class RevokeKey(Operation, kw_only=True):
 class OpenDurable(Operation, kw_only=True):
     """Create a durable subscription at a position, unless it exists or there are `most` already.
 
+    `key`: the number of the API key that creates it, which may have `most_of_key`.
+
     Reply: `(number, digest)` of its position, None if there are too many.
     """
 
@@ -238,6 +240,8 @@ class OpenDurable(Operation, kw_only=True):
     digest: int
     now: int
     most: int
+    key: int | None = None
+    most_of_key: int = 1 << 62
 
 
 class Acknowledge(Operation, kw_only=True):

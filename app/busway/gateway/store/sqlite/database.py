@@ -23,7 +23,7 @@ from busway.gateway.store.sqlite.handlers_keys import select_keys
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.writer import Refused, Writer
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration. An up-to-date database is recognized without loading Alembic."""
 
 _itself: Any = {}.get  # of None

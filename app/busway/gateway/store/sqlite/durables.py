@@ -25,9 +25,10 @@ class DurableRow(msgspec.Struct, array_like=True):
     acknowledged_at: int | None
 
 
-_one = pack(sa.select(durables).where(durables.c.name == sa.bindparam("name")))
+_columns = [durables.c[name] for name in DurableRow.__struct_fields__]
+_one = pack(sa.select(*_columns).where(durables.c.name == sa.bindparam("name")))
 _page = pack(
-    sa.select(durables)
+    sa.select(*_columns)
     .where(durables.c.name > sa.bindparam("after"))
     .order_by(durables.c.name)
     .limit(sa.bindparam("limit"))
@@ -53,10 +54,12 @@ def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | No
     known = find_durable(connection, operation.name)
     if known is not None:
         return known.position.number, known.position.digest
-    if connection.execute(sa.select(sa.func.count()).select_from(durables)).scalar_one() >= operation.most:
+    of_key = sa.func.count(sa.case((durables.c.key == operation.key, 1)))
+    total, own = connection.execute(sa.select(sa.func.count(), of_key).select_from(durables)).one()
+    if total >= operation.most or (operation.key is not None and own >= operation.most_of_key):
         return None
     position = {"number": operation.number, "digest": operation.digest}
-    row = {"name": operation.name, **position, "created_at": operation.now}
+    row = {"name": operation.name, **position, "created_at": operation.now, "key": operation.key}
     connection.execute(sqlite.insert(durables), row)
     return operation.number, operation.digest
 

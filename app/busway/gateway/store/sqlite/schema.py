@@ -252,6 +252,7 @@ durables = sa.Table(
     _integer("digest"),
     _integer("created_at"),
     _integer("acknowledged_at", null=True),
+    _integer("key", null=True),
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
