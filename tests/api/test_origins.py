@@ -55,6 +55,9 @@ def test_what_is_no_origin_is_refused(text: str) -> None:
         ("https://bus.example", "bus.example", True),  # behind a proxy that speaks TLS
         ("https://bus.example", "bus.example:443", True),
         ("http://bus.example", "bus.example:443", False),
+        ("http://127.0.0.1:8000", "localhost:8000", True),
+        ("http://[::1]:8000", "app.localhost:8000", True),
+        ("http://localhost.evil.com:8000", "localhost:8000", False),
         ("http://localhost:9000", "localhost:8000", False),
         ("http://bus.example", "", False),
         ("null", "null", False),

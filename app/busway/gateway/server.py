@@ -144,7 +144,9 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
 
 
 def _bind(settings: Settings) -> socket.socket:
-    host = settings.host.removeprefix("[").removesuffix("]")
+    host = settings.host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[
             0
