@@ -40,6 +40,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A gateway whose first key was made before it started."""
     service = Service(tmp_path_factory.mktemp("closed"), workers=1)
     service.write("all.py", HANDLER)
+    service.write("secret_plans.py", "1 / 0\n")
     service.admin = busway(service, "keys", "create", "me")
     yield service.start()
     service.close()
@@ -141,6 +142,19 @@ def test_every_operation_asks_for_its_scope(closed: Service) -> None:
     service.key = None
     for path in ("/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"):
         assert service.get(path).status_code == 200
+
+
+def test_only_who_may_read_handlers_gets_names_of_files_from_the_readiness_probe(closed: Service) -> None:
+    service, service.key = closed, closed.admin
+    reader, publisher = made(service, "reads", "handlers:read")["key"], made(service, "pub", "publish")["key"]
+    for key in (None, "bw_9_x", publisher):
+        service.key = key
+        assert service.ok("GET", "/readyz")["trouble"] == [
+            "handler files that do not import: 1 (GET /v1/status names them)"
+        ]
+    for key in (reader, service.admin):
+        service.key = key
+        assert service.ok("GET", "/readyz")["trouble"] == ["secret_plans.py does not import"]
 
 
 NO_KEYS = (

@@ -1,108 +1,151 @@
-"""The database of a running gateway goes away, or another gateway finds it under another name."""
+"""The database's files: who may read them, and what cannot be a database is one clear line with status 2."""
 
 from __future__ import annotations
 
-import json
-import signal
+import os
+import pwd
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from .conftest import Serve
-from .service import PATIENCE, Service, clean_environment, until
+from .service import PATIENCE, clean_environment
+from .test_command_line import busway
 
 pytestmark = pytest.mark.fault
-
-CODE = """
-from busway import handler
-
-@handler("work")
-def work(event):
-    return event.data
-"""
+NOBODY = 65534
 
 
-def lines(service: Service) -> list[str]:
-    """What the gateway logged as an error or a warning, from the first publish on."""
-    found = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
-    return [line["event"] for line in found if line["level"] in {"error", "warning"}]
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.glob("busway.db*")}
 
 
-@pytest.fixture
-def service(make_service: Serve, tmp_path: Path) -> Service:
-    made = make_service(workers=1)
-    (tmp_path / "data").mkdir()
-    made.database = tmp_path / "data" / "busway.db"
-    made.write("work.py", CODE)
-    made.start()
-    made.finished(made.publish("work", 1)["seq"])
-    return made
+@pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o600), (0o022, 0o600), (0o277, 0o400)])
+def test_only_the_owner_reads_what_busway_makes(tmp_path: Path, umask: int, mode: int) -> None:
+    command = [sys.executable, "-m", "busway", "migrate", "--database-url=sqlite:///busway.db"]
+    subprocess.run(
+        ["sh", "-c", f'umask {umask:03o}; exec "$@"', "sh", *command],
+        cwd=tmp_path, env=clean_environment(), capture_output=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert set(modes(tmp_path).values()) == {mode}
 
 
-@pytest.mark.parametrize("what", ["busway.db", "busway.db-wal", "."])
-def test_the_gateway_is_not_ready_until_the_file_is_back(service: Service, what: str) -> None:
-    there = (service.database.parent / what).resolve()
-    elsewhere = service.folder / "elsewhere"
-    before = lines(service)
-    there.rename(elsewhere)
-    refused = until(lambda: (r := service.get("/readyz")).status_code == 503 and r, "not ready")
-    assert "busway.db" in refused.json()["detail"]
-    answer = service.post("/v1/events", {"type": "work", "data": 2})
-    assert answer.status_code == 503
-    assert "removed or renamed" in answer.json()["detail"]
-    assert answer.headers["retry-after"]
-    status = service.ok("GET", "/v1/status")
-    assert "removed or renamed" in status["state"]
-    assert not status["committer"]["healthy"]
-    assert service.get("/healthz").status_code == 200
-    assert len(service.results()) == 1
-    [line] = lines(service)[len(before) :]
-    assert "busway.db" in line
-    elsewhere.rename(there)
-    until(lambda: service.get("/readyz").status_code == 200, "readiness")
-    service.finished(service.publish("work", 3)["seq"])
-    assert [item["data"] for item in service.results()] == [1, 3]
-    assert service.stop() == 0
-
-
-def test_a_gateway_without_its_database_ends_cleanly(service: Service) -> None:
-    service.database.unlink()
-    until(lambda: service.get("/readyz").status_code == 503, "not ready")
-    assert service.stop() == 0
-
-
-def serve(service: Service, database: Path) -> subprocess.CompletedProcess[str]:
-    """Start another gateway, which must not run."""
-    command = [sys.executable, "-m", "busway", "serve", f"--database-url=sqlite:///{database}", "--port=0"]
-    return subprocess.run(
-        [*command, f"--handlers={service.handlers}"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=clean_environment(),
-        check=False,
+def test_the_log_and_the_lock_are_the_owners_too(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    service.publish("t")
+    assert modes(service.folder) == dict.fromkeys(
+        ("busway.db", "busway.db-wal", "busway.db-shm", "busway.db.lock"), 0o600
     )
 
 
-@pytest.mark.parametrize("name", ["hard link", "symlink", "lock file deleted"])
-def test_a_second_gateway_does_not_start_and_leaves_the_first_alone(service: Service, name: str) -> None:
-    other = service.folder / "other.db"
-    if name == "hard link":
-        other.hardlink_to(service.database)
-    elif name == "symlink":
-        other.symlink_to(service.database)
-    else:
-        service.database.with_name("busway.db.lock").unlink()
-        other = service.database
-    committer = service.ok("GET", "/v1/status")["committer"]["pid"]
-    second = serve(service, other)
-    assert second.returncode == 2
-    assert second.stderr.startswith("busway: another gateway")
-    assert len(second.stderr.splitlines()) == 1
-    assert service.ok("GET", "/v1/status")["committer"]["pid"] == committer
-    service.finished(service.publish("work", 2)["seq"])
-    psutil.Process(committer).send_signal(signal.SIGKILL)
-    until(lambda: service.post("/v1/events", {"type": "work"}).status_code == 202, "another committer")
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"this is not a database, and long enough to be looked at " * 50)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0" + b"\0" * 90)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def nowhere(path: Path) -> None:
+    path.symlink_to("missing/folder/busway.db")
+
+
+KINDS = {
+    "a loop of links": (loop, "loop"),
+    "a folder": (Path.mkdir, "folder"),
+    "not SQLite": (no_database, "not a database"),
+    "cut off": (cut, ""),
+    "a pipe": (fifo, "not a regular file"),
+    "a link to nowhere": (nowhere, "no folder"),
+}
+
+
+@pytest.mark.parametrize("words", [("serve", "--port=0"), ("keys", "list"), ("keys", "create", "x")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_database_is_one_clear_line(tmp_path: Path, kind: str, words: tuple[str, ...]) -> None:
+    make, word = KINDS[kind]
+    (tmp_path / "handlers").mkdir()
+    make(tmp_path / "busway.db")
+    done = busway(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "busway.db" in done.stderr
+    assert word in done.stderr
+
+
+ROOT = os.geteuid() == 0
+UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if ROOT else ()
+
+
+@pytest.mark.skipif(ROOT and shutil.which("setpriv") is None, reason="needs setpriv")
+@pytest.mark.parametrize("name", ["busway.db", "busway.db-wal", "busway.db.lock", "."])
+def test_a_database_of_another_user_names_its_owner(tmp_path: Path, name: str) -> None:
+    """Without privileges to make a file of another user, one that this user may not write stands for it."""
+    (tmp_path / "handlers").mkdir()
+    assert busway("migrate", cwd=tmp_path).returncode == 0
+    file = tmp_path / name
+    if not file.exists():
+        file.touch()
+    file.chmod(0o555 if name == "." else 0o444)
+    if ROOT:
+        os.chown(file, NOBODY, NOBODY)
+    for words in (("serve", "--port=0"), ("keys", "create", "x")):
+        done = subprocess.run(
+            [*UNPRIVILEGED, sys.executable, "-m", "busway", *words], cwd=tmp_path, env=clean_environment(),
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert f"belongs to the user {pwd.getpwuid(file.stat().st_uid).pw_name!r}" in done.stderr
+    file.chmod(0o755)
+
+
+MOUNTING = ("unshare", "--user", "--map-root-user", "--mount")
+
+
+def may_mount() -> bool:
+    """Whether this user may mount a file system."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*MOUNTING, "true"], capture_output=True, check=False).returncode == 0
+
+
+CRASH = (
+    "serve --port=0 >out & while ! grep -qs busway out; do sleep 0.1; done; kill -9 $!; "
+    "while fuser -s busway.db 2>/dev/null; do sleep 0.1; done"
+)
+FILL = "dd if=/dev/zero of=filler bs=4k 2>/dev/null"
+DISKS = {
+    "full and new": (FILL, "full"),
+    "full with a database": (f'"$@" migrate >/dev/null; {FILL}', "full"),
+    "full after a crash": (f'"$@" {CRASH}; {FILL}', "full"),
+    "read-only and new": ("mount -o remount,ro none .", "read-only"),
+    "read-only with a database": ('"$@" migrate >/dev/null; mount -o remount,ro none .', "read-only"),
+}
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs mount namespaces")
+@pytest.mark.parametrize("disk", DISKS)
+def test_a_disk_that_cannot_be_written_is_one_clear_line(tmp_path: Path, disk: str) -> None:
+    prepare, word = DISKS[disk]
+    script = (
+        'mount -t tmpfs -o size=2m none "$0" && cd "$0" && mkdir handlers || exit 3\n'
+        f'{prepare}\nexec "$@" serve --port=0'
+    )
+    done = subprocess.run(
+        [*MOUNTING, "sh", "-c", script, str(tmp_path), sys.executable, "-m", "busway"],
+        env=clean_environment(),
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert word in done.stderr

@@ -72,7 +72,7 @@ def _trouble(stages: Stages, *, named: bool) -> list[str]:
     broken = [file.file for file in stages.registry.broken_files()]
     found = [f"{file} does not import" for file in broken if named]
     if broken and not named:
-        found.append(f"{len(broken)} handler files do not import: GET /v1/status names them")
+        found.append(f"handler files that do not import: {len(broken)} (GET /v1/status names them)")
     workers = stages.workers.status()
     if workers["zygote"]["error"]:
         reason = workers["zygote"]["error"].splitlines()[0] if named else "GET /v1/status says why"

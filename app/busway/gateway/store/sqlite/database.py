@@ -83,7 +83,8 @@ def migrate(path: Path) -> None:
         if revision != REVISION:
             _upgrade(path, revision)
     except (sa.exc.DatabaseError, sqlite3.Error) as problem:
-        raise BadSettings(f"cannot use the database {str(path)!r}: {cause(problem)}") from None
+        why = "the disk is full" if permissions.is_full(real.parent) else cause(problem)
+        raise BadSettings(f"cannot use the database {str(path)!r}: {why}") from None
     except OSError as problem:
         raise BadSettings(f"cannot use the database {str(path)!r}: {problem.strerror}") from None
 

@@ -13,6 +13,7 @@ from busway.gateway.errors import BadSettings
 MODE = 0o600
 """Permissions of new files. SQLite gives `-wal` and `-shm` those of the database."""
 
+_ROOM = 64 << 10  # bytes
 _BESIDE = (".lock", "-wal", "-shm")
 
 
@@ -47,6 +48,12 @@ def create(path: Path) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE))
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether the disk has no room for the files that SQLite needs to open a database."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _ROOM
 
 
 def _check_folder(path: Path, folder: Path) -> None:
