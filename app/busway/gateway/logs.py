@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from busway.gateway import streams
+from busway.gateway import log_limit, streams
 
 log = logging.getLogger("busway")
 
@@ -32,6 +32,7 @@ def configure() -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    handler.addFilter(log_limit.limit)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from busway.domain.histogram import Histogram
 from busway.domain.run import RunState
-from busway.gateway import streams
+from busway.gateway import log_limit, streams
 from busway.gateway.api.access import needs
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.door.room import counts
@@ -47,7 +47,7 @@ async def read_metrics(stages: StagesDep) -> Response:
     registry.register(
         _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
     )
-    registry.register(_Collected([*_door(), *_memory(stages), _log_lines()]))
+    registry.register(_Collected([*_door(), *_memory(stages), *_log_lines()]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
@@ -158,9 +158,14 @@ def _door() -> Iterator[Metric]:
     )
 
 
-def _log_lines() -> Metric:
+def _log_lines() -> Iterator[Metric]:
     queue = streams.log()
-    return CounterMetricFamily(
+    yield CounterMetricFamily(
+        "busway_log_lines_left_out",
+        "Log lines left out because there were too many of the same kind in a second.",
+        value=log_limit.limit.left_out,
+    )
+    yield CounterMetricFamily(
         "busway_log_lines_dropped",
         "Log lines dropped because standard error was not read or could not be written.",
         value=queue.dropped if queue else 0,

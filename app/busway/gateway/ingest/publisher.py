@@ -90,7 +90,12 @@ class Publisher:
         """
         if self.closed:
             raise Unavailable(self.closed)
-        self._turns.start(self._steps(body, waiter), waiter.set_exception, line)
+
+        def failed(problem: BaseException) -> None:
+            if not waiter.done():
+                waiter.set_exception(problem)
+
+        self._turns.start(self._steps(body, waiter), failed, line)
 
     def _steps(self, body: bytes, waiter: Accepting) -> Steps[None]:
         events, many = yield from read_events(body, self._clock(), self._max_event_bytes)

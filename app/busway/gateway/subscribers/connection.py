@@ -290,7 +290,8 @@ class Connection:
                     raise _Ended(4408, "no progress for 60 s: read faster, connect again with your cursor")
             sending.result()
         finally:
-            sending.cancel()
+            if not sending.cancel() and not sending.cancelled():
+                sending.exception()  # nobody waits for it any more
 
     def _unsent(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport else 0
