@@ -49,7 +49,7 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
 
-.PHONY: run test test-fast test-all lint bench counted format lock clean
+.PHONY: run test test-fast test-all soak lint bench counted format lock clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.runtime
@@ -71,6 +71,11 @@ test-all: $(VENV)/.dev
 	(set -x; $(BIN)/pytest tests/work) || status=1; \
 	(set -x; $(PYTEST) --ignore tests/work $(ARGS)) || status=1; \
 	exit $$status
+
+# Load and faults for so many seconds. SOAK_SEED=… repeats the faults of a run.
+SECONDS := 3600
+soak: $(VENV)/.dev
+	SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -m soak -s tests/soak $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
