@@ -43,7 +43,18 @@ BODIES = {
     "beyond a double": (b'{"type":"t","data":1e999}', 400, "number"),
     "an integer beyond a double": (b'{"type":"t","data":' + b"9" * 400 + b"}", 400, "number"),
     "bad UTF-8": (b'{"type":"t","data":"\xff"}', 400, "utf-8"),
-    "a lone surrogate": (b'{"type":"t","data":"\\ud800"}', 400, "JSON"),
+    "a lone surrogate": (
+        b'{"type":"t","data":"\\ud800"}',
+        400,
+        "byte 20 it has the lone surrogate \\ud800",
+    ),
+    "a lone low surrogate": (b'{"type":"t","data":"\\\\\\uDC00"}', 400, "lone surrogate \\udc00"),
+    "a lone surrogate in a name": (b'{"type":"t","data":{"\\udfff":1}}', 400, "lone surrogate \\udfff"),
+    "a pair the wrong way round": (b'{"type":"t","data":"\\ude00\\ud83d"}', 400, "lone surrogate \\ude00"),
+    "a surrogate in UTF-8": (b'{"type":"t","data":"\xed\xa0\x80"}', 400, "utf-8"),
+    "a BOM": (b'\xef\xbb\xbf{"type":"t"}', 400, "BOM"),
+    "UTF-16": ('{"type":"t"}'.encode("utf-16"), 400, "UTF-16"),
+    "a leap second that is none": (b'{"type":"t","time":"2026-01-31T12:00:61Z"}', 422, "time"),
     "101 levels": (b'{"type":"t","data":' + b"[" * 100 + b"]" * 100 + b"}", 400, "100"),
     "4000 levels": (b"[" * 4000 + b"]" * 4000, 400, "100"),
     "a string": (b'"t"', 422, "event"),
@@ -84,6 +95,20 @@ def test_a_bad_event_is_refused(service: Service, name: str) -> None:
     assert word.lower() in problem["detail"].lower()
     if status == 422:
         assert problem["errors"][0]["loc"][0] == "body"
+
+
+def test_a_leap_second_and_small_letters_are_a_time(service: Service) -> None:
+    for name in ("time", "deliverat", "expirytime"):
+        event = {"type": "t", "data_base64": "*", name: "2016-12-31t23:59:60.123456789z"}
+        assert places(service.post("/v1/events", event)) == ["body.data_base64"]  # and nothing else is bad
+    wanted = {"exact": {"time": "2016-12-31T23:59:60." + "0" * 50 + "Z"}}
+    trial = {"event": {"type": "t", "time": "2017-01-01T00:00:00+00:00"}}
+    assert service.ok("POST", "/v1/handlers/ok/test", trial)["outcome"] == "succeeded"
+    assert service.get("/v1/results").status_code == 200
+    with service.subscribed(filter=wanted):
+        pass
+    key = {"name": "x", "scopes": ["admin"], "expires_at": "2016-12-31T23:59:60Z"}
+    assert "in the past" in service.post("/v1/keys", key).text
 
 
 def places(answer: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -84,11 +84,11 @@ def check_json(body: bytes, value: Any) -> None:
 
 
 _LONE_SURROGATE = re.compile(
-    rb"(?:[^\\]++|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)*+"
-    rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})",
-    re.DOTALL,
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
-_SEARCHED = 1 << 20  # bytes that are searched for the reason of an error
+_SEARCHED = 2 << 20  # bytes that are searched for the reason of an error
+_CANDIDATES = 1000  # most matches that are looked at, because escaped backslashes can make any number
 _MARKS = {
     b"\xef\xbb\xbf": "it begins with a byte order mark (BOM): send UTF-8 without it",
     b"\xff\xfe": "it is UTF-16 or UTF-32: send UTF-8",
@@ -101,10 +101,13 @@ def _explain(body: bytes) -> str | None:
     for mark, why in _MARKS.items():
         if body.startswith(mark):
             return f"the body is not JSON: {why}"
-    lone = _LONE_SURROGATE.match(body, 0, _SEARCHED)
-    if lone is None:
-        return None
-    return f"the body is not JSON: at byte {lone.start(1)} it has the lone surrogate {lone[1].decode()}"
+    for lone in islice(_LONE_SURROGATE.finditer(body, 0, _SEARCHED), _CANDIDATES):
+        before = body[max(0, lone.start() - _CANDIDATES) : lone.start()]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+            return (
+                f"the body is not JSON: at byte {lone.start()} it has the lone surrogate {lone[0].decode()}"
+            )
+    return None
 
 
 _TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels: flatten it"
