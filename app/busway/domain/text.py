@@ -14,6 +14,9 @@ MAX_DEPTH = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
+_decode = msgspec.json.Decoder().decode
+
+
 class JSONError(ValueError):
     """The bytes are not JSON that Busway accepts. The message says why."""
 
@@ -108,6 +111,36 @@ def _explain(body: bytes) -> str | None:
                 f"the body is not JSON: at byte {lone.start()} it has the lone surrogate {lone[0].decode()}"
             )
     return None
+
+
+_LONG = 256 * 1024  # bytes from which decoding would take milliseconds
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def is_json(text: bytes) -> bool:
+    """Return whether bytes are JSON that `decode_json` accepts.
+
+    Depth and numbers of long texts are not checked: Busway has encoded them, unless somebody interfered.
+    """
+    try:
+        size = len(text)
+        if size > _LONG:
+            return is_json_text(text.decode())
+        value = _decode(text)
+        if size > MAX_DEPTH:
+            check_json(text, value)
+    except (ValueError, RecursionError):  # MsgspecError and UnicodeDecodeError are ValueErrors
+        return False
+    return True
+
+
+def is_json_text(text: str) -> bool:
+    """Return whether a text is JSON, whatever its depth and numbers, without decoding it."""
+    try:
+        _skip(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 _TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels: flatten it"

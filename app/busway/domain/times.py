@@ -15,11 +15,22 @@ _FORM = re.compile(
     r"(?:([Zz])|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))?"
 )
 SECOND = 1_000_000
+_FIRST, _LAST = -62_135_596_800 * SECOND, 253_402_300_800 * SECOND - 1
 
 
 def to_text(us: int) -> str:
-    """Return microseconds since 1970 as RFC 3339 text in UTC, such as `2026-01-31T12:00:00.000001Z`."""
+    """Return microseconds since 1970 as RFC 3339 text in UTC, such as `2026-01-31T12:00:00.000001Z`.
+
+    A time outside the years 1 to 9999 becomes the first or the last one that can be written.
+    """
+    if not _FIRST <= us <= _LAST:
+        us = _FIRST if us < _FIRST else _LAST
     return (_EPOCH + us * _MICROSECOND).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def can_show(us: int) -> bool:
+    """Return whether a time is in the years 1 to 9999."""
+    return _FIRST <= us <= _LAST
 
 
 def from_text(text: str) -> int:

@@ -102,6 +102,11 @@ def when(us: int | None) -> str | None:
     return None if us is None else times.to_text(us)
 
 
+def end(us: int | None) -> str | None:
+    """Return when something ended as RFC 3339 text, or None if it has not, or the time cannot be shown."""
+    return None if us is None or not times.can_show(us) else times.to_text(us)
+
+
 def error(value: Error | None) -> shapes.Error | None:
     """Return the error of an attempt."""
     return None if value is None else shapes.Error(value.type, value.message, value.traceback)
@@ -123,7 +128,7 @@ def _run_fields(record: RunRecord, max_attempts: int) -> dict[str, Any]:
         "max_attempts": record.max_attempts or max_attempts,
         "available_at": when(record.available_at),
         "created_at": when(record.created_at),
-        "finished_at": when(record.finished_at),
+        "finished_at": end(record.finished_at),
         "error": error(record.error),
     }
 
@@ -133,7 +138,7 @@ def attempt(record: AttemptRecord) -> shapes.Attempt:
     fields = {
         **msgspec.structs.asdict(record),
         "started_at": when(record.started_at),
-        "finished_at": when(record.finished_at),
+        "finished_at": end(record.finished_at),
         "error": error(record.error),
     }
     return shapes.Attempt(**fields)

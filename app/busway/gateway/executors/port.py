@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from busway.domain.event import Event
 from busway.domain.run import Error, Outcome
+
+# What handler code can spoil has limits, which decoding checks: the store and the API can hold every value.
+Number = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+_LOG = 66_000  # characters
+_PUBLISHED = 100_000  # events
 
 
 class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -66,19 +73,19 @@ class Ended(msgspec.Struct, array_like=True):
 
     token: int
     outcome: Outcome
-    started_at: int
-    finished_at: int
-    worker: int | None
-    cpu_time: float | None = None
-    wall_time: float = 0.0
-    starved: float = 0.0
-    peak_memory: int | None = None
+    started_at: Number
+    finished_at: Number
+    worker: Number | None
+    cpu_time: Seconds | None = None
+    wall_time: Seconds = 0.0
+    starved: Seconds = 0.0
+    peak_memory: Number | None = None
     data: bytes | None = None
     binary: bool = False
-    published: list[Published] = []
+    published: Annotated[list[Published], Meta(max_length=_PUBLISHED)] = []
     error: Error | None = None
-    log: str | None = None
-    retry_after: float | None = None
+    log: Annotated[str, Meta(max_length=_LOG)] | None = None
+    retry_after: Seconds | None = None
     fatal: bool = False
     alone: bool = False
     exhausted: bool = False

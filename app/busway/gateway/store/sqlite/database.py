@@ -20,6 +20,7 @@ from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
 from busway.gateway.store.sqlite import permissions
 from busway.gateway.store.sqlite.handlers_keys import select_keys
+from busway.gateway.store.sqlite.packed import readable
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.writer import Refused, Writer
 
@@ -61,6 +62,8 @@ def engine(path: Path, *pragmas: str, create: bool = True, **options: Any) -> sa
     def _set_up(connection: sqlite3.Connection, _record: object) -> None:
         for pragma in ("wal_autocheckpoint=0", "synchronous=FULL", *pragmas):
             connection.execute(f"PRAGMA {pragma}")
+        if "query_only=ON" in pragmas:
+            connection.text_factory = readable
 
     return made
 

@@ -7,7 +7,8 @@ packed and decoded directly into typed rows.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import json
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 import sqlalchemy as sa
@@ -28,10 +29,24 @@ def fetch(
     row: type[Row],
     parameters: dict[str, Any] | None = None,
 ) -> list[Row]:
-    """Run a packed query and return its rows as `row`, an array-like struct or a tuple type."""
+    """Run a packed query and return its rows as `row`, an array-like struct or a tuple type.
+
+    A field that its type cannot hold is None, or empty if its type does not include None.
+    """
     text: Any = connection.execute(packed, parameters or {}).scalar_one()
-    rows: list[Row] = _decoder(row).decode(text)
+    try:
+        rows: list[Row] = _decoder(row).decode(text)
+    except ValueError:  # a row of an earlier version, or from somebody else
+        return [_salvaged(row, values) for values in json.loads(text)]
     return rows
+
+
+def readable(raw: bytes) -> str:
+    """Decode text of the database. Bytes that are not UTF-8 become lone surrogates, which `fetch` looks for.
+
+    It is the `text_factory` of connections that read.
+    """
+    return raw.decode(errors="surrogateescape")
 
 
 def text_of(data: sa.ColumnElement[Any], binary: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
@@ -42,8 +57,27 @@ def text_of(data: sa.ColumnElement[Any], binary: sa.ColumnElement[Any]) -> tuple
 def data_of(text: str | None, digits: str | None) -> bytes | None:
     """Return the payload from the columns of `text_of`."""
     if text is not None:
-        return text.encode()
+        return text.encode(errors="surrogateescape")
     return None if digits is None else bytes.fromhex(digits)
+
+
+def _salvaged(row: type[Row], values: list[Any]) -> Row:
+    if not issubclass(row, msgspec.Struct):
+        return msgspec.convert(values, row)
+    kinds = get_type_hints(row)
+    named = zip(row.__struct_fields__, values, strict=False)
+    # A payload keeps its bytes: a handler that gets it must not take it for an event without data.
+    return row(*(value if name == "text" else _fitting(kinds[name], value) for name, value in named))
+
+
+def _fitting(kind: Any, value: Any) -> Any:
+    """Return the value if it has that type, else None, or the empty value of a type without None."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+        return msgspec.convert(value, kind)
+    except ValueError:
+        return None if type(None) in get_args(kind) else kind()
 
 
 def _decoder(row: Any) -> msgspec.json.Decoder[Any]:

@@ -80,7 +80,10 @@ _whole = attempts.c.attempt >= sa.bindparam("whole")  # others come without log 
 _attempts = pack(
     sa.select(
         *records.ATTEMPT_COLUMNS[:-2],
-        sa.case((_whole, attempts.c.error), else_=sa.func.json_remove(attempts.c.error, "$[2]")),
+        sa.case(
+            (_whole, attempts.c.error),
+            (sa.func.json_valid(attempts.c.error) == 1, sa.func.json_remove(attempts.c.error, "$[2]")),
+        ),
         sa.case((_whole, attempts.c.log)),
     )
     .where(attempts.c.run == sa.bindparam("id"))

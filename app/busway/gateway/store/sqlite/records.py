@@ -11,6 +11,7 @@ from busway.domain.event import Event
 from busway.domain.handler import Handler
 from busway.domain.result import Result, ResultEvent
 from busway.domain.run import Error, Run
+from busway.domain.text import is_json_text
 from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
 from busway.gateway.store.sqlite.packed import data_of, fetch, pack, text_of
 from busway.gateway.store.sqlite.schema import (
@@ -33,6 +34,25 @@ _decode = msgspec.json.Decoder().decode
 _decode_pair = msgspec.json.Decoder(tuple[str, str]).decode
 _decode_error = msgspec.json.Decoder(Error).decode
 _decode_attributes = msgspec.json.Decoder(dict[str, str | int | bool]).decode
+
+
+def _sound(text: str | None) -> bool:
+    """Return whether a payload can stand in an answer."""
+    return text is None or is_json_text(text)
+
+
+def _attributes(text: str) -> dict[str, str | int | bool]:
+    try:
+        return _decode_attributes(text)
+    except ValueError:
+        return {}
+
+
+def _pair(text: str | None) -> tuple[str, str] | None:
+    try:
+        return _decode_pair(text) if text else None
+    except ValueError:
+        return None
 
 
 class EventRow(msgspec.Struct, array_like=True):
@@ -68,7 +88,13 @@ EVENT_COLUMNS: Columns = (
 
 
 def event(row: EventRow) -> Event:
-    """Build an event."""
+    """Build an event as the API shows it: data that is not JSON is None."""
+    stored = stored_event(row)
+    return stored if _sound(row.text) else msgspec.structs.replace(stored, data=None)
+
+
+def stored_event(row: EventRow) -> Event:
+    """Build an event with its data as it is stored."""
     return Event(
         seq=row.seq,
         id=row.id,
@@ -79,7 +105,7 @@ def event(row: EventRow) -> Event:
         datacontenttype=row.datacontenttype,
         data=data_of(row.text, row.digits),
         binary=row.digits is not None,
-        attributes=_decode_attributes(row.attributes) if row.attributes else {},
+        attributes=_attributes(row.attributes) if row.attributes else {},
         correlationid=row.correlationid,
         root=row.root,
     )
@@ -129,7 +155,7 @@ def waiting_run(row: WaitingRow) -> Run:
     """Build a waiting run."""
     return Run(
         id=row.run,
-        event=event(row),
+        event=stored_event(row),
         handler=row.handler,
         attempt=row.attempt,
         lost=row.lost,
@@ -203,8 +229,11 @@ def run(row: RunRow) -> RunRecord:
 
 
 def error(text: str | None) -> Error | None:
-    """Decode an error, with or without its traceback."""
-    return _decode_error(text) if text else None
+    """Decode an error, with or without its traceback. None if it cannot be read."""
+    try:
+        return _decode_error(text) if text else None
+    except ValueError:
+        return None
 
 
 class AttemptRow(msgspec.Struct, array_like=True):
@@ -224,9 +253,16 @@ class AttemptRow(msgspec.Struct, array_like=True):
     log: str | None = None
 
 
-ATTEMPT_COLUMNS: Columns = tuple(attempts.c[name] for name in AttemptRow.__struct_fields__)
+def _finite(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return a column without infinities, which JSON cannot represent."""
+    if column.name not in {"cpu_time", "wall_time"}:
+        return column
+    return sa.case((sa.func.abs(column) < sa.literal_column("1e300"), column))
+
+
+ATTEMPT_COLUMNS: Columns = tuple(_finite(attempts.c[name]) for name in AttemptRow.__struct_fields__)
 OWN_ATTEMPT_COLUMNS: Columns = tuple(
-    runs.c[name.replace("outcome", "state")] for name in AttemptRow.__struct_fields__[:10]
+    _finite(runs.c[name.replace("outcome", "state")]) for name in AttemptRow.__struct_fields__[:10]
 )
 
 
@@ -312,9 +348,9 @@ def result(row: ResultRow) -> Result:
         run=row.run,
         attempt=row.attempt,
         index=row.index,
-        data=data_of(row.text, row.digits),
+        data=data_of(row.text, row.digits) if _sound(row.text) else None,
         binary=row.digits is not None,
-        error=_decode_pair(row.error) if row.error else None,
+        error=_pair(row.error),
         completes=row.completes.encode() if row.completes else None,
         time=row.time,
     )

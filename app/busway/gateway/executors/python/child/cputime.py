@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
+from time import monotonic_ns, thread_time  # handler code may replace that of the module
 
 BRIEF = 50_000  # nanoseconds
 
@@ -20,7 +20,7 @@ class CpuTime:
     __slots__ = ("_asked_at", "_spent")
 
     def __init__(self) -> None:
-        self._spent, self._asked_at = time.thread_time(), time.monotonic_ns()
+        self._spent, self._asked_at = thread_time(), monotonic_ns()
 
     def of(self, since: int, took: int) -> float:
         """Return the CPU seconds of the attempt that just ended.
@@ -32,7 +32,7 @@ class CpuTime:
         if took < BRIEF:
             return took / 1e9
         before = self._spent + (since - self._asked_at) / 1e9
-        self._spent, self._asked_at = time.thread_time(), since + took
+        self._spent, self._asked_at = thread_time(), since + took
         return min(max(0.0, self._spent - before), took / 1e9)
 
 

@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 import threading
-import time
+from threading import get_ident
+from time import monotonic_ns, time_ns  # handler code may replace those of the module
 from typing import Any
 
 import msgspec
@@ -89,9 +90,9 @@ class Invocation:
 
     def begin(self) -> bool:
         """Write the start to the page. Return False if the attempt was cancelled or recalled before."""
-        self._started_at = time.time_ns() // 1000
-        self._since = since = time.monotonic_ns()
-        if not self.shared.page.begin(self.call.seat, self.token, since, threading.get_ident()):
+        self._started_at = time_ns() // 1000
+        self._since = since = monotonic_ns()
+        if not self.shared.page.begin(self.call.seat, self.token, since, get_ident()):
             self.shared.outbox.skipped(self.token)
             return False
         return True
@@ -144,7 +145,8 @@ class Invocation:
         return ended
 
     def _ended(self, outcome: Outcome) -> Ended:
-        self._took = took = time.monotonic_ns() - self._since
+        took = monotonic_ns() - self._since
+        self._took = took = max(0, took)  # handler code may have replaced the clock
         started = self._started_at
         ended = Ended(self.token, outcome, started, started + took // 1000, self.shared.worker)
         ended.wall_time = self.wall = wall = took / 1e9
@@ -175,7 +177,7 @@ class Invocation:
             wall = ended.wall_time
             ended.cpu_time = cpu = cpu_time.of(self._since, self._took)
             if wall >= _MEASURED:
-                ended.starved = min(starved(), wall - cpu)
+                ended.starved = max(0.0, min(starved(), wall - cpu))
         if self._over is not None:
             self._stop_sending()
         self.shared.page.finish(self.call.seat, self.token)
@@ -264,7 +266,7 @@ class Invocation:
         with self.shared.lock:  # threads of the handler may call this too: index and order must agree
             if self._over:
                 return
-            piece = Piece(self._sent, data, binary, time.time_ns() // 1000)
+            piece = Piece(self._sent, data, binary, time_ns() // 1000)
             self._sent += 1
             self._sent_bytes += len(data)
             self.shared.outbox.piece(self.token, piece)

@@ -6,8 +6,8 @@ import contextlib
 import os
 import sys
 import threading
-import time
 import traceback
+from time import sleep  # handler code may replace that of the module
 from typing import Protocol
 
 from busway.domain.run import Outcome
@@ -135,7 +135,7 @@ class Latest:
 
     def _run(self) -> None:
         while True:
-            time.sleep(_NAP)
+            sleep(_NAP)
             with self._lock:
                 self._late = {late for late in self._late if not late.send_late()}
                 if not self._late:

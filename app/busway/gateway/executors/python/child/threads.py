@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from time import sleep  # handler code may replace that of the module
 from types import CoroutineType, GeneratorType
 from typing import Any
 
@@ -79,7 +79,7 @@ def _await_room(invocation: Invocation) -> None:
     nap = _FIRST_NAP
     while not invocation.has_room():
         invocation.check_wanted()
-        time.sleep(nap)
+        sleep(nap)
         nap = min(nap * 2, _LONGEST_NAP)
 
 

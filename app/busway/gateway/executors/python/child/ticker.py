@@ -6,9 +6,9 @@ import contextlib
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
+from time import sleep  # handler code may replace that of the module
 
 TICK = 0.005  # seconds
 
@@ -50,7 +50,7 @@ class Ticker:
         while self._gate.acquire():
             while self._requested:
                 self._requested = False
-                time.sleep(TICK)
+                sleep(TICK)
                 self._tick()
             self._awake = False
             if self._requested:  # by a caller that saw it still awake

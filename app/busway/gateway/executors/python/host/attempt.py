@@ -132,15 +132,6 @@ def now() -> Clocks:
     return Clocks(time.monotonic_ns(), time.time_ns() // 1000)
 
 
-def correct(ended: Ended, attempt: SentAttempt, clock: int) -> None:
-    """Correct a worker's report of an attempt. `clock`: the current time in microseconds since 1970."""
-    if ended.finished_at > clock:  # the clock was set back; otherwise a retry would wait for the old time
-        ended.started_at -= ended.finished_at - clock
-        ended.finished_at = clock
-    if attempt.peak:
-        ended.peak_memory = max(ended.peak_memory or 0, attempt.peak)
-
-
 def given_up(
     attempt: SentAttempt,
     now: Clocks,
@@ -316,12 +307,28 @@ class Death(msgspec.Struct, frozen=True):
 def report_death(death: Death, released: list[SentAttempt], now: Clocks) -> list[WorkerReport]:
     """Return the reports of the attempts that a dead worker had."""
     phases = [f.phase() for f in released]
-    if death.fault is not None and phases and all(phase is AttemptPhase.UNSTARTED for phase in phases):
-        phases[0] = AttemptPhase.RUNNING  # somebody wrote the frame, and may have changed the page, too
+    if death.fault is not None:
+        phases = _suspected(phases)
     verdicts = policy.verdicts(phases, killed=death.killed, alone=death.alone)
     reports = [_final_report(death, f, verdict, now) for f, verdict in zip(released, verdicts, strict=True)]
     _attribute_output(death, released, reports)
     return [report for report in reports if report is not None]
+
+
+def fault_text(fault: str) -> str:
+    """Return the message of an attempt whose worker broke the protocol."""
+    return f"its worker was killed because it broke the protocol: {fault}"
+
+
+def _suspected(phases: list[AttemptPhase]) -> list[AttemptPhase]:
+    """Return the phases of attempts one of which has broken the protocol.
+
+    It may be the report of an attempt that has returned. It may also have changed what the page says.
+    """
+    phases = [AttemptPhase.RUNNING if phase is AttemptPhase.RETURNED else phase for phase in phases]
+    if phases and all(phase is AttemptPhase.UNSTARTED for phase in phases):
+        phases[0] = AttemptPhase.RUNNING
+    return phases
 
 
 def _attribute_output(
@@ -355,7 +362,7 @@ def _charged_or_lost(death: Death, attempt: SentAttempt, verdict: DeathVerdict, 
     charged = verdict is DeathVerdict.CHARGE
     why = "the gateway killed its worker" if death.killed else policy.cause_of(death.status)
     if death.fault is not None:
-        why = f"its worker was killed because it broke the protocol: {death.fault}"
+        why = fault_text(death.fault)
     outcome = Outcome.FAILED if charged else Outcome.LOST
     alone = verdict is DeathVerdict.LOSE_ALONE or (charged and death.alone)
     return broken_off(attempt, now, death.pid, Error("WorkerDied", why, stack), outcome, alone=alone)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.handler import check_fields
-from busway.gateway.executors.port import Partial
-from busway.gateway.executors.python.host.attempt import SentAttempt
+from busway.domain.run import Error, Outcome
+from busway.domain.text import is_json
+from busway.gateway.executors.port import Ended, Partial, Published
+from busway.gateway.executors.python.host.attempt import Clocks, SentAttempt
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.protocol import FromWorker, Loaded
 
@@ -15,6 +17,12 @@ _SLACK = 64 * 1024  # bytes around a value
 _REPORTS = 2 * 1024 * 1024  # bytes of logs, errors and small values in one frame
 _PARTIALS = 1024  # partials that are not stored yet, more than a worker sends without credit
 _DECLARED = {"name", "target", "events"}
+_ERROR = 128 * 1024  # characters of an error's texts; a worker cuts them earlier
+_SKEW = 1_000_000  # microseconds by which the clock may change without being noticed
+_NULL = b"null"  # the value of most handlers
+_NO_ATTRIBUTES = {"type", "data", "data_base64", "specversion"}
+_NOT_ITS_BUSINESS = "an attempt is said to be lost, cancelled or lingering: only the gateway knows that"
+_SUCCEEDED, _FAILED = Outcome.SUCCEEDED, Outcome.FAILED  # enum members are slow to look up
 _PARTIAL, _ENDED = int(FromWorker.PARTIAL), int(FromWorker.ENDED)
 
 INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -44,11 +52,11 @@ def frame_limits(max_result_bytes: int, max_event_bytes: int) -> FrameLimits:
     return FrameLimits(max_result_bytes + _SLACK, max_result_bytes + published + _REPORTS)
 
 
-def partial(attempt: SentAttempt, body: bytes) -> Partial:
+def partial(attempt: SentAttempt, body: bytes, now: Clocks) -> Partial:
     """Return the report of a partial.
 
     Raises:
-        ProtocolError: it is not the next one, or the worker sent too many that are not stored yet.
+        ProtocolError: it is not the next one, is not JSON, or too many are not stored yet.
     """
     piece = wire.decode_piece(body)
     if piece.index != attempt.received:
@@ -56,13 +64,77 @@ def partial(attempt: SentAttempt, body: bytes) -> Partial:
     attempt.received += 1
     if attempt.received - attempt.credited > _PARTIALS:
         raise ProtocolError(f"{_PARTIALS} partials are not stored yet, and another one came")
+    if not piece.binary and not is_json(piece.data):
+        raise ProtocolError(f"partial {piece.index} is not JSON")
+    since_sent = (now.mono - attempt.sent_at) // 1000 + _SKEW
+    time = piece.time if -_SKEW <= now.wall - piece.time <= since_sent else now.wall
     return Partial(
-        token=attempt.assignment.token,
-        index=piece.index,
-        data=piece.data,
-        binary=piece.binary,
-        time=piece.time,
+        token=attempt.assignment.token, index=piece.index, data=piece.data, binary=piece.binary, time=time
     )
+
+
+def ended(report: Ended, attempt: SentAttempt, now: Clocks, worker: int | None) -> None:
+    """Turn the report of an attempt into one that the gateway accepts.
+
+    Times and durations that cannot be true are corrected. A value that cannot be stored fails the attempt.
+
+    Raises:
+        ProtocolError: a worker does not report this.
+    """
+    outcome = report.outcome
+    since_sent = (now.mono - attempt.sent_at) // 1000
+    if not 0 <= now.wall - report.finished_at <= since_sent or report.wall_time * 1e6 > since_sent:
+        _correct(report, since_sent, now.wall)
+    if worker is not None:  # the report may arrive before the zygote's
+        report.worker = worker
+    if attempt.peak:
+        report.peak_memory = max(report.peak_memory or 0, attempt.peak)
+    if report.lingers or report.alone:
+        raise ProtocolError(_NOT_ITS_BUSINESS)
+    if outcome is _SUCCEEDED:
+        data = report.data
+        if data != _NULL and data is not None and not report.binary and not is_json(data):
+            _refuse(report, "the final value is not JSON")
+        if report.published and (fault := _fault_of(report.published)) is not None:
+            _refuse(report, fault)
+    elif outcome is not _FAILED:
+        raise ProtocolError(_NOT_ITS_BUSINESS)
+    elif report.error is not None:
+        report.error = _shortened(report.error)
+
+
+def _correct(report: Ended, since_sent: int, now: int) -> None:
+    """Correct times that handler code or a jump of the clock has spoilt. Times in microseconds."""
+    report.wall_time = min(report.wall_time, since_sent / 1e6)
+    report.starved = min(report.starved, report.wall_time)
+    if report.cpu_time is not None:
+        report.cpu_time = min(report.cpu_time, report.wall_time)
+    if not 0 <= now - report.finished_at <= since_sent:  # otherwise a retry would wait for another time
+        report.finished_at = now
+        report.started_at = now - round(report.wall_time * 1e6)
+
+
+def _refuse(report: Ended, fault: str) -> None:
+    """Let an attempt fail because its values cannot be stored."""
+    report.outcome, report.data, report.binary, report.published = Outcome.FAILED, None, False, []
+    report.error = Error("InvalidReport", f"the worker reported what cannot be stored: {fault}")
+
+
+def _fault_of(published: list[Published]) -> str | None:
+    """Return why events that an attempt published cannot be stored, None if they can."""
+    for event in published:
+        if not event.attributes.keys().isdisjoint(_NO_ATTRIBUTES):
+            return f"an event of type {event.type[:255]!r} has its data in an attribute"
+        if event.data is not None and not event.binary and not is_json(event.data):
+            return f"the data of an event of type {event.type[:255]!r} is not JSON"
+    return None
+
+
+def _shortened(error: Error) -> Error:
+    if len(error.type) + len(error.message) + len(error.traceback or "") <= _ERROR:
+        return error
+    trace = None if error.traceback is None else error.traceback[:_ERROR]
+    return Error(error.type[:_ERROR], error.message[:_ERROR], trace)
 
 
 def loaded(body: bytes) -> Loaded:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from busway.domain.run import Error
 from busway.gateway.channel import Channel, Frame
 from busway.gateway.executors.port import Assignment, Ended, Returned, Started, WorkerReport
 from busway.gateway.executors.python.host import attempt as outcomes
@@ -226,32 +227,43 @@ class Worker:
         return attempt
 
     def _ended(self, ended: list[Ended], reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        clock = time.time_ns() // 1000
+        now = outcomes.now()
         took: defaultdict[Pace, list[float]] = defaultdict(list)
-        unknown = False
+        fault: ProtocolError | None = None
         for report in ended:
             if (attempt := self._release(report.token)) is None:
-                unknown = True
+                fault = ProtocolError("the end of an attempt was reported that the worker did not have")
                 continue
             released.append(attempt)
             took[attempt.pace].append(report.wall_time)
             self._exhausted |= report.exhausted
-            if report.finished_at > clock or attempt.peak:
-                outcomes.correct(report, attempt, clock)
+            try:
+                checking.ended(report, attempt, now, self.pid)
+            except ProtocolError as problem:
+                fault = problem
+                self._charge(attempt, problem, reports)
+                continue
             if attempt.settled:
                 self._settled_left(attempt, reports)
             elif attempt.given_up:
                 # The signal for its stack may have ended the call that it was in.
                 stack = attempt.stack() if attempt.stack_requested else None
-                reports.append(outcomes.given_up(attempt, outcomes.now(), self.pid, stack))
+                reports.append(outcomes.given_up(attempt, now, self.pid, stack))
             else:
                 reports.append(report)
         for pace, walls in took.items():
             self.served += len(walls)
             self._growth.answered(pace.handler, walls)
             pace.extend(walls)
-        if unknown:
-            raise ProtocolError("the end of an attempt was reported that the worker did not have")
+        if fault is not None:
+            raise fault
+
+    def _charge(self, attempt: SentAttempt, fault: ProtocolError, reports: list[WorkerReport]) -> None:
+        if attempt.settled:
+            self._settled_left(attempt, reports)
+        else:
+            error = Error("WorkerDied", outcomes.fault_text(str(fault)))
+            reports.append(outcomes.broken_off(attempt, outcomes.now(), self.pid, error))
 
     def _skipped(self, token: int, reports: list[WorkerReport], released: list[SentAttempt]) -> None:
         attempt = self._known(token)
@@ -276,7 +288,7 @@ class Worker:
 
     def _partial(self, token: int, body: bytes, reports: list[WorkerReport]) -> None:
         attempt = self._known(token)
-        report = checking.partial(attempt, body)
+        report = checking.partial(attempt, body, outcomes.now())
         if not attempt.settled:
             reports.append(report)
 

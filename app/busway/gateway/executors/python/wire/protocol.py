@@ -8,7 +8,7 @@ from enum import IntEnum
 import msgspec
 
 from busway.domain.event import Event
-from busway.gateway.executors.port import Ended, HandlerFile
+from busway.gateway.executors.port import Ended, HandlerFile, Number
 
 
 class ToWorker(IntEnum):
@@ -112,15 +112,15 @@ class Call(msgspec.Struct, array_like=True):
 class Piece(msgspec.Struct, array_like=True):
     """A partial sent by a worker. `time` in microseconds since 1970."""
 
-    index: int
+    index: Number
     data: bytes
     binary: bool
-    time: int
+    time: Number
 
 
 def published_limit(max_result_bytes: int, max_event_bytes: int) -> int:
     """Return how many bytes one attempt may publish."""
-    return 4 * max(max_result_bytes, max_event_bytes)
+    return max(max_result_bytes, max_event_bytes)
 
 
 encode = msgspec.msgpack.Encoder().encode
