@@ -80,6 +80,7 @@ class Gateway:
         self.dispatcher = Dispatcher(
             commits, reader, self.registry, self.in_flight, place, lambda: self.now, **more
         )
+        self.recorder.listen(self.dispatcher.take)
 
     async def load(self):
         self.registry.load(await self.reader.handlers(), CATALOG)

@@ -17,6 +17,14 @@ def parent(event, ctx):
     for n in range(event.data["children"]):
         ctx.publish("child", "x" * event.data["size"])
 
+@handler("total.process", pool="process", max_attempts=1)
+def total(event, ctx):
+    parent(event, ctx)
+
+@handler("total.thread", pool="thread", max_attempts=1)
+def total_in_threads(event, ctx):
+    parent(event, ctx)
+
 @handler("loud", max_attempts=60, backoff={"initial": 0, "jitter": 0})
 def loud(event):
     print("x" * 100_000)
@@ -125,3 +133,18 @@ def test_the_subscriptions_of_one_socket_are_bounded_in_memory(service: Service)
         assert hear(socket)["op"] == "unsubscribed"
         say(socket, op="subscribe", id="small")
         assert hear(socket)["op"] == "subscribed"
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize(
+    ("count", "size", "says"), [(10_001, 1, "10000 events"), (17, 1_000_000, "16777216 bytes")]
+)
+def test_what_one_attempt_publishes_has_a_total(
+    service: Service, pool: str, count: int, size: int, says: str
+) -> None:
+    event = service.publish(f"total.{pool}", {"children": count, "size": size})
+    run = service.run_of(event["seq"])
+    assert run["state"] == "dead"
+    assert run["error"]["type"] == "ValueError"
+    assert says in run["error"]["message"]
+    assert service.ok("GET", f"/v1/events/{event['seq']}/tree")["events"] == []

@@ -15,6 +15,7 @@ from busway.domain.text import check_name, holds_control
 
 MAX_EVENT_BYTES = 1_048_576  # default limit
 MAX_ATTRIBUTES = 1_000
+MAX_PUBLISHED = 10_000  # events that one attempt may publish
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})

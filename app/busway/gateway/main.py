@@ -36,7 +36,7 @@ from busway.gateway.api.answers import known_parameters
 from busway.gateway.api.front import Front
 from busway.gateway.api.stages import Stages
 from busway.gateway.attempts.inflight import InFlight
-from busway.gateway.attempts.recorder import Recorder
+from busway.gateway.attempts.recorder import Progress, Recorder
 from busway.gateway.budget import Budgets
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.dispatcher import Dispatcher
@@ -113,6 +113,7 @@ class Gateway:
         stages.publisher.closed = "the gateway is stopping: try again after its restart"
         stages.dispatcher.stop()
         await stages.workers.drain(self.settings.drain_timeout)
+        await stages.recorder.prepared()
         await stages.commits.drained()
         await stages.hub.close(1012, "the gateway is restarting: connect again with your cursor")
         await stages.hub.durables.settled()
@@ -139,18 +140,21 @@ async def _build(
     stack.callback(loading.cancel)
     reader = await _open_store(settings, commits, stack)
     in_flight = InFlight(workers)
-    recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes)
+    turns = Turns()
+    recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, turns)
     dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, clock)
     trials = Trials(in_flight, changes, registry, placement, settings.max_event_bytes, clock)
 
-    def reported(reports: list[WorkerReport]) -> None:
-        progress = recorder.take(reports)
+    def apply(progress: Progress) -> None:
         placement.take(progress.ended)
         dispatcher.take(progress)
 
+    def reported(reports: list[WorkerReport]) -> None:
+        apply(recorder.take(reports))
+
     workers.listen(reported)
+    recorder.listen(apply)
     stack.callback(dispatcher.stop)
-    turns = Turns()
     hub = Hub(reader, commits.epoch, Durables(commits, reader, clock), turns)
     await hub.start()
     commits.listen(dispatcher.committed)

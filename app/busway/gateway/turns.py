@@ -94,6 +94,16 @@ class Turns:
             self._lines.append(line)
 
 
+def finish(steps: Steps[Value]) -> Value:
+    """Do all steps now and return what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: Value = end.value
+            return value
+
+
 async def spread(steps: Steps[Value]) -> Value:
     """Do all steps, each in a turn of the loop, and return what they return."""
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,7 @@ from functools import partial
 import msgspec
 
 from busway.domain.event import Event, NewEvent
-from busway.domain.event_fields import accept
+from busway.domain.event_fields import MAX_PUBLISHED, accept
 from busway.domain.handler import FieldError, Rules
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome, Run
@@ -29,6 +30,12 @@ from busway.gateway.executors.port import (
 )
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Report, Settle
+from busway.gateway.turns import Steps, Turns, finish
+
+log = logging.getLogger("busway.attempts")
+
+FEW = 50  # published events that are built at once; more are built in steps
+STEP = 500  # published events in one step
 
 
 class Progress(msgspec.Struct):
@@ -54,13 +61,24 @@ class Recorder:
         in_flight: the attempts in flight.
         workers: notified when a partial is stored, so that generators go at the store's pace.
         max_event_bytes: the limit for the data of a published event, in bytes.
+        turns: for attempts that published many events.
     """
 
     def __init__(
-        self, commits: Commits, rules: Rules, in_flight: InFlight, workers: Workers, max_event_bytes: int
+        self,
+        commits: Commits,
+        rules: Rules,
+        in_flight: InFlight,
+        workers: Workers,
+        max_event_bytes: int,
+        turns: Turns | None = None,
     ) -> None:
         self._commits, self._rules, self._in_flight = commits, rules, in_flight
         self._workers, self._max_event_bytes = workers, max_event_bytes
+        self._turns = turns or Turns()
+        self._preparing = 0
+        self._prepared = asyncio.Event()
+        self._late: Callable[[Progress], None] = lambda _progress: None
         self._chance: Callable[[], float] = random.random
         self.durations = Durations()
 
@@ -72,7 +90,10 @@ class Recorder:
             if attempt is None:
                 self._take_other(report, progress)
             elif isinstance(report, Ended):
-                progress.ended.append((attempt, self._settle(attempt, report)))
+                if len(report.published) > FEW and report.outcome is Outcome.SUCCEEDED:
+                    self._settle_later(attempt, report)
+                else:
+                    progress.ended.append((attempt, self._settle(attempt, report)))
             elif isinstance(report, Partial):
                 self._append(attempt, report)
             elif isinstance(report, Started):
@@ -82,6 +103,42 @@ class Recorder:
                 progress.returned.append(attempt.run)
         self.durations.take(progress.ended)
         return progress
+
+    def listen(self, late: Callable[[Progress], None]) -> None:
+        """Call `late` when attempts that published many events ended."""
+        self._late = late
+
+    async def prepared(self) -> None:
+        """Wait until the outcomes of all attempts that ended were passed to the store."""
+        while self._preparing:
+            self._prepared.clear()
+            await self._prepared.wait()
+
+    def _settle_later(self, attempt: Attempt, ended: Ended) -> None:
+        """Settle an attempt in steps. Until then it is in flight, and may be cancelled."""
+        self._preparing += 1
+
+        def failed(problem: BaseException) -> None:
+            log.error("run %d cannot be settled", attempt.run.id, exc_info=problem)
+
+        self._turns.start(self._steps(attempt, ended), failed)
+
+    def _steps(self, attempt: Attempt, ended: Ended) -> Steps[None]:
+        events: list[NewEvent] | FieldError
+        try:
+            yield
+            try:
+                events = yield from self._events(attempt, ended)
+            except FieldError as problem:
+                events = problem
+            yield
+            if self._in_flight.live.get(ended.token) is attempt:
+                progress = Progress(ended=[(attempt, self._settle(attempt, ended, events))])
+                self.durations.take(progress.ended)
+                self._late(progress)
+        finally:
+            self._preparing -= 1
+            self._prepared.set()
 
     def _take_other(self, report: WorkerReport, progress: Progress) -> None:
         """Process a report that belongs to no live attempt."""
@@ -138,16 +195,24 @@ class Recorder:
         if not stored.cancelled():
             self._workers.credit(token, size)
 
-    def _settle(self, attempt: Attempt, ended: Ended) -> Ended:
-        """Pass an outcome to the store. Return the report that counts."""
+    def _settle(
+        self, attempt: Attempt, ended: Ended, events: list[NewEvent] | FieldError | None = None
+    ) -> Ended:
+        """Pass an outcome to the store. Return the report that counts.
+
+        `events`: what the attempt published, or why it is invalid. None: it is still to be built.
+        """
         self._in_flight.ended(attempt, lingers=ended.lingers)
-        events: list[NewEvent] = []
-        if ended.published:
-            try:
-                events = self._events(attempt, ended)
-            except FieldError as problem:
-                error = Error("ValueError", f"ctx.publish: {problem}")
-                ended = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error)
+        if events is None:
+            events = []
+            if ended.published:
+                try:
+                    events = finish(self._events(attempt, ended))
+                except FieldError as problem:
+                    events = problem
+        if isinstance(events, FieldError):
+            error = Error("ValueError", f"ctx.publish: {events}")
+            ended, events = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error), []
         verdict = judge(attempt, ended, self._chance())
         run = attempt.run
         if run.alone is not ended.alone:
@@ -171,19 +236,28 @@ class Recorder:
         self._commits.settle(operation, run, attempt.handler)
         return ended
 
-    def _events(self, attempt: Attempt, ended: Ended) -> list[NewEvent]:
-        """Build the events that an attempt published. Return none if it did not succeed.
+    def _events(self, attempt: Attempt, ended: Ended) -> Steps[list[NewEvent]]:
+        """Build the events that an attempt published, in steps. Return none if it did not succeed.
 
         Raises:
-            FieldError: an event is invalid.
+            FieldError: an event is invalid, or there are too many.
         """
+        if len(ended.published) > MAX_PUBLISHED:
+            raise FieldError(
+                "", f"an attempt may publish {MAX_PUBLISHED} events: publish the rest in another one"
+            )
         parent, now = attempt.run.event, ended.finished_at
         events: list[NewEvent] = []
         for published in ended.published:
             event = new_event(published, attempt.handler, parent, now, self._max_event_bytes)
             event.root, event.parent = parent.root, attempt.run.id
-            event.handlers = self._rules.match(event)
             events.append(event)
+            if len(events) % STEP == 0:
+                yield
+        edition = None
+        while edition is not self._rules.edition:  # a handler that was deleted meanwhile gets no run
+            edition = self._rules.edition
+            yield from self._rules.match_all(events)
         return events if ended.outcome is Outcome.SUCCEEDED else []
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from busway.context import Context, check_size
+from busway.domain.event_fields import MAX_PUBLISHED
 from busway.domain.jsonvalue import encode_result
 from busway.domain.run import Error, Outcome
 from busway.event import Event
@@ -209,6 +210,10 @@ class Invocation:
         self._published += size
         if self._published > limit:
             raise ValueError(f"an attempt may publish {limit} bytes in all: publish the rest in another one")
+        if len(self.published) >= MAX_PUBLISHED:
+            raise ValueError(
+                f"an attempt may publish {MAX_PUBLISHED} events: publish the rest in another one"
+            )
         self._size += size
         self.published.append(Published(type_, data, binary, attributes))
 
