@@ -214,6 +214,28 @@ def unencodable(event):
     return {"a": [object()]} if event.data is None else float(event.data)
 
 
+class Busy(Retry):
+    def __init__(self):
+        pass
+
+
+class Meta(type):
+    @property
+    def __name__(cls):
+        raise RuntimeError("no name")
+
+
+class Nameless(OSError, metaclass=Meta):
+    @property
+    def errno(self):
+        raise RuntimeError("no number")
+
+
+@faulty(max_attempts=2)
+def raises_hostile(event):
+    raise {"Busy": Busy, "Nameless": Nameless}[event.data]()
+
+
 class Broken(Exception):
     def __str__(self):
         raise RuntimeError("no text")

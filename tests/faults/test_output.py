@@ -33,6 +33,14 @@ def test_what_cannot_be_stored_or_told_fails_with_a_clear_error(
     assert run["attempts"][0]["worker"] in [worker["pid"] for worker in house.workers()], "its worker lives"
 
 
+@pytest.mark.parametrize("name", ["Busy", "Nameless"])
+def test_an_exception_that_cannot_be_looked_at_is_retried_by_the_backoff(house: House, name: str) -> None:
+    run = house.run("raises_hostile", name)
+    assert (run["state"], run["error"]["type"]) == ("dead", name)
+    assert [(a["outcome"], a["error"]["type"]) for a in run["attempts"]] == [("failed", name)] * 2
+    assert {a["worker"] for a in run["attempts"]} <= {worker["pid"] for worker in house.workers()}
+
+
 def test_an_exception_keeps_the_frames_of_the_handler_alone(house: House) -> None:
     trace = house.run("raises_broken")["attempts"][0]["error"]["traceback"]
     assert "in raises_broken" in trace

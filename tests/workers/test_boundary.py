@@ -31,6 +31,8 @@ CODE = r"""
     SPOILT = {
         "past": {"started_at": 0, "finished_at": 1},
         "future": {"started_at": 1 << 52, "finished_at": (1 << 52) + 1},
+        "started later": {"started_at": 1 << 52},
+        "started earlier": {"started_at": 0},
         "long": {"wall_time": 1e7, "cpu_time": 1e7, "starved": 1e7},
         "worker": {"worker": 1},
         "negative time": {"finished_at": -1},
@@ -107,7 +109,7 @@ CODE = r"""
         return "done"
 """
 
-CORRECTED = ("past", "future", "long", "worker")
+CORRECTED = ("past", "future", "started later", "started earlier", "long", "worker")
 REFUSED = ("data NaN", "data not UTF-8", "data half", "data empty", "data more", "data huge number",
            "data huge integer", "data deep", "data very deep", "data long", "data long half",
            "event NaN", "event UTF-8", "event base64", "event data")  # fmt: skip

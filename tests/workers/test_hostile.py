@@ -110,6 +110,15 @@ CODE = """
             words[ctx._port.call.seat * 16 + 1] = (1 << 64) - 1
         time.sleep(600)
 
+    def claims_to_have_had_all_memory_before(event, ctx: Context):
+        for page in pages():
+            words = memoryview(page).cast("Q")
+            words[ctx._port.call.seat * 16 + 9] = 1 << 60
+        held = []
+        while True:
+            held.append(bytearray(os.urandom(1 << 10) * (1 << 10)))
+            time.sleep(0.005)
+
     def yields_much(event):
         for page in pages():
             words = memoryview(page).cast("Q")
@@ -202,6 +211,14 @@ def test_what_stands_in_the_shared_memory_does_not_keep_an_attempt_from_its_time
         assert (await bench.run("t:plain", 1)).data == b"1"
 
     drive(scenario, pool)
+
+
+def test_what_stands_in_the_shared_memory_does_not_lift_a_memory_limit(drive):
+    async def scenario(bench):
+        ended = await bench.run("t:claims_to_have_had_all_memory_before", memory=32)
+        assert (ended.outcome, ended.error.type) == (Outcome.FAILED, "MemoryExceeded")
+
+    drive(scenario, "process")
 
 
 def test_credit_is_counted_by_the_gateway(drive, pool):

@@ -94,7 +94,7 @@ class SentAttempt(msgspec.Struct, eq=False):
     def record_memory(self, held: int) -> bool:
         """Record the memory that its worker holds, in bytes. Return True if the attempt is over its limit."""
         limit = self.assignment.memory
-        self.held = self.held or self.page.recorded_memory(self.seat)
+        self.held = self.held or min(held, self.page.recorded_memory(self.seat))
         if limit is None or not self.held:
             return False
         self.peak = max(self.peak, held - self.held)

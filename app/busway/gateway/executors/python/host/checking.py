@@ -83,8 +83,12 @@ def ended(report: Ended, attempt: SentAttempt, now: Clocks, worker: int | None) 
     """
     outcome = report.outcome
     since_sent = (now.mono - attempt.sent_at) // 1000
-    if not 0 <= now.wall - report.finished_at <= since_sent or report.wall_time * 1e6 > since_sent:
-        _correct(report, since_sent, now.wall)
+    wall = now.wall
+    if (
+        not 0 <= wall - report.finished_at <= wall - report.started_at <= since_sent
+        or report.wall_time * 1e6 > since_sent
+    ):
+        _correct(report, since_sent, wall)
     if worker is not None:  # the report may arrive before the zygote's
         report.worker = worker
     if attempt.peak:
@@ -111,7 +115,7 @@ def _correct(report: Ended, since_sent: int, now: int) -> None:
         report.cpu_time = min(report.cpu_time, report.wall_time)
     if not 0 <= now - report.finished_at <= since_sent:  # otherwise a retry would wait for another time
         report.finished_at = now
-        report.started_at = now - round(report.wall_time * 1e6)
+    report.started_at = max(report.finished_at - round(report.wall_time * 1e6), now - since_sent)
 
 
 def _refuse(report: Ended, fault: str) -> None:

@@ -1,0 +1,88 @@
+"""Frames: any cut of the bytes gives the same ones, and none is awaited that is longer than it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from busway.gateway.channel import HEADER, Buffer, Channel, Frame, pack
+from busway.gateway.errors import Unavailable
+from busway.gateway.store.group import frames
+from busway.gateway.store.group.process import Launched, open_committer
+
+PATIENCE = 60.0
+HUGE = HEADER.pack(0xFFFFFFF0, frames.DONE, 1)
+
+
+def test_frames_do_not_depend_on_how_their_bytes_are_cut() -> None:
+    chance = random.Random(7)
+    sent = [(chance.randrange(4), n, bytes(chance.randrange(300))) for n in range(200)]
+    stream = b"".join(pack(*frame) for frame in sent)
+    for _ in range(50):
+        buffer, found, at = Buffer(lambda _kind: 300), [], 0
+        while at < len(stream):
+            size = chance.choice((1, 5, 13, 14, 100, 1000))
+            found += buffer.feed(stream[at : at + size])
+            at += size
+        assert (found, buffer.problem) == (sent, None)
+
+
+@pytest.mark.parametrize("size", [1, 13, 20, 1000])
+def test_a_frame_that_is_too_long_is_refused_when_its_header_is_there(size: int) -> None:
+    buffer = Buffer(lambda kind: 10 if kind == 2 else 0)
+    stream = pack(2, 5, b"good") + HEADER.pack(11, 2, 6) + b"x" * 100_000
+    found: list[Frame] = []
+    for at in range(0, len(stream), size):
+        found += buffer.feed(stream[at : at + size])
+        if buffer.problem:
+            break
+    assert found in ([(2, 5, b"good")], [(2, 5, b"good"), (2, 6, b"x" * 11)])
+    if size < 13:
+        assert at < 40
+        assert buffer.problem == "a frame of kind 2 has 11 bytes, allowed are 10"
+
+
+def test_a_channel_gives_the_frames_before_the_bad_one_and_says_why_it_ends() -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        taken: list[Frame] = []
+        ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        channel = Channel(ours, taken.extend, ended.set_result, lambda _kind: 10)
+        theirs.sendall(pack(1, 1, b"fine") + HUGE + b"more")
+        async with asyncio.timeout(PATIENCE):
+            assert "allowed are 10" in str(await ended)
+        assert taken == [(1, 1, b"fine")]
+        channel.close()
+        theirs.close()
+
+    asyncio.run(scenario())
+
+
+@contextlib.contextmanager
+def impostor() -> Iterator[tuple[Launched, socket.socket]]:
+    """A process in place of a committer, and its end of the socket."""
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen(["sleep", "600"]) as process, theirs:
+        try:
+            yield Launched(process, ours), theirs
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("says", [HUGE, pack(frames.HELLO, 0, b"\xc1"), pack(frames.HELLO, 0, b"\x90")])
+def test_a_committer_that_speaks_nonsense_is_ended_at_once(tmp_path: Path, says: bytes) -> None:
+    async def scenario() -> None:
+        with impostor() as (launched, theirs):
+            theirs.sendall(says)
+            async with asyncio.timeout(PATIENCE / 2):  # it would wait for a minute
+                with pytest.raises(Unavailable):
+                    await open_committer(tmp_path / "busway.db", lambda _frame: None, launched)
+            assert launched.process.returncode == -9
+
+    asyncio.run(scenario())
