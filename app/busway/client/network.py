@@ -49,8 +49,11 @@ def network(url: str) -> Network:
         BuswayClientError: a variable of the environment cannot be used. The message names it.
         ValueError: the URL is invalid.
     """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        host = ""
     if not host or re.search(r"[\s\x00-\x1f]", url):
         raise ValueError(f"url must be like http://127.0.0.1:8000, not {url!r}")
     proxy, variable = None, ""
