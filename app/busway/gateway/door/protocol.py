@@ -322,7 +322,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         protocol, accepted = handshake(head, sockets)
         self.transport.write(accepted)
-        self._socket = socket = WebSocket(self.transport, self.flow, protocol, self._config)
+        self._socket = socket = WebSocket(self.transport, self.flow, protocol, self._config, self._holding)
         rest, self._rest = bytes(self._rest), b""
         self._run(socket.run(serve))
         if rest:

@@ -24,14 +24,17 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from busway.gateway.door.flow import Flow
+from busway.gateway.door.holding import Holding
 from busway.gateway.door.liveness import is_there
 from busway.gateway.door.port import Serve, SocketEndpoint
-from busway.gateway.errors import BadRequest, UpgradeRequired
+from busway.gateway.errors import BadRequest, Unavailable, UpgradeRequired
 
 log = logging.getLogger("busway.door")
 
 PING_EVERY = 20.0  # seconds
 PONG_WITHIN = 25.0  # seconds: a dead peer is detected within 50 s, whether or not it ever answered a ping
+SLICE = 32_768  # bytes that are looked at in one turn of the loop
+UNCOUNTED = 16_384  # bytes of a message under way that do not count as memory
 MOST_FRAGMENTS = 16_384  # of one message
 CLOSE_WITHIN = 10.0  # seconds that the peer has to answer a close frame
 REASON_BYTES = 123  # of a close frame
@@ -72,6 +75,7 @@ class WebSocket:
         flow: likewise.
         protocol: open.
         config: of the server, which says how often to ping and how long to wait.
+        holding: what the connection takes of the memory for requests that have not arrived completely.
     """
 
     _shared: tuple[str, bytes] = ("", b"")  # the text that was sent last on any socket, and its frame
@@ -82,8 +86,11 @@ class WebSocket:
         flow: Flow,
         protocol: ServerProtocol,
         config: Config,
+        holding: Holding,
     ) -> None:
         self.transport = transport
+        self._holding = holding
+        self._rest = bytearray()  # what came and is not looked at yet
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
@@ -93,6 +100,7 @@ class WebSocket:
         self._arrived: asyncio.Future[None] | None = None
         self._ended = False  # no further message will come
         self._fragments: list[bytes] = []
+        self._size = 0  # bytes of them
         self._text = False
         self._ping = b""
         self._pinged_at = 0.0
@@ -118,7 +126,8 @@ class WebSocket:
         while not self._messages:
             if self._ended:
                 return None
-            self._flow.read(on=True)
+            if not self._rest:
+                self._flow.read(on=True)
             self._arrived = self._loop.create_future()
             await self._arrived
         return self._messages.popleft()
@@ -157,7 +166,27 @@ class WebSocket:
     # -- what the connection says
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the client."""
+        """Take bytes of the client. Many are looked at in several turns: they may be very many frames."""
+        if not self._rest and len(data) <= SLICE:
+            self._feed(data)
+            return
+        if not self._rest:
+            self._loop.call_soon(self._feed_rest)
+        self._rest += data
+        self._flow.read(on=False)
+
+    def _feed_rest(self) -> None:
+        if not self._rest:
+            return
+        part = bytes(self._rest[:SLICE])
+        del self._rest[:SLICE]
+        self._feed(part)
+        if self._rest:
+            self._loop.call_soon(self._feed_rest)
+        elif not self._messages:
+            self._flow.read(on=True)
+
+    def _feed(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
         for event in protocol.events_received():
@@ -165,15 +194,26 @@ class WebSocket:
                 self._take(event)
         if protocol.parser_exc is not None or protocol.close_expected():
             self._end()
+        size = self._size + len(protocol.reader.buffer)
+        if size > UNCOUNTED or self._holding.held:
+            try:
+                self._holding.hold(size - self._holding.held)
+            except Unavailable:
+                self._fail(1013, "the messages of all clients take too much memory: try again later")
         self._flush()
 
     def eof_received(self) -> None:
         """The client sends no more."""
+        if self._rest:
+            rest = bytes(self._rest)
+            self._rest.clear()
+            self._feed(rest)
         self._protocol.receive_eof()
         self._end()
 
     def connection_lost(self) -> None:
         """The connection is gone."""
+        self._rest.clear()
         self._end()
         if self._protocol.state is OPEN:
             self._protocol.receive_eof()
@@ -198,14 +238,15 @@ class WebSocket:
             return
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
-            self._fragments = []
+            self._fragments, self._size = [], 0
         self._fragments.append(bytes(frame.data))
+        self._size += len(self._fragments[-1])
         if frame.fin:
             data = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
-            self._fragments = []
+            self._fragments, self._size = [], 0
             self._message(data)
         elif len(self._fragments) > MOST_FRAGMENTS:
-            self._fragments = []
+            self._fragments, self._size = [], 0
             self._fail(1009, f"a frame has at most {MOST_FRAGMENTS} fragments")
 
     def _message(self, data: bytes) -> None:
