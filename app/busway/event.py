@@ -10,6 +10,7 @@ import msgspec
 from busway.domain import event as domain
 
 _UNREAD = object()
+_decode = msgspec.json.decode  # handler code may replace that of the module
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,7 +28,7 @@ class Event:
         """The decoded JSON, or `bytes` if the payload is binary, or None."""
         if self._data is _UNREAD:
             raw = self._stored.data
-            self._data = raw if raw is None or self._stored.binary else msgspec.json.decode(raw)
+            self._data = raw if raw is None or self._stored.binary else _decode(raw)
         return self._data
 
     @property

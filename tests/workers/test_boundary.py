@@ -6,10 +6,11 @@ import time
 
 import pytest
 import workers_kit as kit
+from busway.domain.event_fields import MAX_PUBLISHED
 from busway.domain.run import Outcome
 
 CODE = r"""
-    import json, math, msgspec, struct, sys, threading, time
+    import json, math, msgspec, os, resource, struct, time
     from busway import Context
     from busway.domain.run import Error, Outcome
     from busway.gateway.executors.port import Published
@@ -53,6 +54,8 @@ CODE = r"""
         "lingers": {"lingers": True},
         "alone": {"alone": True},
         "many events": {"published": [Published("t", None, False, {})] * 200_000},
+        "data large": {"data": b'"' + b"x" * (1 << 20) + b'"'},
+        "binary large": {"data": bytes((1 << 20) + 1), "binary": True},
         "data NaN": {"data": b"NaN"},
         "data not UTF-8": {"data": b'"\xff"'},
         "data half": {"data": b'{"a":'},
@@ -93,7 +96,17 @@ CODE = r"""
             for name in ("encode", "decode", "dumps", "loads", "Encoder", "Decoder"):
                 if hasattr(module, name):
                     setattr(module, name, broken)
-        struct.pack = struct.unpack = broken
+        for name in ("open", "read", "close", "pread", "write", "getpid", "_exit"):
+            setattr(os, name, broken)
+        struct.pack = struct.unpack = resource.getrusage = broken
+
+    def publishes_many(event, ctx: Context):
+        for n in range(event.data):
+            ctx.publish("t")
+
+    def publishes_much(event, ctx: Context):
+        for n in range(event.data):
+            ctx.publish("t", "x" * 100_000, extra="é" * 100_000)
 
     def freezes(event):
         import busway.gateway.executors.python.child.invocation as invocation
@@ -104,13 +117,14 @@ CODE = r"""
     def progresses(event, ctx: Context):
         for n in range(3):
             ctx.progress(n)
-            yield n
+            yield event.data
         print("printed")
         return "done"
 """
 
 CORRECTED = ("past", "future", "started later", "started earlier", "long", "worker")
-REFUSED = ("data NaN", "data not UTF-8", "data half", "data empty", "data more", "data huge number",
+REFUSED = ("data large", "binary large",
+           "data NaN", "data not UTF-8", "data half", "data empty", "data more", "data huge number",
            "data huge integer", "data deep", "data very deep", "data long", "data long half",
            "event NaN", "event UTF-8", "event base64", "event data")  # fmt: skip
 BROKEN = ("negative time", "huge time", "too huge time", "negative", "nan", "cpu nan", "cpu inf", "starved",
@@ -200,13 +214,31 @@ def test_a_partial_that_is_not_json_ends_its_worker(drive, pool):
     drive(scenario, pool)
 
 
+@pytest.mark.parametrize(
+    ("target", "fits", "more", "says"),
+    [
+        ("publishes_many", MAX_PUBLISHED, MAX_PUBLISHED + 1, f"{MAX_PUBLISHED} events"),
+        ("publishes_much", 3, 4, "1048576 bytes in all"),
+    ],
+)
+def test_what_an_attempt_publishes_has_a_total(drive, pool, target, fits, more, says):
+    async def scenario(bench):
+        ended = await bench.run(f"t:{target}", fits)
+        assert (ended.outcome, len(ended.published)) == (Outcome.SUCCEEDED, fits)
+        refused = await bench.run(f"t:{target}", more)
+        assert (refused.outcome, refused.error.type, refused.published) == (Outcome.FAILED, "ValueError", [])
+        assert says in refused.error.message
+
+    drive(scenario, pool)
+
+
 @pytest.mark.parametrize("breaks", ["replaces_all", "freezes"])
 def test_a_handler_that_replaces_clocks_and_encoders_harms_no_attempt(folder, pool, breaks):
     async def scenario(bench):
         for _ in range(3):
             assert (await bench.run(f"t:{breaks}")).outcome is Outcome.SUCCEEDED
             began = time.time_ns() // 1000
-            token = bench.hand("t:progresses")
+            token = bench.hand("t:progresses", {"n": 1})
             ended = await bench.end(token)
             assert (ended.outcome, ended.data, ended.log) == (
                 Outcome.SUCCEEDED,

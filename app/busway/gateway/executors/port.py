@@ -9,13 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from busway.domain.event import Event
+from busway.domain.event_fields import MAX_PUBLISHED
 from busway.domain.run import Error, Outcome
 
 # What handler code can spoil has limits, which decoding checks: the store and the API can hold every value.
 Number = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
 _LOG = 66_000  # characters
-_PUBLISHED = 100_000  # events
 
 
 class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -82,7 +82,7 @@ class Ended(msgspec.Struct, array_like=True):
     peak_memory: Number | None = None
     data: bytes | None = None
     binary: bool = False
-    published: Annotated[list[Published], Meta(max_length=_PUBLISHED)] = []
+    published: Annotated[list[Published], Meta(max_length=MAX_PUBLISHED)] = []
     error: Error | None = None
     log: Annotated[str, Meta(max_length=_LOG)] | None = None
     retry_after: Seconds | None = None

@@ -6,6 +6,7 @@ import os
 import threading
 from time import monotonic_ns, thread_time  # handler code may replace that of the module
 
+_open, _pread = os.open, os.pread  # handler code may replace those of the module
 BRIEF = 50_000  # nanoseconds
 
 
@@ -51,8 +52,8 @@ def starved() -> float:
     """
     try:
         if _mark.descriptor < 0:
-            _mark.descriptor = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        waited = int(os.pread(_mark.descriptor, 64, 0).split()[1])
+            _mark.descriptor = _open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        waited = int(_pread(_mark.descriptor, 64, 0).split()[1])
     except (OSError, ValueError, IndexError):  # handler code closed it and may have reused the number
         return 0.0
     since, _mark.before = waited - _mark.before, waited

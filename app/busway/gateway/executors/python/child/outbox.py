@@ -18,6 +18,7 @@ from busway.gateway.executors.python.child.ticker import Ticker
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.protocol import FromWorker, Piece
 
+_exit = os._exit  # handler code may replace that of the module
 _MANY, _FULL = 64, 32 * 1024  # a batch: reports, and bytes from handler code in them
 
 
@@ -36,7 +37,7 @@ class Outbox:
     def ended(self, ended: Ended, size: int) -> None:
         """Keep a report until `flush`, or send a full batch. `size`: its bytes from handler code."""
         if self._foreign:
-            os._exit(0)  # the attempt forked, and this is the copy: the worker itself reports the attempt
+            _exit(0)  # the attempt forked, and this is the copy: the worker itself reports the attempt
         self._kept.append(ended)
         self._size += size
         if self._size >= _FULL or len(self._kept) >= _MANY:
@@ -80,11 +81,11 @@ class Outbox:
                 if frame:
                     self._channel.send(frame)
             except OSError:
-                os._exit(0)  # the gateway has ended
+                _exit(0)  # the gateway has ended
             except BaseException:  # handler code broke something this needs: the worker cannot report
                 with contextlib.suppress(BaseException):
                     traceback.print_exc(file=sys.__stderr__)
-                os._exit(1)
+                _exit(1)
 
     def flush_soon(self) -> None:
         """Send the kept reports within some milliseconds, while the caller continues."""

@@ -7,7 +7,7 @@ import msgspec
 from busway.domain.handler import check_fields
 from busway.domain.run import Error, Outcome
 from busway.domain.text import is_json
-from busway.gateway.executors.port import Ended, Partial, Published
+from busway.gateway.executors.port import Ended, Partial
 from busway.gateway.executors.python.host.attempt import Clocks, SentAttempt
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.protocol import FromWorker, Loaded
@@ -34,8 +34,9 @@ class ProtocolError(Exception):
 
 
 class FrameLimits(msgspec.Struct, frozen=True):
-    """The largest bodies of frames, in bytes."""
+    """The largest value of an attempt, and the largest bodies of frames, in bytes."""
 
+    value: int
     partial: int
     ended: int
 
@@ -49,10 +50,10 @@ class FrameLimits(msgspec.Struct, frozen=True):
 def frame_limits(max_result_bytes: int, max_event_bytes: int) -> FrameLimits:
     """Return the limits that follow from those of values."""
     published = wire.published_limit(max_result_bytes, max_event_bytes)
-    return FrameLimits(max_result_bytes + _SLACK, max_result_bytes + published + _REPORTS)
+    return FrameLimits(max_result_bytes, max_result_bytes + _SLACK, max_result_bytes + published + _REPORTS)
 
 
-def partial(attempt: SentAttempt, body: bytes, now: Clocks) -> Partial:
+def partial(attempt: SentAttempt, body: bytes, now: Clocks, limits: FrameLimits) -> Partial:
     """Return the report of a partial.
 
     Raises:
@@ -64,8 +65,8 @@ def partial(attempt: SentAttempt, body: bytes, now: Clocks) -> Partial:
     attempt.received += 1
     if attempt.received - attempt.credited > _PARTIALS:
         raise ProtocolError(f"{_PARTIALS} partials are not stored yet, and another one came")
-    if not piece.binary and not is_json(piece.data):
-        raise ProtocolError(f"partial {piece.index} is not JSON")
+    if (fault := _fault_of_value(piece.data, piece.binary, limits)) is not None:
+        raise ProtocolError(f"partial {piece.index} {fault}")
     since_sent = (now.mono - attempt.sent_at) // 1000 + _SKEW
     time = piece.time if -_SKEW <= now.wall - piece.time <= since_sent else now.wall
     return Partial(
@@ -73,7 +74,7 @@ def partial(attempt: SentAttempt, body: bytes, now: Clocks) -> Partial:
     )
 
 
-def ended(report: Ended, attempt: SentAttempt, now: Clocks, worker: int | None) -> None:
+def ended(report: Ended, attempt: SentAttempt, now: Clocks, worker: int | None, limits: FrameLimits) -> None:
     """Turn the report of an attempt into one that the gateway accepts.
 
     Times and durations that cannot be true are corrected. A value that cannot be stored fails the attempt.
@@ -96,10 +97,7 @@ def ended(report: Ended, attempt: SentAttempt, now: Clocks, worker: int | None) 
     if report.lingers or report.alone:
         raise ProtocolError(_NOT_ITS_BUSINESS)
     if outcome is _SUCCEEDED:
-        data = report.data
-        if data != _NULL and data is not None and not report.binary and not is_json(data):
-            _refuse(report, "the final value is not JSON")
-        if report.published and (fault := _fault_of(report.published)) is not None:
+        if (report.data != _NULL or report.published) and (fault := _fault_of(report, limits)) is not None:
             _refuse(report, fault)
     elif outcome is not _FAILED:
         raise ProtocolError(_NOT_ITS_BUSINESS)
@@ -124,9 +122,20 @@ def _refuse(report: Ended, fault: str) -> None:
     report.error = Error("InvalidReport", f"the worker reported what cannot be stored: {fault}")
 
 
-def _fault_of(published: list[Published]) -> str | None:
-    """Return why events that an attempt published cannot be stored, None if they can."""
-    for event in published:
+def _fault_of_value(data: bytes, binary: bool, limits: FrameLimits) -> str | None:
+    """Return why a value cannot be stored, None if it can."""
+    if len(data) > limits.value:
+        return f"has {len(data)} bytes, allowed are {limits.value}"
+    return None if binary or is_json(data) else "is not JSON"
+
+
+def _fault_of(report: Ended, limits: FrameLimits) -> str | None:
+    """Return why the values of an attempt cannot be stored, None if they can."""
+    if report.data is not None:
+        fault = _fault_of_value(report.data, report.binary, limits)
+        if fault is not None:
+            return f"the final value {fault}"
+    for event in report.published:
         if not event.attributes.keys().isdisjoint(_NO_ATTRIBUTES):
             return f"an event of type {event.type[:255]!r} has its data in an attribute"
         if event.data is not None and not event.binary and not is_json(event.data):

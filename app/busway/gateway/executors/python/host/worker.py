@@ -227,7 +227,7 @@ class Worker:
         return attempt
 
     def _ended(self, ended: list[Ended], reports: list[WorkerReport], released: list[SentAttempt]) -> None:
-        now = outcomes.now()
+        now, limits = outcomes.now(), self._shared.limits
         took: defaultdict[Pace, list[float]] = defaultdict(list)
         fault: ProtocolError | None = None
         for report in ended:
@@ -238,7 +238,7 @@ class Worker:
             took[attempt.pace].append(report.wall_time)
             self._exhausted |= report.exhausted
             try:
-                checking.ended(report, attempt, now, self.pid)
+                checking.ended(report, attempt, now, self.pid, limits)
             except ProtocolError as problem:
                 fault = problem
                 self._charge(attempt, problem, reports)
@@ -288,7 +288,7 @@ class Worker:
 
     def _partial(self, token: int, body: bytes, reports: list[WorkerReport]) -> None:
         attempt = self._known(token)
-        report = checking.partial(attempt, body, outcomes.now())
+        report = checking.partial(attempt, body, outcomes.now(), self._shared.limits)
         if not attempt.settled:
             reports.append(report)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+_open, _read, _close = os.open, os.read, os.close  # handler code may replace those of the module
 MIB = 1024 * 1024
 _ENOUGH = 8192  # bytes of /proc/PID/status
 _COUNTED = (b"RssAnon:", b"RssShmem:")
@@ -16,15 +17,15 @@ def resident(pid: int | None) -> int | None:
     only when it touches them.
     """
     try:
-        descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        status = os.read(descriptor, _ENOUGH)
+        status = _read(descriptor, _ENOUGH)
     except OSError:
         return None
     finally:
-        os.close(descriptor)
+        _close(descriptor)
     if _COUNTED[0] not in status:
         return None  # dead, but not reaped
     return sum(int(status.partition(name)[2].split(maxsplit=1)[0]) for name in _COUNTED) * 1024
