@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
 
-from busway.context import Context
-from busway.event import Event
-from busway.handlers import Fail, Retry, handler
 from busway.version import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from busway.client.aio import BuswayClientError, Client
     from busway.client.sync import SyncClient
+    from busway.context import Context
+    from busway.event import Event
+    from busway.handlers import Fail, Retry, handler
 
 __all__ = [
     "BuswayClientError",
@@ -25,15 +28,25 @@ __all__ = [
     "handler",
 ]
 
+_MODULES = {
+    "BuswayClientError": "busway.client.aio",
+    "Client": "busway.client.aio",
+    "Context": "busway.context",
+    "Event": "busway.event",
+    "Fail": "busway.handlers",
+    "Retry": "busway.handlers",
+    "SyncClient": "busway.client.sync",
+    "handler": "busway.handlers",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Lazy: workers import this package and do not need the HTTP and WebSocket clients.
-    if name in {"BuswayClientError", "Client"}:
-        from busway.client import aio as client  # noqa: PLC0415 - see above
+    # Lazy: the command installs its signal handlers before longer imports, and workers need no clients.
+    if name not in _MODULES:
+        raise AttributeError(f"module 'busway' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return found
 
-        return getattr(client, name)
-    if name == "SyncClient":
-        from busway.client.sync import SyncClient  # noqa: PLC0415 - see above
 
-        return SyncClient
-    raise AttributeError(f"module 'busway' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
