@@ -253,3 +253,48 @@ def test_an_expensive_read_is_not_made_for_a_lane_that_is_blocked(path):
         assert not gw.dispatcher._reads
 
     drive(path, scenario, h={"rate": "1/h"})
+
+
+def test_a_run_that_could_not_be_handed_out_is_tried_again_and_holds_up_no_other_handler(path):
+    async def scenario(gw, hands):
+        failing = []
+
+        def check(assignment):
+            if assignment.handler == "broken" and len(failing) < 2:
+                failing.append(assignment)
+                raise OSError(24, "Too many open files")
+
+        hands.check = check
+        await gw.publish(gw.event("broken"), gw.event("other"))
+        await until(lambda: {a.handler for a in hands.taken.values()} == {"broken", "other"})
+        assert len(failing) == 2
+
+    drive(path, scenario, broken={}, other={})
+
+
+def test_dispatch_goes_on_after_one_of_its_loops_failed(path):
+    async def scenario(gw, hands):
+        reads, due = [], gw.reader.due
+
+        def fail(*arguments, **options):
+            reads.append(arguments)
+            if len(reads) == 1:
+                raise MemoryError
+            return due(*arguments, **options)
+
+        expiry, upcoming = [], gw.reader.next_expiry
+
+        def fail_expiry():
+            expiry.append(1)
+            if len(expiry) == 1:
+                raise MemoryError
+            return upcoming()
+
+        gw.reader.due, gw.reader.next_expiry = fail, fail_expiry
+        gw.dispatcher.scheduler.look_again()
+        gw.dispatcher.scheduler.expire_at(gw.now)
+        await until(lambda: len(reads) > 1 and expiry)
+        gw.dispatcher.scheduler.expire_at(gw.now)
+        await until(lambda: len(expiry) > 1)
+
+    drive(path, scenario, h={})

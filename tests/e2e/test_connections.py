@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
+import os
 import resource
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +75,92 @@ def test_a_gateway_without_descriptors_goes_on_when_there_are_some_again(make_se
     assert service.log.read_text().count("ulimit -n") <= 1
     assert "Traceback" not in service.log.read_text()
     assert service.publish("a.b")["seq"] == 1
+
+
+DIES = """
+import os
+from busway import handler
+
+@handler("die", max_attempts=1, pool=POOL)
+def die(event):
+    os._exit(3)
+
+@handler("work", pool=POOL)
+def work(event):
+    return event.data
+"""
+
+
+class Kept:
+    """A connection that is open before descriptors run out."""
+
+    def __init__(self, service: Service) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", service.options["port"], timeout=PATIENCE)
+        self.ask("GET", "/healthz")
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json"} if body else {}
+        self._connection.request(method, path, json.dumps(body) if body else None, headers)
+        answer = self._connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextlib.contextmanager
+def without_descriptors(service: Service) -> Iterator[Kept]:
+    """Let the gateway open nothing, but answer on one connection."""
+    with contextlib.closing(Kept(service)) as kept:
+        limit(service, 3)
+        try:
+            yield kept
+        finally:
+            limit(service, 1024)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_a_pool_without_descriptors_is_named_and_works_again(make_service: Serve, pool: str) -> None:
+    service = make_service(workers=1, pool=pool)
+    service.write("dies.py", DIES.replace("POOL", repr(pool)))
+    service.start()
+    service.finished(service.publish("work", 1)["seq"])
+    with without_descriptors(service) as kept:
+        assert kept.ask("POST", "/v1/events", {"type": "die"})[0] == 202
+        trouble = until(lambda: kept.ask("GET", "/readyz")[1]["trouble"], "the reason")
+        assert trouble == [f"workers of the pool {pool} cannot be started: Too many open files"]
+        status, receipt = kept.ask("POST", "/v1/events", {"type": "work", "data": 2})
+        assert status == 202
+    service.finished(receipt["seq"])
+    assert service.ok("GET", "/readyz")["trouble"] == []
+
+
+@pytest.mark.fault
+def test_a_committer_that_cannot_be_replaced_is_named_and_replaced_later(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    committer = service.ok("GET", "/v1/status")["committer"]["pid"]
+    with without_descriptors(service) as kept:
+        os.kill(committer, signal.SIGKILL)
+
+        def named() -> bool:
+            status, answer = kept.ask("GET", "/readyz")
+            return status == 503 and "Too many open files" in answer["detail"]
+
+        until(named, "the reason")
+        status, answer = kept.ask("POST", "/v1/events", {"type": "a"})
+        assert status == 503
+        assert "Too many open files" in answer["detail"]
+    until(lambda: service.get("/readyz").status_code == 200, "another committer")
+    assert service.publish("a")["seq"] == 1
+
+
+@pytest.mark.fault
+def test_idle_connections_that_leave_no_descriptor_empty_no_pool(make_service: Serve) -> None:
+    service = make_service(workers=1)
+    service.write("dies.py", DIES.replace("POOL", "'process'"))
+    service.start()
+    limit(service, 80)
+    with connections(service, 90):
+        service.finished(service.publish("die")["seq"])
+    service.finished(service.publish("work", 2)["seq"])

@@ -95,7 +95,7 @@ def test_the_lock_does_not_get_in_the_way_of_sqlite(path):
 
 def test_what_cannot_be_locked_is_named(path):
     path.mkdir()
-    with pytest.raises(BadSettings, match=r"cannot open the database .*busway\.db.*: Is a directory"):
+    with pytest.raises(BadSettings, match=r"busway\.db.*: it is a folder"):
         lock(path)
     shutil.rmtree(path)
     path.symlink_to(path)

@@ -25,8 +25,8 @@ class Readiness(msgspec.Struct):
     trouble: Annotated[
         list[str],
         Meta(
-            description="Problems that stop handlers: files that cannot be imported, workers that die at "
-            "start. `GET /v1/status` has the details."
+            description="Problems that stop handlers: files that cannot be imported, workers that cannot be "
+            "started or die at start. `GET /v1/status` has the details."
         ),
     ]
 
@@ -70,6 +70,15 @@ class WorkerPool(msgspec.Struct, kw_only=True):
     running: Annotated[int, Meta(description="The number of running attempts of the pool.")]
     delayed: Annotated[bool, Meta(description="Whether a crash loop delays new workers.")] | UnsetType = UNSET
     crash_loop: CrashLoop | UnsetType | None = UNSET
+    error: (
+        Annotated[
+            str | None,
+            Meta(
+                description="Why workers cannot be started now, such as too many open files. It is retried."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     workers: list[Worker]
 
 

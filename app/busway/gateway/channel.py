@@ -7,6 +7,7 @@ kinds and numbers. The gateway's end runs on the event loop; a child's end block
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ HEADER = struct.Struct("!IBQ")
 READ_SIZE = 64 * 1024  # a larger buffer is mapped and zeroed by the kernel for each read
 
 LARGE = 1024 * 1024  # bytes that are written one after another, not joined
+_SCARCE = {errno.ENOBUFS, errno.ENOMEM}  # the same call may succeed soon, and the socket is fine
 
 Frame = tuple[int, int, bytes]
 """(kind, number, body)"""
@@ -94,6 +96,9 @@ class Channel:
         on_end: called once when the other end closed or the socket failed, but not after `close`. Its
             argument is None, or why the channel refused what the other end sent.
         limit: as for `Buffer`.
+
+    Raises:
+        OSError: the event loop cannot watch another socket. It stays open.
     """
 
     def __init__(
@@ -163,7 +168,9 @@ class Channel:
             chunk = self._sock.recv(READ_SIZE)
         except BlockingIOError:
             return False
-        except OSError:
+        except OSError as problem:
+            if problem.errno in _SCARCE:
+                return False
             chunk = b""
         if not chunk:
             self._end(None)
@@ -196,8 +203,10 @@ class Channel:
             sent = self._sock.send(chunk)
         except BlockingIOError:
             sent = 0
-        except OSError:
-            return  # the reading side reports the end, after it has read the remaining frames
+        except OSError as problem:
+            if problem.errno not in _SCARCE:
+                return  # the reading side reports the end, after it has read the remaining frames
+            sent = 0
         if sent < len(chunk):
             if not self._rest:
                 self._loop.add_writer(self._sock, self._writable)

@@ -55,8 +55,8 @@ async def check_readiness(request: Request) -> Response:
     """Answers 200 while the gateway accepts events. Answers 503 while it starts, drains or cannot write.
 
     `trouble` lists problems that stop handlers although events are accepted: files that cannot be imported,
-    and workers or a zygote that die at start. Files are named to those who may read handlers.
-    `GET /v1/status` has the details.
+    and workers or a zygote that cannot be started or die at start. Files are named to those who may read
+    handlers. `GET /v1/status` has the details.
     """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
@@ -78,7 +78,9 @@ def _trouble(stages: Stages, *, named: bool) -> list[str]:
         reason = workers["zygote"]["error"].splitlines()[0] if named else "GET /v1/status says why"
         found.append(f"the zygote cannot be started: {reason}")
     for name, pool in workers["pools"].items():
-        if pool.get("crash_loop"):
+        if pool.get("error"):
+            found.append(f"workers of the pool {name} cannot be started: {pool['error']}")
+        elif pool.get("crash_loop"):
             found.append(f"workers of the pool {name} die before they run an attempt")
     return found
 

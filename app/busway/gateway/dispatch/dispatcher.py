@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,7 @@ from busway.gateway.store.port.reader import Reader
 log = logging.getLogger("busway.dispatch")
 
 MAX_BACKLOG = 5_000  # outcomes not stored yet: above this nothing new starts
+AGAIN = 1.0  # seconds until something that failed unexpectedly is tried again
 ROW = 64  # runs that a handler may start in a row while no other handler waits
 Destination = tuple[str, str, int]
 Destinations = set[tuple[Destination, bool]]
@@ -84,8 +86,8 @@ class Dispatcher:
         """Start handing out runs, first those that the store already has."""
         self._open = True
         self._rescan()
-        loops = (self._place_due(), self._place_swept(), self.scheduler.expire())
-        self._loops = [self._loop.create_task(loop) for loop in loops]
+        loops = (self._place_due, self._place_swept, self.scheduler.expire)
+        self._loops = [self._loop.create_task(self._keep_up(loop)) for loop in loops]
 
     def stop(self) -> None:
         """Stop handing out runs. Waiting runs stay in the store."""
@@ -158,6 +160,17 @@ class Dispatcher:
             pushed_out = lane.add(run)
         for out in pushed_out:
             self._holding.leave(out)
+
+    async def _keep_up(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop that never returns. If it fails, start it again and read the waiting runs again."""
+        while True:
+            try:
+                await loop()
+            except Exception:
+                log.exception("a part of dispatch failed; it starts again in %g s", AGAIN)
+            await asyncio.sleep(AGAIN)
+            self._rescan()
+            self.wake()
 
     async def _place_due(self) -> None:
         async for runs in self.scheduler.due():
@@ -244,8 +257,8 @@ class Dispatcher:
         try:
             await lane.read(self._source)
         except Exception:
-            log.exception("could not read waiting runs from the store; retrying in 1 s")
-            await asyncio.sleep(1)
+            log.exception("could not read waiting runs from the store; retrying in %g s", AGAIN)
+            await asyncio.sleep(AGAIN)
             lane.more = True
         lane.reading = False
         self._queue(lane)
@@ -266,9 +279,14 @@ class Dispatcher:
                 continue
             if lane.wants:
                 self._read_on(lane)
-            if lane not in routes:
-                routes[lane] = self._route(lane)
-            started = self._serve(lane, routes[lane], full, 1 if turn else ROW)
+            try:
+                if lane not in routes:
+                    routes[lane] = self._route(lane)
+                started = self._serve(lane, routes[lane], full, 1 if turn else ROW)
+            except Exception:  # no lane may be left that nothing serves
+                log.exception("runs of handler %d cannot start; trying again in %g s", lane.handler, AGAIN)
+                self._wake_in(AGAIN)
+                started = False
             if lane.active:
                 turn.append(lane)
                 idle = 0 if started else idle + 1

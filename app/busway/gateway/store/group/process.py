@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +28,7 @@ log = logging.getLogger("busway.store")
 START_TIMEOUT = 60.0  # seconds; opening may have to recover a long write-ahead log
 LARGEST_REPLY = 256 * 1024 * 1024  # bytes; the reply to a batch of retries has the events of their runs
 STOP_TIMEOUT = 30.0  # seconds; the last checkpoint may write much
+_LOOK = 0.005  # seconds between checks whether it has ended
 _ROOT = Path(__file__).resolve().parents[4]
 
 
@@ -66,16 +70,23 @@ class Committer:
     async def close(self) -> None:
         """Close the channel and wait until the process wrote its last checkpoint and ended."""
         self._channel.close()
-        try:
-            await asyncio.to_thread(self.process.wait, STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
+        if not await self._until_ended(STOP_TIMEOUT):
             await self.kill()
 
     async def kill(self) -> None:
         """Kill the process and wait until it ended."""
         self._channel.close()
         self.process.kill()
-        await asyncio.to_thread(self.process.wait)
+        await self._until_ended(math.inf)
+
+    async def _until_ended(self, timeout: float) -> bool:
+        """Wait for the end of the process. It takes no thread and no descriptor, which may be out."""
+        end = time.monotonic() + timeout
+        while self.process.poll() is None:
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(_LOOK)
+        return True
 
     def _take(self, received: list[Frame]) -> None:
         try:
@@ -100,17 +111,23 @@ def launch() -> Launched:
     """Start a committer process that has no database yet.
 
     It gets a session of its own, so that a Ctrl-C in the terminal does not reach it.
+
+    Raises:
+        OSError: there are no descriptors, no memory or no processes for it.
     """
-    ours, theirs = socket.socketpair()
-    with theirs, signals.blocked():
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            (sys.executable, "-P", "-m", "busway.gateway.store.sqlite.committer", str(theirs.fileno())),
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
-        )
+    with contextlib.ExitStack() as undo:
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        with theirs, signals.blocked():
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                (sys.executable, "-P", "-m", "busway.gateway.store.sqlite.committer", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+            )
+        undo.pop_all()
     return Launched(process, ours)
 
 
@@ -132,7 +149,14 @@ async def open_committer(
         Unavailable: it cannot write, ended, or did not reply in time. `detail` says why.
         OSError: it could not be started.
     """
-    committer = Committer(launched or launch(), on_frame)
+    launched = launched or launch()
+    try:
+        committer = Committer(launched, on_frame)
+    except OSError:
+        launched.sock.close()
+        launched.process.kill()
+        launched.process.wait()
+        raise
     committer.open(path, files)
     try:
         await _wait_for_hello(committer)

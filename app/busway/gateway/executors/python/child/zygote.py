@@ -7,6 +7,7 @@ gateway's end of its socket closes, it kills every worker's process group and ex
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import gc
 import os
@@ -31,6 +32,7 @@ from busway.gateway.executors.python.wire.protocol import Boot, Executed, FromZy
 
 _REAP_TIMEOUT = 0.5  # seconds to reap the killed workers at the end, so that the gateway need not
 _READ_SIZE = 64 * 1024
+_DROPPED = [-1, -1, -1]  # in place of a worker's descriptors
 
 
 class Zygote:
@@ -66,7 +68,11 @@ class Zygote:
                 return
 
     def _read(self) -> bool:
-        chunk, received, _, _ = socket.recv_fds(self._control, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+        chunk, received, flags, _ = socket.recv_fds(self._control, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+        if flags & socket.MSG_CTRUNC:  # no descriptors are left here: the kernel dropped some
+            for descriptor in received:
+                os.close(descriptor)
+            received = _DROPPED
         self._descriptors += received
         for kind, number, body in self._buffer.feed(chunk):
             if kind == ToZygote.LOAD:
@@ -102,21 +108,32 @@ class Zygote:
 
     def _spawn(self, number: int, spawn: Spawn) -> None:
         taken, self._descriptors = self._descriptors[:3], self._descriptors[3:]
+        if taken == _DROPPED:
+            self._refuse(number, os.strerror(errno.EMFILE))
+            return
         given = Descriptors(taken[0], taken[1], taken[2], self._lifeline)
+        pid = 0
         try:
             pid = self._fork(given, spawn) if self._forks else self._exec(given, spawn)
             # The child is not reaped yet, so the pid cannot have been reused.
             pidfd = os.pidfd_open(pid)
+            try:
+                frame = pack(FromZygote.SPAWNED, number, str(pid).encode())
+                socket.send_fds(self._control, [frame], [pidfd])
+            finally:
+                os.close(pidfd)
         except OSError as problem:
-            self._send(FromZygote.REFUSED, number, str(problem).encode())
-            return
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+            self._refuse(number, problem.strerror)
+        else:
+            self._workers.add(pid)
         finally:
             for descriptor in taken:
                 os.close(descriptor)
-        self._workers.add(pid)
-        frame = pack(FromZygote.SPAWNED, number, str(pid).encode())
-        socket.send_fds(self._control, [frame], [pidfd])
-        os.close(pidfd)
+
+    def _refuse(self, number: int, why: str | None) -> None:
+        self._send(FromZygote.REFUSED, number, (why or "unknown").encode())
 
     def _fork(self, given: Descriptors, spawn: Spawn) -> int:
         pid = os.fork()

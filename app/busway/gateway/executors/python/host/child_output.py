@@ -21,8 +21,11 @@ class ChildOutput:
     """The reading end of a child's output pipe. It logs at most 100 lines a second.
 
     Args:
-        descriptor: the reading end of the pipe; this object closes it.
-        who: the child's name in the log.
+        descriptor: the reading end of the pipe; this object closes it, also if it cannot be made.
+        name: the child's name in the log.
+
+    Raises:
+        OSError: the event loop cannot watch another descriptor.
     """
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -35,7 +38,11 @@ class ChildOutput:
         self._second = 0.0
         self._last: deque[tuple[int, bytes]] = deque(maxlen=_LAST)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(descriptor, self._read)
+        try:
+            self._loop.add_reader(descriptor, self._read)
+        except OSError:
+            os.close(descriptor)
+            raise
 
     def close(self) -> None:
         """Read what is left and close the pipe."""

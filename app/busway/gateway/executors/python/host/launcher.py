@@ -88,13 +88,20 @@ class Launcher:
         self._stopped |= stopped
 
     def launch(self, worker: Worker) -> None:
-        """Ask the zygote to start a worker's process."""
+        """Ask the zygote to start a worker's process.
+
+        Raises:
+            OSError: there are no resources to ask it. The worker is closed.
+        """
         try:
             if self.link is not None:
-                self._launched[worker.number] = worker
-                self.link.spawn(worker.number, worker.spawn, worker.descriptors)
+                self.link.spawn(worker.number, worker.spawn, worker.ends.given)
+        except OSError:
+            worker.discard()
+            raise
         finally:
-            worker.launched()
+            worker.ends.handed_over()
+        self._launched[worker.number] = worker
         self._shared.check.start()
 
     def outdated(self) -> None:
@@ -133,10 +140,9 @@ class Launcher:
             elif worker is not None:
                 worker.ended(report.status)
         elif isinstance(report, NotSpawned):
-            logger.error("could not start a worker: %s", report.reason)
             worker = self._launched.pop(report.number, None)
             if worker is not None:
-                worker.ended(None)
+                worker.refused(report.reason)
         elif isinstance(report, Entered):
             self._watched.enter(report.directory)
         elif isinstance(report, Down):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ _SMALL = 64 * 1024  # bytes of a frame
 _LARGEST = 64 * 1024 * 1024  # bytes of the description of a folder
 _DIRECTORIES = 10_000  # of the user's project that imports may search
 _END_TIMEOUT = 0.5  # seconds for a zygote to exit after it has closed its socket
+_SCARCE = {errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}  # nothing was sent, and the socket is fine
 
 
 class ZygoteLost(Exception):
@@ -89,6 +91,9 @@ class Link:
     Args:
         listener: receives the reports, in order.
         lifeline: the reading end of the pipe that closes when the gateway ends.
+
+    Raises:
+        OSError: the process cannot be started.
     """
 
     def __init__(self, listener: Callable[[Link, ZygoteReport], None], lifeline: int) -> None:
@@ -100,6 +105,7 @@ class Link:
         self._loading: str | None = None
         self._loaded = False
         self._entered = 0
+        self._dropped = False  # the kernel dropped a descriptor of the last read
         self._fault: str | None = None
         self._status: int | None = None
         self._last_stack = ""
@@ -109,27 +115,34 @@ class Link:
         self._start(lifeline)
 
     def _start(self, lifeline: int) -> None:
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe()
-        stack = slots.create(1)
-        self._stacks = slots.Page(stack, 1)
-        line = command(
-            "busway.gateway.executors.python.child.zygote", str(theirs.fileno()), str(lifeline), str(stack)
-        )
-        # With only these arguments Python uses vfork and exec, so this process is not copied.
-        with signals.blocked():
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, start_new_session=True,
-                pass_fds=(theirs.fileno(), lifeline, stack),
-            )  # fmt: skip
-        theirs.close()
-        os.close(write_end)
-        ours.setblocking(False)
-        self._socket = ours
-        self._output = ChildOutput(read_end, "handlers folder")
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._pidfd, self._exited)
-        self._loop.add_reader(ours, self._readable)
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as undo:
+            self._socket, theirs = socket.socketpair()
+            undo.callback(self._socket.close)
+            given.callback(theirs.close)
+            read_end, write_end = os.pipe()
+            given.callback(os.close, write_end)
+            self._output = ChildOutput(read_end, "handlers folder")
+            undo.callback(self._output.close)
+            stack = slots.create(1)
+            self._stacks = slots.Page(stack, 1)
+            undo.callback(self._stacks.close)
+            program = "busway.gateway.executors.python.child.zygote"
+            line = command(program, str(theirs.fileno()), str(lifeline), str(stack))
+            # With only these arguments Python uses vfork and exec, so this process is not copied.
+            with signals.blocked():
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
+                    start_new_session=True, pass_fds=(theirs.fileno(), lifeline, stack),
+                )  # fmt: skip
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.callback(os.close, self._pidfd)
+            self._socket.setblocking(False)
+            self._loop.add_reader(self._pidfd, self._exited)
+            undo.callback(self._loop.remove_reader, self._pidfd)
+            self._loop.add_reader(self._socket, self._readable)
+            undo.pop_all()
 
     @property
     def pid(self) -> int:
@@ -183,11 +196,17 @@ class Link:
         return f"\n{stack}" if stack else ""
 
     def spawn(self, number: int, spawn: Spawn, descriptors: list[int]) -> None:
-        """Request a worker. The descriptors are copied. A zygote that does not read is killed."""
+        """Request a worker. The descriptors are copied. A zygote that does not read is killed.
+
+        Raises:
+            OSError: there are no resources to send the request.
+        """
         frame = pack(ToZygote.SPAWN, number, wire.encode(spawn))
         try:
             sent = socket.send_fds(self._socket, [frame], descriptors)
-        except OSError:
+        except OSError as problem:
+            if problem.errno in _SCARCE:
+                raise
             sent = 0
         if sent != len(frame):
             self.kill()
@@ -234,12 +253,15 @@ class Link:
         if self._fault is not None:
             return False
         try:
-            chunk, received, _, _ = socket.recv_fds(self._socket, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+            chunk, received, flags, _ = socket.recv_fds(self._socket, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
-        except OSError:
-            chunk, received = b"", []
+        except OSError as problem:
+            if problem.errno in _SCARCE:
+                return False
+            chunk, received, flags = b"", [], 0
         self._pidfds += received
+        self._dropped = bool(flags & socket.MSG_CTRUNC)
         if not chunk:
             self._loop.remove_reader(self._socket)
             self._loop.call_later(_END_TIMEOUT, self.kill)  # its own exit status tells more than a kill
@@ -266,12 +288,9 @@ class Link:
             ValueError, MsgspecError: it is not one that a zygote sends now.
         """
         kind, number, body = frame
-        if kind == FromZygote.SPAWNED and number in self._requested and self._pidfds:
+        if kind == FromZygote.SPAWNED and number in self._requested:
             self._requested.discard(number)
-            pid = int(body)
-            if not _refers_to(self._pidfds[0], pid):
-                raise ValueError(f"the descriptor of worker {number} is not that of process {pid}")
-            self._listener(self, Spawned(number, pid, self._pidfds.pop(0)))
+            self._spawned(number, int(body))
         elif kind == FromZygote.REFUSED and number in self._requested:
             self._requested.discard(number)
             self._listener(self, NotSpawned(number, body.decode()))
@@ -287,6 +306,20 @@ class Link:
             self._loaded = True
         else:
             raise ValueError(f"kind {kind} is not expected now")
+
+    def _spawned(self, number: int, pid: int) -> None:
+        if not self._pidfds and self._dropped:  # no descriptors are left here; closing its socket ends it
+            self._listener(self, NotSpawned(number, os.strerror(errno.EMFILE)))
+            return
+        try:
+            genuine = bool(self._pidfds) and _refers_to(self._pidfds[0], pid)
+        except OSError as problem:
+            os.close(self._pidfds.pop(0))
+            self._listener(self, NotSpawned(number, str(problem.strerror)))
+            return
+        if not genuine:
+            raise ValueError(f"the descriptor of worker {number} is not that of process {pid}")
+        self._listener(self, Spawned(number, pid, self._pidfds.pop(0)))
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -313,11 +346,19 @@ class Link:
 
 
 def _refers_to(pidfd: int, pid: int) -> bool:
-    """Return whether a descriptor is a pidfd of that process."""
+    """Return whether a descriptor is a pidfd of that process.
+
+    Raises:
+        OSError: there are no descriptors or no memory to find out.
+    """
     try:
         own = os.pidfd_open(pid)
-    except (OSError, OverflowError):
+    except (ProcessLookupError, OverflowError):
         return False
+    except OSError as problem:
+        if problem.errno == errno.EINVAL:  # no process has that number
+            return False
+        raise
     try:
         return _pid_line(own) == _pid_line(pidfd) is not None
     finally:

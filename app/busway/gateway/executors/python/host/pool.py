@@ -75,6 +75,7 @@ class Pool:
         self._paces: dict[str, Pace] = {}
         self._failures = 0
         self._last_failure: str | None = None
+        self._refusal: str | None = None
         self._delayed: asyncio.TimerHandle | None = None
         self._most = max(QUEUE, config.threads)
 
@@ -101,21 +102,29 @@ class Pool:
         if not self.wanted or not self._launcher.open or self._delayed:
             return
         while len(self.workers) < self.config.processes:
-            self.workers.append(self._worker(self.config.threads))
+            worker = self._worker(self.config.threads)
+            if worker is None:
+                return
+            self.workers.append(worker)
 
-    def _worker(self, threads: int, *, alone: bool = False) -> Worker:
+    def _worker(self, threads: int, *, alone: bool = False) -> Worker | None:
+        """Start a worker. If there are no resources for it, delay the next start and return None."""
         config = self.config
-        worker = Worker(
-            self._numbers(),
-            self.name,
-            self._shared,
-            self._changed,
-            Spawn(threads, self._most + config.coroutines, self.measures_memory),
-            grace=config.grace,
-            growth=config.growth,
-            alone=alone,
-        )
-        self._launcher.launch(worker)
+        try:
+            worker = Worker(
+                self._numbers(),
+                self.name,
+                self._shared,
+                self._changed,
+                Spawn(threads, self._most + config.coroutines, self.measures_memory),
+                grace=config.grace,
+                growth=config.growth,
+                alone=alone,
+            )
+            self._launcher.launch(worker)
+        except OSError as problem:
+            self._cannot_start(problem.strerror or str(problem))
+            return None
         return worker
 
     def offer(self, assignment: Assignment) -> bool:
@@ -169,9 +178,11 @@ class Pool:
         return best
 
     def _offer_alone(self, assignment: Assignment) -> bool:
-        if len(self.dedicated) >= _ALONE_AT_ONCE or not self._launcher.open:
+        if len(self.dedicated) >= _ALONE_AT_ONCE or not self._launcher.open or self._delayed:
             return False
         worker = self._worker(1, alone=True)
+        if worker is None:
+            return False
         self.dedicated[worker] = assignment
         return True
 
@@ -227,6 +238,8 @@ class Pool:
             worker.kill()
             self._launcher.outdated()
             return
+        if self._refusal is not None:
+            self._failures, self._refusal, self._last_failure = 0, None, None
         assignment = self.dedicated.get(worker)
         if assignment is not None:
             self.dedicated[worker] = None
@@ -244,8 +257,11 @@ class Pool:
             return
         if not self._launcher.open:
             return
-        logger.info("worker %s grew by %d MiB or more: replacing it", worker.pid, self.config.growth // MIB)
-        self.successors[self._worker(self.config.threads)] = worker
+        successor = self._worker(self.config.threads)
+        if successor is not None:
+            grown = self.config.growth // MIB
+            logger.info("worker %s grew by %d MiB or more: replacing it", worker.pid, grown)
+            self.successors[successor] = worker
 
     def _replace(self, successor: Worker) -> None:
         old = self.successors.pop(successor)
@@ -282,7 +298,9 @@ class Pool:
         self._shared.deaths[self.name.partition(":")[0]][worker.cause] += 1
         if pending is not None:
             self._shared.report([Returned(token=pending.token)])
-        if worker.crashed:
+        if worker.refusal is not None:
+            self._cannot_start(worker.refusal)
+        elif worker.crashed:
             self._last_failure = f"a worker without an attempt: {worker.cause}"
             self._slow_down()
         self.fill()
@@ -299,15 +317,25 @@ class Pool:
                 del self.successors[successor]
                 self.workers.append(successor)
 
-    def _slow_down(self) -> None:
+    def _cannot_start(self, why: str) -> None:
+        """Delay the next start: there are no descriptors, no memory or no processes for it."""
+        if self._refusal != why:
+            logger.error("a worker of the pool %s cannot be started, it is retried: %s", self.name, why)
+        self._refusal = self._last_failure = why
+        self._slow_down(free=0)
+
+    def _slow_down(self, free: int = 1) -> None:
+        """Delay the next start, if there were more than `free` failures in a row."""
         self._failures += 1
-        if self._failures > 1 and self._delayed is None:
-            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures - 2, 10))
+        if self._failures > free and self._delayed is None:
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures - free - 1, 10))
             self._delayed = asyncio.get_running_loop().call_later(delay, self._resume)
 
     def _resume(self) -> None:
+        """Start the missing workers, and take the attempts that were refused during the delay."""
         self._delayed = None
         self.fill()
+        self._shared.room()
 
     def stop(self) -> None:
         """Kill all workers."""
@@ -336,6 +364,7 @@ class Pool:
             "running": sum(len(worker.attempts) for worker in self.all_workers()),
             "delayed": self._delayed is not None,
             "crash_loop": self._crash_loop(),
+            "error": self._refusal,
             "workers": [describe(worker) for worker in self.all_workers() if worker.pid is not None],
         }
 
@@ -394,7 +423,9 @@ class MemoryPool(Pool):
         if booting or self._delayed or not self._launcher.open:
             return
         if len(self.workers) < self.config.processes:
-            self.workers.append(self._worker(1))
+            worker = self._worker(1)
+            if worker is not None:
+                self.workers.append(worker)
 
     def check(self, now: float) -> None:
         """Stop workers that have been idle for long, and kill those that did not boot or exit in time."""

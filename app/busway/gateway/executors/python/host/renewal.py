@@ -77,7 +77,10 @@ class Renewal:
         while True:
             await asyncio.sleep(_POLL)
             watched = self._watched
-            now = await asyncio.to_thread(watched.snapshot)
+            try:
+                now = await asyncio.to_thread(watched.snapshot)
+            except (OSError, RuntimeError):  # no descriptors or no threads: what it saw would be wrong
+                continue
             if now == seen and watched is self._watched and watched.changed(now):
                 self._request()
             seen = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -11,7 +12,10 @@ from busway.gateway.executors.python.host.attempt import SentAttempt
 from busway.gateway.executors.python.host.checking import FrameLimits
 from busway.gateway.executors.python.host.reaping import Orphans
 
+logger = logging.getLogger("busway.workers")
+
 _INTERVAL = 0.025  # seconds between two checks
+_AFTER_FAILURE = 1.0  # seconds
 
 
 def _ignore_reports(_reports: list[WorkerReport]) -> None:
@@ -34,14 +38,21 @@ class PeriodicCheck:
 
     def start(self) -> None:
         """Schedule a check, unless one is scheduled."""
+        self._start(_INTERVAL)
+
+    def _start(self, delay: float) -> None:
         if not self.due:
             self.due = True
-            asyncio.get_running_loop().call_later(_INTERVAL, self._run)
+            asyncio.get_running_loop().call_later(delay, self._run)
 
     def _run(self) -> None:
         self.due = False
-        if self._check():
-            self.start()
+        try:
+            if self._check():
+                self.start()
+        except Exception:
+            logger.exception("a check of the workers failed; it is repeated")
+            self._start(_AFTER_FAILURE)
 
 
 class Shared:

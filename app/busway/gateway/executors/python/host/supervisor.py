@@ -129,6 +129,10 @@ class Supervisor:
                 logger.error("could not load the handler code: %s", problem)  # noqa: TRY400 - no traceback
                 renewal.failed(str(problem))
                 continue
+            except Exception as problem:
+                logger.exception("could not load the handler code")
+                renewal.failed(repr(problem))
+                continue
             renewal.succeeded()
             await self._switch_to(fresh)
 
@@ -142,25 +146,17 @@ class Supervisor:
         self._generations.add(fresh)
         try:
             await fresh.launcher.load(self._lifeline[0], self._import_timeout)
-        except (ZygoteLost, OSError):
+        except Exception:
             self._generations.discard(fresh)
             raise
         self._renewal.loaded()
         return fresh
 
     async def _boot(self, fresh: Generation) -> None:
-        """Start the workers that will be needed, and wait until they are ready.
-
-        Raises:
-            OSError: a worker could not be started.
-        """
-        try:
-            for name, pool in self._generation.pools.items():
-                if pool.wanted and name in fresh.pools:
-                    fresh.pools[name].want()
-        except OSError:
-            self._dismiss(fresh)
-            raise
+        """Start the workers that will be needed, and wait until they are ready or the time is over."""
+        for name, pool in self._generation.pools.items():
+            if pool.wanted and name in fresh.pools:
+                fresh.pools[name].want()
         await self._shared.until(fresh.complete, self._import_timeout)
 
     async def _switch_to(self, fresh: Generation) -> None:

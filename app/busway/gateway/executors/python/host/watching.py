@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 Stamp = dict[str, tuple[int, int, int]]
 """Modification time in nanoseconds, size and inode of each Python file, by path."""
 
@@ -36,12 +39,17 @@ class Watched:
         self.project: Stamp = {}
 
     def enter(self, directory: str) -> None:
-        """Watch a directory of the project from its present state."""
-        self._entered |= {directory}
-        self.project |= _level(directory)
+        """Watch a directory of the project from its present state, if it can be listed."""
+        with contextlib.suppress(OSError):
+            self.project |= _level(directory)
+            self._entered |= {directory}
 
     def snapshot(self) -> Snapshot:
-        """Return the present state. Safe in another thread."""
+        """Return the present state. Safe in another thread.
+
+        Raises:
+            OSError: there are no descriptors or no memory to list a folder.
+        """
         entered = self._entered
         project: Stamp = {}
         for directory in entered:
@@ -60,8 +68,9 @@ def _tree(folder: str, prefix: str) -> Iterator[tuple[str, tuple[int, int, int]]
                 yield from _tree(entry.path, f"{prefix}{entry.name}/")
             elif entry.name.endswith(".py"):
                 yield prefix + entry.name, _stamp(entry.stat())
-        except OSError:  # an editor is replacing it
-            continue
+        except OSError as problem:  # an editor is replacing it
+            if problem.errno in _SCARCE:
+                raise
 
 
 def _level(directory: str) -> Stamp:
@@ -79,10 +88,16 @@ def _level(directory: str) -> Stamp:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """List a folder without hidden files and caches. Return nothing if it is missing or not readable."""
+    """List a folder without hidden files and caches. Return nothing if it is missing or not readable.
+
+    Raises:
+        OSError: there are no descriptors or no memory to list it.
+    """
     try:
         entries = list(os.scandir(folder))
-    except OSError:
+    except OSError as problem:
+        if problem.errno in _SCARCE:
+            raise
         return []
     return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__pycache__"]
 

@@ -30,7 +30,7 @@ from busway.gateway.executors.python.host.attempt import (
     report_is_late,
 )
 from busway.gateway.executors.python.host.checking import ProtocolError
-from busway.gateway.executors.python.host.child_output import ChildOutput
+from busway.gateway.executors.python.host.ends import Ends
 from busway.gateway.executors.python.host.growth import GrowthMonitor
 from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import brief_cause
@@ -40,7 +40,6 @@ from busway.gateway.executors.python.host.states import ALIVE, WorkerChange, Wor
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.memory import resident
 from busway.gateway.executors.python.wire.protocol import FromWorker, Spawn, ToWorker
-from busway.gateway.executors.python.wire.slots import Page, create
 
 logger = logging.getLogger("busway.workers")
 
@@ -63,6 +62,9 @@ class Worker:
         grace: seconds that an overdue or cancelled attempt gets to end by itself.
         growth: bytes by which it may grow before it is replaced.
         alone: it is started for one attempt.
+
+    Raises:
+        OSError: there are no descriptors or no memory for it.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Worker:
         self.served = 0
         self.crashed = self.clogged = False
         self.cause = "unknown"
+        self.refusal: str | None = None  # why its process could not be started
         self.attempts: dict[int, SentAttempt] = {}
         self.sync_out = self.slow_out = self.async_out = 0
         self._shared, self._listener = shared, listener
@@ -105,28 +108,22 @@ class Worker:
         self._pidfd = -1
         self._status_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._prepare(spawn)
-
-    def _prepare(self, spawn: Spawn) -> None:
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe()
-        descriptor = create(spawn.seats)
-        self.page = Page(descriptor, spawn.seats)
-        self._output = ChildOutput(read_end, f"worker {self.number}")
-        self._channel = Channel(ours, self._take, self._hung_up, self._frame_limit)
+        self.ends = Ends(f"worker {number}", spawn.seats, self._connect)
+        self.page, self._channel, self._output = self.ends.page, self.ends.channel, self.ends.output
         self._calls = Calls(self._channel)
-        self._child_ends = (theirs.detach(), write_end)
 
-    @property
-    def descriptors(self) -> list[int]:
-        """The descriptors for its process: socket, page, output."""
-        theirs, write_end = self._child_ends
-        return [theirs, self.page.descriptor, write_end]
+    def _connect(self, sock: socket.socket) -> Channel:
+        return Channel(sock, self._take, self._hung_up, self._frame_limit)
 
-    def launched(self) -> None:
-        """Close the process's ends. The zygote has copies now, or will never get any."""
-        for descriptor in self._child_ends:
-            os.close(descriptor)
+    def discard(self) -> None:
+        """Close a worker whose process was never requested. Its pool is not notified."""
+        self.state = WorkerState.DEAD
+        self._close()
+
+    def refused(self, why: str) -> None:
+        """Handle that its process could not be started."""
+        self.refusal = why
+        self.ended(None)
 
     def spawned(self, pid: int, pidfd: int) -> None:
         """The zygote started the process."""
@@ -477,6 +474,8 @@ class Worker:
         self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
         if self._fault is not None:
             self.cause = "protocol error"
+        elif self.refusal is not None:
+            self.cause = "not started"
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in reports)
         for token in self.attempts:
             del self._shared.attempts[token]
@@ -492,6 +491,4 @@ class Worker:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        self._channel.close()
-        self._output.close()
-        self.page.close()
+        self.ends.close()

@@ -24,13 +24,21 @@ _MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
 def create(seats: int) -> int:
-    """Return a descriptor of new memory for a page. Its size is fixed, its offset is that of the stacks."""
+    """Return a descriptor of new memory for a page. Its size is fixed, its offset is that of the stacks.
+
+    Raises:
+        OSError: there are no descriptors or no memory.
+    """
     descriptor = _memory()
-    os.ftruncate(descriptor, _size(seats) + _STACKS)
-    with contextlib.suppress(OSError):  # a file cannot be sealed
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    os.lseek(descriptor, _size(seats), os.SEEK_SET)
+    try:
+        os.ftruncate(descriptor, _size(seats) + _STACKS)
+        with contextlib.suppress(OSError):  # a file cannot be sealed
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        os.lseek(descriptor, _size(seats), os.SEEK_SET)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -58,14 +66,21 @@ class Page:
     """The page as seen by one process.
 
     Args:
-        descriptor: from `create`; this object closes it.
+        descriptor: from `create`; this object closes it, also if it cannot be made.
         seats: as in `create`.
+
+    Raises:
+        OSError: there is no memory.
     """
 
     def __init__(self, descriptor: int, seats: int) -> None:
         self.descriptor = descriptor
         self.closed = False
-        self._map = mmap.mmap(descriptor, _size(seats))
+        try:
+            self._map = mmap.mmap(descriptor, _size(seats))
+        except OSError:
+            os.close(descriptor)
+            raise
         self._words = memoryview(self._map).cast("Q")
         self._rings = _rings(seats)
         self._stacks = _size(seats)
