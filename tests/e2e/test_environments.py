@@ -75,7 +75,10 @@ def test_folders_need_not_have_names_in_utf_8(
     assert (done.returncode, done.stdout[:5]) == (0, b"bw_1_"), done.stderr
 
 
-@pytest.mark.parametrize("host", ["LOCALHOST", "127.1", "127.0.0.2", "[::1]", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    ["LOCALHOST", "app.localhost", "localhost.", "127.1", "127.0.0.2", "[::1]", "::1", "::ffff:127.0.0.1"],
+)
 def test_every_spelling_of_loopback_needs_no_key(make_service: Serve, host: str) -> None:
     service = make_service(workers=1, host=host).start()
     shown = service.url.removeprefix("http://").rpartition(":")[0]

@@ -160,6 +160,15 @@ def test_the_variable_for_a_scheme_wins(shell: pytest.MonkeyPatch) -> None:
     assert network("https://bus.example").tls is not None
 
 
+@pytest.mark.parametrize("host", ["LOCALHOST", "localhost.", "app.localhost", "127.1", "0x7f.1"])
+def test_all_spellings_of_loopback_are_reached(
+    service: Service, shell: pytest.MonkeyPatch, host: str
+) -> None:
+    shell.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with SyncClient(f"HTTP://{host}:{service.options['port']}/") as client:
+        assert client.wait("t", 7).results[0].data == 7
+
+
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "http://a:x", "http://a b", "localhost:8000", "x"])
 def test_what_is_no_address_is_named(url: str) -> None:
     with pytest.raises(ValueError, match=r"^url must be like http://"):

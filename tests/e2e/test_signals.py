@@ -76,7 +76,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_with_status_0(
     chance = random.Random(seed())
     service = make_service(workers=1)
     service.write("all.py", HANDLERS)
-    for moment in sorted(chance.uniform(0, 1.2) for _ in range(12)):
+    for moment in sorted(chance.uniform(0, 1.2) for _ in range(6)):
         process = launch(service)
         until(lambda: holds(process.pid), "its first lines")  # noqa: B023 - called at once
         time.sleep(moment)

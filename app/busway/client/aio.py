@@ -22,7 +22,7 @@ import msgspec
 
 from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, unreachable
 from busway.client.following import NAME, Following, OnReconnect
-from busway.client.network import network
+from busway.client.network import address, network
 from busway.client.subscription import Subscription
 from busway.client.waiting import Completed, NotCompleted, seqs
 from busway.contract.events import EventDetail, Receipt, ReceiptList, Tree
@@ -73,9 +73,7 @@ class Client:
         timeout: float = 30,
         on_reconnect: OnReconnect | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url must be like http://127.0.0.1:8000, not {url!r}")
-        url = url.rstrip("/")
+        url = address(url)
         self._network = network(url)
         self._gateway = Gateway(url, key, timeout, self._network.variable)
         self._on_reconnect = on_reconnect

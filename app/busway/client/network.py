@@ -18,7 +18,7 @@ from urllib.request import getproxies_environment
 import httpx
 
 from busway.client.errors import BuswayClientError
-from busway.domain.loopback import is_loopback
+from busway.domain.loopback import is_loopback, resolvable
 
 _SOCKS = {"socks5", "socks5h"}
 _FORM = "http://proxy.example:3128"
@@ -42,20 +42,32 @@ class Network(NamedTuple):
         return {"trust_env": False, "proxy": self.proxy, "verify": self.tls or False}
 
 
-def network(url: str) -> Network:
-    """Return how to reach a URL. Loopback is always reached directly.
+def address(url: str) -> str:
+    """Return the URL of a gateway, without a slash at the end, and with `localhost` for all names of it.
 
     Raises:
-        BuswayClientError: a variable of the environment cannot be used. The message names it.
         ValueError: the URL is invalid.
     """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
         host = ""
-    if not host or re.search(r"[\s\x00-\x1f]", url):
+    if not host or parts.scheme not in {"http", "https"} or re.search(r"[\s\x00-\x1f]", url):
         raise ValueError(f"url must be like http://127.0.0.1:8000, not {url!r}")
+    if parts.scheme == "http" and resolvable(host) == "localhost":
+        parts = parts._replace(netloc="localhost" if port is None else f"localhost:{port}")
+    return parts.geturl().rstrip("/")
+
+
+def network(url: str) -> Network:
+    """Return how to reach an address. Loopback is always reached directly.
+
+    Raises:
+        BuswayClientError: a variable of the environment cannot be used. The message names it.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     proxy, variable = None, ""
     proxies = getproxies_environment()
     if not is_loopback(host) and not _is_excluded(host, port, proxies.get("no", "")):

@@ -33,6 +33,11 @@ def is_loopback(host: str) -> bool:
     return (address.ipv4_mapped or address).is_loopback
 
 
+def resolvable(host: str) -> str:
+    """Return a host that the system resolves: it may not know the names below `localhost`."""
+    return "localhost" if _NAME.fullmatch(host.lower().removesuffix(".")) else host
+
+
 def _is_loopback_4(text: str) -> bool:
     try:
         return socket.inet_aton(text)[0] == 127

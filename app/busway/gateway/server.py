@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from busway.domain.loopback import is_loopback
+from busway.domain.loopback import is_loopback, resolvable
 from busway.gateway import garbage, signals
 from busway.gateway.api.front import Front
 from busway.gateway.door.protocol import HttpProtocol
@@ -144,7 +144,7 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
 
 
 def _bind(settings: Settings) -> socket.socket:
-    host = settings.host
+    host = resolvable(settings.host)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     try:

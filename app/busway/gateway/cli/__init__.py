@@ -34,7 +34,7 @@ app.add_typer(keys, name="keys")
 
 
 def _check_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
+    if not url.lower().startswith(("http://", "https://")):
         raise BadSettings(f"--url (or BUSWAY_URL) must be like {_URL}, not {url!r}")
     return url
 
@@ -458,11 +458,12 @@ def _call(url: str, key: str | None, method: str, path: str, body: Any = None) -
     import httpx  # noqa: PLC0415 - `serve` starts faster without it
 
     from busway.client.errors import BuswayClientError, Gateway, unreachable  # noqa: PLC0415 - as above
-    from busway.client.network import network  # noqa: PLC0415 - as above
+    from busway.client.network import address, network  # noqa: PLC0415 - as above
 
     try:
+        url = address(url)
         reach = network(url)
-        gateway = Gateway(url.rstrip("/"), key, 60, reach.variable)
+        gateway = Gateway(url, key, 60, reach.variable)
         with httpx.Client(headers=gateway.headers, timeout=gateway.timeout, **reach.for_httpx()) as client:
             answer = client.request(method, gateway.url + path, json=body)
     except (BuswayClientError, ValueError) as problem:
