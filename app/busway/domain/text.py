@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, repeat
+from operator import add
 from typing import Any
 
 import msgspec
@@ -74,13 +75,17 @@ def parse_json(body: bytes) -> Any:
         raise JSONError(_explain(body) or f"the body is not JSON: {problem}") from None
 
 
-def check_json(body: bytes, value: Any) -> None:
+def check_json(body: bytes, value: Any, items: Iterable[bytes] | None = None) -> None:
     """Check the depth and the integers of a decoded JSON text.
+
+    `items`: the texts of its items if it is an array. One with many items is long, not deep.
 
     Raises:
         JSONError: it is nested too deeply or contains too large a number.
     """
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and (
+        items is None or _most_opened([*items]) >= MAX_DEPTH
+    ):
         _check_depth(value)
     if holds_huge_number(body):
         _check_numbers(body)
@@ -145,6 +150,12 @@ def is_json_text(text: str) -> bool:
 
 _TOO_DEEP = f"the JSON is nested deeper than {MAX_DEPTH} levels: flatten it"
 _CONTAINERS = frozenset({dict, list})
+
+
+def _most_opened(items: list[bytes]) -> int:
+    """Return an upper bound of the depth of the deepest item: its number of opening brackets."""
+    lists, objects = (map(bytes.count, items, repeat(bracket)) for bracket in (b"[", b"{"))
+    return max(map(add, lists, objects), default=0)
 
 
 def _check_depth(value: Any) -> None:

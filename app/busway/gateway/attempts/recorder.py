@@ -90,7 +90,8 @@ class Recorder:
             if attempt is None:
                 self._take_other(report, progress)
             elif isinstance(report, Ended):
-                if len(report.published) > FEW and report.outcome is Outcome.SUCCEEDED:
+                published = report.published
+                if published and len(published) > FEW and report.outcome is Outcome.SUCCEEDED:
                     self._settle_later(attempt, report)
                 else:
                     progress.ended.append((attempt, self._settle(attempt, report)))
@@ -124,16 +125,17 @@ class Recorder:
         self._turns.start(self._steps(attempt, ended), failed)
 
     def _steps(self, attempt: Attempt, ended: Ended) -> Steps[None]:
-        events: list[NewEvent] | FieldError
+        events: list[NewEvent] | None = None
+        problem: FieldError | None = None
         try:
             yield
             try:
                 events = yield from self._events(attempt, ended)
-            except FieldError as problem:
-                events = problem
+            except FieldError as found:
+                problem = found
             yield
             if self._in_flight.live.get(ended.token) is attempt:
-                progress = Progress(ended=[(attempt, self._settle(attempt, ended, events))])
+                progress = Progress(ended=[(attempt, self._settle(attempt, ended, events, problem))])
                 self.durations.take(progress.ended)
                 self._late(progress)
         finally:
@@ -196,23 +198,26 @@ class Recorder:
             self._workers.credit(token, size)
 
     def _settle(
-        self, attempt: Attempt, ended: Ended, events: list[NewEvent] | FieldError | None = None
+        self,
+        attempt: Attempt,
+        ended: Ended,
+        events: list[NewEvent] | None = None,
+        problem: FieldError | None = None,
     ) -> Ended:
         """Pass an outcome to the store. Return the report that counts.
 
-        `events`: what the attempt published, or why it is invalid. None: it is still to be built.
+        `events` are what the attempt published, None if they are still to be built, and `problem` says why
+        they are invalid.
         """
         self._in_flight.ended(attempt, lingers=ended.lingers)
-        if events is None:
-            events = []
-            if ended.published:
-                try:
-                    events = finish(self._events(attempt, ended))
-                except FieldError as problem:
-                    events = problem
-        if isinstance(events, FieldError):
-            error = Error("ValueError", f"ctx.publish: {events}")
-            ended, events = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error), []
+        if ended.published and events is None and problem is None:
+            try:
+                events = finish(self._events(attempt, ended))
+            except FieldError as found:
+                problem = found
+        if problem is not None:
+            error = Error("ValueError", f"ctx.publish: {problem}")
+            ended = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error)
         verdict = judge(attempt, ended, self._chance())
         run = attempt.run
         if run.alone is not ended.alone:
@@ -230,7 +235,7 @@ class Recorder:
             max_attempts=attempt.spec.max_attempts + run.granted,
             report=_report(attempt, ended),
             result=_result(verdict, ended),
-            published=events,
+            published=events or [],
             fence=run.fence,
         )
         self._commits.settle(operation, run, attempt.handler)

@@ -138,7 +138,7 @@ class WebSocket:
         What a server sends is not masked (RFC 6455, section 5.1), so a text that many sockets get becomes
         a frame once.
         """
-        if not self._flow.writable or self._protocol.state is not OPEN or self.transport.is_closing():
+        if not self._flow.writable or self._protocol.state is not OPEN:
             return False
         known, frame = WebSocket._shared
         if text is not known:

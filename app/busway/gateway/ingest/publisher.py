@@ -15,7 +15,8 @@ from busway.gateway.store.port.commits import Commits, Waiter
 from busway.gateway.store.port.operations import Publish, StoredEvent
 from busway.gateway.turns import Line, Steps, Turns
 
-MANY = 256  # events that are encoded in one step
+PART = 262_144  # bytes of events that are encoded in one step
+_LEAST, _ATTRIBUTE = 500, 50  # bytes that an event counts, and each attribute
 
 
 def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
@@ -98,22 +99,26 @@ class Publisher:
         self._turns.start(self._steps(body, waiter), failed, line)
 
     def _steps(self, body: bytes, waiter: Accepting) -> Steps[None]:
+        large = len(body) > PART
         events, many = yield from read_events(body, self._clock(), self._max_event_bytes)
         del body
         edition = encoded = None
         while edition is not self._rules.edition:  # a handler that was deleted meanwhile gets no run
             edition = self._rules.edition
             yield from self._rules.match_all(events)
-            encoded = (yield from self._encoded(events)) if len(events) > MANY else None
+            if large:
+                encoded = yield from self._encoded(events)
         waiter.accepted(events, many)
         if self.closed:
             raise Unavailable(self.closed)
         self._commits.submit(Publish(events=events), waiter, encoded)
 
     def _encoded(self, events: list[NewEvent]) -> Steps[list[tuple[int, bytes]]]:
-        found = []
-        for start in range(0, len(events), MANY):
-            part = events[start : start + MANY]
-            found.append((len(part), self._commits.encode(part)))
-            yield
+        found, start, size = [], 0, 0
+        for stop, event in enumerate(events, 1):
+            size += _LEAST + len(event.data or b"") + _ATTRIBUTE * len(event.attributes)
+            if size > PART or stop == len(events):
+                found.append((stop - start, self._commits.encode(events[start:stop])))
+                start, size = stop, 0
+                yield
         return found

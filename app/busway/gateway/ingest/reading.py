@@ -18,7 +18,7 @@ from busway.contract.problems import BadField
 from busway.domain.event import NewEvent
 from busway.domain.event_fields import accept, faults
 from busway.domain.handler import FieldError
-from busway.domain.text import JSONError, check_json, parse_json
+from busway.domain.text import JSONError, check_json, decode_json, parse_json
 from busway.gateway.errors import BadRequest, Invalid, TooLarge
 from busway.gateway.turns import Steps
 
@@ -68,11 +68,12 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> Steps[tuple[list
         Invalid: members of events are invalid. `errors` has all of them.
         TooLarge: an event exceeds the limit.
     """
-    if _ARRAY.match(body):
+    if body[:1] != b"{" and _ARRAY.match(body):
         events = yield from _read_array(body, now, max_event_bytes)
         return events, True
-    _check_size(body, max_event_bytes)
-    value = yield from _decoded(body)
+    if len(body) > max_event_bytes:
+        _check_size(body, max_event_bytes)
+    value = _decode(body) if len(body) <= SLICE_BYTES else (yield from _decoded(body))
     if type(value) is not dict:
         raise _invalid([], 'the body must be one event, {"type": …, "data": …}, or an array of events')
     try:
@@ -94,7 +95,7 @@ def _read_array(body: bytes, now: int, max_event_bytes: int) -> Steps[list[NewEv
             yield
         raws = parts[start:stop]
         whole = len(raws) == len(parts) and len(body) <= SLICE_BYTES
-        values = yield from _decoded(body if whole else b"[%b]" % b",".join(raws))
+        values = yield from _decoded(body if whole else b"[%b]" % b",".join(raws), raws)
         try:
             for value, raw in zip(() if bad else values, raws, strict=False):
                 if type(value) is not dict:
@@ -222,8 +223,15 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> Steps
     raise Invalid.of(_bad(fields, now, (name,)))
 
 
-def _decoded(body: bytes) -> Steps[Any]:
-    """Decode JSON, with steps for a large text.
+def _decode(body: bytes) -> Any:
+    try:
+        return decode_json(body)
+    except JSONError as problem:
+        raise BadRequest(str(problem)) from None
+
+
+def _decoded(body: bytes, items: Sequence[Part] | None = None) -> Steps[Any]:
+    """Decode JSON, with steps for a large text. `items`: the texts of the items of an array.
 
     Raises:
         BadRequest: the text is not JSON that Busway accepts.
@@ -235,7 +243,7 @@ def _decoded(body: bytes) -> Steps[Any]:
         value = parse_json(body)
         if large:
             yield
-        check_json(body, value)
+        check_json(body, value, None if items is None else map(bytes, items))
         if large:
             yield
     except JSONError as problem:

@@ -260,13 +260,14 @@ class GroupCommits:
         self._sending = None
         if self._batch or self._committer is None or self._trouble is not None:
             return
+        size = self._queues.outcomes.bytes + self._queues.changes.bytes
         outcomes, changes = self._queues.take()
         self._batch = outcomes + changes
         self._batch_outcomes = len(outcomes)
         self._number += 1
         self._sent_at = time.monotonic()
         operations = [msgspec.Raw(entry.body) for entry in self._batch]
-        self._committer.send(self._number, frames.RawBatch(self._since, operations))
+        self._committer.send(self._number, frames.RawBatch(self._since, operations), size)
 
     def _take(self, frame: Frame) -> None:
         kind, number, body = frame

@@ -102,15 +102,14 @@ class Completion:
                 add_refusal(committed, entry)
             elif entry.early:
                 add_reply(committed, entry, reply, self.notified)
+                if entry.weight > FREED_PER_TURN and isinstance(entry.operation, Publish):
+                    asyncio.get_running_loop().call_soon(_free, [*entry.operation.events])
             else:
                 decoded = frames.decode_reply(type(entry.operation), reply)
                 add_reply(committed, entry, decoded, self.notified)
                 if entry.waiter is not None:
                     others.append((entry, decoded.ids if type(decoded) is Retried else decoded))
         self.notify(committed)
-        for entry in batch.entries:
-            if entry.weight > FREED_PER_TURN and isinstance(entry.operation, Publish):
-                asyncio.get_running_loop().call_soon(_free, [*entry.operation.events])
         for entry, outcome in others:
             if isinstance(outcome, Conflict):
                 _refuse(entry, outcome)

@@ -60,9 +60,9 @@ class Committer:
         """Send the path of the database to open. `files` as in `open_committer`."""
         self._channel.send(frames.OPEN, 0, frames.encode(frames.Open(os.fsencode(path), files)))
 
-    def send(self, number: int, batch: frames.RawBatch) -> None:
-        """Send a batch."""
-        if sum(map(len, batch.operations)) > LARGE:
+    def send(self, number: int, batch: frames.RawBatch, size: int) -> None:
+        """Send a batch. `size`: bytes of its operations, or more."""
+        if size > LARGE:
             self._channel.send_parts(frames.BATCH, number, frames.batch_parts(batch))
         else:
             self._channel.send_now(frames.BATCH, number, frames.encode(batch))
