@@ -1,9 +1,11 @@
 """Memory that requests share: bodies under way and unread answers; who does not read is cut."""
 
+import json
 import socket
 import time
 
 import pytest
+from busway.gateway.api import answers
 from busway.gateway.budget import Budget
 from busway.gateway.door import deadlines
 from busway.gateway.errors import Unavailable
@@ -123,3 +125,38 @@ def test_a_budget_gives_nothing_beyond_its_limit_but_something_to_the_first():
         with pytest.raises(Unavailable):
             budget.take(5)
     assert (budget.used, budget.refused) == (0, 2)
+
+
+class Stages:
+    def __init__(self, limit=1 << 30):
+        self.answers = Budget(limit, "answers")
+
+
+def pages(items, limit):
+    """Return the items of all pages, and how many items each page has."""
+    found, sizes, rest = [], [], items
+    while True:
+        page = json.loads(answers.part(Stages(), rest, limit, lambda item, _: str(item["n"])).body)
+        found += page["items"]
+        sizes.append(len(page["items"]))
+        if page["next"] is None:
+            return found, sizes
+        rest = [item for item in items if item["n"] > int(page["next"])]
+
+
+def test_a_list_in_memory_is_paged_by_items_and_by_bytes():
+    small = [{"n": n} for n in range(25)]
+    assert pages(small, 10) == (small, [10, 10, 5])
+    assert pages(small[:10], 10) == (small[:10], [10])
+    assert pages([], 10) == ([], [0])
+    large = [{"n": n, "text": "x" * (1 << 20)} for n in range(20)]
+    found, sizes = pages(large, 1000)
+    assert found == large
+    assert sizes == [8, 8, 4]
+
+
+def test_a_page_is_refused_while_many_are_under_way():
+    stages = Stages(answers.PAGE_BYTES)
+    with stages.answers.hold(1), pytest.raises(Unavailable):
+        answers.part(stages, [{"n": 1}], 1, lambda item, _: str(item["n"]))
+    assert stages.answers.used == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, overload
 
 import msgspec
@@ -50,6 +50,32 @@ async def page(stages: Stages, read: Read, before: int | None, limit: int) -> Re
             before = found[-1][0]
         more = b"null" if before is None else b'"%d"' % before
         body = b'{"items":[%b],"next":%b}' % (b",".join(items), more)
+        return Response(body, media_type="application/json")
+
+
+def part(stages: Stages, items: Sequence[Any], limit: int, key: Callable[[Any, int], str]) -> Response:
+    """Return a page of items that are in memory.
+
+    Args:
+        stages: the gateway.
+        items: all that follow, in order.
+        limit: maximum number of items.
+        key: returns the `after` for the page behind an item, given the item and how many items the page has.
+
+    Raises:
+        Unavailable: too many answers are under way.
+    """
+    encoded: list[bytes] = []
+    size = 0
+    with stages.answers.hold(PAGE_BYTES):
+        for item in items[:limit]:
+            if size > PAGE_BYTES:
+                break
+            encoded.append(encode(item))
+            size += len(encoded[-1])
+        count = len(encoded)
+        more = encode(key(items[count - 1], count)) if count < len(items) else b"null"
+        body = b'{"items":[%b],"next":%b}' % (b",".join(encoded), more)
         return Response(body, media_type="application/json")
 
 

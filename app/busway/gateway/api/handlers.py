@@ -89,9 +89,8 @@ async def create_handler(stages: StagesDep, request: Request) -> Response:
 async def list_handlers(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
     """Returns the handlers by name, both those declared in code and those created over HTTP."""
     entries = [e for e in stages.registry.live() if after is None or e.handler.name > after]
-    shown = await _shown(stages, entries[:limit])
-    more = entries[limit - 1].handler.name if len(entries) > limit else None
-    return answers.json(shapes.HandlerList(shown, more))
+    shown = await _shown(stages, entries[: limit + 1])
+    return answers.part(stages, shown, limit, lambda handler, _: handler.name)
 
 
 @router.get(
@@ -181,8 +180,7 @@ async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, afte
         for record in found
         if before is None or record.revision < before
     ]
-    more = str(items[limit - 1].revision) if len(items) > limit else None
-    return answers.json(shapes.RevisionList(items[:limit], more))
+    return answers.part(stages, items, limit, lambda revision, _: str(revision.revision))
 
 
 @router.get(
@@ -202,5 +200,4 @@ async def list_targets(stages: StagesDep, limit: Limit = 100, after: After = Non
     ]
     items = [*stages.registry.broken_files(), *sorted(targets, key=lambda target: target.target)]
     start = answers.number(after) or 0
-    more = str(start + limit) if start + limit < len(items) else None
-    return answers.json(shapes.TargetList(items[start : start + limit], more))
+    return answers.part(stages, items[start:], limit, lambda _, count: str(start + count))
