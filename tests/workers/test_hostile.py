@@ -159,6 +159,7 @@ def said(says):
         "huge ENDED", "huge PARTIAL", "huge unknown", "unknown kind", "another READY", "PONG without PING",
         "READY that is not UTF-8", "no msgpack", "another type", "deep", "unknown token ENDED",
         "unknown token PARTIAL", "unknown token SKIPPED", "running SKIPPED", "wrong index", "many PARTIALs",
+        "half a frame, then more",
     ]
 )  # fmt: skip
 def test_a_worker_that_speaks_nonsense_is_replaced_and_its_attempt_fails_with_the_reason(drive, pool, says):
