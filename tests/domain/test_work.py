@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from busway.domain import loopback
 from busway.domain.event import NewEvent
 from busway.domain.handler import Handler
 from busway.domain.pattern import PatternIndex, matcher
@@ -176,3 +177,12 @@ def test_handlers_that_change_change_the_index() -> None:
     rules.take([Handler(id=4, name="h4", deleted=True, overrides={"target": "a:b", "events": ["a.*"]})])
     assert rules.match(event("a.2")) == ()
     assert rules.edition is not edition
+
+
+def test_no_long_text_of_a_client_is_kept_in_a_cache() -> None:
+    before = loopback._known.cache_info().currsize
+    for n in range(100):
+        assert not loopback.is_loopback("x" * 60_000 + str(n))
+        matcher([f"{'x' * 250}{n}"])
+    assert loopback._known.cache_info().currsize == before
+    assert loopback.is_loopback("localhost.")

@@ -7,11 +7,11 @@ import re
 import socket
 from functools import lru_cache
 
+_LONGEST = 256  # characters of a name (RFC 1035), with a dot at its end
 _NUMBERS = re.compile(r"[0-9a-fx]+(?:\.[0-9a-fx]+){0,3}", re.ASCII)
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*localhost", re.ASCII)
 
 
-@lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """Return whether a host, without port, is a loopback address or a name of one.
 
@@ -19,6 +19,11 @@ def is_loopback(host: str) -> bool:
     each form that the system connects to: 127.1, 0x7f.1 and 2130706433 are 127.0.0.1. IPv6 addresses may
     stand in brackets and may be IPv4-mapped.
     """
+    return len(host) <= _LONGEST and _known(host)
+
+
+@lru_cache(1024)
+def _known(host: str) -> bool:
     text = host.lower().removesuffix(".")
     if _NAME.fullmatch(text):
         return True
