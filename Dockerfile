@@ -37,5 +37,5 @@ VOLUME ["/data", "/handlers"]
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('BUSWAY_PORT', '8000')}/readyz\", timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{p if (p := os.environ.get('BUSWAY_PORT', '')).isdecimal() else 8000}/readyz\", timeout=4)"]
 CMD ["busway", "serve", "--host", "0.0.0.0"]

@@ -95,6 +95,15 @@ def test_a_bad_value_is_named_with_its_place(
     assert said(**{name: value}).startswith(f"--{name.replace('_', '-')}: ")
 
 
+def test_an_address_that_cannot_be_used_is_named_with_its_place(folder: Path) -> None:
+    (folder / ".env").write_text("BUSWAY_PORT=0\n")
+    done = busway("serve", cwd=folder, BUSWAY_HOST="nowhere.invalid")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "BUSWAY_HOST (environment), BUSWAY_PORT (.env): cannot listen on nowhere" in done.stderr
+    done = busway("serve", "--host=0.0.0.0", cwd=folder)
+    assert "--host: listening on 0.0.0.0 needs an API key" in done.stderr
+
+
 def test_the_commands_on_the_database_name_the_place_too(folder: Path) -> None:
     (folder / ".env").write_text("BUSWAY_DATABASE_URL=mysql://x\n")
     for words, place in (((), "BUSWAY_DATABASE_URL (.env): "), (("--database-url=x",), "--database-url: ")):
@@ -109,7 +118,7 @@ def test_empty_variables_count_as_unset(
     (folder / ".env").write_text("BUSWAY_PORT=\nBUSWAY_POOL\nBUSWAY_THREADS=''\nBUSWAY_KEEP_ALIVE=9\n")
     for name in names:
         monkeypatch.setenv(name, "  " if name == "BUSWAY_ROLE" else "")
-    assert settings.load() == settings.Settings(keep_alive=9)
+    assert settings.load().model_dump() == settings.Settings(keep_alive=9).model_dump()
     assert logged(caplog) == []
 
 

@@ -138,7 +138,7 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
 def _check_access(settings: Settings, listener: socket.socket) -> None:
     if not is_loopback(listener.getsockname()[0]) and not sqlite.read_keys(settings.database):
         raise BadSettings(
-            f"listening on {settings.host} needs an API key: create one with "
+            f"{settings.place('host')}listening on {settings.host} needs an API key: create one with "
             f"`busway keys create NAME --scope admin --database-url {settings.database_url}`"
         )
 
@@ -156,7 +156,10 @@ def _bind(settings: Settings) -> socket.socket:
         listener.bind(address)
     except (OSError, UnicodeError) as problem:
         where, why = f"{settings.host}:{settings.port}", getattr(problem, "strerror", None) or problem
-        raise BadSettings(f"cannot listen on {where}: {why}; choose another --host or --port") from None
+        place = settings.place("host", "port")
+        raise BadSettings(
+            f"{place}cannot listen on {where}: {why}; choose another --host or --port"
+        ) from None
     return listener
 
 

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+)
 
 from busway.domain.event_fields import MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
@@ -70,6 +78,17 @@ class Settings(BaseModel):
     allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
     reload: bool = False
 
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def come_from(self, chosen: Mapping[str, Variable]) -> None:
+        """Record where the values stand."""
+        self._places = {name: variable.place for name, variable in chosen.items()}
+
+    def place(self, *names: str) -> str:
+        """Return which options and variables set these, for messages: `--port: `. Empty if none did."""
+        found = [self._places[name] for name in names if name in self._places]
+        return f"{', '.join(found)}: " if found else ""
+
     @property
     def database(self) -> Path:
         """The SQLite file that `database_url` names."""
@@ -98,6 +117,7 @@ def load(**options: Any) -> Settings:
         first = problem.errors()[0]
         name, why = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
         raise BadSettings(f"{chosen[name].place}: {why}, not {first['input']!r}") from None
+    settings.come_from(chosen)
     _check(settings, chosen)
     return settings
 
@@ -129,9 +149,7 @@ def _file(variable: Variable) -> Path:
 
 
 def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
-    def place(name: str) -> str:
-        return f"{chosen[name].place}: " if name in chosen else ""
-
+    place = settings.place
     for name, (detail, harmless) in _LATER.items():
         if getattr(settings, name).lower() not in harmless:
             raise BadSettings(place(name) + detail)
