@@ -98,6 +98,14 @@ class Committer(msgspec.Struct):
 
     pid: int | None
     healthy: Annotated[bool, Meta(description="Whether the last commit succeeded.")]
+    log_bytes: Annotated[int, Meta(description="Size of the write-ahead log.")]
+    log_blocked: Annotated[
+        bool,
+        Meta(
+            description="Whether another program keeps a read transaction of the database open, so that the "
+            "write-ahead log cannot be emptied and grows."
+        ),
+    ]
 
 
 class HandlerQueue(msgspec.Struct):

@@ -113,7 +113,9 @@ async def read_status(stages: StagesDep) -> Response:
         workers=msgspec.convert(
             {**stages.workers.status(), "parked": stages.dispatcher.parked}, shapes.Workers
         ),
-        committer=shapes.Committer(stages.commits.pid, stages.commits.healthy),
+        committer=shapes.Committer(
+            stages.commits.pid, stages.commits.healthy, _size(files[1]), stages.commits.log_blocked
+        ),
         queues=shapes.Queues(
             stages.commits.backlog,
             [_queue(stages, entry.handler, counts) for entry in stages.registry.live()],

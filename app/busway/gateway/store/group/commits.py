@@ -71,6 +71,7 @@ class GroupCommits:
         self._trouble: str | None = None
         self._refusal: str | None = None  # of everything but outcomes
         self._files: list[FileId] | None = None
+        self.log_blocked = False
         self._closing = self._draining = False
         self._delay = 0.0
         self._sending: asyncio.Handle | None = None
@@ -274,6 +275,8 @@ class GroupCommits:
         if number != self._number or not self._batch:
             if kind == frames.TROUBLE:
                 self._take_trouble(frames.decode_trouble(body))
+            elif kind == frames.BLOCKED:
+                self._take_blocked(frames.decode_blocked(body))
             return
         if kind == frames.DONE:
             self._done(frames.decode_done(body))
@@ -326,6 +329,14 @@ class GroupCommits:
             self._accept()
             self._catch_up(trouble.head)
             self._kick()
+
+    def _take_blocked(self, blocked: bool) -> None:
+        if blocked and not self.log_blocked:
+            log.warning(
+                "another program keeps a read transaction of the database open: the write-ahead log cannot "
+                "be emptied and grows until it ends"
+            )
+        self.log_blocked = blocked
 
     def _refuse(self, why: str) -> None:
         """Refuse everything but outcomes until `_accept`. A reason is logged once."""
@@ -385,6 +396,7 @@ class GroupCommits:
         committer = await open_committer(self._path, self._take, launched, self._files)
         hello = committer.hello.result()
         self._committer, self._files = committer, hello.files
+        self.log_blocked = False
         self.epoch, self._completion.notified = hello.epoch, hello.head
         self._failure = None
         return committer

@@ -3,7 +3,8 @@
 The gateway sends `OPEN` with the path of the database. The committer replies `HELLO` when it can write.
 Then the gateway sends one `BATCH` at a time and receives `DONE` or `FAILED` with the same number. The
 committer sends `TROUBLE` when it cannot write any more, and again when it can. In between it writes nothing:
-the gateway fails its batch and sends no other.
+the gateway fails its batch and sends no other. It sends `BLOCKED` when a reader begins, or no longer
+continues, to keep the write-ahead log from being emptied.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from busway.gateway.store.port.operations import (
     StoredEvent,
 )
 
-OPEN, HELLO, BATCH, DONE, FAILED, TROUBLE = 1, 2, 3, 4, 5, 6
+OPEN, HELLO, BATCH, DONE, FAILED, TROUBLE, BLOCKED = 1, 2, 3, 4, 5, 6, 7
 
 
 FileId = tuple[int, int]
@@ -123,6 +124,7 @@ decode_done = msgspec.msgpack.Decoder(RawDone).decode
 decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent]).decode
 decode_failed = msgspec.msgpack.Decoder(Failed).decode
 decode_open = msgspec.msgpack.Decoder(Open).decode
+decode_blocked = msgspec.msgpack.Decoder(bool).decode
 decode_trouble = msgspec.msgpack.Decoder(Trouble).decode
 
 _REPLIES: dict[type[Operation], Any] = {

@@ -82,6 +82,8 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
+    `log_blocked`: a reader keeps the write-ahead log from being emptied, so it grows.
+
     Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch
     is unknown (disk full, committer killed), `publish` and `change` fail with `Unavailable`. So they do at
     once while nothing can be written (no committer, no database file).
@@ -90,6 +92,7 @@ class Commits(Protocol):
 
     epoch: str
     stats: CommitStats
+    log_blocked: bool
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit. Listeners are called in the order in which they were added."""

@@ -7,6 +7,8 @@ file does not shrink. It grows again only when a whole new log was written.
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -15,6 +17,8 @@ FIRST = 16 << 20
 STEP = 2 << 20
 TRUNCATE_OVER = 128 << 20
 IDLE_AFTER = 1.0  # seconds without a batch
+RETRY_AFTER = 1.0  # seconds after a checkpoint that was not complete
+BLOCKED_AFTER = 2.0  # seconds; reads of the gateway are shorter
 IDLE_BATCHES = 64  # for fewer a checkpoint is not worth its two syncs
 _PATIENCE = 250  # milliseconds to wait for readers
 
@@ -22,49 +26,85 @@ _PATIENCE = 250  # milliseconds to wait for readers
 class Checkpoints:
     """Decides after each batch, and in each pause, whether to checkpoint.
 
+    A connection that reads for long, such as a foreign program's, keeps the log from being emptied. Then a
+    checkpoint is tried once a second, in pauses too, until it is complete.
+
     Args:
         connection: the committer's connection, outside of a transaction.
         path: the database file.
         busy: normal lock timeout of the connection, in milliseconds.
+        timer: seconds of a monotonic clock.
+
+    Attributes:
+        blocked: a reader has kept the log from being emptied for longer than reads of the gateway take.
     """
 
-    def __init__(self, connection: sa.Connection, path: Path, busy: int) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        path: Path,
+        busy: int,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connection, self._log, self._busy = connection, path.with_name(path.name + "-wal"), busy
+        self._timer = timer
         self._limit = FIRST
         self._batches = 0
+        self._unfinished = False
+        self._again = 0.0
+        self._behind_since: float | None = None
+        self.blocked = False
 
     @property
     def due(self) -> bool:
         """Whether to checkpoint in a pause."""
-        return self._batches >= IDLE_BATCHES
+        return self._batches >= IDLE_BATCHES or self._unfinished
 
     def written(self) -> None:
-        """Count a written batch. Checkpoint if the log grew enough."""
+        """Count a written batch. Checkpoint if the log grew enough, or the last one was not complete."""
         self._batches += 1
-        size = self._size()
-        if size <= self._limit:
-            return
-        self._run("TRUNCATE" if size > TRUNCATE_OVER else "PASSIVE")
-        self._limit = max(FIRST, self._size() + STEP)
+        if self._unfinished:
+            if self._timer() >= self._again:
+                self._checkpoint()
+        elif self._size() > self._limit:
+            self._checkpoint()
 
     def idle(self) -> None:
         """Checkpoint in a pause."""
-        self._run("PASSIVE")
+        self._checkpoint()
 
     def truncate(self) -> None:
         """Checkpoint and truncate the log file, if no reader uses it."""
         self._run("TRUNCATE")
         self._limit = max(FIRST, self._size() + STEP)
 
+    def _checkpoint(self) -> None:
+        self._run("PASSIVE")
+        if self._behind_since is None and self._size() > TRUNCATE_OVER:
+            self._run("TRUNCATE")
+        size = self._size()
+        self._unfinished = self._behind_since is not None or size > TRUNCATE_OVER
+        self._again = self._timer() + RETRY_AFTER
+        self._limit = max(FIRST, size + STEP)
+
     def _run(self, mode: str) -> None:
         self._batches = 0
         try:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
-            self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
+            _, pages, written = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
+            self._note(complete=written == pages)
         except (sa.exc.DBAPIError, sqlite3.Error):
             pass  # no commit is lost, and the next checkpoint tries again
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
+
+    def _note(self, *, complete: bool) -> None:
+        now = self._timer()
+        if complete:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = now
+        self.blocked = self._behind_since is not None and now - self._behind_since >= BLOCKED_AFTER
 
     def _size(self) -> int:
         try:

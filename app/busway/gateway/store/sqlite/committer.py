@@ -121,7 +121,7 @@ class Session:
 
     def __init__(self, channel: BlockingChannel, database: Database) -> None:
         self._channel, self._database = channel, database
-        self._in_trouble = self._broken = False
+        self._in_trouble = self._broken = self._blocked = False
 
     def run(self) -> None:
         """Write batches until the gateway closes its end.
@@ -161,6 +161,7 @@ class Session:
         if why is None:
             self._channel.send(reply)
             database.checkpoints.written()
+            self._report_readers()
         else:
             self._report(why)
 
@@ -174,6 +175,13 @@ class Session:
             self._go_on()
         elif database.checkpoints.due:
             database.checkpoints.idle()
+            self._report_readers()
+
+    def _report_readers(self) -> None:
+        blocked = self._database.checkpoints.blocked
+        if blocked is not self._blocked:
+            self._blocked = blocked
+            self._channel.send(pack(frames.BLOCKED, 0, frames.encode(blocked)))
 
     def _report(self, why: str) -> None:
         self._in_trouble = True

@@ -30,7 +30,8 @@ class SentAttempt(msgspec.Struct, eq=False):
     `kill_at`: when the grace of an overdue or cancelled attempt ends. `kill_started`: its worker is being
     killed or retired for it. `stack_requested`: its worker got a signal to write the stacks. `begun`: when it
     started, as first seen in the page, which handler code can change later; `thread`: the ident of its
-    thread, and `held`: the memory of its worker before it, likewise. `received`: its partials; `credited`,
+    thread, and `held`: the memory of its worker before it, likewise. `stopped`: nanoseconds since then for
+    which the gateway was stopped; they do not count for the timeout. `received`: its partials; `credited`,
     `credited_bytes`: those of them that are stored.
     """
 
@@ -53,6 +54,7 @@ class SentAttempt(msgspec.Struct, eq=False):
     stack_requested: bool = False
     kill_at: int | None = None
     begun: int | None = None
+    stopped: int = 0
     thread: int = 0
     held: int = 0
     received: int = 0
@@ -65,6 +67,7 @@ class SentAttempt(msgspec.Struct, eq=False):
             # Never before it was sent: another CPU may see an old value in the page.
             self.begun = min(max(self.page.since(self.seat), self.sent_at), time.monotonic_ns())
             self.thread = self.page.thread(self.seat)
+            self.stopped = 0
         return self.begun is not None
 
     def finished(self) -> bool:
@@ -104,6 +107,16 @@ class SentAttempt(msgspec.Struct, eq=False):
         """Return when it started, or when it was sent if it did not."""
         self.started()
         return self.sent_at if self.begun is None else self.begun
+
+    def stood_still(self, duration: int, now: Clocks) -> None:
+        """Record that the gateway was stopped until now, for that many nanoseconds."""
+        self.stopped += min(duration, now.mono - self.since())
+        if self.kill_at is not None:
+            self.kill_at += duration
+
+    def ran(self, now: Clocks) -> int:
+        """Return for how many nanoseconds it has run, without those for which the gateway was stopped."""
+        return now.mono - self.since() - self.stopped
 
     def phase(self) -> AttemptPhase:
         """Return how far it was when its worker died."""
@@ -255,7 +268,7 @@ _SILENCE = 5_000_000_000  # nanoseconds in which a worker that is free starts an
 
 def report_is_late(attempt: SentAttempt, now: Clocks) -> bool:
     """Return whether an attempt that is over its time has not been reported for too long."""
-    return now.mono - attempt.since() > attempt.assignment.timeout * 1e9 + _SILENCE
+    return attempt.ran(now) > attempt.assignment.timeout * 1e9 + _SILENCE
 
 
 class Silence:
@@ -278,7 +291,7 @@ class Silence:
             self._since, self._served = now.mono, served
             return
         oldest = next(iter(attempts))
-        since = max(self._since, oldest.sent_at)
+        since = max(self._since, oldest.sent_at + oldest.stopped)
         if now.mono - since > oldest.assignment.timeout * 1e9 + _SILENCE:
             oldest.begun = since
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ logger = logging.getLogger("busway.workers")
 
 _INTERVAL = 0.025  # seconds between two checks
 _AFTER_FAILURE = 1.0  # seconds
+_STOOD_STILL = 500_000_000  # nanoseconds by which a check is late
 
 
 def _ignore_reports(_reports: list[WorkerReport]) -> None:
@@ -26,14 +28,16 @@ class PeriodicCheck:
     """Checks the workers periodically, as long as there is something to check.
 
     Args:
-        check: returns whether to check again.
+        check: returns whether to check again. Its argument: for how many nanoseconds the gateway stood still
+            before, because it was stopped (SIGSTOP, a paused container). 0 for the usual delays.
 
     Attributes:
         due: whether a check is scheduled.
     """
 
-    def __init__(self, check: Callable[[], bool]) -> None:
+    def __init__(self, check: Callable[[int], bool]) -> None:
         self._check = check
+        self._expected = 0
         self.due = False
 
     def start(self) -> None:
@@ -43,12 +47,14 @@ class PeriodicCheck:
     def _start(self, delay: float) -> None:
         if not self.due:
             self.due = True
+            self._expected = time.monotonic_ns() + int(delay * 1e9)
             asyncio.get_running_loop().call_later(delay, self._run)
 
     def _run(self) -> None:
         self.due = False
         try:
-            if self._check():
+            late = time.monotonic_ns() - self._expected
+            if self._check(late if late > _STOOD_STILL else 0):
                 self.start()
         except Exception:
             logger.exception("a check of the workers failed; it is repeated")

@@ -230,9 +230,15 @@ class Supervisor:
 
     # -- checks
 
-    def _check(self) -> bool:
-        """Check all workers. Return whether they need another check."""
+    def _check(self, stood_still: int) -> bool:
+        """Check all workers. Return whether they need another check.
+
+        `stood_still`: nanoseconds for which the gateway was stopped, which count for no limit.
+        """
         now = read_clocks()
+        if stood_still:
+            for worker in self._all_workers():
+                worker.stood_still(stood_still, now)
         for generation in list(self._generations):
             for worker in generation.all_workers():
                 if worker.attempts:

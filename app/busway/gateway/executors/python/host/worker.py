@@ -8,7 +8,6 @@ import math
 import os
 import select
 import signal
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -108,12 +107,10 @@ class Worker:
         self._pidfd = -1
         self._status_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self.ends = Ends(f"worker {number}", spawn.seats, self._connect)
+        taking = (self._take, self._hung_up, self._frame_limit)
+        self.ends = Ends(f"worker {number}", spawn.seats, lambda sock: Channel(sock, *taking))
         self.page, self._channel, self._output = self.ends.page, self.ends.channel, self.ends.output
         self._calls = Calls(self._channel)
-
-    def _connect(self, sock: socket.socket) -> Channel:
-        return Channel(sock, self._take, self._hung_up, self._frame_limit)
 
     def discard(self) -> None:
         """Close a worker whose process was never requested. Its pool is not notified."""
@@ -300,25 +297,32 @@ class Worker:
                 continue
             if attempt.assignment.memory is not None and self._exceeds(attempt):
                 continue
-            since = attempt.since()
+            ran = attempt.ran(now)
             if attempt.kill_at is not None:
                 if now.mono >= attempt.kill_at:
                     self._kill_or_retire(attempt)
             elif attempt.cancelled:
                 self._start_grace(attempt, now)
-            elif now.mono - since > attempt.assignment.timeout * 1e9:
+            elif ran > attempt.assignment.timeout * 1e9:
                 self._overdue(attempt, now)
-            elif not attempt.start_reported and now.mono - since > _MARK_AFTER and self.pid is not None:
+            elif not attempt.start_reported and ran > _MARK_AFTER and self.pid is not None:
                 attempt.start_reported = True
-                token = attempt.assignment.token
-                reports.append(Started(token=token, started_at=now.wall_at(since), worker=self.pid))
+                started_at, token = now.wall_at(attempt.since()), attempt.assignment.token
+                reports.append(Started(token=token, started_at=started_at, worker=self.pid))
         return [*reports, *self._unclog(now)]
+
+    def stood_still(self, duration: int, now: Clocks) -> None:
+        """Move all deadlines: the gateway was stopped until now, for that many nanoseconds."""
+        for attempt in self.attempts.values():
+            attempt.stood_still(duration, now)
+        self.launched_at += duration / 1e9
+        self.retired_at += duration / 1e9
+        self.ending_at += duration / 1e9
 
     def _unclog(self, now: Clocks) -> list[WorkerReport]:
         """Return attempts that wait while all threads run slow attempts, for other workers."""
-        attempts = self.attempts.values()
-        self.clogged = is_clogged(attempts, self._threads, now)
-        return [*recall(attempts)] if self.clogged else []
+        self.clogged = is_clogged(self.attempts.values(), self._threads, now)
+        return [*recall(self.attempts.values())] if self.clogged else []
 
     def _exceeds(self, attempt: SentAttempt) -> bool:
         held = resident(self.pid)
