@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ class Unread:
         until_ready(service)
         while not dropped(service):
             service.finished(service.publish("shout")["seq"])
+            time.sleep(0.2)  # only so many lines a second are logged
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Read lines of the log."""

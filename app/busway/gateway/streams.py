@@ -18,7 +18,7 @@ from typing import Any
 
 from busway.gateway.errors import BuswayError
 
-QUEUE = 1 << 20  # bytes that wait for the reader; more are dropped
+QUEUE = 256 << 10  # bytes that wait for the reader; more are dropped
 FLUSH = 1.0  # seconds to write what is queued when the program ends
 
 
