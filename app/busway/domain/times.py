@@ -7,15 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND, _SECOND = timedelta(microseconds=1), timedelta(seconds=1)
-_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _SECOND
-_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _SECOND
 _SHOWN = 60  # characters of a wrong time in messages
 _FORM = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?"
     r"(?:([Zz])|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))?"
 )
 SECOND = 1_000_000
-_FIRST, _LAST = -62_135_596_800 * SECOND, 253_402_300_800 * SECOND - 1
+_FIRST, _LAST = -62_135_596_800 * SECOND, 253_402_300_800 * SECOND - 1  # the years 1 to 9999
 
 
 def to_text(us: int) -> str:
@@ -56,9 +54,10 @@ def from_text(text: str) -> int:
     if sign is not None:
         offset = int(hours) * 3600 + int(minutes) * 60
         seconds += offset if sign == "-" else -offset
-    if not _FIRST <= seconds <= _LAST:
+    found = seconds * SECOND + int((fraction or "")[:6].ljust(6, "0"))
+    if not can_show(found):
         raise ValueError(f"{_cut(text)} is outside the years 1 to 9999 in UTC")
-    return seconds * SECOND + int((fraction or "")[:6].ljust(6, "0"))
+    return found
 
 
 def _wrong(text: str) -> ValueError:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 MOST = 10  # lines a second from one place in the code
+_LIMITED_ALREADY = "busway.workers.output"  # the logger of what handlers print: 100 lines a second and child
 
 
 class LogLimit(logging.Filter):
@@ -24,6 +25,8 @@ class LogLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line passes. The first one after others did not says how many these were."""
+        if record.name == _LIMITED_ALREADY:
+            return True
         now = self._clock()
         place = self._places.setdefault((record.pathname, record.lineno), _Place())
         if now - place.since >= 1:
