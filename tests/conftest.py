@@ -32,10 +32,10 @@ TAKE_LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # a script's background job, whose children inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Children inherit what the jobs of scripts and `nohup` ignore; of a handler they inherit the default.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
