@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -24,11 +25,13 @@ def calls(work: Callable[[], Any]) -> int:
         nonlocal count
         count += event in {"call", "c_call"}
 
+    gc.disable()  # other libraries have functions that each collection calls
     sys.setprofile(entered)
     try:
         work()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 

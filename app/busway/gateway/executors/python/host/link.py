@@ -29,6 +29,7 @@ logger = logging.getLogger("busway.workers")
 
 _READ_SIZE = 64 * 1024
 _START_TIMEOUT = 60.0  # seconds until the first file is announced
+_REAPED = "Pid:\t-1"  # see proc_pid_fdinfo(5)
 _SMALL = 64 * 1024  # bytes of a frame
 _LARGEST = 64 * 1024 * 1024  # bytes of the description of a folder
 _DIRECTORIES = 10_000  # of the user's project that imports may search
@@ -346,21 +347,24 @@ class Link:
 
 
 def _refers_to(pidfd: int, pid: int) -> bool:
-    """Return whether a descriptor is a pidfd of that process.
+    """Return whether a descriptor is a pidfd of that process, or of one that has ended and was reaped.
 
     Raises:
         OSError: there are no descriptors or no memory to find out.
     """
+    named = _pid_line(pidfd)
+    if named == _REAPED:
+        return True
     try:
         own = os.pidfd_open(pid)
     except (ProcessLookupError, OverflowError):
-        return False
+        return _pid_line(pidfd) == _REAPED  # it may have ended meanwhile
     except OSError as problem:
         if problem.errno == errno.EINVAL:  # no process has that number
             return False
         raise
     try:
-        return _pid_line(own) == _pid_line(pidfd) is not None
+        return _pid_line(own) == named is not None
     finally:
         os.close(own)
 
