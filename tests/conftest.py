@@ -25,6 +25,7 @@ TAKE_LONG = (
     "tests/e2e/test_order.py",
     "tests/faults/test_cancel.py",
     "tests/workers/test_reload.py",
+    "tests/workers/test_scarce.py",
     "tests/workers/test_faults.py",
     "tests/e2e/test_access.py",
 )

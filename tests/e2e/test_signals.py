@@ -42,6 +42,7 @@ def inherits(event):
 def masks(who):
     return Path(f"/proc/{who}/status").read_text()
 """
+LIBCS = {32, 33}  # the C library keeps these for itself: they stay as the parent left them
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -154,7 +155,7 @@ def test_what_the_parent_blocked_or_ignored_does_not_matter(make_service: Serve,
     pythons = {signal.SIGPIPE, signal.SIGXFSZ, 25}
     for status, kept in ((result["here"], parents | pythons), (result["child"], parents)):
         assert mask(status, "SigBlk") == set()
-        assert mask(status, "SigIgn") <= kept
+        assert mask(status, "SigIgn") - LIBCS <= kept
     service.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr] # nohup: the terminal may close
     assert service.run_of(service.publish("inherits")["seq"])["state"] == "succeeded"
     assert service.stop() == 0

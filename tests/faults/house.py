@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,7 @@ class Census(NamedTuple):
     processes: int
     zombies: int
     descriptors: int
+    kinds: dict[str, int]
 
 
 class House(Service):
@@ -194,10 +196,14 @@ class House(Service):
     def _count(self) -> Census:
         family = self.family()
         zombies = sum(_is_zombie(process) for process in family)
-        gateway = psutil.Process(self.pid)
         # How many connections a client keeps alive is its own affair.
-        clients = [c for c in gateway.net_connections("tcp") if c.raddr]
-        return Census(len(family), zombies, gateway.num_fds() - len(clients))
+        clients = [c for c in psutil.Process(self.pid).net_connections("tcp") if c.raddr]
+        kinds: Counter[str] = Counter()
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                kinds[str(link.readlink()).partition(":[")[0]] += 1
+        kinds["socket"] -= len(clients)
+        return Census(len(family), zombies, kinds.total(), dict(kinds))
 
     def comes_back_to(self, before: Census) -> None:
         """Wait until nothing is left of what came since."""

@@ -148,4 +148,7 @@ def test_a_project_that_is_not_there_is_one_line(server: Environment, project: P
         cwd=project, env=clean_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert said.returncode == 2
-    assert said.stderr == "busway: there is no folder 'nowhere': set --app-dir to the root of your project\n"
+    assert (
+        said.stderr
+        == "busway: --app-dir: there is no folder 'nowhere': set --app-dir to the root of your project\n"
+    )

@@ -63,7 +63,7 @@ def test_a_folder_that_is_not_there_is_one_line(project: Path) -> None:
     (project / "handlers").rename(project / "jobs")
     said = run_pytest(project)
     assert said.returncode == 1
-    assert "the gateway did not start: busway: there is no handlers folder 'handlers'" in said.stdout
+    assert "did not start: busway: --handlers: there is no handlers folder 'handlers'" in said.stdout
     (project / "pytest.ini").write_text("[pytest]\nbusway_options = --handlers jobs\n", encoding="utf-8")
     assert f"['{project}', None, None]" in run_pytest(project).stdout
 

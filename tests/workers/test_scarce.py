@@ -106,7 +106,9 @@ def test_each_call_may_fail_once(folder, pool, scenario):
             await works(bench)
             made = list(calls.made)
             assert made
-            for number, _ in enumerate(made):
+            # A new zygote takes seconds.
+            numbers = range(len(made)) if scenario is not no_zygote else chance.sample(range(len(made)), 4)
+            for number in numbers:
                 calls.fail(lambda n, number=number: n == number, chance.choice(ERRORS))
                 await scenario(bench)
                 await works(bench)

@@ -28,7 +28,6 @@ from busway.gateway.store.port.reader import Reader
 
 log = logging.getLogger("busway.dispatch")
 
-MAX_BACKLOG = 5_000  # outcomes not stored yet: above this nothing new starts
 AGAIN = 1.0  # seconds until something that failed unexpectedly is tried again
 ROW = 64  # runs that a handler may start in a row while no other handler waits
 Destination = tuple[str, str, int]
@@ -268,7 +267,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         self._pumping = False
-        if not self._open or self._commits.backlog > MAX_BACKLOG:
+        if not self._open or self._commits.saturated:
             return
         full: Destinations = set()
         routes: dict[Lane, _Route | None] = {}

@@ -25,7 +25,7 @@ from busway.gateway.store.group import frames
 from busway.gateway.store.group.completion import OUTCOMES, Completion, fail
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.group.process import Committer, Launched, open_committer
-from busway.gateway.store.group.queues import QueuedOperation, Queues
+from busway.gateway.store.group.queues import BACKLOG_BYTES, BACKLOG_OPERATIONS, QueuedOperation, Queues
 from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
 from busway.gateway.store.port.operations import (
     Append,
@@ -131,6 +131,12 @@ class GroupCommits:
     def backlog(self) -> int:
         """Number of `settle`, `append` and `mark` operations that are not committed yet."""
         return len(self._queues.outcomes) + self._batch_outcomes
+
+    @property
+    def saturated(self) -> bool:
+        """Whether so many operations of attempts wait that none should start."""
+        outcomes = self._queues.outcomes
+        return len(outcomes.entries) > BACKLOG_OPERATIONS or outcomes.bytes > BACKLOG_BYTES
 
     @property
     def obstacle(self) -> str | None:

@@ -17,6 +17,8 @@ from busway.gateway.store.port.operations import Operation, Publish
 
 BATCH_EVENTS = 2_000
 BATCH_BYTES = 8 << 20
+BACKLOG_OPERATIONS = 5_000
+BACKLOG_BYTES = 32 << 20
 QUEUE_EVENTS = 20_000
 QUEUE_BYTES = 64 << 20
 

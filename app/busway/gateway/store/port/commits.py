@@ -157,6 +157,10 @@ class Commits(Protocol):
         """Number of `settle`, `append` and `mark` operations that are not committed yet."""
 
     @property
+    def saturated(self) -> bool:
+        """Whether so many of these operations wait that no attempt should start until some are committed."""
+
+    @property
     def obstacle(self) -> str | None:
         """Why nothing can be written now, or why the last commit failed. None if commits succeed."""
 
