@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -86,7 +87,11 @@ def victims(service: Service, what: str) -> list[psutil.Process]:
     status = service.ok("GET", "/v1/status")["workers"]
     workers = [worker["pid"] for pool in status["pools"].values() for worker in pool["workers"]]
     pids = [status["zygote"]["pid"]] if what == "zygote" else workers
-    return [psutil.Process(pid) for pid in pids if pid is not None and psutil.pid_exists(pid)]
+    found = []
+    for pid in filter(None, pids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
+    return found
 
 
 @pytest.mark.long
@@ -103,7 +108,8 @@ def test_a_killed_child_costs_nothing(make_service: Serve, what: str, pool: str)
         time.sleep(chance.uniform(0.1, 0.5))
         before = len(publisher.acknowledged)
         found = until(lambda: victims(service, what), f"a {what}")
-        chance.choice(found).kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+            chance.choice(found).kill()
         until(lambda: len(publisher.acknowledged) > before, "publishing to go on")  # noqa: B023 - used at once
     answering.stopping.set()
     answering.join(PATIENCE)
