@@ -144,7 +144,7 @@ class Disturbance:
         self._service.start()
 
     def _idle(self) -> bool:
-        return not any(self._service.runs(state=s) for s in ("available", "running", "retryable"))
+        return not self._service.unfinished()
 
     def _publish(self) -> None:
         with SyncClient(self._service.url) as client:

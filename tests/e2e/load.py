@@ -138,10 +138,7 @@ def check(service: Service, publisher: Publisher, subscriber: Subscriber | None)
     publisher.finish()
     assert publisher.acknowledged, "nothing was published: the test shows nothing"
 
-    def unfinished() -> list[dict[str, Any]]:
-        return [r for state in ("available", "retryable", "running") for r in service.runs(state=state)]
-
-    until_none(lambda: len(unfinished()), "all runs to end")
+    until_none(service.unfinished, "all runs to end")
     runs = service.runs()
     assert {r["state"] for r in runs} == {"succeeded"}, [r for r in runs if r["state"] != "succeeded"][:3]
     log = service.results()

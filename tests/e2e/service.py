@@ -195,6 +195,12 @@ class Service:
                 return items
             after = {"after": page["next"]}
 
+    def unfinished(self) -> int:
+        """How many runs have not ended, counted in one look: a run that ends may start others."""
+        counts = [each["stats"]["runs"] for each in self.ok("GET", "/v1/handlers?limit=1000")["items"]]
+        states = ("available", "retryable", "running")
+        return sum(count.get(state, 0) for count in counts for state in states)
+
     def finished(self, seq: int) -> dict[str, Any]:
         """Wait until all runs of an event are final; return the event."""
 

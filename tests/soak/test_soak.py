@@ -245,8 +245,7 @@ class Soak:
 
     def idle(self) -> bool:
         """Return whether no run is unfinished."""
-        states = {"state": ["available", "running", "retryable"], "limit": 1}
-        return not self.service.get("/v1/runs", params=states).json()["items"]
+        return not self.service.unfinished()
 
 
 @pytest.fixture
