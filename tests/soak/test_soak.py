@@ -222,7 +222,7 @@ class Soak:
     # -- measuring
 
     def run(self, job: Callable[[], None]) -> None:
-        """Run a job of a thread and keep what goes wrong."""
+        """Run a job and keep its exception."""
         try:
             job()
         except BaseException as error:

@@ -133,13 +133,6 @@ BROKEN = ("negative time", "huge time", "too huge time", "negative", "nan", "cpu
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("handlers")
-    kit.write(folder, t=CODE)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def drive(folder):
     shared = kit.Shared(folder)
 

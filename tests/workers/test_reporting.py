@@ -1,4 +1,4 @@
-"""What is told of exceptions and values whose class, attributes and methods raise, lie or are of odd types.
+"""How exceptions and values are reported whose class, attributes and methods raise, lie or have odd types.
 
 Each attempt fails by itself, with its own exception, and its worker runs the next one.
 """
@@ -275,13 +275,6 @@ CONVERTED = {
     ("raises_in_close", "GeneratorExit"): "TypeError",  # closing it this way is no failure, the value is
     ("raises_in_aclose", "GeneratorExit"): "TypeError",
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("handlers")
-    kit.write(folder, t=CODE)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -46,13 +46,6 @@ CODE = """
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("handlers")
-    kit.write(folder, t=CODE)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def drive(folder):
     shared = kit.Shared(folder)
     yield shared.drive

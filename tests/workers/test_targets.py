@@ -151,13 +151,6 @@ CODE = """
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("handlers")
-    kit.write(folder, t=CODE)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def drive(folder):
     shared = kit.Shared(folder, grace=10)
     yield shared.drive

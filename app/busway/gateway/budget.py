@@ -35,6 +35,10 @@ class Budget:
             raise self.error()
         self.used += size
 
+    def count(self, size: int) -> None:
+        """Count bytes that are taken already, also beyond the limit."""
+        self.used += size
+
     def give(self, size: int) -> None:
         """Give bytes back."""
         self.used -= size

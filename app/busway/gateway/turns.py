@@ -1,7 +1,7 @@
 """Long work in short steps, so that one request does not hold the event loop.
 
-A step is a part of a generator, up to its next `yield`. Each turn of the loop has one step, whoever wants it.
-So many long requests at a time hold the loop no longer than one.
+A step is a part of a generator, up to its next `yield`. In each turn of the loop one step of one request is
+done. So many long requests at a time hold the loop no longer than one.
 """
 
 from __future__ import annotations

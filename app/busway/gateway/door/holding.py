@@ -47,7 +47,7 @@ class Holding:
     def pause(self, transport: asyncio.Transport, cut: Callable[[], None]) -> None:
         """Take the bytes of an answer that waits for its client, and `cut` if it reads nothing of it."""
         self._unsent = transport.get_write_buffer_size()
-        self._answers.used += self._unsent
+        self._answers.count(self._unsent)
         self._stalled = Stall(transport, asyncio.get_running_loop(), cut)
 
     def resume(self) -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger("busway.door")
 
 PING_EVERY = 20.0  # seconds
 PONG_WITHIN = 25.0  # seconds: a dead peer is detected within 50 s, whether or not it ever answered a ping
-SLICE = 32_768  # bytes that are looked at in one turn of the loop
+SLICE = 32_768  # bytes that are parsed in one turn of the loop
 UNCOUNTED = 16_384  # bytes of a message under way that do not count as memory
 MOST_FRAGMENTS = 16_384  # of one message
 CLOSE_WITHIN = 10.0  # seconds that the peer has to answer a close frame
@@ -90,7 +90,7 @@ class WebSocket:
     ) -> None:
         self.transport = transport
         self._holding = holding
-        self._rest = bytearray()  # what came and is not looked at yet
+        self._rest = bytearray()  # received, not parsed yet
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
@@ -166,7 +166,7 @@ class WebSocket:
     # -- what the connection says
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the client. Many are looked at in several turns: they may be very many frames."""
+        """Parse bytes of the client, many of them in several turns: they may be very many frames."""
         if not self._rest and len(data) <= SLICE:
             self._feed(data)
             return

@@ -171,13 +171,13 @@ class Workers(Protocol):
         """Start the executor. Return what the handlers folder defines, without files that hang or crash."""
 
     async def renewed(self) -> Catalog:
-        """Wait until the folder holds other code than was told last, and return what it holds.
+        """Wait until handler code has changed, and return what the folder defines now.
 
         From then on nothing starts until `take_over`: an attempt runs the code of the revision it records.
         """
 
     def take_over(self) -> None:
-        """Let attempts start again, all with the code that `renewed` told of."""
+        """Let attempts start again, all with the code that `renewed` returned."""
 
     def offer(self, assignment: Assignment) -> bool:
         """Offer an attempt. Return False if its pool has no room; `Room` follows when it may have."""

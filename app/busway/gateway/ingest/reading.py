@@ -148,7 +148,7 @@ def _split_small(body: bytes) -> Sequence[Part]:
 def _split_large(body: memoryview, max_event_bytes: int) -> Steps[list[Part]]:
     """Split an array event by event, so that neither its size nor its number of events matters.
 
-    msgspec decodes one value and says where the text behind it begins.
+    msgspec decodes one value. Its error says at which byte the rest of the text begins.
     """
     parts: list[Part] = []
     opening = _ARRAY.match(body)

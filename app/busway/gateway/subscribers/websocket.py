@@ -101,7 +101,7 @@ class _Served:
             await self._apply(effect)
             await self._connection.drain_answers()
             left -= _FRAME + len(message)
-            if left < 0:  # the socket may have more frames at hand, and they must not hold the loop
+            if left < 0:  # more frames may be received already, and they must not hold the loop
                 left = TURN
                 await asyncio.sleep(0)
 
