@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from busway.gateway.cli import _SERVER
+from busway.gateway.cli.options import SERVER as NEEDED
 
 from tests.e2e.service import clean_environment
 from tests.test_project import SERVER, modules
@@ -19,11 +19,11 @@ NEED_THE_SERVER = ["serve", "keys list", "keys create me", "keys revoke 1", "mig
 
 
 def test_the_command_knows_what_the_extra_brings() -> None:
-    assert set(_SERVER) == modules(SERVER)
+    assert set(NEEDED) == modules(SERVER)
 
 
 def test_none_of_it_is_installed_but_what_a_client_needs_too(bare: Environment) -> None:
-    program = f"from importlib.util import find_spec; print(*[n for n in {_SERVER} if find_spec(n)])"
+    program = f"from importlib.util import find_spec; print(*[n for n in {NEEDED} if find_spec(n)])"
     assert set(run(bare.python, "-c", program).split()) <= required()
     assert {"fastapi", "sqlalchemy", "uvicorn"}.isdisjoint(required())
 

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from busway.client.aio import BuswayClientError, Client, Gap, Item
 from busway.gateway.access.scopes import OPEN
-from busway.gateway.cli.tail import tail
+from busway.gateway.cli.following import tail
 from busway.gateway.errors import BuswayError, Unauthorized
 from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
@@ -223,7 +223,7 @@ def test_tail_says_that_it_is_behind_and_that_it_caught_up(
     async def claim() -> None:
         out, notes = io.StringIO(), io.StringIO()
         async with store(tmp_path) as there, serve(Server(there)) as server:
-            monkeypatch.setattr("busway.gateway.cli.tail.BEHIND", 0.0)
+            monkeypatch.setattr("busway.gateway.cli.following.BEHIND", 0.0)
             following = asyncio.create_task(
                 tail(
                     http(server),
@@ -236,7 +236,7 @@ def test_tail_says_that_it_is_behind_and_that_it_caught_up(
             )
             await there.produce(1)
             await until(lambda: "behind" in notes.getvalue())
-            monkeypatch.setattr("busway.gateway.cli.tail.BEHIND", 1e9)
+            monkeypatch.setattr("busway.gateway.cli.following.BEHIND", 1e9)
             await there.produce(1)
             await until(lambda: "caught up" in notes.getvalue())
             following.cancel()

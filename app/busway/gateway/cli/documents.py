@@ -1,0 +1,33 @@
+"""`busway openapi`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from busway.gateway.cli.options import need_server
+from busway.gateway.errors import BadSettings
+
+
+def openapi(
+    folder: Annotated[Path, typer.Argument(help="Folder for the two documents.")] = Path("openapi"),
+) -> None:
+    """Write the OpenAPI and AsyncAPI documents, openapi.json and asyncapi.json."""
+    need_server()
+    from fastapi import FastAPI  # noqa: PLC0415 - only this command needs these
+
+    from busway.gateway.main import describe  # noqa: PLC0415
+    from busway.gateway.subscribers import asyncapi  # noqa: PLC0415
+
+    rest = describe(FastAPI(openapi_url=None, docs_url=None, redoc_url=None))
+    documents = {folder / "openapi.json": rest.openapi(), folder / "asyncapi.json": asyncapi.document()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, document in documents.items():
+            file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise BadSettings(f"the folder {str(folder)!r} cannot be written: {problem.strerror}") from None
+    typer.echo("\n".join(map(str, documents)))

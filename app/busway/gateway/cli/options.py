@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from busway.gateway.errors import BadSettings
+
+URL = "http://127.0.0.1:8000"
+SERVER = (
+    "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
+    "starlette", "structlog", "uvicorn", "uvloop",
+)  # fmt: skip
+
+
+def _check_url(url: str) -> str:
+    if not url.lower().startswith(("http://", "https://")):
+        raise BadSettings(f"--url (or BUSWAY_URL) must be like {URL}, not {url!r}")
+    return url
+
+
+Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="Address of the gateway.", callback=_check_url)]
+Key = Annotated[str | None, typer.Option(envvar="BUSWAY_KEY", help="API key, if the gateway needs one.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="The database, sqlite:///FILE. Default: BUSWAY_DATABASE_URL, else .env, else sqlite:///busway.db."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+
+
+def need_server() -> None:
+    """Refuse a command that needs the gateway if only the clients are installed.
+
+    Raises:
+        BadSettings: a package of the extra `server` is missing.
+    """
+    missing = [name for name in SERVER if find_spec(name) is None]
+    if missing:
+        raise BadSettings(
+            f"this command needs the gateway, and {missing[0]} is not installed: pip install 'busway[server]'"
+        )
+
+
+def setting(text: str) -> Any:
+    """Return an option with this help text, which may have brackets, and without a default."""
+    return typer.Option(help=text.replace("[", "\\["), show_default=False)  # brackets are markup for Rich
+
+
+def parsed(option: str, text: str) -> Any:
+    """Return the JSON value of an option.
+
+    Raises:
+        BadSettings: the text is not valid JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError as problem:
+        raise BadSettings(
+            f"{option} is not valid JSON ({problem}): a string needs quotes, '\"like this\"'"
+        ) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

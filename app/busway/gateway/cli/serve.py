@@ -1,0 +1,97 @@
+"""`busway serve`."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from busway.gateway.cli.options import need_server, setting
+
+
+def serve(
+    host: Annotated[str | None, setting("Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, setting("Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    pool: Annotated[
+        str | None,
+        setting("Where handlers run that do not choose a pool: process, thread or auto. [default: process]"),
+    ] = None,
+    workers: Annotated[
+        int | None, setting("Worker processes of the process pool. [default: number of CPUs]")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        setting(
+            "Threads of the thread pool; also async handlers that one worker runs at once. [default: 32]"
+        ),
+    ] = None,
+    handlers: Annotated[
+        Path | None, setting("Folder with handler code, Python files and packages. [default: handlers]")
+    ] = None,
+    app_dir: Annotated[
+        Path | None,
+        setting("Root of your own project, from which handlers can import. [default: current directory]"),
+    ] = None,
+    database_url: Annotated[
+        str | None, setting("The database, sqlite:///FILE. [default: sqlite:///busway.db]")
+    ] = None,
+    broker_url: Annotated[str | None, setting("Not built yet.")] = None,
+    role: Annotated[str | None, setting("Not built yet; only 'all' is allowed. [default: all]")] = None,
+    max_event_bytes: Annotated[int | None, setting("Largest event, in bytes. [default: 1048576]")] = None,
+    max_body_bytes: Annotated[
+        int | None, setting("Largest request body, in bytes. [default: 33554432]")
+    ] = None,
+    max_bodies_bytes: Annotated[
+        int | None, setting("Memory for all request bodies under way, in bytes. [default: 268435456]")
+    ] = None,
+    max_answers_bytes: Annotated[
+        int | None,
+        setting("Memory for all answers that clients have not read, in bytes. [default: 134217728]"),
+    ] = None,
+    max_result_bytes: Annotated[
+        int | None, setting("Largest result of a handler, in bytes. [default: 16777216]")
+    ] = None,
+    drain_timeout: Annotated[
+        float | None, setting("Seconds that running handlers get to finish at shutdown. [default: 30]")
+    ] = None,
+    keep_alive: Annotated[
+        int | None, setting("Seconds that an idle HTTP connection stays open. [default: 75]")
+    ] = None,
+    retention: Annotated[
+        str | None,
+        setting(
+            "How long finished events and results are kept, such as 90s, 30m, 12h, 7d, 4w. [default: 7d]"
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        setting(
+            "Another origin whose web pages may use the gateway, such as https://app.example; repeatable."
+        ),
+    ] = None,
+    reload: Annotated[
+        bool | None,
+        typer.Option(
+            "--reload",
+            help="Load handler code again when it or your project changes.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Start the gateway.
+
+    Each option can also be set as an environment variable (--app-dir: BUSWAY_APP_DIR)
+    or in a file .env in the current directory.
+    """
+    options = dict(locals())
+    gc.disable()  # objects of imports are permanent; the collector starts again when the gateway is ready
+    need_server()
+    from busway.gateway.store.group.process import launch  # noqa: PLC0415 - other commands start faster
+
+    committer = launch()  # both processes import at the same time
+    from busway.gateway import logs, server, settings  # noqa: PLC0415 - as above
+
+    logs.configure()
+    raise typer.Exit(server.run(settings.load(**options), committer))
