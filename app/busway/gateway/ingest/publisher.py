@@ -15,8 +15,9 @@ from busway.gateway.store.port.commits import Commits, Waiter
 from busway.gateway.store.port.operations import Publish, StoredEvent
 from busway.gateway.turns import Line, Steps, Turns
 
-PART = 262_144  # bytes of events that are encoded in one step
-_LEAST, _ATTRIBUTE = 500, 50  # bytes that an event counts, and each attribute
+LARGE = 262_144  # bytes of a body from which on its events are encoded slice by slice
+_Encoded = list[tuple[int, bytes]]
+_Accepted = tuple[list[NewEvent], bool, _Encoded | None]
 
 
 def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
@@ -99,26 +100,45 @@ class Publisher:
         self._turns.start(self._steps(body, waiter), failed, line)
 
     def _steps(self, body: bytes, waiter: Accepting) -> Steps[None]:
-        large = len(body) > PART
-        events, many = yield from read_events(body, self._clock(), self._max_event_bytes)
+        read = self._whole if len(body) <= LARGE else self._in_slices
+        events, many, encoded = yield from read(body)
         del body
-        edition = encoded = None
-        while edition is not self._rules.edition:  # a handler that was deleted meanwhile gets no run
-            edition = self._rules.edition
-            yield from self._rules.match_all(events)
-            if large:
-                encoded = yield from self._encoded(events)
         waiter.accepted(events, many)
         if self.closed:
             raise Unavailable(self.closed)
         self._commits.submit(Publish(events=events), waiter, encoded)
 
-    def _encoded(self, events: list[NewEvent]) -> Steps[list[tuple[int, bytes]]]:
-        found, start, size = [], 0, 0
-        for stop, event in enumerate(events, 1):
-            size += _LEAST + len(event.data or b"") + _ATTRIBUTE * len(event.attributes)
-            if size > PART or stop == len(events):
-                found.append((stop - start, self._commits.encode(events[start:stop])))
-                start, size = stop, 0
-                yield
-        return found
+    def _whole(self, body: bytes) -> Steps[_Accepted]:
+        events, many = yield from read_events(body, self._clock(), self._max_event_bytes)
+        edition = None
+        while edition is not self._rules.edition:  # a handler that was deleted meanwhile gets no run
+            edition = self._rules.edition
+            yield from self._rules.match_all(events)
+        return events, many, None
+
+    def _in_slices(self, body: bytes) -> Steps[_Accepted]:
+        """Read, match and encode each slice before the next one, because decoded events take much memory."""
+        encoded: _Encoded = []
+
+        def take(events: list[NewEvent]) -> Steps[None]:
+            encoded.append((yield from self._encoded(events)))
+
+        edition = self._rules.edition
+        events, many = yield from read_events(body, self._clock(), self._max_event_bytes, take)
+        while edition is not self._rules.edition:  # as above
+            edition, events = self._rules.edition, []
+            for at, (_, part) in enumerate(encoded):
+                again = self._commits.decode(part)
+                encoded[at] = yield from self._encoded(again)
+                events += again
+        return events, many, encoded
+
+    def _encoded(self, events: list[NewEvent]) -> Steps[tuple[int, bytes]]:
+        """Match events and encode them. Those that start no run keep only what their receipts need."""
+        yield from self._rules.match_all(events)
+        encoded = len(events), self._commits.encode(events)
+        for event in events:
+            if not event.handlers:
+                event.attributes, event.data = {}, None
+        yield
+        return encoded

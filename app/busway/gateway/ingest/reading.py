@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ _BEHIND = re.compile(r"trailing characters \(byte ([0-9]+)\)")
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 _BLANK = re.compile(rb"[ \t\r\n]*")
 Part = msgspec.Raw | memoryview
+Take = Callable[[list[NewEvent]], Steps[None]]
 
 
 class _Payload(msgspec.Struct):
@@ -52,13 +53,17 @@ _decode_most = msgspec.json.Decoder(
 _decode_one = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def read_events(body: bytes, now: int, max_event_bytes: int) -> Steps[tuple[list[NewEvent], bool]]:
+def read_events(
+    body: bytes, now: int, max_event_bytes: int, take: Take | None = None
+) -> Steps[tuple[list[NewEvent], bool]]:
     """Read one event or an array of events, in steps.
 
     Args:
         body: the JSON text.
         now: microseconds since 1970.
         max_event_bytes: maximum size of one event.
+        take: gets the events of each slice of an array, or the one event, before the next slice is read.
+            Events behind it may turn out to be invalid.
 
     Returns:
         The events, and whether the body is an array.
@@ -69,7 +74,7 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> Steps[tuple[list
         TooLarge: an event exceeds the limit.
     """
     if body[:1] != b"{" and _ARRAY.match(body):
-        events = yield from _read_array(body, now, max_event_bytes)
+        events = yield from _read_array(body, now, max_event_bytes, take)
         return events, True
     if len(body) > max_event_bytes:
         _check_size(body, max_event_bytes)
@@ -77,12 +82,16 @@ def read_events(body: bytes, now: int, max_event_bytes: int) -> Steps[tuple[list
     if type(value) is not dict:
         raise _invalid([], 'the body must be one event, {"type": …, "data": …}, or an array of events')
     try:
-        return [accept(value, _payload(value, body), now)], False
+        events = [accept(value, _payload(value, body), now)]
     except FieldError:
         raise Invalid.of(_bad(value, now, ())) from None
+    del value
+    if take is not None:
+        yield from take(events)
+    return events, False
 
 
-def _read_array(body: bytes, now: int, max_event_bytes: int) -> Steps[list[NewEvent]]:
+def _read_array(body: bytes, now: int, max_event_bytes: int, take: Take | None) -> Steps[list[NewEvent]]:
     parts = yield from _parts(body, max_event_bytes)
     sizes = [*map(len, parts)]
     if max(sizes) > max_event_bytes:
@@ -96,18 +105,30 @@ def _read_array(body: bytes, now: int, max_event_bytes: int) -> Steps[list[NewEv
         raws = parts[start:stop]
         whole = len(raws) == len(parts) and len(body) <= SLICE_BYTES
         values = yield from _decoded(body if whole else b"[%b]" % b",".join(raws), raws)
-        try:
-            for value, raw in zip(() if bad else values, raws, strict=False):
-                if type(value) is not dict:
-                    break
-                events.append(accept(value, _payload(value, raw), now))
-        except FieldError:
-            pass
-        if bad or len(events) < start + len(raws):
+        accepted = None if bad else _accept_all(values, raws, now)
+        if accepted is None:
             found = (each for at, value in enumerate(values, start) for each in _bad(value, now, (at,)))
             bad += itertools.islice(found, MOST - len(bad))
+            continue
+        events += accepted
+        if take is not None:
+            del values
+            yield from take(accepted)
     if bad:
         raise Invalid.of(bad)
+    return events
+
+
+def _accept_all(values: list[Any], raws: Sequence[Part], now: int) -> list[NewEvent] | None:
+    """Return the events, or None if one of them is invalid."""
+    events: list[NewEvent] = []
+    try:
+        for value, raw in zip(values, raws, strict=True):
+            if type(value) is not dict:
+                return None
+            events.append(accept(value, _payload(value, raw), now))
+    except FieldError:
+        return None
     return events
 
 

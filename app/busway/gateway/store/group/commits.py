@@ -171,6 +171,10 @@ class GroupCommits:
         """Encode a part of the events for `submit`, fewer than 65,536."""
         return frames.encode(events)
 
+    def decode(self, encoded: bytes) -> list[NewEvent]:
+        """Return the events that `encode` has encoded."""
+        return frames.decode_new_events(encoded)
+
     def submit(
         self,
         operation: Publish,

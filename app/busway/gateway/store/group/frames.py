@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from busway.domain.event import NewEvent
 from busway.gateway.store.port.operations import (
     AnyOperation,
     Floor,
@@ -121,6 +122,7 @@ encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_done = msgspec.msgpack.Decoder(RawDone).decode
+decode_new_events = msgspec.msgpack.Decoder(list[NewEvent]).decode
 decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent]).decode
 decode_failed = msgspec.msgpack.Decoder(Failed).decode
 decode_open = msgspec.msgpack.Decoder(Open).decode

@@ -108,6 +108,9 @@ class Commits(Protocol):
     def encode(self, events: list[NewEvent]) -> bytes:
         """Encode a part of the events for `submit`, fewer than 65,536, so that it takes not long at once."""
 
+    def decode(self, encoded: bytes) -> list[NewEvent]:
+        """Return the events that `encode` has encoded."""
+
     def submit(
         self,
         operation: Publish,
