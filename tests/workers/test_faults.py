@@ -498,3 +498,24 @@ def test_descriptors_and_processes_return_to_where_they_were(folder, pool):
     before = process.num_fds()
     kit.drive(scenario, folder, pool)
     assert process.num_fds() == before
+
+
+def test_a_worker_takes_attempts_only_when_its_process_id_is_known(tmp_path, pool):
+    """The worker's word that it is ready may come before the zygote's, which the machine may hold up."""
+    kit.write(
+        tmp_path,
+        t="""
+        import os, time
+
+        os.register_at_fork(after_in_parent=lambda: time.sleep(0.3))
+
+        def who(event): return os.getpid()
+        """,
+    )
+
+    async def scenario(bench):
+        ended = await bench.run("t:who")
+        assert ended.worker == json.loads(ended.data)
+        assert ended.worker in bench.pids()
+
+    kit.drive(scenario, tmp_path, pool)

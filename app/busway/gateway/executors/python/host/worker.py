@@ -82,7 +82,7 @@ class Worker:
         self.pool = pool
         self.spawn = spawn
         self.alone = alone
-        self.code_digest = ""
+        self.code_digest: str | None = None
         self.pid: int | None = None
         self.state = WorkerState.BOOTING
         self.launched_at = time.monotonic()
@@ -98,7 +98,7 @@ class Worker:
         self._grace = int(grace * 1e9)
         self._seats = list(range(spawn.seats))
         self._growth = GrowthMonitor(growth)
-        self._killed = self._expected = self._exhausted = self._was_ready = False
+        self._killed = self._expected = self._exhausted = False
         self._fault: str | None = None
         self._answered_ping = True
         self._silence = Silence()
@@ -129,6 +129,7 @@ class Worker:
         self._loop.add_reader(pidfd, self._exited)
         if self._killed or self._fault is not None:
             self._signal(signal.SIGKILL)
+        self._ready()
 
     def _frame_limit(self, kind: int) -> int:
         return self._shared.limits.of(kind, running=bool(self.attempts))
@@ -180,16 +181,16 @@ class Worker:
     def _take_other(self, kind: int, body: bytes) -> None:
         if kind == FromWorker.PONG and not self._answered_ping:
             self._answered_ping = True
-        elif kind == FromWorker.READY and not self._was_ready:
-            self._was_ready = True
-            self._ready(body.decode())
+        elif kind == FromWorker.READY and self.code_digest is None:
+            self.code_digest = body.decode()
+            self._ready()
         else:
             raise ProtocolError(f"a frame of kind {kind} came while the worker was {self.state.name.lower()}")
 
-    def _ready(self, code_digest: str) -> None:
-        if self.state is WorkerState.BOOTING:
+    def _ready(self) -> None:
+        # Its word and the zygote's, which has its process id, come over two sockets, in any order.
+        if self.state is WorkerState.BOOTING and self.code_digest is not None and self.pid is not None:
             self.state = WorkerState.READY
-            self.code_digest = code_digest
             self.idle_at = time.monotonic()
             self._listener(self, WorkerChange.READY)
 
