@@ -50,7 +50,7 @@ class RecordingContext(Context):
         logs: the lines of `log`, such as "WARNING out of paper".
     """
 
-    def __init__(self, port: _Recording, *, run: int, attempt: int, handler: str, revision: int) -> None:
+    def __init__(self, port: Recording, *, run: int, attempt: int, handler: str, revision: int) -> None:
         super().__init__(run=run, attempt=attempt, handler=handler, revision=revision, port=port)
         self.partials: list[Any] = port.partials
         self.published: list[Event] = port.published
@@ -66,12 +66,16 @@ class RecordingContext(Context):
     def parent(self, event: Event) -> None:
         self._recorded.parent = event
 
+    def yielded(self, value: Any) -> None:
+        """Record a value that a generator yielded. `run` calls it."""
+        self._recorded.partial(value)
+
     def cancel(self) -> None:
         """Set `cancelled`, as when the run is cancelled or its timeout expires."""
         self._recorded.cancelled = True
 
 
-class _Recording:
+class Recording:
     """Records the calls of a context, instead of a worker."""
 
     def __init__(self, handler: str, parent: Event | None, *, cancelled: bool) -> None:
@@ -83,6 +87,11 @@ class _Recording:
     def publish(
         self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
     ) -> None:
+        """Record an event.
+
+        Raises:
+            ValueError: it is larger than an event may be.
+        """
         check_size(type_, data, MAX_EVENT_BYTES)
         caused: dict[str, Any] = {}
         if self.parent is not None:
@@ -94,9 +103,15 @@ class _Recording:
         self.published.append(_event({"type": type_, **caused, **attributes}, data, binary, source))
 
     def progress(self, data: bytes) -> None:
-        self.partials.append(msgspec.json.decode(data))
+        """Record a progress report."""
+        self.partial(msgspec.json.decode(data))
+
+    def partial(self, value: Any) -> None:
+        """Record a partial result, as a subscriber receives it."""
+        self.partials.append(value)
 
     def note(self, text: str) -> None:
+        """Record a line of the log."""
         self.logs.append(text.removesuffix("\n"))
 
 
@@ -145,7 +160,7 @@ def context(
         revision: the handler's revision.
         cancelled: whether the run is already cancelled.
     """
-    port = _Recording(handler, parent, cancelled=cancelled)
+    port = Recording(handler, parent, cancelled=cancelled)
     return RecordingContext(port, run=run, attempt=attempt, handler=handler, revision=revision)
 
 
@@ -233,7 +248,7 @@ async def _drive_async(generator: AsyncGeneratorType[Any, None], ctx: RecordingC
 
 
 def _yielded(value: Any, ctx: RecordingContext) -> None:
-    ctx.partials.append(_sent(value, "the yielded value"))
+    ctx.yielded(_sent(value, "the yielded value"))
     if ctx.cancelled:
         raise Cancelled("the run was cancelled or its timeout expired")
 

@@ -46,7 +46,9 @@ def newest(service: Service) -> str:
     "command",
     [
         (),
+        ("init",),
         ("serve",),
+        ("invoke",),
         ("publish",),
         ("tail",),
         ("handlers",),

@@ -158,7 +158,7 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
     if not _is_folder(settings.handlers):
         raise BadSettings(
             f"{place('handlers')}there is no handlers folder {str(settings.handlers)!r}: "
-            "create it or set --handlers"
+            "`busway init` writes one with a first handler, --handlers names another"
         )
     if not _is_folder(settings.app_dir):
         raise BadSettings(

@@ -17,9 +17,11 @@ _ABOUT = """An event gateway: stores events, runs Python handlers on them, and s
 Start a gateway with `busway serve`, publish with `busway publish`, follow results with `busway tail`.
 """
 _COMMANDS = {
+    "init": "init.init",
     "serve": "serve.serve",
     "publish": "publish.publish",
     "tail": "tail.tail",
+    "invoke": "invoke.invoke",
     "handlers": "handlers.handlers",
     "keys": "keys.app",
     "migrate": "database.migrate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,10 +48,10 @@ def publish(
     """
     event: dict[str, Any] = {"type": type_, "source": source, "subject": subject, "id": id_}
     event = {name: value for name, value in event.items() if value is not None}
-    event |= dict(_attribute(text) for text in attribute or ())
-    payload = _payload(data, file)
-    if payload is not None:
-        event["data"] = payload
+    event |= extensions(attribute)
+    found = payload(data, file)
+    if found is not None:
+        event["data"] = found
     from busway import BuswayClientError, SyncClient  # noqa: PLC0415 - the other commands start faster
 
     try:
@@ -61,7 +62,12 @@ def publish(
     typer.echo(msgspec.json.encode(receipt).decode())
 
 
-def _payload(data: str | None, file: Path | None) -> Any:
+def payload(data: str | None, file: Path | None) -> Any:
+    """Return the payload that `--data` or `--file` gives, None if neither does.
+
+    Raises:
+        BadSettings: both are given, or the text cannot be read or is not JSON.
+    """
     if data is not None and file is not None:
         raise BadSettings("give --data or --file, not both")
     if file is not None:
@@ -70,6 +76,15 @@ def _payload(data: str | None, file: Path | None) -> Any:
         except (OSError, UnicodeDecodeError) as problem:
             raise BadSettings(f"--file {file} cannot be read: {problem}") from None
     return None if data is None else parsed("--file" if file else "--data", data)
+
+
+def extensions(texts: Iterable[str] | None) -> dict[str, str | int]:
+    """Return the extension attributes that `--attribute` gives.
+
+    Raises:
+        BadSettings: one is not NAME=VALUE.
+    """
+    return dict(_attribute(text) for text in texts or ())
 
 
 def _attribute(text: str) -> tuple[str, str | int]:

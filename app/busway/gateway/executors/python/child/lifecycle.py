@@ -25,10 +25,10 @@ class SetupFailed(Exception):
     """`setup()` of the target's file raised. `__cause__` is the exception."""
 
 
-def prepare(module: Module, log: output.Log, wait: Await) -> None:
+def prepare(module: Module, log: output.Log | None, wait: Await) -> None:
     """Run the file's `setup()` if it has not succeeded in this worker yet.
 
-    The attempts run in copies of the context that it leaves. Its output goes to `log`.
+    The attempts run in copies of the context that it leaves. Its output goes to `log`, if that is not None.
 
     Raises:
         SetupFailed: it raised.

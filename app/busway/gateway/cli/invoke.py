@@ -1,0 +1,82 @@
+"""`busway invoke`."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from busway.gateway.cli.options import Json, setting
+from busway.gateway.cli.publish import extensions, payload
+from busway.gateway.errors import BadSettings
+
+
+def invoke(
+    handler: Annotated[str, typer.Argument(help="Name of the handler, or a target such as orders:price.")],
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Payload of the event as JSON.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="File with the payload as JSON; - reads standard input.")
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option(
+            "--type", help="Type of the event. Default: the handler's first pattern, with x for stars."
+        ),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Source of the event, such as /shop.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Subject of the event, such as order-17.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Id of the event.")] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attribute", "-a", help="Extension attribute, NAME=VALUE, such as priority=9; repeatable."
+        ),
+    ] = None,
+    attempt: Annotated[int, typer.Option(min=1, help="Number of the attempt, `ctx.attempt`.")] = 1,
+    debug: Annotated[
+        bool, typer.Option("--pdb", help="Start the debugger where an exception was raised.")
+    ] = False,
+    handlers: Annotated[
+        Path | None, setting("Folder with handler code. [default: BUSWAY_HANDLERS, else handlers]")
+    ] = None,
+    app_dir: Annotated[
+        Path | None, setting("Root of your own project. [default: BUSWAY_APP_DIR, else current directory]")
+    ] = None,
+    json_lines: Json = False,
+) -> None:
+    """Run one handler of the folder once, in this terminal, without a gateway.
+
+    Nothing is stored. breakpoint() and input() work. The exit status is 1 if the handler fails.
+    """
+    folder = _folder(handlers, "handlers", "handlers", "`busway init` writes one, --handlers names another")
+    root = _folder(app_dir, "app_dir", ".", "set --app-dir to the root of your project")
+    given = {"type": type_, "source": source, "subject": subject, "id": id_}
+    attributes = {name: value for name, value in given.items() if value is not None} | extensions(attribute)
+    found = payload(data, file)
+    from busway.gateway.cli.invoking import run_once  # noqa: PLC0415 - the help needs no msgspec
+
+    done = run_once(
+        handler, attributes, found, folder=folder, app_dir=root,
+        attempt=attempt, debug=debug, json_lines=json_lines,
+    )  # fmt: skip
+    raise typer.Exit(0 if done else 1)
+
+
+def _folder(option: Path | None, name: str, default: str, advice: str) -> Path:
+    folder = option or Path(_variable(name) or default)
+    if not folder.is_dir():
+        what = "handlers folder" if name == "handlers" else "folder"
+        raise BadSettings(f"there is no {what} {str(folder)!r}: {advice}")
+    return folder
+
+
+def _variable(name: str) -> str | None:
+    """Return a setting of the environment, or of `.env` where the gateway is installed."""
+    if find_spec("dotenv") is None:
+        return os.environ.get(f"BUSWAY_{name.upper()}")
+    from busway.gateway import variables  # noqa: PLC0415 - it needs the gateway's packages
+
+    return {each.name: each.value for each in variables.read()}.get(name)
