@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from busway.gateway.cli.options import MARKUP
 from busway.gateway.errors import BadSettings, BuswayError
 from busway.version import __version__
 
@@ -22,7 +23,14 @@ _COMMANDS = {
     "publish": "publish.publish",
     "tail": "tail.tail",
     "invoke": "invoke.invoke",
+    "runs": "runs.runs",
+    "run": "runs.run",
+    "retry": "runs.retry",
+    "cancel": "runs.cancel",
     "handlers": "handlers.handlers",
+    "pause": "handlers.pause",
+    "resume": "handlers.resume",
+    "status": "status.status",
     "keys": "keys.app",
     "migrate": "database.migrate",
     "openapi": "documents.openapi",
@@ -45,7 +53,7 @@ class _Commands(TyperGroup):
         module, name = _COMMANDS[cmd_name].split(".")
         found = getattr(import_module(f"{__name__}.{module}"), name)
         if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False)
+            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
             found.command()(function)
         command = typer.main.get_command(found)
         command.name = cmd_name
@@ -58,7 +66,7 @@ app = typer.Typer(
     help=_ABOUT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=MARKUP,
 )
 
 

@@ -1,37 +1,140 @@
-"""One request to a gateway."""
+"""Requests of commands to a gateway, and its errors in the words of the command line."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from busway.gateway.errors import BuswayError
 
+if TYPE_CHECKING:
+    import httpx
 
-def call(url: str, key: str | None, method: str, path: str, body: Any = None) -> Any:
-    """Return the JSON body of a successful answer.
+    from busway.client.errors import BuswayClientError
+
+TIMEOUT = 60.0  # seconds
+PAGE = 1000  # items of a page
+_COMMANDS = {
+    "events": "",
+    "handlers": ": `busway handlers` lists them",
+    "keys": ": `busway keys list` lists them",
+    "runs": ": `busway runs` lists runs",
+}
+_ADVICE = re.compile(r": GET /v1/([a-z]+) lists [a-z ]+$")
+
+
+class Caller:
+    """Sends requests to one gateway. Use it as a context manager.
 
     Raises:
-        BuswayError: no gateway answers, or it refuses.
+        BuswayError: the URL or a variable of the environment is invalid.
     """
-    import httpx  # noqa: PLC0415 - `serve` starts faster without it
 
-    from busway.client.errors import BuswayClientError, Gateway, unreachable  # noqa: PLC0415 - as above
-    from busway.client.network import address, network  # noqa: PLC0415 - as above
+    def __init__(self, url: str, key: str | None) -> None:
+        import httpx  # noqa: PLC0415 - `serve` and `--help` start faster without it
 
-    try:
-        url = address(url)
-        reach = network(url)
-        gateway = Gateway(url, key, 60, reach.variable)
-        with httpx.Client(headers=gateway.headers, timeout=gateway.timeout, **reach.for_httpx()) as client:
-            answer = client.request(method, gateway.url + path, json=body)
-    except (BuswayClientError, ValueError) as problem:
-        raise BuswayError(str(problem)) from None
-    except (httpx.TransportError, httpx.InvalidURL) as problem:
-        raise BuswayError(str(unreachable(gateway, problem))) from None
-    if answer.is_success:
+        from busway.client.errors import BuswayClientError, Gateway  # noqa: PLC0415 - as above
+        from busway.client.network import address, network  # noqa: PLC0415 - as above
+
+        try:
+            url = address(url)
+            reach = network(url)
+            self.gateway = Gateway(url, key, TIMEOUT, reach.variable)
+            self._http = httpx.Client(headers=self.gateway.headers, timeout=TIMEOUT, **reach.for_httpx())
+        except (BuswayClientError, ValueError) as problem:
+            raise BuswayError(str(problem)) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def send(
+        self, method: str, path: str, *, params: Any = None, body: bytes | None = None
+    ) -> httpx.Response:
+        """Return the answer of the gateway.
+
+        Raises:
+            BuswayError: no gateway answers.
+        """
+        import httpx  # noqa: PLC0415 - as above
+
+        from busway.client.errors import unreachable  # noqa: PLC0415 - as above
+
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            return self._http.request(
+                method, self.gateway.url + path, params=params, content=body, headers=kind
+            )
+        except (httpx.TransportError, httpx.InvalidURL) as problem:
+            raise BuswayError(str(unreachable(self.gateway, problem))) from None
+
+    def call(self, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
+        """Return the JSON body of a successful answer.
+
+        Raises:
+            BuswayError: no gateway answers, or it refuses.
+        """
+        import msgspec  # noqa: PLC0415 - as above
+
+        from busway.client.errors import refusal  # noqa: PLC0415 - as above
+
+        content = None if body is None else msgspec.json.encode(body)
+        answer = self.send(method, path, params=params, body=content)
+        if not answer.is_success:
+            raise explained(refusal(self.gateway, answer.status_code, answer.content))
         return answer.json()
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = f"{url} answered {answer.status_code}: is it a Busway gateway?"
-    raise BuswayError(detail)
+
+    def items(self, path: str, params: Mapping[str, Any], most: int | None = None) -> Iterator[Any]:
+        """Yield the items of a list, page by page, at most `most`.
+
+        Raises:
+            BuswayError: no gateway answers, or it refuses.
+        """
+        after: dict[str, Any] = {}
+        while most is None or most > 0:
+            limit = PAGE if most is None else min(most, PAGE)
+            page = self.call("GET", path, params={**params, **after, "limit": limit})
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            after = {"after": page["next"]}
+            most = None if most is None else most - len(page["items"])
+
+
+def explained(problem: BuswayClientError, names: Mapping[str, str] | None = None) -> BuswayError:
+    """Return an error of a gateway in the words of the command line.
+
+    Args:
+        problem: the error.
+        names: the argument or option for each field of the body. Others are extension attributes.
+    """
+    errors = problem.problem.get("errors")
+    if errors:
+        return BuswayError("; ".join(field(each["loc"], each["msg"], names or {}) for each in errors))
+    if problem.status == 401 or problem.code == 4401:
+        return BuswayError(_key_refused(problem.detail))
+    return BuswayError(_ADVICE.sub(lambda found: _COMMANDS.get(found[1], ""), problem.detail))
+
+
+def field(loc: list[str | int], message: str, names: Mapping[str, str]) -> str:
+    """Return what is wrong with one field of a request. `loc` is as in a problem document."""
+    name = next((part for part in reversed(loc) if isinstance(part, str)), "")
+    if loc[0] == "query":
+        return f"--{name}: {message}"
+    part = next((part for part in loc[1:] if isinstance(part, str)), "")
+    if not part:
+        return message
+    return f"{names.get(part, f'--attribute {part}')}: {message}"
+
+
+def _key_refused(detail: str) -> str:
+    if detail.startswith("missing API key"):
+        return (
+            "this gateway needs an API key: set --key or BUSWAY_KEY (`busway keys create NAME` creates one)"
+        )
+    if detail.startswith("malformed API key"):
+        return "malformed API key: --key (or BUSWAY_KEY) must be a key such as bw_1_…"
+    return f"{detail}: check --key or BUSWAY_KEY"

@@ -15,7 +15,10 @@ from busway.gateway.errors import BadSettings
 def openapi(
     folder: Annotated[Path, typer.Argument(help="Folder for the two documents.")] = Path("openapi"),
 ) -> None:
-    """Write the OpenAPI and AsyncAPI documents, openapi.json and asyncapi.json."""
+    """Write the OpenAPI and AsyncAPI documents.
+
+    The files are openapi.json and asyncapi.json.
+    """
     need_server()
     from fastapi import FastAPI  # noqa: PLC0415 - only this command needs these
 

@@ -1,44 +1,83 @@
-"""`busway handlers`."""
+"""`busway handlers`, `pause` and `resume`."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from busway.gateway.cli.call import call
+import typer
+
+from busway.domain.handler import NAME
+from busway.gateway.cli.call import Caller
 from busway.gateway.cli.options import URL, Json, Key, Url
-from busway.gateway.cli.output import print_json, print_table
+from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_table
+from busway.gateway.errors import BuswayError
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the handler, from `busway handlers`.")]
 
 
-def handlers(
-    json_lines: Json = False,
-    url: Url = URL,
-    key: Key = None,
-) -> None:
-    """List the handlers of a running gateway."""
-    items: list[dict[str, Any]] = []
-    after = ""
-    while True:
-        page = call(url, key, "GET", f"/v1/handlers?limit=1000{after}")
-        items += page["items"]
-        if page["next"] is None:
-            break
-        after = f"&after={page['next']}"
+def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
+    """List handlers, and files that could not be loaded."""
+    with Caller(url, key) as caller:
+        items = list(caller.items("/v1/handlers", {}))
+        broken = [each for each in caller.items("/v1/targets", {}) if "error" in each]
     if json_lines:
         print_json(items)
+    elif items:
+        print_table(("HANDLER", "EVENTS", "TARGET", "POOL", "REVISION", "RUNS", "NOTE"), map(_row, items))
+    else:
+        note("no handlers: put a file with one into the handlers folder of the gateway")
+    if not broken:
         return
-    rows = [
-        (
-            item["name"],
-            " ".join(item["events"]),
-            item["target"],
-            item["placed_in"]["pool"],
-            item["revision"],
-            item["source"],
-            ", ".join(f"{n} {state}" for state, n in item["stats"]["runs"].items() if n),
-            item["waits_because"],
-        )
-        for item in items
-    ]
-    print_table(
-        ("handler", "events", "target", "pool", "revision", "source", "runs", "waiting because"), rows
+    if json_lines:
+        for each in broken:
+            note(f"{each['file']} is not loaded: {_last_line(each['error'])}")
+        return
+    printer = Printer()
+    for each in broken:
+        printer.line("")
+        printer.line(f"{each['file']} is not loaded:", style="bold red")
+        for line in block(each["error"]).split("\n"):
+            printer.line(f"  {line}")
+
+
+def _row(item: dict[str, Any]) -> tuple[object, ...]:
+    overridden = sorted(item.get("overrides") or ())
+    notes = [item["waits_because"], f"set over HTTP: {', '.join(overridden)}" if overridden else ""]
+    return (
+        item["name"],
+        " ".join(item["events"]),
+        item["target"],
+        item["placed_in"]["pool"],
+        f"{item['revision']} ({item['source']})",
+        counts(item["stats"]["runs"]),
+        "; ".join(filter(None, notes)),
     )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def pause(name: Name, json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
+    """Pause a handler: its runs wait.
+
+    Attempts that have started finish. Nothing is lost.
+    """
+    _switch(name, "pause", "is paused: its runs wait", json_lines=json_lines, url=url, key=key)
+
+
+def resume(name: Name, json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
+    """Resume a paused handler: its runs start."""
+    _switch(name, "resume", "is resumed", json_lines=json_lines, url=url, key=key)
+
+
+def _switch(name: str, action: str, done: str, *, json_lines: bool, url: str, key: str | None) -> None:
+    if not re.fullmatch(NAME, name):  # it would be another path
+        raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
+    with Caller(url, key) as caller:
+        found = caller.call("POST", f"/v1/handlers/{name}/{action}")
+    if json_lines:
+        print_json([found])
+    else:
+        Printer().line(f"handler {name} {done}")

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import Database, need_server, setting
+from busway.gateway.cli.options import MARKUP, Database, need_server, setting
 from busway.gateway.cli.output import print_table
 from busway.gateway.errors import BuswayError
 
 app = typer.Typer(
-    help="Create, list and revoke API keys, directly in the database.",
+    help="Create, list and revoke API keys in the database.",
     no_args_is_help=True,
+    rich_markup_mode=MARKUP,
 )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from busway.gateway.errors import BadSettings
 
+MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
+"""How Typer prints help and errors of use: in boxes on a terminal, otherwise plainly."""
 URL = "http://127.0.0.1:8000"
 SERVER = (
     "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
@@ -23,8 +26,16 @@ def _check_url(url: str) -> str:
     return url
 
 
-Url = Annotated[str, typer.Option(envvar="BUSWAY_URL", help="Address of the gateway.", callback=_check_url)]
-Key = Annotated[str | None, typer.Option(envvar="BUSWAY_KEY", help="API key, if the gateway needs one.")]
+Url = Annotated[
+    str,
+    typer.Option("--url", "-u", envvar="BUSWAY_URL", help="Address of the gateway.", callback=_check_url),
+]
+Key = Annotated[
+    str | None, typer.Option("--key", "-k", envvar="BUSWAY_KEY", help="API key, if the gateway needs one.")
+]
+Handler = Annotated[
+    str | None, typer.Option("--handler", "-H", metavar="NAME", help="Only runs of this handler.")
+]
 Database = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +60,7 @@ def need_server() -> None:
 
 def setting(text: str) -> Any:
     """Return an option with this help text, which may have brackets, and without a default."""
-    return typer.Option(help=text.replace("[", "\\["), show_default=False)  # brackets are markup for Rich
+    return typer.Option(help=text.replace("[", "\\[") if MARKUP else text, show_default=False)
 
 
 def parsed(option: str, text: str) -> Any:

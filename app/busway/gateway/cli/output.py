@@ -1,26 +1,181 @@
-"""What commands print: tables and JSON lines."""
+"""What commands print: JSON lines, tables, and notes.
+
+On a terminal, tables fit its width: the last column wraps, and a table that is too wide becomes one block for
+each row. Otherwise each row is one line, without colours. Names and ids are never cut.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
+
+_GAP = "  "
+_LEAST = 24  # columns that are left for the last cell of a row, or the table becomes blocks
+STYLES = {
+    "succeeded": "green",
+    "partial": "cyan",
+    "running": "cyan",
+    "failed": "yellow",
+    "retryable": "yellow",
+    "lost": "yellow",
+    "dead": "bold red",
+    "cancelled": "magenta",
+}
+"""The colours of run states, outcomes and kinds of result."""
 
 
 def print_json(items: Iterable[Any]) -> None:
     """Print one JSON value per line."""
     for item in items:
-        typer.echo(json.dumps(item))
+        sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    """Print a line for a person on standard error."""
+    typer.echo(text, err=True)
+
+
+def flat(text: str) -> str:
+    """Return a text as one line: a terminal would execute control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def block(text: str) -> str:
+    """Return a text of several lines without other control characters."""
+    return "\n".join(flat(line.expandtabs()).rstrip() for line in text.splitlines())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under the names of their columns. None is an empty cell."""
-    from rich.console import Console  # noqa: PLC0415 - only commands that print tables need these
-    from rich.table import Table  # noqa: PLC0415
+    """Print rows under the names of their columns. None and empty texts are shown as `-`."""
+    table = [columns, *([_cell(cell) for cell in row] for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    printer = Printer()
+    room = None
+    if printer.width is not None:
+        room = printer.width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+        if room < min(widths[-1], _LEAST):
+            for number, row in enumerate(table[1:]):
+                if number:
+                    printer.line("")
+                printer.pieces([columns[0], row[0]], ["dim", "bold"])
+                print_fields(zip(columns[1:], row[1:], strict=True), printer)
+            return
+    for number, row in enumerate(table):
+        first, *more = _wrapped(row[-1], room)
+        cells = [*(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True))][:-1]
+        styles = [""] * len(row) if number else ["bold"] * len(row)
+        printer.pieces([*cells, first], styles)
+        indent = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+        for line in more:
+            printer.line(" " * indent + line)
 
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+
+def print_fields(fields: Iterable[tuple[str, object]], printer: Printer | None = None) -> None:
+    """Print names with their values, one a line. Fields without a value are left out."""
+    shown = [(name, _cell(value)) for name, value in fields if value not in (None, "", "-")]
+    printer = printer or Printer()
+    indent = 2 + max((len(name) for name, _ in shown), default=0) + len(_GAP)
+    room = None if printer.width is None else max(printer.width - indent, _LEAST)
+    for name, value in shown:
+        first, *more = _wrapped(value, room)
+        printer.pieces([f"  {name}".ljust(indent - len(_GAP)), first], ["dim", ""])
+        for line in more:
+            printer.line(" " * indent + line)
+
+
+class Printer:
+    """Prints lines on standard output, with styles on a terminal.
+
+    Attributes:
+        width: columns of the terminal, None without one.
+    """
+
+    def __init__(self) -> None:
+        self.width: int | None = None
+        self._console: Any = None
+        if sys.stdout.isatty():
+            from rich.console import Console  # noqa: PLC0415 - only terminals need it
+
+            self._console = Console()
+            self.width = self._console.width
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line."""
+        self.pieces([text], [style])
+
+    def pieces(self, texts: Sequence[str], styles: Sequence[str]) -> None:
+        """Print texts in one line. A text that is a state gets its colour if it has no other style."""
+        if self._console is None:
+            sys.stdout.write(_GAP.join(texts).rstrip() + "\n")
+            return
+        from rich.text import Text  # noqa: PLC0415 - as above
+
+        line = Text()
+        for number, (text, style) in enumerate(zip(texts, styles, strict=True)):
+            line.append(_GAP if number else "")
+            line.append(text, style or STYLES.get(text.strip(), ""))
+        line.rstrip()
+        self._console.print(line, soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    return flat(str(value)) if value not in (None, "") else "-"
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415 - only wide characters need it
+
+    return cell_len(text)
+
+
+def _wrapped(text: str, room: int | None) -> list[str]:
+    """Return the lines of a text. A word that does not fit stays whole."""
+    if room is None or len(text) <= room:
+        return [text]
+    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+
+
+def local(time: str) -> str:
+    """Return an RFC 3339 time as local time of day with its date, to the second."""
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def age(time: str) -> str:
+    """Return how long ago a time was, such as `5s`, `3m` or `2d`."""
+    return duration(max(0.0, -seconds_until(time)))
+
+
+def seconds_until(time: str) -> float:
+    """Return the seconds until an RFC 3339 time, negative if it has passed."""
+    return (datetime.fromisoformat(time) - datetime.now(UTC)).total_seconds()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit, such as `5s`, `3m`, `4h` or `2d`."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size or (seconds >= size and unit == "d"):
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes, such as `3.5 MiB`."""
+    number = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            return f"{count} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    raise AssertionError("the last unit takes any number")
+
+
+def counts(states: dict[str, int]) -> str:
+    """Return how many runs there are in each state, such as `3 succeeded, 1 dead`."""
+    return ", ".join(f"{count} {state}" for state, count in states.items() if count)
