@@ -1,6 +1,6 @@
 # Needs make and Python 3.11 or newer. Everything else is installed into .venv.
 #
-#   make run                 the gateway with examples/handlers, on http://127.0.0.1:8000
+#   make run                 the gateway with examples/handlers and examples.db, on http://127.0.0.1:8000
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
 #   make test                the tests, in about five minutes on two cores; ARGS="tests/workers -x" for some of them
 #   make test PYTHON=python3.15      use this Python; .venv is created again if it has another one
@@ -52,8 +52,13 @@ OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,p
 .PHONY: run test test-fast test-all soak lint bench counted format lock clean
 .DEFAULT_GOAL := run
 
+# The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
+CHOSEN = $(DATABASE_URL)$(BUSWAY_DATABASE_URL)$(filter-out examples/handlers,$(HANDLERS))$(findstring --database-url,$(ARGS))
 run: $(VENV)/.runtime
-	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(ARGS)
+ifeq "$(strip $(CHOSEN))" ""
+	@test -e examples.db || $(BIN)/python examples/sample_data.py examples.db || rm -f examples.db examples.db-*
+endif
+	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(if $(strip $(CHOSEN)),,--database-url sqlite:///examples.db) $(OPTIONS) $(ARGS)
 
 # Most tests wait most of the time, so more files run at once than there are cores. JOBS=0 runs one process, for --pdb.
 JOBS := 4

@@ -1,4 +1,4 @@
-"""Retries: the first two attempts fail, the third one succeeds.
+"""Retries: the first two attempts fail, the third one succeeds. A parcel to Svalbard waits for a day.
 
 Publish: busway publish parcel.sent --data '{"to": "Oslo"}'
 Look:    GET /v1/runs?handler=book_carrier, then GET /v1/runs/{id} for its attempts
@@ -11,6 +11,8 @@ from busway import Context, Retry, handler
 def book_carrier(event, ctx: Context):
     """Book a carrier. It does not answer the first attempt, and is busy at the second one."""
     ctx.log.info("attempt %d for a parcel to %s", ctx.attempt, event.data["to"])
+    if event.data["to"] == "Svalbard":
+        raise Retry(after=86_400, reason="the ship to Svalbard leaves tomorrow")
     if ctx.attempt == 1:
         raise ConnectionError("the carrier does not answer")
     if ctx.attempt == 2:

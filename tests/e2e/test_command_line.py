@@ -52,6 +52,7 @@ def newest(service: Service) -> str:
         ("publish",),
         ("tail",),
         ("handlers",),
+        ("delete",),
         ("keys",),
         ("keys", "create"),
         ("migrate",),

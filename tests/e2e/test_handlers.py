@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
+import pytest
+
 from .conftest import Serve, Shared
 from .service import items, until
 
@@ -85,6 +91,83 @@ def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_servic
     assert service.request("DELETE", "/v1/handlers/declared").status_code == 409
     taken = {"name": "declared", "target": "shop:free", "events": ["x"]}
     assert service.post("/v1/handlers", taken).status_code == 409
+
+
+def test_overrides_are_the_fields_that_differ_from_the_code_and_loading_logs_them(
+    make_service: Serve,
+) -> None:
+    service = make_service(workers=1)
+    service.write("shop.py", CODE)
+    service.start()
+    assert service.ok("GET", "/v1/handlers/declared")["overrides"] == {}
+    changed = service.ok("PATCH", "/v1/handlers/declared", {"timeout": 9, "backoff": {"initial": 1}})
+    assert changed["overrides"] == {"timeout": 9}  # the backoff is that of the code
+    service.ok("POST", "/v1/handlers/declared/pause")
+    free = {"name": "mine", "target": "shop:free", "events": ["x"], "timeout": 7}
+    assert service.ok("POST", "/v1/handlers", free)["overrides"] == {}
+    assert service.stop() == 0
+    service.start()
+    assert service.ok("GET", "/v1/handlers/declared")["overrides"] == {"timeout": 9, "paused": True}
+    assert service.log.read_text().count("override the code: declared (paused, timeout).") == 1
+    service.ok("PATCH", "/v1/handlers/declared", {"timeout": None, "paused": None})
+    assert service.ok("GET", "/v1/handlers/declared")["overrides"] == {}
+
+
+MANY = "from busway import handler\n" + "".join(
+    f"\n@handler('a')\ndef {name}(event): ...\n" for name in ("one", "two", "three")
+)
+
+
+def test_handlers_without_code_are_one_line_of_log_with_the_command_that_deletes_them(
+    make_service: Serve,
+) -> None:
+    service = make_service(workers=1)
+    service.write("many.py", MANY)
+    service.start()
+    assert service.stop() == 0
+    (service.handlers / "many.py").unlink()
+    service.write("shop.py", CODE)
+    service.start()
+    lines = [line for line in service.log.read_text().splitlines() if "one" in line]
+    assert len(lines) == 1
+    assert "one, three, two" in lines[0]
+    assert "`busway delete --missing`" in lines[0]
+    listed = {each["name"]: each["missing"] for each in service.ok("GET", "/v1/handlers")["items"]}
+    assert listed == {"declared": False, "one": True, "three": True, "two": True}
+    command = [sys.executable, "-m", "busway", "delete", "--url", service.url]
+    refused = subprocess.run([*command, "declared"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "code declares" in refused.stderr
+    done = subprocess.run([*command, "--missing"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "".join(f"handler {name} is deleted\n" for name in ("one", "three", "two")),
+    )
+    assert [each["name"] for each in service.ok("GET", "/v1/handlers")["items"]] == ["declared"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "type_"),
+    [("trip.*.**", "trip.x.x"), ("it's", "it's"), ("order.**", "order.created"), (None, None)],
+)
+def test_the_hint_at_start_is_an_event_that_a_handler_takes(
+    make_service: Serve, pattern: str | None, type_: str | None
+) -> None:
+    service = make_service(workers=1)
+    if pattern is not None:
+        service.write("one.py", f'from busway import handler\n@handler("{pattern}")\ndef one(event): ...\n')
+    service.start()
+    assert service.process is not None
+    assert service.process.stdout is not None
+    hints: dict[str, str] = {}
+    while "auth" not in hints:
+        name, _, hint = service.process.stdout.readline().strip().partition("  ")
+        hints[name] = hint
+    assert ("try" in hints) is (type_ is not None)
+    if type_ is not None:
+        done = subprocess.run(hints["try"], shell=True, capture_output=True, text=True, check=True)
+        receipt = json.loads(done.stdout)
+        assert (receipt["type"], receipt["runs"]) == (type_, 1)
 
 
 def test_a_handler_made_over_http_runs_pauses_and_goes(make_service: Serve) -> None:

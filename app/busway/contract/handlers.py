@@ -216,6 +216,18 @@ class Handler(Settings, kw_only=True):
     name: HandlerName
     revision: Annotated[int, Meta(description="Counted from 1.")]
     source: Annotated[str, one_of(["code", "api"]), Meta(description="Whether code or a client created it.")]
+    overrides: Annotated[
+        dict[str, Any],
+        Meta(
+            description="The fields set over HTTP that differ from the code's, with their values. "
+            "Setting a field to null restores the code's value.",
+            examples=[{"timeout": 30}],
+        ),
+    ]
+    missing: Annotated[
+        bool,
+        Meta(description="Whether code declared the handler and no longer does. It gets no events."),
+    ]
     created_at: Time
     updated_at: Time
     waits_because: Annotated[str | None, Meta(description="Why its runs wait, or null.")]

@@ -95,6 +95,14 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         """The effective fields: the declared ones, replaced by the overrides."""
         return spec_of({**(self.declared or {}), **self.overrides})
 
+    @property
+    def overridden(self) -> dict[str, Any]:
+        """The fields set over HTTP that differ from the code's, as JSON values. None without code."""
+        if self.declared is None:
+            return {}
+        code, in_force = (msgspec.to_builtins(spec) for spec in (spec_of(self.declared), self.spec))
+        return {name: in_force[name] for name in self.overrides if in_force[name] != code[name]}
+
 
 class Rules(Protocol):
     """The current handlers, for code that starts runs or evaluates attempts."""

@@ -45,6 +45,11 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
+def sample_type(pattern: str) -> str:
+    """Return a type that a pattern matches: `order.*` gives `order.x`."""
+    return pattern.replace("**", "x").replace("*", "x")
+
+
 def matcher(patterns: Iterable[str]) -> Matcher:
     """Compile patterns into one predicate over event types. An empty list matches every type.
 

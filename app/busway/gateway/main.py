@@ -297,7 +297,7 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
 
 _ROUTES = (
     events, handlers, trial_routes, runs, results, stream_routes, subscriptions,
-    keys, tickets, service, metrics,
+    service, metrics, tickets, keys,
 )  # fmt: skip
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,8 +17,11 @@ import uvicorn
 import uvloop
 
 from busway.domain.loopback import is_loopback, resolvable
+from busway.domain.pattern import sample_type
 from busway.gateway import garbage, signals
 from busway.gateway.api.front import Front
+from busway.gateway.api.stages import Stages
+from busway.gateway.dispatch.registry import Registry
 from busway.gateway.door.protocol import HttpProtocol
 from busway.gateway.door.room import is_no_room
 from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
@@ -97,7 +102,7 @@ async def _until_stopped(
     if gateway.ready.done():
         stages = gateway.ready.result()
         garbage.tune()
-        _announce(gateway.settings, listener, open_=stages.gate.open)
+        _announce(gateway.settings, listener, stages)
         await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         return 1
@@ -163,7 +168,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _announce(settings: Settings, listener: socket.socket, *, open_: bool) -> None:
+def _announce(settings: Settings, listener: socket.socket, stages: Stages) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     sizes = {"process": f"{settings.workers} workers", "thread": f"{settings.threads} threads"}
@@ -171,8 +176,23 @@ def _announce(settings: Settings, listener: socket.socket, *, open_: bool) -> No
     lines = [
         f"busway {url}  pool {settings.pool} ({size})  database {settings.database_url}",
         f"  docs  {url}/docs",
-        f"  try   curl -s {url}/v1/events -H 'Content-Type: application/json' -d '{_EXAMPLE}'",
     ]
-    if open_:
+    event = _event_to_try(stages.registry)
+    if event is not None:
+        sent = f"-H 'Content-Type: application/json' -d {shlex.quote(event)}"
+        lines.append(f"  try   curl -s {url}/v1/events {sent}")
+    if stages.gate.open:
         lines.append("  auth  no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _event_to_try(registry: Registry) -> str | None:
+    """Return an event that starts a handler, as JSON text. None: no handler can run."""
+    handlers = [entry for entry in registry.live() if registry.obstacle(entry) is None]
+    if not handlers:
+        return None
+    known = any(entry.matches("order.created") for entry in handlers)
+    if known:
+        return _EXAMPLE
+    entry = min(handlers, key=lambda entry: entry.spec.filter is not None)
+    return json.dumps({"type": sample_type(entry.spec.events[0]), "data": {}})

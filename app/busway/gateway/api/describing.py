@@ -7,38 +7,129 @@ from typing import Any
 
 import msgspec
 
-from busway.contract.problems import MEDIA_TYPE, Problem
+from busway.contract.problems import MEDIA_TYPE, BadField, Problem
 from busway.contract.schemas import Schema, ref
+from busway.gateway.api.examples import ANSWERS
+from busway.gateway.errors import (
+    STARTING,
+    BadRequest,
+    BuswayError,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    Misdirected,
+    NotFound,
+    RequestTimeout,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
 
 JSON = "application/json"
+EXAMPLE_TEXT = "x-example"  # an example as JSON text: FastAPI would remove what is null in it
 
 Shape = type[msgspec.Struct]
 
-PROBLEMS = {
-    400: ("BadRequest", "The body or a parameter is malformed."),
-    401: ("Unauthorized", "The API key is missing, unknown, revoked or expired."),
-    403: ("Forbidden", "The API key lacks the scope, or the origin of the page is not allowed."),
-    404: ("NotFound", "The object does not exist."),
-    408: ("RequestTimeout", "The request did not arrive completely in time."),
-    409: ("Conflict", "The state of the object does not allow this."),
-    410: ("Gone", "The results after this cursor were deleted, or the cursor belongs to another log."),
-    413: ("TooLarge", "The body, or an event in it, exceeds the limit."),
-    415: ("UnsupportedMediaType", "The media type or the encoding of the body is not supported."),
-    421: ("Misdirected", "A gateway without API keys accepts only direct requests to a loopback address."),
-    422: ("Invalid", "A field or a parameter is invalid or unknown."),
-    503: ("Unavailable", "The gateway is starting, stopping or overloaded, or cannot write to its database."),
+
+def problem_response(description: str, error: BuswayError) -> Schema:
+    """Return a response that is a problem document, with an example."""
+    content = {"schema": ref(Problem), "example": msgspec.json.decode(error.document())}
+    return {"description": description, "content": {MEDIA_TYPE: content}}
+
+
+_BODY = BadField(["body", "timeout"], "timeout must be more than 0 and at most 86400 seconds")
+_QUERY = BadField(["query", "limit"], "Input should be less than or equal to 1000")
+
+PROBLEMS: dict[int, tuple[str, str, BuswayError]] = {
+    400: (
+        "BadRequest",
+        "The body or a parameter is malformed.",
+        BadRequest("the body is not valid JSON: unexpected end of data at byte 17"),
+    ),
+    401: (
+        "Unauthorized",
+        "The API key is missing, unknown, revoked or expired.",
+        Unauthorized(
+            "missing API key: send `Authorization: Bearer KEY` (`busway keys create NAME` creates one)"
+        ),
+    ),
+    403: (
+        "Forbidden",
+        "The API key lacks the scope, or the origin of the page is not allowed.",
+        Forbidden("this API key lacks the scope 'admin': use a key that has it"),
+    ),
+    404: (
+        "NotFound",
+        "The object does not exist.",
+        NotFound("run 99 does not exist, or was deleted after --retention: GET /v1/runs lists runs"),
+    ),
+    408: (
+        "RequestTimeout",
+        "The request did not arrive completely in time.",
+        RequestTimeout("no data of the body arrived for 30 s: send the request again"),
+    ),
+    409: (
+        "Conflict",
+        "The state of the object does not allow this.",
+        Conflict("run 3 is succeeded: only unfinished runs can be cancelled"),
+    ),
+    410: (
+        "Gone",
+        "The results after this cursor were deleted, or the cursor belongs to another log.",
+        Gone("the cursor belongs to another log: start again after 'earliest' or 'latest'"),
+    ),
+    413: (
+        "TooLarge",
+        "The body, or an event in it, exceeds the limit.",
+        TooLarge("the body is larger than 33554432 bytes: send less at a time"),
+    ),
+    415: (
+        "UnsupportedMediaType",
+        "The media type or the encoding of the body is not supported.",
+        UnsupportedMediaType("send Content-Type: application/json, not text/plain"),
+    ),
+    421: (
+        "Misdirected",
+        "A gateway without API keys accepts only direct requests to a loopback address.",
+        Misdirected("this gateway has no API keys and accepts only the host localhost, not 'example.com'"),
+    ),
+    422: ("Invalid", "A field or a parameter is invalid or unknown.", Invalid.of([_BODY])),
+    503: (
+        "Unavailable",
+        "The gateway is starting, stopping or overloaded, or cannot write to its database.",
+        Unavailable(STARTING),
+    ),
 }
-"""The name and the description of problems that several routes have, by status."""
+"""The name, the description and an example of problems that several routes have, by status."""
+
+OTHERS = {
+    "Problem": problem_response(
+        "Any other problem: a malformed HTTP message, or an internal error, which the gateway logs.",
+        BuswayError("internal error: see the gateway's log"),
+    ),
+    "InvalidParameter": problem_response("A parameter is invalid or unknown.", Invalid.of([_QUERY])),
+}
+"""Responses for problems that no status alone selects, by name."""
+
+Trouble = tuple[str, str]
+"""The description of a problem, and an example of its `detail`."""
+
+NO_HANDLER: Trouble = (
+    "The handler does not exist.",
+    "there is no handler 'prise': GET /v1/handlers lists them",
+)
 
 
-def problem_name(status: int) -> Schema:
-    """Return a reference to the response for a problem."""
-    return {"$ref": f"#/components/responses/{PROBLEMS[status][0]}"}
+def shared_responses() -> dict[str, Schema]:
+    """Return the responses for problems that several routes have, by name."""
+    return OTHERS | {name: problem_response(text, error) for name, text, error in PROBLEMS.values()}
 
 
-def problem(description: str) -> Schema:
-    """Return a response that is a problem document."""
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": ref(Problem)}}}
+def reference(name: str) -> Schema:
+    """Return a reference to a response that several routes have."""
+    return {"$ref": f"#/components/responses/{name}"}
 
 
 def answers(
@@ -47,7 +138,7 @@ def answers(
     *,
     status: int = 200,
     example: Any = None,
-    problems: Mapping[int, str | None] | None = None,
+    problems: Mapping[int, Trouble | None] | None = None,
 ) -> Any:
     """Return the `responses` of a route.
 
@@ -55,18 +146,24 @@ def answers(
         shape: the type of the answer, a tuple of alternatives, or None.
         description: the description of the answer.
         status: the status of the answer.
-        example: an example of the answer.
-        problems: descriptions of problems by status. None: the description in `PROBLEMS`. The document adds
-            the problems that every route can have.
+        example: an example of the answer, if it is not the usual one of its type.
+        problems: problems by status. None: as in `PROBLEMS`. The document adds the problems that every route
+            can have.
     """
     answer: Schema = {"description": description}
     if shape is not None:
-        content = {"schema": _schema(shape)}
-        answer["content"] = {JSON: content if example is None else {**content, "example": example}}
-    return {
-        status: answer,
-        **{code: problem(text) if text else problem_name(code) for code, text in (problems or {}).items()},
-    }
+        first = shape[0] if isinstance(shape, tuple) else shape
+        text = msgspec.json.encode(example or ANSWERS[first]).decode()
+        answer["content"] = {JSON: {"schema": _schema(shape), EXAMPLE_TEXT: text}}
+    return {status: answer, **{code: _problem(code, trouble) for code, trouble in (problems or {}).items()}}
+
+
+def _problem(code: int, trouble: Trouble | None) -> Schema:
+    name, _, example = PROBLEMS[code]
+    if trouble is None:
+        return reference(name)
+    description, detail = trouble
+    return problem_response(description, type(example)(detail))
 
 
 def body(shape: Shape, example: Any, schema: Schema | None = None) -> dict[str, Any]:

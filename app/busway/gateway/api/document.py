@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from busway.contract import schemas
-from busway.gateway.api.describing import PROBLEMS, problem, problem_name
+from busway.gateway.api.describing import EXAMPLE_TEXT, PROBLEMS, reference, shared_responses
 from busway.version import __version__
 
 _DESCRIPTION = """Publish events, run Python handlers on them, and subscribe to the results.
@@ -21,11 +22,10 @@ _TAGS = [
     {"name": "handlers", "description": "Functions that run on matching events, with their limits."},
     {"name": "runs", "description": "One run is one event processed by one handler."},
     {"name": "results", "description": "The log of results of all handlers, in one order."},
-    {"name": "keys", "description": "API keys, scopes and tickets."},
     {"name": "service", "description": "Health, status and metrics."},
+    {"name": "keys", "description": "API keys, scopes and tickets."},
 ]
 _PUBLIC = {"/healthz", "/readyz", "/asyncapi.json"}
-_ANY = "Any other problem: a malformed HTTP message, or an internal error, which the gateway logs."
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -35,7 +35,9 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     )
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            _decode_examples(operation)
             _add_problems(path, operation)
+            _prefill(operation)
             if path in _PUBLIC:
                 operation["security"] = []
     components = document["components"]
@@ -48,11 +50,17 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return document
 
 
+def _decode_examples(operation: dict[str, Any]) -> None:
+    for response in operation["responses"].values():
+        for content in response.get("content", {}).values():
+            if EXAMPLE_TEXT in content:
+                content["example"] = msgspec.json.decode(content.pop(EXAMPLE_TEXT))
+
+
 def _used(document: dict[str, Any]) -> dict[str, Any]:
     """Return the responses that routes refer to."""
-    responses = {"Problem": problem(_ANY)} | {name: problem(text) for name, text in PROBLEMS.values()}
     used = set(schemas.refs(document, prefix="#/components/responses/"))
-    return {name: response for name, response in responses.items() if name in used}
+    return {name: response for name, response in shared_responses().items() if name in used}
 
 
 _FASTAPI = {"HTTPValidationError", "ValidationError"}  # FastAPI's 422, which this API does not use
@@ -73,6 +81,16 @@ def _add_problems(path: str, operation: dict[str, Any]) -> None:
     if responses.get(422, {}).get("description") == "Validation Error":
         del responses[422]  # FastAPI's 422, which this API does not use
     statuses = (statuses - responses.keys()) | {code for code, found in responses.items() if "$ref" in found}
-    responses |= {status: problem_name(status) for status in statuses}
+    responses |= {status: reference(PROBLEMS[status][0]) for status in statuses}
+    if "requestBody" not in operation and 422 in responses:
+        responses[422] = reference("InvalidParameter")
     operation["responses"] = {str(status): responses[status] for status in sorted(responses)}
-    operation["responses"]["default"] = {"$ref": "#/components/responses/Problem"}
+    operation["responses"]["default"] = reference("Problem")
+
+
+def _prefill(operation: dict[str, Any]) -> None:
+    """Set `example` of each parameter that has examples: pages such as Swagger UI fill it in."""
+    for parameter in operation.get("parameters", ()):
+        examples = parameter.get("schema", {}).get("examples")
+        if examples:
+            parameter["example"] = examples[0]

@@ -14,7 +14,7 @@ from busway.contract.schemas import ref
 from busway.domain.event import Event, document
 from busway.domain.pattern import PatternError, check_pattern
 from busway.domain.run import UNFINISHED, Error
-from busway.gateway.api import answers
+from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import PAGE_BYTES, READ_BYTES, READ_ROWS, After, Limit
 from busway.gateway.api.describing import answers as described
@@ -35,7 +35,14 @@ _LEAST = 300  # bytes of an event or a run in an answer, without its texts
 _ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
 _MANY = {"type": "array", "items": ref(shapes.EventIn), "minItems": 1, "maxItems": MAX_EVENTS}
 _PUBLISH = body(shapes.EventIn, _ONE, {"anyOf": [ref(shapes.EventIn), _MANY]})
-_GONE = "The event does not exist, or it was finished and deleted after `--retention`."
+_GONE = (
+    "The event does not exist, or it was finished and deleted after `--retention`.",
+    "event 99 does not exist, or was deleted after --retention: GET /v1/events lists events",
+)
+_NOTHING_LEFT = (
+    "No event of the tree has an unfinished run.",
+    "neither event 3 nor an event of its tree has an unfinished run",
+)
 Seq = Annotated[int, Path(description="The event's number.", ge=1, lt=1 << 63, examples=[1])]
 
 
@@ -169,7 +176,8 @@ def _weight(one: Event | RunRecord) -> int:
     responses=described(
         shapes.EventDetail,
         "The event with its runs.",
-        problems={404: _GONE, 409: "No event of the tree has an unfinished run."},
+        example=examples.CANCELLED_EVENT,
+        problems={404: _GONE, 409: _NOTHING_LEFT},
     ),
 )
 async def cancel_event(stages: StagesDep, seq: Seq) -> Response:

@@ -9,19 +9,30 @@ from fastapi import APIRouter, Path, Request, Response
 
 from busway.contract import handlers as shapes
 from busway.domain.handler import spec_of
-from busway.gateway.api import answers
+from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
 from busway.gateway.api.decoding import read
+from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.describing import body
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.dispatch.registry import RegisteredHandler
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
-Name = Annotated[str, Path(description="The handler's name.", examples=["try-me"])]
-NONE = "The handler does not exist."
+Name = Annotated[str, Path(description="The handler's name.", examples=["price"])]
+Last = Annotated[str, Path(description="The handler's name.", examples=["notify"])]
+Spare = Annotated[str, Path(description="The handler's name.", examples=["spare"])]
+_TAKEN = (
+    "A handler with this name exists.",
+    "there is a handler 'try-me' already: change it with PATCH, or delete it",
+)
+_DECLARED = (
+    "Code declares the handler.",
+    "code declares the handler 'price': remove its decorator, or pause it",
+)
+_PAUSED = ("The handler is already paused.", "the handler 'notify' is paused already")
+_NOT_PAUSED = ("The handler is not paused.", "the handler 'notify' is not paused")
 _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
 
@@ -50,6 +61,8 @@ def _handler(stages: Stages, entry: RegisteredHandler, stats: shapes.Stats) -> s
         **msgspec.structs.asdict(spec),
         revision=handler.revision,
         source="code" if handler.declared is not None else "api",
+        overrides=handler.overridden,
+        missing=handler.missing,
         created_at=when(handler.created_at),
         updated_at=when(handler.updated_at),
         waits_because=stages.registry.obstacle(entry),
@@ -72,7 +85,8 @@ async def _one(stages: Stages, entry: RegisteredHandler, status: int = 200) -> R
         shapes.Handler,
         "The handler. It applies to events from now on.",
         status=201,
-        problems={409: "A handler with this name exists."},
+        example=examples.CREATED,
+        problems={409: _TAKEN},
     ),
 )
 async def create_handler(stages: StagesDep, request: Request) -> Response:
@@ -97,7 +111,7 @@ async def list_handlers(stages: StagesDep, limit: Limit = 100, after: After = No
     "/handlers/{name}",
     summary="Retrieve a handler",
     dependencies=needs("handlers:read"),
-    responses=described(shapes.Handler, "The handler.", problems={404: NONE}),
+    responses=described(shapes.Handler, "The handler.", problems={404: NO_HANDLER}),
 )
 async def read_handler(stages: StagesDep, name: Name) -> Response:
     """Returns the fields in force, the pool it runs in, and statistics of its runs."""
@@ -109,7 +123,9 @@ async def read_handler(stages: StagesDep, name: Name) -> Response:
     summary="Update a handler",
     dependencies=needs("handlers:write"),
     openapi_extra=body(shapes.HandlerChange, {"timeout": 30, "max_attempts": 3}),
-    responses=described(shapes.Handler, "The updated handler.", problems={404: NONE}),
+    responses=described(
+        shapes.Handler, "The updated handler.", example=examples.CHANGED, problems={404: NO_HANDLER}
+    ),
 )
 async def change_handler(stages: StagesDep, name: Name, request: Request) -> Response:
     """Fields set here override the code's until they are set to null. Waiting runs use the new revision."""
@@ -122,10 +138,10 @@ async def change_handler(stages: StagesDep, name: Name, request: Request) -> Res
     summary="Delete a handler",
     dependencies=needs("handlers:write"),
     responses=described(
-        None, "The handler is deleted.", status=204, problems={404: NONE, 409: "Code declares the handler."}
+        None, "The handler is deleted.", status=204, problems={404: NO_HANDLER, 409: _DECLARED}
     ),
 )
-async def delete_handler(stages: StagesDep, name: Name) -> Response:
+async def delete_handler(stages: StagesDep, name: Spare) -> Response:
     """Cancels its waiting runs. Running ones finish. A handler that code declares cannot be deleted (409)."""
     await stages.changes.delete(name)
     return Response(status_code=204)
@@ -136,10 +152,13 @@ async def delete_handler(stages: StagesDep, name: Name) -> Response:
     summary="Pause a handler",
     dependencies=needs("handlers:write"),
     responses=described(
-        shapes.Handler, "The paused handler.", problems={404: NONE, 409: "The handler is already paused."}
+        shapes.Handler,
+        "The paused handler.",
+        example=examples.PAUSED,
+        problems={404: NO_HANDLER, 409: _PAUSED},
     ),
 )
-async def pause_handler(stages: StagesDep, name: Name) -> Response:
+async def pause_handler(stages: StagesDep, name: Last) -> Response:
     """New runs wait. Attempts that have started finish."""
     return await _one(stages, await stages.changes.set_paused(name, paused=True))
 
@@ -149,10 +168,13 @@ async def pause_handler(stages: StagesDep, name: Name) -> Response:
     summary="Resume a handler",
     dependencies=needs("handlers:write"),
     responses=described(
-        shapes.Handler, "The resumed handler.", problems={404: NONE, 409: "The handler is not paused."}
+        shapes.Handler,
+        "The resumed handler.",
+        example=examples.RESUMED,
+        problems={404: NO_HANDLER, 409: _NOT_PAUSED},
     ),
 )
-async def resume_handler(stages: StagesDep, name: Name) -> Response:
+async def resume_handler(stages: StagesDep, name: Last) -> Response:
     """Starts the waiting runs."""
     return await _one(stages, await stages.changes.set_paused(name, paused=False))
 
@@ -161,7 +183,7 @@ async def resume_handler(stages: StagesDep, name: Name) -> Response:
     "/handlers/{name}/revisions",
     summary="List revisions of a handler",
     dependencies=needs("handlers:read"),
-    responses=described(shapes.RevisionList, "A page of revisions.", problems={404: NONE}),
+    responses=described(shapes.RevisionList, "A page of revisions.", problems={404: NO_HANDLER}),
 )
 async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, after: After = None) -> Response:
     """Returns the revisions, newest first.

@@ -25,13 +25,15 @@ from busway.gateway.store.port.reader import KeyRecord
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
+_NONE = ("The key does not exist.", "key 99 does not exist: GET /v1/keys lists the keys")
+
 
 @router.post(
     "",
     status_code=201,
     summary="Create an API key",
     dependencies=needs("admin"),
-    openapi_extra=body(shapes.KeyIn, {"name": "shop", "scopes": ["publish", "subscribe"]}),
+    openapi_extra=body(shapes.KeyIn, {"name": "me", "scopes": ["admin"]}),
     responses=described(shapes.NewKey, "The key with its secret, which is shown only once.", status=201),
 )
 async def create_key(stages: StagesDep, request: Request) -> Response:
@@ -66,7 +68,7 @@ async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) 
     status_code=204,
     summary="Revoke an API key",
     dependencies=needs("admin"),
-    responses=described(None, "The key is revoked.", status=204, problems={404: "The key does not exist."}),
+    responses=described(None, "The key is revoked.", status=204, problems={404: _NONE}),
 )
 async def revoke_key(
     stages: StagesDep,

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from busway.contract import runs as shapes
 from busway.domain.run import UNFINISHED, Error, RunState
-from busway.gateway.api import answers
+from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit
 from busway.gateway.api.decoding import read
+from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.describing import body
 from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import Conflict, NotFound
@@ -24,7 +24,15 @@ from busway.gateway.store.port.reader import AttemptRecord, RunQuery, RunRecord
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 RETRY_AT_ONCE = 1_000
-_GONE = "The run does not exist, or it was finished and deleted after `--retention`."
+_GONE = (
+    "The run does not exist, or it was finished and deleted after `--retention`.",
+    "run 99 does not exist, or was deleted after --retention: GET /v1/runs lists runs",
+)
+_FINISHED = ("The run is finished.", "run 3 is succeeded: only unfinished runs can be cancelled")
+_NOT_NOW = (
+    "The run waits, runs or succeeded, or its handler is deleted.",
+    "run 3 is succeeded: only dead, cancelled and retryable runs can be retried",
+)
 RunId = Annotated[int, Path(description="The run's number.", ge=1, lt=1 << 63, examples=[1])]
 
 
@@ -84,31 +92,14 @@ async def read_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - th
 
 
 @router.post(
-    f"/{{id:{NUMBER}}}/cancel",
-    summary="Cancel a run",
-    dependencies=needs("handlers:write"),
-    responses=described(shapes.Run, "The cancelled run.", problems={404: _GONE, 409: "The run is finished."}),
-)
-async def cancel_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
-    """A waiting run never starts. A running attempt is asked to stop, then stopped. It no longer counts."""
-    record, _ = await _found(stages, id)
-    error = Error("Cancelled", "cancelled over HTTP")
-    if record.state not in UNFINISHED or not await stages.commits.change(
-        Cancel(runs=[id], error=error, now=stages.clock())
-    ):
-        state = (await _found(stages, id))[0].state
-        raise Conflict(f"run {id} is {state}: only unfinished runs can be cancelled")
-    return answers.json(shown(stages, (await _found(stages, id))[0]))
-
-
-@router.post(
     f"/{{id:{NUMBER}}}/retry",
     summary="Retry a run",
     dependencies=needs("handlers:write"),
     responses=described(
         shapes.Run,
         "The run. It is available again.",
-        problems={404: _GONE, 409: "The run waits, runs or succeeded, or its handler is deleted."},
+        example=examples.RETRIED_RUN,
+        problems={404: _GONE, 409: _NOT_NOW},
     ),
 )
 async def retry_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
@@ -123,13 +114,34 @@ async def retry_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - t
 
 
 @router.post(
+    f"/{{id:{NUMBER}}}/cancel",
+    summary="Cancel a run",
+    dependencies=needs("handlers:write"),
+    responses=described(
+        shapes.Run,
+        "The cancelled run.",
+        example=examples.CANCELLED_RUN,
+        problems={404: _GONE, 409: _FINISHED},
+    ),
+)
+async def cancel_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
+    """A waiting run never starts. A running attempt is asked to stop, then stopped. It no longer counts."""
+    record, _ = await _found(stages, id)
+    error = Error("Cancelled", "cancelled over HTTP")
+    if record.state not in UNFINISHED or not await stages.commits.change(
+        Cancel(runs=[id], error=error, now=stages.clock())
+    ):
+        state = (await _found(stages, id))[0].state
+        raise Conflict(f"run {id} is {state}: only unfinished runs can be cancelled")
+    return answers.json(shown(stages, (await _found(stages, id))[0]))
+
+
+@router.post(
     "/retry",
     summary="Retry runs",
     dependencies=needs("handlers:write"),
     openapi_extra=body(shapes.RetryIn, {"state": "dead"}),
-    responses=described(
-        shapes.RetryAnswer, "The number of retried runs.", problems={404: "The handler does not exist."}
-    ),
+    responses=described(shapes.RetryAnswer, "The number of retried runs.", problems={404: NO_HANDLER}),
 )
 async def retry_runs(stages: StagesDep, request: Request) -> Response:
     """Retries all dead runs, or all cancelled runs, of one handler or of all handlers.

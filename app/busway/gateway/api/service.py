@@ -25,6 +25,11 @@ from busway.version import __version__
 
 router = APIRouter(tags=["service"])
 
+_ASYNCAPI = {
+    "schema": {"type": "object"},
+    "example": {"asyncapi": "3.0.0", "info": {"title": "Busway", "version": __version__}, "channels": {}},
+}
+
 
 @router.get("/", include_in_schema=False)
 async def root() -> Response:
@@ -156,7 +161,7 @@ async def openapi(request: Request) -> Response:
 @router.get(
     "/asyncapi.json",
     summary="AsyncAPI document",
-    responses={200: {"description": "The document.", "content": {JSON: {"schema": {"type": "object"}}}}},
+    responses={200: {"description": "The document.", "content": {JSON: _ASYNCAPI}}},
 )
 async def read_asyncapi() -> Response:
     """Returns the AsyncAPI 3 document of the WebSocket and the event stream."""

@@ -18,6 +18,15 @@ from busway.gateway.store.port.reader import DurableRecord
 
 router = APIRouter(prefix="/v1/subscriptions", tags=["results"])
 
+_NONE = (
+    "The durable subscription does not exist.",
+    "durable subscription 'biling' does not exist: GET /v1/subscriptions lists them",
+)
+_IN_USE = (
+    "A subscription uses the name.",
+    "a subscription uses the durable name 'billing': unsubscribe it first",
+)
+
 
 @router.get(
     "",
@@ -45,7 +54,7 @@ async def list_subscriptions(stages: StagesDep, limit: Limit = 100, after: After
         None,
         "The durable subscription is deleted.",
         status=204,
-        problems={404: "The durable subscription does not exist.", 409: "A subscription uses the name."},
+        problems={404: _NONE, 409: _IN_USE},
     ),
 )
 async def delete_subscription(

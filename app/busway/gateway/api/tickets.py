@@ -27,7 +27,6 @@ router = APIRouter(prefix="/v1/tickets", tags=["keys"])
         Ticket,
         "A ticket. It is valid once, for 30 seconds.",
         status=201,
-        example={"ticket": "bwt_Zk9…", "expires_at": "2026-01-31T12:00:30.000000Z"},
         problems={400: None, 408: None, 413: None},
     ),
 )

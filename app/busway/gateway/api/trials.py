@@ -16,9 +16,9 @@ from busway.domain.run import Outcome
 from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.bodies import Disconnected
+from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.describing import body
-from busway.gateway.api.handlers import NONE, Name
+from busway.gateway.api.handlers import Name
 from busway.gateway.api.stages import StagesDep
 from busway.gateway.dispatch.trials import TrialResult
 from busway.gateway.ingest.reading import read_member
@@ -27,6 +27,10 @@ from busway.gateway.turns import spread
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
 _GONE_AFTER = 0.5  # seconds between checks whether the client is still connected
+_NO_TARGET = (
+    "The handler's target is not in the handlers folder.",
+    "the handler 'price' cannot be run: the handlers folder has no target orders:price",
+)
 _EXAMPLE = {"event": {"type": "order.created", "data": {"item": "book", "quantity": 2}}}
 
 
@@ -38,7 +42,7 @@ _EXAMPLE = {"event": {"type": "order.created", "data": {"item": "book", "quantit
     responses=described(
         shapes.TrialAnswer,
         "The outcome of the attempt.",
-        problems={404: NONE, 409: "The handler's target is not in the handlers folder."},
+        problems={404: NO_HANDLER, 409: _NO_TARGET},
     ),
 )
 async def test_handler(stages: StagesDep, name: Name, request: Request) -> Response:

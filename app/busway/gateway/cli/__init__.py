@@ -30,6 +30,7 @@ _COMMANDS = {
     "handlers": "handlers.handlers",
     "pause": "handlers.pause",
     "resume": "handlers.resume",
+    "delete": "handlers.delete",
     "status": "status.status",
     "keys": "keys.app",
     "migrate": "database.migrate",

@@ -72,7 +72,7 @@ class Caller:
             raise BuswayError(str(unreachable(self.gateway, problem))) from None
 
     def call(self, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
-        """Return the JSON body of a successful answer.
+        """Return the JSON body of a successful answer, None if it has no body.
 
         Raises:
             BuswayError: no gateway answers, or it refuses.
@@ -85,7 +85,7 @@ class Caller:
         answer = self.send(method, path, params=params, body=content)
         if not answer.is_success:
             raise explained(refusal(self.gateway, answer.status_code, answer.content))
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def items(self, path: str, params: Mapping[str, Any], most: int | None = None) -> Iterator[Any]:
         """Yield the items of a list, page by page, at most `most`.

@@ -1,4 +1,4 @@
-"""`busway handlers`, `pause` and `resume`."""
+"""`busway handlers`, `pause`, `resume` and `delete`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from busway.domain.handler import NAME
 from busway.gateway.cli.call import Caller
 from busway.gateway.cli.options import URL, Json, Key, Url
 from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_table
-from busway.gateway.errors import BuswayError
+from busway.gateway.errors import BadSettings, BuswayError
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the handler, from `busway handlers`.")]
 
@@ -72,9 +72,46 @@ def resume(name: Name, json_lines: Json = False, url: Url = URL, key: Key = None
     _switch(name, "resume", "is resumed", json_lines=json_lines, url=url, key=key)
 
 
-def _switch(name: str, action: str, done: str, *, json_lines: bool, url: str, key: str | None) -> None:
+def delete(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Names of handlers, from `busway handlers`."),
+    ] = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="All handlers that code declared and no longer does.")
+    ] = False,
+    json_lines: Json = False,
+    url: Url = URL,
+    key: Key = None,
+) -> None:
+    """Delete handlers that no code declares: their waiting runs are cancelled.
+
+    Attempts that have started finish. A handler that code declares cannot be deleted: pause it, or remove
+    its decorator.
+    """
+    if bool(names) is missing:
+        raise BadSettings("give the names of handlers, or --missing")
+    for name in names or ():
+        _check_name(name)
+    with Caller(url, key) as caller:
+        found = names or [item["name"] for item in caller.items("/v1/handlers", {}) if item["missing"]]
+        for name in found:
+            caller.call("DELETE", f"/v1/handlers/{name}")
+            if json_lines:
+                print_json([{"deleted": name}])
+            else:
+                Printer().line(f"handler {name} is deleted")
+    if not found:
+        note("no handler is missing")
+
+
+def _check_name(name: str) -> None:
     if not re.fullmatch(NAME, name):  # it would be another path
         raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
+
+
+def _switch(name: str, action: str, done: str, *, json_lines: bool, url: str, key: str | None) -> None:
+    _check_name(name)
     with Caller(url, key) as caller:
         found = caller.call("POST", f"/v1/handlers/{name}/{action}")
     if json_lines:

@@ -36,6 +36,7 @@ class Changes:
     def __init__(self, commits: Commits, registry: Registry, clock: Callable[[], int]) -> None:
         self._commits, self._registry, self._clock = commits, registry, clock
         self._one_at_a_time = asyncio.Lock()
+        self._reported = ("", "")
 
     async def create(self, new: HandlerIn) -> RegisteredHandler:
         """Create a handler from the given fields.
@@ -145,6 +146,29 @@ class Changes:
             for entry in self._registry.live():
                 if entry.handler.name not in declared:
                     await self._undeclared(entry, broken)
+            self._report()
+
+    def _report(self) -> None:
+        """Log which handlers differ from the code, unless the same was logged before."""
+        handlers = [entry.handler for entry in self._registry.live()]
+        orphans = ", ".join(handler.name for handler in handlers if handler.missing)
+        overridden = ", ".join(
+            f"{handler.name} ({', '.join(sorted(fields))})"
+            for handler in handlers
+            if not handler.missing and (fields := handler.overridden)
+        )
+        before, self._reported = self._reported, (orphans, overridden)
+        if orphans and orphans != before[0]:
+            log.warning(
+                "no code declares these handlers, so their runs wait: %s. "
+                "`busway delete --missing` deletes them",
+                orphans,
+            )
+        if overridden and overridden != before[1]:
+            log.info(
+                "fields set over HTTP override the code: %s. Set a field to null to restore the code's value",
+                overridden,
+            )
 
     async def _declare(self, declaration: Declaration, file_digest: str) -> None:
         known = self._registry.named(declaration.name)
@@ -186,7 +210,6 @@ class Changes:
         if module in broken or declaring in broken:
             return
         if handler.declared is not None and not handler.missing:
-            log.warning("no code declares the handler %r any more: its runs wait", handler.name)
             await self._revise(handler, missing=True)
         elif self._registry.digest(entry.spec.target):
             await self._revise(handler, file_digest=self._registry.digest(entry.spec.target))

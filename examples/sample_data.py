@@ -1,0 +1,61 @@
+"""Creates a database with sample data for the example handlers. `make run` does this before its first start.
+
+The pages at /docs refer to this data:
+
+- event 1 and run 1: a parcel whose run waits for its next attempt until tomorrow
+- an order that failed, because the shop does not sell pianos
+- an order that started a chain of three handlers
+- `spare`: a handler that was created over HTTP and can be deleted
+- `billing`: a durable subscription
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from busway import SyncClient
+
+HANDLERS = Path(__file__).with_name("handlers")
+SPARE = {
+    "name": "spare",
+    "target": "orders:price",
+    "events": ["order.imported"],
+    "description": "Created over HTTP, so it can be deleted over HTTP.",
+}
+
+
+def main(database):
+    """Start a gateway on a new database, publish the events, and stop it."""
+    command = [
+        *(sys.executable, "-m", "busway", "serve", f"--database-url=sqlite:///{database}"),
+        *(f"--handlers={HANDLERS}", "--host=127.0.0.1", "--port=0", "--pool=process", "--workers=1"),
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BUSWAY_")}
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as gateway:
+        try:
+            started = gateway.stdout.readline().split()
+            if started:
+                fill(started[1])
+        finally:
+            gateway.terminate()
+    return gateway.returncode
+
+
+def fill(url):
+    """Publish the sample events and wait for their results."""
+    with SyncClient(url) as client:
+        with client.subscribe("parcel.sent", kinds=["failed"]).open() as failures:
+            client.publish("parcel.sent", {"to": "Svalbard"})
+            next(failures)
+        client.wait("order.created", {"item": "piano", "quantity": 1})
+        client.wait("order.created", {"item": "book", "quantity": 2})
+        client.subscribe("order.**", durable="billing", after="earliest").open().close()
+    httpx.post(f"{url}/v1/handlers", json=SPARE, trust_env=False).raise_for_status()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
