@@ -63,7 +63,7 @@ def nowhere(path: Path) -> None:
 
 
 KINDS = {
-    "a loop of links": (loop, "loop"),
+    "a loop of links": (loop, "link"),
     "a folder": (Path.mkdir, "folder"),
     "not SQLite": (no_database, "not a database"),
     "cut off": (cut, ""),

@@ -115,3 +115,10 @@ def test_the_members_of_an_event_are_bounded() -> None:
         read(msgspec.json.encode(many))
     few = {"type": "t", **{f"a{n}": "x" for n in range(500)}}
     assert len(read(msgspec.json.encode(few))[0][0].attributes) == 500
+
+
+@pytest.mark.parametrize("levels", [101, 4_000, 490_000])
+@pytest.mark.parametrize("form", [b'{"type":"t","data":%b}', b'[{"type":"t","data":%b}]', b"%b"])
+def test_deep_bodies_are_refused_whatever_python_recurses_to(levels: int, form: bytes) -> None:
+    with pytest.raises(BadRequest, match="100"):
+        read(form % (b"[" * levels + b"]" * levels), LIMIT)
