@@ -116,11 +116,11 @@ class Context:
 
         Args:
             type: the event's type.
-            data: JSON or bytes; None: the event has no data.
+            data: a value with a JSON form, or bytes; None: the event has no data.
             attributes: `id`, `source`, `subject`, `time`, `datacontenttype` or extension attributes.
 
         Raises:
-            TypeError: a value is not JSON.
+            TypeError: the data has no JSON form. The run ends as dead if the handler does not catch it.
             ValueError: the type or an attribute is invalid. The message names it.
         """
         checked, plain = check(type, attributes), str.__str__(type)

@@ -8,8 +8,8 @@ def test_an_invoice_is_written():
     assert ctx.partials == [{"page": 1}]
     assert [published.type for published in ctx.published] == ["invoice.ready"]
 
-Values are checked and encoded as in a worker: a value that is not JSON fails the test, and `run` returns the
-value that subscribers get. The pytest fixture `busway_gateway` runs a whole gateway. It needs no import.
+Values are checked and encoded as in a worker: a value without a JSON form fails the test, and `run` returns
+the value that subscribers get. The pytest fixture `busway_gateway` runs a whole gateway. It needs no import.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ def event(type: str, data: Any = None, **attributes: _Given) -> Event:  # noqa: 
 
     Args:
         type: its type, such as `order.created`.
-        data: JSON or bytes. None: the event has no data.
+        data: a value with a JSON form, or bytes. None: the event has no data.
         attributes: `id`, `source`, `subject`, `time`, `datacontenttype` or extension attributes. The
             defaults are those of the gateway.
 
     Raises:
-        TypeError: the data is not JSON.
+        TypeError: the data has no JSON form.
         ValueError: the type or an attribute is invalid. The message names it.
     """
     checked, plain = check(type, attributes), str.__str__(type)
@@ -175,8 +175,8 @@ def run(target: Callable[..., Any], event: Event, ctx: RecordingContext | None =
 
     Raises:
         Cancelled: a generator yielded after its context was cancelled.
-        TypeError: the function is not a target, or a value is not JSON.
-        ValueError: a value is not JSON, or larger than the limit of a result.
+        TypeError: the function is not a target, or a value has no JSON form.
+        ValueError: a value is larger than the limit of a result.
         RuntimeError: the function is async and an event loop is running: await `run_async` instead.
     """
     if kind_of(target) in ASYNC:

@@ -13,6 +13,8 @@ from .service import Service, hear, items, items_until, say, until
 
 HANDLERS = """
 import asyncio, os, sys, time
+from datetime import UTC, datetime
+from decimal import Decimal
 import busway
 from busway import Context, handler
 
@@ -85,11 +87,19 @@ def dying(event):
 def slow(event):
     time.sleep(60)
 
-@handler("unencodable", max_attempts=1)
+@handler("unencodable")
 def unencodable(event):
-    return {"when": {1, 2}}
+    return {"items": [1, 2, 3, {"price": 1j}]}
 
-@handler("nan", max_attempts=1)
+@handler("published")
+def published(event, ctx):
+    ctx.publish("never", {"items": [Decimal("nan")]})
+
+@handler("forms")
+def forms(event):
+    return {"when": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "total": Decimal("1.50"), 7: (1, {3, 2})}
+
+@handler("nan")
 def nan(event):
     return float("nan")
 
@@ -230,8 +240,17 @@ def test_an_exception_is_retried_until_the_run_is_dead(service: Service) -> None
     [
         ("fail", "Fail", "no use"),
         ("exit", "SystemExit", "3"),
-        ("unencodable", "TypeError", "set"),
-        ("nan", "ValueError", "nan"),
+        (
+            "unencodable",
+            "NotEncodable",
+            ": .items[3].price is a complex",
+        ),
+        (
+            "published",
+            "NotEncodable",
+            "published as 'never': .items[0] is a decimal",
+        ),
+        ("nan", "NotEncodable", "nan"),
         ("slow", "Timeout", "0.5"),
     ],
 )
@@ -242,6 +261,12 @@ def test_a_run_that_cannot_succeed_is_dead_and_says_why(
     assert item["kind"] == "dead"
     assert item["error"]["type"] == error
     assert word in item["error"]["message"].lower()
+    assert item["attempt"] == 1
+
+
+def test_values_of_pythons_types_reach_subscribers_in_their_json_form(service: Service) -> None:
+    item = last(service, service.publish("forms")["seq"])
+    assert item["data"] == {"when": "2026-01-02T03:04:05Z", "total": "1.50", "7": [1, [2, 3]]}
 
 
 def test_a_crash_costs_its_own_attempts_only(service: Service) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from busway import BuswayClientError, Client, SyncClient
@@ -95,6 +98,29 @@ def test_waiting_gives_all_that_came_of_an_event(service: Service) -> None:
     assert (done.event.type, done.event.runs) == ("tree.root", 1)
     assert done.completes == {"succeeded": 4}
     assert sorted(str(item.data) for item in done.results) == ["0", "1", "2", "root"]
+
+
+@dataclasses.dataclass
+class Order:
+    item: str
+    total: Decimal
+    due: datetime
+
+
+def test_published_values_have_their_json_forms(service: Service) -> None:
+    order = Order("book", Decimal("12.50"), datetime(2026, 1, 2, tzinfo=UTC))
+    form = {"item": "book", "total": "12.50", "due": "2026-01-02T00:00:00Z"}
+    with SyncClient(service.url) as client:
+        one = client.publish("tree.order", {"orders": (order,)}, subject="s")
+        two, three = client.publish_many(
+            [{"type": "tree.order", "data": order}, {"type": "tree.order", "data": b"raw"}]
+        )
+        for wrong in ({"price": 1j}, {"price": float("nan")}, "\ud800"):
+            with pytest.raises(TypeError, match=r"the event: \.data"):
+                client.publish("tree.order", {"orders": [wrong]})
+    stored = [service.ok("GET", f"/v1/events/{receipt.seq}") for receipt in (one, two, three)]
+    assert [event.get("data") for event in stored] == [{"orders": [form]}, form, None]
+    assert (stored[0]["subject"], stored[2]["data_base64"]) == ("s", "cmF3")
 
 
 def test_waiting_on_a_shared_correlation_gives_only_ones_own(service: Service) -> None:

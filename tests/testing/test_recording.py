@@ -122,7 +122,7 @@ def test_what_a_handler_raises_comes_out(problem: BaseException) -> None:
 
 @pytest.mark.parametrize(
     ("value", "problem"),
-    [({1, 2}, "set"), (math.nan, "nan"), ({1: 2}, "int"), (object(), "object"), ("\ud800", "Unicode")],
+    [({1j}, "complex"), (math.nan, "nan"), ({1.5: 2}, "float"), (object(), "object"), ("\ud800", "Unicode")],
 )
 def test_values_are_checked_as_in_a_worker(value: Any, problem: str) -> None:
     def yields(event: Any) -> Any:

@@ -1,19 +1,14 @@
-"""The pure rules: pace, what a death means, which values are JSON, how stacks are read."""
+"""The pure rules: pace, what a death means, how stacks are read."""
 
 from __future__ import annotations
 
-import json
-import math
 import random
 
 import pytest
-from busway.domain import jsonvalue
 from busway.gateway.executors.python.host import policy
 from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict, cause_of, verdicts
 from busway.gateway.executors.python.wire.pace import QUICK
-from hypothesis import given
-from hypothesis import strategies as st
 
 UNSTARTED, RUNNING, RETURNED, SETTLED, OVERDUE = AttemptPhase
 
@@ -113,64 +108,6 @@ def test_a_settled_attempt_that_may_still_run_is_a_suspect_too():
 )  # fmt: skip
 def test_a_death_is_told_in_words(status, text):
     assert cause_of(status) == text
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(json_values)
-def test_every_json_value_is_encoded_as_it_is(value):
-    data, binary = jsonvalue.encode(value, "v")
-    assert not binary
-    assert json.loads(data) == value
-
-
-@given(
-    json_values, st.sampled_from([math.nan, math.inf, {1}, object(), b"x", 1j, 10**400]), st.integers(0, 3)
-)
-def test_no_wrong_value_hides_in_a_right_one(value, wrong, depth):
-    for _ in range(depth):
-        wrong = random.choice([[value, wrong], {"k": wrong, "v": value}, (wrong,)])
-    if depth == 0 and isinstance(wrong, bytes):
-        return
-    with pytest.raises((TypeError, ValueError), match="the value"):
-        jsonvalue.encode(wrong, "the value")
-
-
-def test_what_contains_itself_is_refused():
-    value = []
-    value.append(value)
-    with pytest.raises(ValueError, match="nested deeper than 100"):
-        jsonvalue.encode(value, "v")
-
-
-def test_a_hundred_levels_are_taken_and_one_more_is_not():
-    value = None
-    for _ in range(100):
-        value = [value]
-    jsonvalue.encode(value, "v")
-    with pytest.raises(ValueError, match="deeper"):
-        jsonvalue.encode([value], "v")
-
-
-def test_subclasses_of_json_types_are_what_they_derive_from():
-    class Name(str):
-        __slots__ = ()
-
-    class Real(float):
-        pass
-
-    assert (
-        jsonvalue.encode([Name("n"), Real(1.5), (1, 2), {Name("k"): True}], "v")[0]
-        == b'["n",1.5,[1,2],{"k":true}]'
-    )
 
 
 DUMP = """Fatal Python error: Segmentation fault

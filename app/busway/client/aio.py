@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from busway.contract.filters import Filter
 from busway.contract.frames import SubscribeFrame
 from busway.contract.results import Item, ItemError
 from busway.domain.event import new_id
+from busway.domain.jsonvalue import encode
 from busway.domain.result import ResultEvent
 
 __all__ = [
@@ -101,14 +101,14 @@ class Client:
 
         Args:
             type: the event's type.
-            data: JSON or bytes.
+            data: a value with a JSON form, or bytes.
             attributes: CloudEvents attributes and extensions (`id`, `subject`, `partitionkey`, …). Datetimes
                 are converted to RFC 3339.
 
         Raises:
             BuswayClientError: the gateway refused the event or did not answer. Without an answer, it is
                 unknown whether the event is stored. To retry safely, use the same `source` and `id`.
-            TypeError: the data is not JSON.
+            TypeError: the data has no JSON form.
         """
         return await self._post(_event({**attributes, "type": type, "data": data}), Receipt)
 
@@ -119,11 +119,11 @@ class Client:
 
         Raises:
             BuswayClientError: the gateway refused a batch or did not answer.
-            TypeError: the data of an event is not JSON.
+            TypeError: the data of an event has no JSON form.
         """
         receipts: list[Receipt] = []
         for batch in _batches(_event(event) for event in events):
-            receipts += (await self._post(batch, ReceiptList)).items
+            receipts += (await self._post(b"[%b]" % b",".join(batch), ReceiptList)).items
         return receipts
 
     async def wait(
@@ -140,7 +140,7 @@ class Client:
 
         Args:
             type: the event's type.
-            data: JSON or bytes.
+            data: a value with a JSON form, or bytes.
             timeout: seconds for the whole call.
             attributes: CloudEvents attributes and extensions.
 
@@ -232,16 +232,8 @@ class Client:
                 results[:] = [item for item in results if item.event.seq in mine or tree.truncated]
                 return
 
-    async def _post(self, body: Any, shape: type[T]) -> T:
-        text = json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        try:
-            content = text.encode()
-        except UnicodeEncodeError as problem:
-            lone = f"\\u{ord(text[problem.start]):04x}"
-            raise ValueError(
-                f"text of the event has the lone surrogate {lone}, which is not valid Unicode"
-            ) from None
-        return await self._ask(shape, "POST", "/v1/events", content)
+    async def _post(self, body: bytes, shape: type[T]) -> T:
+        return await self._ask(shape, "POST", "/v1/events", body)
 
     async def _ask(self, shape: type[T], method: str, path: str, content: bytes | None = None) -> T:
         url, kind = self._gateway.url, {"Content-Type": "application/json"}
@@ -260,13 +252,14 @@ class Client:
             raise refusal(self._gateway, answer.status_code, b"") from None
 
 
-def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+def _event(event: Mapping[str, Any]) -> bytes:
+    """Encode an event as JSON."""
     body = {name: _attribute(value) if name != "data" else value for name, value in event.items()}
     data = body.get("data")
     if isinstance(data, bytes | bytearray | memoryview):
         del body["data"]
         body["data_base64"] = base64.b64encode(data).decode()
-    return body
+    return encode(body, "the event")[0]
 
 
 def _attribute(value: Any) -> Any:
@@ -277,8 +270,8 @@ def _attribute(value: Any) -> Any:
     return value.astimezone(UTC).isoformat()
 
 
-def _batches(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _batches(events: Iterator[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
     for event in events:
         batch.append(event)
         if len(batch) == MAX_BATCH:

@@ -24,11 +24,10 @@ from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.domain.pattern import matcher
 from busway.event import Event
 from busway.gateway.errors import BadSettings
-from busway.gateway.executors.python.child.failure import delay_of, describe
+from busway.gateway.executors.python.child.failure import delay_of, describe, is_final
 from busway.gateway.executors.python.child.lifecycle import SetupFailed, prepare, teardown
 from busway.gateway.executors.python.child.loading import LoadedFolder, LoadedTarget, load
 from busway.gateway.executors.python.wire.protocol import Boot
-from busway.handlers import Fail
 
 
 class Printed(testing.Recording):
@@ -171,7 +170,7 @@ def _report(problem: BaseException, spec: Spec, attempt: int, port: Printed) -> 
         _note(str(problem))
         problem = problem.__cause__
     error = describe(problem)
-    dead = isinstance(problem, Fail) or attempt >= spec.max_attempts
+    dead = is_final(problem) or attempt >= spec.max_attempts
     kind = "dead" if dead else "failed"
     if port.json_lines:
         port.show(kind, None, error=msgspec.to_builtins(error))

@@ -65,10 +65,10 @@ class Ended(msgspec.Struct, array_like=True):
 
     `outcome`: succeeded, failed or lost. `data`: the final value as JSON text (None: it returned None), or
     bytes if `binary`. `published`: the events passed to `ctx.publish`. `retry_after`: the handler requested
-    another attempt after so many seconds. `fatal`: the handler requested no further attempt. `alone`: the
-    next attempt must have a worker of its own. `lingers`: the attempt failed but may still run; `Gone`
-    follows. `starved`: seconds of `wall_time` in which it was ready to run but had no CPU. `exhausted`: its
-    worker ran out of file descriptors, so other attempts would fail there too.
+    another attempt after so many seconds. `fatal`: the handler requested no further attempt, or none can
+    succeed. `alone`: the next attempt must have a worker of its own. `lingers`: the attempt failed but may
+    still run; `Gone` follows. `starved`: seconds of `wall_time` in which it was ready to run but had no CPU.
+    `exhausted`: its worker ran out of file descriptors, so other attempts would fail there too.
     """
 
     token: int

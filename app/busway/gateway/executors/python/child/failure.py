@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 
 from busway.domain.classes import class_name, stored
+from busway.domain.jsonvalue import NotEncodable
 from busway.domain.run import Error
-from busway.handlers import Retry
+from busway.handlers import Fail, Retry
 
 _OURS = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
 _IMPORTLIB = str(Path("importlib") / "__init__.py")
@@ -50,6 +51,11 @@ def delay_of(problem: BaseException) -> float | None:
         return Retry(problem.after).after  # type: ignore[attr-defined] # mypy does not narrow by the class
     except BaseException:  # handler code replaced it with an invalid value
         return None
+
+
+def is_final(problem: BaseException) -> bool:
+    """Return whether no later attempt can succeed: the handler said so, or a value is invalid."""
+    return issubclass(type(problem), (Fail, NotEncodable))
 
 
 def is_exhaustion(problem: BaseException) -> bool:

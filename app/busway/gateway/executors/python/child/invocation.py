@@ -20,14 +20,13 @@ from busway.event import Event
 from busway.gateway.executors.port import Ended, Published
 from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.cputime import CpuTime, starved
-from busway.gateway.executors.python.child.failure import delay_of, describe, is_exhaustion
+from busway.gateway.executors.python.child.failure import delay_of, describe, is_exhaustion, is_final
 from busway.gateway.executors.python.child.lifecycle import SetupFailed
 from busway.gateway.executors.python.child.loading import LoadedTarget
 from busway.gateway.executors.python.child.outbox import Latest, Outbox
 from busway.gateway.executors.python.wire.memory import resident
 from busway.gateway.executors.python.wire.protocol import Boot, Call, Piece, published_limit
 from busway.gateway.executors.python.wire.slots import Page
-from busway.handlers import Fail
 
 WINDOW_FRAMES = 64
 WINDOW_BYTES = 1024 * 1024
@@ -124,7 +123,8 @@ class Invocation:
         """Encode the final value.
 
         Raises:
-            TypeError, ValueError: it is not JSON, or too large.
+            NotEncodable: it has no JSON form.
+            ValueError: it is too large.
         """
         data, binary = encode_result(value, "the returned value", self.shared.boot.max_result_bytes)
         ended = self._ended(_SUCCEEDED)
@@ -142,7 +142,7 @@ class Invocation:
         ended.error = error
         self._size += len(error.message) + len(error.traceback or "")
         ended.retry_after = delay_of(problem)
-        ended.fatal = issubclass(kind, Fail)
+        ended.fatal = is_final(problem)
         ended.exhausted = is_exhaustion(problem)
         return ended
 
@@ -247,7 +247,8 @@ class Invocation:
         """Send a value that a generator yielded.
 
         Raises:
-            TypeError, ValueError: it is not JSON, or too large.
+            NotEncodable: it has no JSON form.
+            ValueError: it is too large.
         """
         encoded = encode_result(value, "the yielded value", self.shared.boot.max_result_bytes)
         if self._late is not None:
