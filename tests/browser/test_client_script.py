@@ -154,13 +154,13 @@ def test_an_event_that_is_refused_is_thrown(page: Page) -> None:
     assert "larger" in page.evaluate(code, {"type": "a", "text": "x" * 2_000_000})
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_an_example_of_the_page_on_clients_runs(browser: Browser, shop: Service, number: int) -> None:
     page = browser.new_context().new_page()
     page.goto(f"{shop.url}/docs")
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
-    assert len(examples("js")) == 2
+    assert len(examples("js")) == 3
     shop.publish("order.created", {"item": "pen", "quantity": 1})
     program = examples("js")[number].replace(
         'import { Busway } from "/client.js";', 'const { Busway } = await import("/client.js");'

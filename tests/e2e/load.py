@@ -150,6 +150,7 @@ def check(service: Service, publisher: Publisher, subscriber: Subscriber | None)
         event = service.ok("GET", f"/v1/events/{seq}") if seq % 50 == 0 else None
         assert event is None or event["id"] == id_
         assert len(by_seq[seq]) in expected.values(), f"event {id_} has no runs"
+    _check_lost(service, log)
     finals = [i["run"] for i in log if i["kind"] == "succeeded"]
     assert sorted(finals) == sorted(r["id"] for r in runs), "a run has no final result, or two"
     cursors = [i["cursor"] for i in log]
@@ -161,3 +162,16 @@ def check(service: Service, publisher: Publisher, subscriber: Subscriber | None)
     if subscriber is not None:
         subscriber.finish(cursors[-1])
         assert subscriber.items == log
+
+
+def _check_lost(service: Service, log: list[dict[str, Any]]) -> None:
+    """Each lost attempt has one result, after its partials and before any result of the next attempt."""
+    places = [(i["run"], i["attempt"], i["index"]) for i in log]
+    assert len(set(places)) == len(places), "an attempt ended twice, or has a partial twice"
+    lost = {(i["run"], i["attempt"]) for i in log if i["kind"] == "lost"}
+    for run in {run for run, _ in lost}:
+        attempts = service.ok("GET", f"/v1/runs/{run}")["attempts"]
+        expected = {(run, a["attempt"]) for a in attempts if a["outcome"] == "lost"}
+        assert {(r, a) for r, a in lost if r == run} == expected
+        order = [i["attempt"] for i in log if i["run"] == run]
+        assert order == sorted(order), "a result of an attempt came after the next attempt"

@@ -183,6 +183,74 @@ def test_an_interrupted_run_is_lost_and_runs_again(make_service: Serve, tmp_path
     assert [a["outcome"] for a in run["attempts"]] == ["lost", "succeeded"]
 
 
+STREAMS = """
+import os, pathlib, time
+from busway import handler
+
+@handler("streams", max_attempts=1)
+def streams(event, ctx):
+    yield "first"
+    while not pathlib.Path(event.data).exists(): time.sleep(0.005)
+    yield "second"
+
+@handler("exits")
+def exits(event): os._exit(3)
+"""
+
+
+def kinds_of(service: Service, run: int) -> list[tuple[str, int, int | None]]:
+    items = [item for item in service.results() if item["run"] == run]
+    assert not any(item["completes"] for item in items[:-1])
+    return [(item["kind"], item["attempt"], item["index"]) for item in items]
+
+
+AGAIN = [
+    ("partial", 1, 0), ("lost", 1, None), ("partial", 2, 0), ("partial", 2, 1), ("succeeded", 2, None),
+]  # fmt: skip
+
+
+def test_the_partials_of_a_killed_gateway_are_followed_by_lost(make_service: Serve, tmp_path: Path) -> None:
+    service = make_service()
+    sign = tmp_path / "sign"
+    service.write("streams.py", STREAMS)
+    service.start()
+    run = service.ok("GET", f"/v1/events/{service.publish('streams', str(sign))['seq']}")["runs"][0]["id"]
+    until(service.results, "the first partial")  # it comes at once, so its attempt has just begun
+    service.kill()
+    service.start()
+    until(lambda: len(service.results()) == 3, "the partial of the second attempt")
+    lost = service.results()[1]
+    assert lost["error"] == {"type": "Lost", "message": "the gateway stopped while attempt 1 was running"}
+    sign.touch()
+    until(lambda: not service.unfinished(), "its end")
+    service.kill()
+    service.start()
+    assert kinds_of(service, run) == AGAIN
+
+
+def test_attempts_that_share_a_worker_are_lost_with_it_and_say_so(
+    make_service: Serve, tmp_path: Path
+) -> None:
+    service = make_service(pool="thread")
+    sign = tmp_path / "sign"
+    service.write("streams.py", STREAMS)
+    service.start()
+    runs = [
+        service.ok("GET", f"/v1/events/{service.publish('streams', str(sign))['seq']}")["runs"][0]["id"]
+        for _ in range(2)
+    ]
+    until(lambda: len(service.results()) == 2, "the first partials")
+    service.publish("exits")
+    until(lambda: sum(item["kind"] == "lost" for item in service.results()) >= 3, "the losses")
+    sign.touch()
+    for run in runs:
+        until(lambda run=run: service.ok("GET", f"/v1/runs/{run}")["state"] == "succeeded", "its end")
+    for run in runs:
+        assert kinds_of(service, run) == AGAIN
+    lost = next(item for item in service.results(kinds="lost") if item["run"] == runs[0])
+    assert lost["error"] == {"type": "WorkerDied", "message": "exited with status 3"}
+
+
 def test_one_database_has_one_gateway(make_service: Serve) -> None:
     service = make_service(workers=1).start()
     process = service.launch()

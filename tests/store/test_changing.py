@@ -141,6 +141,11 @@ def test_rescue_counts_running_attempts_as_lost(store):
     assert (run.id, run.attempt, run.lost) == (1, 1, 1)
     [lost] = store.read("run", 1)[1]
     assert (lost.attempt, lost.outcome, lost.worker, lost.finished_at) == (1, "lost", 99, NOW + 60)
+    [result] = store.results()
+    assert (result.run, result.kind, result.attempt, result.index) == (1, Kind.LOST, 1, None)
+    assert (result.error[0], result.completes, result.time) == ("Lost", None, NOW + 60)
+    assert store.write_one(Rescue(now=NOW + 61, max_losses=10)) == 0
+    assert len(store.results()) == 1
     assert not store.write_one(settle(1)).accepted
     assert store.write_one(settle(1, attempt=2)).accepted
 
@@ -150,7 +155,8 @@ def test_a_run_with_too_many_lost_attempts_is_dead(store):
     for attempt in (1, 2, 3):
         store.write(mark(1, attempt), Rescue(now=NOW, max_losses=3))
     assert states(store, 1) == [RunState.DEAD]
-    [result] = store.results()
+    *earlier, result = store.results()
+    assert [(r.kind, r.attempt, r.completes) for r in earlier] == [(Kind.LOST, n, None) for n in (1, 2)]
     assert (result.kind, result.attempt, result.completes) == (Kind.DEAD, 3, b'{"dead":1}')
     assert [a.outcome for a in store.read("run", 1)[1]] == ["lost"] * 3
 

@@ -50,6 +50,12 @@ CODE = """
     def exits(event):
         os._exit(3)
 
+    async def waits_async(event):
+        yield os.getpid()
+        while not os.path.exists(event.data):
+            await asyncio.sleep(0.005)
+        yield "done"
+
     async def exits_async(event):
         await asyncio.sleep(0)
         os._exit(3)
@@ -293,6 +299,29 @@ def test_a_cancelled_attempt_ends_and_reports_nothing(folder, pool, target):
         assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
 
     kit.drive(scenario, folder, pool)
+
+
+def test_no_process_has_a_sync_attempt_together_with_coroutines(folder, sign):
+    async def scenario(bench):
+        first, second = sign.with_suffix(".first"), sign.with_suffix(".second")
+        stream = bench.hand("f:waits_async", str(first))  # then a sync attempt while it runs
+        await bench.until(lambda: bench.partials(stream))
+        died = await bench.run("f:exits")
+        assert (died.outcome, died.alone) == (Outcome.FAILED, False)
+        sync = bench.hand("f:waits_for", str(second))  # then a coroutine while that runs
+        await bench.started(sync)
+        another = bench.hand("f:waits_async", str(second))
+        await bench.until(lambda: bench.partials(another))
+        first.touch()
+        assert (await bench.end(stream)).outcome is Outcome.SUCCEEDED
+        second.touch()
+        ends = [await bench.end(token) for token in (sync, another)]
+        assert {ended.outcome for ended in ends} == {Outcome.SUCCEEDED}
+        pids = {token: int(bench.partials(token)[0].data) for token in (stream, another)}
+        assert len({*pids.values(), died.worker, int(ends[0].data)}) == 3
+        assert bench.pids("process:async") == [pids[stream]]
+
+    kit.drive(scenario, folder, processes=1)
 
 
 def test_cancelling_what_is_over_harms_nobody(folder, sign):

@@ -49,7 +49,16 @@ class Item(msgspec.Struct, kw_only=True):
     SCHEMA: ClassVar[dict[str, Any]] = {**ONE_VALUE, "examples": [EXAMPLE]}
 
     cursor: Cursor
-    kind: Annotated[str, one_of(Kind)]
+    kind: Annotated[
+        str,
+        one_of(Kind),
+        Meta(
+            description="`partial`: a value that the handler yielded, or progress. `succeeded`: the final "
+            "value. `failed`: an attempt failed, another follows. `lost`: an attempt was lost with its "
+            "worker or gateway, another follows. The partials of a failed or lost attempt do not count. "
+            "`dead`: the last attempt failed. `cancelled`: the run was cancelled."
+        ),
+    ]
     event: ResultEvent
     handler: str
     revision: Annotated[int, Meta(description="The handler's revision that the attempt ran.")]

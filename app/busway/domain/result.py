@@ -13,13 +13,17 @@ from busway.domain.event import Event
 
 
 class Kind(StrEnum):
-    """Kind of a result: a partial value, the final value, or how the attempt ended."""
+    """Kind of a result: a partial value, the final value, or how the attempt ended.
+
+    The store keeps the position in this list, so new kinds come last.
+    """
 
     PARTIAL = "partial"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DEAD = "dead"
     CANCELLED = "cancelled"
+    LOST = "lost"
 
 
 KINDS = frozenset({*Kind, "completed"})

@@ -300,10 +300,8 @@ def _report(attempt: Attempt, ended: Ended) -> Report:
     )
 
 
-def _result(verdict: Verdict, ended: Ended) -> NewResult | None:
+def _result(verdict: Verdict, ended: Ended) -> NewResult:
     kind, error = verdict.kind, verdict.error
-    if kind is None:
-        return None
     if kind is Kind.SUCCEEDED:
         return NewResult(kind=kind, data=ended.data, binary=ended.binary, time=ended.finished_at)
     summary = (error.type, error.message) if error else None

@@ -15,7 +15,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """The run's next state, its losses, when it may start again, and the entry for the result log."""
 
     state: RunState
-    kind: Kind | None
+    kind: Kind
     lost: int
     due: int | None = None
     error: Error | None = None
@@ -26,14 +26,14 @@ def judge(attempt: Attempt, ended: Ended, chance: float) -> Verdict:
     if ended.outcome is Outcome.SUCCEEDED:
         return Verdict(RunState.SUCCEEDED, Kind.SUCCEEDED, attempt.run.lost)
     if ended.outcome is Outcome.LOST:
-        return _lost(attempt)
+        return _lost(attempt, ended)
     return _failed(attempt, ended, chance)
 
 
-def _lost(attempt: Attempt) -> Verdict:
+def _lost(attempt: Attempt, ended: Ended) -> Verdict:
     lost = attempt.run.lost + 1
     if lost < MAX_LOSSES:
-        return Verdict(RunState.AVAILABLE, None, lost)
+        return Verdict(RunState.AVAILABLE, Kind.LOST, lost, error=ended.error)
     error = Error("Lost", f"{lost} attempts were lost with their worker or gateway")
     return Verdict(RunState.DEAD, Kind.DEAD, lost, error=error)
 

@@ -26,6 +26,7 @@ _COLOURS = {
     "failed": "yellow",
     "dead": "bold red",
     "cancelled": "magenta",
+    "lost": "yellow",
 }
 
 

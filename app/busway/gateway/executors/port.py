@@ -53,11 +53,14 @@ class Partial(msgspec.Struct, kw_only=True):
 
 
 class Started(msgspec.Struct, kw_only=True):
-    """An attempt has been running for 100 ms. Time in microseconds since 1970; `worker` is a process id."""
+    """An attempt has been running for 100 ms, or its first partial follows.
+
+    Time in microseconds since 1970; `worker` is a process id, None if it is not known yet.
+    """
 
     token: int
     started_at: int
-    worker: int
+    worker: int | None
 
 
 class Ended(msgspec.Struct, array_like=True):

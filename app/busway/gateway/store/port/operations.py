@@ -77,7 +77,7 @@ class Mark(Operation, kw_only=True):
     revision: int
     started_at: int
     pool: str
-    worker: int
+    worker: int | None
     fence: int = 0
 
 
@@ -194,7 +194,10 @@ class RetryDead(Operation, kw_only=True):
 
 
 class Rescue(Operation, kw_only=True):
-    """At start: count running attempts as lost. Their runs wait again or are dead. Reply: how many."""
+    """At start: count running attempts as lost. Reply: how many.
+
+    Their runs wait again, each with a `lost` result, or are dead.
+    """
 
     now: int
     max_losses: int

@@ -150,6 +150,8 @@ def _lose(ledger: Ledger, run: RunRow, operation: Rescue) -> None:
         _end(ledger, run, DEAD, Kind.DEAD, error, operation.now, run.revision or 1)
         ledger.errors[run.handler] = brief(error) or ""
         return
+    new = NewResult(kind=Kind.LOST, error=(error.type, error.message), time=operation.now)
+    ledger.add_result(run, new, run.revision or 1, run.attempt)
     ledger.change(run, 0)
     run.due, run.available_at, run.token = None, operation.now, None
 

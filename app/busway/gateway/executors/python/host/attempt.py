@@ -10,7 +10,7 @@ import msgspec
 
 from busway.domain.run import Error, Outcome
 from busway.gateway.channel import Channel
-from busway.gateway.executors.port import Assignment, Ended, Gone, Returned, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, Gone, Returned, Started, WorkerReport
 from busway.gateway.executors.python.host import policy
 from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict
@@ -117,6 +117,11 @@ class SentAttempt(msgspec.Struct, eq=False):
     def ran(self, now: Clocks) -> int:
         """Return for how many nanoseconds it has run, without those for which the gateway was stopped."""
         return now.mono - self.since() - self.stopped
+
+    def report_start(self, now: Clocks, worker: int | None) -> Started:
+        """Return the report that it has started. Called once: `start_reported` is set."""
+        self.start_reported = True
+        return Started(token=self.assignment.token, started_at=now.wall_at(self.since()), worker=worker)
 
     def phase(self) -> AttemptPhase:
         """Return how far it was when its worker died."""

@@ -11,13 +11,20 @@ from typing import Any
 
 import msgspec
 
-from busway.gateway.executors.port import Catalog
+from busway.domain.callables import ASYNC
+from busway.gateway.executors.port import Assignment, Catalog
 from busway.gateway.executors.python.host.launcher import Launcher
 from busway.gateway.executors.python.host.pool import MemoryPool, Pool, PoolConfig, describe
 from busway.gateway.executors.python.host.shared import Shared
 from busway.gateway.executors.python.host.watching import Watched
 from busway.gateway.executors.python.host.worker import Worker
 from busway.gateway.executors.python.wire.protocol import Boot
+
+COROUTINES = "process:async"
+"""The part of the process pool that runs `async def` targets.
+
+Its workers run nothing else, so that a crash of a sync target never ends a coroutine.
+"""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -42,16 +49,26 @@ class Generation:
         self.launcher = Launcher(shared, boot, watched)
         self._shared, self._plan = shared, plan
         self.pools: dict[str, Pool] = {
-            "process": Pool("process", plan.process, shared, self.launcher, plan.numbers),
-            "thread": Pool("thread", plan.thread, shared, self.launcher, plan.numbers),
-        }
+            name: Pool(name, config, shared, self.launcher, plan.numbers)
+            for name, config in (
+                ("process", plan.process), (COROUTINES, plan.process), ("thread", plan.thread)
+            )
+        }  # fmt: skip
 
     @property
     def files(self) -> Catalog:
         """What the handlers folder defines."""
         return self.launcher.loaded.files
 
-    def confined(self, handler: str) -> Pool:
+    def pool_for(self, assignment: Assignment) -> Pool:
+        """Return the pool whose workers may run this attempt."""
+        if assignment.memory is not None:
+            return self._confined(assignment.handler)
+        if assignment.kind in ASYNC and assignment.pool == "process":
+            return self.pools[COROUTINES]
+        return self.pools[assignment.pool]
+
+    def _confined(self, handler: str) -> Pool:
         """Return the pool of a handler with a memory limit."""
         name = f"memory:{handler}"
         pool = self.pools.get(name)

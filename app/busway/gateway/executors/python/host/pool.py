@@ -51,7 +51,7 @@ class Pool:
     """Its workers start when it is first needed. An attempt goes to the worker with the fewest.
 
     Args:
-        name: `process`, `thread` or `memory:HANDLER`.
+        name: `process`, `process:async`, `thread` or `memory:HANDLER`.
         config: its size, and the limits of its workers.
         shared: the state that all pools share.
         launcher: starts the workers.
@@ -166,9 +166,10 @@ class Pool:
         return best
 
     def _free_for_async(self) -> Worker | None:
-        """Find a worker for a coroutine. If its only thread runs a sync target it reads no frames: skip it.
+        """Find a worker for a coroutine.
 
-        Sync attempts may follow async ones into a worker: the async ones run in the loop's own thread.
+        In the thread pool it may have sync attempts, too. If it has one thread (`--threads 1`), it reads no
+        frames while it runs a sync target: skip it then.
         """
         single, best, least = self.config.threads == 1, None, 1 << 30
         for worker in self.workers:

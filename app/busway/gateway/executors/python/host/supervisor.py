@@ -192,13 +192,11 @@ class Supervisor:
 
     def offer(self, assignment: Assignment) -> bool:
         """Send an attempt to a worker. Return False if its pool has no room now."""
-        shared, made = self._shared, self._generation
+        shared = self._shared
         if shared.closed:
             shared.refused = True
             return False
-        confined = assignment.memory is not None
-        pool = made.confined(assignment.handler) if confined else made.pools[assignment.pool]
-        if not pool.offer(assignment):
+        if not self._generation.pool_for(assignment).offer(assignment):
             shared.refused = True
             return False
         if not shared.check.due:

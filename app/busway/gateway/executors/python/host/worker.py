@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from busway.domain.run import Error
 from busway.gateway.channel import Channel, Frame
-from busway.gateway.executors.port import Assignment, Ended, Returned, Started, WorkerReport
+from busway.gateway.executors.port import Assignment, Ended, Returned, WorkerReport
 from busway.gateway.executors.python.host import attempt as outcomes
 from busway.gateway.executors.python.host import checking, stacks
 from busway.gateway.executors.python.host.attempt import (
@@ -283,9 +283,13 @@ class Worker:
 
     def _partial(self, token: int, body: bytes, reports: list[WorkerReport]) -> None:
         attempt = self._known(token)
-        report = checking.partial(attempt, body, outcomes.now(), self._shared.limits)
-        if not attempt.settled:
-            reports.append(report)
+        now = outcomes.now()
+        report = checking.partial(attempt, body, now, self._shared.limits)
+        if attempt.settled:
+            return
+        if not attempt.start_reported:  # if the gateway is killed, the next one must find this attempt
+            reports.append(attempt.report_start(now, self.pid))
+        reports.append(report)
 
     def sweep(self, now: Clocks) -> list[WorkerReport]:
         """Check the page: report long attempts, cancel overdue ones, kill for those that do not react."""
@@ -307,9 +311,7 @@ class Worker:
             elif ran > attempt.assignment.timeout * 1e9:
                 self._overdue(attempt, now)
             elif not attempt.start_reported and ran > _MARK_AFTER and self.pid is not None:
-                attempt.start_reported = True
-                started_at, token = now.wall_at(attempt.since()), attempt.assignment.token
-                reports.append(Started(token=token, started_at=started_at, worker=self.pid))
+                reports.append(attempt.report_start(now, self.pid))
         return [*reports, *self._unclog(now)]
 
     def stood_still(self, duration: int, now: Clocks) -> None:
