@@ -2,7 +2,7 @@
 #
 #   docker build -t busway .
 #   docker volume create busway-data
-#   docker run --rm -v busway-data:/data busway busway keys create first --scope admin
+#   docker run --rm -v busway-data:/data busway busway keys create first --create
 #   docker run -p 8000:8000 -v busway-data:/data -v ./handlers:/handlers:ro busway
 #
 # /data holds the database, /handlers the Python files with handler code. Set options of

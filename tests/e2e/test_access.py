@@ -41,7 +41,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("closed"), workers=1)
     service.write("all.py", HANDLER)
     service.write("secret_plans.py", "1 / 0\n")
-    service.admin = busway(service, "keys", "create", "me")
+    service.admin = busway(service, "keys", "create", "me", "--create")
     yield service.start()
     service.close()
 
@@ -73,7 +73,7 @@ def test_elsewhere_than_loopback_a_key_is_needed_to_start(make_service: Serve) -
     process.stdout.close()
     assert "busway keys create" in service.log.read_text()
     assert "Traceback" not in service.log.read_text()
-    service.key = busway(service, "keys", "create", "me")
+    service.key = busway(service, "keys", "create", "me", "--create")
     service.start()
     assert service.get("/v1/status").status_code == 200
 
@@ -255,7 +255,7 @@ def test_a_head_that_was_admitted_before_is_looked_at_again_when_keys_change(mak
 def test_a_running_gateway_notices_keys_of_the_command_line(make_service: Serve) -> None:
     service = make_service(workers=1).start()
     assert service.get("/v1/events").status_code == 200
-    key = busway(service, "keys", "create", "me")
+    key = busway(service, "keys", "create", "me", "--create")
     until(lambda: service.get("/v1/events").status_code == 401, "the gateway to close")
     service.key = key
     assert service.get("/v1/events").status_code == 200

@@ -189,7 +189,10 @@ def test_handlers_are_listed(service: Service) -> None:
         (("serve", "--database-url", "postgresql://x"), 2, "PostgreSQL"),
         (("serve", "--broker-url", "nats://x"), 2, "--broker-url"),
         (("serve", "--role", "worker"), 2, "--role"),
-        (("keys", "create", "x", "--scope", "all", "--database-url", "sqlite:///k.db"), 1, "scopes"),
+        (("keys", "create", "x", "--scope", "all", "--database-url", "sqlite:///k.db"), 1, "--scope"),
+        (("keys", "create", "x"), 2, "--create"),
+        (("keys", "list"), 2, "/here/busway.db"),
+        (("keys", "revoke", "1", "--database-url", "sqlite:///k.db"), 2, "/here/k.db"),
     ],
 )
 def test_an_error_is_one_clear_line(
@@ -204,6 +207,32 @@ def test_an_error_is_one_clear_line(
     assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().count("\n") == 0, done.stderr
+    assert not [*(tmp_path / "here").glob("*.db")]
+
+
+def test_keys_are_created_listed_and_revoked_in_the_database_that_is_named(tmp_path: Path) -> None:
+    made = busway("keys", "create", "me", "--create", "--expires-at=2099-01-01T00:00:00Z", cwd=tmp_path)
+    assert made.stdout.startswith("bw_1_")
+    assert made.stdout.count("\n") == 1
+    where = str(tmp_path / "busway.db")
+    assert where in made.stderr
+    other = json.loads(busway("keys", "create", "shop", "--scope=publish", "--json", cwd=tmp_path).stdout)
+    assert (other["id"], other["scopes"], other["key"][:5]) == (2, ["publish"], "bw_2_")
+    listed = busway("keys", "list", cwd=tmp_path)
+    assert where in listed.stderr
+    assert [line.split()[:2] for line in listed.stdout.splitlines()[1:]] == [["1", "me"], ["2", "shop"]]
+    assert where in busway("keys", "revoke", "2", cwd=tmp_path).stdout
+    keys = [json.loads(line) for line in busway("keys", "list", "--json", cwd=tmp_path).stdout.splitlines()]
+    assert [bool(key["revoked_at"]) for key in keys] == [False, True]
+    assert keys[0]["expires_at"] == "2099-01-01T00:00:00.000000Z"
+    missing = busway("keys", "revoke", "3", cwd=tmp_path)
+    assert (missing.returncode, where in missing.stderr) == (1, True)
+
+
+def test_migrate_says_whether_it_created_the_database(tmp_path: Path) -> None:
+    assert busway("migrate", cwd=tmp_path).stdout == f"the database {tmp_path}/busway.db is created\n"
+    assert busway("migrate", cwd=tmp_path).stdout == f"the database {tmp_path}/busway.db is up to date\n"
+    assert json.loads(busway("migrate", "--json", cwd=tmp_path).stdout)["created"] is False
 
 
 def test_a_database_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
@@ -224,7 +253,7 @@ def test_settings_come_from_the_environment_too(make_service: Serve) -> None:
 
 def test_the_commands_on_the_database_find_it_in_dot_env(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BUSWAY_DATABASE_URL=sqlite:///kept.db\n")
-    assert busway("keys", "create", "me", cwd=tmp_path).stdout.startswith("bw_1_")
+    assert busway("keys", "create", "me", "--create", cwd=tmp_path).stdout.startswith("bw_1_")
     assert (tmp_path / "kept.db").exists()
     assert not (tmp_path / "busway.db").exists()
     (tmp_path / ".env").write_bytes(b"BUSWAY_DATABASE_URL=\xff\n")

@@ -175,7 +175,7 @@ COMMANDS = {
     "handlers": ("handlers", "--url={url}"),
     "tail": ("tail", "--after=earliest", "--url={url}"),
     "tail --json": ("tail", "--after=earliest", "--json", "--url={url}"),
-    "keys": ("keys", "create", "x", "--database-url=sqlite:///{folder}/keys.db"),
+    "keys": ("keys", "create", "x", "--create", "--database-url=sqlite:///{folder}/keys.db"),
     "openapi": ("openapi", "{folder}/documents"),
     "help": ("--help",),
 }

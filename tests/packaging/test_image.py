@@ -63,7 +63,7 @@ def test_the_image_is_built_serves_is_healthy_and_drains(tmp_path: Path) -> None
     (tmp_path / "handlers").mkdir()
     (tmp_path / "handlers/greet.py").write_text(GREET, encoding="utf-8")
     environment = variables(image, tmp_path)
-    key = run("busway", "keys", "create", "first", cwd=data, **environment).strip()
+    key = run("busway", "keys", "create", "first", "--create", cwd=data, **environment).strip()
     (healthcheck,) = re.findall(r"CMD (\[.+\])$", instruction("HEALTHCHECK")[0])
     with subprocess.Popen(
         json.loads(instruction("CMD")[0]),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+OnResult = Callable[[Item], None]
 
 MAX_BATCH = 10_000  # events per request
 
@@ -132,6 +133,7 @@ class Client:
         data: Any = None,
         *,
         timeout: float = 60,
+        on_result: OnResult | None = None,
         **attributes: Any,
     ) -> Completed:
         """Publish one event and wait until it is completed: all runs of its tree have ended.
@@ -142,6 +144,8 @@ class Client:
             type: the event's type.
             data: a value with a JSON form, or bytes.
             timeout: seconds for the whole call.
+            on_result: called with each result as it arrives. If the event has a `correlationid` of yours, or
+                is already stored, other events may have it too, so it is called when the event is completed.
             attributes: CloudEvents attributes and extensions.
 
         Raises:
@@ -159,9 +163,9 @@ class Client:
                 await stream.open()
                 receipt = await self.publish(type, data, **attributes)
                 if receipt.duplicate:
-                    return await self._completed_before(receipt, results)
+                    return await self._completed_before(receipt, results, on_result)
                 if receipt.runs:
-                    await self._collect(stream, receipt, results, shared=shared)
+                    await self._collect(stream, receipt, results, on_result, shared=shared)
                 return Completed(receipt, results)
         except TimeoutError:
             raise NotCompleted(receipt, results, timeout) from None
@@ -208,20 +212,30 @@ class Client:
         self._following.add(following)
         return Subscription(following)
 
-    async def _completed_before(self, receipt: Receipt, results: list[Item]) -> Completed:
+    async def _completed_before(
+        self, receipt: Receipt, results: list[Item], on_result: OnResult | None
+    ) -> Completed:
         """Wait for an event that an earlier request published, from the oldest available results."""
         event = await self._ask(EventDetail, "GET", f"/v1/events/{receipt.seq}")
         if event.runs:
             async with self.subscribe(correlationid=event.correlationid, after="earliest") as stream:
-                await self._collect(stream, receipt, results, shared=True)
+                await self._collect(stream, receipt, results, on_result, shared=True)
         return Completed(receipt, results)
 
     async def _collect(
-        self, stream: Subscription, receipt: Receipt, results: list[Item], *, shared: bool
+        self,
+        stream: Subscription,
+        receipt: Receipt,
+        results: list[Item],
+        on_result: OnResult | None,
+        *,
+        shared: bool,
     ) -> None:
         """Add the items of the event's tree to `results`, up to the one that completes it."""
         async for item in stream:
             results.append(item)
+            if on_result and not shared:
+                on_result(item)
             if item.completes is None:
                 continue
             if not shared:
@@ -230,6 +244,9 @@ class Client:
             mine = set(seqs(tree))
             if item.event.seq in mine or tree.truncated:
                 results[:] = [item for item in results if item.event.seq in mine or tree.truncated]
+                for each in results:
+                    if on_result:
+                        on_result(each)
                 return
 
     async def _post(self, body: bytes, shape: type[T]) -> T:

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from busway.client.aio import Client
+from busway.client.aio import Client, OnResult
 from busway.client.following import OnReconnect
 from busway.client.subscription import Subscription
 from busway.client.waiting import Completed
@@ -144,9 +144,22 @@ class SyncClient:
         """Publish events, as `Client.publish_many`."""
         return self._loop.call(self._client.publish_many(events))
 
-    def wait(self, type: str, data: Any = None, *, timeout: float = 60, **attributes: Any) -> Completed:  # noqa: A002
-        """Publish one event and wait until it is completed, as `Client.wait`."""
-        return self._loop.call(self._client.wait(type, data, timeout=timeout, **attributes))
+    def wait(
+        self,
+        type: str,  # noqa: A002 (as Client)
+        data: Any = None,
+        *,
+        timeout: float = 60,
+        on_result: OnResult | None = None,
+        **attributes: Any,
+    ) -> Completed:
+        """Publish one event and wait until it is completed, as `Client.wait`.
+
+        `on_result` is called in the client's thread.
+        """
+        return self._loop.call(
+            self._client.wait(type, data, timeout=timeout, on_result=on_result, **attributes)
+        )
 
     def subscribe(
         self,

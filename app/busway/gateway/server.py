@@ -144,7 +144,7 @@ def _check_access(settings: Settings, listener: socket.socket) -> None:
     if not is_loopback(listener.getsockname()[0]) and not sqlite.read_keys(settings.database):
         raise BadSettings(
             f"{settings.place('host')}listening on {settings.host} needs an API key: create one with "
-            f"`busway keys create NAME --scope admin --database-url {settings.database_url}`"
+            f"`busway keys create NAME --create --database-url {settings.database_url}`"
         )
 
 

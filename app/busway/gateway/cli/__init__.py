@@ -20,7 +20,7 @@ Start a gateway with `busway serve`, publish with `busway publish`, follow resul
 _COMMANDS = {
     "init": "init.init",
     "serve": "serve.serve",
-    "publish": "publish.publish",
+    "publish": "publish.app",
     "tail": "tail.tail",
     "invoke": "invoke.invoke",
     "runs": "runs.runs",

@@ -71,20 +71,25 @@ class Caller:
         except (httpx.TransportError, httpx.InvalidURL) as problem:
             raise BuswayError(str(unreachable(self.gateway, problem))) from None
 
-    def call(self, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
-        """Return the JSON body of a successful answer, None if it has no body.
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Any = None,
+        body: bytes | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Return the JSON body of a successful answer, None if it has no body. `names` is as for `explained`.
 
         Raises:
             BuswayError: no gateway answers, or it refuses.
         """
-        import msgspec  # noqa: PLC0415 - as above
-
         from busway.client.errors import refusal  # noqa: PLC0415 - as above
 
-        content = None if body is None else msgspec.json.encode(body)
-        answer = self.send(method, path, params=params, body=content)
+        answer = self.send(method, path, params=params, body=body)
         if not answer.is_success:
-            raise explained(refusal(self.gateway, answer.status_code, answer.content))
+            raise explained(refusal(self.gateway, answer.status_code, answer.content), names)
         return answer.json() if answer.content else None
 
     def items(self, path: str, params: Mapping[str, Any], most: int | None = None) -> Iterator[Any]:

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import need_server
+from busway.gateway.cli.options import Json, need_server
+from busway.gateway.cli.output import print_json
 from busway.gateway.errors import BadSettings
 
 
 def openapi(
     folder: Annotated[Path, typer.Argument(help="Folder for the two documents.")] = Path("openapi"),
+    json_lines: Json = False,
 ) -> None:
     """Write the OpenAPI and AsyncAPI documents.
 
@@ -33,4 +35,7 @@ def openapi(
             file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     except OSError as problem:
         raise BadSettings(f"the folder {str(folder)!r} cannot be written: {problem.strerror}") from None
-    typer.echo("\n".join(map(str, documents)))
+    if json_lines:
+        print_json([{"file": str(file)} for file in documents])
+    else:
+        typer.echo("\n".join(map(str, documents)))

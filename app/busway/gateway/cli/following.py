@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
-import msgspec
-from msgspec import UNSET
 from rich.console import Console
 from rich.text import Text
 
 from busway.client.aio import BuswayClientError, Client, Item, Subscription
+from busway.gateway.cli.call import explained
+from busway.gateway.cli.results import Results
 from busway.gateway.errors import BuswayError
 
-DATA_WIDTH = 200
 BEHIND = 5.0  # seconds of age from which a note says that results are old
 NOTE_EVERY = 10.0  # seconds between these notes
-_COLOURS = {
-    "partial": "cyan",
-    "succeeded": "green",
-    "failed": "yellow",
-    "dead": "bold red",
-    "cancelled": "magenta",
-    "lost": "yellow",
-}
 
 
 class Tail:
@@ -37,7 +27,7 @@ class Tail:
     """
 
     def __init__(self, *, json_lines: bool, console: Console, notes: Console) -> None:
-        self._json_lines, self._console, self._notes = json_lines, console, notes
+        self._results, self._notes = Results(json_lines=json_lines, console=console), notes
         self._behind = False
         self._noted_at = 0.0
 
@@ -47,7 +37,7 @@ class Tail:
             await subscription.open()
             async for item in subscription:
                 self._note_lag(item)
-                self._show(item)
+                self._results.show(item)
         finally:
             if subscription.cursor:
                 self._note(f"resume with --after {subscription.cursor}", "dim")
@@ -64,13 +54,6 @@ class Tail:
         elif lag < BEHIND / 2 and self._behind:
             self._behind, self._noted_at = False, 0.0
             self._note("caught up: these results are current", "green")
-
-    def _show(self, item: Item) -> None:
-        if self._json_lines:
-            self._console.file.write(msgspec.json.encode(members(item)).decode() + "\n")
-            self._console.file.flush()
-        else:
-            self._console.print(line(item), soft_wrap=True)
 
     def _note(self, text: str, style: str) -> None:
         self._notes.print(Text(text, style), soft_wrap=True)
@@ -109,54 +92,7 @@ async def tail(
             await shown.follow(subscription)
     except asyncio.CancelledError:
         return  # Ctrl-C: asyncio.run cancels the task
-    except (BuswayClientError, ValueError) as problem:
+    except BuswayClientError as problem:
+        raise explained(problem) from None
+    except ValueError as problem:
         raise BuswayError(str(problem)) from None
-
-
-def members(item: Item) -> dict[str, Any]:
-    """Return an item as the JSON members that the gateway sent."""
-    body: dict[str, Any] = msgspec.structs.asdict(item)
-    if item.data_base64 is UNSET:
-        del body["data_base64"]
-    else:
-        del body["data"]
-    return body
-
-
-def line(item: Item) -> Text:
-    """Return an item as one line of text: local time, kind, event, handler, data."""
-    colour = _COLOURS.get(item.kind, "white")
-    text = Text()
-    text.append(f"{_local(item.time)}  ", "dim")
-    text.append(f"{item.kind:<9}", colour)
-    text.append(f"  {item.event.type}", "bold")
-    text.append(f" #{item.event.seq}", "dim")
-    text.append(f"  {item.handler}", "blue")
-    if item.attempt > 1:
-        text.append(f" attempt {item.attempt}", "yellow")
-    if item.error is not None:
-        text.append(f"  {item.error.type}: {_short(item.error.message)}", colour)
-    elif item.data is not None:
-        text.append(f"  {_short(_data(item.data))}")
-    if item.completes is not None:
-        text.append(f"  completes {_counts(item.completes)}", "dim")
-    return text
-
-
-def _local(time: str) -> str:
-    return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S.%f")[:-3]
-
-
-def _data(data: Any) -> str:
-    if isinstance(data, bytes):
-        return f"{len(data)} bytes"
-    return json.dumps(data, ensure_ascii=False)
-
-
-def _short(text: str) -> str:
-    flat = "".join(c if c.isprintable() else " " for c in text)  # a terminal would execute control characters
-    return flat if len(flat) <= DATA_WIDTH else f"{flat[: DATA_WIDTH - 1]}…"
-
-
-def _counts(completes: dict[str, int]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in completes.items() if count)

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from busway.gateway.cli.event import extensions, payload
 from busway.gateway.cli.options import Json, setting
-from busway.gateway.cli.publish import extensions, payload
 from busway.gateway.errors import BadSettings
 
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from busway.gateway.cli.options import MARKUP, Database, need_server, setting
-from busway.gateway.cli.output import print_table
-from busway.gateway.errors import BuswayError
+from busway.gateway.cli.options import MARKUP, Database, Json, need_server, setting
+from busway.gateway.cli.output import note, print_json, print_table
+from busway.gateway.errors import BadSettings, BuswayError
 
 app = typer.Typer(
     help="Create, list and revoke API keys in the database.",
     no_args_is_help=True,
     rich_markup_mode=MARKUP,
 )
+
+
+def _database(url: str | None, *, create: bool = False) -> Path:
+    """Return the file of the database.
+
+    Raises:
+        BadSettings: it is not named correctly, or there is none and `create` is false.
+    """
+    need_server()
+    from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
+    from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
+
+    path = settings.database(url)
+    if not create and not sqlite.exists(path):
+        raise BadSettings(
+            f"there is no database {str(path.absolute())!r}: choose one with --database-url"
+            ", or create it with `busway keys create NAME --create`"
+        )
+    return path
 
 
 @app.command("create")
@@ -27,15 +47,18 @@ def create_key(
     expires_at: Annotated[
         str | None, typer.Option(help="When the key expires, such as 2027-01-31T12:00:00Z.")
     ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the database if it does not exist.")
+    ] = False,
     database_url: Database = None,
+    json_lines: Json = False,
 ) -> None:
     """Create a key and print it. The key is shown only once.
 
-    A running gateway accepts it within 5 seconds.
+    Standard output is the key alone. A running gateway accepts it within 5 seconds.
     """
     need_server()
     from busway.contract.keys import KeyIn  # noqa: PLC0415 - only the keys commands need these
-    from busway.gateway import settings  # noqa: PLC0415
     from busway.gateway.access.gate import key_text  # noqa: PLC0415
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
@@ -43,44 +66,75 @@ def create_key(
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
     fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at}
-    operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
-    typer.echo(key_text(sqlite.apply(settings.database(database_url), operation), secret))
+    try:
+        operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
+    except BuswayError as problem:
+        raise _in_options(problem) from None
+    path = _database(database_url, create=create)
+    id_ = sqlite.apply(path, operation)
+    key = key_text(id_, secret)
+    if json_lines:
+        print_json([{"id": id_, "name": name, "key": key, "scopes": fields["scopes"], "database": str(path)}])
+    else:
+        typer.echo(key)
+    note(f"key {id_} {name!r} is in the database {path.absolute()}")
+
+
+def _in_options(problem: BuswayError) -> BuswayError:
+    names = {"name": "NAME", "scopes": "--scope", "expires_at": "--expires-at"}
+    found = "; ".join(f"{names.get(str(each.loc[1]), '')}: {each.msg}" for each in problem.errors or ())
+    return BuswayError(found or problem.detail)
 
 
 @app.command("list")
-def list_keys(database_url: Database = None) -> None:
+def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
     """List keys, without their secrets."""
-    need_server()
-    from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
-    from busway.gateway.api.answers import when  # noqa: PLC0415
+    path = _database(database_url)
+    from busway.gateway.api.answers import when  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
-    rows = [
-        (
-            key.id,
-            key.name,
-            " ".join(key.scopes),
-            when(key.created_at),
-            when(key.expires_at),
-            when(key.revoked_at),
-        )
-        for key in sqlite.read_keys(settings.database(database_url))
+    found: list[dict[str, Any]] = [
+        {
+            "id": key.id,
+            "name": key.name,
+            "scopes": key.scopes,
+            "created_at": when(key.created_at),
+            "expires_at": when(key.expires_at),
+            "revoked_at": when(key.revoked_at),
+        }
+        for key in sqlite.read_keys(path)
     ]
-    print_table(("id", "name", "scopes", "created", "expires", "revoked"), rows)
+    if json_lines:
+        print_json(found)
+    elif found:
+        rows = [
+            (
+                key["id"],
+                key["name"],
+                *((key[when] or "")[:19] for when in ("created_at", "expires_at", "revoked_at")),
+                " ".join(key["scopes"]),
+            )
+            for key in found
+        ]
+        print_table(("ID", "NAME", "CREATED", "EXPIRES", "REVOKED", "SCOPES"), rows)
+    note(f"{'keys' if found else 'no keys'} in the database {path.absolute()}")
 
 
 @app.command("revoke")
 def revoke_key(
     id_: Annotated[int, typer.Argument(metavar="ID", help="Id of the key, from `busway keys list`.")],
     database_url: Database = None,
+    json_lines: Json = False,
 ) -> None:
     """Revoke a key. A running gateway refuses it within 5 seconds."""
-    need_server()
-    from busway.gateway import settings  # noqa: PLC0415 - only the keys commands need these
-    from busway.gateway.main import clock  # noqa: PLC0415
+    path = _database(database_url)
+    from busway.gateway.main import clock  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
     from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
-    if not sqlite.apply(settings.database(database_url), RevokeKey(id=id_, now=clock())):
-        raise BuswayError(f"there is no key {id_}: see `busway keys list`")
-    typer.echo(f"key {id_} is revoked")
+    if not sqlite.apply(path, RevokeKey(id=id_, now=clock())):
+        raise BuswayError(f"there is no key {id_} in {path.absolute()}: see `busway keys list`")
+    if json_lines:
+        print_json([{"id": id_, "revoked": True, "database": str(path)}])
+    else:
+        typer.echo(f"key {id_} is revoked in the database {path.absolute()}")

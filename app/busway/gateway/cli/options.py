@@ -71,6 +71,8 @@ def parsed(option: str, text: str) -> Any:
     """
     try:
         return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise BadSettings(f"{option} is nested too deeply") from None
     except ValueError as problem:
         raise BadSettings(
             f"{option} is not valid JSON ({problem}): a string needs quotes, '\"like this\"'"

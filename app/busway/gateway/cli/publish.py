@@ -2,31 +2,78 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
+from typer.core import TyperCommand
 
-from busway.gateway.cli.options import URL, Key, Url, parsed
+from busway.gateway.cli.event import NAMES, encode, extensions, payload
+from busway.gateway.cli.options import MARKUP, URL, Json, Key, Url
+from busway.gateway.cli.output import note, print_json
 from busway.gateway.errors import BadSettings, BuswayError
 
-_OWN_OPTIONS = {
-    "type": "TYPE",
-    "data": "--data",
-    "source": "--source",
-    "subject": "--subject",
-    "id": "--id",
-}
+WAIT = "60"  # seconds of --wait without a number
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+_STREAMS = {".ndjson", ".jsonl"}
 
 
+class _Publish(TyperCommand):
+    """Lets `--wait` stand without its value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give `--wait` its default where no number follows."""
+        end = args.index("--") if "--" in args else len(args)
+        words: list[str] = []
+        for place, word in enumerate(args[:end]):
+            words.append(word)
+            if word in {"--wait", "-w"} and not _SECONDS.fullmatch("".join(args[place + 1 : place + 2])):
+                words.append(WAIT)
+        return super().parse_args(ctx, words + args[end:])
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+
+
+@app.command(cls=_Publish)
 def publish(
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="Type of the event, such as order.created.")],
-    data: Annotated[str | None, typer.Option(help="Payload as JSON.")] = None,
+    type_: Annotated[
+        str | None, typer.Argument(metavar="TYPE", help="Type of the event, such as order.created.")
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE | KEY:=JSON]...",
+            help="Members of the payload: item=book is a string, quantity:=2 any JSON.",
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="Payload as JSON.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="File with the payload as JSON; - reads standard input.")
+        Path | None,
+        typer.Option(
+            "--file", "-f", help="File with the payload as JSON; - reads standard input. See also --ndjson."
+        ),
+    ] = None,
+    ndjson: Annotated[
+        bool,
+        typer.Option(
+            "--ndjson",
+            help="Publish one event for each line of --file or standard input. Each line is an event, "
+            "a JSON object. Files named .ndjson and .jsonl are read so in any case.",
+        ),
+    ] = False,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            "--wait",
+            "-w",
+            metavar="[SECONDS]",
+            min=0,
+            help=f"Wait until everything that the event causes is finished, and print the results. "
+            f"The default is {WAIT} seconds.",
+        ),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Source of the event, such as /shop.")] = None,
     subject: Annotated[str | None, typer.Option(help="Subject of the event, such as order-17.")] = None,
@@ -39,60 +86,68 @@ def publish(
             "--attribute", "-a", help="Extension attribute, NAME=VALUE, such as priority=9; repeatable."
         ),
     ] = None,
+    json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
 ) -> None:
-    """Publish one event and print its receipt.
+    """Publish an event, and print its receipt or its results.
 
-    It returns when the event is stored on disk.
+    It returns when the event is stored on disk. The payload is KEY=VALUE, --data, --file, or standard input
+    if that is a file or a pipe.
     """
-    event: dict[str, Any] = {"type": type_, "source": source, "subject": subject, "id": id_}
-    event = {name: value for name, value in event.items() if value is not None}
+    given = {"type": type_, "source": source, "subject": subject, "id": id_}
+    event: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     event |= extensions(attribute)
-    found = payload(data, file)
+    if ndjson or (file is not None and file.suffix.lower() in _STREAMS):
+        if id_ is not None or wait is not None or data is not None or pairs:
+            raise BadSettings("--id, --wait, --data and KEY=VALUE are for one event, not for NDJSON")
+        _stream(file, event, url, key)
+        return
+    if type_ is None:
+        raise BadSettings("TYPE is missing: busway publish TYPE [KEY=VALUE]")
+    found = payload(data, file, pairs or (), stdin=True)
     if found is not None:
         event["data"] = found
-    from busway import BuswayClientError, SyncClient  # noqa: PLC0415 - the other commands start faster
+    if wait is not None:
+        from busway.gateway.cli.waiting import publish_and_wait  # noqa: PLC0415 - only --wait needs it
 
+        publish_and_wait(url, key, event, wait, json_lines=json_lines)
+        return
+    from busway.gateway.cli.call import Caller  # noqa: PLC0415 - the help starts faster
+
+    with Caller(url, key) as caller:
+        print_json([caller.call("POST", "/v1/events", body=encode(event), names=NAMES)])
+
+
+def _stream(file: Path | None, defaults: dict[str, Any], url: str, key: str | None) -> None:
+    """Publish the lines of a file and print how many were stored.
+
+    Raises:
+        BadSettings: the file cannot be read.
+        BuswayError: lines were rejected, or the gateway does not answer.
+    """
+    import msgspec  # noqa: PLC0415 - the help starts faster
+
+    from busway.gateway.cli.call import Caller  # noqa: PLC0415 - as above
+    from busway.gateway.cli.ndjson import Summary, publish_lines, read_lines  # noqa: PLC0415 - as above
+
+    opened = file is not None and str(file) != "-"
     try:
-        with SyncClient(url, key) as client:
-            receipt = client.publish_many([event])[0]
-    except (BuswayClientError, ValueError) as problem:
-        raise BuswayError(str(problem)) from None
-    typer.echo(msgspec.json.encode(receipt).decode())
-
-
-def payload(data: str | None, file: Path | None) -> Any:
-    """Return the payload that `--data` or `--file` gives, None if neither does.
-
-    Raises:
-        BadSettings: both are given, or the text cannot be read or is not JSON.
-    """
-    if data is not None and file is not None:
-        raise BadSettings("give --data or --file, not both")
-    if file is not None:
-        try:
-            data = (sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()).decode()
-        except (OSError, UnicodeDecodeError) as problem:
-            raise BadSettings(f"--file {file} cannot be read: {problem}") from None
-    return None if data is None else parsed("--file" if file else "--data", data)
-
-
-def extensions(texts: Iterable[str] | None) -> dict[str, str | int]:
-    """Return the extension attributes that `--attribute` gives.
-
-    Raises:
-        BadSettings: one is not NAME=VALUE.
-    """
-    return dict(_attribute(text) for text in texts or ())
-
-
-def _attribute(text: str) -> tuple[str, str | int]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise BadSettings(f"--attribute must be NAME=VALUE, not {text!r}")
-    if name in _OWN_OPTIONS:
-        raise BadSettings(
-            f"--attribute is for extension attributes: set the {name} with {_OWN_OPTIONS[name]}"
-        )
-    return name, int(value) if name == "priority" and value.isdecimal() else value
+        descriptor = os.open(file, os.O_RDONLY) if file is not None and opened else 0
+    except OSError as problem:
+        raise BadSettings(f"--file {file} cannot be read: {problem}") from None
+    summary = Summary()
+    if os.isatty(descriptor):
+        note("reading events from the terminal, one a line: Ctrl-D ends")
+    try:
+        with Caller(url, key) as caller:
+            publish_lines(caller, read_lines(descriptor), defaults, summary)
+    except OSError as problem:
+        raise BadSettings(f"--file {file} cannot be read: {problem}") from None
+    finally:
+        summary.rejected.sort(key=lambda each: each["line"])
+        print_json([msgspec.to_builtins(summary)])
+        if opened:
+            os.close(descriptor)
+    if summary.rejected_total:
+        raise BuswayError(f"{summary.rejected_total} lines were rejected; the others are stored")

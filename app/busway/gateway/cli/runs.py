@@ -9,6 +9,7 @@ import typer
 
 from busway.domain.run import RunState
 from busway.gateway.cli.call import Caller
+from busway.gateway.cli.event import encode
 from busway.gateway.cli.options import URL, Handler, Json, Key, Url
 from busway.gateway.cli.output import (
     Printer,
@@ -176,7 +177,7 @@ def retry(
             _each(caller, ids, "retry", "is available again", json_lines=json_lines)
             return
         body = {"state": "dead", **({"handler": handler} if handler else {})}
-        answer = caller.call("POST", "/v1/runs/retry", body=body)
+        answer = caller.call("POST", "/v1/runs/retry", body=encode(body))
     if json_lines:
         print_json([answer])
     else:

@@ -116,6 +116,18 @@ def apply(path: Path, operation: Operation) -> Any:
     return reply
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a database: a file that is not empty.
+
+    Raises:
+        BadSettings: as from `migrate`.
+    """
+    try:
+        return permissions.check(path).stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def read_keys(path: Path) -> list[KeyRecord]:
     """Return all API keys, including revoked ones. Empty if there is no database yet.
 

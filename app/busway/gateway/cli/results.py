@@ -1,0 +1,95 @@
+"""Results as lines of text or of JSON, for `tail` and `publish --wait`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from rich.console import Console
+from rich.text import Text
+
+from busway.client.aio import Item
+from busway.gateway.cli.output import STYLES, counts, flat
+
+_LEAST = 20  # characters of data that are shown on the narrowest terminal
+
+
+class Results:
+    """Prints results, one a line, with `json_lines` as JSON objects.
+
+    On a terminal the data is cut to its width; nothing else is ever cut.
+    """
+
+    def __init__(self, *, json_lines: bool, console: Console | None = None) -> None:
+        self._json_lines = json_lines
+        self._console = console or Console()
+
+    def show(self, item: Item, next_attempt: str = "") -> None:
+        """Print one result. `next_attempt` says when the next attempt starts, if that is known."""
+        if self._json_lines:
+            self._console.file.write(msgspec.json.encode(members(item)).decode() + "\n")
+            self._console.file.flush()
+        else:
+            width = self._console.width if self._console.is_terminal else None
+            self._console.print(line(item, width, next_attempt), soft_wrap=True)
+
+
+def members(item: Item) -> dict[str, Any]:
+    """Return an item as the JSON members that the gateway sent."""
+    body: dict[str, Any] = msgspec.structs.asdict(item)
+    if item.data_base64 is UNSET:
+        del body["data_base64"]
+    else:
+        del body["data"]
+    return body
+
+
+def line(item: Item, width: int | None = None, next_attempt: str = "") -> Text:
+    """Return an item as one line: local time, kind, event, handler, run, attempt, data, what follows.
+
+    Args:
+        item: the item.
+        width: columns of the terminal, to which the data is cut. None: it is not cut.
+        next_attempt: when the next attempt starts, or an empty text.
+    """
+    colour = STYLES.get(item.kind, "")
+    text = Text()
+    text.append(f"{_local(item.time)}  ", "dim")
+    text.append(f"{item.kind:<9}", colour)
+    text.append(f"  {item.event.type}", "bold")
+    text.append(f" #{item.event.seq}", "dim")
+    text.append(f"  {item.handler}", "blue")
+    text.append(f"  run {item.run}", "dim")
+    if item.attempt > 1 or item.error is not None:
+        text.append(f" attempt {item.attempt}", "yellow")
+    end = Text()
+    if next_attempt:
+        end.append(f"  {next_attempt}", "yellow")
+    if item.error is not None and item.kind != "cancelled":
+        end.append(f"  more: busway run {item.run}", "dim")
+    if item.completes is not None:
+        end.append(f"  completes {counts(item.completes)}", "dim")
+    room = None if width is None else max(width - text.cell_len - end.cell_len - 2, _LEAST)
+    if item.error is not None:
+        text.append(f"  {_cut(f'{item.error.type}: {item.error.message}', room)}", colour)
+    elif item.data is not None:
+        text.append(f"  {_cut(_data(item.data), room)}")
+    return text + end
+
+
+def _local(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def _data(data: Any) -> str:
+    if isinstance(data, bytes):
+        return f"{len(data)} bytes"
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _cut(text: str, room: int | None) -> str:
+    text = flat(text)
+    return text if room is None or len(text) <= room else f"{text[: room - 1]}…"
