@@ -92,7 +92,8 @@ def imported(texts: dict[str, str]) -> set[str]:
                 found |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - {"busway"}
+    newer = {"annotationlib"}  # of Python 3.14
+    return found - sys.stdlib_module_names - newer - {"busway"}
 
 
 # -- size

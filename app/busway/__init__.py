@@ -10,32 +10,57 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from busway.client.aio import BuswayClientError, Client
-    from busway.client.sync import SyncClient
+    from busway.client.aio import Client
+    from busway.client.errors import BuswayClientError, Gap
+    from busway.client.subscription import Subscription
+    from busway.client.sync import SyncClient, SyncSubscription
+    from busway.client.waiting import Completed, NotCompleted
     from busway.context import Context
+    from busway.contract.events import Receipt
+    from busway.contract.results import Item
+    from busway.domain.jsonvalue import NotEncodable
     from busway.event import Event
     from busway.handlers import Fail, Retry, handler
+    from busway.payloads import InvalidData
 
 __all__ = [
     "BuswayClientError",
     "Client",
+    "Completed",
     "Context",
     "Event",
     "Fail",
+    "Gap",
+    "InvalidData",
+    "Item",
+    "NotCompleted",
+    "NotEncodable",
+    "Receipt",
     "Retry",
+    "Subscription",
     "SyncClient",
+    "SyncSubscription",
     "__version__",
     "handler",
 ]
 
 _MODULES = {
-    "BuswayClientError": "busway.client.aio",
+    "BuswayClientError": "busway.client.errors",
     "Client": "busway.client.aio",
+    "Completed": "busway.client.waiting",
     "Context": "busway.context",
     "Event": "busway.event",
     "Fail": "busway.handlers",
+    "Gap": "busway.client.errors",
+    "InvalidData": "busway.payloads",
+    "Item": "busway.contract.results",
+    "NotCompleted": "busway.client.waiting",
+    "NotEncodable": "busway.domain.jsonvalue",
+    "Receipt": "busway.contract.events",
     "Retry": "busway.handlers",
+    "Subscription": "busway.client.subscription",
     "SyncClient": "busway.client.sync",
+    "SyncSubscription": "busway.client.sync",
     "handler": "busway.handlers",
 }
 

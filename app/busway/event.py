@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
 
 from busway.domain import event as domain
 
-_UNREAD = object()
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Data_co = TypeVar("Data_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    Data_co = TypeVar("Data_co", covariant=True)
+
+_UNREAD: Any = object()
 _decode = msgspec.json.decode  # handler code may replace that of the module
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Event:
-    """An immutable event. The payload is decoded when `data` is first read."""
+class Event(Generic[Data_co]):
+    """An immutable event. The payload is decoded when `data` is first read.
+
+    A handler whose parameter has the annotation `Event[Order]` gets `data` as an `Order`: a pydantic model, a
+    msgspec struct, a dataclass, or another type that can be converted from JSON.
+    """
 
     __slots__ = ("_data", "_stored")
 
-    def __init__(self, stored: domain.Event) -> None:
+    def __init__(self, stored: domain.Event, data: Any = _UNREAD) -> None:
         self._stored = stored
-        self._data: Any = _UNREAD
+        self._data = data
 
     @property
-    def data(self) -> Any:
-        """The decoded JSON, or `bytes` if the payload is binary, or None."""
+    def data(self) -> Data_co:
+        """The payload: decoded JSON, `bytes` if it is binary, or None. An `Order` in an `Event[Order]`."""
         if self._data is _UNREAD:
             raw = self._stored.data
             self._data = raw if raw is None or self._stored.binary else _decode(raw)
-        return self._data
+        data: Data_co = self._data
+        return data
 
     @property
     def id(self) -> str:
@@ -68,3 +83,9 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<Event {self.type} {self.id} from {self.source}>"
+
+
+def converted(event: Event[Any], convert: Callable[[domain.Event], Any]) -> Event[Any]:
+    """Return an event whose `data` is what `convert` returns."""
+    stored = event._stored  # noqa: SLF001 - the class is of this module
+    return Event(stored, convert(stored))

@@ -30,6 +30,7 @@ from busway.domain.event_fields import MAX_EVENT_BYTES, accept
 from busway.domain.jsonvalue import encode, encode_result
 from busway.event import Event
 from busway.handlers import declared
+from busway.payloads import typed
 
 __all__ = ["Cancelled", "RecordingContext", "context", "event", "run", "run_async"]
 
@@ -176,6 +177,7 @@ def run(target: Callable[..., Any], event: Event, ctx: RecordingContext | None =
     Raises:
         Cancelled: a generator yielded after its context was cancelled.
         TypeError: the function is not a target, or a value has no JSON form.
+        InvalidData: the payload does not fit the annotation of the function.
         ValueError: a value is larger than the limit of a result.
         RuntimeError: the function is async and an event loop is running: await `run_async` instead.
     """
@@ -223,6 +225,7 @@ def _context(target: Callable[..., Any], event: Event, ctx: RecordingContext | N
 
 
 def _call(target: Callable[..., Any], event: Event, ctx: RecordingContext) -> Any:
+    event = typed(target, event)
     wants = wants_context(target)
     if wants is None:
         raise TypeError(f"{target!r} is not a target: a target takes (event) or (event, ctx)")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from busway.domain.classes import class_name, stored
+from busway.domain.classes import bases_of, class_name, holds_member
 from busway.domain.text import MAX_DEPTH
 
 _SHOWN = 60  # characters of a key in a path
@@ -23,8 +23,6 @@ _PATH = 200  # characters of a path
 _MINUTE = timedelta(minutes=1)
 _NO_FORM = "has no JSON form"
 
-_bases_of = stored(type, "__mro__")
-_members_of = stored(type, "__dict__")
 _text = msgspec.json.Encoder().encode
 _Form = Callable[[Any, int], Any]
 
@@ -68,14 +66,12 @@ def _form_of(kind: type) -> _Form:
     """Return the function that converts values of a type."""
     if issubclass(kind, Enum):
         return _enum
-    bases = _bases_of(kind)
-    for base in bases:
+    for base in bases_of(kind):
         if base in _FORMS:
             return _FORMS[base]
-    members = {name for base in bases for name in _members_of(base)}
-    if "__pydantic_serializer__" in members:
-        return _model if "model_dump" in members else _pydantic_dataclass
-    return _dataclass if "__dataclass_fields__" in members else _refuse
+    if holds_member(kind, "__pydantic_serializer__"):
+        return _model if holds_member(kind, "model_dump") else _pydantic_dataclass
+    return _dataclass if holds_member(kind, "__dataclass_fields__") else _refuse
 
 
 def _refuse(value: Any, _depth: int) -> NoReturn:

@@ -15,6 +15,7 @@ from busway.domain.classes import class_name, stored
 from busway.domain.jsonvalue import NotEncodable
 from busway.domain.run import Error
 from busway.handlers import Fail, Retry
+from busway.payloads import InvalidData
 
 _OURS = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
 _IMPORTLIB = str(Path("importlib") / "__init__.py")
@@ -55,7 +56,7 @@ def delay_of(problem: BaseException) -> float | None:
 
 def is_final(problem: BaseException) -> bool:
     """Return whether no later attempt can succeed: the handler said so, or a value is invalid."""
-    return issubclass(type(problem), (Fail, NotEncodable))
+    return issubclass(type(problem), (Fail, InvalidData, NotEncodable))
 
 
 def is_exhaustion(problem: BaseException) -> bool:

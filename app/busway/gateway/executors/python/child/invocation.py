@@ -109,7 +109,9 @@ class Invocation:
             # Only now: memory that the file's setup() allocated does not belong to the attempt.
             self.shared.baseline = self.shared.peak = peak_now()
             self.shared.page.record_memory(self.call.seat, resident(os.getpid()) or 1)
-        event = Event(self.call.event)
+        event: Event = Event(self.call.event)
+        if target.payload is not None:
+            event = target.payload.convert(event)
         return target.function(event, self._context()) if target.wants_context else target.function(event)
 
     def _context(self) -> Context:

@@ -26,6 +26,7 @@ from busway.gateway.executors.python.child.importing import Uncached, extend_pat
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire.protocol import Boot
 from busway.handlers import declared, first_line
+from busway.payloads import Payload, payload_of
 
 _HIDDEN = "busway_handlers"
 _SPECIAL = ("setup", "teardown")
@@ -61,6 +62,7 @@ class LoadedTarget(msgspec.Struct, frozen=True):
     kind: str
     wants_context: bool
     module: Module
+    payload: Payload | None = None
 
 
 def _ignore(_name: str) -> None:
@@ -100,32 +102,35 @@ def load(
             loaded.files.append(HandlerFile(shown, "", error=error))
             continue
         announce(path.name)
-        loaded.files.append(_load_file(path, boot, names, loaded.entries))
+        loaded.files += _load_file(path, boot, names, loaded.entries)
     return loaded
 
 
 def _load_file(
     path: Path, boot: Boot, names: dict[str, str], entries: dict[str, LoadedTarget]
-) -> HandlerFile:
+) -> list[HandlerFile]:
+    """Return what the file defines, after an entry with the errors of its targets if there are any."""
     digest, set_aside = "", boot.skip.get(path.name)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if set_aside is not None:
-            return HandlerFile(path.name, digest, error=set_aside)
+            return [HandlerFile(path.name, digest, error=set_aside)]
         module = _import(path)
-        targets, functions = _targets(path, module)
-        declarations = _declarations(path, module, names)
+        targets, functions, errors = _targets(path, module)
+        declarations = _declarations(path, module, names, errors)
         loaded = HandlerFile(path.name, digest, targets, declarations)
         wire.encode(loaded)  # raises for text that is not Unicode, such as a docstring with a lone surrogate
     except _Refused as problem:
-        return HandlerFile(path.name, digest, error=clean(str(problem)))
+        return [HandlerFile(path.name, digest, error=clean(str(problem)))]
     except BaseException as problem:
         _explain(path, os.fsdecode(boot.app_dir), problem)
         error = describe(problem)
-        return HandlerFile(path.name, digest, error=error.traceback or f"{error.type}: {error.message}")
+        return [HandlerFile(path.name, digest, error=error.traceback or f"{error.type}: {error.message}")]
     names.update((declaration.name, path.name) for declaration in declarations)
     entries.update(functions)
-    return loaded
+    if not errors:
+        return [loaded]
+    return [HandlerFile(path.name, digest, error=clean("\n".join(errors.values()))), loaded]
 
 
 def _explain(path: Path, app_dir: str, problem: BaseException) -> None:
@@ -189,25 +194,36 @@ def _functions(module: types.ModuleType) -> Iterator[tuple[str, types.FunctionTy
             yield name, function
 
 
-def _targets(path: Path, module: types.ModuleType) -> tuple[list[Target], dict[str, LoadedTarget]]:
+def _targets(
+    path: Path, module: types.ModuleType
+) -> tuple[list[Target], dict[str, LoadedTarget], dict[str, str]]:
+    """Return the targets of a file, how to call each, and the errors of those that cannot be called."""
     targets: list[Target] = []
     entries: dict[str, LoadedTarget] = {}
+    errors: dict[str, str] = {}
     loaded = Module(path.name, module)
     for name, function in _functions(module):
         wants = wants_context(function)
         if name.startswith("_") or name in _SPECIAL or not name.isascii() or wants is None:
             continue
+        try:
+            payload = payload_of(function)
+        except Exception as problem:
+            errors[name] = f"{path.name}: {name}(): {describe(problem).message}"
+            continue
         target = f"{path.stem}:{name}"
         targets.append(Target(target, kind_of(function), first_line(function)))
-        entries[target] = LoadedTarget(function, kind_of(function), wants, loaded)
-    return targets, entries
+        entries[target] = LoadedTarget(function, kind_of(function), wants, loaded, payload)
+    return targets, entries, errors
 
 
-def _declarations(path: Path, module: types.ModuleType, names: dict[str, str]) -> list[Declaration]:
+def _declarations(
+    path: Path, module: types.ModuleType, names: dict[str, str], errors: dict[str, str]
+) -> list[Declaration]:
     declarations: dict[str, Declaration] = {}
     seen: set[int] = set()
     for name, function in _functions(module):
-        if id(function) in seen:
+        if id(function) in seen or name in errors:
             continue
         seen.add(id(function))
         for fields in declared(function):
