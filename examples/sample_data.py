@@ -26,7 +26,7 @@ SPARE = {
 }
 
 
-def main(database):
+def main(database: str) -> int:
     """Start a gateway on a new database, publish the events, and stop it."""
     command = [
         *(sys.executable, "-m", "busway", "serve", f"--database-url=sqlite:///{database}"),
@@ -37,7 +37,7 @@ def main(database):
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as gateway:
         try:
-            started = gateway.stdout.readline().split()
+            started = gateway.stdout.readline().split() if gateway.stdout else []
             if started:
                 fill(started[1])
         finally:
@@ -45,7 +45,7 @@ def main(database):
     return gateway.returncode
 
 
-def fill(url):
+def fill(url: str) -> None:
     """Publish the sample events and wait for their results."""
     with SyncClient(url) as client:
         with client.subscribe("parcel.sent", kinds=["failed"]).open() as failures:

@@ -92,8 +92,8 @@ def imported(texts: dict[str, str]) -> set[str]:
                 found |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-    newer = {"annotationlib"}  # of Python 3.14
-    return found - sys.stdlib_module_names - newer - {"busway"}
+    others = {"annotationlib", "typing_extensions"}  # of Python 3.14, and what type checkers bring along
+    return found - sys.stdlib_module_names - others - {"busway"}
 
 
 # -- size

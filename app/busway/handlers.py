@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -14,6 +14,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DECLARED = "__busway_handlers__"
 _ABSENT: Any = object()
 _LONGEST = 31_536_000  # seconds, a year: the limit of a handler's backoff
+
+
+class BackoffFields(TypedDict, total=False):
+    """Seconds between attempts, as in the HTTP API. The defaults are those of `Backoff`."""
+
+    initial: float
+    factor: float
+    max: float
+    jitter: float
 
 
 class Retry(Exception):
@@ -56,10 +65,10 @@ class Fail(Exception):
 def handler(  # noqa: PLR0913 - one keyword for each field of the contract
     *events: str,
     name: str = _ABSENT,
-    pool: str | None = _ABSENT,
+    pool: Literal["process", "thread", "auto"] | None = _ABSENT,
     timeout: float = _ABSENT,
     max_attempts: int = _ABSENT,
-    backoff: Mapping[str, float] | Backoff = _ABSENT,
+    backoff: BackoffFields | Backoff = _ABSENT,
     filter: Mapping[str, Any] | None = _ABSENT,  # noqa: A002 - the field's name
     concurrency: int | None = _ABSENT,
     rate: str | None = _ABSENT,

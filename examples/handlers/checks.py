@@ -6,11 +6,11 @@ Publish: busway publish service.check --data '{"host": "127.0.0.1", "port": 8000
 import socket
 import time
 
-from busway import handler
+from busway import Event, handler
 
 
 @handler("service.check", pool="thread", timeout=10, max_attempts=2)
-def check_service(event):
+def check_service(event: Event) -> dict[str, object]:
     """Check whether a TCP port accepts connections, and how fast."""
     address = (event.data["host"], event.data["port"])
     begin = time.perf_counter()

@@ -5,13 +5,13 @@
 Publish: busway publish order.created --data '{"item": "book", "quantity": 2}'
 """
 
-from busway import Context, Fail, handler
+from busway import Context, Event, Fail, handler
 
 PRICES = {"book": 1250, "pen": 320, "lamp": 4900}  # cents
 
 
 @handler("order.created")
-def price(event, ctx: Context):
+def price(event: Event, ctx: Context) -> dict[str, int]:
     """Price an order."""
     item, quantity = event.data["item"], event.data["quantity"]
     if item not in PRICES:
@@ -22,7 +22,7 @@ def price(event, ctx: Context):
 
 
 @handler("order.priced")
-def invoice(event, ctx: Context):
+def invoice(event: Event, ctx: Context) -> dict[str, int]:
     """Write the invoice of a priced order."""
     order = event.data
     lines = [f"{order['quantity']} x {order['item']}", f"total {order['total'] / 100:.2f}"]
@@ -31,6 +31,6 @@ def invoice(event, ctx: Context):
 
 
 @handler("invoice.ready")
-def notify(event):
+def notify(event: Event) -> str:
     """Notify the customer. This is the end of the chain, so its result has `completes`."""
     return f"{event.subject}: {', '.join(event.data['lines'])}"

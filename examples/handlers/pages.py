@@ -5,12 +5,13 @@ Watch:   busway tail 'report.*'
 """
 
 import time
+from collections.abc import Generator
 
-from busway import Context, handler
+from busway import Context, Event, handler
 
 
 @handler("report.wanted", timeout=120)
-def render_report(event, ctx: Context):
+def render_report(event: Event, ctx: Context) -> Generator[dict[str, object], None, dict[str, int] | None]:
     """Render a report page by page."""
     pages = event.data["pages"]
     for page in range(1, pages + 1):

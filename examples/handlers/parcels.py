@@ -4,11 +4,11 @@ Publish: busway publish parcel.sent --data '{"to": "Oslo"}'
 Look:    GET /v1/runs?handler=book_carrier, then GET /v1/runs/{id} for its attempts
 """
 
-from busway import Context, Retry, handler
+from busway import Context, Event, Retry, handler
 
 
 @handler("parcel.sent", max_attempts=4, backoff={"initial": 0.5, "factor": 2})
-def book_carrier(event, ctx: Context):
+def book_carrier(event: Event, ctx: Context) -> dict[str, object]:
     """Book a carrier. It does not answer the first attempt, and is busy at the second one."""
     ctx.log.info("attempt %d for a parcel to %s", ctx.attempt, event.data["to"])
     if event.data["to"] == "Svalbard":

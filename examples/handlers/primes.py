@@ -3,11 +3,11 @@
 Publish: busway publish primes.count --data '{"below": 5000000}'
 """
 
-from busway import Fail, handler
+from busway import Event, Fail, handler
 
 
 @handler("primes.count", pool="process", timeout=120)
-def count_primes(event):
+def count_primes(event: Event) -> dict[str, int]:
     """Count the primes below a number with a sieve."""
     below = event.data["below"]
     if not 2 <= below <= 100_000_000:

@@ -5,11 +5,11 @@ Publish: busway publish ports.sweep --data '{"host": "127.0.0.1", "ports": [22, 
 
 import asyncio
 
-from busway import handler
+from busway import Event, handler
 
 
 @handler("ports.sweep", timeout=30)
-async def sweep_ports(event):
+async def sweep_ports(event: Event) -> dict[str, list[int]]:
     """List the ports of a host that accept connections."""
     ports = event.data["ports"]
     answers = await asyncio.gather(*(is_open(event.data["host"], port) for port in ports))
