@@ -64,16 +64,25 @@ def busway(service: Service) -> Any:
     return run
 
 
-def on_terminal(service: Service, *words: str, columns: int = 80, **variables: str) -> str:
-    """What a command writes to a terminal of so many columns."""
+def terminal(
+    service: Service, *words: str, columns: int = 80, **variables: str
+) -> tuple[int, subprocess.Popen[bytes]]:
+    """Run a command on a terminal of so many columns; return our side of it, too."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**clean_environment(), "BUSWAY_URL": service.url, "TERM": "xterm", **variables}
     environment.pop("COLUMNS", None)
-    with subprocess.Popen(
+    running = subprocess.Popen(
         [sys.executable, "-m", "busway", *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    ):
-        os.close(theirs)
+    )
+    os.close(theirs)
+    return ours, running
+
+
+def on_terminal(service: Service, *words: str, columns: int = 80, **variables: str) -> str:
+    """What a command writes to a terminal of so many columns."""
+    ours, running = terminal(service, *words, columns=columns, **variables)
+    with running:
         written = b""
         while True:
             try:

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from busway.client.aio import BuswayClientError, Client, Gap, Item
 from busway.gateway.access.scopes import OPEN
-from busway.gateway.cli.following import tail
+from busway.gateway.cli.following import Wanted, tail
 from busway.gateway.errors import BuswayError, Unauthorized
 from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
@@ -181,9 +181,9 @@ def test_publishing_sends_json_and_gives_receipts(unused_port: int) -> None:
 def test_tail_prints_json_lines_and_lines_for_people(tmp_path: Path) -> None:
     async def printed(server: Server, *, json_lines: bool) -> list[str]:
         out = io.StringIO()
-        console = Console(file=out, width=500)
+        console, wanted = Console(file=out, width=500), Wanted(types=["order.*"], after="earliest")
         following = asyncio.create_task(
-            tail(http(server), None, ["order.*"], after="earliest", json_lines=json_lines, console=console)
+            tail(http(server), None, wanted, json_lines=json_lines, console=console)
         )
         await until(lambda: out.getvalue().count("\n") == 2)
         following.cancel()
@@ -207,11 +207,11 @@ def test_tail_prints_json_lines_and_lines_for_people(tmp_path: Path) -> None:
 def test_tail_says_in_one_line_what_is_wrong(tmp_path: Path, unused_port: int) -> None:
     async def claim() -> None:
         with pytest.raises(BuswayError, match="no gateway"):
-            await tail(f"http://127.0.0.1:{unused_port}", None, [])
+            await tail(f"http://127.0.0.1:{unused_port}", None, Wanted())
         async with store(tmp_path) as there, serve(Server(there)) as server:
             server.access = Unauthorized("a key is needed")
             with pytest.raises(BuswayError, match="key"):
-                await tail(http(server), "wrong", [])
+                await tail(http(server), "wrong", Wanted())
             server.access = OPEN
 
     asyncio.run(claim())
@@ -228,8 +228,7 @@ def test_tail_says_that_it_is_behind_and_that_it_caught_up(
                 tail(
                     http(server),
                     None,
-                    [],
-                    after="earliest",
+                    Wanted(after="earliest"),
                     console=Console(file=out),
                     notes=Console(file=notes),
                 )

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from busway.contract.frames import Selects
-from busway.contract.results import Item, ItemError
+from busway.contract.results import Item, ItemError, ItemList
 from busway.domain import times
 from busway.domain.result import Kind, Result, ResultEvent
 from busway.gateway.access.scopes import OPEN
@@ -19,7 +19,7 @@ from busway.gateway.store.port.commits import Committed
 from busway.gateway.subscribers.asyncapi import document
 from busway.gateway.subscribers.encoding import encode_item
 from busway.gateway.subscribers.hub import Hub
-from busway.gateway.subscribers.page import results_page
+from busway.gateway.subscribers.page import last_page, results_page
 from busway.gateway.subscribers.ring import PIECE_BYTES, Piece, Ring, cut
 from busway.gateway.subscribers.selection import Selection, select
 from busway.gateway.subscribers.session import Open, Session, Subscription
@@ -207,7 +207,7 @@ def test_pages_follow_one_another_without_gap_or_repeat(tmp_path: Path) -> None:
             await there.produce(3, "order.created")
             after, got = None, []
             while True:
-                page = await results_page(there.hub, after=after, types=["order.*"], limit=4)
+                page = await results_page(there.hub, {"types": ["order.*"]}, after=after, limit=4)
                 got += [decode(i)["event"]["seq"] for i in page.items]
                 after = page.cursor
                 if page.next is None:
@@ -217,6 +217,48 @@ def test_pages_follow_one_another_without_gap_or_repeat(tmp_path: Path) -> None:
             await there.produce(1)
             page = await results_page(there.hub, after=page.cursor)
             assert [decode(i)["event"]["seq"] for i in page.items] == [24]
+
+    asyncio.run(claim())
+
+
+def seqs_of(page: ItemList) -> list[int]:
+    return [decode(item)["event"]["seq"] for item in page.items]
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_the_last_results_are_found_from_the_end(tmp_path: Path, size: int) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there:
+            data = b'"' + b"x" * size + b'"'
+            await there.produce(10, "order.created", data=data, correlationid="mine")
+            await there.produce(10, "user.created", data=data)
+            page = await last_page(there.hub, last=3)
+            assert (seqs_of(page), number(page.cursor), number(page.next)) == ([18, 19, 20], 20, 17)
+            page = await last_page(there.hub, last=3, before=page.next)
+            assert seqs_of(page) == [15, 16, 17]
+            for wanted in (
+                {"types": ["order.*"]},
+                {"correlationid": "mine"},
+                {"filter": {"exact": {"type": "order.created"}}},
+            ):
+                page = await last_page(there.hub, wanted, last=4)
+                assert (seqs_of(page), number(page.cursor)) == ([7, 8, 9, 10], 20)
+                assert seqs_of(await results_page(there.hub, wanted)) == [*range(1, 11)]
+            page = await last_page(there.hub, last=1000)
+            assert (seqs_of(page), page.next) == ([*range(1, 21)], None)
+            await there.produce(1)
+            assert seqs_of(await results_page(there.hub, after=page.cursor)) == [21]
+            with pytest.raises(Gone):
+                await last_page(there.hub, last=1, before=f"{'0' * 16}-3-00000000")
+
+    asyncio.run(claim())
+
+
+def test_the_last_results_of_an_empty_log_are_none(tmp_path: Path) -> None:
+    async def claim() -> None:
+        async with store(tmp_path) as there:
+            page = await last_page(there.hub, last=3)
+            assert (page.items, page.next, number(page.cursor)) == ([], None, 0)
 
     asyncio.run(claim())
 
@@ -233,7 +275,7 @@ def test_a_page_after_a_place_that_is_not_there_is_refused(tmp_path: Path) -> No
             with pytest.raises(BadCursor):
                 await results_page(there.hub, after="3")
             with pytest.raises(BadSubscription):
-                await results_page(there.hub, kinds=["all"])
+                await results_page(there.hub, {"kinds": ["all"]})
 
     asyncio.run(claim())
 

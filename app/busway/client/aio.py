@@ -20,7 +20,7 @@ import httpx
 import msgspec
 
 from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, unreachable
-from busway.client.following import NAME, Following, OnReconnect
+from busway.client.following import NAME, Following, OnConnect, OnReconnect
 from busway.client.network import address, network
 from busway.client.subscription import Subscription
 from busway.client.waiting import Completed, NotCompleted, seqs
@@ -59,6 +59,7 @@ class Client:
         key: an API key, if the gateway requires one.
         timeout: seconds for one request and for opening a subscription.
         on_reconnect: called before a subscription reconnects, with the reason and the delay in seconds.
+        on_connect: called each time a subscription is open, at first and after reconnecting.
 
     Raises:
         ValueError: the URL is invalid.
@@ -73,11 +74,12 @@ class Client:
         *,
         timeout: float = 30,
         on_reconnect: OnReconnect | None = None,
+        on_connect: OnConnect | None = None,
     ) -> None:
         url = address(url)
         self._network = network(url)
         self._gateway = Gateway(url, key, timeout, self._network.variable)
-        self._on_reconnect = on_reconnect
+        self._on_reconnect, self._on_connect = on_reconnect, on_connect
         self._http = httpx.AsyncClient(
             headers=self._gateway.headers, timeout=timeout, **self._network.for_httpx()
         )
@@ -207,7 +209,12 @@ class Client:
             durable=durable,
         )
         following = Following(
-            self._gateway, self._network, wanted, self._on_reconnect, self._following.discard
+            self._gateway,
+            self._network,
+            wanted,
+            self._on_reconnect,
+            self._on_connect,
+            self._following.discard,
         )
         self._following.add(following)
         return Subscription(following)

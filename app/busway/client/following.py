@@ -46,6 +46,7 @@ _decode = msgspec.json.Decoder(ServerFrame).decode
 _KNOWN = {shape.__struct_config__.tag for shape in SERVER_FRAMES}
 
 OnReconnect = Callable[[str, float], None]
+OnConnect = Callable[[], None]
 
 
 class _Unavailable(ConnectionError):
@@ -60,6 +61,7 @@ class Following:
         network: how to reach it.
         wanted: the fields of the subscription.
         on_reconnect: called before it reconnects, with the reason and the delay in seconds.
+        on_connect: called each time it is open.
         ended: called when it is closed.
 
     Attributes:
@@ -73,11 +75,12 @@ class Following:
         network: Network,
         wanted: SubscribeFrame,
         on_reconnect: OnReconnect | None,
+        on_connect: OnConnect | None,
         ended: Callable[[Following], None],
     ) -> None:
         self.cursor = wanted.after
         self._gateway, self._network, self._wanted = gateway, network, wanted
-        self._on_reconnect, self._ended = on_reconnect, ended
+        self._on_reconnect, self._on_connect, self._ended = on_reconnect, on_connect, ended
         self._socket: ClientConnection | None = None
         self.began = False
         self._delay = FIRST_DELAY
@@ -173,6 +176,8 @@ class Following:
         if not self._durable or self.cursor is None or not self.began:
             self.cursor = frame.cursor
         self.began, self._delay = True, FIRST_DELAY
+        if self._on_connect:
+            self._on_connect()
 
     def _read(self, text: str | bytes) -> ServerFrame | None:
         try:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from busway.client.aio import Client, OnResult
-from busway.client.following import OnReconnect
+from busway.client.following import OnConnect, OnReconnect
 from busway.client.subscription import Subscription
 from busway.client.waiting import Completed
 from busway.contract.events import Receipt
@@ -118,8 +118,9 @@ class SyncClient:
         *,
         timeout: float = 30,
         on_reconnect: OnReconnect | None = None,
+        on_connect: OnConnect | None = None,
     ) -> None:
-        self._client = Client(url, key, timeout=timeout, on_reconnect=on_reconnect)
+        self._client = Client(url, key, timeout=timeout, on_reconnect=on_reconnect, on_connect=on_connect)
         self._loop = _Loop()
 
     def __enter__(self) -> Self:

@@ -3,50 +3,121 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import math
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from busway.client.aio import BuswayClientError, Client, Item, Subscription
-from busway.gateway.cli.call import explained
+from busway.client.aio import BuswayClientError, Client, Gap, Item, Subscription
+from busway.gateway.cli.call import Caller, explained
+from busway.gateway.cli.output import duration, seconds_until
 from busway.gateway.cli.results import Results
 from busway.gateway.errors import BuswayError
 
 BEHIND = 5.0  # seconds of age from which a note says that results are old
 NOTE_EVERY = 10.0  # seconds between these notes
+_PAGE = 1000
+
+
+class Wanted(msgspec.Struct, kw_only=True):
+    """What `busway tail` follows, as the arguments of `Client.subscribe`. `last`: how many to begin with."""
+
+    types: list[str] = []
+    handlers: list[str] = []
+    kinds: list[str] = []
+    filter: dict[str, Any] | None = None
+    correlationid: str | None = None
+    after: str = "latest"
+    last: int = 0
+
+    def query(self) -> dict[str, Any]:
+        """Return the selection as parameters of `GET /v1/results`."""
+        selected = {"types": self.types, "handlers": self.handlers, "kinds": self.kinds}
+        found: dict[str, Any] = {name: values for name, values in selected.items() if values}
+        if self.filter is not None:
+            found["filter"] = msgspec.json.encode(self.filter).decode()
+        if self.correlationid is not None:
+            found["correlationid"] = self.correlationid
+        return found
+
+    def described(self) -> str:
+        """Return it in words, such as `order.* of the handler price`."""
+        words = [" ".join(self.types) or "all results"]
+        words += [f"of the handler {name}" for name in self.handlers]
+        words += [f"of kind {' or '.join(self.kinds)}"] if self.kinds else []
+        words += [f"with the correlation id {self.correlationid}"] if self.correlationid else []
+        words += ["that match the filter"] if self.filter is not None else []
+        return " ".join(words)
 
 
 class Tail:
     """Prints a subscription as text, or with `json_lines` one JSON object per line.
 
-    Notes about the connection (reconnects, lag, where to resume) go to `notes`.
+    Notes about the connection (outages, lag, where to resume) go to `notes`.
     """
 
-    def __init__(self, *, json_lines: bool, console: Console, notes: Console) -> None:
+    def __init__(self, caller: Caller, *, json_lines: bool, console: Console, notes: Console) -> None:
+        self._caller, self._json_lines = caller, json_lines
         self._results, self._notes = Results(json_lines=json_lines, console=console), notes
-        self._behind = False
+        self._behind = self._away = False
         self._noted_at = 0.0
 
-    async def follow(self, subscription: Subscription) -> None:
+    async def begin(self, wanted: Wanted) -> str:
+        """Print the last results, if any are wanted. Return the cursor to follow from.
+
+        Raises:
+            BuswayError: no gateway answers, or it refuses.
+        """
+        if not wanted.last:
+            return wanted.after
+        items, cursor = await asyncio.to_thread(newest, self._caller, wanted)
+        for item in items:
+            self._results.show(item)
+        return cursor
+
+    async def follow(self, subscription: Subscription, what: str) -> None:
         """Print items until interrupted, then print where to resume."""
         try:
             await subscription.open()
+            self._note(f"following {what} at {self._caller.gateway.url}; Ctrl-C ends", "dim")
             async for item in subscription:
-                self._note_lag(item)
-                self._results.show(item)
+                current = self._note_lag(item)
+                self._results.show(item, await self._next_attempt(item) if current else "")
         finally:
             if subscription.cursor:
                 self._note(f"resume with --after {subscription.cursor}", "dim")
 
-    def reconnecting(self, problem: str, pause: float) -> None:
-        """Print why the client reconnects, and when."""
-        self._note(f"{problem}; reconnecting in {pause:.1f} s", "yellow")
+    def reconnecting(self, problem: str, _pause: float) -> None:
+        """Print once that the gateway is away, until it is back."""
+        if not self._away:
+            self._away = True
+            self._note(f"the gateway is away ({problem}): waiting for it", "yellow")
 
-    def _note_lag(self, item: Item) -> None:
+    def connected(self) -> None:
+        """Print that the gateway is back, if it was away."""
+        if self._away:
+            self._away = False
+            self._note("the gateway is back: nothing was missed", "green")
+
+    async def _next_attempt(self, item: Item) -> str:
+        """Return when the next attempt of a failed run starts, if that is known."""
+        if self._json_lines or item.kind not in {"failed", "lost"}:
+            return ""
+        try:
+            run = await asyncio.to_thread(self._caller.call, "GET", f"/v1/runs/{item.run}")
+        except BuswayError:
+            return ""
+        if run["attempt"] != item.attempt or run["state"] not in {"available", "retryable"}:
+            return ""
+        wait = seconds_until(run["available_at"])
+        return f"retrying in {_wait(wait)}" if wait > 0 else "retrying now"
+
+    def _note_lag(self, item: Item) -> bool:
+        """Print if results are old. Return whether this one is current."""
         lag = (datetime.now(UTC) - datetime.fromisoformat(item.time)).total_seconds()
         if lag > BEHIND and monotonic() - self._noted_at > NOTE_EVERY:
             self._behind, self._noted_at = True, monotonic()
@@ -54,45 +125,96 @@ class Tail:
         elif lag < BEHIND / 2 and self._behind:
             self._behind, self._noted_at = False, 0.0
             self._note("caught up: these results are current", "green")
+        return lag <= BEHIND
 
     def _note(self, text: str, style: str) -> None:
         self._notes.print(Text(text, style), soft_wrap=True)
 
 
+def newest(caller: Caller, wanted: Wanted) -> tuple[list[Item], str]:
+    """Return the last results of a selection, oldest first, and the cursor behind them.
+
+    Raises:
+        BuswayError: no gateway answers, or it refuses.
+    """
+    items: list[Item] = []
+    cursor = ""
+    before: dict[str, str] = {}
+    while len(items) < wanted.last:
+        params = {**wanted.query(), "last": min(wanted.last - len(items), _PAGE), **before}
+        page = caller.call("GET", "/v1/results", params=params, names=NAMES)
+        items[:0] = msgspec.convert(page["items"], list[Item])
+        cursor = cursor or page["cursor"]
+        if page["next"] is None:
+            break
+        before = {"before": page["next"]}
+    return items, cursor
+
+
+NAMES = {
+    "types": "PATTERN",
+    "handlers": "--handler",
+    "kinds": "--kind",
+    "filter": "--filter",
+    "correlationid": "--correlationid",
+    "after": "--after",
+    "last": "--last",
+}
+"""The argument or option for each field of a subscription."""
+
+
 async def tail(
     url: str,
     key: str | None,
-    patterns: Iterable[str],
+    wanted: Wanted,
     *,
     json_lines: bool = False,
     console: Console | None = None,
     notes: Console | None = None,
-    **wanted: Any,
 ) -> None:
     """Print results until interrupted. Ctrl-C ends it without an error.
 
     Args:
         url: address of the gateway.
         key: API key, if the gateway needs one.
-        patterns: patterns of event types, as for `Client.subscribe`.
+        wanted: what to follow.
         json_lines: print one JSON object per line, and nothing else on `console`.
         console: gets the results; standard output by default.
         notes: gets the notes; standard error by default.
-        wanted: other arguments of `Client.subscribe`.
 
     Raises:
         BuswayError: no gateway answers, or it refuses. `detail` is one line.
     """
-    shown = Tail(json_lines=json_lines, console=console or Console(), notes=notes or Console(stderr=True))
-    try:
-        async with (
-            Client(url, key, on_reconnect=shown.reconnecting) as client,
-            client.subscribe(*patterns, **wanted) as subscription,
-        ):
-            await shown.follow(subscription)
-    except asyncio.CancelledError:
-        return  # Ctrl-C: asyncio.run cancels the task
-    except BuswayClientError as problem:
-        raise explained(problem) from None
-    except ValueError as problem:
-        raise BuswayError(str(problem)) from None
+    with Caller(url, key) as caller:
+        shown = Tail(
+            caller, json_lines=json_lines, console=console or Console(), notes=notes or Console(stderr=True)
+        )
+        try:
+            after = await shown.begin(wanted)
+            async with (
+                Client(url, key, on_reconnect=shown.reconnecting, on_connect=shown.connected) as client,
+                client.subscribe(
+                    *wanted.types,
+                    handlers=wanted.handlers,
+                    kinds=wanted.kinds,
+                    filter=wanted.filter,
+                    correlationid=wanted.correlationid,
+                    after=after,
+                ) as subscription,
+            ):
+                await shown.follow(subscription, wanted.described())
+        except asyncio.CancelledError:
+            return  # Ctrl-C: asyncio.run cancels the task
+        except Gap:
+            raise BuswayError(
+                "the results after this cursor were deleted, or it belongs to another database: "
+                "use --after earliest, --after latest or -n"
+            ) from None
+        except BuswayClientError as problem:
+            raise explained(problem, NAMES) from None
+        except ValueError as problem:
+            raise BuswayError(str(problem)) from None
+
+
+def _wait(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else duration(math.ceil(seconds))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from busway.gateway.cli.options import URL, Json, Key, Url, parsed
+from busway.gateway.errors import BadSettings
 
 
 def tail(
@@ -15,9 +16,14 @@ def tail(
         list[str] | None,
         typer.Argument(metavar="[PATTERN]...", help="Types of events, such as 'order.*'. Default: all."),
     ] = None,
-    after: Annotated[str, typer.Option(help="Where to begin: latest, earliest or a cursor.")] = "latest",
+    last: Annotated[
+        int, typer.Option("--last", "-n", help="Begin with the last results, so many.", min=0)
+    ] = 0,
+    after: Annotated[
+        str | None, typer.Option(help="Where to begin: latest (the default), earliest or a cursor.")
+    ] = None,
     handler: Annotated[
-        list[str] | None, typer.Option(help="Only results of this handler; repeatable.")
+        list[str] | None, typer.Option("--handler", "-H", help="Only results of this handler; repeatable.")
     ] = None,
     kind: Annotated[
         list[str] | None,
@@ -41,18 +47,18 @@ def tail(
 
     It reconnects and resumes by itself. Ctrl-C ends it and prints the --after at which to resume.
     """
-    from busway.gateway.cli.following import tail as follow  # noqa: PLC0415 - only this command needs it
+    if last and after is not None:
+        raise BadSettings("give --last or --after, not both")
+    from busway.gateway.cli.following import Wanted  # noqa: PLC0415 - only this command needs it
+    from busway.gateway.cli.following import tail as follow  # noqa: PLC0415 - as above
 
-    asyncio.run(
-        follow(
-            url,
-            key,
-            patterns or [],
-            after=after,
-            handlers=handler or [],
-            kinds=kind or [],
-            filter=parsed("--filter", filter_) if filter_ is not None else None,
-            correlationid=correlationid,
-            json_lines=json_lines,
-        )
+    wanted = Wanted(
+        types=patterns or [],
+        handlers=handler or [],
+        kinds=kind or [],
+        filter=parsed("--filter", filter_) if filter_ is not None else None,
+        correlationid=correlationid,
+        after=after or "latest",
+        last=last,
     )
+    asyncio.run(follow(url, key, wanted, json_lines=json_lines))

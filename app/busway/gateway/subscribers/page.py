@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import msgspec
 
@@ -15,33 +16,28 @@ from busway.gateway.errors import Gone
 from busway.gateway.subscribers.encoding import Entry
 from busway.gateway.subscribers.frames import After, read_after, refusal
 from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, resolve
-from busway.gateway.subscribers.selection import predicate, select
+from busway.gateway.subscribers.selection import Selection, predicate, scan, select
 
 PAGE_RESULTS = 10_000  # results checked for one page
 PAGE_BYTES = 8 * 1024 * 1024
 
 
 async def results_page(
-    hub: Hub,
-    *,
-    after: str | None = None,
-    types: list[str] | None = None,
-    handlers: list[str] | None = None,
-    kinds: list[str] | None = None,
-    limit: int = 100,
+    hub: Hub, wanted: Mapping[str, Any] | None = None, *, after: str | None = None, limit: int = 100
 ) -> ItemList:
-    """Return up to `limit` matching results after `after`.
+    """Return up to `limit` matching results after `after`, oldest first.
 
-    `after` is a cursor, "earliest" (the default) or "latest". The work for one page is limited: a page with a
-    `next` may be short or empty.
+    `wanted` has the fields of `Selects`. `after` is a cursor, "earliest" (the default) or "latest". The work
+    for one page is limited: a page with a `next` may be short or empty.
 
     Raises:
         BadCursor: `after` is not a cursor.
         Gone: results after it are no longer available.
-        BadPattern: one of `types` is invalid.
+        BadPattern, BadFilter: a type pattern or the filter is invalid.
         BadSubscription: another value is invalid.
     """
-    matches = predicate(select(_read({"types": types, "handlers": handlers, "kinds": kinds})))
+    selection = select(_read(wanted or {}))
+    matches = predicate(selection)
     at = None if after is None else read_after(after)
     head, floor = await hub.reader.log_bounds()
     position = floor if after is None else await _begin(hub, at, head, floor)
@@ -50,18 +46,17 @@ async def results_page(
     while (
         position.number < head.number and passed < PAGE_RESULTS and size < PAGE_BYTES and len(items) < limit
     ):
-        results = await hub.reader.results(position.number, READ_RESULTS, READ_BYTES)
-        if not results or results[0].number != position.number + 1:
+        entries = await _entries(hub, selection, position.number, READ_RESULTS)
+        if not entries or entries[0].result.number != position.number + 1:
             if passed:
                 break  # pruned meanwhile: this page has no gap, and the next page raises Gone
             if after is not None and not isinstance(at, str):
                 raise Gone("the results after this cursor were deleted: start again after 'earliest'")
             _, position = await hub.reader.log_bounds()
             continue
-        for result in results:
-            position = result.position
+        for entry in entries:
+            position = entry.result.position
             passed += 1
-            entry = Entry(result)
             if matches(entry):
                 items.append(msgspec.Raw(entry.item(hub.epoch)))
                 size += len(items[-1])
@@ -72,7 +67,66 @@ async def results_page(
     return ItemList(cast("list[Item]", items), more, text)  # already encoded
 
 
-def _read(wanted: dict[str, list[str] | None]) -> Selects:
+async def last_page(
+    hub: Hub, wanted: Mapping[str, Any] | None = None, *, before: str | None = None, last: int
+) -> ItemList:
+    """Return the newest `last` matching results up to `before`, a cursor or None, oldest first.
+
+    `cursor` is where they end. The work for one page is limited: `next`, if there are older results, is the
+    `before` of the page with them.
+
+    Raises:
+        BadCursor: `before` is not a cursor.
+        Gone: it belongs to another log.
+        BadPattern, BadFilter, BadSubscription: as from `results_page`.
+    """
+    selection = select(_read(wanted or {}))
+    matches = predicate(selection)
+    end, floor = await hub.reader.log_bounds()
+    at = None if before is None else read_after(before)
+    if isinstance(at, tuple):
+        if at[0] != hub.epoch:
+            raise Gone("the cursor belongs to another log: start again without `before`")
+        end = min(end, at[1], key=lambda position: position.number)
+    items: list[msgspec.Raw] = []
+    passed = size = 0
+    most = step = min(READ_RESULTS, scan(selection))
+    number = end.number
+    while number > floor.number and passed < PAGE_RESULTS and size < PAGE_BYTES and len(items) < last:
+        begin = max(number - step, floor.number)
+        entries = await _entries(hub, selection, begin, number - begin)
+        if not entries or entries[0].result.number != begin + 1:
+            before_that, floor = floor, (await hub.reader.log_bounds())[1]
+            if floor == before_that:
+                break
+            continue  # pruned meanwhile
+        if entries[-1].result.number < number:  # they are large, or few may be checked at a time
+            step = len(entries)
+            continue
+        step = min(most, 2 * step)
+        for entry in reversed(entries):
+            number = entry.result.number - 1
+            passed += 1
+            if matches(entry):
+                items.append(msgspec.Raw(entry.item(hub.epoch)))
+                size += len(items[-1])
+                if len(items) == last:
+                    break
+    there = None if number <= floor.number else await hub.reader.position(number)
+    older = None if there is None else cursor.encode(hub.epoch, there)
+    return ItemList(cast("list[Item]", items[::-1]), older, cursor.encode(hub.epoch, end))
+
+
+async def _entries(hub: Hub, selection: Selection, after: int, limit: int) -> list[Entry]:
+    """Return the results after a number, with their events if the selection has a filter."""
+    limit = min(limit, scan(selection))
+    if selection.filter is None:
+        return [Entry(result) for result in await hub.reader.results(after, limit, READ_BYTES)]
+    found = await hub.reader.results_with_events(after, limit, READ_BYTES)
+    return [Entry(result, event) for result, event in found]
+
+
+def _read(wanted: Mapping[str, Any]) -> Selects:
     try:
         return checking.read(wanted, Selects, ("query",))
     except checking.Mismatch as problem:
