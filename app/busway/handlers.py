@@ -12,6 +12,8 @@ from busway.domain.handler import Backoff, FieldError, check_fields
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 DECLARED = "__busway_handlers__"
+observers: list[Callable[[Callable[..., Any]], None]] = []
+"""Called with each function that is declared. The program that loads handler code adds one."""
 _ABSENT: Any = object()
 _LONGEST = 31_536_000  # seconds, a year: the limit of a handler's backoff
 
@@ -91,6 +93,8 @@ def handler(  # noqa: PLR0913 - one keyword for each field of the contract
     def declare(function: Function) -> Function:
         fields = _fields(function, events, given)
         vars(function)[DECLARED] = [fields, *vars(function).get(DECLARED, [])]
+        for observer in observers:
+            observer(function)
         return function
 
     if not events or callable(events[0]):

@@ -136,3 +136,62 @@ def test_without_reload_a_zygote_that_dies_brings_the_changed_code_under_a_new_r
     os.kill(service.ok("GET", "/v1/status")["workers"]["zygote"]["pid"], signal.SIGKILL)
     until(lambda: revision(service) == 2, "the new revision")
     assert value(service, service.publish("t")["seq"]) == [2, 2]
+
+
+JOBS = """
+from busway import handler
+
+@handler("billed")
+def bill(event, ctx):
+    return [{version}, ctx.revision]
+
+def make():
+    @handler("never")
+    def inner(event): ...
+make()
+"""
+
+
+def test_code_of_the_project_and_of_packages_belongs_to_the_folder(make_service: Serve) -> None:
+    service = make_service(reload=True, workers=1)
+    project = service.folder / "project"
+    (project / "app").mkdir(parents=True)
+    service.options["app_dir"] = project
+
+    def save(text: str) -> None:
+        new = project / "app" / ".new"
+        new.write_text(text)
+        new.replace(project / "app" / "jobs.py")
+
+    save(JOBS.format(version=1))
+    service.write("all.py", "import app.jobs\n")
+    (service.handlers / "shop").mkdir()
+    packed = 'from busway import handler\n@handler("packed")\ndef pack(event): return 1\n'
+    (service.handlers / "shop/jobs.py").write_text(packed)
+    (service.handlers / "my-pkg").mkdir()
+    (service.handlers / "my-pkg/x.py").write_text("def f(event): ...\n")
+    service.start()
+    left_out = {
+        "my-pkg/": "it is not a valid package name: rename it to letters, digits and '_'",
+        "app/jobs.py": "make.<locals>.inner() has @handler, but is not loaded: it is defined inside a "
+        "function: move it to the top level of its module",
+    }
+    items = service.ok("GET", "/v1/targets")["items"]
+    assert {item["file"]: item["error"] for item in items if "file" in item} == left_out
+    assert [item["target"] for item in items if "target" in item] == ["app.jobs:bill", "shop.jobs:pack"]
+    said = service.log.read_text()
+    assert all(f"not loaded: {file}: {why}" in said for file, why in left_out.items())
+    assert service.ok("GET", "/readyz")["trouble"] == []
+    assert value(service, service.publish("packed")["seq"]) == 1
+    assert value(service, service.publish("billed")["seq"]) == [1, 1]
+
+    save("import nowhere\n")
+    until(lambda: service.ok("GET", "/v1/handlers/bill")["waits_because"], "the handler to wait")
+    seq = service.publish("billed")["seq"]
+    waits = service.ok("GET", "/v1/handlers/bill")
+    assert waits["waits_because"] == "no file imports its module, and all.py does not import"
+    save(JOBS.format(version=2))
+    assert value(service, seq) == [2, 2]
+
+    service.write("all.py", "")
+    until(lambda: service.ok("GET", "/v1/handlers/bill")["missing"], "the handler to be missing")

@@ -46,7 +46,7 @@ TargetName = Annotated[
     str,
     Meta(
         pattern=f"^{TARGET.pattern}$",
-        description="`module:function` of the handlers folder. `GET /v1/targets` lists them.",
+        description="`module:function` or `package.module:function`. `GET /v1/targets` lists them.",
         examples=["orders:price"],
         extra=_rule("target"),
     ),
@@ -260,14 +260,16 @@ class Target(msgspec.Struct):
 
 
 class BrokenFile(msgspec.Struct):
-    """A file of the handlers folder that cannot be imported."""
+    """A file of the handlers folder that cannot be imported, or what else is not loaded."""
 
-    file: Annotated[str, Meta(examples=["orders.py"])]
-    error: Annotated[str, Meta(description="The traceback.")]
+    file: Annotated[
+        str, Meta(description="A file or a folder below the handlers folder.", examples=["orders.py"])
+    ]
+    error: Annotated[str, Meta(description="The traceback, or why it is not loaded.")]
 
 
 class TargetList(Page[Annotated[Any, any_of("Target", "BrokenFile")]]):
-    """A page of targets. Files that cannot be imported come first."""
+    """A page of targets. What cannot be imported or is not loaded comes first."""
 
 
 class TrialIn(msgspec.Struct, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from busway.domain.filter import FilterError, compile_filter
 from busway.domain.pattern import PatternError, check_pattern
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
-TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+TARGET = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)*[A-Za-z_][A-Za-z0-9_]*:[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 POOLS = ("process", "thread", "auto")
 MAX_PATTERNS = 100
 MAX_TIMEOUT = 86_400  # seconds
@@ -158,7 +158,7 @@ def _check_target(value: Any) -> str | None:
         return "URL targets are not supported yet: use module:function, a function in the handlers folder"
     if isinstance(value, str) and TARGET.fullmatch(value):
         return None
-    return "target must be module:function, a public function in a file of the handlers folder"
+    return "target must be module:function or package.module:function, a function of the handlers folder"
 
 
 def _check_events(value: Any) -> str | None:

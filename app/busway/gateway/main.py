@@ -219,6 +219,8 @@ async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> No
     registry.load([], catalog)
     for broken in registry.broken_files():
         log.error("%s does not import, its handlers wait\n%s", broken.file, broken.error)
+    for left_out in registry.not_loaded():
+        log.warning("not loaded: %s: %s", left_out.file, left_out.error)
     await changes.declare(catalog)
 
 

@@ -214,12 +214,17 @@ async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, afte
     ),
 )
 async def list_targets(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
-    """Returns `{file, error}` for files that cannot be imported, then `{target, kind, doc}` for functions."""
+    """Returns `{file, error}` for what cannot be imported or is not loaded, then `{target, kind, doc}`."""
     targets = [
         shapes.Target(target.target, target.kind, target.doc)
         for file in stages.registry.catalog
         for target in file.targets
     ]
-    items = [*stages.registry.broken_files(), *sorted(targets, key=lambda target: target.target)]
+    registry = stages.registry
+    items = [
+        *registry.broken_files(),
+        *registry.not_loaded(),
+        *sorted(targets, key=lambda target: target.target),
+    ]
     start = answers.number(after) or 0
     return answers.part(stages, items[start:], limit, lambda _, count: str(start + count))

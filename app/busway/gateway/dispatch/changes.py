@@ -209,6 +209,8 @@ class Changes:
         declaring = (handler.declared or {}).get("target", "").partition(":")[0]
         if module in broken or declaring in broken:
             return
+        if broken and handler.declared is not None and not self._registry.has_module(f"{declaring}:"):
+            return  # perhaps a module of the user's project: what does not import may be what imports it
         if handler.declared is not None and not handler.missing:
             await self._revise(handler, missing=True)
         elif self._registry.digest(entry.spec.target):

@@ -76,7 +76,7 @@ class Registry:
     def load(self, handlers: list[Handler], catalog: Catalog) -> None:
         """Load the handlers from the store and the catalog of the handlers folder."""
         self.catalog = catalog
-        self._files = {file.module: file for file in catalog}
+        self._files = {file.module: file for file in catalog if file.digest or file.error}
         self._kinds = {target.target: target.kind for file in catalog for target in file.targets}
         self.take(handlers)
 
@@ -184,6 +184,10 @@ class Registry:
         """Return the kind of a target, None if the folder has no such target now."""
         return self._kinds.get(target)
 
+    def has_module(self, target: str) -> bool:
+        """Return whether the module of a target was loaded, or failed."""
+        return target.partition(":")[0] in self._files
+
     def digest(self, target: str) -> str:
         """Return the digest of the target's source file, empty if there is no such file."""
         file = self._files.get(target.partition(":")[0])
@@ -206,8 +210,15 @@ class Registry:
         file = self._files.get(target.partition(":")[0])
         if file is not None and file.error is not None:
             return f"{file.file} does not import"
+        broken = [] if file is not None else self.broken_files()
+        if broken:  # it may be what would import the module
+            return f"no file imports its module, and {broken[0].file} does not import"
         return f"the handlers folder has no target {target}"
 
     def broken_files(self) -> list[BrokenFile]:
         """Return the files that cannot be imported, each with its traceback."""
         return [BrokenFile(file.file, file.error) for file in self.catalog if file.error is not None]
+
+    def not_loaded(self) -> list[BrokenFile]:
+        """Return what else was found in the handlers folder and is not loaded, each with the reason."""
+        return [BrokenFile(file.file, note) for file in self.catalog for note in file.notes]

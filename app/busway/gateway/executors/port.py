@@ -144,18 +144,25 @@ class Declaration(msgspec.Struct, array_like=True, frozen=True):
 
 
 class HandlerFile(msgspec.Struct, array_like=True, frozen=True):
-    """A file of the handlers folder: what it defines, or the traceback of its failed import."""
+    """A file with handler code: what it defines, or the traceback of its failed import.
+
+    `file`: its path below the handlers folder, or below the user's project if it belongs to that. `name`: of
+    its module, if not the file's. `notes`: what was found in it and is not loaded, each with the reason. A
+    folder that is not loaded has notes, too.
+    """
 
     file: str
     digest: str
     targets: list[Target] = []
     declarations: list[Declaration] = []
     error: str | None = None
+    name: str = ""
+    notes: list[str] = []
 
     @property
     def module(self) -> str:
         """The module name, which its targets have before the colon."""
-        return self.file.removesuffix(".py")
+        return self.name or self.file.removesuffix(".py")
 
 
 Catalog = list[HandlerFile]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -47,6 +48,28 @@ def in_project(app_dir: str, name: str) -> bool:
     """Return whether the user's project has a top-level module or package with this name."""
     root = os.path.join(app_dir, name)  # noqa: PTH118 - as above
     return bool(app_dir) and (os.path.isdir(root) or os.path.isfile(f"{root}.py"))  # noqa: PTH112, PTH113
+
+
+def is_own_code(app_dir: str, path: str) -> bool:
+    """Return whether a file of the user's project is their own code, and not that of an installed package.
+
+    A package that `pip install --target` put there has its metadata beside it. One that is installed as
+    editable counts as own code, as the project itself may be.
+    """
+    if not _in_project(app_dir, path):
+        return False
+    parts = path[len(app_dir.rstrip("/")) + 1 :].split("/")[:-1]
+    above = [app_dir, *("/".join([app_dir.rstrip("/"), *parts[:n]]) for n in range(1, len(parts) + 1))]
+    return not any(_has_packages(directory) for directory in above)
+
+
+@functools.cache
+def _has_packages(directory: str) -> bool:
+    try:
+        names = os.listdir(directory)  # noqa: PTH208 - as above
+    except OSError:
+        return False
+    return any(name == "pyvenv.cfg" or name.endswith(".dist-info") for name in names)
 
 
 class Uncached(SourceFileLoader):

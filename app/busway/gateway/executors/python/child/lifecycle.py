@@ -13,6 +13,8 @@ from busway.gateway.executors.python.child import output
 from busway.gateway.executors.python.child.failure import summary
 from busway.gateway.executors.python.child.loading import Module
 
+_UNSET: Any = object()
+
 
 class Await(Protocol):
     """Runs coroutines on the worker's event loop, in other threads than the loop's own."""
@@ -26,28 +28,40 @@ class SetupFailed(Exception):
 
 
 def prepare(module: Module, log: output.Log | None, wait: Await) -> None:
-    """Run the file's `setup()` if it has not succeeded in this worker yet.
+    """Run `setup()` of the module, and of those before it, if they have not succeeded in this worker yet.
 
-    The attempts run in copies of the context that it leaves. Its output goes to `log`, if that is not None.
+    The attempts run in copies of the context that they leave. Their output goes to `log`, if it is not None.
 
     Raises:
-        SetupFailed: it raised.
+        SetupFailed: one of them raised.
     """
-    if module.setup is None:
-        return
+    for earlier in module.before:
+        prepare(earlier, log, wait)
     module.used = True
+    if module.ready:
+        return
     with module.lock:
         if module.ready:
             return
         context = module.context.copy()
-        try:
-            context.run(output.current.set, log)
-            _call(module.setup, context, wait)
-        except BaseException as problem:
-            raise SetupFailed(f"setup() of {module.file} failed") from problem
-        context.run(output.current.set, None)
+        for earlier in module.before:
+            context.run(_take_over, earlier)
+        if module.setup is not None:
+            try:
+                context.run(output.current.set, log)
+                _call(module.setup, context, wait)
+            except BaseException as problem:
+                raise SetupFailed(f"setup() of {module.file} failed") from problem
+            context.run(output.current.set, None)
         module.adopt(context)
         module.ready = True
+
+
+def _take_over(earlier: Module) -> None:
+    """Set the variables of the current context that `setup()` of another module has set."""
+    for variable, value in earlier.context.items():
+        if variable is not output.current and earlier.imported.get(variable, _UNSET) is not value:
+            variable.set(value)
 
 
 def copy_decimals() -> None:
@@ -57,8 +71,12 @@ def copy_decimals() -> None:
 
 
 def teardown(modules: Iterable[Module], wait: Await) -> None:
-    """Run `teardown()` of the files that had an attempt here. Write exceptions to the worker's output."""
-    for module in modules:
+    """Run `teardown()` of the modules that had an attempt here, and of those before them, in reverse order.
+
+    Exceptions are written to the worker's output.
+    """
+    chains = dict.fromkeys(each for module in modules for each in module.chain())
+    for module in reversed(chains):
         if not module.used or module.teardown is None:
             continue
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from busway.gateway.executors.python.wire.folder import walk
 
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 Stamp = dict[str, tuple[int, int, int]]
@@ -35,7 +36,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
         self._entered: frozenset[str] = frozenset()
-        self.files: Stamp = dict(_tree(self._folder, ""))
+        self.files = _tree(self._folder)
         self.project: Stamp = {}
 
     def enter(self, directory: str) -> None:
@@ -54,23 +55,22 @@ class Watched:
         project: Stamp = {}
         for directory in entered:
             project |= _level(directory)
-        return Snapshot(entered, dict(_tree(self._folder, "")), project)
+        return Snapshot(entered, _tree(self._folder), project)
 
     def changed(self, now: Snapshot) -> bool:
         """Return whether a file differs from what was imported. False if `now` covers other directories."""
         return now.entered == self._entered and (now.files, now.project) != (self.files, self.project)
 
 
-def _tree(folder: str, prefix: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    for entry in _entries(folder):
+def _tree(folder: str) -> Stamp:
+    found: Stamp = {}
+    for path, entry in walk(folder):
         try:
-            if entry.is_dir():
-                yield from _tree(entry.path, f"{prefix}{entry.name}/")
-            elif entry.name.endswith(".py"):
-                yield prefix + entry.name, _stamp(entry.stat())
+            found[path] = _stamp(entry.stat())
         except OSError as problem:  # an editor is replacing it
             if problem.errno in _SCARCE:
                 raise
+    return found
 
 
 def _level(directory: str) -> Stamp:
