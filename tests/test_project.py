@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import busway
 import pytest
 from busway.version import __version__
 from packaging.requirements import Requirement
@@ -60,6 +61,13 @@ def test_what_users_import_loads_nothing_of_the_gateway(statement: str) -> None:
     assert [name for name in loaded if name.startswith("busway.gateway")] == []
     server = modules(SERVER) | {"sqlite3", "multiprocessing"}
     assert [name for name in loaded if name.partition(".")[0] in server] == []
+
+
+def test_each_public_name_is_there() -> None:
+    assert {name for name in busway.__all__ if getattr(busway, name, None) is None} == set()
+    assert {*busway.__all__} <= {*dir(busway)}
+    with pytest.raises(AttributeError, match="Evnt"):
+        busway.Evnt  # type: ignore[attr-defined] # noqa: B018
 
 
 @pytest.mark.parametrize(

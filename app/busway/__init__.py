@@ -8,8 +8,6 @@ from busway.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from busway.client.aio import Client
     from busway.client.errors import BuswayClientError, Gap
     from busway.client.subscription import Subscription
@@ -65,12 +63,14 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Lazy: the command installs its signal handlers before longer imports, and workers need no clients.
-    if name not in _MODULES:
-        raise AttributeError(f"module 'busway' has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
-    return found
+if not TYPE_CHECKING:  # type checkers must not take it for a promise of any name
+
+    def __getattr__(name: str) -> object:
+        # Lazy: the command installs its signal handlers before longer imports, and workers need no clients.
+        if name not in _MODULES:
+            raise AttributeError(f"module 'busway' has no attribute {name!r}")
+        found = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+        return found
 
 
 def __dir__() -> list[str]:

@@ -87,9 +87,10 @@ def payload_of(function: Callable[..., Any]) -> Payload | None:
     try:
         of = _parameter_of(_resolved(annotation, function))
     except Exception as problem:
-        shown = getattr(annotation, "__forward_arg__", annotation)
+        text = getattr(annotation, "__forward_arg__", annotation)
+        shown = f" {text!r}" if isinstance(text, str) else ""
         raise BadAnnotation(
-            f"the annotation {str(shown)!r} of its event cannot be resolved: {_said(problem)}"
+            f"the annotation{shown} of its event cannot be resolved: {_said(problem)}"
         ) from None
     return None if of in {None, Any, object} or isinstance(of, typing.TypeVar) else Payload(of)
 

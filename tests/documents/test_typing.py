@@ -84,6 +84,8 @@ WRONG = {
     "gap": "def f(gap: Gap) -> object:\n    return gap.newest  # wrong",
     "subscribe": 'def f(client: SyncClient) -> object:\n    return client.subscribe(kind=["dead"])  # wrong',
     "awaited": 'async def f(client: Client) -> str:\n    return (await client.publish("a")).seq  # wrong',
+    "name": "from busway import Evnt  # wrong",
+    "member": "import busway\nx = busway.Evnt  # wrong",
     "retry": "def f() -> None:\n    raise Retry(afer=3)  # wrong",
 }
 
