@@ -98,10 +98,10 @@ def top_level(distribution: str) -> Iterator[Path]:
         yield Path(str(found.locate_file(name)))
 
 
-def required(extra: str = "") -> set[str]:
-    """The distributions that `busway`, or `busway[extra]`, brings, directly or not."""
+def required(extra: str = "", *others: str) -> set[str]:
+    """The distributions that `busway`, or `busway[extra]`, and others bring, directly or not."""
     found: set[str] = set()
-    waiting = [Requirement(f"busway[{extra}]" if extra else "busway")]
+    waiting = [Requirement(f"busway[{extra}]" if extra else "busway"), *map(Requirement, others)]
     seen: set[str] = set()
     while waiting:
         requirement = waiting.pop()

@@ -1,0 +1,48 @@
+"""The tutorial, word by word, in a new environment and in a project with packages of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documents.console import Reader, blocks
+from tests.e2e.service import clean_environment
+from tests.ports import unused_port
+
+from .environments import ROOT, Environment, required
+
+PROJECT = {
+    "app/__init__.py": "",
+    "migrations/__init__.py": "REVISION = 'of the project'\n",
+    "models.py": "NAME = 'of the project'\n",
+}
+
+
+@pytest.mark.long
+def test_each_command_of_the_tutorial_prints_what_it_shows(wheel: Path, tmp_path: Path) -> None:
+    made = Environment(tmp_path / "env")
+    made.link(*required("server", "pytest", "mypy"))
+    pip = made.root / "bin/pip"
+    pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip --python "{made.python}" "$@"\n')
+    pip.chmod(0o755)
+    shop = tmp_path / "shop"
+    for name, text in PROJECT.items():
+        (shop / name).parent.mkdir(parents=True, exist_ok=True)
+        (shop / name).write_text(text, encoding="utf-8")
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    variables = {
+        **clean_environment(), "BUSWAY_PORT": str(port), "BUSWAY_URL": url,
+        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PATH": f"{made.root / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }  # fmt: skip
+    reader = Reader(shop, variables, url)
+    try:
+        for block in blocks(ROOT / "docs/tutorial.md"):
+            reader.follow(block)
+        assert reader.terminals["serve"].interrupt() == 0
+    finally:
+        reader.close()
