@@ -99,6 +99,46 @@ def test_nothing_outlives_a_gateway_that_is_killed(tmp_path, pool, targets, zygo
         assert gone(family)
 
 
+def test_what_a_handler_started_ends_also_when_its_worker_ends_first(tmp_path):
+    """The worker reads the end of its socket before the kernel kills its group, and its zygote is frozen."""
+    folder = tmp_path / "handlers"
+    folder.mkdir()
+    kit.write(folder, f=CODE)
+    source = GATEWAY.format(
+        kit=str(Path(__file__).parent), folder=str(folder), pool="thread", targets=["f:has_a_child"]
+    )
+    keeps = "import os, subprocess; end = bench.supervisor._lifeline[1]; os.set_inheritable(end, True)"
+    holder = f"{keeps}; subprocess.Popen(['sleep', '1000'], pass_fds=[end], stdout=subprocess.DEVNULL)"
+    source = source.replace('        print("running"', f'        {holder}\n        print("running"')
+    gateway = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    try:
+        assert gateway.stdout.readline() == "running\n"
+        zygote, holder = psutil.Process(gateway.pid).children()
+        child = until(lambda: [each for each in family(gateway) if "sleep(1000)" in " ".join(each.cmdline())])
+        others = family(gateway)
+        zygote.send_signal(signal.SIGSTOP)
+    finally:
+        gateway.kill()
+        gateway.communicate()
+    try:
+        assert gone(child)
+    finally:
+        holder.kill()
+    assert gone(others)
+
+
+def family(gateway):
+    return psutil.Process(gateway.pid).children(recursive=True)
+
+
+def until(condition):
+    deadline = time.monotonic() + kit.PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
 def test_a_zygote_stuck_in_an_import_does_not_outlive_the_gateway(tmp_path):
     folder = tmp_path / "handlers"
     folder.mkdir()

@@ -16,6 +16,7 @@ from busway.gateway.executors.port import Ended
 from busway.gateway.executors.python.child.failure import describe
 from busway.gateway.executors.python.child.ticker import Ticker
 from busway.gateway.executors.python.wire import protocol as wire
+from busway.gateway.executors.python.wire.programs import end_group
 from busway.gateway.executors.python.wire.protocol import FromWorker, Piece
 
 _exit = os._exit  # handler code may replace that of the module
@@ -81,7 +82,7 @@ class Outbox:
                 if frame:
                     self._channel.send(frame)
             except OSError:
-                _exit(0)  # the gateway has ended
+                end_group()
             except BaseException:  # handler code broke something this needs: the worker cannot report
                 with contextlib.suppress(BaseException):
                     traceback.print_exc(file=sys.__stderr__)

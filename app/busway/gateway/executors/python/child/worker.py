@@ -65,9 +65,10 @@ class Worker:
         else:
             while (invocations := self._receive()) is not None:
                 self._run(invocations)
-        if self._told_to_end:
-            modules = {id(entry.module): entry.module for entry in self._shared.entries.values()}
-            teardown(modules.values(), self._coroutines.wait)
+        if not self._told_to_end:
+            programs.end_group()
+        modules = {id(entry.module): entry.module for entry in self._shared.entries.values()}
+        teardown(modules.values(), self._coroutines.wait)
 
     def _receive(self) -> list[Invocation] | None:
         """Wait for attempts. Return those of sync targets, None if no more will follow."""

@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 _ROOT = str(Path(__file__).resolve().parents[5])
 
@@ -35,6 +36,7 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 _PR_SET_CHILD_SUBREAPER = 36
+_exit, _getpid, _killpg = os._exit, os.getpid, os.killpg  # handler code may replace those of the module
 
 
 def watch(descriptor: int) -> int:
@@ -52,6 +54,16 @@ def watch(descriptor: int) -> int:
     if poll.poll(0):  # it closed before it was watched
         os.killpg(os.getpid(), signal.SIGKILL)
     return own
+
+
+def end_group() -> NoReturn:
+    """Kill the caller's process group, because the gateway has ended.
+
+    `watch` does the same, but only while the caller lives, and the caller may notice first.
+    """
+    with contextlib.suppress(OSError):  # the caller is a fork, and leads no group
+        _killpg(_getpid(), signal.SIGKILL)
+    _exit(0)
 
 
 def become_subreaper() -> None:
