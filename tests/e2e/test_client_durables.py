@@ -24,9 +24,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.close()
 
 
-async def follow(url: str, got: list[str]) -> None:
+async def follow(url: str, got: list[str], connected: threading.Event) -> None:
     async with Client(url) as client, asyncio.timeout(4 * PATIENCE):
-        async for item in client.subscribe(durable="steady", after="earliest"):
+        subscription = client.subscribe(durable="steady", after="earliest")
+        await subscription.open()
+        connected.set()
+        async for item in subscription:
             got.append(item.cursor)
             if item.event.type == END:
                 return
@@ -59,15 +62,17 @@ def test_a_durable_name_goes_on_through_kills_and_cuts(service: Service) -> None
     steady: list[str] = []
     parts: list[str] = []
     repeats: list[int] = []
+    connected = threading.Event()
     with Cutter(int(service.options["port"])) as relay:
         life = Disturbance(service, relay)
         followers = [
-            threading.Thread(target=lambda: asyncio.run(follow(relay.url, steady))),
+            threading.Thread(target=lambda: asyncio.run(follow(relay.url, steady, connected))),
             threading.Thread(target=follow_in_parts, args=(service.url, parts, repeats, life.seed)),
         ]
         try:
             for follower in followers:
                 follower.start()
+            assert connected.wait(PATIENCE)  # a first connection that fails is an error
             life.run(6)
         finally:
             join(followers, steady, parts, repeats)

@@ -8,7 +8,7 @@ packed and decoded directly into typed rows.
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import sqlalchemy as sa
@@ -62,7 +62,7 @@ def data_of(text: str | None, digits: str | None) -> bytes | None:
 
 
 def _salvaged(row: type[Row], values: list[Any]) -> Row:
-    if not issubclass(row, msgspec.Struct):
+    if get_origin(row) is tuple or not issubclass(row, msgspec.Struct):
         return msgspec.convert(values, row)
     kinds = get_type_hints(row)
     named = zip(row.__struct_fields__, values, strict=False)
