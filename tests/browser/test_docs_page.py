@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route
+from playwright.sync_api import Browser
 
 from tests.e2e.service import Service
+
+from .visit import Visit
 
 pytestmark = pytest.mark.browser
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "handlers"
-TELL = """
-document.addEventListener("securitypolicyviolation", (event) => {
-  console.error("policy violation", event.violatedDirective, event.blockedURI, event.sourceFile);
-});
-"""
 
 
 @pytest.fixture(scope="module")
@@ -27,49 +22,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("docs"), handlers=EXAMPLES)
     yield service.start()
     service.close()
-
-
-class Visit:
-    """A page of the service, and all that went wrong on it."""
-
-    def __init__(self, page: Page, service: Service) -> None:
-        self.page, self.service = page, service
-        self.asked: list[str] = []
-        self.faults: list[str] = []
-        page.add_init_script(TELL)
-        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("requestfailed", lambda request: self.faults.append(f"{request.url}: {request.failure}"))
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.route(self._is_foreign, self._refuse)
-
-    def _is_foreign(self, url: str) -> bool:
-        return not url.startswith((self.service.url + "/", "data:"))
-
-    def _refuse(self, route: Route, request: Request) -> None:
-        self.faults.append(f"it asked for {request.url}")
-        route.abort()
-
-    def open(self) -> None:
-        self.page.goto(f"{self.service.url}/docs")
-        self.page.locator(".opblock").first.wait_for()
-
-    def execute(self, method: str, path: str) -> tuple[int, Any]:
-        """Unfold an operation, press "Execute" as it stands, and read what the page shows as its answer."""
-        operation = self.page.locator(f".opblock-{method}").filter(
-            has=self.page.locator(f'.opblock-summary-path[data-path="{path}"]')
-        )
-        operation.locator(".opblock-summary-control").click()
-        operation.locator("button.execute").click()
-        answer = operation.locator(".live-responses-table .response").first
-        answer.wait_for()
-        body = answer.locator(".highlight-code code, .highlight-code pre").first.inner_text()
-        return int(answer.locator(".response-col_status").inner_text().split()[0]), json.loads(body)
-
-    def close(self) -> None:
-        assert self.faults == []
-        assert self.asked
-        assert all(not self._is_foreign(url) for url in self.asked)
 
 
 @pytest.fixture

@@ -139,6 +139,57 @@ def test_every_bad_field_is_named_at_once(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "body", "fields"),
+    [
+        (
+            "GET",
+            "/v1/runs?limit=0&state=odd&event=x&verbose=1&colour=1",
+            None,
+            ["query.colour", "query.event", "query.limit", "query.state", "query.verbose"],
+        ),
+        ("GET", "/v1/events/0?verbose=1", None, ["path.seq", "query.verbose"]),
+        (
+            "GET",
+            "/v1/results?types=a..b&types=b&kinds=odd&handlers=A",
+            None,
+            ["query.handlers", "query.kinds", "query.types"],
+        ),
+        (
+            "POST",
+            "/v1/handlers",
+            {"name": "new", "target": "all:none", "events": ["t"], "pool": "thread", "memory": 3},
+            ["body.memory", "body.target"],
+        ),
+        (
+            "PATCH",
+            "/v1/handlers/ok",
+            {"name": "other", "target": "all:none", "events": None, "pool": "thread", "memory": 3},
+            ["body.events", "body.memory", "body.name", "body.target"],
+        ),
+        (
+            "POST",
+            "/v1/handlers/ok/test",
+            {"event": {"type": "a b", "id": 3}, "dry": True, "more": 1},
+            ["body.dry", "body.event.id", "body.event.type", "body.more"],
+        ),
+        (
+            "POST",
+            "/v1/keys",
+            {"name": "", "scopes": [], "expires_at": "soon", "colour": 1},
+            ["body.colour", "body.expires_at", "body.name", "body.scopes"],
+        ),
+        ("POST", "/v1/runs/retry", {"state": "odd", "colour": 1}, ["body.colour", "body.state"]),
+    ],
+)
+def test_all_errors_of_a_request_are_reported_at_once(
+    service: Service, method: str, path: str, body: Any, fields: list[str]
+) -> None:
+    answer = service.request(method, path, json=body)
+    assert answer.status_code == 422, answer.text
+    assert sorted(".".join(map(str, each["loc"])) for each in answer.json()["errors"]) == fields
+
+
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         ({"Content-Type": "text/plain"}, 415),

@@ -170,9 +170,32 @@ def test_the_frames_of_the_socket_are_named_in_the_asyncapi_document(service: Se
         assert f'"{op}"' in text
 
 
-@pytest.mark.parametrize("accept", ["text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "*/*"])
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("accept", [BROWSER, "*/*"])
 def test_the_root_leads_to_the_docs_page(service: Service, accept: str) -> None:
     answer = service.get("/", headers={"Accept": accept})
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    assert "/docs" in answer.text  # for programs such as curl, which do not follow
+    assert service.request("HEAD", "/").status_code == 307
     page = service.get(answer.headers["location"])
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1/<script>"])
+def test_an_unknown_address_is_a_page_for_browsers_and_a_problem_for_programs(
+    service: Service, path: str
+) -> None:
+    page = service.client.get(service.url + path, headers={"Accept": BROWSER})
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert 'href="/docs"' in page.text
+    assert "<script>" not in page.text
+    assert "unsafe" not in page.headers["content-security-policy"]
+    for accept in ("*/*", "application/json", None):
+        answer = service.get(path, headers={"Accept": accept} if accept else {})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    posted = service.post(path, {}, headers={"Accept": BROWSER})
+    assert (posted.status_code, posted.headers["content-type"]) == (404, "application/problem+json")
+    missing = service.get("/v1/runs/999999", headers={"Accept": BROWSER})
+    assert missing.headers["content-type"] == "application/problem+json"  # an answer of the API, as always

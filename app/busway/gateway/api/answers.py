@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Annotated, Any, overload
 
 import msgspec
 from fastapi import Query, Request, Response
 
 from busway.contract import runs as shapes
+from busway.contract.checking import MOST
 from busway.contract.problems import BadField
 from busway.domain import times
 from busway.domain.run import Error
@@ -101,22 +103,36 @@ async def known_parameters(request: Request) -> None:
     """Refuse unknown query parameters: a misspelt filter would silently return the whole list.
 
     Raises:
-        Invalid: a parameter is unknown.
+        Invalid: a parameter is unknown. `errors` also has those that are invalid.
     """
     if not (request.query_params and request.url.path.startswith("/v1/")):
         return  # health checks may send any parameter
-    known = _query_names(request.scope["route"].dependant)
+    dependant = request.scope["route"].dependant
+    known = {field.alias: field for field in _query_fields(dependant)}
     unknown = sorted(request.query_params.keys() - known)
-    if unknown:
-        use = f"use {', '.join(sorted(known))}" if known else "this operation has none"
-        raise Invalid.of(
-            [BadField(["query", name], f"unknown parameter {name!r}: {use}") for name in unknown]
-        )
+    if not unknown:
+        return  # FastAPI reports those that are invalid
+    use = f"use {', '.join(sorted(known))}" if known else "this operation has none"
+    bad = [BadField(["query", name], f"unknown parameter {name!r}: {use}") for name in unknown[:MOST]]
+    for field in dependant.path_params:
+        bad += _bad_values(field, ["path", field.alias], [request.path_params[field.alias]])
+    for name, field in known.items():
+        if name in request.query_params:
+            bad += _bad_values(field, ["query", name], request.query_params.getlist(name))
+    raise Invalid.of(bad)
 
 
-def _query_names(dependant: Any) -> set[str]:
-    names = {parameter.alias for parameter in dependant.query_params}
-    return names.union(*map(_query_names, dependant.dependencies))
+def _query_fields(dependant: Any) -> list[Any]:
+    return [*dependant.query_params, *chain(*map(_query_fields, dependant.dependencies))]
+
+
+def _bad_values(field: Any, loc: list[str | int], values: list[str]) -> list[BadField]:
+    """Return what is wrong with a parameter, which is a list of values or one value."""
+    for value in (values, values[-1]):
+        _, errors = field.validate(value)
+        if not errors:
+            return []
+    return [BadField(loc, error["msg"]) for error in errors]
 
 
 @overload

@@ -12,6 +12,7 @@ from busway.contract.schemas import Schema, ref
 from busway.gateway.api.examples import ANSWERS
 from busway.gateway.errors import (
     STARTING,
+    BadCursor,
     BadRequest,
     BuswayError,
     Conflict,
@@ -41,6 +42,7 @@ def problem_response(description: str, error: BuswayError) -> Schema:
 
 _BODY = BadField(["body", "timeout"], "timeout must be more than 0 and at most 86400 seconds")
 _QUERY = BadField(["query", "limit"], "Input should be less than or equal to 1000")
+_UNKNOWN = BadField(["query", "verbose"], "unknown parameter 'verbose': this operation has none")
 
 PROBLEMS: dict[int, tuple[str, str, BuswayError]] = {
     400: (
@@ -109,7 +111,16 @@ OTHERS = {
         "Any other problem: a malformed HTTP message, or an internal error, which the gateway logs.",
         BuswayError("internal error: see the gateway's log"),
     ),
+    "BadParameter": problem_response(
+        "A parameter is malformed.",
+        BadRequest("after must be the `next` of the previous page, not 'latest'"),
+    ),
+    "BadCursor": problem_response(
+        "A parameter is malformed.",
+        BadCursor('malformed cursor: use the cursor of an item, "latest" or "earliest"'),
+    ),
     "InvalidParameter": problem_response("A parameter is invalid or unknown.", Invalid.of([_QUERY])),
+    "UnknownParameter": problem_response("A parameter is invalid or unknown.", Invalid.of([_UNKNOWN])),
 }
 """Responses for problems that no status alone selects, by name."""
 
@@ -120,6 +131,15 @@ NO_HANDLER: Trouble = (
     "The handler does not exist.",
     "there is no handler 'prise': GET /v1/handlers lists them",
 )
+
+
+def problem_name(code: int, parameters: set[str], *, has_body: bool) -> str:
+    """Return the name of the response for a problem of an operation with these parameters."""
+    if code == 400 and not has_body:
+        return "BadParameter" if "limit" in parameters and "types" not in parameters else "BadCursor"
+    if code == 422 and not has_body:
+        return "InvalidParameter" if "limit" in parameters else "UnknownParameter"
+    return PROBLEMS[code][0]
 
 
 def shared_responses() -> dict[str, Schema]:

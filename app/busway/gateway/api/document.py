@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from busway.contract import schemas
-from busway.gateway.api.describing import EXAMPLE_TEXT, PROBLEMS, reference, shared_responses
+from busway.gateway.api.describing import EXAMPLE_TEXT, problem_name, reference, shared_responses
 from busway.version import __version__
 
 _DESCRIPTION = """Publish events, run Python handlers on them, and subscribe to the results.
@@ -25,6 +25,7 @@ _TAGS = [
     {"name": "service", "description": "Health, status and metrics."},
     {"name": "keys", "description": "API keys, scopes and tickets."},
 ]
+_KEY = "An API key, `bw_…`. While the gateway has no key, none is needed."
 _PUBLIC = {"/healthz", "/readyz", "/asyncapi.json"}
 
 
@@ -42,7 +43,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
                 operation["security"] = []
     components = document["components"]
     components["responses"] = _used(document)
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "bw_…"}}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": _KEY}}
     document["security"] = [{"key": []}]
     others = {name: schema for name, schema in components["schemas"].items() if name not in _FASTAPI}
     shapes = schemas.components(set(schemas.refs(document)) & schemas.named().keys())
@@ -77,13 +78,14 @@ def _add_problems(path: str, operation: dict[str, Any]) -> None:
         statuses |= {400, 408, 413}
     if any(parameter["name"] == "after" for parameter in operation.get("parameters", ())):
         statuses.add(400)
+    parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
     responses = {int(status): response for status, response in operation["responses"].items()}
     if responses.get(422, {}).get("description") == "Validation Error":
         del responses[422]  # FastAPI's 422, which this API does not use
     statuses = (statuses - responses.keys()) | {code for code, found in responses.items() if "$ref" in found}
-    responses |= {status: reference(PROBLEMS[status][0]) for status in statuses}
-    if "requestBody" not in operation and 422 in responses:
-        responses[422] = reference("InvalidParameter")
+    for code in statuses:
+        name = problem_name(code, parameters, has_body="requestBody" in operation)
+        responses[code] = reference(name)
     operation["responses"] = {str(status): responses[status] for status in sorted(responses)}
     operation["responses"]["default"] = reference("Problem")
 

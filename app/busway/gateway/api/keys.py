@@ -37,7 +37,10 @@ _NONE = ("The key does not exist.", "key 99 does not exist: GET /v1/keys lists t
     responses=described(shapes.NewKey, "The key with its secret, which is shown only once.", status=201),
 )
 async def create_key(stages: StagesDep, request: Request) -> Response:
-    """As soon as one key exists, every request needs a key. So the first key must have the scope `admin`."""
+    """As soon as one key exists, every request needs a key. So the first key must have the scope `admin`.
+
+    The page /docs uses the first key that it creates for its further requests.
+    """
     operation, secret = new_key(await read(request, shapes.KeyIn), stages.clock())
     if stages.gate.open and "admin" not in operation.scopes:
         raise _invalid(

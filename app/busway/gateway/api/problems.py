@@ -1,4 +1,4 @@
-"""Answers errors as RFC 9457 problem documents."""
+"""Answers errors as RFC 9457 problem documents, and unknown addresses as a page to browsers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from busway.contract.problems import MEDIA_TYPE, BadField
+from busway.gateway.api import pages
 from busway.gateway.errors import BadRequest, BuswayError, Invalid, NotFound
 
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
@@ -37,6 +38,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and pages.wants_page(request):
+            return pages.not_found(request)
         if error.status_code == 404:
             return response(NotFound(f"{request.url.path} does not exist: /docs lists the operations"))
         if error.status_code == 405:

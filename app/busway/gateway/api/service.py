@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from starlette.responses import RedirectResponse
+from starlette.responses import PlainTextResponse
 
 from busway.contract import service as shapes
 from busway.domain.handler import Handler
@@ -25,6 +25,7 @@ from busway.version import __version__
 
 router = APIRouter(tags=["service"])
 
+_ROOT = f"Busway {__version__}: /docs is the documentation for browsers, /openapi.json for programs\n"
 _ASYNCAPI = {
     "schema": {"type": "object"},
     "example": {"asyncapi": "3.0.0", "info": {"title": "Busway", "version": __version__}, "channels": {}},
@@ -33,8 +34,8 @@ _ASYNCAPI = {
 
 @router.get("/", include_in_schema=False)
 async def root() -> Response:
-    """Redirect to the docs page."""
-    return RedirectResponse("/docs")
+    """Redirect to the docs page. Its text is for programs that do not follow."""
+    return PlainTextResponse(_ROOT, 307, headers={"Location": "/docs"})
 
 
 @router.get("/v1/subscribe", include_in_schema=False)

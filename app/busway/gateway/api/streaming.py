@@ -53,7 +53,8 @@ def _parameters() -> list[dict[str, Any]]:
 
 def _parameter(name: str, where: str, field: dict[str, Any]) -> dict[str, Any]:
     schema = {key: value for key, value in field.items() if key != "description"}
-    return {"name": name, "in": where, "description": field["description"], "schema": schema}
+    found = {"name": name, "in": where, "description": field["description"], "schema": schema}
+    return {**found, "example": "earliest"} if (name, where) == ("after", "query") else found
 
 
 _LAST = "A cursor. It overrides `after`."
@@ -69,6 +70,12 @@ _LAST = "A cursor. It overrides `after`."
 )
 async def follow_results(request: Request) -> Response:
     """The same subscriptions and cursors as the WebSocket, for `EventSource`, `curl -N` and proxies.
+
+    Follow it in a terminal, without buffering (`-N`):
+
+        curl -N 'http://127.0.0.1:8000/v1/subscribe/sse?types=order.*&after=earliest'
+
+    **Execute** on the page /docs shows the first three seconds of the stream, then closes it.
 
     An event without a name is an item. Its `id` is its cursor. The other events are:
 

@@ -46,8 +46,7 @@ class Changes:
             Conflict: the name is taken.
         """
         fields = {name: value for name, value in msgspec.to_builtins(new).items() if value is not None}
-        _check(fields)
-        self._check_target(fields["target"])
+        _refuse([*_contradictions(fields), *self._bad_target(fields["target"])])
         async with self._one_at_a_time:
             known = self._registry.named(fields["name"])
             if known is not None and not known.handler.deleted:
@@ -79,18 +78,22 @@ class Changes:
             Invalid: the change renames it, a field cannot be null, or two fields contradict each other.
         """
         fields: dict[str, Any] = msgspec.to_builtins(change)
+        bad = []
         if fields.pop("name", name) != name:
-            raise _invalid("name", "a name cannot be changed: make a new handler and delete this one")
+            bad.append(_bad("name", "a name cannot be changed: make a new handler and delete this one"))
         if fields.get("target") is not None:
-            self._check_target(fields["target"])
+            bad += self._bad_target(fields["target"])
         async with self._one_at_a_time:
             handler = self.live(name).handler
             overrides = {**handler.overrides, **fields}
             overrides = {k: v for k, v in overrides.items() if v is not None}
-            for needed in ("target", "events"):
-                if needed not in overrides and needed not in (handler.declared or {}):
-                    raise _invalid(needed, f"{needed} cannot be null: this handler has no other")
-            _check({**(handler.declared or {}), **overrides})
+            in_force = {**(handler.declared or {}), **overrides}
+            bad += [
+                _bad(needed, f"{needed} cannot be null: this handler has no other")
+                for needed in ("target", "events")
+                if needed not in in_force
+            ]
+            _refuse([*bad, *_contradictions(in_force)])
             return await self._revise(handler, overrides=overrides)
 
     async def set_paused(self, name: str, *, paused: bool) -> RegisteredHandler:
@@ -242,23 +245,28 @@ class Changes:
             raise NotFound(f"there is no handler {name!r}: GET /v1/handlers lists them")
         return entry
 
-    def _check_target(self, target: str) -> None:
-        if self._registry.kind(target) is None:
-            raise _invalid(
-                "target",
-                f"no file of the handlers folder defines {target!r}: GET /v1/targets lists what there is",
-            )
+    def _bad_target(self, target: str) -> list[BadField]:
+        if self._registry.kind(target) is not None:
+            return []
+        message = f"no file of the handlers folder defines {target!r}: GET /v1/targets lists what there is"
+        return [_bad("target", message)]
 
 
-def _check(fields: dict[str, Any]) -> None:
+def _contradictions(fields: dict[str, Any]) -> list[BadField]:
     try:
         check_fields(fields)
     except FieldError as problem:
-        raise _invalid(problem.field, str(problem)) from None
+        return [_bad(problem.field, str(problem))]
+    return []
 
 
-def _invalid(field: str, message: str) -> Invalid:
-    return Invalid.of([BadField(["body", field], message)])
+def _bad(field: str, message: str) -> BadField:
+    return BadField(["body", field], message)
+
+
+def _refuse(fields: list[BadField]) -> None:
+    if fields:
+        raise Invalid.of(fields)
 
 
 def _versioned(handler: Handler) -> tuple[Spec, str]:

@@ -6,6 +6,7 @@ Large bodies are read in steps: an array is split first, then decoded and checke
 from __future__ import annotations
 
 import bisect
+import heapq
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -228,20 +229,21 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> Steps
     form = f'the body must be {{"{name}": {{"type": …, "data": …}}}}'
     if type(value) is not dict:
         raise _invalid([], form)
-    unknown = sorted(value.keys() - {name})
-    if unknown:
-        raise _invalid(unknown[:1], f"unknown field: {form}")
+    bad = [
+        BadField(["body", other], f"unknown field: {form}")
+        for other in heapq.nsmallest(MOST, value.keys() - {name})
+    ]
     if name not in value:
-        raise _invalid([name], f"missing field: {form}")
+        raise Invalid.of([*bad, BadField(["body", name], f"missing field: {form}")])
     raw = _members(body)[name]
     _check_size(raw, max_event_bytes)
     fields = value[name]
     try:
-        if type(fields) is dict:
+        if type(fields) is dict and not bad:
             return accept(fields, _payload(fields, raw), now)
     except FieldError:
         pass
-    raise Invalid.of(_bad(fields, now, (name,)))
+    raise Invalid.of([*bad, *_bad(fields, now, (name,))])
 
 
 def _decode(body: bytes) -> Any:

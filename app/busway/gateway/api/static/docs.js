@@ -1,6 +1,31 @@
 "use strict";
 
-SwaggerUIBundle({
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const theme = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", theme);
+theme();
+
+const STREAM_SECONDS = 3;
+
+// Swagger UI shows an answer when it has ended, and a stream of events does not end.
+async function fetchStream(url, request) {
+  const ending = new AbortController();
+  const answer = await fetch(url, { ...request, signal: ending.signal });
+  const type = answer.headers.get("Content-Type") ?? "";
+  if (!type.startsWith("text/event-stream")) return answer;
+  setTimeout(() => ending.abort(), STREAM_SECONDS * 1000);
+  let text = "";
+  try {
+    for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) text += chunk;
+  } catch (problem) {
+    if (problem.name !== "AbortError") throw problem;
+  }
+  const end = `: This page closed the stream after ${STREAM_SECONDS} seconds. Follow it with: curl -N '${url}'\n`;
+  const { status, statusText, headers } = answer;
+  return new Response(text + end, { status, statusText, headers });
+}
+
+const ui = SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#operations",
   layout: "BaseLayout",
@@ -12,4 +37,16 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   // The public validator would send this gateway's address to another host.
   validatorUrl: null,
+  requestInterceptor(request) {
+    if (new URL(request.url, location.href).pathname.endsWith("/v1/subscribe/sse")) request.userFetch = fetchStream;
+    return request;
+  },
+  // As soon as there is a key, each request needs one: the page goes on with the first one that it created.
+  responseInterceptor(answer) {
+    const created = answer.status === 201 && new URL(answer.url, location.href).pathname.endsWith("/v1/keys");
+    if (created && !ui.authSelectors.authorized().has("key")) {
+      ui.preauthorizeApiKey("key", JSON.parse(answer.text).key);
+    }
+    return answer;
+  },
 });
