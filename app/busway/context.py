@@ -86,6 +86,18 @@ class AttemptPort(Protocol):
         """Add text to the attempt's log."""
 
 
+LOG_FORM = "%(levelname)s %(name)s: %(message)s"
+"""How a log record looks in the log of an attempt: `WARNING shop.mail: no address`."""
+
+
+class LogLines(logging.Formatter):
+    """Formats a record. Its further lines, such as a traceback, are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return super().format(record).replace("\n", "\n    ")
+
+
 class Context:
     """The attempt for which a handler function is called.
 
@@ -97,6 +109,7 @@ class Context:
     """
 
     __slots__ = ("_log", "_port", "attempt", "handler", "revision", "run")
+    _log_form = LOG_FORM
 
     def __init__(self, *, run: int, attempt: int, handler: str, revision: int, port: AttemptPort) -> None:
         self.run = run
@@ -148,8 +161,8 @@ class Context:
     def log(self) -> logging.Logger:
         """A logger that writes to the attempt's log."""
         if self._log is None:
-            self._log = logging.Logger(f"busway.handler.{self.handler}", logging.DEBUG)
-            self._log.addHandler(_Notes(self._port))
+            self._log = logging.Logger(self.handler, logging.DEBUG)
+            self._log.addHandler(_Notes(self._port, self._log_form))
         return self._log
 
     @property
@@ -161,10 +174,10 @@ class Context:
 class _Notes(logging.Handler):
     """Writes log records to the attempt's log."""
 
-    def __init__(self, port: AttemptPort) -> None:
+    def __init__(self, port: AttemptPort, form: str) -> None:
         super().__init__()
         self._port = port
-        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        self.setFormatter(LogLines(form))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""

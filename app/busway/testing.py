@@ -51,6 +51,8 @@ class RecordingContext(Context):
         logs: the lines of `log`, such as "WARNING out of paper".
     """
 
+    _log_form = "%(levelname)s %(message)s"
+
     def __init__(self, port: Recording, *, run: int, attempt: int, handler: str, revision: int) -> None:
         super().__init__(run=run, attempt=attempt, handler=handler, revision=revision, port=port)
         self.partials: list[Any] = port.partials

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fault
     ("handler", "data", "type_", "message", "frames", "printed"),
     [
         ("fails_deep", None, "KeyError", "'colour'", ["in fails_deep", "in paint"], "painting\n"),
-        ("exits", 3, "WorkerDied", "exited with status 3", [], "about to exit\nWARNING with 3\n"),
+        ("exits", 3, "WorkerDied", "exited with status 3", [], "about to exit\nWARNING exits: with 3\n"),
         (
             "segfaults",
             None,
@@ -46,7 +46,7 @@ def test_how_an_attempt_ended_stands_in_its_run(
     assert attempt["pool"] == house.pool
     assert attempt["worker"] > 1
     assert attempt["started_at"] < attempt["finished_at"]
-    assert run["error"] == {"type": type_, "message": error["message"], "traceback": None}
+    assert run["error"] == error
     final = house.results_of(run["id"])[-1]
     assert (final["kind"], final["error"]) == ("dead", {"type": type_, "message": error["message"]})
 

@@ -50,7 +50,7 @@ def test_an_exception_keeps_the_frames_of_the_handler_alone(house: House) -> Non
 def test_what_an_attempt_prints_is_kept_with_it(house: House) -> None:
     run = house.run("prints")
     assert run["state"] == "succeeded"
-    assert run["attempts"][0]["log"] == "to stdout\nto stderr\nbytes\nINFO to the log\n"
+    assert run["attempts"][0]["log"] == "to stdout\nto stderr\nbytes\nINFO prints: to the log\n"
 
 
 def test_what_c_code_prints_is_in_the_gateways_log(house: House) -> None:

@@ -407,7 +407,6 @@ def test_a_worker_imports_nothing_of_the_gateway(tmp_path):
             "starlette",
             "sqlalchemy",
             "pydantic",
-            "structlog",
             "httpx",
             "websockets",
             "uvloop",

@@ -239,7 +239,7 @@ def test_what_a_fork_prints_is_in_the_gateways_log(drive, pool, caplog):
     async def scenario(bench):
         assert (await succeeded(bench, "forks", pool)).log == "the parent\n"
         await logged(
-            bench, caplog, f"print of a fork {pool}", f"WARNING log of a fork {pool}",
+            bench, caplog, f"print of a fork {pool}", f"WARNING forks: log of a fork {pool}",
             f"INFO logging of a fork {pool}", f"bytes of a fork {pool}",
         )  # fmt: skip
         await succeeded(bench, "multiprocesses", pool)
@@ -254,7 +254,7 @@ def test_what_outlives_its_attempt_prints_to_the_gateways_log(drive, pool, caplo
     async def scenario(bench):
         assert (await succeeded(bench, "leaves_a_thread", pool)).log.startswith("first\n")
         assert (await succeeded(bench, "releases")).log == "second\n"
-        await logged(bench, caplog, f"left thread {pool}", f"WARNING left log {pool}")
+        await logged(bench, caplog, f"left thread {pool}", f"WARNING leaves_a_thread: left log {pool}")
         assert (await succeeded(bench, "leaves_a_task", pool)).log == "first\n"
         assert (await succeeded(bench, "releases_task")).log == "second\n"
         await logged(bench, caplog, f"left task {pool}")

@@ -286,7 +286,7 @@ def test_bad_publishing_fails_at_its_line_and_says_why(drive):
 def test_output_and_log_lines_are_kept_with_the_attempt(drive, pool):
     async def scenario(bench):
         log = (await bench.run("t:prints")).log
-        assert log.startswith("out\nerr\nbytes\nINFO info 5\nERROR caught\nTraceback")
+        assert log.startswith("out\nerr\nbytes\nINFO prints: info 5\nERROR prints: caught\n    Traceback")
         assert "ZeroDivisionError" in log
 
     drive(scenario, pool)

@@ -17,11 +17,11 @@ CountsByState = Annotated[
 
 
 class Error(msgspec.Struct):
-    """The error of an attempt."""
+    """The error of an attempt, or of a run's newest failed attempt."""
 
     type: Annotated[str, Meta(description="The exception's type.", examples=["ValueError"])]
     message: Annotated[str, Meta(examples=["quantity must be positive"])]
-    traceback: Annotated[str | None, Meta(description="Only set for attempts.")]
+    traceback: Annotated[str | None, Meta(description="Null in lists of runs; null if there is none.")]
 
 
 class Run(msgspec.Struct):

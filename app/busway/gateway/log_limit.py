@@ -1,20 +1,24 @@
-"""A limit for log lines, because clients can cause very many of the same kind."""
+"""Limits for log lines, because clients and handlers can cause very many of the same kind."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
 MOST = 10  # lines a second from one place in the code
-_LIMITED_ALREADY = "busway.workers.output"  # the logger of what handlers print: 100 lines a second and child
+OUTPUT = "busway.handlers"  # the logger of what handlers print and log
+OUTCOMES = "busway.runs"  # the logger of attempts that failed
+_LIMITED_ALREADY = {"busway.workers.output", OUTPUT, OUTCOMES}
 
 
 class LogLimit(logging.Filter):
     """Lets the first lines of each second pass, counted by their place in the code.
 
     Attributes:
-        left_out: how many lines did not pass.
+        left_out: how many lines did not pass, here or at a limit for handlers.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,7 +29,7 @@ class LogLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line passes. The first one after others did not says how many these were."""
-        if record.name == _LIMITED_ALREADY:
+        if record.name in _LIMITED_ALREADY:
             return True
         now = self._clock()
         place = self._places.setdefault((record.pathname, record.lineno), _Place())
@@ -49,3 +53,50 @@ class _Place:
 
 
 limit = LogLimit()
+
+
+class LinesOfHandlers:
+    """Lets the first lines of each second pass, counted by handler and in total.
+
+    Args:
+        each: lines a second of one handler.
+        together: lines a second of all handlers.
+        say: called with a handler and how many of its lines were left out, within a second. It logs that.
+    """
+
+    def __init__(self, each: int, together: int, say: Callable[[str, int], None]) -> None:
+        self._each, self._together, self._say = each, together, say
+        self._passed: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._since = float("-inf")
+        self._total = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def free(self, handler: str) -> int:
+        """Return how many lines of a handler may still pass now."""
+        now = time.monotonic()
+        if now - self._since >= 1:
+            self._since, self._total = now, 0
+            self._passed.clear()
+        return min(self._each - self._passed[handler], self._together - self._total)
+
+    def passed(self, handler: str, lines: int = 1) -> None:
+        """Record lines that passed."""
+        self._passed[handler] += lines
+        self._total += lines
+
+    def leave_out(self, handler: str, lines: int = 1) -> None:
+        """Record lines that did not pass."""
+        self._left_out[handler] += lines
+        limit.left_out += lines
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(1, self.flush)
+
+    def flush(self) -> None:
+        """Say now how many lines were left out."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        left_out, self._left_out = self._left_out, Counter()
+        for handler, lines in left_out.items():
+            self._say(handler, lines)

@@ -196,7 +196,9 @@ async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExi
     reader = SQLiteReader(settings.database)
     stack.callback(reader.close)
     await reader.open()
-    await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
+    lost = await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
+    if lost:
+        log.warning("%d attempts were lost, because the gateway ended while they ran: they run again", lost)
     return reader
 
 

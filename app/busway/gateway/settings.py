@@ -77,6 +77,8 @@ class Settings(BaseModel):
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
     allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
     reload: bool = False
+    log_format: Literal["auto", "text", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
 

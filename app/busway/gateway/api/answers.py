@@ -160,8 +160,18 @@ def run(record: RunRecord, max_attempts: int) -> shapes.Run:
 
 
 def run_detail(record: RunRecord, max_attempts: int, attempts: list[AttemptRecord]) -> shapes.RunDetail:
-    """Return a run with its attempts."""
-    return shapes.RunDetail(**_run_fields(record, max_attempts), attempts=list(map(attempt, attempts)))
+    """Return a run with its attempts. Its error has the traceback of the attempt that it is from."""
+    fields, shown = _run_fields(record, max_attempts), list(map(attempt, attempts))
+    error = fields["error"]
+    if error is not None:
+        for each in reversed(shown):
+            if each.error is not None and (each.error.type, each.error.message) == (
+                error.type,
+                error.message,
+            ):
+                error.traceback = each.error.traceback
+                break
+    return shapes.RunDetail(**fields, attempts=shown)
 
 
 def _run_fields(record: RunRecord, max_attempts: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from busway.domain.handler import FieldError, Rules
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome, Run
 from busway.gateway.attempts.inflight import Attempt, InFlight
+from busway.gateway.attempts.outcome_log import OutcomeLog
 from busway.gateway.attempts.statistics import Durations
 from busway.gateway.attempts.verdict import Verdict, judge
 from busway.gateway.executors.port import (
@@ -34,6 +35,7 @@ from busway.gateway.turns import Steps, Turns, finish
 
 log = logging.getLogger("busway.attempts")
 
+_SUCCEEDED = Outcome.SUCCEEDED  # enum members are slow to look up
 FEW = 50  # published events that are built at once; more are built in steps
 STEP = 500  # published events in one step
 
@@ -81,6 +83,7 @@ class Recorder:
         self._late: Callable[[Progress], None] = lambda _progress: None
         self._chance: Callable[[], float] = random.random
         self.durations = Durations()
+        self._outcome_log = OutcomeLog()
 
     def take(self, reports: list[WorkerReport]) -> Progress:
         """Process reports in order. Reports of attempts that were cancelled meanwhile are ignored."""
@@ -219,6 +222,8 @@ class Recorder:
             error = Error("ValueError", f"ctx.publish: {problem}")
             ended = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error)
         verdict = judge(attempt, ended, self._chance())
+        if ended.outcome is not _SUCCEEDED:
+            self._outcome_log.write(attempt, ended, verdict)
         run = attempt.run
         if run.alone is not ended.alone:
             run = msgspec.structs.replace(run, alone=ended.alone)

@@ -16,7 +16,7 @@ MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() and sys.stderr.is
 URL = "http://127.0.0.1:8000"
 SERVER = (
     "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
-    "starlette", "structlog", "uvicorn", "uvloop",
+    "starlette", "uvicorn", "uvloop",
 )  # fmt: skip
 
 

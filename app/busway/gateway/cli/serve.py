@@ -79,6 +79,14 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        setting("How logs look: text, json, or auto (text on a terminal, json otherwise). [default: auto]"),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        setting("Least level of log lines, also of handlers: debug, info, warning or error. [default: info]"),
+    ] = None,
 ) -> None:
     """Start the gateway.
 
@@ -93,5 +101,11 @@ def serve(
     committer = launch()  # both processes import at the same time
     from busway.gateway import logs, server, settings  # noqa: PLC0415 - as above
 
-    logs.configure()
-    raise typer.Exit(server.run(settings.load(**options), committer))
+    logs.hold()
+    try:
+        chosen = settings.load(**options)
+    except BaseException:
+        logs.configure()
+        raise
+    logs.configure(chosen.log_format, chosen.log_level)
+    raise typer.Exit(server.run(chosen, committer))

@@ -7,6 +7,7 @@ past properties and metaclasses, and what has to call user code is guarded.
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from busway.domain.run import Error
 from busway.handlers import Fail, Retry
 from busway.payloads import InvalidData
 
-_OURS = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
+_OURS = (str(Path(__file__).parents[4]) + os.sep, "<frozen ")
 _IMPORTLIB = str(Path("importlib") / "__init__.py")
 _MESSAGE_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 64 * 1024
@@ -88,8 +89,9 @@ def _traceback(problem: BaseException) -> str | None:
     try:
         if frames is None and not issubclass(type(problem), SyntaxError):
             return None
-        lines = traceback.format_exception(type(problem), problem, frames)
-        return clean("".join(lines), _TRACEBACK_LIMIT)
+        described = traceback.TracebackException(type(problem), problem, frames, compact=True)
+        _leave_ours_out(described)
+        return clean("".join(described.format()), _TRACEBACK_LIMIT)
     except BaseException as worse:
         lines = _plain_lines(problem, frames, worse)
     return clean("".join(lines), _TRACEBACK_LIMIT)
@@ -113,6 +115,18 @@ def _notes(problem: BaseException) -> list[str]:
         return [f"{note}\n" for note in getattr(problem, "__notes__", ())]
     except BaseException:
         return []
+
+
+def _leave_ours_out(described: traceback.TracebackException | None) -> None:
+    """Remove our frames, and those of Python's import, from an exception and from what caused it."""
+    waiting, seen = [described], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.stack[:] = [frame for frame in each.stack if not _is_ours(frame.filename)]
+        waiting += [each.__cause__, each.__context__, *(each.exceptions or ())]
 
 
 def _frames(problem: BaseException) -> TracebackType | None:

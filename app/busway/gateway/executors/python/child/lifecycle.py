@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import Any, Protocol
 
-from busway.gateway.executors.python.child import output
+from busway.gateway.executors.python.child import logs, output
 from busway.gateway.executors.python.child.failure import summary
 from busway.gateway.executors.python.child.loading import Module
 
@@ -47,11 +47,14 @@ def prepare(module: Module, log: output.Log | None, wait: Await) -> None:
         for earlier in module.before:
             context.run(_take_over, earlier)
         if module.setup is not None:
+            logs.step_back()
             try:
                 context.run(output.current.set, log)
                 _call(module.setup, context, wait)
             except BaseException as problem:
                 raise SetupFailed(f"setup() of {module.file} failed") from problem
+            finally:
+                logs.settle()
             context.run(output.current.set, None)
         module.adopt(context)
         module.ready = True
@@ -79,6 +82,7 @@ def teardown(modules: Iterable[Module], wait: Await) -> None:
     for module in reversed(chains):
         if not module.used or module.teardown is None:
             continue
+        output.outside(f"{module.file}: ")
         try:
             _call(module.teardown, module.context, wait)
         except BaseException as problem:

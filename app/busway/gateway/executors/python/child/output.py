@@ -21,6 +21,9 @@ _write = os.write
 thread_count = _thread._count  # noqa: SLF001 - much faster than threading.active_count()
 
 
+_printing = threading.RLock()  # not Lock: a finalizer may print, too
+
+
 class Log:
     """The log of one attempt, at most 64 KiB. Its last lines are also in the page in case the worker dies."""
 
@@ -37,13 +40,14 @@ class Log:
         if self.over or _forked.value:
             write_raw(2, text)
             return
-        self._page.print(self._seat, text.encode("utf-8", "backslashreplace"))
-        if self._size > LIMIT:
-            return
-        if self._lines is None:
-            self._lines = []
-        self._lines.append(text)
-        self._size += len(text)
+        with _printing:  # threads of one attempt may print at the same time
+            self._page.print(self._seat, text.encode("utf-8", "backslashreplace"))
+            if self._size > LIMIT:
+                return
+            if self._lines is None:
+                self._lines = []
+            self._lines.append(text)
+            self._size += len(text)
 
     def close(self) -> str | None:
         """Return the text, with a note if some was dropped, None if there is none. The attempt is over."""
@@ -78,6 +82,27 @@ def write_raw(descriptor: int, text: str) -> None:
     with contextlib.suppress(OSError):  # handler code closed it, or the gateway has ended
         while raw:
             raw = raw[_write(descriptor, raw) :]
+
+
+class _Outside:
+    what = ""
+    begun = False  # a line is written without its end
+
+
+def outside(what: str) -> None:
+    """Write `what` before each line that is written outside of attempts from now on."""
+    _Outside.what, _Outside.begun = what, False
+
+
+def _write_outside(descriptor: int, text: str) -> None:
+    what = _Outside.what
+    if what and text:
+        begun, _Outside.begun = _Outside.begun, not text.endswith("\n")
+        lines = text.removesuffix("\n").replace("\n", f"\n{what}")
+        text = ("" if begun else what) + lines + ("" if _Outside.begun else "\n")
+        if begun and text == f"{what}\n":
+            text = "\n"
+    write_raw(descriptor, text)
 
 
 def _log_of_thread() -> Log | None:
@@ -137,7 +162,7 @@ class Capture(io.TextIOWrapper):
     def _write(self, text: str) -> None:
         log = current.get() or _log_of_thread()
         if log is None or log.over or _forked.value:
-            write_raw(self._descriptor, text)
+            _write_outside(self._descriptor, text)
         else:
             log.write(text)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from busway.domain.callables import ASYNC
 from busway.gateway.channel import BlockingChannel
-from busway.gateway.executors.python.child import output
+from busway.gateway.executors.python.child import logs, output
 from busway.gateway.executors.python.child.coroutines import Coroutines
 from busway.gateway.executors.python.child.cputime import CpuTime
 from busway.gateway.executors.python.child.invocation import Invocation, Shared, peak_now
@@ -182,7 +182,10 @@ def main() -> NoReturn:
     """Run as a worker that was exec'd: import the folder first."""
     quiet_signals()
     output.install()
+    logs.install()
     given = msgspec.json.decode(sys.argv[1], type=Executed)
-    folder = load(given.boot)
+    folder = load(given.boot, announce=lambda file: output.outside(f"{file}: "))
+    output.outside("")
+    logs.settle()
     code_digest = wire.digest_of(folder.files)
     run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, code_digest)

@@ -21,7 +21,7 @@ import time
 import msgspec
 
 from busway.gateway.channel import Buffer, pack, send_all
-from busway.gateway.executors.python.child import output
+from busway.gateway.executors.python.child import logs, output
 from busway.gateway.executors.python.child import worker as child
 from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.worker import Descriptors
@@ -86,10 +86,12 @@ class Zygote:
         kept = os.dup(1)
         folder = load(
             boot,
-            announce=lambda file: self._send(FromZygote.LOADING, 0, file.encode()),
+            announce=self._announce,
             entered=self._entered,
         )
         self._loaded = True
+        output.outside("")
+        logs.settle()
         self._entries = folder.entries
         restore_standard_descriptors(kept)
         with contextlib.suppress(Exception):  # an import may have replaced it
@@ -101,6 +103,10 @@ class Zygote:
         gc.collect()
         gc.freeze()  # otherwise a collection in a worker would copy every shared page
         self._send(FromZygote.LOADED, 0, wire.encode(Loaded(folder.files, "fork" if self._forks else "exec")))
+
+    def _announce(self, file: str) -> None:
+        output.outside(f"{file}: ")
+        self._send(FromZygote.LOADING, 0, file.encode())
 
     def _entered(self, directory: str) -> None:
         if not self._loaded:  # imports during attempts, in workers, also call this
@@ -233,6 +239,7 @@ def main() -> None:
         os.set_inheritable(descriptor, False)
     programs.watch(lifeline_end)
     output.install()
+    logs.install()
     faulthandler.enable(file=stacks)
     faulthandler.register(child.DUMP_SIGNAL, file=stacks)
     programs.become_subreaper()

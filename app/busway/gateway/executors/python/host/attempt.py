@@ -32,7 +32,8 @@ class SentAttempt(msgspec.Struct, eq=False):
     started, as first seen in the page, which handler code can change later; `thread`: the ident of its
     thread, and `held`: the memory of its worker before it, likewise. `stopped`: nanoseconds since then for
     which the gateway was stopped; they do not count for the timeout. `received`: its partials; `credited`,
-    `credited_bytes`: those of them that are stored.
+    `credited_bytes`: those of them that are stored. `shown`: bytes of its output that are in the gateway's
+    log; `unfinished`: the last of them, which are not a whole line yet and wait.
     """
 
     assignment: Assignment
@@ -60,6 +61,8 @@ class SentAttempt(msgspec.Struct, eq=False):
     received: int = 0
     credited: int = 0
     credited_bytes: int = 0
+    shown: int = 0
+    unfinished: bytes = b""
 
     def started(self) -> bool:
         """Return whether its worker has started it."""
@@ -301,9 +304,9 @@ class Silence:
             oldest.begun = since
 
 
-def last_of_settled(attempt: SentAttempt) -> Gone | None:
-    """Return the report that a settled attempt no longer runs, None if it was recalled."""
-    return None if attempt.recalled else Gone(token=attempt.assignment.token)
+def last_of_settled(attempt: SentAttempt) -> list[Gone]:
+    """Return the report that a settled attempt no longer runs, none if it was recalled."""
+    return [] if attempt.recalled else [Gone(token=attempt.assignment.token)]
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -365,7 +368,7 @@ def _final_report(
     death: Death, attempt: SentAttempt, verdict: DeathVerdict, now: Clocks
 ) -> WorkerReport | None:
     if attempt.settled:
-        return last_of_settled(attempt)
+        return next(iter(last_of_settled(attempt)), None)
     if verdict is DeathVerdict.NOTHING:
         return None
     if verdict is DeathVerdict.RETURN:

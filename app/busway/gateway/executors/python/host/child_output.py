@@ -8,6 +8,9 @@ import logging
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
+
+from busway.gateway.executors.python.host.attempt import SentAttempt
 
 logger = logging.getLogger("busway.workers.output")
 
@@ -19,6 +22,9 @@ _LAST = 50  # recent lines that are kept
 
 class ChildOutput:
     """The reading end of a child's output pipe. It logs at most 100 lines a second.
+
+    Attributes:
+        attempts: those that the child has.
 
     Args:
         descriptor: the reading end of the pipe; this object closes it, also if it cannot be made.
@@ -32,6 +38,7 @@ class ChildOutput:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self.name = name
+        self.attempts: Mapping[int, SentAttempt] = {}
         self._rest = b""
         self._allowance = _LINES_A_SECOND
         self._dropped = 0
@@ -85,9 +92,14 @@ class ChildOutput:
                 logger.info("%s wrote %d more lines, which were dropped", self.name, self._dropped)
                 self._dropped = 0
         for line in lines[: self._allowance]:
-            logger.info("%s: %s", self.name, line[:_LINE].decode(errors="backslashreplace"))
+            logger.info("%s: %s", self._who(), line[:_LINE].decode(errors="backslashreplace"))
         self._dropped += max(0, len(lines) - self._allowance)
         self._allowance = max(0, self._allowance - len(lines))
+
+    def _who(self) -> str:
+        """Return the child's name, and the attempt that it runs if that is the only one."""
+        started = [attempt.assignment for attempt in self.attempts.values() if attempt.started()]
+        return f"{self.name} ({started[0].handler} run {started[0].run})" if len(started) == 1 else self.name
 
     def _end(self) -> None:
         self._loop.remove_reader(self._descriptor)

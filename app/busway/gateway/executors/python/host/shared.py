@@ -11,6 +11,7 @@ from collections.abc import Callable
 from busway.gateway.executors.port import Listener, Room, WorkerReport
 from busway.gateway.executors.python.host.attempt import SentAttempt
 from busway.gateway.executors.python.host.checking import FrameLimits
+from busway.gateway.executors.python.host.handler_output import HandlerOutput
 from busway.gateway.executors.python.host.reaping import Orphans
 
 logger = logging.getLogger("busway.workers")
@@ -76,6 +77,7 @@ class Shared:
         changed: set when a worker becomes ready or dies, and while `closed` also when one has fewer attempts.
         reload: set when the handler code must be loaded again, because it changed or its zygote died.
         orphans: reaps what dead zygotes left.
+        output: shows what handlers write.
         deaths: number of dead workers, by pool and cause.
     """
 
@@ -85,7 +87,7 @@ class Shared:
         self.report: Listener = _ignore_reports
         self.refused = self.closed = False
         self.changed, self.reload = asyncio.Event(), asyncio.Event()
-        self.check, self.orphans = check, Orphans()
+        self.check, self.orphans, self.output = check, Orphans(), HandlerOutput()
         self.deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     def room(self) -> None:

@@ -102,15 +102,14 @@ class Worker:
         self._fault: str | None = None
         self._answered_ping = True
         self._silence = Silence()
-        self._threads = spawn.threads
-        self._suspended = 0
+        self._threads, self._suspended = spawn.threads, 0
         self._pidfd = -1
         self._status_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         taking = (self._take, self._hung_up, self._frame_limit)
         self.ends = Ends(f"worker {number}", spawn.seats, lambda sock: Channel(sock, *taking))
         self.page, self._channel, self._output = self.ends.page, self.ends.channel, self.ends.output
-        self._calls = Calls(self._channel)
+        self._calls, self._output.attempts = Calls(self._channel), self.attempts
 
     def discard(self) -> None:
         """Close a worker whose process was never requested. Its pool is not notified."""
@@ -230,6 +229,8 @@ class Worker:
                 fault = ProtocolError("the end of an attempt was reported that the worker did not have")
                 continue
             released.append(attempt)
+            if report.log is not None:
+                self._shared.output.ended(attempt, report.log)
             took[attempt.pace].append(report.wall_time)
             self._exhausted |= report.exhausted
             try:
@@ -239,7 +240,7 @@ class Worker:
                 self._charge(attempt, problem, reports)
                 continue
             if attempt.settled:
-                self._settled_left(attempt, reports)
+                reports += outcomes.last_of_settled(attempt)
             elif attempt.given_up:
                 # The signal for its stack may have ended the call that it was in.
                 stack = attempt.stack() if attempt.stack_requested else None
@@ -255,7 +256,7 @@ class Worker:
 
     def _charge(self, attempt: SentAttempt, fault: ProtocolError, reports: list[WorkerReport]) -> None:
         if attempt.settled:
-            self._settled_left(attempt, reports)
+            reports += outcomes.last_of_settled(attempt)
         else:
             error = Error("WorkerDied", outcomes.fault_text(str(fault)))
             reports.append(outcomes.broken_off(attempt, outcomes.now(), self.pid, error))
@@ -266,7 +267,7 @@ class Worker:
         self._release(token)
         released.append(attempt)
         if attempt.settled:
-            self._settled_left(attempt, reports)
+            reports += outcomes.last_of_settled(attempt)
         elif attempt.recall_requested:
             reports.append(Returned(token=token))
 
@@ -275,11 +276,6 @@ class Worker:
         if attempt is None:
             raise ProtocolError("the token of a frame belongs to no attempt that the worker has")
         return attempt
-
-    def _settled_left(self, attempt: SentAttempt, reports: list[WorkerReport]) -> None:
-        last = outcomes.last_of_settled(attempt)
-        if last is not None:
-            reports.append(last)
 
     def _partial(self, token: int, body: bytes, reports: list[WorkerReport]) -> None:
         attempt = self._known(token)
@@ -295,6 +291,7 @@ class Worker:
         """Check the page: report long attempts, cancel overdue ones, kill for those that do not react."""
         reports: list[WorkerReport] = []
         self._silence.check(self.attempts.values(), self.served, now)
+        self._shared.output.look(self.attempts.values())
         if self.state is WorkerState.READY and self._growth.busy(self.pid, now.mono):
             self._listener(self, WorkerChange.OUTGROWN)
         for attempt in list(self.attempts.values()):
@@ -355,6 +352,7 @@ class Worker:
         # It cannot be killed without the worker's other attempts. So it fails now and may still run.
         if self._has(attempt) and not attempt.settled:
             attempt.settled = True
+            self._shared.output.all_ended([attempt])
             now, stack = outcomes.now(), attempt.stack()
             self._shared.report([outcomes.given_up(attempt, now, self.pid, stack, lingers=True)])
 
@@ -469,6 +467,7 @@ class Worker:
         self._channel.drain()
         self.state = WorkerState.DEAD
         released = list(self.attempts.values())
+        self._shared.output.all_ended(released)
         death = Death(
             self.pid,
             status,

@@ -17,7 +17,7 @@ import tempfile
 
 _WORDS = 16
 _STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RECALLED, _HELD = range(10)
-_RING = 4096  # bytes: one page, which takes no memory until something is printed
+_RING = 16_384  # bytes, which take no memory until something is printed
 _LEFT_OUT = "… earlier output was lost with the worker\n"
 _STACKS = 256 * 1024  # bytes for stacks, which take no memory until they are written
 _MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES}
@@ -59,7 +59,7 @@ def _size(seats: int) -> int:
 
 
 def _rings(seats: int) -> int:
-    return -(-seats * _WORDS * 8 // _RING) * _RING
+    return -(-seats * _WORDS * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Page:
@@ -112,13 +112,13 @@ class Page:
     def print(self, seat: int, raw: bytes) -> None:
         """Worker: add output of the attempt."""
         at, ring = seat * _WORDS + _PRINTED, self._rings + seat * _RING
-        printed = self._words[at]
-        self._words[at] = printed + len(raw)
+        printed = self._words[at] + len(raw)
         raw = raw[-_RING:]
-        start = (self._words[at] - len(raw)) % _RING
+        start = (printed - len(raw)) % _RING
         first = min(len(raw), _RING - start)
         self._map[ring + start : ring + start + first] = raw[:first]
         self._map[ring : ring + len(raw) - first] = raw[first:]
+        self._words[at] = printed  # last: the gateway reads up to here
 
     def printed(self, seat: int) -> str | None:
         """Gateway: return the last output of the attempt, None if there is none."""
@@ -129,6 +129,17 @@ class Page:
         end = size % _RING
         whole = kept[end:] + kept[:end]
         return _LEFT_OUT + whole.partition(b"\n")[2].decode(errors="replace")
+
+    def size_printed(self, seat: int) -> int:
+        """Gateway: return how many bytes of output the attempt has written."""
+        return self._words[seat * _WORDS + _PRINTED]
+
+    def printed_between(self, seat: int, start: int, end: int) -> bytes:
+        """Gateway: return output by its place. Of more than the ring holds, only the end is left."""
+        ring = self._rings + seat * _RING
+        first, size = max(start, end - _RING) % _RING, min(end - start, _RING)
+        kept = self._map[ring : ring + _RING]
+        return kept[first : first + size] + kept[: max(0, first + size - _RING)]
 
     def cancelled(self, seat: int, token: int) -> bool:
         """Worker: return whether the attempt was cancelled."""
