@@ -17,7 +17,8 @@ from .node import Node
 pytestmark = pytest.mark.long  # mypy reads all of Busway and its libraries
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The tutorial is one project, whose own test checks its types.
+PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/tutorial.md"})]
 BLOCK = re.compile(r"^```python\n(?:# (\S+)\n)?(.*?)^```", re.MULTILINE | re.DOTALL)
 
 HEAD = """
