@@ -47,18 +47,25 @@ ROW :=
 BESIDE :=
 option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
-	$(call option,WORKERS,workers) $(call option,THREADS,threads) $(call option,DATABASE_URL,database-url)
+	$(call option,WORKERS,workers) $(call option,THREADS,threads)
 
 .PHONY: run test test-fast test-all soak lint bench counted format lock clean
 .DEFAULT_GOAL := run
 
 # The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
-CHOSEN = $(DATABASE_URL)$(BUSWAY_DATABASE_URL)$(filter-out examples/handlers,$(HANDLERS))$(findstring --database-url,$(ARGS))
+ELSEWHERE := $(findstring --database-url,$(ARGS))$(findstring BUSWAY_DATABASE_URL,$(file <.env))
+EXAMPLES := $(if $(ELSEWHERE),,$(filter examples/handlers,$(HANDLERS)))
+OWN_DATABASE = $(or $(DATABASE_URL),$(BUSWAY_DATABASE_URL),sqlite:///examples.db)
+OWN_FILE = $(patsubst sqlite:///%,%,$(filter sqlite:///%,$(OWN_DATABASE)))
+
 run: $(VENV)/.runtime
-ifeq "$(strip $(CHOSEN))" ""
-	@test -e examples.db || $(BIN)/python examples/sample_data.py examples.db || rm -f examples.db examples.db-*
+ifdef EXAMPLES
+	@test -z "$(OWN_FILE)" -o -e "$(OWN_FILE)" || $(BIN)/python examples/sample_data.py "$(OWN_FILE)" \
+		|| rm -f "$(OWN_FILE)" "$(OWN_FILE)"-*
+	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" --database-url "$(OWN_DATABASE)" $(OPTIONS) $(ARGS)
+else
+	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(call option,DATABASE_URL,database-url) $(ARGS)
 endif
-	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(if $(strip $(CHOSEN)),,--database-url sqlite:///examples.db) $(OPTIONS) $(ARGS)
 
 # Most tests wait most of the time, so more files run at once than there are cores. JOBS=0 runs one process, for --pdb.
 JOBS := 4

@@ -320,3 +320,27 @@ def test_make_run_passes_its_variables_on(tmp_path: Path) -> None:
     command = ["make", "-n", "run", "POOL=thread", "PORT=8123", f"PYTHON={sys.executable}", "HANDLERS=mine"]
     said = subprocess.check_output(command, cwd=tmp_path, env=without_make(), text=True)
     assert re.search(r'busway serve --handlers "mine" +--port "8123" --pool "thread"', said), said
+    assert "--database-url" not in said
+    assert "sample_data" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "database", "sampled"),
+    [
+        ((), {}, '--database-url "sqlite:///examples.db"', "examples.db"),
+        (("DATABASE_URL=sqlite:///my.db",), {}, '--database-url "sqlite:///my.db"', "my.db"),
+        ((), {"BUSWAY_DATABASE_URL": "sqlite:////d/e.db"}, '--database-url "sqlite:////d/e.db"', "/d/e.db"),
+        (("ARGS=--database-url=sqlite:///a.db",), {}, "--database-url=sqlite:///a.db", None),
+        (("HANDLERS=mine", "DATABASE_URL=sqlite:///my.db"), {}, '--database-url "sqlite:///my.db"', None),
+    ],
+)
+def test_make_run_has_sample_data_for_the_examples_only(
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], database: str, sampled: str | None
+) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["make", "-n", "run", f"PYTHON={sys.executable}", *words]
+    said = subprocess.check_output(command, cwd=tmp_path, env={**without_make(), **variables}, text=True)
+    assert said.count("--database-url") == said.count(database) == 1, said
+    filled = re.findall(r'sample_data\.py "(.*?)"', said)
+    assert filled == ([] if sampled is None else [sampled])
