@@ -92,7 +92,8 @@ def payload_of(function: Callable[..., Any]) -> Payload | None:
         raise BadAnnotation(
             f"the annotation{shown} of its event cannot be resolved: {_said(problem)}"
         ) from None
-    return None if of in {None, Any, object} or isinstance(of, typing.TypeVar) else Payload(of)
+    is_any = any(of is each for each in (None, Any, object)) or isinstance(of, typing.TypeVar)
+    return None if is_any else Payload(of)
 
 
 def typed(function: Callable[..., Any], event: Event[Any]) -> Event[Any]:

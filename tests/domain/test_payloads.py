@@ -156,6 +156,8 @@ def test_without_a_type_the_payload_is_as_it_was_stored(annotation: Any) -> None
         ("Event[bytes]", b"raw", b"raw"),
         ("Event[dict]", ORDER, ORDER),
         ("Event[int]", 7, 7),
+        ("Event[None]", None, None),
+        ("Annotated[Event[Annotated[dict[str, int], {}]], []]", {"a": 1}, {"a": 1}),
         ("Event[Path]", "/srv", Path("/srv")),
         (
             "Event[Mixed]",

@@ -60,6 +60,17 @@ class Busy(pydantic.BaseModel):
     def _look_up(self):
         raise ConnectionError("the database is away")
 
+@handler("serialized")
+def serialized(event):
+    return {"orders": [Serialized(item="x")]}
+
+class Serialized(pydantic.BaseModel):
+    item: str
+
+    @pydantic.field_serializer("item")
+    def _write(self, value):
+        raise LookupError("no such item")
+
 @handler("lost")
 def lost(event: Event[Odrer]):
     return 1
@@ -150,6 +161,17 @@ def test_a_payload_that_does_not_fit_ends_the_run_at_once_with_its_fields(
 def test_an_error_of_a_validator_that_is_not_about_the_payload_is_tried_again(service: Service) -> None:
     item = last(service, "busy", {"item": "x"})
     assert (item["kind"], item["attempt"], item["error"]["type"]) == ("dead", 2, "ConnectionError")
+
+
+def test_an_error_in_a_serializer_ends_the_run_with_its_place_and_the_stack_of_the_serializer(
+    service: Service,
+) -> None:
+    run = service.run_of(service.publish("serialized")["seq"])
+    assert (run["state"], run["attempt"], run["error"]["type"]) == ("dead", 1, "NotEncodable")
+    assert run["error"]["message"].startswith("the returned value: .orders[0] is a Serialized that cannot be")
+    traceback = run["attempts"][0]["error"]["traceback"]
+    assert "in _write" in traceback
+    assert "LookupError: no such item" in traceback
 
 
 def test_an_annotation_that_cannot_be_resolved_is_the_error_of_its_target_alone(service: Service) -> None:

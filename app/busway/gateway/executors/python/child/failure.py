@@ -25,6 +25,7 @@ _TRACEBACK_LIMIT = 64 * 1024
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 _traceback_of = stored(BaseException, "__traceback__")
+_cause_of = stored(BaseException, "__cause__")
 _errno_of = stored(OSError, "errno")
 
 
@@ -87,7 +88,7 @@ def _message(problem: BaseException) -> str:
 def _traceback(problem: BaseException) -> str | None:
     frames = _frames(problem)
     try:
-        if frames is None and not issubclass(type(problem), SyntaxError):
+        if frames is None and _cause_of(problem) is None and not issubclass(type(problem), SyntaxError):
             return None
         described = traceback.TracebackException(type(problem), problem, frames, compact=True)
         _leave_ours_out(described)
