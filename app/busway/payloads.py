@@ -86,6 +86,8 @@ def payload_of(function: Callable[..., Any]) -> Payload | None:
         return None
     try:
         of = _parameter_of(_resolved(annotation, function))
+    except BadAnnotation:
+        raise
     except Exception as problem:
         text = getattr(annotation, "__forward_arg__", annotation)
         shown = f" {text!r}" if isinstance(text, str) else ""
@@ -122,11 +124,12 @@ def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
 
 
 def _parameter_of(annotation: Any) -> Any:
-    """Return `Order` of `Event[Order]`, None if it is no such type."""
-    for member in _members(annotation):
-        if get_origin(member) is Event:
-            return get_args(member)[0]
-    return None
+    """Return `Order` of `Event[Order]`, a union of several, or None if it is no such type."""
+    members = _members(annotation)
+    if any(isinstance(each, type) and issubclass(each, Event) and each is not Event for each in members):
+        raise BadAnnotation("its event has a subclass of Event as annotation: use Event[...] itself")
+    found = [get_args(each)[0] for each in members if get_origin(each) is Event]
+    return _union(found) if found and Event not in members else None
 
 
 def _members(of: Any) -> list[Any]:

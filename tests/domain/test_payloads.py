@@ -60,6 +60,10 @@ class Foreign:
     pass
 
 
+class Special(Event[Order]):
+    pass
+
+
 if typing.TYPE_CHECKING:
     OnlyForCheckers = Event[Order]
 
@@ -156,6 +160,8 @@ def test_without_a_type_the_payload_is_as_it_was_stored(annotation: Any) -> None
         ("Event[bytes]", b"raw", b"raw"),
         ("Event[dict]", ORDER, ORDER),
         ("Event[int]", 7, 7),
+        ("Event[Card] | Event[Cash] | None", {"type": "Cash", "coins": 3}, Cash(3)),
+        ("Event[Order] | Event", {"any": 1}, {"any": 1}),
         ("Event[None]", None, None),
         ("Annotated[Event[Annotated[dict[str, int], {}]], []]", {"a": 1}, {"a": 1}),
         ("Event[Path]", "/srv", Path("/srv")),
@@ -252,6 +258,10 @@ def test_a_payload_of_another_form_is_named(annotation: str, data: Any, said: st
         ("OnlyForCheckers", "the annotation 'OnlyForCheckers' of its event cannot be resolved: NameError"),
         ("Event[", "the annotation 'Event[' of its event cannot be resolved: SyntaxError"),
         ("Event[Order, Note]", "the annotation 'Event[Order, Note]' of its event cannot be resolved: "),
+        (
+            "Special",
+            "its event has a subclass of Event as annotation: use Event",
+        ),
         ("Event[Foreign]", "a payload cannot be converted to Foreign: TypeError: use a pydantic model"),
         ("Event[Order | Note]", "a payload cannot be converted to "),
     ],
