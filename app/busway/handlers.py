@@ -91,6 +91,9 @@ def handler(  # noqa: PLR0913 - one keyword for each field of the contract
     given = {key: value for key, value in locals().items() if value is not _ABSENT and key != "events"}
 
     def declare(function: Function) -> Function:
+        if isinstance(function, type) or not hasattr(function, "__name__"):
+            name = function.__name__ if isinstance(function, type) else type(function).__name__
+            raise TypeError(f"@handler decorates functions, not a class or an object: {name} is none")
         fields = _fields(function, events, given)
         vars(function)[DECLARED] = [fields, *vars(function).get(DECLARED, [])]
         for observer in observers:

@@ -175,6 +175,7 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
             ["_f()", "cannot be a target"],
         ),
         ('from busway import handler\n@handler("a")\n@handler("b")\ndef f(event): ...', ["'f'", "bad.py"]),
+        ('from busway import handler\n@handler("a")\nclass Thing: ...', ["TypeError", "Thing is none"]),
         ("\xff", ["SyntaxError"]),
     ],
 )

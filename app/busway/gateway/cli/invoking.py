@@ -128,7 +128,9 @@ def _choose(name: str, loaded: LoadedFolder, folder: Path) -> Chosen:
         return Chosen(name, spec, loaded.entries[spec.target])
     if name in loaded.entries:
         return Chosen(name.partition(":")[2], Spec(target=name, events=("**",)), loaded.entries[name])
-    errors = "".join(f"\n{file.file}: {file.error}" for file in loaded.files if file.error)
+    errors = "".join(
+        f"\n{file.file}: {error}" for file in loaded.files for error in (file.error, *file.notes) if error
+    )
     found = ", ".join(sorted(declared)) or "none"
     raise BadSettings(
         f"the folder {str(folder)!r} has no handler and no target {name!r}. Its handlers: {found}{errors}"
