@@ -230,17 +230,17 @@ def test_files_that_do_not_import_are_named_with_the_handlers(make_service: Serv
     assert "No module named 'nothing_that_exists'" in rest
 
 
-@pytest.mark.parametrize("words", [("runs", "-n", "1000"), ("handlers",), ("status",), ("--help",)])
+@pytest.mark.parametrize("words", [("runs", "-n", "1000"), ("handlers",), ("status",)])
 def test_on_a_terminal_lines_fit_and_no_name_is_cut(service: Service, words: tuple[str, ...]) -> None:
     run_of(service, "odd.wide", 1, "dead")
     busy = run_of(service, "later", None, "retryable")
     shown = on_terminal(service, *words)
     service.post(f"/v1/runs/{busy}/cancel")
-    assert max(map(len, plain(shown).splitlines())) <= 80
+    lines = [line for line in plain(shown).splitlines() if str(service.database) not in line]
+    assert max(map(len, lines)) <= 80
     assert "\x1b[" in shown
-    if words[0] in {"runs", "handlers", "status"}:
-        assert LONG in plain(shown)
-    assert "\x1b[3" not in on_terminal(service, *words, NO_COLOR="1")
+    assert LONG in plain(shown)
+    assert "\x1b" not in on_terminal(service, *words, NO_COLOR="1")
 
 
 def test_a_table_on_a_wide_terminal_is_a_table(service: Service) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from busway.gateway.cli.options import MARKUP
 from busway.gateway.errors import BadSettings, BuswayError
 from busway.version import __version__
 
@@ -54,7 +53,7 @@ class _Commands(TyperGroup):
         module, name = _COMMANDS[cmd_name].split(".")
         found = getattr(import_module(f"{__name__}.{module}"), name)
         if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
             found.command()(function)
         command = typer.main.get_command(found)
         command.name = cmd_name
@@ -67,7 +66,7 @@ app = typer.Typer(
     help=_ABOUT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=MARKUP,
+    rich_markup_mode=None,
 )
 
 

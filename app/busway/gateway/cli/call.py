@@ -114,21 +114,24 @@ def explained(problem: BuswayClientError, names: Mapping[str, str] | None = None
 
     Args:
         problem: the error.
-        names: the argument or option for each field of the body. Others are extension attributes.
+        names: the argument or option for each field of the request. Others are parameters of the same name,
+            or extension attributes.
     """
     errors = problem.problem.get("errors")
     if errors:
         return BuswayError("; ".join(field(each["loc"], each["msg"], names or {}) for each in errors))
     if problem.status == 401 or problem.code == 4401:
         return BuswayError(_key_refused(problem.detail))
-    return BuswayError(_ADVICE.sub(lambda found: _COMMANDS.get(found[1], ""), problem.detail))
+    detail = _ADVICE.sub(lambda found: _COMMANDS.get(found[1], ""), problem.detail)
+    first, colon, rest = detail.partition(": ")  # a frame of a WebSocket names its first bad field so
+    return BuswayError(f"{names[first]}{colon}{rest}" if names and first in names else detail)
 
 
 def field(loc: list[str | int], message: str, names: Mapping[str, str]) -> str:
     """Return what is wrong with one field of a request. `loc` is as in a problem document."""
     name = next((part for part in reversed(loc) if isinstance(part, str)), "")
     if loc[0] == "query":
-        return f"--{name}: {message}"
+        return f"{names.get(name, f'--{name}')}: {message}"
     part = next((part for part in loc[1:] if isinstance(part, str)), "")
     if not part:
         return message

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from busway.client.aio import BuswayClientError, Client, Gap, Item, Subscription
 from busway.gateway.cli.call import Caller, explained
+from busway.gateway.cli.output import console as make_console
 from busway.gateway.cli.output import duration, seconds_until
 from busway.gateway.cli.results import Results
 from busway.gateway.errors import BuswayError
@@ -60,7 +61,7 @@ class Tail:
     Notes about the connection (outages, lag, where to resume) go to `notes`.
     """
 
-    def __init__(self, caller: Caller, *, json_lines: bool, console: Console, notes: Console) -> None:
+    def __init__(self, caller: Caller, *, json_lines: bool, console: Console | None, notes: Console) -> None:
         self._caller, self._json_lines = caller, json_lines
         self._results, self._notes = Results(json_lines=json_lines, console=console), notes
         self._behind = self._away = False
@@ -186,9 +187,7 @@ async def tail(
         BuswayError: no gateway answers, or it refuses. `detail` is one line.
     """
     with Caller(url, key) as caller:
-        shown = Tail(
-            caller, json_lines=json_lines, console=console or Console(), notes=notes or Console(stderr=True)
-        )
+        shown = Tail(caller, json_lines=json_lines, console=console, notes=notes or make_console(stderr=True))
         try:
             after = await shown.begin(wanted)
             async with (

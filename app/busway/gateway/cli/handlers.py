@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,8 @@ def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
     """List handlers, and files that could not be loaded."""
     with Caller(url, key) as caller:
         items = list(caller.items("/v1/handlers", {}))
-        broken = [each for each in caller.items("/v1/targets", {}) if "error" in each]
+        # What is not loaded comes first.
+        broken = list(takewhile(lambda each: "error" in each, caller.items("/v1/targets", {})))
     if json_lines:
         print_json(items)
     elif items:
@@ -34,10 +36,11 @@ def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
             note(f"{each['file']} is not loaded: {_last_line(each['error'])}")
         return
     printer = Printer()
+    printer.line("")
     for each in broken:
-        printer.line("")
-        printer.line(f"{each['file']} is not loaded:", style="bold red")
-        for line in block(each["error"]).split("\n"):
+        first, *more = block(each["error"]).split("\n")
+        printer.line(f"{each['file']} is not loaded:{'' if more else f' {first}'}", style="bold red")
+        for line in [first, *more] if more else ():
             printer.line(f"  {line}")
 
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from busway.gateway.cli.options import MARKUP, Database, Json, need_server, setting
+from busway.gateway.cli.options import Database, Json, need_server, setting
 from busway.gateway.cli.output import note, print_json, print_table
 from busway.gateway.errors import BadSettings, BuswayError
 
 app = typer.Typer(
     help="Create, list and revoke API keys in the database.",
     no_args_is_help=True,
-    rich_markup_mode=MARKUP,
+    rich_markup_mode=None,
 )
 
 

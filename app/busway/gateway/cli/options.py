@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from busway.gateway.errors import BadSettings
 
-MARKUP: Literal["rich"] | None = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
-"""How Typer prints help and errors of use: in boxes on a terminal, otherwise plainly."""
 URL = "http://127.0.0.1:8000"
 SERVER = (
     "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
@@ -59,8 +56,8 @@ def need_server() -> None:
 
 
 def setting(text: str) -> Any:
-    """Return an option with this help text, which may have brackets, and without a default."""
-    return typer.Option(help=text.replace("[", "\\[") if MARKUP else text, show_default=False)
+    """Return an option whose help text names its default."""
+    return typer.Option(help=text, show_default=False)
 
 
 def parsed(option: str, text: str) -> Any:

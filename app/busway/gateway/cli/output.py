@@ -7,13 +7,17 @@ each row. Otherwise each row is one line, without colours. Names and ids are nev
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _GAP = "  "
 _LEAST = 24  # columns that are left for the last cell of a row, or the table becomes blocks
@@ -100,9 +104,7 @@ class Printer:
         self.width: int | None = None
         self._console: Any = None
         if sys.stdout.isatty():
-            from rich.console import Console  # noqa: PLC0415 - only terminals need it
-
-            self._console = Console()
+            self._console = console()
             self.width = self._console.width
 
     def line(self, text: str, style: str = "") -> None:
@@ -122,6 +124,13 @@ class Printer:
             line.append(text, style or STYLES.get(text.strip(), ""))
         line.rstrip()
         self._console.print(line, soft_wrap=True)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for standard output or standard error. NO_COLOR switches off all styles."""
+    from rich.console import Console  # noqa: PLC0415 - only terminals and `tail` need it
+
+    return Console(stderr=stderr, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
 def _cell(value: object) -> str:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from busway.gateway.cli.event import NAMES, encode, extensions, payload
-from busway.gateway.cli.options import MARKUP, URL, Json, Key, Url
+from busway.gateway.cli.options import URL, Json, Key, Url
 from busway.gateway.cli.output import note, print_json
 from busway.gateway.errors import BadSettings, BuswayError
 
@@ -34,7 +34,7 @@ class _Publish(TyperCommand):
         return super().parse_args(ctx, words + args[end:])
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(cls=_Publish)

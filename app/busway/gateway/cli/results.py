@@ -13,6 +13,7 @@ from rich.text import Text
 
 from busway.client.aio import Item
 from busway.gateway.cli.output import STYLES, counts, flat
+from busway.gateway.cli.output import console as make_console
 
 _LEAST = 20  # characters of data that are shown on the narrowest terminal
 
@@ -25,7 +26,7 @@ class Results:
 
     def __init__(self, *, json_lines: bool, console: Console | None = None) -> None:
         self._json_lines = json_lines
-        self._console = console or Console()
+        self._console = console or make_console()
 
     def show(self, item: Item, next_attempt: str = "") -> None:
         """Print one result. `next_attempt` says when the next attempt starts, if that is known."""
@@ -33,7 +34,7 @@ class Results:
             self._console.file.write(msgspec.json.encode(members(item)).decode() + "\n")
             self._console.file.flush()
         else:
-            width = self._console.width if self._console.is_terminal else None
+            width = self._console.width if self._console.file.isatty() else None
             self._console.print(line(item, width, next_attempt), soft_wrap=True)
 
 

@@ -51,4 +51,4 @@ def _pool(pool: dict[str, Any]) -> str:
         parts.append(f"workers cannot be started: {pool['error']}")
     if pool.get("crash_loop"):
         parts.append(f"workers die at start: {pool['crash_loop']['last']}")
-    return "; ".join(parts) or "not in use"
+    return "; ".join(parts)
