@@ -16,6 +16,7 @@ from busway.domain import event as domain
 from busway.domain.callables import positional, signature_of
 from busway.domain.classes import holds_member
 from busway.event import Event, converted
+from busway.handlers import declared
 
 _MOST = 20  # fields that an error names
 _AT = " - at `$"
@@ -78,7 +79,8 @@ def payload_of(function: Callable[..., Any]) -> Payload | None:
     union with None, or under another name.
 
     Raises:
-        BadAnnotation: the annotation cannot be resolved, or payloads cannot have this type.
+        BadAnnotation: payloads cannot have this type, or the annotation cannot be resolved. The latter is no
+            error of a function that declares no handler and names no Event.
     """
     first = next(iter(positional(signature_of(function))), None)
     annotation = inspect.Parameter.empty if first is None else first.annotation
@@ -90,6 +92,8 @@ def payload_of(function: Callable[..., Any]) -> Payload | None:
         raise
     except Exception as problem:
         text = getattr(annotation, "__forward_arg__", annotation)
+        if "Event" not in str(text) and not declared(function):
+            return None  # a helper, whose annotations may exist for type checkers only
         shown = f" {text!r}" if isinstance(text, str) else ""
         raise BadAnnotation(
             f"the annotation{shown} of its event cannot be resolved: {_said(problem)}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NotRequired, Optional, TypedDict
 import msgspec
 import pydantic
 import pytest
-from busway import Event, InvalidData
+from busway import Event, InvalidData, handler
 from busway.payloads import BadAnnotation, payload_of
 from busway.testing import event, run, run_async
 
@@ -74,6 +74,7 @@ DUE = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def target(annotation: Any) -> Callable[..., Any]:
+    @handler("t")
     def sees(event: Any, ctx: Any) -> None:
         ctx.log.info(repr(event.data))
         ctx.seen = event.data
@@ -270,6 +271,14 @@ def test_an_annotation_that_cannot_be_used_says_why(annotation: str, said: str) 
     with pytest.raises(BadAnnotation) as refused:
         payload_of(target(annotation))
     assert str(refused.value).startswith(said)
+
+
+def test_annotations_of_helpers_that_exist_for_type_checkers_only_are_let_be() -> None:
+    def helper(page: Missing) -> Any:  # type: ignore[name-defined] # noqa: F821
+        return page.data
+
+    assert payload_of(helper) is None
+    assert run(helper, event("t", ORDER)) == ORDER
 
 
 def test_other_parameters_are_not_resolved() -> None:

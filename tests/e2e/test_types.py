@@ -24,6 +24,7 @@ from models import Line
 
 if TYPE_CHECKING:
     from busway import Context
+    from pages import Page
 
 class Order(pydantic.BaseModel):
     item: str
@@ -73,6 +74,9 @@ class Serialized(pydantic.BaseModel):
 
 @handler("lost")
 def lost(event: Event[Odrer]):
+    return 1
+
+def render(page: Page):
     return 1
 
 def helper(event: Event[set[Parcel]]):
@@ -177,10 +181,20 @@ def test_an_error_in_a_serializer_ends_the_run_with_its_place_and_the_stack_of_t
 def test_an_annotation_that_cannot_be_resolved_is_the_error_of_its_target_alone(service: Service) -> None:
     listed = service.ok("GET", "/v1/targets")["items"]
     errors = {each["file"]: each["error"] for each in listed if "error" in each}
+    assert errors.keys() == {"typed.py"}
+    assert len(errors["typed.py"].splitlines()) == 1
     assert "lost(): the annotation 'Event[Odrer]' of its event cannot be resolved" in errors["typed.py"]
     assert "NameError: name 'Odrer' is not defined" in errors["typed.py"]
     targets = {each["target"] for each in listed if "target" in each}
-    assert {"typed:order", "typed:parcel", "typed:line", "typed:raw", "typed:busy", "typed:helper"} <= targets
+    assert {
+        "typed:order",
+        "typed:parcel",
+        "typed:line",
+        "typed:raw",
+        "typed:busy",
+        "typed:helper",
+        "typed:render",
+    } <= targets
     assert "typed:lost" not in targets
     assert service.publish("lost", {})["runs"] == 0
     assert "typed.py has targets that cannot be loaded, its handlers wait" in service.log.read_text()
