@@ -82,8 +82,8 @@ def migrate(path: Path) -> None:
     real = permissions.check(path)
     try:
         permissions.create(real)
-        revision = _revision(path)
-        if revision != REVISION:
+        revision, has_log = _revision(path)
+        if revision != REVISION or not has_log:
             _upgrade(path, revision)
     except (sa.exc.DatabaseError, sqlite3.Error) as problem:
         why = "the disk is full" if permissions.is_full(real.parent) else cause(problem)
@@ -145,24 +145,27 @@ def read_keys(path: Path) -> list[KeyRecord]:
         made.dispose()
 
 
-def _revision(path: Path) -> str | None:
-    """Return the revision of the schema, None for a new file. Changes nothing.
+def _revision(path: Path) -> tuple[str | None, bool]:
+    """Return the revision of the schema, None for a new file, and whether it has a write-ahead log.
+
+    A copy that was made with `VACUUM INTO` has none. Changes nothing.
 
     Raises:
         BadSettings: the file belongs to another program or to a newer Busway.
         sqlite3.Error: the file is not a database.
     """
     if not path.exists() or path.stat().st_size == 0:
-        return None
+        return None, False
     connection = sqlite3.connect(path, timeout=_BUSY)
     try:
         if _is_empty(connection):
-            return None
+            return None, False
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise BadSettings(
                 f"{str(path)!r} is a database of another program: choose another file with --database-url"
             )
         revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     finally:
         connection.close()
     if revision > REVISION:
@@ -170,7 +173,7 @@ def _revision(path: Path) -> str | None:
             f"the database {str(path)!r} belongs to a newer Busway (schema {revision}, not {REVISION}): "
             "upgrade Busway, or choose another file with --database-url"
         )
-    return revision
+    return revision, mode == "wal"
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

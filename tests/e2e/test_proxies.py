@@ -1,0 +1,142 @@
+"""The configurations of `examples/deploy` for reverse proxies: real proxies before a real gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from .service import PATIENCE, Service, clean_environment, until, unused_port
+from .test_command_line import busway
+
+FILES = Path(__file__).parents[2] / "examples/deploy"
+NAME = "busway.example.com"
+CODE = """
+from busway import handler
+
+@handler("t", "live")
+def echo(event):
+    return event.data
+"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("proxied"), workers=1, max_event_bytes=16 << 20)
+    service.write("echo.py", CODE)
+    url = f"--database-url=sqlite:///{service.database}"
+    made = busway("keys", "create", "proxied", "--create", url, cwd=service.folder)
+    service.key = next(word for word in made.stdout.split() if word.startswith("bw_"))
+    service.start()
+    yield service
+    service.close()
+
+
+def nginx(folder: Path, port: int, gateway: str) -> list[str]:
+    site = (FILES / "nginx.conf").read_text(encoding="utf-8")
+    site = site.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("127.0.0.1:8000", gateway)
+    (folder / "busway.conf").write_text(site, encoding="utf-8")
+    temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in
+                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))  # fmt: skip
+    main = (
+        f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {temporary} include {folder}/busway.conf; }}\n"
+    )
+    (folder / "nginx.conf").write_text(main, encoding="utf-8")
+    return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
+
+def caddy(folder: Path, port: int, gateway: str) -> list[str]:
+    site = (FILES / "Caddyfile").read_text(encoding="utf-8")
+    site = site.replace(f"\n{NAME} {{", f"\nhttp://{NAME}:{port} {{").replace("127.0.0.1:8000", gateway)
+    (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + site, encoding="utf-8")
+    return ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", params=[nginx, caddy], ids=["nginx", "caddy"])
+def proxy(
+    request: pytest.FixtureRequest, service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """The port of a proxy before the gateway."""
+    configure: Callable[[Path, int, str], list[str]] = request.param
+    folder, port = tmp_path_factory.mktemp("proxy"), unused_port()
+    name, *arguments = configure(folder, port, service.url.removeprefix("http://"))
+    program = shutil.which(name)
+    if program is None and os.environ.get("CI") != "true":
+        pytest.skip(f"no {name} on this machine")
+    assert program, f"CI has no {name}: .ci/run installs it"
+    environment = {**clean_environment(), "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, *arguments], stderr=log, stdout=log, env=environment)
+    try:
+        until(lambda: answers(port) or process.poll() is not None, "the proxy")
+        assert process.poll() is None, (folder / "log").read_text()
+        yield port
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+@pytest.fixture
+def client(proxy: int, service: Service) -> Iterator[httpx.Client]:
+    headers = {"Host": f"{NAME}:{proxy}", "Authorization": f"Bearer {service.key}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{proxy}", headers=headers, timeout=PATIENCE) as client:
+        yield client
+
+
+def test_probes_need_no_key(client: httpx.Client, proxy: int) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert client.get(path, headers={"Authorization": ""}).status_code == 200
+    assert client.get("/v1/events", headers={"Authorization": ""}).status_code == 401
+
+
+def test_large_events_and_streams_go_through(client: httpx.Client) -> None:
+    large = client.post("/v1/events", json={"type": "t", "data": "x" * (4 << 20)})
+    assert large.status_code == 202, large.text
+
+    def streamed() -> Iterator[bytes]:
+        yield b'[{"type": "t", "data": 1}, '
+        yield b'{"type": "t", "data": 2}]'
+
+    sent = client.post("/v1/events", content=streamed(), headers={"Content-Type": "application/json"})
+    assert len(sent.json()["items"]) == 2
+
+
+def test_results_arrive_over_websockets_as_they_come(
+    client: httpx.Client, proxy: int, service: Service
+) -> None:
+    headers = {"Authorization": f"Bearer {service.key}"}
+    with socket.create_connection(("127.0.0.1", proxy), PATIENCE) as sock:
+        url = f"ws://{NAME}:{proxy}/v1/subscribe?types=live&after=latest"
+        with connect(url, sock=sock, additional_headers=headers, origin=f"http://{NAME}:{proxy}") as socket_:
+            assert json.loads(socket_.recv(PATIENCE))["op"] == "subscribed"
+            seq = client.post("/v1/events", json={"type": "live", "data": "ws"}).json()["seq"]
+            frame = json.loads(socket_.recv(PATIENCE))
+            assert [(item["event"]["seq"], item["data"]) for item in frame["items"]] == [(seq, "ws")]
+
+
+def test_results_arrive_over_server_sent_events_as_they_come(client: httpx.Client) -> None:
+    with client.stream("GET", "/v1/subscribe/sse?types=live&after=latest") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        for n in range(3):
+            seq = client.post("/v1/events", json={"type": "live", "data": n}).json()["seq"]
+            data = (json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:"))
+            item = next(each for each in data if "event" in each)
+            assert (item["event"]["seq"], item["data"]) == (seq, n)
