@@ -169,7 +169,7 @@ def test_the_locks_are_in_step_with_the_project(name: str, groups: list[dict[str
 
 def modules(*declared: dict[str, Requirement]) -> set[str]:
     """The modules by which these packages are imported."""
-    named = {"python-dotenv": "dotenv", "python-socketio": "socketio"}
+    named = {"python-dotenv": "dotenv", "python-socketio": "socketio", "pyyaml": "yaml"}
     return {named.get(name, name.replace("-", "_")) for name in itertools.chain(*declared)}
 
 
