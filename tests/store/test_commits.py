@@ -9,12 +9,20 @@ import sys
 import msgspec
 import psutil
 import pytest
-from busway.domain.run import RunState
+from busway.domain.run import Error, RunState
 from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import queues
 from busway.gateway.store.group.commits import SEND_NOW
 from busway.gateway.store.group.completion import REPLIES_PER_TURN
-from busway.gateway.store.port.operations import Append, Cancel, Retry, Settle, StoredEvent
+from busway.gateway.store.port.operations import (
+    Append,
+    Cancel,
+    CancelWaiting,
+    Expire,
+    Retry,
+    Settle,
+    StoredEvent,
+)
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.writer import Replaced, Writer
 
@@ -398,3 +406,62 @@ def test_the_committer_imports_no_web_framework(path):
         "sys.exit(bool(unwanted & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+LATER = {
+    "cancelled": lambda: Cancel(runs=[1, 2], now=NOW + 30),
+    "its handler deleted": lambda: CancelWaiting(
+        handler=1, error=Error("HandlerDeleted", "deleted"), now=NOW + 30, limit=9
+    ),
+    "expired": lambda: Expire(error=Error("Expired", "late"), now=NOW + 100, limit=9, spare=[]),
+}
+
+
+@pytest.mark.parametrize(
+    ("end", "before"),
+    [
+        *((end, "published") for end in LATER),
+        *((end, "waits again") for end in LATER if end != "expired"),  # a run with an attempt does not expire
+    ],
+)
+def test_a_run_that_ends_in_the_commit_that_made_it_wait_is_not_reported_as_waiting(path, end, before):
+    async def main():
+        async with committing(path) as commits:
+            new = publish(event("a", handlers=(1,), expires_at=NOW + 50))
+            notified = Notified()
+            if before == "waits again":
+                listening(commits)
+                await commits.publish(new)
+                (run,) = await waiting_runs(path)
+                commits.listen(notified.append)
+                settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 1000), run)
+            else:
+                commits.listen(notified.append)
+                commits.publish(new)
+            await commits.change(LATER[end]())
+            (change,) = notified
+            assert (change.ended[-1], change.runs) == (1, [])
+
+    asyncio.run(main())
+
+
+async def waiting_runs(path):
+    reader = SQLiteReader(path, threads=1)
+    try:
+        return await reader.waiting(1, 10, now=NOW, max_bytes=1 << 20)
+    finally:
+        await asyncio.to_thread(reader.close)
+
+
+def test_a_run_that_is_retried_in_the_commit_in_which_it_waits_again_is_reported_once(path):
+    async def main():
+        async with committing(path) as commits:
+            await commits.publish(publish(event("a", handlers=(1,), attributes={"partitionkey": "k"})))
+            (run,) = await waiting_runs(path)
+            notified = listening(commits)
+            settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 1000), run)
+            await commits.change(Retry(runs=[1], now=NOW + 30))
+            (change,) = notified
+            assert [(run.id, run.key) for run in change.runs] == [(1, None)]
+
+    asyncio.run(main())

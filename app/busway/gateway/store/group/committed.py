@@ -49,8 +49,10 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
             result = _result(entry, entry.run, operation, operation.result, reply, None)
             committed.results.append((result, entry.run.event))
     elif isinstance(operation, Cancel | CancelWaiting | Expire):
+        _withdraw(committed, reply)
         committed.ended.extend(reply)
     elif isinstance(operation, Retry):
+        _withdraw(committed, [run.id for run in reply.runs])
         committed.ended.extend(run.id for run in reply.runs)  # release the old state; `runs` has the new one
         committed.runs.extend(reply.runs)
         committed.rescan |= len(reply.ids) > len(reply.runs)
@@ -60,6 +62,13 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
         committed.floor = Position(reply.number, reply.digest)
     elif isinstance(operation, RetryDead | Rescue):
         committed.rescan |= bool(reply)
+
+
+def _withdraw(committed: Committed, ids: list[int]) -> None:
+    """Remove runs that an earlier operation of the same commit has added."""
+    if ids and committed.runs:
+        gone = set(ids)
+        committed.runs = [run for run in committed.runs if run.id not in gone]
 
 
 def add_refusal(committed: Committed, entry: QueuedOperation) -> None:

@@ -122,6 +122,7 @@ class Supervisor:
             reload.clear()
             if not (renewal.due or self._generation.launcher.lost):
                 continue
+            asked = renewal.due
             try:
                 fresh = await self._load()
                 await self._boot(fresh)
@@ -135,6 +136,8 @@ class Supervisor:
                 continue
             renewal.succeeded()
             await self._switch_to(fresh)
+            if asked:
+                logger.info("handler code was loaded again: files have changed")
 
     async def _load(self) -> Generation:
         """Load the folder into a new generation, beside the running one.
@@ -162,7 +165,6 @@ class Supervisor:
     async def _switch_to(self, fresh: Generation) -> None:
         """Send all attempts to the new generation. If its code is new, wait until the registry has it."""
         if fresh.files != self._generation.files:
-            logger.info("handler files have changed: reloaded")
             self._shared.closed = self._shared.refused = True
             self._give_back()
             self._taken_over.clear()
