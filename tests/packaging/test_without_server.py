@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, e
     busway, url = bare.program("busway"), {"BUSWAY_URL": gateway.url}
     receipt = json.loads(run(busway, "publish", "t", "--data", "7", cwd=elsewhere, **url))
     assert receipt["runs"] == 1
-    assert "greet" in run(busway, "handlers", cwd=elsewhere, **url)
+    for command in ("handlers", "runs", "run 1", "status", "tail -n 1 --help", "publish t --wait -d 7"):
+        assert run(busway, *command.split(), cwd=elsewhere, **url)
     tail = subprocess.Popen(
         [busway, "tail", "t", "--after", "earliest", "--json"],
         cwd=elsewhere, env={**clean_environment(), **url}, stdout=subprocess.PIPE, text=True,
@@ -56,6 +58,18 @@ def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, e
         assert tail.stdout is not None
         assert json.loads(tail.stdout.readline())["data"] == [7]
         tail.terminate()
+
+
+def test_help_and_completion_need_no_gateway(bare: Environment, elsewhere: Path) -> None:
+    busway = bare.program("busway")
+    commands = re.findall(r"^  ([a-z]+) {2,}", run(busway, "--help").partition("Commands:")[2], re.MULTILINE)
+    assert {"serve", "keys", "runs"} <= set(commands)
+    for command in commands:
+        assert "Usage: " in run(busway, command, "--help", cwd=elsewhere)
+    asked = {"_BUSWAY_COMPLETE": "complete_bash", "COMP_WORDS": "busway ke", "COMP_CWORD": "1"}
+    assert run(busway, **asked).split() == ["keys"]
+    asked |= {"COMP_WORDS": "busway serve --pool", "COMP_CWORD": "2"}
+    assert run(busway, **asked).split() == ["--pool"]
 
 
 TEST = """
