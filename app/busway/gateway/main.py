@@ -219,10 +219,8 @@ async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
 async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> None:
     """Update targets and handlers from the files of the handlers folder."""
     registry.load([], catalog)
-    partly = {file.file for file in catalog if file.error is None}
     for broken in registry.broken_files():
-        what = "has targets that cannot be loaded" if broken.file in partly else "does not import"
-        log.error("%s %s, its handlers wait\n%s", broken.file, what, broken.error)
+        log.error("%s, its handlers wait\n%s", registry.fault_of(broken.file), broken.error)
     for left_out in registry.not_loaded():
         log.warning("not loaded: %s: %s", left_out.file, left_out.error)
     await changes.declare(catalog)

@@ -76,7 +76,7 @@ async def check_readiness(request: Request) -> Response:
 def _trouble(stages: Stages, *, named: bool) -> list[str]:
     """Return what is wrong. `named`: the request may read the names of files, and reasons with them."""
     broken = [file.file for file in stages.registry.broken_files()]
-    found = [f"{file} does not import" for file in broken if named]
+    found = [stages.registry.fault_of(file) for file in broken if named]
     if broken and not named:
         found.append(f"handler files that do not import: {len(broken)} (GET /v1/status names them)")
     workers = stages.workers.status()

@@ -215,6 +215,11 @@ class Registry:
             return f"no file imports its module, and {broken[0].file} does not import"
         return f"the handlers folder has no target {target}"
 
+    def fault_of(self, file: str) -> str:
+        """Return what is wrong with a file of `broken_files`, in one phrase."""
+        partly = any(each.file == file and each.error is None for each in self.catalog)
+        return f"{file} {'has targets that cannot be loaded' if partly else 'does not import'}"
+
     def broken_files(self) -> list[BrokenFile]:
         """Return the files that cannot be imported, each with its traceback."""
         return [BrokenFile(file.file, file.error) for file in self.catalog if file.error is not None]

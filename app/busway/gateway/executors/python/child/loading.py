@@ -255,7 +255,7 @@ class _Loading:
         for target, function, wants, payload in offered:
             self._entries[target.target] = LoadedTarget(function, target.kind, wants, loaded, payload)
         if errors:
-            self._errors[file] = clean("\n".join(f"{file}: {error}" for error in errors.values()))
+            self._errors[file] = clean("\n".join(errors.values()))
         return found
 
     def _explain(self, file: str, problem: BaseException) -> None:
