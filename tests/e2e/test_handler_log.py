@@ -175,6 +175,36 @@ def test_an_attempt_that_is_ended_from_outside_is_logged(service: Service, handl
     assert (line + "\n", failure["output"]) == (run["attempts"][-1]["log"],) * 2
 
 
+def test_attempts_that_are_lost_with_their_worker_are_logged(shared_service: Shared, tmp_path: Path) -> None:
+    service, sign = shared_service(CODE, pool="thread"), tmp_path / "sign"
+    receipt = service.publish("prints", {"word": "shared", "sign": str(sign)})
+    until(lambda: records(service, event="printed shared"), "the attempt that shares a worker")
+    service.run_of(service.publish("dies")["seq"])
+    sign.touch()
+    run = service.run_of(receipt["seq"])
+    (lost,) = failures(service, run["id"])
+    assert "attempt 1 of 6 was lost: exited with status 3; next attempt at once (event " in lost["event"]
+    assert (lost["outcome"], lost["state"], lost["level"]) == ("lost", "available", "warning")
+    assert lines(service, run["id"]) == ["printed shared"] * 2
+
+
+def test_attempts_that_are_lost_with_the_gateway_are_logged(make_service: Serve, tmp_path: Path) -> None:
+    service, sign = make_service(workers=1), tmp_path / "sign"
+    service.write("all.py", CODE)
+    service.start()
+    receipt = service.publish("prints", {"word": "killed", "sign": str(sign)})
+    (id_,) = [run["id"] for run in service.runs(event=receipt["seq"])]
+    until(lambda: service.ok("GET", f"/v1/runs/{id_}")["state"] == "running", "the attempt")
+    service.kill()
+    sign.touch()
+    service.start()
+    (lost,) = failures(service, id_)
+    assert lost["event"].startswith(
+        f"prints run {id_}: attempt 1 was lost: the gateway ended while it ran; next"
+    )
+    assert service.run_of(receipt["seq"])["state"] == "succeeded"
+
+
 def test_a_retry_on_request_has_no_traceback_in_the_log(service: Service) -> None:
     run = service.run_of(service.publish("retries")["seq"])
     assert [failure["traceback"] for failure in failures(service, run["id"])] == [None, None]

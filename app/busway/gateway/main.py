@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from fastapi import Depends, FastAPI
 
-from busway.domain.run import MAX_LOSSES
+from busway.domain.run import MAX_LOSSES, RunState
 from busway.gateway.access.gate import Gate
 from busway.gateway.access.origins import Origins
 from busway.gateway.access.scopes import Access
@@ -35,6 +35,7 @@ from busway.gateway.api import trials as trial_routes
 from busway.gateway.api.answers import known_parameters
 from busway.gateway.api.front import Front
 from busway.gateway.api.stages import Stages
+from busway.gateway.attempts import outcome_log
 from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.attempts.recorder import Progress, Recorder
 from busway.gateway.budget import Budgets
@@ -51,6 +52,7 @@ from busway.gateway.settings import Settings
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.operations import Rescue
+from busway.gateway.store.port.reader import RunQuery
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.subscribers.durables import Durables
@@ -196,9 +198,13 @@ async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExi
     reader = SQLiteReader(settings.database)
     stack.callback(reader.close)
     await reader.open()
+    running = await reader.runs(RunQuery(state=RunState.RUNNING), outcome_log.MOST_LOST)
     lost = await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
-    if lost:
-        log.warning("%d attempts were lost, because the gateway ended while they ran: they run again", lost)
+    for run in running:
+        if found := await reader.run(run.id):
+            outcome_log.write_lost(found[0])
+    if lost > len(running):
+        log.warning("%d more attempts were lost, because the gateway ended", lost - len(running))
     return reader
 
 

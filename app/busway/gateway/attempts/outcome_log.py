@@ -10,12 +10,14 @@ from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.attempts.verdict import Verdict
 from busway.gateway.executors.port import Ended
 from busway.gateway.log_limit import OUTCOMES, LinesOfHandlers
+from busway.gateway.store.port.reader import RunRecord
 
 log = logging.getLogger(OUTCOMES)
 
 _EACH, _TOGETHER = 10, 100  # attempts a second
 _MESSAGE = 500  # characters of an error's message in the first line
 _OUTPUT = 8192  # characters of the end of the attempt's output
+MOST_LOST = 10  # attempts that were lost with the gateway before
 _CHAINED = "Traceback (most recent call last):"
 
 
@@ -57,6 +59,27 @@ class OutcomeLog:
                 "output": ended.log and ended.log[-_OUTPUT:],
             },
         )  # fmt: skip
+
+
+def write_lost(run: RunRecord) -> None:
+    """Log that the newest attempt of a run was lost with the gateway before. `run`: as it is now."""
+    dead = run.state is RunState.DEAD
+    wait = None if dead else 0.0
+    log.log(
+        logging.ERROR if dead else logging.WARNING,
+        "%s run %d: attempt %d was lost: the gateway ended while it ran; %s (event %d)",
+        *(run.handler, run.id, run.attempt, _next(wait), run.event),
+        extra={
+            "handler": run.handler,
+            "run": run.id,
+            "attempt": run.attempt,
+            "max_attempts": run.max_attempts,
+            "outcome": str(Outcome.LOST),
+            "state": str(run.state),
+            "next_attempt_in": wait,
+            "seq": run.event,
+        },
+    )
 
 
 def _what(ended: Ended) -> str:
