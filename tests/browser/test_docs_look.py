@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from tests.e2e.examples import MakeRun
-from tests.e2e.service import Service
+from tests.e2e.service import Service, until
 
 from .visit import Visit
 
@@ -66,6 +67,13 @@ def is_dark(visit: Visit) -> bool:
     return sum(int(part) for part in color.strip("rgb()").split(",")) < 3 * 128
 
 
+def becomes(page: Page, code: str, wanted: Any) -> None:
+    """Wait until the layout and the transitions of colors have given this value."""
+    with contextlib.suppress(AssertionError):
+        until(lambda: page.evaluate(code) == wanted, code)
+    assert page.evaluate(code) == wanted
+
+
 @pytest.mark.long
 def test_texts_are_readable_and_nothing_is_wider_than_the_screen(browser: Browser, service: Service) -> None:
     visit = visited(browser, service, DESKTOP, "light")
@@ -79,8 +87,8 @@ def test_texts_are_readable_and_nothing_is_wider_than_the_screen(browser: Browse
         for theme in THEMES:
             visit.page.emulate_media(color_scheme=theme)
             assert is_dark(visit) is (theme == "dark")
-            assert visit.page.evaluate("document.documentElement.scrollWidth") == width
-            assert visit.page.evaluate(FAINT) == []
+            becomes(visit.page, "document.documentElement.scrollWidth", width)
+            becomes(visit.page, FAINT, [])
     visit.page.evaluate("document.querySelector('.busway .what').style.color = '#12405d'")
     assert len(visit.page.evaluate(FAINT)) == 1, "the check finds nothing"
     visit.page.context.close()
@@ -149,8 +157,8 @@ def test_an_unknown_address_is_a_page_that_leads_to_the_docs(
     assert answer is not None
     assert answer.status == 404
     assert page.inner_text("code") == "/<b>nothing/here"
-    assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
-    assert page.evaluate(FAINT) == []
+    becomes(page, "document.documentElement.scrollWidth", PHONE[0])
+    becomes(page, FAINT, [])
     page.click("a")
     page.locator(".opblock").first.wait_for()
     assert page.url == f"{service.url}/docs"

@@ -77,7 +77,10 @@ async def revoke_key(
     stages: StagesDep,
     id: Annotated[int, Path(description="The key's number.", ge=1, lt=1 << 63, examples=[1])],  # noqa: A002 - the contract's name
 ) -> Response:
-    """Requests with the key get 401 from now on. Its WebSockets close with 4401."""
+    """Requests with the key get 401 from now on. Its WebSockets close with 4401.
+
+    The gateway stays closed when its last key is revoked: `busway keys create` makes another one.
+    """
     if not await stages.commits.change(RevokeKey(id=id, now=stages.clock())):
         raise NotFound(f"key {id} does not exist: GET /v1/keys lists the keys")
     await load_keys(stages)
