@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 
 import pytest
 
@@ -95,6 +96,28 @@ def test_a_file_that_breaks_is_reported_its_runs_wait_and_run_when_it_is_mended(
     put(service, 2)
     assert value(service, seq) == [2, 2]
     assert service.ok("GET", "/v1/status")["files_that_do_not_import"] == []
+
+
+def test_a_handler_whose_annotation_breaks_waits_alone(reloading: Service) -> None:
+    service = reloading
+    typed = """
+        from __future__ import annotations
+        from busway import Event, handler
+        @handler("n")
+        def numbered(event: Event[{}]): return event.data
+        @handler("w")
+        def worded(event: Event[str]): return event.data
+    """
+    service.write("typed.py", textwrap.dedent(typed.format("int")))
+    until(lambda: service.get("/v1/handlers/numbered").status_code == 200, "the new handlers")
+    service.write("typed.py", textwrap.dedent(typed.format("itn")))
+    why = "typed.py has targets that cannot be loaded"
+    until(lambda: service.ok("GET", "/v1/handlers/numbered")["waits_because"] == why, "it to wait")
+    assert value(service, service.publish("w", "works")["seq"]) == "works"
+    seq = service.publish("n", 7)["seq"]
+    assert service.ok("GET", f"/v1/events/{seq}")["runs"][0]["state"] == "available"
+    service.write("typed.py", textwrap.dedent(typed.format("int")))
+    assert value(service, seq) == 7
 
 
 def test_handlers_come_and_go_with_the_code(reloading: Service) -> None:

@@ -208,10 +208,10 @@ class Registry:
         if target in self._kinds:
             return None
         file = self._files.get(target.partition(":")[0])
-        if file is not None and file.error is not None:
-            return f"{file.file} does not import"
-        broken = [] if file is not None else self.broken_files()
-        if broken:  # it may be what would import the module
+        broken = self.broken_files()
+        if file is not None and any(each.file == file.file for each in broken):
+            return self.fault_of(file.file)
+        if file is None and broken:  # it may be what would import the module
             return f"no file imports its module, and {broken[0].file} does not import"
         return f"the handlers folder has no target {target}"
 
