@@ -148,6 +148,8 @@ def test_every_bad_field_is_named_at_once(service: Service) -> None:
             ["query.colour", "query.event", "query.limit", "query.state", "query.verbose"],
         ),
         ("GET", "/v1/events/0?verbose=1", None, ["path.seq", "query.verbose"]),
+        ("GET", "/v1/events?type=a..b&limit=0", None, ["query.limit", "query.type"]),
+        ("GET", "/v1/events?type=&limit=0&verbose=1", None, ["query.limit", "query.type", "query.verbose"]),
         (
             "GET",
             "/v1/results?types=a..b&types=b&kinds=odd&handlers=A",

@@ -14,6 +14,7 @@ from busway.contract.checking import MOST
 from busway.contract.problems import BadField
 from busway.domain import times
 from busway.domain.run import Error
+from busway.gateway.api.problems import bad_field
 from busway.gateway.api.stages import Stages
 from busway.gateway.errors import BadRequest, Invalid
 from busway.gateway.store.port.reader import AttemptRecord, RunRecord
@@ -132,7 +133,7 @@ def _bad_values(field: Any, loc: list[str | int], values: list[str]) -> list[Bad
         _, errors = field.validate(value)
         if not errors:
             return []
-    return [BadField(loc, error["msg"]) for error in errors]
+    return [bad_field(loc, error) for error in errors]
 
 
 @overload

@@ -7,12 +7,12 @@ from typing import Annotated, Any, cast
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import AfterValidator
 
 from busway.contract import events as shapes
-from busway.contract.problems import BadField
 from busway.contract.schemas import ref
 from busway.domain.event import Event, document
-from busway.domain.pattern import PatternError, check_pattern
+from busway.domain.pattern import check_pattern
 from busway.domain.run import UNFINISHED, Error
 from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
@@ -22,7 +22,7 @@ from busway.gateway.api.describing import body
 from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.runs import shown
 from busway.gateway.api.stages import Stages, StagesDep
-from busway.gateway.errors import BadPattern, Conflict, NotFound
+from busway.gateway.errors import Conflict, NotFound
 from busway.gateway.ingest.reading import MAX_EVENTS
 from busway.gateway.store.port.operations import Cancel
 from busway.gateway.store.port.reader import EventQuery, RunRecord
@@ -77,7 +77,11 @@ async def publish_events(request: Request) -> Response:
 )
 async def list_events(
     stages: StagesDep,
-    type: Annotated[str | None, Query(description="A type pattern, such as `order.*`.")] = None,  # noqa: A002 - the contract's name
+    type: Annotated[  # noqa: A002 - the contract's name
+        str | None,
+        Query(description="A type pattern, such as `order.*`."),
+        AfterValidator(lambda text: None if text is None else check_pattern(text)),
+    ] = None,
     source: Annotated[str | None, Query(description="The exact source.")] = None,
     subject: Annotated[str | None, Query(description="The exact subject.")] = None,
     id: Annotated[str | None, Query(description="The exact id.")] = None,  # noqa: A002 - the contract's name
@@ -89,11 +93,6 @@ async def list_events(
 
     A page has at most 8 MiB, and may be shorter than `limit`. The last page has a `next` of null.
     """
-    if type is not None:
-        try:
-            check_pattern(type)
-        except PatternError as problem:
-            raise BadPattern.of([BadField(["query", "type"], str(problem))]) from None
     query = EventQuery(type=type, source=source, subject=subject, id=id, correlationid=correlationid)
 
     async def read(before: int | None, most: int, max_bytes: int) -> list[tuple[int, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -9,8 +12,9 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from busway.contract.problems import MEDIA_TYPE, BadField
+from busway.domain.pattern import PatternError
 from busway.gateway.api import pages
-from busway.gateway.errors import BadRequest, BuswayError, Invalid, NotFound
+from busway.gateway.errors import BadPattern, BadRequest, BuswayError, Invalid, NotFound
 
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
@@ -34,7 +38,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_parameter(_: Request, error: RequestValidationError) -> Response:
-        return response(Invalid.of([BadField([*bad["loc"]], bad["msg"]) for bad in error.errors()]))
+        found = error.errors()
+        patterns = all(isinstance(_cause(bad), PatternError) for bad in found)
+        return response(
+            (BadPattern if patterns else Invalid).of([bad_field(bad["loc"], bad) for bad in found])
+        )
 
     @app.exception_handler(HTTPException)
     async def theirs(request: Request, error: HTTPException) -> Response:
@@ -49,6 +57,16 @@ def install(app: FastAPI) -> None:
         answer = response(plain)
         answer.headers.update(error.headers or {})
         return answer
+
+
+def bad_field(loc: Iterable[str | int], error: Mapping[str, Any]) -> BadField:
+    """Return an error of pydantic as an invalid field."""
+    return BadField([*loc], str(_cause(error) or error["msg"]))
+
+
+def _cause(error: Mapping[str, Any]) -> object:
+    """Return the exception of a check of ours, None if pydantic itself refused the value."""
+    return error.get("ctx", {}).get("error")
 
 
 def _not_for(app: FastAPI, request: Request) -> Response:
