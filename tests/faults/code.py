@@ -26,6 +26,12 @@ def bystander_thread(event):
     return event.data["n"]
 
 
+@handler("bystander", pool="process", timeout=60)
+async def bystander_async(event):
+    await asyncio.sleep(0.003)
+    return event.data["n"]
+
+
 @faulty()
 def fine(event):
     return event.data

@@ -75,7 +75,7 @@ class House(Service):
         return self.process.pid
 
     def settle_in(self) -> None:
-        """Have everything made that is made once: both pools, the readers' connections."""
+        """Have everything made that is made once: all pools, the readers' connections."""
         self.run("fine", pool="process")
         self.finished(self.publish("bystander", {"n": 0})["seq"])
 
@@ -87,7 +87,7 @@ class House(Service):
             return opened.count(self.database.name) == READERS + 1  # the lock holds it open, too
 
         until(all_read, "all readers")
-        until(lambda: all(self.idle(pool) for pool in ("process", "thread")), "both pools")
+        until(lambda: all(self.idle(pool) for pool in ("process", "process:async", "thread")), "all pools")
 
     # -- life
 
@@ -235,7 +235,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 class Bystanders:
-    """A light load on other handlers, in both pools; every run of it must succeed, at its first charge."""
+    """A light load on other handlers, in all pools; every run of it must succeed, at its first charge."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -263,7 +263,7 @@ class Bystanders:
         assert not self._thread.is_alive()
         assert not self._failures, self._failures
         assert self._seqs, "nobody stood by"
-        for handler in ("bystander", "bystander_thread"):
+        for handler in ("bystander", "bystander_async", "bystander_thread"):
             runs = self._ended(handler)
             states = {run["state"] for run in runs}
             assert states == {"succeeded"}, [run for run in runs if run["state"] != "succeeded"]
