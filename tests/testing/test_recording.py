@@ -120,6 +120,22 @@ def test_what_a_handler_raises_comes_out(problem: BaseException) -> None:
     assert [published.type for published in ctx.published] == ["made"]
 
 
+def test_a_handler_may_catch_what_publish_refuses() -> None:
+    def publishes(event: Any, ctx: Any) -> str:
+        try:
+            ctx.publish("made", {"price": 1j})
+        except TypeError as problem:
+            ctx.publish("refused", {"why": str(problem)})
+        return "done"
+
+    ctx = context()
+    assert run(publishes, event("t"), ctx) == "done"
+    (refused,) = ctx.published
+    assert refused.data == {
+        "why": "the data published as 'made': .price is a complex, which has no JSON form"
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [({1j}, "complex"), (math.nan, "nan"), ({1.5: 2}, "float"), (object(), "object"), ("\ud800", "Unicode")],
