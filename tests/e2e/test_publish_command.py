@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,40 @@ def test_a_key_that_is_refused_is_said_in_options(service: Service, tmp_path: Pa
         closed.close()
 
 
+@pytest.mark.parametrize("key", ["bw_1_secret\x01", "bw_1_secrét"])
+def test_a_key_with_other_characters_is_not_shown(publish: Any, key: str) -> None:
+    _, said = publish("a", "-d", "1", f"--key={key}", status=2)
+    assert "--key" in said
+    assert "secr" not in said
+    publish("a", "-d", "1", "--key=bw_1_space\r\n")  # an open gateway takes any
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b"7"])
+def test_what_is_no_gateway_is_said(answer: bytes) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for command in (["runs"], ["publish", "a", "-d", "1"], ["status"], ["tail", "-n", "1"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "busway", *command, f"--url=http://127.0.0.1:{server.server_port}"],
+                capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean_environment(),
+            )  # fmt: skip
+            assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+            assert "is it a Busway gateway?" in done.stderr
+        server.shutdown()
+
+
 @pytest.mark.parametrize("wait", [["--wait"], ["-w", "100"], ["--wait=99.5"]])
 def test_wait_prints_all_that_the_event_caused(publish: Any, wait: list[str]) -> None:
     lines, notes = publish(*wait, "chain", "a=1")
@@ -181,6 +217,18 @@ def test_wait_prints_all_that_the_event_caused(publish: Any, wait: list[str]) ->
     assert "is completed: 2 succeeded" in notes
     items = [json.loads(line) for line in publish("chain", *wait, "--json")[0].splitlines()]
     assert [item["kind"] for item in items] == ["partial", "succeeded", "succeeded"]
+
+
+def test_json_stays_json_in_every_encoding(service: Service) -> None:
+    for command in (["publish", "greet", "-d", '"é€😀"', "--wait"], ["tail", "-n", "1", "greet"]):
+        with subprocess.Popen(
+            [sys.executable, "-m", "busway", *command, "--json"],
+            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            env={**clean_environment(), "BUSWAY_URL": service.url, "PYTHONIOENCODING": "ascii"},
+        ) as running:  # fmt: skip
+            assert running.stdout
+            assert json.loads(running.stdout.readline())["data"] == ["hello", "é€😀"]
+            running.terminate()
 
 
 def test_wait_fails_if_a_run_is_dead_or_time_is_up(service: Service, publish: Any) -> None:

@@ -27,11 +27,16 @@ _ADVICE = re.compile(r": GET /v1/([a-z]+) lists [a-z ]+$")
 class Caller:
     """Sends requests to one gateway. Use it as a context manager.
 
+    Args:
+        url: address of the gateway.
+        key: API key, if the gateway needs one.
+        timeout: seconds for one request.
+
     Raises:
         BuswayError: the URL or a variable of the environment is invalid.
     """
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, timeout: float = TIMEOUT) -> None:
         import httpx  # noqa: PLC0415 - `serve` and `--help` start faster without it
 
         from busway.client.errors import BuswayClientError, Gateway  # noqa: PLC0415 - as above
@@ -40,8 +45,8 @@ class Caller:
         try:
             url = address(url)
             reach = network(url)
-            self.gateway = Gateway(url, key, TIMEOUT, reach.variable)
-            self._http = httpx.Client(headers=self.gateway.headers, timeout=TIMEOUT, **reach.for_httpx())
+            self.gateway = Gateway(url, key, timeout, reach.variable)
+            self._http = httpx.Client(headers=self.gateway.headers, timeout=timeout, **reach.for_httpx())
         except (BuswayClientError, ValueError) as problem:
             raise BuswayError(str(problem)) from None
 
@@ -90,7 +95,15 @@ class Caller:
         answer = self.send(method, path, params=params, body=body)
         if not answer.is_success:
             raise explained(refusal(self.gateway, answer.status_code, answer.content), names)
-        return answer.json() if answer.content else None
+        if not answer.content:
+            return None
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise BuswayError(str(refusal(self.gateway, answer.status_code, b"")))
+        return found
 
     def items(self, path: str, params: Mapping[str, Any], most: int | None = None) -> Iterator[Any]:
         """Yield the items of a list, page by page, at most `most`.

@@ -21,6 +21,7 @@ from busway.gateway.errors import BuswayError
 
 BEHIND = 5.0  # seconds of age from which a note says that results are old
 NOTE_EVERY = 10.0  # seconds between these notes
+ANSWER = 10.0  # seconds for the request that asks when the next attempt is: Ctrl-C waits for it
 _PAGE = 1000
 
 
@@ -186,7 +187,7 @@ async def tail(
     Raises:
         BuswayError: no gateway answers, or it refuses. `detail` is one line.
     """
-    with Caller(url, key) as caller:
+    with Caller(url, key, ANSWER) as caller:
         shown = Tail(caller, json_lines=json_lines, console=console, notes=notes or make_console(stderr=True))
         try:
             after = await shown.begin(wanted)

@@ -23,12 +23,26 @@ def _check_url(url: str) -> str:
     return url
 
 
+def _check_key(key: str | None) -> str | None:
+    key = key.strip() if key else None
+    if key and not (key.isascii() and key.isprintable()):  # HTTP would refuse it, and show it
+        raise BadSettings("--key (or BUSWAY_KEY) must be a key such as bw_1_…, without other characters")
+    return key or None
+
+
 Url = Annotated[
     str,
     typer.Option("--url", "-u", envvar="BUSWAY_URL", help="Address of the gateway.", callback=_check_url),
 ]
 Key = Annotated[
-    str | None, typer.Option("--key", "-k", envvar="BUSWAY_KEY", help="API key, if the gateway needs one.")
+    str | None,
+    typer.Option(
+        "--key",
+        "-k",
+        envvar="BUSWAY_KEY",
+        help="API key, if the gateway needs one.",
+        callback=_check_key,
+    ),
 ]
 Handler = Annotated[
     str | None, typer.Option("--handler", "-H", metavar="NAME", help="Only runs of this handler.")

@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
@@ -37,7 +37,18 @@ STYLES = {
 def print_json(items: Iterable[Any]) -> None:
     """Print one JSON value per line."""
     for item in items:
-        sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(item, ensure_ascii=not _writes_all(sys.stdout)) + "\n")
+
+
+def json_line(encoded: bytes, file: IO[str]) -> str:
+    """Return JSON text as a line for a file. What its encoding may lack becomes a JSON escape."""
+    text = encoded.decode()
+    return (text if text.isascii() or _writes_all(file) else json.dumps(json.loads(text))) + "\n"
+
+
+def _writes_all(file: IO[str]) -> bool:
+    """Return whether a file takes every character: others would be written as escapes of Python."""
+    return (getattr(file, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
 
 
 def note(text: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from busway.client.aio import Item
-from busway.gateway.cli.output import STYLES, counts, flat
+from busway.gateway.cli.output import STYLES, counts, flat, json_line
 from busway.gateway.cli.output import console as make_console
 
 _LEAST = 20  # characters of data that are shown on the narrowest terminal
@@ -31,8 +31,9 @@ class Results:
     def show(self, item: Item, next_attempt: str = "") -> None:
         """Print one result. `next_attempt` says when the next attempt starts, if that is known."""
         if self._json_lines:
-            self._console.file.write(msgspec.json.encode(members(item)).decode() + "\n")
-            self._console.file.flush()
+            file = self._console.file
+            file.write(json_line(msgspec.json.encode(members(item)), file))
+            file.flush()
         else:
             width = self._console.width if self._console.file.isatty() else None
             self._console.print(line(item, width, next_attempt), soft_wrap=True)
