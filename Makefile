@@ -61,7 +61,7 @@ OWN_FILE = $(patsubst sqlite:///%,%,$(filter sqlite:///%,$(OWN_DATABASE)))
 run: $(VENV)/.runtime
 ifdef EXAMPLES
 	@test -z "$(OWN_FILE)" -o -e "$(OWN_FILE)" || $(BIN)/python examples/sample_data.py "$(OWN_FILE)" \
-		|| rm -f "$(OWN_FILE)" "$(OWN_FILE)"-*
+		|| echo "make: the sample data could not be created" >&2
 	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" --database-url "$(OWN_DATABASE)" $(OPTIONS) $(ARGS)
 else
 	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(call option,DATABASE_URL,database-url) $(ARGS)

@@ -26,10 +26,12 @@ SPARE = {
 }
 
 
-def main(database: str) -> int:
-    """Start a gateway on a new database, publish the events, and stop it."""
+def main(database):
+    """Start a gateway on a new database, publish the events, stop it, and give the database its name."""
+    new = f"{database}.new"
+    remove(new)
     command = [
-        *(sys.executable, "-m", "busway", "serve", f"--database-url=sqlite:///{database}"),
+        *(sys.executable, "-m", "busway", "serve", f"--database-url=sqlite:///{new}"),
         *(f"--handlers={HANDLERS}", "--host=127.0.0.1", "--port=0", "--pool=process", "--workers=1"),
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUSWAY_")}
@@ -37,12 +39,21 @@ def main(database: str) -> int:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as gateway:
         try:
-            started = gateway.stdout.readline().split() if gateway.stdout else []
+            started = gateway.stdout.readline().split()
             if started:
                 fill(started[1])
         finally:
             gateway.terminate()
+    if gateway.returncode == 0:
+        Path(new).rename(database)
+    remove(new)
     return gateway.returncode
+
+
+def remove(database):
+    """Remove a database and the files beside it."""
+    for end in ("", "-wal", "-shm", ".lock"):
+        Path(database + end).unlink(missing_ok=True)
 
 
 def fill(url: str) -> None:

@@ -14,9 +14,10 @@ async function fetchStream(url, request) {
   const type = answer.headers.get("Content-Type") ?? "";
   if (!type.startsWith("text/event-stream")) return answer;
   setTimeout(() => ending.abort(), STREAM_SECONDS * 1000);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   try {
-    for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) text += chunk;
+    for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
   } catch (problem) {
     if (problem.name !== "AbortError") throw problem;
   }
