@@ -25,9 +25,14 @@ PROJECT = {
 def test_each_command_of_the_tutorial_prints_what_it_shows(wheel: Path, tmp_path: Path) -> None:
     made = Environment(tmp_path / "env")
     made.link(*required("server", "pytest", "mypy"))
-    pip = made.root / "bin/pip"
-    pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip --python "{made.python}" "$@"\n')
-    pip.chmod(0o755)
+    programs = {
+        "pip": f'"{sys.executable}" -m pip --python "{made.python}"',
+        "pytest": f'"{made.python}" -m pytest',
+        "mypy": f'"{made.python}" -m mypy',
+    }
+    for name, does in programs.items():
+        (made.root / "bin" / name).write_text(f'#!/bin/sh\nexec {does} "$@"\n', encoding="utf-8")
+        (made.root / "bin" / name).chmod(0o755)
     shop = tmp_path / "shop"
     for name, text in PROJECT.items():
         (shop / name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,3 +51,13 @@ def test_each_command_of_the_tutorial_prints_what_it_shows(wheel: Path, tmp_path
         assert reader.terminals["serve"].interrupt() == 0
     finally:
         reader.close()
+
+
+def test_its_application_is_that_of_the_page_on_projects_which_another_test_runs() -> None:
+    main = "# app/main.py\n"
+    tutorial, project = (
+        [block.text for block in blocks(ROOT / "docs" / page) if block.text.startswith(main)]
+        for page in ("tutorial.md", "project.md")
+    )
+    assert tutorial == project
+    assert len(tutorial) == 1

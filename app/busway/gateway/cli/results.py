@@ -16,6 +16,7 @@ from busway.gateway.cli.output import STYLES, counts, flat, json_line
 from busway.gateway.cli.output import console as make_console
 
 _LEAST = 20  # characters of data that are shown on the narrowest terminal
+_ERROR = 300  # columns of an error that are shown at least: its end often says what to do
 
 
 class Results:
@@ -54,7 +55,7 @@ def line(item: Item, width: int | None = None, next_attempt: str = "") -> Text:
 
     Args:
         item: the item.
-        width: columns of the terminal, to which the data is cut. None: it is not cut.
+        width: columns of the terminal, to which the data is cut, not so an error. None: nothing is cut.
         next_attempt: when the next attempt starts, or an empty text.
     """
     colour = STYLES.get(item.kind, "")
@@ -76,7 +77,8 @@ def line(item: Item, width: int | None = None, next_attempt: str = "") -> Text:
         end.append(f"  completes {counts(item.completes)}", "dim")
     room = None if width is None else max(width - text.cell_len - end.cell_len - 2, _LEAST)
     if item.error is not None:
-        text.append(f"  {_cut(f'{item.error.type}: {item.error.message}', room)}", colour)
+        most = None if room is None else max(room, _ERROR)
+        text.append(f"  {_cut(f'{item.error.type}: {item.error.message}', most)}", colour)
     elif item.data is not None:
         text.append(f"  {_cut(_data(item.data), room)}")
     return text + end
