@@ -64,6 +64,21 @@ def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: P
     assert contents(built) == contents(wheel)
 
 
+@pytest.mark.parametrize("form", ["a folder", "a git address"])
+def test_it_installs_from(tmp_path: Path, elsewhere: Path, form: str) -> None:
+    sources = copy_sources(tmp_path / "sources")
+    if form == "a git address":
+        git = ("git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-C", sources)
+        run(*git, "init", "--quiet")
+        run(*git, "add", "--all")
+        run(*git, "commit", "--quiet", "--message", "all")
+    made = Environment(tmp_path / "env")
+    made.link(*required("server"), "setuptools")
+    made.install(f"{sources}[server]" if form == "a folder" else f"git+file://{sources}")
+    assert {name for name in made.names() if not name.endswith(".dist-info")} == {"busway"}
+    assert run(made.program("busway"), "--version", cwd=elsewhere).startswith("busway ")
+
+
 def test_an_editable_install_runs_the_gateway_and_offers_no_other_name(
     tmp_path: Path, elsewhere: Path
 ) -> None:

@@ -94,10 +94,6 @@ CODE = """
 
     def writes_raw(event):
         os.write(1, b"raw line\\n" * event.data)
-
-    def meets(event):
-        open(event.data, "w").close()
-        time.sleep(1000)
 """
 
 TWO = ["process", "thread"]
@@ -385,52 +381,6 @@ def test_sigterm_and_sigint_to_a_worker_do_not_end_it(folder, pool, sign):
     kit.drive(scenario, folder, pool)
 
 
-@pytest.mark.parametrize("pool", TWO)
-def test_the_death_of_the_zygote_is_noticed_by_nobody(folder, pool, sign):
-    async def scenario(bench):
-        token = bench.hand("f:waits_for", str(sign))
-        worker = (await bench.started(token)).worker
-        zygote = bench.zygote()
-        os.kill(zygote, signal.SIGKILL)
-        sign.touch()
-        ended = await bench.end(token)
-        assert (ended.outcome, ended.worker) == (Outcome.SUCCEEDED, worker)
-        await bench.until(lambda: bench.zygote() not in (None, zygote))
-        dead = await bench.run("f:exits")
-        assert dead.error.message == "exited with status 3"
-        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
-
-    kit.drive(scenario, folder, pool)
-
-
-def test_a_worker_that_outlived_its_zygote_is_buried_by_the_gateway(folder):
-    async def scenario(bench):
-        token = bench.hand("f:meets", str(folder.parent / "met"))
-        worker = (await bench.started(token)).worker
-        os.kill(bench.zygote(), signal.SIGKILL)
-        os.kill(worker, signal.SIGSEGV)
-        ended = await bench.end(token)
-        assert ended.error.message == "killed by SIGSEGV"
-        await bench.until(lambda: not psutil.pid_exists(worker))
-
-    kit.drive(scenario, folder, processes=1)
-
-
-def test_a_zygote_that_does_not_answer_is_replaced(folder, monkeypatch):
-    monkeypatch.setattr("busway.gateway.executors.python.host.launcher._SPAWN_TIMEOUT", 0.5)
-
-    async def scenario(bench):
-        zygote, workers = bench.zygote(), bench.pids()
-        os.kill(zygote, signal.SIGSTOP)
-        for worker in workers:
-            os.kill(worker, signal.SIGKILL)
-        await bench.until(lambda: bench.zygote() not in (None, zygote))
-        await bench.until(lambda: bench.pids() and not set(workers) & set(bench.pids()))
-        assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
-
-    kit.drive(scenario, folder)
-
-
 @pytest.mark.parametrize("target", ["forks", "forks_and_yields"])
 def test_an_attempt_that_forks_is_answered_once_by_its_worker(folder, target):
     async def scenario(bench):
@@ -527,24 +477,3 @@ def test_descriptors_and_processes_return_to_where_they_were(folder, pool):
     before = process.num_fds()
     kit.drive(scenario, folder, pool)
     assert process.num_fds() == before
-
-
-def test_a_worker_takes_attempts_only_when_its_process_id_is_known(tmp_path, pool):
-    """The worker's word that it is ready may come before the zygote's, which the machine may hold up."""
-    kit.write(
-        tmp_path,
-        t="""
-        import os, time
-
-        os.register_at_fork(after_in_parent=lambda: time.sleep(0.3))
-
-        def who(event): return os.getpid()
-        """,
-    )
-
-    async def scenario(bench):
-        ended = await bench.run("t:who")
-        assert ended.worker == json.loads(ended.data)
-        assert ended.worker in bench.pids()
-
-    kit.drive(scenario, tmp_path, pool)
