@@ -75,11 +75,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     if printer.width is not None:
         room = printer.width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
         if room < min(widths[-1], _LEAST):
-            for number, row in enumerate(table[1:]):
-                if number:
-                    printer.line("")
-                printer.pieces([columns[0], row[0]], ["dim", "bold"])
-                print_fields(zip(columns[1:], row[1:], strict=True), printer)
+            for row in table[1:]:
+                _print_block(columns, row, printer, printer.width)
             return
     for number, row in enumerate(table):
         first, *more = _wrapped(row[-1], room)
@@ -89,6 +86,31 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         indent = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
         for line in more:
             printer.line(" " * indent + line)
+
+
+def _print_block(columns: Sequence[str], row: Sequence[str], printer: Printer, width: int) -> None:
+    """Print a row as its first cell, then the others with their names, as many in a line as fit."""
+    printer.line(row[0], style="bold")
+    line: list[str] = []
+    for name, value in zip(columns[1:], row[1:], strict=True):
+        if value == "-":
+            continue
+        first, *more = _wrapped(value, width - len(name) - 6)
+        pair = [f"{name.lower()}:", first]
+        if line and (more or _width(_GAP.join(["", *line, *pair])) > width):
+            _print_pairs(line, printer)
+            line = []
+        line += pair
+        for rest in more:
+            _print_pairs(line, printer)
+            line = []
+            printer.line(f"    {rest}")
+    _print_pairs(line, printer)
+
+
+def _print_pairs(line: Sequence[str], printer: Printer) -> None:
+    if line:
+        printer.pieces(["", *line], ["", *["dim", ""] * (len(line) // 2)])
 
 
 def print_fields(fields: Iterable[tuple[str, object]], printer: Printer | None = None) -> None:
