@@ -10,11 +10,16 @@ import typer
 
 from busway.domain.handler import NAME
 from busway.gateway.cli.call import Caller
-from busway.gateway.cli.options import URL, Json, Key, Url
+from busway.gateway.cli.options import URL, Json, Key, Url, handler_names
 from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_table
 from busway.gateway.errors import BadSettings, BuswayError
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the handler, from `busway handlers`.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Name of the handler, from `busway handlers`.", autocompletion=handler_names
+    ),
+]
 
 
 def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
@@ -78,7 +83,11 @@ def resume(name: Name, json_lines: Json = False, url: Url = URL, key: Key = None
 def delete(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Names of handlers, from `busway handlers`."),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Names of handlers, from `busway handlers`.",
+            autocompletion=handler_names,
+        ),
     ] = None,
     missing: Annotated[
         bool, typer.Option("--missing", help="All handlers that code declared and no longer does.")

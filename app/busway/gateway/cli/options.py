@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from busway.gateway.errors import BadSettings
+from busway.gateway.errors import BadSettings, BuswayError
 
+_COMPLETES = 1.0  # seconds that shell completion waits for a gateway
 URL = "http://127.0.0.1:8000"
 SERVER = (
     "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
@@ -44,8 +45,29 @@ Key = Annotated[
         callback=_check_key,
     ),
 ]
+
+
+def handler_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of handlers for shell completion. None if no gateway answers at once."""
+    from busway.gateway.cli.call import Caller  # noqa: PLC0415 - only completion needs it
+
+    try:
+        with Caller(ctx.params.get("url") or URL, ctx.params.get("key"), _COMPLETES) as caller:
+            names = [str(item["name"]) for item in caller.items("/v1/handlers", {})]
+    except BuswayError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 Handler = Annotated[
-    str | None, typer.Option("--handler", "-H", metavar="NAME", help="Only runs of this handler.")
+    str | None,
+    typer.Option(
+        "--handler",
+        "-H",
+        metavar="NAME",
+        help="Only runs of this handler.",
+        autocompletion=handler_names,
+    ),
 ]
 Database = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import URL, Json, Key, Url, parsed
+from busway.gateway.cli.options import URL, Json, Key, Url, handler_names, parsed
 from busway.gateway.errors import BadSettings
 
 
@@ -23,7 +23,13 @@ def tail(
         str | None, typer.Option(help="Where to begin: latest (the default), earliest or a cursor.")
     ] = None,
     handler: Annotated[
-        list[str] | None, typer.Option("--handler", "-H", help="Only results of this handler; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--handler",
+            "-H",
+            help="Only results of this handler; repeatable.",
+            autocompletion=handler_names,
+        ),
     ] = None,
     kind: Annotated[
         list[str] | None,
