@@ -19,7 +19,8 @@ from .test_command_line import busway
 HANDLERS = {
     "orders.py": '''
 import logging
-from busway import Fail, Retry, handler
+from dataclasses import dataclass
+from busway import Event, Fail, Retry, handler
 
 MADE = []
 
@@ -60,6 +61,21 @@ def asks(event):
     return input("name? ")
 
 def plain(event): return event.data
+
+@handler("order.*")
+async def awaits(event): raise ValueError("async")
+
+@handler("order.*")
+async def streams(event):
+    yield 1
+    raise ValueError("streams")
+
+@dataclass
+class Order:
+    n: int
+
+@handler("order.*")
+def typed(event: Event[Order]): return {"n": event.data.n, "c": 1j}
 ''',
     "broken.py": "import nothing_of_this_name\n",
 }
@@ -126,6 +142,10 @@ def test_partials_of_an_async_generator_are_printed(project: Path) -> None:
         (("gives_up",), "dead       Fail: there is no such book", ""),
         (("waits",), "failed     Retry: retry requested in 7 s", "again in 7 s"),
         (("leaves",), "failed     SystemExit: bye", "again in 1 s"),
+        (("awaits",), "failed     ValueError: async", "again in 1 s"),
+        (("streams",), "failed     ValueError: streams", "again in 1 s"),
+        (("typed", "-d", '{"n": "x"}'), "dead       InvalidData: the event's data does not fit Order: n", ""),
+        (("typed", "-d", '{"n": 2}'), "dead       NotEncodable: the returned value: .c is a complex", ""),
     ],
 )
 def test_a_failure_shows_why_and_what_would_follow(
@@ -133,8 +153,10 @@ def test_a_failure_shows_why_and_what_would_follow(
 ) -> None:
     done = busway("invoke", *words, cwd=project)
     assert done.returncode == 1
-    assert line in done.stdout.splitlines()
-    assert "orders.py" in done.stderr
+    assert any(shown.startswith(line) for shown in done.stdout.splitlines()), done.stdout
+    assert "orders.py" in done.stderr or "typed" in words
+    assert "/busway/" not in done.stderr, "frames of Busway are shown"
+    assert "asyncio/" not in done.stderr, "frames of the event loop are shown"
     assert ("would try again" in done.stderr) is bool(next_)
     assert next_ in done.stderr
 

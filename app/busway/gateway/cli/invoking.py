@@ -30,6 +30,9 @@ from busway.gateway.executors.python.child.loading import LoadedFolder, LoadedTa
 from busway.gateway.executors.python.wire.protocol import Boot
 
 
+_OURS = tuple(str(Path(each.__file__ or "").parent) for each in (testing, asyncio))
+
+
 class Printed(testing.Recording):
     """The port of a context that prints what the handler reports, at once.
 
@@ -171,7 +174,7 @@ def _report(problem: BaseException, spec: Spec, attempt: int, port: Printed) -> 
     if isinstance(problem, SetupFailed) and problem.__cause__ is not None:
         _note(str(problem))
         problem = problem.__cause__
-    error = describe(problem)
+    error = describe(_without_ours(problem))
     dead = is_final(problem) or attempt >= spec.max_attempts
     kind = "dead" if dead else "failed"
     if port.json_lines:
@@ -186,6 +189,14 @@ def _report(problem: BaseException, spec: Spec, attempt: int, port: Printed) -> 
         _note(f"a gateway would try again in {pause:g} s")
     if port.published:
         _note(f"a gateway would not store the {len(port.published)} published events")
+
+
+def _without_ours(problem: BaseException) -> BaseException:
+    """Remove the frames of Busway and of the event loop above those of the handler."""
+    frames = problem.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+        frames = frames.tb_next
+    return problem.with_traceback(frames) if frames is not None else problem
 
 
 def _note(text: str) -> None:
