@@ -29,7 +29,6 @@ from busway.gateway.executors.python.child.lifecycle import SetupFailed, prepare
 from busway.gateway.executors.python.child.loading import LoadedFolder, LoadedTarget, load
 from busway.gateway.executors.python.wire.protocol import Boot
 
-
 _OURS = tuple(str(Path(each.__file__ or "").parent) for each in (testing, asyncio))
 
 
