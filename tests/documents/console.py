@@ -27,6 +27,7 @@ from tests.e2e.service import PATIENCE
 _BLOCK = re.compile(r"^```(\w+)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\S+/\S+|\S+\.(?:py|toml|txt))\n")
 _ENDLESS = re.compile(r"busway (serve|tail)\b")
+_MARKS = re.compile(r" +[~^]+")
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _ANY = {
     r"\d\d:\d\d:\d\d(?:\.\d+)?": r"\d\d:\d\d:\d\d(?:\.\d+)?",
@@ -61,6 +62,11 @@ def pattern(line: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+def without_marks(lines: list[str]) -> list[str]:
+    """Remove the lines of tracebacks that mark a place, which each version of Python does in its own way."""
+    return [line for line in lines if not _MARKS.fullmatch(line.rstrip())]
+
+
 class Terminal:
     """A command in a terminal of 80 columns."""
 
@@ -83,7 +89,7 @@ class Terminal:
             chunk = os.read(self._ours, 65_536)
         except OSError:
             chunk = b""
-        self.text += _STYLE.sub("", chunk.decode().replace("\r\n", "\n"))
+        self.text += _STYLE.sub("", chunk.decode(errors="replace").replace("\r\n", "\n"))
         return bool(chunk)
 
     def shows(self, lines: list[str]) -> None:
@@ -95,7 +101,7 @@ class Terminal:
 
     def _take(self, lines: list[str]) -> bool:
         """Find the lines in order. Other lines may stand between them."""
-        printed = self.text.splitlines(keepends=True)
+        printed = without_marks(self.text.splitlines(keepends=True))
         at = self._shown
         for line in lines:
             wanted = pattern(line)
@@ -113,7 +119,7 @@ class Terminal:
         while self.read(0.1):
             assert time.monotonic() < deadline, f"{self.command} has not ended: {self.text}"
         self.process.wait(PATIENCE)
-        return [line.rstrip() for line in self.text.rstrip().splitlines()]
+        return without_marks([line.rstrip() for line in self.text.rstrip().splitlines()])
 
     def interrupt(self) -> int:
         """Press Ctrl-C and return the exit status."""
@@ -162,7 +168,7 @@ class Reader:
                 self._run(command, self._local(output))
 
     def _local(self, text: str) -> list[str]:
-        return text.replace("http://127.0.0.1:8000", self._url).rstrip().splitlines()
+        return without_marks(text.replace("http://127.0.0.1:8000", self._url).rstrip().splitlines())
 
     def _run(self, command: str, lines: list[str]) -> None:
         terminal = Terminal(command, self.folder, self._environment)
