@@ -131,8 +131,8 @@ class Bench:
         return self.reports(token, Partial)
 
     def pids(self, pool=None):
-        workers = self.supervisor.status()["pools"][pool or self.pool]["workers"]
-        return [worker["pid"] for worker in workers]
+        found = self.supervisor.status()["pools"].get(pool or self.pool, {"workers": []})
+        return [worker["pid"] for worker in found["workers"]]
 
     async def clear(self):
         """End what runs, and forget all that was told."""

@@ -23,7 +23,8 @@ from busway.gateway.executors.python.wire.protocol import Boot
 COROUTINES = "process:async"
 """The part of the process pool that runs `async def` targets.
 
-Its workers run nothing else, so that a crash of a sync target never ends a coroutine.
+Its workers run nothing else, so that a crash of a sync target never ends a coroutine. It exists from the
+first such attempt on.
 """
 
 
@@ -48,12 +49,14 @@ class Generation:
     def __init__(self, shared: Shared, plan: Plan, boot: Boot, watched: Watched) -> None:
         self.launcher = Launcher(shared, boot, watched)
         self._shared, self._plan = shared, plan
-        self.pools: dict[str, Pool] = {
-            name: Pool(name, config, shared, self.launcher, plan.numbers)
-            for name, config in (
-                ("process", plan.process), (COROUTINES, plan.process), ("thread", plan.thread)
-            )
-        }  # fmt: skip
+        self.pools: dict[str, Pool] = {}
+        for name in ("process", "thread"):
+            self._add(name)
+
+    def _add(self, name: str) -> Pool:
+        config = self._plan.thread if name == "thread" else self._plan.process
+        pool = self.pools[name] = Pool(name, config, self._shared, self.launcher, self._plan.numbers)
+        return pool
 
     @property
     def files(self) -> Catalog:
@@ -65,8 +68,15 @@ class Generation:
         if assignment.memory is not None:
             return self._confined(assignment.handler)
         if assignment.kind in ASYNC and assignment.pool == "process":
-            return self.pools[COROUTINES]
+            return self.pools.get(COROUTINES) or self._add(COROUTINES)
         return self.pools[assignment.pool]
+
+    def want(self, name: str) -> None:
+        """Start the workers of a pool that another generation uses."""
+        if name == COROUTINES:
+            self._add(name)
+        if name in self.pools:
+            self.pools[name].want()
 
     def _confined(self, handler: str) -> Pool:
         """Return the pool of a handler with a memory limit."""

@@ -158,8 +158,8 @@ class Supervisor:
     async def _boot(self, fresh: Generation) -> None:
         """Start the workers that will be needed, and wait until they are ready or the time is over."""
         for name, pool in self._generation.pools.items():
-            if pool.wanted and name in fresh.pools:
-                fresh.pools[name].want()
+            if pool.wanted:
+                fresh.want(name)
         await self._shared.until(fresh.complete, self._import_timeout)
 
     async def _switch_to(self, fresh: Generation) -> None:
