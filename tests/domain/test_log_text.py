@@ -81,6 +81,12 @@ def test_lines_have_time_level_and_where_they_are_from() -> None:
     assert "\x1b[33mWARNING\x1b[0m said" in TextFormatter(colors=True).format(record())
 
 
+def test_of_a_long_record_the_first_and_the_last_lines_are_shown() -> None:
+    text = TextFormatter(colors=False).format(record(traceback="\n".join(map(str, range(100)))))
+    lines = [line.strip() for line in text.splitlines()[1:]]
+    assert lines == [*map(str, range(15)), "… 40 lines …", *map(str, range(55, 100))]
+
+
 def test_json_holds_what_is_no_unicode() -> None:
     line = JsonFormatter().format(record(message="a\ud800\x1b", handler="pay"))
     assert line.startswith(r'{"event":"a\\ud800\u001b","level":"warning","logger":"busway",')

@@ -91,6 +91,7 @@ def _encodable(value: Any) -> Any:
 
 _COLORS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 _INDENT = "    "
+_FIRST, _LAST = 15, 45  # lines of a long record
 
 
 class TextFormatter(logging.Formatter):
@@ -123,6 +124,8 @@ class TextFormatter(logging.Formatter):
         ):
             if below:
                 more += plain(collapsed(below)).rstrip("\n").split("\n")
+        if len(more) > _FIRST + _LAST:
+            more[_FIRST:-_LAST] = [f"… {len(more) - _FIRST - _LAST} lines …"]
         return "\n".join([f"{when} {level} {first}", *(_INDENT + line for line in more)])
 
 
