@@ -26,7 +26,7 @@ SPARE = {
 }
 
 
-def main(database):
+def main(database: str) -> int:
     """Start a gateway on a new database, publish the events, stop it, and give the database its name."""
     new = f"{database}.new"
     remove(new)
@@ -39,7 +39,7 @@ def main(database):
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as gateway:
         try:
-            started = gateway.stdout.readline().split()
+            started = gateway.stdout.readline().split() if gateway.stdout else []
             if started:
                 fill(started[1])
         finally:
@@ -50,7 +50,7 @@ def main(database):
     return gateway.returncode
 
 
-def remove(database):
+def remove(database: str) -> None:
     """Remove a database and the files beside it."""
     for end in ("", "-wal", "-shm", ".lock"):
         Path(database + end).unlink(missing_ok=True)

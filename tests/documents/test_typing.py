@@ -95,8 +95,10 @@ WRONG = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our examples and snippets in `right`, and one mistake in each file of `wrong`."""
     folder = tmp_path_factory.mktemp("typing")
-    for path in (ROOT / "examples").rglob("*.py"):
-        write(folder / "right" / path.name, path.read_text(encoding="utf-8"))
+    examples = ROOT / "examples"
+    for path in examples.rglob("*.py"):
+        own = "_".join(path.relative_to(examples).parts)
+        write(folder / "right" / own, path.read_text(encoding="utf-8"))
     for page in PAGES:
         for number, (name, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
             # Files of docs/testing.md import one another.
