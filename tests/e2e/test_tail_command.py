@@ -110,17 +110,17 @@ def test_a_failure_has_its_run_the_next_attempt_and_a_hint(service: Service) -> 
 
 
 def test_a_terminal_gets_lines_of_its_width(service: Service) -> None:
-    run = service.finished(service.publish("odd")["seq"])["runs"][0]["id"]
-    ours, running = terminal(service, "tail", "odd", "-n", "1", columns=120)
+    service.finished(service.publish("greet.wide", "wide " * 100)["seq"])
+    ours, running = terminal(service, "tail", "greet.wide", "-n", "1", columns=120)
     with running:
         written = b""
-        while f"busway run {run}" not in plain(written.decode(errors="replace")):
+        while b"completes" not in written:
             written += os.read(ours, 1 << 16)
         running.kill()
     os.close(ours)
-    (said,) = [each for each in plain(written.decode()).splitlines() if "busway run" in each]
+    (said,) = [each for each in plain(written.decode()).splitlines() if "greet.wide #" in each]
     assert len(said) <= 120
-    assert "…" in said
+    assert "…  completes 1 succeeded" in said
 
 
 def test_one_line_says_that_the_gateway_is_away_and_one_that_it_is_back(service: Service) -> None:
