@@ -15,9 +15,9 @@ pytestmark = pytest.mark.fault
 @pytest.mark.parametrize(
     ("handler", "data", "error", "says"),
     [
-        ("unencodable", None, "TypeError", "object"),
-        ("unencodable", "nan", "ValueError", "nan"),
-        ("unencodable", "-inf", "ValueError", "inf"),
+        ("unencodable", None, "NotEncodable", "object"),
+        ("unencodable", "nan", "NotEncodable", "nan"),
+        ("unencodable", "-inf", "NotEncodable", "inf"),
         ("raises_broken", None, "Broken", "<its __str__ raised RuntimeError>"),
         ("raises_unpicklable", None, "Unpicklable", "one of two \\udc80"),
         ("recurses", None, "RecursionError", "maximum recursion depth exceeded"),

@@ -302,7 +302,7 @@ def test_what_an_import_prints_is_logged_and_not_written_again_by_workers(tmp_pa
         await bench.run("a:f")
 
     kit.drive(scenario, tmp_path)
-    assert caplog.messages.count("handlers folder: loading a") == 1
+    assert caplog.messages.count("handlers folder: a.py: loading a") == 1
     assert sum("loading a" in text for text in caplog.messages) == 1
 
 
