@@ -113,7 +113,8 @@ def declared(function: Callable[..., Any]) -> list[dict[str, Any]]:
 def _fields(function: Callable[..., Any], events: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
     title = first_line(function)
     fields = (
-        {"name": function.__name__, "events": list(events)}
+        # a name that begins with `_` keeps the function from being loaded, which the loader reports
+        {"name": function.__name__.lstrip("_") or "_", "events": list(events)}
         | ({"description": title} if title else {})
         | given
     )

@@ -171,8 +171,8 @@ def test_declarations_carry_their_fields_and_defaults(tmp_path):
             ["f()", "(event) or (event, ctx)"],
         ),
         (
-            'from busway import handler\n@handler("a", name="f")\ndef _f(event): ...',
-            ["_f()", "cannot be a target"],
+            'from busway import handler\n@handler("a", name="f")\ndef setup(event): ...',
+            ["setup()", "cannot be a target"],
         ),
         ('from busway import handler\n@handler("a")\n@handler("b")\ndef f(event): ...', ["'f'", "bad.py"]),
         ('from busway import handler\n@handler("a")\nclass Thing: ...', ["TypeError", "Thing is none"]),
@@ -193,6 +193,57 @@ def test_a_file_that_cannot_be_used_is_reported_and_the_others_are_not_touched(t
         assert (await bench.run("bad:f")).error.type == "LookupError"
 
     kit.drive(scenario, tmp_path)
+
+
+def test_a_handler_whose_name_begins_with_an_underscore_is_reported_and_its_file_loaded(tmp_path):
+    kit.write(
+        tmp_path,
+        shop="""
+        from busway import handler
+
+        @handler("a.b")
+        def _private(event): ...
+
+        @handler("a.b", name="named")
+        def _named(event): ...
+
+        @handler("a.b")
+        def _renamed(event): ...
+
+        public = _renamed
+        del _renamed
+
+        @handler("a.b")
+        def good(event): return 1
+        """,
+    )
+    shop = catalog(tmp_path)["shop.py"]
+    assert shop.error is None
+    assert {d.name: d.fields["target"] for d in shop.declarations} == {
+        "good": "shop:good",
+        "renamed": "shop:public",
+    }
+    assert shop.notes == [
+        f"{name}() has @handler, but is not loaded: its name begins with '_': rename it"
+        for name in ("_private", "_named")
+    ]
+
+
+def test_functions_of_a_module_whose_import_fails_are_not_reported_for_themselves(tmp_path):
+    kit.write(
+        tmp_path,
+        shop="""
+        from busway import handler
+
+        @handler("a.b")
+        def good(event): ...
+
+        1 / 0
+        """,
+    )
+    shop = catalog(tmp_path)["shop.py"]
+    assert "ZeroDivisionError" in shop.error
+    assert shop.notes == []
 
 
 def test_a_name_that_two_files_declare_is_an_error_of_the_later(tmp_path):

@@ -32,6 +32,7 @@ _name_of = stored(ImportError, "name")
 _DECLARES = re.compile(rb"^\s*@(busway\.)?handler\b", re.MULTILINE)
 _NOTES = 100  # of one file
 _INIT = "__init__.py"
+_NO_FILE = HandlerFile("", "")
 
 
 class Module:
@@ -331,6 +332,8 @@ class _Loading:
 
     def _note_function(self, importing: str, function: Callable[..., Any]) -> None:
         module = _module_of(function)
+        if module is None and self._files.get(importing, _NO_FILE).error is not None:
+            return  # its import failed: the file that needs it is reported as a whole
         place, file = ("elsewhere", "") if module is None else self._place_of(module)
         if place == "elsewhere":
             file, why = importing, "it is not defined in the handlers folder or in the project (--app-dir)"

@@ -77,7 +77,8 @@ def declarations_of(
         module: the module.
         prefix: its name in targets.
         names: the file of each handler that is declared already.
-        errors: functions that cannot be called, by name. What they declare is left out.
+        errors: functions that cannot be called, by name. What they declare is left out, and what functions
+            declare whose names begin with `_`.
 
     Raises:
         Refused: a declaration is invalid.
@@ -85,7 +86,7 @@ def declarations_of(
     found: dict[str, Declaration] = {}
     seen: set[int] = set()
     for name, function in _functions(module):
-        if id(function) in seen or name in errors:
+        if id(function) in seen or name in errors or name.startswith("_"):
             continue
         seen.add(id(function))
         for fields in declared(function):
@@ -102,7 +103,7 @@ def declarations_of(
 def _checked(
     where: str, target: str, name: str, function: types.FunctionType, fields: dict[str, Any]
 ) -> dict[str, Any]:
-    if name in SPECIAL or name.startswith("_") or not name.isascii():
+    if name in SPECIAL or not name.isascii():
         raise Refused(f"{where}: a function with this name cannot be a target: rename it")
     if wants_context(function) is None:
         raise Refused(f"{where}: a target must take (event) or (event, ctx)")
@@ -123,7 +124,9 @@ def why_unbound(function: Callable[..., Any], module: types.ModuleType | None) -
         where = "inside a function" if outer.endswith("<locals>") else "in a class"
         return f"it is defined {where}: move it to the top level of its module"
     bound = None if module is None else vars(module).get(name)
-    return None if bound is function or _wraps(bound, function) else _why_replaced(bound, name)
+    if bound is not function and not _wraps(bound, function):
+        return _why_replaced(bound, name)
+    return "its name begins with '_': rename it" if name.startswith("_") else None
 
 
 def _why_replaced(bound: Any, name: str) -> str:
