@@ -106,10 +106,15 @@ def test_it_prints_what_the_handler_produces(project: Path) -> None:
 
 def test_it_prints_json_lines(project: Path) -> None:
     done = busway("invoke", "price", "-d", '{"total": 7}', "--json", "--attempt", "2", cwd=project)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["kind"] for line in lines] == ["partial", "partial", "published", "succeeded"]
     assert lines[2]["type"] == "order.priced"
     assert lines[3]["data"] == {"total": 7, "subject": None, "attempt": 2}
+    assert "torn down" in done.stderr
+    [failed] = busway("invoke", "awaits", "--json", cwd=project).stdout.splitlines()
+    error = json.loads(failed)["error"]
+    assert (error["type"], error["message"]) == ("ValueError", "async")
+    assert "in awaits" in error["traceback"]
 
 
 @pytest.mark.parametrize(

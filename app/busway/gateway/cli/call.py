@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from busway.gateway.errors import BuswayError
+from busway.gateway.errors import BadSettings, BuswayError
 
 if TYPE_CHECKING:
     import httpx
@@ -125,6 +125,8 @@ class Caller:
 def explained(problem: BuswayClientError, names: Mapping[str, str] | None = None) -> BuswayError:
     """Return an error of a gateway in the words of the command line.
 
+    It is a `BadSettings`, wrong use, if it names arguments or options.
+
     Args:
         problem: the error.
         names: the argument or option for each field of the request. Others are parameters of the same name,
@@ -132,12 +134,14 @@ def explained(problem: BuswayClientError, names: Mapping[str, str] | None = None
     """
     errors = problem.problem.get("errors")
     if errors:
-        return BuswayError("; ".join(field(each["loc"], each["msg"], names or {}) for each in errors))
+        return BadSettings("; ".join(field(each["loc"], each["msg"], names or {}) for each in errors))
     if problem.status == 401 or problem.code == 4401:
         return BuswayError(_key_refused(problem.detail))
     detail = _ADVICE.sub(lambda found: _COMMANDS.get(found[1], ""), problem.detail)
     first, colon, rest = detail.partition(": ")  # a frame of a WebSocket names its first bad field so
-    return BuswayError(f"{names[first]}{colon}{rest}" if names and first in names else detail)
+    if names and first in names:
+        return BadSettings(f"{names[first]}{colon}{rest}")
+    return BuswayError(detail)
 
 
 def field(loc: list[str | int], message: str, names: Mapping[str, str]) -> str:

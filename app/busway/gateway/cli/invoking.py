@@ -9,6 +9,7 @@ import os
 import pdb
 import sys
 from collections.abc import Coroutine
+from contextlib import nullcontext, redirect_stdout
 from contextvars import Context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,12 +36,14 @@ _OURS = tuple(str(Path(each.__file__ or "").parent) for each in (testing, asynci
 class Printed(testing.Recording):
     """The port of a context that prints what the handler reports, at once.
 
-    Partial results and published events go to standard output, log lines to standard error.
+    Partial results and published events go to standard output, log lines to standard error. With `json_lines`
+    what the handler itself prints goes to standard error, too.
     """
 
     def __init__(self, handler: str, parent: Event, *, json_lines: bool) -> None:
         super().__init__(handler, parent, cancelled=False)
         self.json_lines = json_lines
+        self._output = sys.stdout
 
     def partial(self, value: Any) -> None:
         """Print a partial result."""
@@ -66,8 +69,8 @@ class Printed(testing.Recording):
         else:
             shown = f"{len(data)} bytes" if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False)
             text = f"{kind:<9}  {before}{shown}"
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        self._output.write(f"{text}\n")
+        self._output.flush()
 
 
 class Chosen(NamedTuple):
@@ -111,7 +114,8 @@ def run_once(
     event = _event(chosen.spec, attributes, data)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     port = Printed(chosen.name, event, json_lines=json_lines)
-    with asyncio.Runner() as runner:
+    output = redirect_stdout(sys.stderr) if json_lines else nullcontext()
+    with asyncio.Runner() as runner, output:
         try:
             value = _run(chosen, event, attempt, port, runner)
         except (Exception, SystemExit) as problem:
@@ -177,7 +181,7 @@ def _report(problem: BaseException, spec: Spec, attempt: int, port: Printed) -> 
     dead = is_final(problem) or attempt >= spec.max_attempts
     kind = "dead" if dead else "failed"
     if port.json_lines:
-        port.show(kind, None, error=msgspec.to_builtins(error))
+        port.show(kind, None, error=msgspec.structs.asdict(error))
     else:
         sys.stderr.write(error.traceback or "")
         sys.stdout.write(f"{kind:<9}  {error.type}: {error.message}\n")

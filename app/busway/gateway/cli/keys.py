@@ -83,7 +83,7 @@ def create_key(
 def _in_options(problem: BuswayError) -> BuswayError:
     names = {"name": "NAME", "scopes": "--scope", "expires_at": "--expires-at"}
     found = "; ".join(f"{names.get(str(each.loc[1]), '')}: {each.msg}" for each in problem.errors or ())
-    return BuswayError(found or problem.detail)
+    return BadSettings(found or problem.detail)
 
 
 @app.command("list")
