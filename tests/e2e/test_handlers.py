@@ -96,7 +96,7 @@ def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_servic
 def test_overrides_are_the_fields_that_differ_from_the_code_and_loading_logs_them(
     make_service: Serve,
 ) -> None:
-    service = make_service(workers=1)
+    service = make_service(workers=1, log_format="text")
     service.write("shop.py", CODE)
     service.start()
     assert service.ok("GET", "/v1/handlers/declared")["overrides"] == {}
@@ -121,7 +121,7 @@ MANY = "from busway import handler\n" + "".join(
 def test_handlers_without_code_are_one_line_of_log_with_the_command_that_deletes_them(
     make_service: Serve,
 ) -> None:
-    service = make_service(workers=1)
+    service = make_service(workers=1, log_format="text")
     service.write("many.py", MANY)
     service.start()
     assert service.stop() == 0

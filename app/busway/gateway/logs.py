@@ -109,7 +109,7 @@ class TextFormatter(logging.Formatter):
         """Return a record as text, without control characters and without a line end."""
         message = record.getMessage()
         handler: str | None = vars(record).get("handler")
-        if record.name == "busway.handlers":
+        if record.name == log_limit.OUTPUT:
             run = vars(record)["run"]
             where = handler if run is None else f"{handler} run {run}" if run else f"{handler} test"
             message = f"{where} | {message.removeprefix(f'{record.levelname} ')}"

@@ -19,7 +19,7 @@ from busway.gateway.executors.port import Catalog, Declaration
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.operations import CancelWaiting, SaveHandler
 
-log = logging.getLogger("busway.handlers")
+log = logging.getLogger("busway.dispatch")
 
 CANCEL_AT_ONCE = 1_000
 
