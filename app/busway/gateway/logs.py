@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import os
@@ -11,8 +12,6 @@ import sysconfig
 import time
 from datetime import UTC, datetime
 from typing import Any
-
-import msgspec
 
 from busway.gateway import log_limit, streams
 
@@ -79,13 +78,12 @@ class JsonFormatter(logging.Formatter):
         line |= {name: given[name] for name in _FIELDS if name in given}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        try:
-            return msgspec.json.encode(line).decode()
-        except UnicodeEncodeError:  # a lone surrogate
-            return msgspec.json.encode({name: _encodable(value) for name, value in line.items()}).decode()
+        known = {name: _encodable(value) for name, value in line.items()}
+        return json.dumps(known, separators=(",", ":"))  # in ASCII: standard error may have any encoding
 
 
 def _encodable(value: Any) -> Any:
+    """Return a value without lone surrogates, which many programs that read JSON refuse."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
