@@ -40,10 +40,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @contextmanager
-def tailing(service: Service, *words: str) -> Iterator[subprocess.Popen[str]]:
+def tailing(
+    service: Service, *words: str, program: tuple[str, ...] = ("-m", "busway")
+) -> Iterator[subprocess.Popen[str]]:
     """A tail that follows: it has said so."""
     with subprocess.Popen(
-        [sys.executable, "-m", "busway", "tail", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, *program, "tail", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={**clean_environment(), "BUSWAY_URL": service.url},
     ) as running:  # fmt: skip
         assert running.stderr
@@ -123,8 +125,16 @@ def test_a_terminal_gets_lines_of_its_width(service: Service) -> None:
     assert "…  completes 1 succeeded" in said
 
 
+ALL_ARE_OLD = """
+from busway.gateway.cli import following, main
+
+following.BEHIND, following.NOTE_EVERY = 0.0, 1e9
+main()
+"""
+
+
 def test_one_line_says_that_the_gateway_is_away_and_one_that_it_is_back(service: Service) -> None:
-    with tailing(service, "greet.*") as running:
+    with tailing(service, "greet.*", program=("-c", ALL_ARE_OLD)) as running:
         assert running.stderr
         service.kill()
         assert "is away" in running.stderr.readline()

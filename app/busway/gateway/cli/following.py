@@ -66,7 +66,7 @@ class Tail:
         self._caller, self._json_lines = caller, json_lines
         self._results, self._notes = Results(json_lines=json_lines, console=console), notes
         self._behind = self._away = False
-        self._noted_at = 0.0
+        self._noted_at = -math.inf
 
     async def begin(self, wanted: Wanted) -> str:
         """Print the last results, if any are wanted. Return the cursor to follow from.
@@ -103,6 +103,7 @@ class Tail:
         """Print that the gateway is back, if it was away."""
         if self._away:
             self._away = False
+            self._noted_at = monotonic()  # the results of the outage are old, which goes without saying
             self._note("the gateway is back: nothing was missed", "green")
 
     async def _next_attempt(self, item: Item) -> str:
@@ -125,7 +126,7 @@ class Tail:
             self._behind, self._noted_at = True, monotonic()
             self._note(f"behind: these results are {timedelta(seconds=round(lag))} old", "yellow")
         elif lag < BEHIND / 2 and self._behind:
-            self._behind, self._noted_at = False, 0.0
+            self._behind, self._noted_at = False, -math.inf
             self._note("caught up: these results are current", "green")
         return lag <= BEHIND
 
