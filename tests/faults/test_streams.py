@@ -25,7 +25,9 @@ def test_a_generator_that_crashes_leaves_its_partials_and_starts_again_at_0(hous
             (i["index"], i["data"]) for i in results if i["attempt"] == attempt and i["index"] is not None
         ]
         assert partials == [(n, n) for n in range(5)], "what it sent before it died counts"
-    assert [i["kind"] for i in results if i["kind"] != "partial"] == ["failed", "dead"]
+    kinds = [i["kind"] for i in results if i["kind"] != "partial"]
+    assert kinds.count("lost") == sum(a["outcome"] == "lost" for a in run["attempts"])
+    assert [kind for kind in kinds if kind != "lost"] == ["failed", "dead"]
 
 
 @pytest.mark.parametrize("handler", ["never_ends", "never_ends_async"])
