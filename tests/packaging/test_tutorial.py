@@ -40,7 +40,8 @@ def test_each_command_of_the_tutorial_prints_what_it_shows(wheel: Path, tmp_path
     port = unused_port()
     url = f"http://127.0.0.1:{port}"
     variables = {
-        **clean_environment(), "BUSWAY_PORT": str(port), "BUSWAY_URL": url,
+        **{name: value for name, value in clean_environment().items() if name != "PYTEST_ADDOPTS"},
+        "BUSWAY_PORT": str(port), "BUSWAY_URL": url,
         "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent), "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PATH": f"{made.root / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip

@@ -126,7 +126,7 @@ def test_calls_may_fail_by_chance(folder, pool, scenario):
         before = descriptors()
         with scarce() as calls:
             for _ in range(2):
-                calls.fail(lambda n: n < 20 and chance.random() < 0.5, chance.choice(ERRORS))
+                calls.fail(lambda n: n < 6 and chance.random() < 0.5, chance.choice(ERRORS))
                 await scenario(bench)
         await works(bench)
         await bench.until(lambda: descriptors() <= before)

@@ -40,10 +40,12 @@ class OutcomeLog:
         wait = None if dead else max(0.0, ((verdict.due or 0) - ended.finished_at) / SECOND)
         run, event, error = attempt.run, attempt.run.event, ended.error
         most = attempt.spec.max_attempts + run.granted + verdict.lost
+        lost = ended.outcome is Outcome.LOST  # it does not count
+        number = f"{attempt.number}" if lost else f"{attempt.number} of {most}"
         log.log(
             level,
-            "%s run %d: attempt %d of %d %s; %s (event %d %s)",
-            attempt.handler, run.id, attempt.number, most, _what(ended), _next(wait), event.seq, event.type,
+            "%s run %d: attempt %s %s; %s (event %d %s)",
+            attempt.handler, run.id, number, _what(ended), _next(wait), event.seq, event.type,
             extra={
                 "handler": attempt.handler,
                 "run": run.id,

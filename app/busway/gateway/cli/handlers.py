@@ -38,13 +38,16 @@ def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
         return
     if json_lines:
         for each in broken:
-            note(f"{each['file']} is not loaded: {_last_line(each['error'])}")
+            note(f"{each['file']}: {_last_line(each['error'])}")
         return
     printer = Printer()
     printer.line("")
     for each in broken:
         first, *more = block(each["error"]).split("\n")
-        printer.line(f"{each['file']} is not loaded:{'' if more else f' {first}'}", style="bold red")
+        # One line is a reason that says what is not loaded, several are a traceback.
+        printer.line(
+            f"{each['file']} is not loaded:" if more else f"{each['file']}: {first}", style="bold red"
+        )
         for line in [first, *more] if more else ():
             printer.line(f"  {line}")
 

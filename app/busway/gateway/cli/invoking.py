@@ -24,6 +24,7 @@ from busway.domain.handler import Spec, spec_of
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.domain.pattern import matcher
 from busway.event import Event
+from busway.gateway.cli.results import described
 from busway.gateway.errors import BadSettings
 from busway.gateway.executors.python.child.failure import delay_of, describe, is_final
 from busway.gateway.executors.python.child.lifecycle import SetupFailed, prepare, teardown
@@ -184,7 +185,7 @@ def _report(problem: BaseException, spec: Spec, attempt: int, port: Printed) -> 
         port.show(kind, None, error=msgspec.structs.asdict(error))
     else:
         sys.stderr.write(error.traceback or "")
-        sys.stdout.write(f"{kind:<9}  {error.type}: {error.message}\n")
+        sys.stdout.write(f"{kind:<9}  {described(error.type, error.message)}\n")
         sys.stdout.flush()
     if not dead:
         delay = delay_of(problem)

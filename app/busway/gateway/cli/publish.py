@@ -150,4 +150,4 @@ def _stream(file: Path | None, defaults: dict[str, Any], url: str, key: str | No
         if opened:
             os.close(descriptor)
     if summary.rejected_total:
-        raise BuswayError(f"{summary.rejected_total} lines were rejected; the others are stored")
+        raise BuswayError(f"rejected lines: {summary.rejected_total}; the others are stored")

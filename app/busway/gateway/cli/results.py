@@ -78,10 +78,15 @@ def line(item: Item, width: int | None = None, next_attempt: str = "") -> Text:
     room = None if width is None else max(width - text.cell_len - end.cell_len - 2, _LEAST)
     if item.error is not None:
         most = None if room is None else max(room, _ERROR)
-        text.append(f"  {_cut(f'{item.error.type}: {item.error.message}', most)}", colour)
+        text.append(f"  {_cut(described(item.error.type, item.error.message), most)}", colour)
     elif item.data is not None:
         text.append(f"  {_cut(_data(item.data), room)}")
     return text + end
+
+
+def described(type_: str, message: str) -> str:
+    """Return an error as one phrase: its type, and its message if it has one."""
+    return f"{type_}: {message}" if message else type_
 
 
 def _local(time: str) -> str:
