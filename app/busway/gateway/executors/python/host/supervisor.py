@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from busway.domain.callables import ASYNC
 from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned
 from busway.gateway.executors.python.host.attempt import now as read_clocks
 from busway.gateway.executors.python.host.checking import frame_limits
@@ -194,11 +195,13 @@ class Supervisor:
 
     def offer(self, assignment: Assignment) -> bool:
         """Send an attempt to a worker. Return False if its pool has no room now."""
-        shared = self._shared
+        shared, made = self._shared, self._generation
         if shared.closed:
             shared.refused = True
             return False
-        if not self._generation.pool_for(assignment).offer(assignment):
+        common = assignment.memory is None and assignment.kind not in ASYNC  # without a call
+        pool = made.pools[assignment.pool] if common else made.pool_for(assignment)
+        if not pool.offer(assignment):
             shared.refused = True
             return False
         if not shared.check.due:
