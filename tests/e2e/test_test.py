@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +53,7 @@ def endless(event):
 @handler("t.slow")
 def slow(event):
     open(event.data, "a").close()
-    time.sleep(30)
+    time.sleep(1000)
 
 @handler("t.nap")
 def nap(event):
@@ -176,12 +177,14 @@ def test_more_at_once_wait_for_their_turn_and_too_many_are_told(service: Service
 
 
 def test_one_whose_caller_goes_away_is_ended(service: Service) -> None:
+    """A caller that only closes its side may still read: the connection must be reset."""
     mark = service.folder / "begun"
     body = json.dumps({"event": {"type": "t", "data": str(mark)}})
     head = f"POST /v1/handlers/slow/test HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection(("127.0.0.1", int(service.options["port"]))) as caller:
         caller.sendall(f"{head}Content-Type: application/json\r\n\r\n{body}".encode())
         until(mark.exists, "the attempt")
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def running() -> int:
         pools = service.ok("GET", "/v1/status")["workers"]["pools"].values()
