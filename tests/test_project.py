@@ -6,7 +6,6 @@ import ast
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -21,6 +20,8 @@ import pytest
 from busway.version import __version__
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.e2e.service import clean_environment
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -279,11 +280,6 @@ def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
         assert f"!{name}" in admitted, name
 
 
-def without_make() -> dict[str, str]:
-    """Return the environment without what `make test PYTHON=…` passes on to every other make."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-
-
 @pytest.mark.parametrize("existing", ["none", "the same", "another"])
 def test_make_takes_the_python_that_is_named(tmp_path: Path, existing: str) -> None:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
@@ -298,7 +294,7 @@ def test_make_takes_the_python_that_is_named(tmp_path: Path, existing: str) -> N
             (tmp_path / ".venv" / stamp).touch()
     command = ["make", "-n", "run", f"PYTHON={sys.executable}"]
     said = subprocess.run(
-        command, cwd=tmp_path, env=without_make(), capture_output=True, text=True, check=True
+        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, check=True
     )
     assert said.stderr == ""
     assert (f"{sys.executable} -m venv" in said.stdout) is (existing != "the same")
@@ -318,7 +314,7 @@ def test_make_run_passes_its_variables_on(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     command = ["make", "-n", "run", "POOL=thread", "PORT=8123", f"PYTHON={sys.executable}", "HANDLERS=mine"]
-    said = subprocess.check_output(command, cwd=tmp_path, env=without_make(), text=True)
+    said = subprocess.check_output(command, cwd=tmp_path, env=clean_environment(), text=True)
     assert re.search(r'busway serve --handlers "mine" +--port "8123" --pool "thread"', said), said
     assert "--database-url" not in said
     assert "sample_data" not in said

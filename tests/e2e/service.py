@@ -278,4 +278,6 @@ def items_until(socket: ClientConnection, enough: Callable[[dict[str, Any]], boo
 
 
 def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("BUSWAY_")}
+    """Return the environment without our settings, and without what a make passes on to every other make."""
+    ours = ("BUSWAY_", "MAKE", "MFLAGS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
