@@ -336,7 +336,7 @@ def test_make_run_has_sample_data_for_the_examples_only(
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     command = ["make", "-n", "run", f"PYTHON={sys.executable}", *words]
-    said = subprocess.check_output(command, cwd=tmp_path, env={**without_make(), **variables}, text=True)
+    said = subprocess.check_output(command, cwd=tmp_path, env={**clean_environment(), **variables}, text=True)
     assert said.count("--database-url") == said.count(database) == 1, said
     filled = re.findall(r'sample_data\.py "(.*?)"', said)
     assert filled == ([] if sampled is None else [sampled])
