@@ -54,7 +54,7 @@ class Visit:
         return operation
 
     def press(self, operation: Locator) -> int:
-        """Press "Execute" on an operation as it stands and return the status that the page shows."""
+        """Press "Execute" on an operation without changes and return the status that the page shows."""
         operation.locator("button.execute").click()
         answer = operation.locator(".live-responses-table .response").first
         answer.wait_for()

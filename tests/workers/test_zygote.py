@@ -95,3 +95,36 @@ def test_a_worker_takes_attempts_only_when_its_process_id_is_known(tmp_path, poo
         assert ended.worker in bench.pids()
 
     kit.drive(scenario, tmp_path, pool)
+
+
+def test_a_worker_is_ended_and_reaped_whose_zygote_died_before_it_reported_it(tmp_path, pool):
+    kit.write(
+        tmp_path,
+        t=f"""
+        import os, signal
+
+        def dies_once():
+            try:
+                os.close(os.open({str(tmp_path / "died")!r}, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        os.register_at_fork(after_in_parent=dies_once)
+
+        def who(event): return os.getpid()
+        """,
+    )
+
+    async def scenario(bench):
+        ended = await bench.run("t:who")
+        assert ended.outcome is Outcome.SUCCEEDED
+        ours = psutil.Process()
+
+        def left():
+            known = {*bench.pids(), bench.zygote()}
+            return {child.pid for child in ours.children(recursive=True)} - known
+
+        await bench.until(lambda: not left())
+
+    kit.drive(scenario, tmp_path, pool)

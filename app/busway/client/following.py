@@ -261,4 +261,6 @@ def _reason(gateway: Gateway, failure: Exception, *, began: bool) -> str:
         return f"{gateway.url} answered {status}"
     if not began and not isinstance(failure, _Unavailable | ConnectionClosed):
         raise unreachable(gateway, failure) from failure
+    if isinstance(failure, ConnectionClosed) and failure.rcvd is None:
+        return "the connection broke"
     return describe(failure)

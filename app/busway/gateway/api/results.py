@@ -39,7 +39,7 @@ async def list_results(
     last: Annotated[
         int | None,
         Query(
-            description="Return the newest results, at most so many. Then `next` is the `before` of the page "
+            description="Return this many of the newest results. `next` is the `before` of the page "
             "with older ones.",
             ge=1,
             le=1000,

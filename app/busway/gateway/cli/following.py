@@ -103,7 +103,7 @@ class Tail:
         """Print that the gateway is back, if it was away."""
         if self._away:
             self._away = False
-            self._noted_at = monotonic()  # the results of the outage are old, which goes without saying
+            self._noted_at = monotonic()  # results of the outage are old: no note about that
             self._note("the gateway is back: nothing was missed", "green")
 
     async def _next_attempt(self, item: Item) -> str:

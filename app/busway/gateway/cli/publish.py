@@ -61,7 +61,7 @@ def publish(
         typer.Option(
             "--ndjson",
             help="Publish one event for each line of --file or standard input. Each line is an event, "
-            "a JSON object. Files named .ndjson and .jsonl are read so in any case.",
+            "a JSON object. Files named .ndjson or .jsonl are always read in this way.",
         ),
     ] = False,
     wait: Annotated[

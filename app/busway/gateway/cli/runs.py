@@ -40,7 +40,7 @@ def runs(
     event: Annotated[
         int | None, typer.Option("--event", "-e", metavar="SEQ", help="Only runs of this event.", min=1)
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many runs.", min=1)] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Maximum number of runs.", min=1)] = 20,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,

@@ -17,7 +17,7 @@ def tail(
         typer.Argument(metavar="[PATTERN]...", help="Types of events, such as 'order.*'. Default: all."),
     ] = None,
     last: Annotated[
-        int, typer.Option("--last", "-n", help="Begin with the last results, so many.", min=0)
+        int, typer.Option("--last", "-n", help="Number of the newest results to begin with.", min=0)
     ] = 0,
     after: Annotated[
         str | None, typer.Option(help="Where to begin: latest (the default), earliest or a cursor.")

@@ -64,7 +64,7 @@ def read_events(
         now: microseconds since 1970.
         max_event_bytes: maximum size of one event.
         take: gets the events of each slice of an array, or the one event, before the next slice is read.
-            Events behind it may turn out to be invalid.
+            Later events may still be invalid.
 
     Returns:
         The events, and whether the body is an array.

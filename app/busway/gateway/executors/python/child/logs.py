@@ -23,7 +23,7 @@ class _StandardError(logging.Handler):
 
 
 class _Level(int):
-    """A level that is told from one that the user has set."""
+    """Our level: another object than one that the user has set, even if the numbers are equal."""
 
 
 _ours = _StandardError()

@@ -1,8 +1,7 @@
 """Show the output of handlers in the gateway's log as it comes.
 
-Handlers that write nothing cost nothing: their output is looked for in the shared page, which is checked
-anyway. Nothing waits for the log: what comes faster than it may be shown is left out, and counted. The
-attempt keeps its output in any case.
+Handlers that write nothing cost nothing, because the gateway checks the shared page anyway. Nothing waits for
+the log: lines over the limit are left out and counted. The attempt always keeps its output.
 """
 
 from __future__ import annotations

@@ -168,9 +168,10 @@ class Launcher:
         for worker in list(self._by_pid.values()):
             worker.reap()
         self.reap_orphans()
+        left = bool(self._by_pid or self._launched)
         for worker in list(self._launched.values()):
             worker.ended(None)  # if it was started nevertheless, closing its socket ends it
-        if self._by_pid and not self._stopped:
+        if left and not self._stopped:
             self._shared.orphans.watch()
         self._lose()
 

@@ -187,7 +187,7 @@ class Worker:
             raise ProtocolError(f"a frame of kind {kind} came while the worker was {self.state.name.lower()}")
 
     def _ready(self) -> None:
-        # Its word and the zygote's, which has its process id, come over two sockets, in any order.
+        # Its READY and the zygote's SPAWNED, which has the process id, arrive on two sockets, in any order.
         if self.state is WorkerState.BOOTING and self.code_digest is not None and self.pid is not None:
             self.state = WorkerState.READY
             self.idle_at = time.monotonic()

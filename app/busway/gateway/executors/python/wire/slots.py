@@ -135,7 +135,7 @@ class Page:
         return self._words[seat * _WORDS + _PRINTED]
 
     def printed_between(self, seat: int, start: int, end: int) -> bytes:
-        """Gateway: return output by its place. Of more than the ring holds, only the end is left."""
+        """Gateway: return output by its place. If it is more than the ring holds, return its end."""
         ring = self._rings + seat * _RING
         first, size = max(start, end - _RING) % _RING, min(end - start, _RING)
         kept = self._map[ring : ring + _RING]
