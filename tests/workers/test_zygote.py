@@ -119,12 +119,12 @@ def test_a_worker_is_ended_and_reaped_whose_zygote_died_before_it_reported_it(tm
     async def scenario(bench):
         ended = await bench.run("t:who")
         assert ended.outcome is Outcome.SUCCEEDED
-        ours = psutil.Process()
 
         def left():
             known = {*bench.pids(), bench.zygote()}
-            return {child.pid for child in ours.children(recursive=True)} - known
+            return {child.pid for child in kit.children() - others} - known
 
         await bench.until(lambda: not left())
 
+    others = kit.children()  # of what other tests share
     kit.drive(scenario, tmp_path, pool)
