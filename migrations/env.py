@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
-from busway.gateway.store.sqlite.schema import metadata
+from busway.gateway.store.core.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from busway.gateway.store.core.schema import SUCCEEDED
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.checkpoints import FIRST, STEP, TRUNCATE_OVER
 from busway.gateway.store.sqlite.committer import BUSY, CACHE
-from busway.gateway.store.sqlite.schema import SUCCEEDED
 
 from benchmarks.peers.answering import answer
 

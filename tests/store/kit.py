@@ -10,11 +10,12 @@ from busway.domain.event import NewEvent
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome, Run, RunState
+from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Publish, Report, SaveHandler, Settle
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
-from busway.gateway.store.sqlite.writer import Refused, Writer
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
 NOW = 1_800_000_000_000_000
 _ids = itertools.count(1)
@@ -91,7 +92,7 @@ class Store:
         self.path = path
         self.engine = sqlite.engine(path)
         self.connection = self.engine.connect()
-        self.writer = Writer(self.connection)
+        self.writer = Writer(SQLiteTransaction(self.connection))
         self.reader = SQLiteReader(path, threads=1)
         self.write(handler("one"), handler("two"))
 

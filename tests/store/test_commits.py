@@ -11,6 +11,8 @@ import psutil
 import pytest
 from busway.domain.run import Error, RunState
 from busway.gateway.errors import Conflict, Unavailable
+from busway.gateway.store.core.transaction import Replaced
+from busway.gateway.store.core.writer import Writer
 from busway.gateway.store.group import queues
 from busway.gateway.store.group.commits import SEND_NOW
 from busway.gateway.store.group.completion import REPLIES_PER_TURN
@@ -24,7 +26,7 @@ from busway.gateway.store.port.operations import (
     StoredEvent,
 )
 from busway.gateway.store.sqlite.reader import SQLiteReader
-from busway.gateway.store.sqlite.writer import Replaced, Writer
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
 from tests.store.kit import NOW, append, committing, event, handler, publish, settle, settling, until
 
@@ -379,13 +381,13 @@ def test_the_committer_ends_with_its_gateway(path):
 
 def test_a_committer_without_its_gateway_writes_nothing_after_another_one_claimed(store):
     with store.engine.connect() as first, store.engine.connect() as second:
-        old, new = Writer(first, 1), Writer(second, 2)
+        old, new = SQLiteTransaction(first, 1), SQLiteTransaction(second, 2)
         old.claim()
-        old.write([publish(event())])
+        Writer(old).write([publish(event())])
         new.claim()
         with pytest.raises(Replaced):
-            old.write([publish(event())])
-        assert new.write([publish(event())])[1] == [[StoredEvent(2, 2)]]
+            Writer(old).write([publish(event())])
+        assert Writer(new).write([publish(event())])[1] == [[StoredEvent(2, 2)]]
 
 
 def test_closing_while_a_committer_starts_leaves_no_process(path):

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 from busway.domain.run import RunState
+from busway.gateway.store.core.schema import STATES
 from busway.gateway.store.port.operations import Cancel, CancelWaiting, Expire, Retry
-from busway.gateway.store.sqlite.schema import STATES
 
 from tests.store.kit import NOW, event, handler, publish, settle
 from tests.store.test_changing import GONE

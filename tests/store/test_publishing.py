@@ -1,8 +1,8 @@
 """Events are stored once, numbered without holes, all or none of an operation."""
 
+from busway.gateway.store.core.writer import Refused
 from busway.gateway.store.port.operations import StoredEvent
 from busway.gateway.store.port.reader import EventQuery
-from busway.gateway.store.sqlite.writer import Refused
 
 from tests.store.kit import event, handler, publish
 

@@ -8,8 +8,9 @@ from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.domain.pattern import matcher
 from busway.domain.run import Error, RunState
+from busway.gateway.store.core import listings, reader, run_changes, waiting_runs
 from busway.gateway.store.port.reader import EventQuery, RunQuery
-from busway.gateway.store.sqlite import listings, reader, run_changes, waiting_runs
+from busway.gateway.store.sqlite import snapshot
 
 from tests.store.kit import NOW, append, event, mark, publish, settle
 
@@ -150,8 +151,8 @@ def test_counts_and_errors_are_kept_by_handler(store):
         (waiting_runs._DUE[True][0], "runs_waiting"),
         (waiting_runs._DUE[False][1], "runs_late"),
         (waiting_runs._later, "runs_due"),
-        (waiting_runs._keys, "runs_in_line (handler=? AND partitionkey>?)"),
-        (waiting_runs._first_of_keys, "runs_in_line (handler=? AND partitionkey=?)"),
+        (snapshot._keys, "runs_in_line (handler=? AND partitionkey>?)"),
+        (snapshot._first_of_keys, "runs_in_line (handler=? AND partitionkey=?)"),
         (reader._run, "INTEGER PRIMARY KEY"),
         (listings._in_state(listings.select_runs(), 5), "runs_ended"),
         (listings._in_state(listings.select_runs(), 2), "runs_running"),
@@ -171,7 +172,7 @@ def test_open_runs_are_found_by_a_partial_index(store, query, index):
 
 
 def test_only_found_rows_are_sorted_not_whole_queues(store):
-    assert explain(store, waiting_runs._first_of_keys).count("TEMP B-TREE") == 1
+    assert explain(store, snapshot._first_of_keys).count("TEMP B-TREE") == 1
 
 
 def explain(store, query):

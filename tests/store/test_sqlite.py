@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from busway.gateway.errors import BadSettings, Conflict
+from busway.gateway.store.core.schema import metadata
 from busway.gateway.store.port.operations import CreateKey, RevokeKey
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.lock import lock
-from busway.gateway.store.sqlite.schema import metadata
+from busway.gateway.store.sqlite.schema import own
 
 from tests.store.kit import NOW, committing, event, publish
 
@@ -125,6 +126,7 @@ def test_a_new_database_gets_the_schema_of_the_tables(path, tmp_path):
     sqlite.migrate(path)
     plain = sa.create_engine(f"sqlite:///{tmp_path / 'plain.db'}")
     metadata.create_all(plain)
+    own.create_all(plain)
     with sqlite3.connect(path) as migrated, sqlite3.connect(tmp_path / "plain.db") as created:
         assert schema(migrated) == schema(created)
     migrated.close()

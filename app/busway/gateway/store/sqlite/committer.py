@@ -26,13 +26,15 @@ import sqlalchemy as sa
 
 from busway.gateway import garbage, streams
 from busway.gateway.channel import BlockingChannel, Frame, pack
+from busway.gateway.store.core.transaction import Replaced
+from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.checkpoints import IDLE_AFTER, Checkpoints
 from busway.gateway.store.sqlite.files import DatabaseFiles, FilesChanged
-from busway.gateway.store.sqlite.writer import Refused, Replaced, Writer
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
 CACHE = 128 << 10  # KiB; random ids access the unique index at random, so it must fit in memory
 BUSY = 30_000  # milliseconds to wait for a `busway` command that writes at the same time
@@ -57,7 +59,7 @@ class Database:
         pragmas = (f"cache_size=-{CACHE}", f"busy_timeout={BUSY}")
         self._engine = sqlite.engine(path, *pragmas, create=False, poolclass=sa.NullPool)
         self._connect()
-        self.head = self._writer.claim()
+        self.head = self._transaction.claim()
         self.files.opened()
 
     def write(self, batch: frames.Batch) -> frames.Done:
@@ -107,7 +109,8 @@ class Database:
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
-        self._writer = Writer(self._connection, self._name)
+        self._transaction = SQLiteTransaction(self._connection, self._name)
+        self._writer = Writer(self._transaction)
         self.checkpoints = Checkpoints(self._connection, self._path, BUSY)
 
 

@@ -16,13 +16,14 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from busway.gateway.errors import BadSettings, Conflict, Unavailable
+from busway.gateway.store.core.handlers_keys import find_keys
+from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
 from busway.gateway.store.sqlite import permissions
-from busway.gateway.store.sqlite.handlers_keys import select_keys
-from busway.gateway.store.sqlite.packed import readable
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
-from busway.gateway.store.sqlite.writer import Refused, Writer
+from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot, readable
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
 REVISION = "0005"
 """The newest migration. An up-to-date database is recognized without loading Alembic."""
@@ -104,7 +105,7 @@ def apply(path: Path, operation: Operation) -> Any:
     made = engine(path)
     try:
         with made.connect() as connection:
-            reply = Writer(connection).write([operation])[1][0]
+            reply = Writer(SQLiteTransaction(connection)).write([operation])[1][0]
     except (sa.exc.DBAPIError, sqlite3.Error) as problem:
         raise Unavailable(
             f"cannot write to the database {str(path)!r}, try again: {cause(problem)}"
@@ -140,7 +141,7 @@ def read_keys(path: Path) -> list[KeyRecord]:
     made = engine(path, "query_only=ON")
     try:
         with made.connect() as connection:
-            return select_keys(connection)
+            return find_keys(SQLiteSnapshot(connection))
     finally:
         made.dispose()
 

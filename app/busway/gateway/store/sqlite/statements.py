@@ -8,16 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from busway.gateway.store.sqlite.schema import (
-    attempts,
-    counts,
-    events,
-    head,
-    last_errors,
-    results,
-    runs,
-    trees,
-)
+from busway.gateway.store.core.schema import attempts, events, results, runs, trees
+from busway.gateway.store.core.transaction import COLUMNS, MUTABLE, SETTLED
+from busway.gateway.store.sqlite.schema import counts, head, last_errors
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 
@@ -30,18 +23,7 @@ def _compile(statement: sa.ClauseElement, order: Sequence[str], columns: Iterabl
 
 
 def _insert(table: sa.Table, *columns: str) -> str:
-    names = columns or tuple(column.name for column in table.columns)
-    return _compile(sa.insert(table), names, names)
-
-
-MUTABLE = tuple(column.name for column in runs.columns if column.name != "partitionkey")[7:]
-"""The columns of a run that can change, in the order of `UPDATE_RUN`. The id is its last parameter."""
-
-SETTLED = (
-    "state", "counted", "attempt", "lost", "max_attempts", "finished_at", "token", "revision", "started_at",
-    "pool", "worker", "cpu_time", "wall_time", "last_result",
-)  # fmt: skip
-"""The columns that change when a first attempt succeeds, in the order of `UPDATE_SETTLED`."""
+    return _compile(sa.insert(table), columns, columns)
 
 
 def _update_run(columns: tuple[str, ...]) -> str:
@@ -49,24 +31,8 @@ def _update_run(columns: tuple[str, ...]) -> str:
     return _compile(sa.update(runs).where(runs.c.id == sa.bindparam("id_")), order, order)
 
 
-INSERT_EVENT = _insert(events)
-INSERT_RUN = _insert(
-    runs, "id", "event", "handler", "root", "priority", "expires_at", "created_at", "counted", "due",
-    "partitionkey",
-)  # fmt: skip
-INSERT_RESULT = _insert(results)
-INSERT_ATTEMPT = _insert(attempts)
+INSERT = {what: _insert(table, *columns) for what, (table, columns) in COLUMNS.items()}
 UPDATE_RUN = _update_run(MUTABLE)
-
-# In most rows half of the columns are null, and a null costs the driver as much as three numbers.
-INSERT_PLAIN_EVENT = _insert(
-    events, "seq", "id", "source", "type", "time", "accepted_at", "binary", "data",
-)  # fmt: skip
-INSERT_PLAIN_RUN = _insert(runs, "id", "event", "handler", "root", "priority", "created_at", "counted")
-INSERT_PLAIN_RESULT = _insert(
-    results, "number", "run", "event", "handler", "revision", "attempt", "kind", "time", "completes",
-    "binary", "data",
-)  # fmt: skip
 UPDATE_SETTLED = _update_run(SETTLED)
 
 _COUNT = sqlite.insert(counts)
@@ -144,17 +110,10 @@ SELECT_RESULTS_AFTER = _compile(
     ).where(results.c.number > sa.bindparam("after")),
     ("after",),
 )
-SELECT_RESULT = _compile(
-    sa.select(results.c.number, results.c.run, results.c.attempt, results.c.time).where(
-        results.c.number == sa.bindparam("number")
-    ),
-    ("number",),
-)
 DELETE_RESULTS = _compile(
     sa.delete(results).where(results.c.number <= sa.bindparam("until")).returning(results.c.number),
     ("until",),
 )
-SELECT_FLOOR = _compile(sa.select(head.c.floor, head.c.floor_digest), ())
 MOVE_FLOOR = _compile(sa.update(head), ("floor", "floor_digest"), ("floor", "floor_digest"))
 DELETE_RUNS = _compile(
     sa.delete(runs)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from busway.gateway.store.sqlite.ledger import Ledger, RunRow, TreeRow
-from busway.gateway.store.sqlite.schema import ALONE, CANCELLED, COUNTED, DEAD, OUTSIDE, STATES, SUCCEEDED
+from busway.gateway.store.core.ledger import Ledger, RunRow, TreeRow
+from busway.gateway.store.core.schema import ALONE, CANCELLED, COUNTED, DEAD, OUTSIDE, STATES, SUCCEEDED
 
 _FIELDS = {SUCCEEDED: "succeeded", DEAD: "dead", CANCELLED: "cancelled"}
 

@@ -6,14 +6,12 @@ import heapq
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from busway.domain.pattern import matcher
-from busway.gateway.store.port.reader import EventQuery, RunQuery
-from busway.gateway.store.sqlite.packed import fetch, pack
-from busway.gateway.store.sqlite.records import EVENT_COLUMNS, RUN_COLUMNS, ChildRow, EventRow, RunRow
-from busway.gateway.store.sqlite.schema import (
+from busway.gateway.store.core.constructs import among, at_most
+from busway.gateway.store.core.records import EVENT_COLUMNS, RUN_COLUMNS, ChildRow, EventRow, RunRow
+from busway.gateway.store.core.schema import (
     CANCELLED,
     RUNNING,
     STATE_CODES,
@@ -23,6 +21,8 @@ from busway.gateway.store.sqlite.schema import (
     handlers,
     runs,
 )
+from busway.gateway.store.core.transaction import Snapshot, ids
+from busway.gateway.store.port.reader import EventQuery, RunQuery
 
 EVENT_BYTES = sa.func.coalesce(sa.func.length(events.c.data), 0) + sa.func.coalesce(
     sa.func.length(events.c.attributes), 0
@@ -35,36 +35,37 @@ MANY_TYPES = 1_000  # above this number, a scan is faster than one query for eac
 _CHUNK = 5_000
 
 
-def find_events(connection: sa.Connection, query: EventQuery, limit: int, max_bytes: int) -> list[EventRow]:
+def find_events(snapshot: Snapshot, query: EventQuery, limit: int, max_bytes: int) -> list[EventRow]:
     """Implement `Reader.events`."""
     where = _event_conditions(query)
     pattern = query.type
     if pattern is None or pattern == "**":
-        return _newest(connection, where, limit, max_bytes)
+        return _newest(snapshot, where, limit, max_bytes)
     if "*" not in pattern:
-        return _newest(connection, [*where, events.c.type == pattern], limit, max_bytes)
-    types = _types(connection, pattern)
+        return _newest(snapshot, [*where, events.c.type == pattern], limit, max_bytes)
+    types = _types(snapshot, pattern)
     if len(types) > MANY_TYPES:
-        found = _scan_events(connection, where, pattern, limit)
+        found = _scan_events(snapshot, where, pattern, limit)
     else:
-        found = _newest_of(connection, where, filter(matcher((pattern,)), types), limit)
-    return _newest(connection, [events.c.seq.in_(found)], limit, max_bytes) if found else []
+        found = _newest_of(snapshot, where, filter(matcher((pattern,)), types), limit)
+    return _newest(snapshot, [events.c.seq.in_(found)], limit, max_bytes) if found else []
 
 
 def find_children(
-    connection: sa.Connection, parents: list[int], after: int, limit: int, max_bytes: int
+    snapshot: Snapshot, parents: list[int], after: int, limit: int, max_bytes: int
 ) -> list[ChildRow]:
     """Implement `Reader.children`."""
-    where = [among(events.c.parent, parents), events.c.seq > after]
-    sizes = sa.select(events.c.seq, _EVENT_SIZE).where(*where).order_by(events.c.seq).limit(limit)
-    last = _last(connection, sizes, max_bytes)
+    which = {"parents": parents}
+    where = [among(events.c.parent, sa.bindparam("parents")), events.c.seq > after]
+    sizes = sa.select(events.c.seq, _EVENT_SIZE).where(*where).order_by(events.c.seq).limit(at_most(limit))
+    last = _last(snapshot, sizes, max_bytes, which)
     if last is None:
         return []
     found = sa.select(*EVENT_COLUMNS, events.c.parent).where(*where, events.c.seq <= last)
-    return fetch(connection, pack(found.order_by(events.c.seq).limit(limit)), ChildRow)
+    return snapshot.fetch(found.order_by(events.c.seq).limit(at_most(limit)), ChildRow, which)
 
 
-def find_runs(connection: sa.Connection, query: RunQuery, limit: int, max_bytes: int) -> list[RunRow]:
+def find_runs(snapshot: Snapshot, query: RunQuery, limit: int, max_bytes: int) -> list[RunRow]:
     """Implement `Reader.runs`."""
     where: list[sa.ColumnElement[bool]] = []
     if query.handler is not None:
@@ -74,39 +75,33 @@ def find_runs(connection: sa.Connection, query: RunQuery, limit: int, max_bytes:
         where.append(runs.c.event == query.event)
     if query.before is not None:
         where.append(runs.c.id < query.before)
-    sizes = sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id.desc()).limit(limit)
-    found = select_runs().where(*where).order_by(runs.c.id.desc()).limit(limit)
+    sizes = sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id.desc()).limit(at_most(limit))
+    found = select_runs().where(*where).order_by(runs.c.id.desc()).limit(at_most(limit))
     if query.state is not None:
         state = STATE_CODES[query.state]
         sizes, found = _in_state(sizes, state), _in_state(found, state)
-    last = _last(connection, sizes, max_bytes)
-    return [] if last is None else fetch(connection, pack(found.where(runs.c.id >= last)), RunRow)
+    last = _last(snapshot, sizes, max_bytes)
+    return [] if last is None else snapshot.fetch(found.where(runs.c.id >= last), RunRow)
 
 
-def find_runs_of(
-    connection: sa.Connection, seqs: list[int], after: int, limit: int, max_bytes: int
-) -> list[RunRow]:
+def find_runs_of(snapshot: Snapshot, seqs: list[int], after: int, limit: int, max_bytes: int) -> list[RunRow]:
     """Implement `Reader.runs_of`."""
-    where = [among(runs.c.event, seqs), runs.c.id > after]
-    last = _last(
-        connection, sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id).limit(limit), max_bytes
-    )
+    which = {"events": seqs}
+    where = [among(runs.c.event, sa.bindparam("events")), runs.c.id > after]
+    sizes = sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id).limit(at_most(limit))
+    last = _last(snapshot, sizes, max_bytes, which)
     if last is None:
         return []
-    found = select_runs().where(*where, runs.c.id <= last).order_by(runs.c.id).limit(limit)
-    return fetch(connection, pack(found), RunRow)
+    found = select_runs().where(*where, runs.c.id <= last).order_by(runs.c.id).limit(at_most(limit))
+    return snapshot.fetch(found, RunRow, which)
 
 
-def among(column: sa.ColumnElement[int], numbers: list[int]) -> sa.ColumnElement[bool]:
-    """Return the condition that a column has one of these numbers."""
-    listed = sa.func.json_each(msgspec.json.encode(numbers).decode()).table_valued("value")
-    return column.in_(sa.select(listed.c.value))
-
-
-def _last(connection: sa.Connection, sizes: sa.Select[Any], max_bytes: int) -> int | None:
+def _last(
+    snapshot: Snapshot, sizes: sa.Select[Any], max_bytes: int, which: dict[str, Any] | None = None
+) -> int | None:
     """Return the last number that still fits, at least the first one. None: there are no rows."""
     last = None
-    for number, size in fetch(connection, pack(sizes), tuple[int, int]):
+    for number, size in snapshot.fetch(sizes, tuple[int, int], which):
         last = number
         max_bytes -= size
         if max_bytes <= 0:
@@ -150,17 +145,19 @@ def _event_conditions(query: EventQuery) -> list[sa.ColumnElement[bool]]:
 
 
 def _newest(
-    connection: sa.Connection, where: list[sa.ColumnElement[bool]], limit: int, max_bytes: int
+    snapshot: Snapshot, where: list[sa.ColumnElement[bool]], limit: int, max_bytes: int
 ) -> list[EventRow]:
-    sizes = sa.select(events.c.seq, _EVENT_SIZE).where(*where).order_by(events.c.seq.desc()).limit(limit)
-    last = _last(connection, sizes, max_bytes)
+    sizes = (
+        sa.select(events.c.seq, _EVENT_SIZE).where(*where).order_by(events.c.seq.desc()).limit(at_most(limit))
+    )
+    last = _last(snapshot, sizes, max_bytes)
     if last is None:
         return []
     found = sa.select(*EVENT_COLUMNS).where(*where, events.c.seq >= last)
-    return fetch(connection, pack(found.order_by(events.c.seq.desc()).limit(limit)), EventRow)
+    return snapshot.fetch(found.order_by(events.c.seq.desc()).limit(at_most(limit)), EventRow)
 
 
-def _types(connection: sa.Connection, pattern: str) -> list[str]:
+def _types(snapshot: Snapshot, pattern: str) -> list[str]:
     """Return the stored types that start with the pattern's literal prefix, one index lookup for each."""
     start = pattern[: pattern.index("*")]
     first = sa.select(sa.func.min(events.c.type).label("type")).where(events.c.type >= start)
@@ -170,35 +167,36 @@ def _types(connection: sa.Connection, pattern: str) -> list[str]:
     if start:
         within &= hop.c.type < start[:-1] + chr(ord(start[-1]) + 1)
     hop = hop.union_all(sa.select(following).where(within))
-    found = sa.select(hop.c.type).where(hop.c.type.is_not(None)).limit(MANY_TYPES + 1)
-    return [type_ for (type_,) in fetch(connection, pack(found), tuple[str])]
+    found = sa.select(hop.c.type).where(hop.c.type.is_not(None)).limit(at_most(MANY_TYPES + 1))
+    return [type_ for (type_,) in snapshot.fetch(found, tuple[str])]
 
 
 def _newest_of(
-    connection: sa.Connection, where: list[sa.ColumnElement[bool]], types: Iterable[str], limit: int
+    snapshot: Snapshot, where: list[sa.ColumnElement[bool]], types: Iterable[str], limit: int
 ) -> list[int]:
     """Merge the newest events of each type. Later types skip events older than the current result."""
     newest: list[int] = []
     floor = 0
     found = sa.select(events.c.seq).where(*where, events.c.type == sa.bindparam("wanted"))
-    found = found.where(events.c.seq > sa.bindparam("floor")).order_by(events.c.seq.desc()).limit(limit)
-    packed = pack(found)
+    found = (
+        found.where(events.c.seq > sa.bindparam("floor")).order_by(events.c.seq.desc()).limit(at_most(limit))
+    )
     for type_ in types:
-        rows = fetch(connection, packed, tuple[int], {"wanted": type_, "floor": floor})
-        newest = heapq.nlargest(limit, newest + [seq for (seq,) in rows])
+        rows = snapshot.fetch(found, tuple[int], {"wanted": type_, "floor": floor})
+        newest = heapq.nlargest(limit, newest + ids(rows))
         floor = newest[-1] if len(newest) == limit else 0
     return newest
 
 
 def _scan_events(
-    connection: sa.Connection, where: list[sa.ColumnElement[bool]], pattern: str, limit: int
+    snapshot: Snapshot, where: list[sa.ColumnElement[bool]], pattern: str, limit: int
 ) -> list[int]:
     matches = matcher((pattern,))
     found: list[int] = []
     chunk = sa.select(events.c.seq, events.c.type).where(*where, events.c.seq < sa.bindparam("position"))
-    packed = pack(chunk.order_by(events.c.seq.desc()).limit(_CHUNK))
-    rows = fetch(connection, packed, tuple[int, str], {"position": 1 << 62})
+    chunk = chunk.order_by(events.c.seq.desc()).limit(at_most(_CHUNK))
+    rows = snapshot.fetch(chunk, tuple[int, str], {"position": 1 << 62})
     while rows and len(found) < limit:
         found += [seq for seq, type_ in rows if matches(type_)]
-        rows = fetch(connection, packed, tuple[int, str], {"position": rows[-1][0]})
+        rows = snapshot.fetch(chunk, tuple[int, str], {"position": rows[-1][0]})
     return found[:limit]

@@ -8,52 +8,52 @@ row.
 
 from __future__ import annotations
 
-import msgspec
 import sqlalchemy as sa
 
 from busway.domain import cursor
+from busway.gateway.store.core.constructs import among, at_most
+from busway.gateway.store.core.ledger import Ledger
+from busway.gateway.store.core.schema import SUCCEEDED, events, results, runs
+from busway.gateway.store.core.transaction import Snapshot, ids
 from busway.gateway.store.port.operations import Floor, PruneEvents, PruneResults
 from busway.gateway.store.port.reader import Layer, OldRoots
-from busway.gateway.store.sqlite import statements
-from busway.gateway.store.sqlite.ledger import Ledger
-from busway.gateway.store.sqlite.packed import fetch, pack
-from busway.gateway.store.sqlite.schema import SUCCEEDED, events, head, results, runs
 
 ROW_BYTES = 200  # size of a row without its data
 
-_oldest = pack(
+_oldest = (
     sa.select(results.c.number, results.c.time, sa.func.coalesce(sa.func.length(results.c.data), 0))
-    .where(results.c.number > sa.select(head.c.floor).scalar_subquery())
+    .where(results.c.number > sa.bindparam("floor"))
     .order_by(results.c.number)
-    .limit(sa.bindparam("limit"))
+    .limit(at_most())
+)
+_last = sa.select(results.c.number, results.c.run, results.c.attempt, results.c.time).where(
+    results.c.number == sa.bindparam("number")
 )
 _event_size = sa.func.coalesce(sa.func.length(events.c.data), 0)
-_stretch = pack(
+_stretch = (
     sa.select(events.c.seq, events.c.accepted_at, events.c.root.is_(None), _event_size)
     .where(events.c.seq > sa.bindparam("after"))
     .order_by(events.c.seq)
-    .limit(sa.bindparam("limit"))
+    .limit(at_most())
 )
-_listed = sa.func.json_each(sa.bindparam("events")).table_valued("value")
-_these = runs.c.event.in_(sa.select(_listed.c.value))
-_kept = pack(
-    sa.select(runs.c.event).where(
-        _these,
-        (runs.c.state < SUCCEEDED)
-        | (sa.func.coalesce(runs.c.last_result, 1 << 62) > sa.select(head.c.floor).scalar_subquery()),
-    )
+_these = among(runs.c.event, sa.bindparam("events"))
+_kept = sa.select(runs.c.event).where(
+    _these,
+    (runs.c.state < SUCCEEDED)
+    | (sa.func.coalesce(runs.c.last_result, sa.literal_column(str(1 << 62))) > sa.bindparam("floor")),
 )
-_children = pack(
+_children = (
     sa.select(runs.c.event, events.c.seq, events.c.accepted_at, _event_size)
     .join(events, events.c.parent == runs.c.id)
     .where(_these)
 )
 
 
-def find_old_results(connection: sa.Connection, before: int, limit: int, max_bytes: int) -> int | None:
+def find_old_results(snapshot: Snapshot, before: int, limit: int, max_bytes: int) -> int | None:
     """Implement `Reader.old_results`."""
     old = None
-    for number, time, size in fetch(connection, _oldest, tuple[int, int, int], {"limit": limit}):
+    which = {"floor": snapshot.bounds().floor, "limit": limit}
+    for number, time, size in snapshot.fetch(_oldest, tuple[int, int, int], which):
         if time < before:
             old = number
         max_bytes -= ROW_BYTES + size
@@ -62,9 +62,9 @@ def find_old_results(connection: sa.Connection, before: int, limit: int, max_byt
     return old
 
 
-def find_old_roots(connection: sa.Connection, after: int, before: int, limit: int) -> OldRoots:
+def find_old_roots(snapshot: Snapshot, after: int, before: int, limit: int) -> OldRoots:
     """Implement `Reader.old_roots`."""
-    rows = fetch(connection, _stretch, tuple[int, int, int, int], {"after": after, "limit": limit})
+    rows = snapshot.fetch(_stretch, tuple[int, int, int, int], {"after": after, "limit": limit})
     if not any(accepted_at < before for _, accepted_at, *_ in rows):
         return OldRoots([], None)
     roots = [
@@ -75,11 +75,11 @@ def find_old_roots(connection: sa.Connection, after: int, before: int, limit: in
     return OldRoots(roots, rows[-1][0] if len(rows) == limit else None)
 
 
-def find_layer(connection: sa.Connection, among: list[int], before: int) -> Layer:
+def find_layer(snapshot: Snapshot, old: list[int], before: int) -> Layer:
     """Implement `Reader.layer`."""
-    which = {"events": msgspec.json.encode(among).decode()}
-    kept = {seq for (seq,) in fetch(connection, _kept, tuple[int], which)}
-    children = fetch(connection, _children, tuple[int, int, int, int], which)
+    which = {"events": old, "floor": snapshot.bounds().floor}
+    kept = set(ids(snapshot.fetch(_kept, tuple[int], which)))
+    children = snapshot.fetch(_children, tuple[int, int, int, int], {"events": old})
     kept |= {parent for parent, _, accepted_at, _ in children if accepted_at >= before}
     return Layer(kept, [(parent, seq, ROW_BYTES + size) for parent, seq, _, size in children])
 
@@ -87,31 +87,27 @@ def find_layer(connection: sa.Connection, among: list[int], before: int) -> Laye
 def prune_results(ledger: Ledger, operation: PruneResults) -> Floor:
     """Delete the oldest results and move the floor to the last of them."""
     ledger.flush()
-    last = ledger.rows(statements.SELECT_RESULT, operation.until)
+    transaction, until = ledger.transaction, operation.until
+    last = transaction.fetch(_last, tuple[int, int, int, int], {"number": until})
     if not last:
-        number, digest = ledger.rows(statements.SELECT_FLOOR)[0]
-        return Floor(number, digest, 0)
-    floor = operation.until, cursor.digest(*last[0])
-    removed = ledger.rows(statements.DELETE_RESULTS, operation.until)
-    ledger.rows(statements.MOVE_FLOOR, *floor)
-    return Floor(*floor, len(removed))
+        bounds = transaction.bounds()
+        return Floor(bounds.floor, bounds.floor_digest, 0)
+    digest = cursor.digest(*last[0])
+    return Floor(until, digest, transaction.prune_results(until, digest))
 
 
 def prune_events(ledger: Ledger, operation: PruneEvents) -> int:
     """Delete trees, or the lower parts of large ones, that no stored row refers to."""
     ledger.flush()
     asked = {seq: place for place, tree in enumerate(operation.trees) for seq in tree}
-    layer = find_layer(ledger.connection, list(asked), 1 << 62)
+    layer = find_layer(ledger.transaction, list(asked), 1 << 62)
     kept = {asked[seq] for seq in layer.kept}
     kept |= {asked[parent] for parent, child, _ in layer.children if asked.get(child) != asked[parent]}
     gone = [seq for seq, place in asked.items() if place not in kept]
     if not gone:
         return 0
-    listed = msgspec.json.encode(gone).decode()
-    ended = ledger.rows(statements.DELETE_RUNS, listed)
+    ended, removed = ledger.transaction.prune_events(gone)
     for _, handler, state in ended:
         ledger.counts[handler, state] -= 1
-    ids = [id_ for id_, *_ in ended]
-    ledger.rows(statements.DELETE_ATTEMPTS, msgspec.json.encode(ids).decode())
-    ledger.forget(ids)
-    return len(ledger.rows(statements.DELETE_EVENTS, listed))
+    ledger.forget(id_ for id_, *_ in ended)
+    return removed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
+from busway.gateway.store.core import durables, handlers_keys, pruning, publishing, run_changes, settling
+from busway.gateway.store.core.ledger import Ledger, Unacknowledged
+from busway.gateway.store.core.transaction import Head, Transaction
 from busway.gateway.store.port.operations import (
     Acknowledge,
     Append,
@@ -30,16 +31,6 @@ from busway.gateway.store.port.operations import (
     SaveHandler,
     Settle,
 )
-from busway.gateway.store.sqlite import (
-    durables,
-    handlers_keys,
-    pruning,
-    publishing,
-    run_changes,
-    settling,
-    statements,
-)
-from busway.gateway.store.sqlite.ledger import Head, Ledger, Unacknowledged
 
 _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     Publish: publishing.publish,
@@ -64,17 +55,6 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
 _OF_ATTEMPTS = frozenset({Settle, Append, Mark})
 
 
-def affects_batch(problem: BaseException) -> bool:
-    """Return whether an error concerns the whole batch (disk, lock, corrupt file), not one operation."""
-    cause = getattr(problem, "orig", None) or problem
-    fatal = isinstance(cause, sqlite3.OperationalError | sqlite3.InternalError)
-    return fatal or type(cause) is sqlite3.DatabaseError
-
-
-class Replaced(Exception):
-    """Another committer took over this database."""
-
-
 class Refused(msgspec.Struct):
     """The reply to an operation that the store refused, with the reason. The rest of its batch is written."""
 
@@ -82,28 +62,15 @@ class Refused(msgspec.Struct):
 
 
 class Writer:
-    """Applies operations over one connection in autocommit mode.
+    """Applies operations.
 
     Args:
-        connection: close it after any error except `Replaced`, because its transaction's state is unknown.
-        name: the number with which this writer claims the head. None writes without claiming it.
+        transaction: the transaction of each batch. Close its connection after any error except `Replaced`,
+            because its state is unknown.
     """
 
-    def __init__(self, connection: sa.Connection, name: int | None = None) -> None:
-        self._connection, self._name = connection, name
-        self._cursor = connection.connection.cursor()
-
-    def claim(self) -> Head:
-        """Become the only committer. The next write of any other raises `Replaced`.
-
-        Raises:
-            sqlite3.Error, sqlalchemy.exc.DBAPIError: the database failed.
-        """
-        self._run("BEGIN IMMEDIATE")
-        self._cursor.execute(statements.CLAIM_HEAD, (self._name,))
-        head = self._head()
-        self._run("COMMIT")
-        return head
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
 
     def write(self, operations: Sequence[Operation], since: int | None = None) -> tuple[int, list[Any]]:
         """Write all operations in one transaction, synced to disk.
@@ -118,67 +85,60 @@ class Writer:
 
         Raises:
             Replaced: nothing was written.
-            sqlite3.Error, sqlalchemy.exc.DBAPIError: the outcome is unknown.
+            Exception: an error of the database. The outcome is unknown.
         """
-        head = self._begin()
+        transaction = self._transaction
+        head = transaction.begin()
         known = self._unacknowledged(head, since)
         try:
             replies = self._together(head, known, operations, trusting=not known)
+            transaction.write_head(head)
         except Exception as problem:
-            if affects_batch(problem):
+            if not transaction.is_refusal(problem):
                 raise
-            self._run("ROLLBACK")
-            self._begin()
-            replies = [self._alone(known, operation) for operation in operations]
-            head = self._head()
-        self._run("COMMIT")
+            transaction.rollback()
+            head = transaction.begin()
+            replies = []
+            for operation in operations:
+                head, reply = self._alone(head, known, operation)
+                replies.append(reply)
+            transaction.write_head(head)
+        transaction.commit()
         return head.result, replies
-
-    def _begin(self) -> Head:
-        self._run("BEGIN IMMEDIATE")
-        head = self._head()
-        if self._name is not None and head.writer != self._name:
-            self._run("ROLLBACK")
-            raise Replaced
-        return head
 
     def _together(
         self, head: Head, known: Unacknowledged, operations: Sequence[Any], *, trusting: bool
     ) -> list[Any]:
-        ledger = Ledger(self._connection, self._cursor, head, known, trusting=trusting)
-        ledger.load([o.run for o in operations if type(o) in _OF_ATTEMPTS])
+        ledger = Ledger(self._transaction, head, known, trusting=trusting)
         events = [new for operation in operations for new in _events(operation)]
-        ledger.look_up([(new.id, new.source) for new in events if not (new.made_id and trusting)])
+        ledger.prepare(
+            [o.run for o in operations if type(o) in _OF_ATTEMPTS],
+            [(new.id, new.source) for new in events if not (new.made_id and trusting)],
+        )
         replies = [_APPLY[type(operation)](ledger, operation) for operation in operations]
         ledger.flush()
-        ledger.write_head()
         return replies
 
-    def _alone(self, known: Unacknowledged, operation: Operation) -> Any:
-        self._run("SAVEPOINT one")
+    def _alone(self, head: Head, known: Unacknowledged, operation: Operation) -> tuple[Head, Any]:
+        """Apply one operation. Return the newest numbers after it, and its reply."""
+        transaction = self._transaction
+        mine = msgspec.structs.replace(head)
+        transaction.mark()
         try:
-            reply = self._together(self._head(), known, [operation], trusting=False)[0]
+            reply = self._together(mine, known, [operation], trusting=False)[0]
         except Exception as problem:
-            if affects_batch(problem):
+            if not transaction.is_refusal(problem):
                 raise
-            self._run("ROLLBACK TO one")
-            reply = Refused(str(getattr(problem, "orig", None) or problem))
-        self._run("RELEASE one")
-        return reply
+            transaction.back()
+            mine, reply = head, Refused(str(getattr(problem, "orig", None) or problem))
+        transaction.forget_mark()
+        return mine, reply
 
     def _unacknowledged(self, head: Head, since: int | None) -> Unacknowledged:
         if since is None or since >= head.result:
             return {}
-        self._cursor.execute(statements.SELECT_RESULTS_AFTER, (since,))
-        rows = self._cursor.fetchall()
+        rows = self._transaction.results_after(since)
         return {(run, attempt, index): (number, completes) for number, run, attempt, index, completes in rows}
-
-    def _head(self) -> Head:
-        self._run(statements.SELECT_HEAD)
-        return Head(*self._cursor.fetchall()[0])
-
-    def _run(self, statement: str) -> None:
-        self._cursor.execute(statement)
 
 
 def _events(operation: Any) -> list[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.run import Outcome
+from busway.gateway.store.core import completions, publishing
+from busway.gateway.store.core.ledger import Ledger, RunRow, brief
+from busway.gateway.store.core.records import fence
+from busway.gateway.store.core.schema import OUTCOME_CODES, RUNNING, STATE_CODES, SUCCEEDED
+from busway.gateway.store.core.transaction import ATTEMPT
 from busway.gateway.store.port.operations import Append, Mark, Report, Settle, Settled, StoredEvent
-from busway.gateway.store.sqlite import completions, publishing, statements
-from busway.gateway.store.sqlite.ledger import Ledger, RunRow, brief
-from busway.gateway.store.sqlite.records import fence
-from busway.gateway.store.sqlite.schema import OUTCOME_CODES, RUNNING, STATE_CODES, SUCCEEDED
 
 
 def mark(ledger: Ledger, operation: Mark) -> bool:
@@ -67,7 +68,7 @@ def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
     """Insert the row of an attempt."""
     error = report.error
     ledger.add(
-        statements.INSERT_ATTEMPT,
+        ATTEMPT,
         (
             run,
             attempt,

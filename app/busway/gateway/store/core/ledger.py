@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
-import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPICursor
 
 from busway.domain import cursor
 from busway.domain.run import Error
+from busway.gateway.store.core.schema import KIND_CODES
+from busway.gateway.store.core.transaction import (
+    MUTABLE,
+    PLAIN_RESULT,
+    RESULT,
+    SETTLED,
+    Head,
+    Transaction,
+    Values,
+)
 from busway.gateway.store.port.operations import NewResult
-from busway.gateway.store.sqlite import statements
-from busway.gateway.store.sqlite.schema import KIND_CODES
 
 ResultKey = tuple[int, int, int | None]
 """(run, attempt, index). The result that ended the attempt has no index."""
-Row = tuple[Any, ...]
 Unacknowledged = dict[ResultKey, tuple[int, str | None]]
 """The number and `completes` of results."""
 
 
-class Head(msgspec.Struct):
-    """The newest numbers. `writer` is the name of the committer that may continue from them."""
-
-    epoch: str
-    writer: int
-    event: int
-    run: int
-    result: int
-    digest: int
-
-
 class RunRow(msgspec.Struct):
-    """The row of a run. The mutable columns are first, in the order of `statements.MUTABLE`."""
+    """The row of a run. The mutable columns are first, in the order of `MUTABLE`."""
 
     state: int
     counted: int
@@ -77,28 +70,20 @@ class Ledger:
     """Collects the changes of one transaction.
 
     Args:
-        connection: in a BEGIN IMMEDIATE transaction. Nobody else writes until it ends.
-        cursor: the driver's cursor of that connection. Statements of every batch bypass SQLAlchemy for speed.
+        transaction: nobody else writes until it ends.
         head: the newest numbers in the store. The ledger counts them up.
         unacknowledged: results that an earlier batch wrote and whose replies were lost.
         trusting: ids that the gateway generated are known to be new and are not looked up.
     """
 
     def __init__(
-        self,
-        connection: sa.Connection,
-        cursor: DBAPICursor,
-        head: Head,
-        unacknowledged: Unacknowledged,
-        *,
-        trusting: bool,
+        self, transaction: Transaction, head: Head, unacknowledged: Unacknowledged, *, trusting: bool
     ) -> None:
-        self.connection = connection
-        self._cursor = cursor
+        self.transaction = transaction
         self.head = head
         self.unacknowledged = unacknowledged
         self.trusting = trusting
-        self._rows: defaultdict[str, list[Row]] = defaultdict(list)
+        self._rows: defaultdict[int, list[Values]] = defaultdict(list)
         self._first_run = head.run + 1
         self._newest: tuple[int, int, int, int] | None = None
         self.counts: Counter[tuple[int, int]] = Counter()
@@ -112,10 +97,17 @@ class Ledger:
 
     # -- reads
 
-    def rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
-        """Run a compiled statement and return all its rows."""
-        self._cursor.execute(statement, parameters)
-        return self._cursor.fetchall()
+    def prepare(self, ids: Iterable[int], pairs: list[tuple[str, str]]) -> None:
+        """Load these runs, and look up which of these (id, source) are stored: `seen` gets their numbers."""
+        wanted = list(dict.fromkeys(ids))
+        if not (wanted or pairs):
+            return
+        rows, seen = self.transaction.load(wanted, pairs)
+        for row in rows:
+            run = RunRow(*row)
+            self._known[run.id] = run
+        for id_, source, seq in seen:
+            self.seen[id_, source] = seq
 
     def load(self, ids: Iterable[int]) -> list[RunRow]:
         """Return the existing ones of these runs, in the order of `ids`."""
@@ -123,40 +115,30 @@ class Ledger:
         missing = [id_ for id_ in wanted if id_ not in self._known]
         if missing and max(missing) >= self._first_run:
             self.flush()  # one of them was inserted in this transaction
-        if missing:
-            for row in self.rows(statements.SELECT_RUNS, msgspec.json.encode(missing).decode()):
-                run = RunRow(*row)
-                self._known[run.id] = run
+        self.prepare(missing, [])
         return [self._known[id_] for id_ in wanted if id_ in self._known]
 
     def run(self, id_: int) -> RunRow | None:
         """Return one run, None if it does not exist."""
         return self._known.get(id_) or next(iter(self.load((id_,))), None)
 
-    def look_up(self, pairs: list[tuple[str, str]]) -> None:
-        """Look up which of these (id, source) are stored, and add their events' numbers to `seen`."""
-        if not pairs:
-            return
-        for id_, source, seq in self.rows(statements.SELECT_SEEN, msgspec.json.encode(pairs).decode()):
-            self.seen[id_, source] = seq
-
     def tree(self, root: int) -> TreeRow | None:
         """Return the counter row of a root event, None if it has none."""
         if root not in self._trees:
-            row = next(iter(self.rows(statements.SELECT_TREE, root)), None)
+            row = self.transaction.tree(root)
             self._trees[root] = TreeRow(*row) if row else None
         return self._trees[root]
 
     # -- changes
 
-    def add(self, statement: str, row: Row) -> None:
-        """Add a row for an insert statement."""
-        self._rows[statement].append(row)
+    def add(self, what: int, row: Values) -> None:
+        """Add a row to insert. `what` is a key of `transaction.COLUMNS`."""
+        self._rows[what].append(row)
 
     def change(self, run: RunRow, state: int, *, settled: bool = False) -> None:
         """Change the state of a run. Set its other columns on the row, which `flush` writes.
 
-        `settled`: only the columns `statements.SETTLED` change.
+        `settled`: only the columns `SETTLED` change.
         """
         if state != run.state:
             self.counts[run.handler, run.state] -= 1
@@ -194,58 +176,55 @@ class Ledger:
         self._newest = (head.result, run.id, attempt, new.time)
         rest = (completes, int(new.binary), new.data)
         if error is None and new.index is None:
-            self.add(statements.INSERT_PLAIN_RESULT, (*ids, new.time, *rest))
+            self.add(PLAIN_RESULT, (*ids, new.time, *rest))
         else:
-            self.add(statements.INSERT_RESULT, (*ids, new.index, new.time, error, *rest))
+            self.add(RESULT, (*ids, new.index, new.time, error, *rest))
         return head.result
 
     # -- writes
 
     def flush(self) -> None:
         """Write all collected rows, so that statements see them. The transaction stays open."""
-        for statement, rows in self._rows.items():
-            self._many(statement, rows)
+        transaction = self.transaction
+        for what, rows in self._rows.items():
+            if rows:
+                transaction.insert(what, rows)
+                rows.clear()
         self._first_run = self.head.run + 1
-        self._many(
-            statements.UPDATE_RUN,
-            [msgspec.structs.astuple(run)[:_RUN_SIZE] for run in self._changed.values()],
-        )
-        self._many(statements.UPDATE_SETTLED, list(map(_settled, self._settled.values())))
+        if self._changed:
+            transaction.update_runs(
+                [msgspec.structs.astuple(run)[:_RUN_SIZE] for run in self._changed.values()]
+            )
+            self._changed.clear()
+        if self._settled:
+            transaction.update_settled(list(map(_settled, self._settled.values())))
+            self._settled.clear()
         if self._newest is not None:
             self.head.digest = cursor.digest(*self._newest)
         self._flush_trees()
-        self._many(statements.UPSERT_COUNT, [(*key, n) for key, n in self.counts.items() if n])
-        self._many(statements.UPSERT_ERROR, list(self.errors.items()))
-        self._changed.clear()
-        self._settled.clear()
+        if counts := [(*key, n) for key, n in self.counts.items() if n]:
+            transaction.add_counts(counts)
         self.counts.clear()
-        self.errors.clear()
-
-    def write_head(self) -> None:
-        """Write the new numbers, just before COMMIT."""
-        head = self.head
-        self._cursor.execute(statements.UPDATE_HEAD, (head.event, head.run, head.result, head.digest))
+        if self.errors:
+            transaction.put_errors(list(self.errors.items()))
+            self.errors.clear()
 
     def _flush_trees(self) -> None:
+        if not self._changed_trees:
+            return
         kept, gone = [], []
         for root in self._changed_trees:
             tree = self._trees[root]
             if tree is None:
-                gone.append((root,))
+                gone.append(root)
             else:
                 kept.append(msgspec.structs.astuple(tree))
-        self._many(statements.UPSERT_TREE, kept)
-        self._many(statements.DELETE_TREE, gone)
+        self.transaction.put_trees(kept, gone)
         self._changed_trees.clear()
 
-    def _many(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        if rows:
-            self._cursor.executemany(statement, rows)
-            rows.clear()
 
-
-_RUN_SIZE = len(statements.MUTABLE) + 1
-_settled = operator.attrgetter(*statements.SETTLED, "id")
+_RUN_SIZE = len(MUTABLE) + 1
+_settled = operator.attrgetter(*SETTLED, "id")
 
 
 def brief(error: Error | None) -> str | None:

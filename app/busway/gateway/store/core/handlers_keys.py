@@ -6,34 +6,56 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from busway.domain.handler import Handler
+from busway.gateway.store.core.constructs import binary_payload
+from busway.gateway.store.core.ledger import Ledger
+from busway.gateway.store.core.records import data_of
+from busway.gateway.store.core.schema import handler_revisions, handlers, keys
+from busway.gateway.store.core.transaction import Snapshot
 from busway.gateway.store.port.operations import CreateKey, RevokeKey, SaveHandler
 from busway.gateway.store.port.reader import KeyRecord
-from busway.gateway.store.sqlite.ledger import Ledger
-from busway.gateway.store.sqlite.schema import handler_revisions, handlers, keys
+
+
+class _KeyRow(msgspec.Struct, array_like=True):
+    id: int
+    name: str
+    digits: str
+    scopes: str
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+_revision = sa.select(handler_revisions.c.revision).where(
+    handler_revisions.c.handler == sa.bindparam("handler"),
+    handler_revisions.c.revision == sa.bindparam("revision"),
+)
+_key = sa.select(keys.c.id).where(keys.c.id == sa.bindparam("id"))
+_all_keys = sa.select(
+    keys.c.id,
+    keys.c.name,
+    binary_payload(keys.c.digest, sa.literal_column("1")),
+    keys.c.scopes,
+    keys.c.created_at,
+    keys.c.expires_at,
+    keys.c.revoked_at,
+).order_by(keys.c.id)
 
 
 def save_handler(ledger: Ledger, operation: SaveHandler) -> int:
     """Insert or replace a handler, and add a new revision to its history."""
-    handler = operation.handler
+    handler, execute = operation.handler, ledger.transaction.execute
     row = _row(handler)
     if handler.id:
-        ledger.connection.execute(sa.update(handlers).where(handlers.c.id == handler.id), row)
+        execute(sa.update(handlers).where(handlers.c.id == handler.id), row)
         number = handler.id
     else:
-        number = _new_id(ledger.connection.execute(sa.insert(handlers), row))
-    ledger.connection.execute(
-        sqlite.insert(handler_revisions).on_conflict_do_nothing(),
-        {
-            "handler": number,
-            "revision": handler.revision,
-            "created_at": handler.updated_at,
-            "fields": _json(operation.fields),
-            "file_digest": handler.file_digest,
-        },
-    )
+        number = _new_id(execute(sa.insert(handlers), row))
+    which = {"handler": number, "revision": handler.revision}
+    if not ledger.transaction.fetch(_revision, tuple[int], which):
+        new = {"created_at": handler.updated_at, "fields": _json(operation.fields)}
+        execute(sa.insert(handler_revisions), which | new | {"file_digest": handler.file_digest})
     return number
 
 
@@ -46,17 +68,17 @@ def create_key(ledger: Ledger, operation: CreateKey) -> int:
         "created_at": operation.now,
         "expires_at": operation.expires_at,
     }
-    return _new_id(ledger.connection.execute(sa.insert(keys), row))
+    return _new_id(ledger.transaction.execute(sa.insert(keys), row))
 
 
 def revoke_key(ledger: Ledger, operation: RevokeKey) -> bool:
     """Revoke an API key. A revoked key does not change."""
-    known = ledger.connection.execute(sa.select(keys.c.id).where(keys.c.id == operation.id)).first()
-    ledger.connection.execute(
+    known = ledger.transaction.fetch(_key, tuple[int], {"id": operation.id})
+    ledger.transaction.execute(
         sa.update(keys).where(keys.c.id == operation.id, keys.c.revoked_at.is_(None)),
         {"revoked_at": operation.now},
     )
-    return known is not None
+    return bool(known)
 
 
 def _row(handler: Handler) -> dict[str, Any]:
@@ -66,8 +88,8 @@ def _row(handler: Handler) -> dict[str, Any]:
         "declared": None if handler.declared is None else _json(handler.declared),
         "overrides": _json(handler.overrides),
         "file_digest": handler.file_digest,
-        "missing": handler.missing,
-        "deleted": handler.deleted,
+        "missing": int(handler.missing),
+        "deleted": int(handler.deleted),
         "created_at": handler.created_at,
         "updated_at": handler.updated_at,
     }
@@ -78,20 +100,20 @@ def _json(value: Any) -> str:
 
 
 def _new_id(inserted: sa.CursorResult[Any]) -> int:
-    return int(inserted.lastrowid)
+    return int(next(iter(inserted.inserted_primary_key or ())))
 
 
-def select_keys(connection: sa.Connection) -> list[KeyRecord]:
+def find_keys(snapshot: Snapshot) -> list[KeyRecord]:
     """Return all API keys, including revoked ones, oldest first."""
     return [
         KeyRecord(
             id=row.id,
             name=row.name,
-            digest=row.digest,
+            digest=data_of(None, row.digits) or b"",
             scopes=msgspec.json.decode(row.scopes),
             created_at=row.created_at,
             expires_at=row.expires_at,
             revoked_at=row.revoked_at,
         )
-        for row in connection.execute(sa.select(keys).order_by(keys.c.id))
+        for row in snapshot.fetch(_all_keys, _KeyRow)
     ]

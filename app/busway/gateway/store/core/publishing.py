@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.event import NewEvent, partition_key
+from busway.gateway.store.core import completions
+from busway.gateway.store.core.ledger import Ledger
+from busway.gateway.store.core.schema import COUNTED, OUTSIDE
+from busway.gateway.store.core.transaction import EVENT, PLAIN_EVENT, PLAIN_RUN, RUN, Values
 from busway.gateway.store.port.operations import Publish, StoredEvent
-from busway.gateway.store.sqlite import completions, statements
-from busway.gateway.store.sqlite.ledger import Ledger, Row
-from busway.gateway.store.sqlite.schema import COUNTED, OUTSIDE
 
 
 def publish(ledger: Ledger, operation: Publish) -> list[StoredEvent]:
@@ -53,15 +54,15 @@ def _add(ledger: Ledger, new: NewEvent, seq: int) -> None:
     time, accepted, binary, data = new.time, new.accepted_at, int(new.binary), new.data
     correlationid = None if new.correlationid == new.id else new.correlationid
     if not (new.attributes or new.root or new.subject or new.datacontenttype or correlationid):
-        row: Row = (seq, new.id, new.source, new.type, time, accepted, binary, data)
-        ledger.add(statements.INSERT_PLAIN_EVENT, row)
+        row: Values = (seq, new.id, new.source, new.type, time, accepted, binary, data)
+        ledger.add(PLAIN_EVENT, row)
         return
     attributes = msgspec.json.encode(new.attributes).decode() if new.attributes else None
     row = (
         seq, new.id, new.source, new.type, new.subject, time, accepted, correlationid, new.root or None,
         new.parent, new.datacontenttype, attributes, binary, data,
     )  # fmt: skip
-    ledger.add(statements.INSERT_EVENT, row)
+    ledger.add(EVENT, row)
 
 
 def _start(ledger: Ledger, new: NewEvent, seq: int, counted: int) -> None:
@@ -74,10 +75,10 @@ def _start(ledger: Ledger, new: NewEvent, seq: int, counted: int) -> None:
     for handler in new.handlers:
         run += 1
         if plain:
-            row: Row = (run, seq, handler, root, priority, created_at, counted)
-            ledger.add(statements.INSERT_PLAIN_RUN, row)
+            row: Values = (run, seq, handler, root, priority, created_at, counted)
+            ledger.add(PLAIN_RUN, row)
         else:
             row = (run, seq, handler, root, priority, expires_at, created_at, counted, due, key)
-            ledger.add(statements.INSERT_RUN, row)
+            ledger.add(RUN, row)
         ledger.counts[handler, 0] += 1
     ledger.head.run = run

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome
+from busway.gateway.store.core import completions, settling, transaction
+from busway.gateway.store.core.ledger import Ledger, RunRow, brief
+from busway.gateway.store.core.records import read_waiting
+from busway.gateway.store.core.schema import CANCELLED, DEAD, RUNNING, STATE_CODES, WAITING, handlers, runs
 from busway.gateway.store.port.operations import (
     Cancel,
     CancelWaiting,
@@ -21,14 +24,10 @@ from busway.gateway.store.port.operations import (
     Retry,
     RetryDead,
 )
-from busway.gateway.store.sqlite import completions, settling, statements
-from busway.gateway.store.sqlite.ledger import Ledger, RunRow, brief
-from busway.gateway.store.sqlite.records import read_waiting
-from busway.gateway.store.sqlite.schema import CANCELLED, DEAD, RUNNING, STATE_CODES, WAITING, handlers, runs
 
 
 def _of(handler: Any) -> Any:
-    """Match runs of a handler. The unary plus keeps SQLite from scanning all runs of the handler."""
+    """Match runs of a handler. The unary plus keeps the database from scanning all runs of the handler."""
     return sa.literal_column("+runs.handler") == handler
 
 
@@ -45,11 +44,12 @@ _expired = (
     .order_by(runs.c.expires_at)
 )
 _running = sa.select(runs.c.id).where(sa.text("state = 2"))
+_deleted = sa.select(handlers.c.id).where(handlers.c.deleted == 1)
 _ended = (
     sa.select(runs.c.id)
     .where(sa.text("runs.state >= 4"), runs.c.state == sa.bindparam("state"))
     .where(runs.c.id > sa.bindparam("after"))
-    .where(runs.c.handler.not_in(sa.select(handlers.c.id).where(handlers.c.deleted == 1)))
+    .where(runs.c.handler.not_in(_deleted))
     .order_by(runs.c.id)
 )
 
@@ -80,15 +80,12 @@ def expire(ledger: Ledger, operation: Expire) -> list[int]:
 def retry(ledger: Ledger, operation: Retry) -> Retried:
     """Make dead, cancelled and retryable runs available again, except those of deleted handlers."""
     known = ledger.load(operation.runs)
-    ledger.flush()
-    deleted = {
-        row.id for row in ledger.connection.execute(sa.select(handlers.c.id).where(handlers.c.deleted == 1))
-    }
+    deleted = set(_ids(ledger, _deleted, {}))
     retried = [run for run in known if run.state in _RETRIED and run.handler not in deleted]
     brought_forward = [run.id for run in retried if run.state < RUNNING]
     ids = _retry(ledger, retried, operation.now)
     ledger.flush()
-    return Retried(ids, read_waiting(ledger.connection, brought_forward) if brought_forward else [])
+    return Retried(ids, read_waiting(ledger.transaction, brought_forward) if brought_forward else [])
 
 
 def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:
@@ -113,7 +110,7 @@ _RETRIED = (1, CANCELLED, DEAD)
 
 def _ids(ledger: Ledger, query: sa.Select[Any], parameters: dict[str, int]) -> list[int]:
     ledger.flush()
-    return list(ledger.connection.execute(query, parameters).scalars())
+    return transaction.ids(ledger.transaction.fetch(query, tuple[int], parameters))
 
 
 def _cancel(ledger: Ledger, found: Iterable[RunRow], error: Error | None, now: int) -> list[int]:
@@ -137,7 +134,7 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
         run.available_at, run.finished_at = now, None
         retried.append(run.id)
     # A run that was retried manually is not ordered by its partition key.
-    ledger.rows(statements.CLEAR_PARTITION_KEY, None, msgspec.json.encode(retried).decode())
+    ledger.transaction.clear_partition_keys(retried)
     return retried
 
 
@@ -182,7 +179,5 @@ def _record(ledger: Ledger, run: RunRow, outcome: Outcome, error: Error | None, 
 
 
 def _revisions(ledger: Ledger) -> dict[int, int]:
-    return {
-        row.id: row.revision
-        for row in ledger.connection.execute(sa.select(handlers.c.id, handlers.c.revision))
-    }
+    query = sa.select(handlers.c.id, handlers.c.revision)
+    return dict(ledger.transaction.fetch(query, tuple[int, int]))

@@ -12,9 +12,8 @@ from busway.domain.handler import Handler
 from busway.domain.result import Result, ResultEvent
 from busway.domain.run import Error, Run
 from busway.domain.text import is_json_text
-from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
-from busway.gateway.store.sqlite.packed import data_of, fetch, pack, text_of
-from busway.gateway.store.sqlite.schema import (
+from busway.gateway.store.core.constructs import among, binary_payload, json_payload
+from busway.gateway.store.core.schema import (
     KINDS,
     OUTCOMES,
     RUNNING,
@@ -27,6 +26,8 @@ from busway.gateway.store.sqlite.schema import (
     results,
     runs,
 )
+from busway.gateway.store.core.transaction import Snapshot
+from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
 
 Columns = tuple[sa.ColumnElement[Any], ...]
 
@@ -34,6 +35,13 @@ _decode = msgspec.json.Decoder().decode
 _decode_pair = msgspec.json.Decoder(tuple[str, str]).decode
 _decode_error = msgspec.json.Decoder(Error).decode
 _decode_attributes = msgspec.json.Decoder(dict[str, str | int | bool]).decode
+
+
+def data_of(text: str | None, digits: str | None) -> bytes | None:
+    """Return the payload from the columns of `json_payload` and `binary_payload`."""
+    if text is not None:
+        return text.encode(errors="surrogateescape")
+    return None if digits is None else bytes.fromhex(digits)
 
 
 def _sound(text: str | None) -> bool:
@@ -80,7 +88,8 @@ EVENT_COLUMNS: Columns = (
     events.c.subject,
     events.c.time,
     events.c.datacontenttype,
-    *text_of(events.c.data, events.c.binary),
+    json_payload(events.c.data, events.c.binary),
+    binary_payload(events.c.data, events.c.binary),
     events.c.attributes,
     sa.func.coalesce(events.c.correlationid, events.c.id),
     sa.func.coalesce(events.c.root, events.c.seq),
@@ -174,10 +183,17 @@ def fence(token: int | None) -> int:
     return min(token or 0, 0)
 
 
-def read_waiting(connection: sa.Connection, ids: list[int]) -> list[Run]:
-    """Return these waiting runs."""
-    query = sa.select(*WAITING_COLUMNS).join(events, events.c.seq == runs.c.event).where(runs.c.id.in_(ids))
-    return [waiting_run(row) for row in fetch(connection, pack(query), WaitingRow)]
+_these = (
+    sa.select(*WAITING_COLUMNS)
+    .join(events, events.c.seq == runs.c.event)
+    .where(among(runs.c.id, sa.bindparam("ids")))
+)
+
+
+def read_waiting(snapshot: Snapshot, ids: list[int]) -> list[Run]:
+    """Return these waiting runs, in the order of `ids`."""
+    known = {row.run: row for row in snapshot.fetch(_these, WaitingRow, {"ids": ids})}
+    return [waiting_run(known[id_]) for id_ in ids if id_ in known]
 
 
 class RunRow(msgspec.Struct, array_like=True):
@@ -324,7 +340,8 @@ RESULT_COLUMNS: Columns = (
     results.c.run,
     results.c.attempt,
     results.c.idx,
-    *text_of(results.c.data, results.c.binary),
+    json_payload(results.c.data, results.c.binary),
+    binary_payload(results.c.data, results.c.binary),
     results.c.error,
     results.c.completes,
     results.c.time,

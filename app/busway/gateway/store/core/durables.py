@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from busway.domain import cursor
 from busway.domain.cursor import Position
+from busway.gateway.store.core.constructs import among, at_most
+from busway.gateway.store.core.ledger import Ledger
+from busway.gateway.store.core.schema import durables, results
+from busway.gateway.store.core.transaction import Snapshot
 from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable
 from busway.gateway.store.port.reader import DurableRecord
-from busway.gateway.store.sqlite.ledger import Ledger
-from busway.gateway.store.sqlite.packed import fetch, pack
-from busway.gateway.store.sqlite.schema import durables, head, results
 
 
 class DurableRow(msgspec.Struct, array_like=True):
@@ -26,17 +26,18 @@ class DurableRow(msgspec.Struct, array_like=True):
 
 
 _columns = [durables.c[name] for name in DurableRow.__struct_fields__]
-_one = pack(sa.select(*_columns).where(durables.c.name == sa.bindparam("name")))
-_page = pack(
+_one = sa.select(*_columns).where(durables.c.name == sa.bindparam("name"))
+_page = (
     sa.select(*_columns)
     .where(durables.c.name > sa.bindparam("after"))
     .order_by(durables.c.name)
-    .limit(sa.bindparam("limit"))
+    .limit(at_most())
 )
-_numbers = sa.func.json_each(sa.bindparam("numbers")).table_valued("value").c.value
 _acknowledged = sa.select(results.c.number, results.c.run, results.c.attempt, results.c.time).where(
-    results.c.number.in_(sa.select(_numbers))
+    among(results.c.number, sa.bindparam("numbers"))
 )
+_of_key = sa.func.count(sa.case((durables.c.key == sa.bindparam("key"), 1)))
+_numbers = sa.select(sa.func.count(), _of_key).select_from(durables)
 _forward = (
     sa.update(durables)
     .where(durables.c.name == sa.bindparam("which"), durables.c.number < sa.bindparam("new_number"))
@@ -50,27 +51,26 @@ _forward = (
 
 def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | None:
     """Return the position of a subscription. Create it at the requested one, if the limit allows."""
-    connection = ledger.connection
-    known = find_durable(connection, operation.name)
+    transaction = ledger.transaction
+    known = find_durable(transaction, operation.name)
     if known is not None:
         return known.position.number, known.position.digest
-    of_key = sa.func.count(sa.case((durables.c.key == operation.key, 1)))
-    total, own = connection.execute(sa.select(sa.func.count(), of_key).select_from(durables)).one()
+    ((total, own),) = transaction.fetch(_numbers, tuple[int, int], {"key": operation.key})
     if total >= operation.most or (operation.key is not None and own >= operation.most_of_key):
         return None
     position = {"number": operation.number, "digest": operation.digest}
     row = {"name": operation.name, **position, "created_at": operation.now, "key": operation.key}
-    connection.execute(sqlite.insert(durables), row)
+    transaction.execute(sa.insert(durables), row)
     return operation.number, operation.digest
 
 
 def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
     """Move subscriptions forward, never back. Return the names whose position is not in this log."""
-    connection = ledger.connection
-    numbers = msgspec.json.encode([number for _, number, _ in operation.positions]).decode()
-    rows = connection.execute(_acknowledged, {"numbers": numbers})
-    known = {row.number: cursor.digest(row.number, row.run, row.attempt, row.time) for row in rows}
-    floor = connection.execute(sa.select(head.c.floor)).scalar_one()
+    transaction = ledger.transaction
+    numbers = [number for _, number, _ in operation.positions]
+    rows = transaction.fetch(_acknowledged, tuple[int, int, int, int], {"numbers": numbers})
+    known = {number: cursor.digest(number, run, attempt, time) for number, run, attempt, time in rows}
+    floor = transaction.bounds().floor
     # A digest below the floor cannot be checked. It is harmless, because nobody can resume from there.
     valid = [
         (name, number, digest)
@@ -82,26 +82,26 @@ def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
             {"which": name, "new_number": number, "new_digest": digest, "moment": operation.now}
             for name, number, digest in valid
         ]
-        connection.execute(_forward, moved)
+        transaction.execute(_forward, moved)
     accepted = {name for name, _, _ in valid}
     return [name for name, _, _ in operation.positions if name not in accepted]
 
 
 def delete_durable(ledger: Ledger, operation: DeleteDurable) -> bool:
     """Delete a subscription."""
-    deleted = ledger.connection.execute(sa.delete(durables).where(durables.c.name == operation.name))
+    deleted = ledger.transaction.execute(sa.delete(durables).where(durables.c.name == operation.name))
     return bool(deleted.rowcount)
 
 
-def find_durable(connection: sa.Connection, name: str) -> DurableRecord | None:
+def find_durable(snapshot: Snapshot, name: str) -> DurableRecord | None:
     """Return one subscription."""
-    rows = fetch(connection, _one, DurableRow, {"name": name})
+    rows = snapshot.fetch(_one, DurableRow, {"name": name})
     return _record(rows[0]) if rows else None
 
 
-def find_durables(connection: sa.Connection, after: str, limit: int) -> list[DurableRecord]:
+def find_durables(snapshot: Snapshot, after: str, limit: int) -> list[DurableRecord]:
     """Return up to `limit` subscriptions with a name above `after`, by name."""
-    return [_record(row) for row in fetch(connection, _page, DurableRow, {"after": after, "limit": limit})]
+    return [_record(row) for row in snapshot.fetch(_page, DurableRow, {"after": after, "limit": limit})]
 
 
 def _record(row: DurableRow) -> DurableRecord:

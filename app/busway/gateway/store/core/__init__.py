@@ -1,0 +1,1 @@
+"""What each operation and each read does, for every database."""

@@ -1,0 +1,384 @@
+"""Reads of committed state: short, in reader threads, on connections that cannot write."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+
+from busway.domain import cursor
+from busway.domain.cursor import Position
+from busway.domain.event import Event
+from busway.domain.handler import Handler
+from busway.domain.result import Result
+from busway.domain.run import Error, Run
+from busway.gateway.store.core import durables, listings, pruning, records, waiting_runs
+from busway.gateway.store.core.constructs import among, at_most, without_traceback
+from busway.gateway.store.core.handlers_keys import find_keys
+from busway.gateway.store.core.schema import (
+    RUNNING,
+    STATES,
+    SUCCEEDED,
+    WAITING,
+    attempts,
+    events,
+    handler_revisions,
+    handlers,
+    results,
+    runs,
+)
+from busway.gateway.store.core.transaction import Row, Snapshot
+from busway.gateway.store.port.reader import (
+    NO_LIMIT,
+    AttemptRecord,
+    DurableRecord,
+    EventQuery,
+    KeyRecord,
+    KeyRuns,
+    Layer,
+    OldRoots,
+    RevisionRecord,
+    RunQuery,
+    RunRecord,
+)
+
+Answer = TypeVar("Answer")
+
+_waiting = sa.text(WAITING)
+_identity = sa.select(results.c.run, results.c.attempt, results.c.time).where(
+    results.c.number == sa.bindparam("number")
+)
+_next = results.c.number > sa.bindparam("after")
+_size = sa.func.coalesce(sa.func.length(results.c.data), 0)
+_sizes = sa.select(_size).where(_next).order_by(results.c.number).limit(at_most())
+_sizes_with_events = (
+    sa.select(_size, events.c.seq, listings.EVENT_BYTES)
+    .join(events, events.c.seq == results.c.event)
+    .where(_next)
+    .order_by(results.c.number)
+    .limit(at_most())
+)
+_results = (
+    sa.select(*records.RESULT_COLUMNS)
+    .join(events, events.c.seq == results.c.event)
+    .join(handlers, handlers.c.id == results.c.handler)
+    .where(_next)
+    .order_by(results.c.number)
+    .limit(at_most())
+)
+_event = sa.select(*records.EVENT_COLUMNS).where(events.c.seq == sa.bindparam("seq"))
+_events = sa.select(*records.EVENT_COLUMNS).where(among(events.c.seq, sa.bindparam("events")))
+_run = listings.select_runs().where(runs.c.id == sa.bindparam("id"))
+_whole = attempts.c.attempt >= sa.bindparam("whole")  # others come without log and traceback
+_attempts = (
+    sa.select(
+        *records.ATTEMPT_COLUMNS[:-2],
+        sa.case((_whole, attempts.c.error), else_=without_traceback(attempts.c.error)),
+        sa.case((_whole, attempts.c.log)),
+    )
+    .where(attempts.c.run == sa.bindparam("id"))
+    .order_by(attempts.c.attempt)
+)
+_attempt_sizes = (
+    sa.select(
+        attempts.c.attempt,
+        sa.func.coalesce(sa.func.length(attempts.c.error), 0)
+        + sa.func.coalesce(sa.func.length(attempts.c.log), 0),
+    )
+    .where(attempts.c.run == sa.bindparam("id"))
+    .order_by(attempts.c.attempt.desc())
+)
+_own_attempt = sa.select(*records.OWN_ATTEMPT_COLUMNS).where(
+    runs.c.id == sa.bindparam("id"),
+    runs.c.started_at.is_not(None),
+    runs.c.state.in_((RUNNING, SUCCEEDED)),
+)
+_handlers = sa.select(*records.HANDLER_COLUMNS).order_by(handlers.c.id)
+_revisions = (
+    sa.select(*records.REVISION_COLUMNS)
+    .where(handler_revisions.c.handler == sa.bindparam("handler"))
+    .order_by(handler_revisions.c.revision.desc())
+)
+ATTEMPTS_BYTES = 4 * 1024 * 1024  # of the logs and errors of one run's attempts
+_ROW_BYTES = 200  # size of a result without its data, in bytes
+
+
+class Snapshots(Protocol):
+    """Opens snapshots: a driver's connections for reads."""
+
+    def open(self) -> AbstractContextManager[Snapshot]:
+        """Begin a transaction that reads.
+
+        Raises:
+            Unavailable: the database cannot be read, from this or from a read.
+        """
+
+    def close(self) -> None:
+        """Close all connections. None is in use."""
+
+
+class CoreReader:
+    """Implements `Reader`.
+
+    Args:
+        snapshots: opens snapshots of the database.
+        threads: how many reads run at the same time.
+    """
+
+    def __init__(self, snapshots: Snapshots, threads: int = 4) -> None:
+        self._snapshots = snapshots
+        self._count = threads
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="busway-reader")
+
+    async def open(self) -> None:
+        """Open all connections and start all threads now. Later there may be no descriptors for them.
+
+        Raises:
+            Unavailable: the database cannot be read.
+        """
+        together = threading.Barrier(self._count)
+
+        def begin(snapshot: Snapshot) -> None:
+            snapshot.bounds()
+            together.wait()
+
+        try:
+            await asyncio.gather(*(self._read(begin) for _ in range(self._count)))
+        except BaseException:
+            together.abort()
+            raise
+
+    def close(self) -> None:
+        """Wait for running reads to end, then close the database."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._snapshots.close()
+
+    async def log_bounds(self) -> tuple[Position, Position]:
+        """Return the head and the floor of the result log."""
+        return await self._read(_log_bounds)
+
+    async def totals(self) -> tuple[int, int]:
+        """Return how many events and how many results were stored in total, pruned ones included."""
+        return await self._read(_totals)
+
+    async def position(self, number: int) -> Position | None:
+        """Return the position of result `number`, None if that result is not in the log."""
+        return await self._read(lambda snapshot: _position(snapshot, number))
+
+    async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
+        """Return results from `after + 1` on, in order. Stop at `limit` results or at `max_bytes`."""
+        return await self._read(lambda snapshot: _read_results(snapshot, after, limit, max_bytes))
+
+    async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
+        """Return results as `results` does, each with its event. The size of each event counts once, too."""
+        return await self._read(lambda snapshot: _read_with_events(snapshot, after, limit, max_bytes))
+
+    async def event(self, seq: int) -> Event | None:
+        """Return one event."""
+        rows = await self._fetch(_event, records.EventRow, {"seq": seq})
+        return records.event(rows[0]) if rows else None
+
+    async def events(self, query: EventQuery, limit: int, max_bytes: int = NO_LIMIT) -> list[Event]:
+        """Return events, newest first. Stop at `limit` events or at `max_bytes`."""
+        rows = await self._read(lambda snapshot: listings.find_events(snapshot, query, limit, max_bytes))
+        return [records.event(row) for row in rows]
+
+    async def children(
+        self, runs: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[tuple[int, Event]]:
+        """Return the events that these runs published, each with the id of its run, oldest first."""
+        rows = await self._read(
+            lambda snapshot: listings.find_children(snapshot, runs, after, limit, max_bytes)
+        )
+        return [(row.parent, records.event(row)) for row in rows]
+
+    async def runs(self, query: RunQuery, limit: int, max_bytes: int = NO_LIMIT) -> list[RunRecord]:
+        """Return runs, newest first. Stop at `limit` runs or at `max_bytes`."""
+        rows = await self._read(lambda snapshot: listings.find_runs(snapshot, query, limit, max_bytes))
+        return [records.run(row) for row in rows]
+
+    async def runs_of(
+        self, events: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[RunRecord]:
+        """Return the runs of these events, oldest first."""
+        rows = await self._read(
+            lambda snapshot: listings.find_runs_of(snapshot, events, after, limit, max_bytes)
+        )
+        return [records.run(row) for row in rows]
+
+    async def run(self, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
+        """Return one run with its attempts in order."""
+        return await self._read(lambda snapshot: _read_run(snapshot, id_))
+
+    async def waiting(
+        self, handler: int, limit: int, *, now: int = 0, max_bytes: int = NO_LIMIT, keyless: bool = False
+    ) -> list[Run]:
+        """Return waiting runs of a handler that are due, highest priority first, then oldest."""
+        return await self._read(
+            lambda snapshot: waiting_runs.find_due(
+                snapshot, handler, limit, now=now, max_bytes=max_bytes, keyless=keyless
+            )
+        )
+
+    async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
+        """Return waiting runs with a due time after `after` and up to `before`, earliest first."""
+        return await self._read(
+            lambda snapshot: waiting_runs.find_later(snapshot, after, before, limit, max_bytes)
+        )
+
+    async def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
+        """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
+        return await self._read(lambda snapshot: snapshot.partition_keys(handler, after, limit))
+
+    async def key_runs(
+        self, handler: int, keys: list[str], now: int, per_key: int, max_bytes: int
+    ) -> list[KeyRuns]:
+        """Return the waiting runs of these partition keys of a handler, in the order of `keys`."""
+        return await self._read(
+            lambda snapshot: waiting_runs.find_key_runs(snapshot, handler, keys, now, per_key, max_bytes)
+        )
+
+    async def next_due(self) -> int | None:
+        """Return the earliest due time of all waiting runs."""
+        query = sa.select(sa.func.min(runs.c.due)).where(_waiting, runs.c.due.is_not(None))
+        return await self._read(lambda snapshot: snapshot.fetch(query, tuple[int | None])[0][0])
+
+    async def next_expiry(self) -> int | None:
+        """Return the earliest `expires_at` of all runs that had no attempt."""
+        query = sa.select(sa.func.min(runs.c.expires_at)).where(
+            _waiting, sa.text("attempt = 0"), runs.c.expires_at.is_not(None)
+        )
+        return await self._read(lambda snapshot: snapshot.fetch(query, tuple[int | None])[0][0])
+
+    async def old_results(self, before: int, limit: int, max_bytes: int) -> int | None:
+        """Return the highest number of the oldest results that are older than `before`, None if none is."""
+        return await self._read(lambda snapshot: pruning.find_old_results(snapshot, before, limit, max_bytes))
+
+    async def old_roots(self, after: int, before: int, limit: int) -> OldRoots:
+        """Return root events with a number above `after` that were accepted before `before`."""
+        return await self._read(lambda snapshot: pruning.find_old_roots(snapshot, after, before, limit))
+
+    async def layer(self, events: list[int], before: int) -> Layer:
+        """Return which of these events must be kept, and which events their runs published."""
+        return await self._read(lambda snapshot: pruning.find_layer(snapshot, events, before))
+
+    async def handlers(self) -> list[Handler]:
+        """Return all handlers, including deleted ones."""
+        return [records.handler(row) for row in await self._fetch(_handlers, records.HandlerRow)]
+
+    async def revisions(self, handler: int) -> list[RevisionRecord]:
+        """Return the revisions of a handler, newest first."""
+        rows = await self._fetch(_revisions, records.RevisionRow, {"handler": handler})
+        return [records.revision(row) for row in rows]
+
+    async def counts(self) -> dict[int, dict[str, int]]:
+        """Return the number of runs in each state, by handler number."""
+        found: dict[int, dict[str, int]] = {}
+        for handler, state, n in await self._read(lambda snapshot: snapshot.counts()):
+            found.setdefault(handler, {})[STATES[state].value] = n
+        return found
+
+    async def last_errors(self) -> dict[int, Error]:
+        """Return the newest error of each handler, by handler number."""
+        rows = await self._read(lambda snapshot: snapshot.last_errors())
+        return {handler: problem for handler, text in rows if (problem := records.error(text))}
+
+    async def keys(self) -> list[KeyRecord]:
+        """Return all API keys, including revoked ones."""
+        return await self._read(find_keys)
+
+    async def durable(self, name: str) -> DurableRecord | None:
+        """Return one durable subscription."""
+        return await self._read(lambda snapshot: durables.find_durable(snapshot, name))
+
+    async def durables(self, after: str, limit: int) -> list[DurableRecord]:
+        """Return up to `limit` durable subscriptions with a name above `after`, by name."""
+        return await self._read(lambda snapshot: durables.find_durables(snapshot, after, limit))
+
+    async def _fetch(
+        self, query: sa.Select[Any], row: type[Row], parameters: dict[str, Any] | None = None
+    ) -> list[Row]:
+        return await self._read(lambda snapshot: snapshot.fetch(query, row, parameters))
+
+    async def _read(self, read: Callable[[Snapshot], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_now, read)
+
+    def _read_now(self, read: Callable[[Snapshot], Answer]) -> Answer:
+        """Read in one transaction, so that all statements see the same snapshot."""
+        with self._snapshots.open() as snapshot:
+            return read(snapshot)
+
+
+def _log_bounds(snapshot: Snapshot) -> tuple[Position, Position]:
+    bounds = snapshot.bounds()
+    return Position(bounds.result, bounds.digest), Position(bounds.floor, bounds.floor_digest)
+
+
+def _totals(snapshot: Snapshot) -> tuple[int, int]:
+    bounds = snapshot.bounds()
+    return bounds.event, bounds.result
+
+
+def _position(snapshot: Snapshot, number: int) -> Position | None:
+    floor = _log_bounds(snapshot)[1]
+    if number == floor.number:
+        return floor
+    rows = snapshot.fetch(_identity, tuple[int, int, int], {"number": number})
+    return Position(number, cursor.digest(number, *rows[0])) if rows else None
+
+
+def _read_results(snapshot: Snapshot, after: int, limit: int, max_bytes: int) -> list[Result]:
+    within = 0
+    for (size,) in snapshot.fetch(_sizes, tuple[int], {"after": after, "limit": limit}):
+        within += 1
+        max_bytes -= _ROW_BYTES + size
+        if max_bytes <= 0:
+            break
+    return _results_within(snapshot, after, within)
+
+
+def _read_with_events(
+    snapshot: Snapshot, after: int, limit: int, max_bytes: int
+) -> list[tuple[Result, Event]]:
+    """Read each event once, even if several results belong to it."""
+    within, seqs = 0, set[int]()
+    bounds = {"after": after, "limit": limit}
+    for size, seq, event_size in snapshot.fetch(_sizes_with_events, tuple[int, int, int], bounds):
+        within += 1
+        max_bytes -= _ROW_BYTES + size + (event_size if seq not in seqs else 0)
+        seqs.add(seq)
+        if max_bytes <= 0:
+            break
+    found = _results_within(snapshot, after, within)
+    rows = snapshot.fetch(_events, records.EventRow, {"events": sorted(seqs)})
+    known = {row.seq: records.event(row) for row in rows}
+    return [(result, known[result.event.seq]) for result in found]
+
+
+def _results_within(snapshot: Snapshot, after: int, within: int) -> list[Result]:
+    if not within:
+        return []
+    rows = snapshot.fetch(_results, records.ResultRow, {"after": after, "limit": within})
+    return [records.result(row) for row in rows]
+
+
+def _read_run(snapshot: Snapshot, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:
+    which = {"id": id_}
+    found = snapshot.fetch(_run, records.RunRow, which)
+    if not found:
+        return None
+    whole, left = 0, ATTEMPTS_BYTES
+    for number, size in snapshot.fetch(_attempt_sizes, tuple[int, int], which):
+        left -= size
+        if left < 0:
+            break
+        whole = number
+    found_attempts = snapshot.fetch(_attempts, records.AttemptRow, {**which, "whole": whole})
+    tried = [records.attempt(row) for row in found_attempts]
+    tried += [records.own_attempt(row) for row in snapshot.fetch(_own_attempt, records.AttemptRow, which)]
+    return records.run(found[0]), tried

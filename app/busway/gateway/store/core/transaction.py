@@ -1,0 +1,205 @@
+"""The port of the database drivers: reads in one transaction, and the writes of a batch.
+
+The core decides what is read and written. A driver knows statements, types and errors of its database.
+Rows that are inserted are tuples in the order of `COLUMNS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from busway.gateway.store.core.schema import attempts, events, results, runs
+
+Row = TypeVar("Row")
+Values = tuple[Any, ...]
+
+
+class Replaced(Exception):
+    """Another writer took over this database."""
+
+
+class Head(msgspec.Struct):
+    """The newest numbers."""
+
+    epoch: str
+    event: int
+    run: int
+    result: int
+    digest: int
+
+
+class Bounds(msgspec.Struct):
+    """The newest event and result, and the position just before the oldest result."""
+
+    event: int
+    result: int
+    digest: int
+    floor: int
+    floor_digest: int
+
+
+EVENT, PLAIN_EVENT, RUN, PLAIN_RUN, RESULT, PLAIN_RESULT, ATTEMPT = range(7)
+"""What can be inserted. In most rows half of the columns are null: these rows are plain."""
+
+
+def _names(table: sa.Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns)
+
+
+COLUMNS: dict[int, tuple[sa.Table, tuple[str, ...]]] = {
+    EVENT: (events, _names(events)),
+    PLAIN_EVENT: (events, ("seq", "id", "source", "type", "time", "accepted_at", "binary", "data")),
+    RUN: (
+        runs,
+        (
+            "id", "event", "handler", "root", "priority", "expires_at", "created_at", "counted", "due",
+            "partitionkey",
+        ),
+    ),
+    PLAIN_RUN: (runs, ("id", "event", "handler", "root", "priority", "created_at", "counted")),
+    RESULT: (results, _names(results)),
+    PLAIN_RESULT: (
+        results,
+        (
+            "number", "run", "event", "handler", "revision", "attempt", "kind", "time", "completes",
+            "binary", "data",
+        ),
+    ),
+    ATTEMPT: (attempts, _names(attempts)),
+}  # fmt: skip
+
+MUTABLE = tuple(column.name for column in runs.columns if column.name != "partitionkey")[7:]
+"""The columns of a run that can change, in the order of `Transaction.update_runs`, before its id."""
+
+SETTLED = (
+    "state", "counted", "attempt", "lost", "max_attempts", "finished_at", "token", "revision", "started_at",
+    "pool", "worker", "cpu_time", "wall_time", "last_result",
+)  # fmt: skip
+"""The columns that change when a first attempt succeeds, in the order of `Transaction.update_settled`."""
+
+
+class Snapshot(Protocol):
+    """Reads of one transaction. All see the same state."""
+
+    def fetch(
+        self, query: sa.Select[*tuple[Any, ...]], row: type[Row], parameters: Mapping[str, Any] | None = None
+    ) -> list[Row]:
+        """Run a query and return its rows as `row`, an array-like struct or a tuple type.
+
+        A parameter that is a list belongs to an `among`. Bytes that are not UTF-8 become lone surrogates.
+        """
+
+    def bounds(self) -> Bounds:
+        """Return the bounds of the logs."""
+
+    def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
+        """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
+
+    def first_of_keys(
+        self, handler: int, keys: Sequence[str], now: int, limit: int
+    ) -> list[tuple[int, int, int]]:
+        """Return up to `limit` waiting runs of each key: its index, the run, the size of its event's data.
+
+        Runs that had an attempt come first, due or not. Then those that are due. Both by number.
+        """
+
+    def counts(self) -> list[tuple[int, int, int]]:
+        """Return the number of runs of each handler in each state, those that are not 0."""
+
+    def last_errors(self) -> list[tuple[int, str]]:
+        """Return the newest error of each handler."""
+
+
+class Transaction(Snapshot, Protocol):
+    """The only transaction that writes. Its methods raise the driver's errors."""
+
+    def begin(self) -> Head:
+        """Begin, wait until nobody else writes, and return the newest numbers.
+
+        Raises:
+            Replaced: another writer took over. Nothing began.
+        """
+
+    def commit(self) -> None:
+        """Write everything, synced to disk."""
+
+    def rollback(self) -> None:
+        """Write nothing of what was begun."""
+
+    def mark(self) -> None:
+        """Remember this place for `back`, until `forget_mark`."""
+
+    def back(self) -> None:
+        """Undo everything since `mark`."""
+
+    def forget_mark(self) -> None:
+        """Forget the place of `mark`."""
+
+    def is_refusal(self, problem: BaseException) -> bool:
+        """Return whether an error concerns one operation. All others concern the batch: disk, connection."""
+
+    def execute(
+        self, statement: sa.Executable, parameters: dict[str, Any] | list[dict[str, Any]] | None = None
+    ) -> sa.CursorResult[Any]:
+        """Run a statement on the small tables."""
+
+    def load(self, runs: Sequence[int], pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[Any]]:
+        """Read what most batches need.
+
+        Args:
+            runs: ids of runs.
+            pairs: (id, source) of events.
+
+        Returns:
+            The existing runs as rows of `MUTABLE`, id, event, handler, root. Of the pairs those that are
+            stored, each with the event's number: (id, source, number).
+        """
+
+    def tree(self, root: int) -> Values | None:
+        """Return the row of `trees` of a root event."""
+
+    def results_after(self, number: int) -> list[Values]:
+        """Return (number, run, attempt, idx, completes) of the results after one."""
+
+    def insert(self, what: int, rows: Sequence[Values]) -> None:
+        """Insert rows. `what` is a key of `COLUMNS`."""
+
+    def update_runs(self, rows: Sequence[Values]) -> None:
+        """Update runs: `MUTABLE` and the id."""
+
+    def update_settled(self, rows: Sequence[Values]) -> None:
+        """Update runs: `SETTLED` and the id."""
+
+    def put_trees(self, rows: Sequence[Values], gone: Sequence[int]) -> None:
+        """Insert or replace rows of `trees`, and delete those of roots that are complete."""
+
+    def add_counts(self, rows: Sequence[Values]) -> None:
+        """Add (handler, state, n) to the number of runs of a handler in a state."""
+
+    def put_errors(self, rows: Sequence[tuple[int, str]]) -> None:
+        """Replace the newest error of handlers."""
+
+    def write_head(self, head: Head) -> None:
+        """Write the newest numbers, just before `commit`."""
+
+    def clear_partition_keys(self, runs: Sequence[int]) -> None:
+        """Take the partition keys away from runs."""
+
+    def prune_results(self, until: int, digest: int) -> int:
+        """Delete the results up to a number and move the floor there. Return how many were deleted."""
+
+    def prune_events(self, events: Sequence[int]) -> tuple[list[tuple[int, int, int]], int]:
+        """Delete events with their runs and attempts.
+
+        Returns:
+            The deleted runs: (id, handler, state). And how many events were deleted.
+        """
+
+
+def ids(rows: Iterable[tuple[int, ...]]) -> list[int]:
+    """Return the numbers of rows of one column."""
+    return [number for (number,) in rows]

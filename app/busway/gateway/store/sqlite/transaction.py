@@ -1,0 +1,161 @@
+"""The writing transaction of SQLite. Statements of every batch bypass SQLAlchemy for speed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from busway.gateway.store.core.transaction import Head, Replaced, Values
+from busway.gateway.store.sqlite import statements
+from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot
+
+
+class SQLiteTransaction(SQLiteSnapshot):
+    """Implements `Transaction` over a connection in autocommit mode.
+
+    Args:
+        connection: the connection. Nobody else uses it.
+        name: the number with which this writer claims the head. None writes without claiming it.
+    """
+
+    def __init__(self, connection: sa.Connection, name: int | None = None) -> None:
+        super().__init__(connection)
+        self._name = name
+        self._cursor = connection.connection.cursor()
+
+    def claim(self) -> Head:
+        """Become the only committer. The next `begin` of any other raises `Replaced`.
+
+        Raises:
+            sqlite3.Error, sqlalchemy.exc.DBAPIError: the database failed.
+        """
+        self._run("BEGIN IMMEDIATE")
+        self._cursor.execute(statements.CLAIM_HEAD, (self._name,))
+        head = self._head()[0]
+        self.commit()
+        return head
+
+    def begin(self) -> Head:
+        """Begin, and return the newest numbers.
+
+        Raises:
+            Replaced: another committer claimed the database.
+        """
+        self._run("BEGIN IMMEDIATE")
+        head, writer = self._head()
+        if self._name is not None and writer != self._name:
+            self.rollback()
+            raise Replaced
+        return head
+
+    def commit(self) -> None:
+        """Write everything, synced to disk."""
+        self._run("COMMIT")
+
+    def rollback(self) -> None:
+        """Write nothing of what was begun."""
+        self._run("ROLLBACK")
+
+    def mark(self) -> None:
+        """Remember this place for `back`."""
+        self._run("SAVEPOINT one")
+
+    def back(self) -> None:
+        """Undo everything since `mark`."""
+        self._run("ROLLBACK TO one")
+
+    def forget_mark(self) -> None:
+        """Forget the place of `mark`."""
+        self._run("RELEASE one")
+
+    def is_refusal(self, problem: BaseException) -> bool:
+        """Return whether an error concerns one operation, and not disk, lock or file."""
+        cause = getattr(problem, "orig", None) or problem
+        fatal = isinstance(cause, sqlite3.OperationalError | sqlite3.InternalError)
+        return not (fatal or type(cause) is sqlite3.DatabaseError)
+
+    def execute(
+        self, statement: sa.Executable, parameters: dict[str, Any] | list[dict[str, Any]] | None = None
+    ) -> sa.CursorResult[Any]:
+        """Run a statement on the small tables."""
+        return self.connection.execute(statement, parameters)
+
+    def load(self, runs: Sequence[int], pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[Any]]:
+        """Read these runs, and the numbers of the events that are stored."""
+        found = self._rows(statements.SELECT_RUNS, _json(runs)) if runs else []
+        return found, self._rows(statements.SELECT_SEEN, _json(pairs)) if pairs else []
+
+    def tree(self, root: int) -> Values | None:
+        """Return the row of `trees` of a root event."""
+        return next(iter(self._rows(statements.SELECT_TREE, root)), None)
+
+    def results_after(self, number: int) -> list[Values]:
+        """Return (number, run, attempt, idx, completes) of the results after one."""
+        return self._rows(statements.SELECT_RESULTS_AFTER, number)
+
+    def insert(self, what: int, rows: Sequence[Values]) -> None:
+        """Insert rows."""
+        self._cursor.executemany(statements.INSERT[what], rows)
+
+    def update_runs(self, rows: Sequence[Values]) -> None:
+        """Update runs: `MUTABLE` and the id."""
+        self._cursor.executemany(statements.UPDATE_RUN, rows)
+
+    def update_settled(self, rows: Sequence[Values]) -> None:
+        """Update runs: `SETTLED` and the id."""
+        self._cursor.executemany(statements.UPDATE_SETTLED, rows)
+
+    def put_trees(self, rows: Sequence[Values], gone: Sequence[int]) -> None:
+        """Insert or replace rows of `trees`, and delete those of roots that are complete."""
+        if rows:
+            self._cursor.executemany(statements.UPSERT_TREE, rows)
+        if gone:
+            self._cursor.executemany(statements.DELETE_TREE, [(root,) for root in gone])
+
+    def add_counts(self, rows: Sequence[Values]) -> None:
+        """Add to the number of runs of a handler in a state."""
+        self._cursor.executemany(statements.UPSERT_COUNT, rows)
+
+    def put_errors(self, rows: Sequence[tuple[int, str]]) -> None:
+        """Replace the newest error of handlers."""
+        self._cursor.executemany(statements.UPSERT_ERROR, rows)
+
+    def write_head(self, head: Head) -> None:
+        """Write the newest numbers."""
+        self._cursor.execute(statements.UPDATE_HEAD, (head.event, head.run, head.result, head.digest))
+
+    def clear_partition_keys(self, runs: Sequence[int]) -> None:
+        """Take the partition keys away from runs."""
+        self._cursor.execute(statements.CLEAR_PARTITION_KEY, (None, _json(runs)))
+
+    def prune_results(self, until: int, digest: int) -> int:
+        """Delete the results up to a number and move the floor there."""
+        removed = self._rows(statements.DELETE_RESULTS, until)
+        self._cursor.execute(statements.MOVE_FLOOR, (until, digest))
+        return len(removed)
+
+    def prune_events(self, events: Sequence[int]) -> tuple[list[tuple[int, int, int]], int]:
+        """Delete events with their runs and attempts."""
+        listed = _json(events)
+        ended = self._rows(statements.DELETE_RUNS, listed)
+        self._cursor.execute(statements.DELETE_ATTEMPTS, (_json([id_ for id_, *_ in ended]),))
+        return ended, len(self._rows(statements.DELETE_EVENTS, listed))
+
+    def _rows(self, statement: str, *parameters: Any) -> list[Any]:
+        self._cursor.execute(statement, parameters)
+        return list(self._cursor.fetchall())
+
+    def _head(self) -> tuple[Head, int]:
+        ((epoch, writer, event, run, result, digest),) = self._rows(statements.SELECT_HEAD)
+        return Head(epoch, event, run, result, digest), writer
+
+    def _run(self, statement: str) -> None:
+        self._cursor.execute(statement)
+
+
+def _json(values: Sequence[Any]) -> str:
+    return msgspec.json.encode(values).decode()
