@@ -12,6 +12,7 @@ from busway.gateway.dispatch.registry import Registry
 from busway.gateway.ingest.publisher import LARGE, EventWaiter, Publisher
 from busway.gateway.turns import Turns
 
+from tests.store.databases import SQLite
 from tests.store.kit import NOW, committing
 
 
@@ -33,7 +34,7 @@ def test_all_events_are_matched_with_the_handlers_in_force_at_the_end(tmp_path: 
     assert len(body) > LARGE
 
     async def scenario() -> None:
-        async with committing(tmp_path / "busway.db") as commits:
+        async with committing(SQLite(tmp_path, tmp_path)) as commits:
             committed = []
             commits.listen(committed.append)
             rules = Registry()

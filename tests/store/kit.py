@@ -1,21 +1,17 @@
-"""Builders for operations, and a migrated database to write them to."""
+"""Builders for operations, and a database to write them to."""
 
 import asyncio
 import itertools
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
-from busway.domain.event import NewEvent
+import pytest
+from busway.domain.event import NewEvent, to_event
 from busway.domain.handler import Handler
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome, Run, RunState
-from busway.gateway.store.core.writer import Refused, Writer
-from busway.gateway.store.group.commits import GroupCommits
+from busway.gateway.errors import Conflict
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Publish, Report, SaveHandler, Settle
-from busway.gateway.store.sqlite import database as sqlite
-from busway.gateway.store.sqlite.reader import SQLiteReader
-from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
 NOW = 1_800_000_000_000_000
 _ids = itertools.count(1)
@@ -85,42 +81,50 @@ def handler(name, number=0, **fields):
 
 
 class Store:
-    """A database with handlers 1 and 2, its writer, and synchronous reads."""
+    """A database with handlers 1 and 2. Batches are written in this process, and reads return the answer."""
 
-    def __init__(self, path: Path):
-        sqlite.migrate(path)
-        self.path = path
-        self.engine = sqlite.engine(path)
-        self.connection = self.engine.connect()
-        self.writer = Writer(SQLiteTransaction(self.connection))
-        self.reader = SQLiteReader(path, threads=1)
+    def __init__(self, database):
+        self.database = database
+        self._runner = asyncio.Runner()
+        self._open()
         self.write(handler("one"), handler("two"))
+
+    def _open(self):
+        self.batches, self.reader = self.database.batches(), self.database.reader(threads=1)
 
     def write(self, *operations, since=None):
         """Write one batch and return its replies."""
-        return self.writer.write(over_the_wire(operations), since)[1]
+        return self.batches.write(over_the_wire(operations), since)
 
     def write_one(self, operation):
         reply = self.write(operation)[0]
-        assert not isinstance(reply, Refused), reply
+        assert not isinstance(reply, Conflict), reply
         return reply
 
-    def read(self, name, *arguments):
+    def run(self, coroutine):
+        return self._runner.run(coroutine)
+
+    def read(self, name, *arguments, **named):
         async def call():
-            return await getattr(self.reader, name)(*arguments)
+            return await getattr(self.reader, name)(*arguments, **named)
 
-        return asyncio.run(call())
-
-    def rows(self, query):
-        return [tuple(row) for row in self.connection.exec_driver_sql(query)]
+        return self.run(call())
 
     def results(self):
         return self.read("results", 0, 100_000, 1 << 40)
 
-    def close(self):
+    def reopen(self):
+        """Close everything and open it again."""
+        self._shut()
+        self._open()
+
+    def _shut(self):
         self.reader.close()
-        self.connection.close()
-        self.engine.dispose()
+        self.batches.close()
+
+    def close(self):
+        self._shut()
+        self._runner.close()
 
 
 def over_the_wire(operations):
@@ -136,19 +140,35 @@ def settling(commits, operation, run, handler="one"):
 
 
 @asynccontextmanager
-async def committing(path):
-    """Commits on a fresh database with handlers 1 and 2."""
-    new = not path.exists()
-    sqlite.migrate(path)
-    commits = GroupCommits(path)
+async def committing(database, launched=None):
+    """Start commits on a database. A new one gets handlers 1 and 2."""
+    commits = database.commits(launched)
     await commits.start()
     try:
+        async with reading(database) as reader:
+            new = not await reader.handlers()
         if new:
             await commits.change(handler("one"))
             await commits.change(handler("two"))
         yield commits
     finally:
         await commits.close(timeout=10)
+
+
+@asynccontextmanager
+async def reading(database, threads=1):
+    reader = database.reader(threads)
+    try:
+        yield reader
+    finally:
+        await asyncio.to_thread(reader.close)
+
+
+def shown(database, fault):
+    """Return the method of the database that causes a fault. Skip the test if there is none."""
+    if fault in database.absent:
+        pytest.skip(database.absent[fault])
+    return getattr(database, fault)
 
 
 async def until(condition, seconds=120):
@@ -158,6 +178,4 @@ async def until(condition, seconds=120):
 
 
 def run_of(id_, new, seq):
-    from busway.domain.event import to_event
-
     return Run(id=id_, event=to_event(new, seq), handler=1)

@@ -10,11 +10,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from busway.gateway.channel import HEADER, Buffer, Channel, Frame, pack
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.process import Launched, open_committer
+from busway.gateway.store.port.operations import Publish
+
+from tests.store.kit import event
 
 PATIENCE = 60.0
 HUGE = HEADER.pack(0xFFFFFFF0, frames.DONE, 1)
@@ -86,3 +90,17 @@ def test_a_committer_that_speaks_nonsense_is_ended_at_once(tmp_path: Path, says:
             assert launched.process.returncode == -9
 
     asyncio.run(scenario())
+
+
+def test_parts_make_the_same_operation_and_the_same_batch() -> None:
+    events = [event(str(n), data=b"1") for n in range(300)]
+    for sizes in ([300], [15, 16, 269], [1] * 300):
+        slices, start = [], 0
+        for size in sizes:
+            slices.append((size, frames.encode(events[start : start + size])))
+            start += size
+        body = frames.encode_publish(slices)
+        batch = frames.RawBatch(7, [msgspec.Raw(body)] * 20)
+        whole = frames.decode_batch(b"".join(frames.batch_parts(batch)))
+        assert whole == frames.decode_batch(frames.encode(batch))
+        assert whole.operations[0] == Publish(events=events)

@@ -1,15 +1,12 @@
-"""Descriptors, memory or processes are out while a committer is replaced, or it cannot open its database."""
+"""Descriptors, memory or processes are out while a committer is replaced."""
 
 import asyncio
 import errno
 import os
 import signal
-import sqlite3
-from contextlib import closing
 
 import pytest
 from busway.gateway.errors import Unavailable
-from busway.gateway.store.group import process
 
 from tests.scarce import ERRORS, descriptors, scarce, seeded
 from tests.store.kit import committing, event, publish, until
@@ -23,11 +20,11 @@ async def kill(commits):
     await until(lambda: commits.pid != pid)
 
 
-def test_each_call_may_fail_once(path):
+def test_each_call_may_fail_once(database):
     chance = seeded()
 
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             await commits.publish(publish(event()))
             before = descriptors()
             with scarce() as calls:
@@ -45,9 +42,9 @@ def test_each_call_may_fail_once(path):
     asyncio.run(main())
 
 
-def test_publishing_is_refused_at_once_while_no_committer_can_be_started(path, caplog):
+def test_publishing_is_refused_at_once_while_no_committer_can_be_started(database, caplog):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             with scarce() as calls:
                 calls.fail(lambda _: True)
                 await kill(commits)
@@ -62,35 +59,5 @@ def test_publishing_is_refused_at_once_while_no_committer_can_be_started(path, c
                 assert sum("cannot be started" in line for line in caplog.messages) == 1
             await until(lambda: commits.healthy)
             await commits.publish(publish(event()))
-
-    asyncio.run(main())
-
-
-def test_publishing_does_not_wait_for_a_committer_that_cannot_open_the_database(path):
-    async def main():
-        async with committing(path) as commits:
-            with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
-                foreign.execute("BEGIN IMMEDIATE")
-                await kill(commits)
-                with pytest.raises(Unavailable, match="no other could open the database yet"):
-                    await commits.publish(publish(event()))
-                await commits.drained()
-                foreign.execute("ROLLBACK")
-                await until(lambda: commits.healthy)
-                await commits.publish(publish(event()))
-
-    asyncio.run(main())
-
-
-def test_a_gateway_ends_while_a_committer_cannot_open_the_database(path):
-    async def main():
-        async with committing(path) as commits:
-            with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
-                foreign.execute("BEGIN IMMEDIATE")
-                await kill(commits)
-                with pytest.raises(Unavailable):
-                    await commits.publish(publish(event()))
-                async with asyncio.timeout(process.START_TIMEOUT / 2):
-                    await commits.close(timeout=3600)
 
     asyncio.run(main())

@@ -1,14 +1,7 @@
 """Reads of waiting runs: limited in runs and bytes, and by key in the order of ordered handlers."""
 
-import asyncio
-import sqlite3
-from importlib import resources
-
-from alembic import command
-from alembic.config import Config
 from busway.domain.run import RunState
 from busway.gateway.store.port.operations import Cancel, Retry
-from busway.gateway.store.sqlite import database as sqlite
 
 from tests.store.kit import NOW, event, publish, settle
 
@@ -66,56 +59,19 @@ def test_a_manual_retry_removes_the_key(store):
 
 def test_waiting_runs_can_be_limited_to_those_without_a_key(store):
     store.write(publish(keyed("a"), event(), keyed("b"), event(due=NOW + 5)))
-    assert [run.id for run in read(store, "waiting", 1, 10, keyless=True)] == [2]
-    assert [run.id for run in read(store, "waiting", 1, 10, now=NOW + 5, keyless=True)] == [2, 4]
+    assert [run.id for run in store.read("waiting", 1, 10, keyless=True)] == [2]
+    assert [run.id for run in store.read("waiting", 1, 10, now=NOW + 5, keyless=True)] == [2, 4]
 
 
 def test_waiting_runs_include_those_whose_due_time_passed(store):
     store.write(publish(event(due=NOW + 2, priority=9), event(due=NOW + 9), event(), event(priority=5)))
-    assert [run.id for run in read(store, "waiting", 1, 10, now=NOW + 2)] == [1, 4, 3]
-    assert [run.id for run in read(store, "waiting", 1, 1, now=NOW + 2)] == [1]
+    assert [run.id for run in store.read("waiting", 1, 10, now=NOW + 2)] == [1, 4, 3]
+    assert [run.id for run in store.read("waiting", 1, 1, now=NOW + 2)] == [1]
 
 
 def test_waiting_and_due_runs_stop_at_the_bytes(store):
     store.write(publish(*[event(data=b"x" * 100) for _ in range(3)]))
     store.write(publish(*[event(data=b"x" * 100, due=NOW + n) for n in range(1, 4)]))
-    assert [run.id for run in read(store, "waiting", 1, 10, max_bytes=150)] == [1, 2]
-    assert [run.id for run in read(store, "due", NOW + 9, 10, max_bytes=1)] == [4]
-    assert [run.id for run in read(store, "due", NOW + 9, 10, after=NOW + 1)] == [5, 6]
-
-
-def read(store, name, *arguments, **named):
-    async def call():
-        return await getattr(store.reader, name)(*arguments, **named)
-
-    return asyncio.run(call())
-
-
-def test_waiting_runs_of_the_first_schema_get_keys(path):
-    config = Config()
-    config.set_main_option("script_location", str(resources.files("busway.migrations")))
-    made = sqlite.engine(path, "journal_mode=WAL")
-    with made.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.exec_driver_sql("COMMIT")
-    made.dispose()
-    with sqlite3.connect(path) as connection:
-        for seq, attributes in enumerate(('{"partitionkey":"a"}', '{"priority":5}', None), 1):
-            connection.execute(
-                "INSERT INTO events (seq, id, source, type, time, accepted_at, binary, attributes)"
-                " VALUES (?, ?, '/', 't', 1, 1, 0, ?)",
-                (seq, str(seq), attributes),
-            )
-            connection.execute(
-                "INSERT INTO runs (id, event, handler, root, priority, created_at, counted)"
-                " VALUES (?, ?, 1, 1, 4, 1, 0)",
-                (seq, seq),
-            )
-    connection.close()
-    sqlite.migrate(path)
-    with sqlite3.connect(path) as connection:
-        keys = connection.execute("SELECT partitionkey FROM runs ORDER BY id").fetchall()
-    connection.close()
-    assert keys == [("a",), (None,), (None,)]
+    assert [run.id for run in store.read("waiting", 1, 10, max_bytes=150)] == [1, 2]
+    assert [run.id for run in store.read("due", NOW + 9, 10, max_bytes=1)] == [4]
+    assert [run.id for run in store.read("due", NOW + 9, 10, after=NOW + 1)] == [5, 6]

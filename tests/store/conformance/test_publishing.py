@@ -1,6 +1,6 @@
 """Events are stored once, numbered without holes, all or none of an operation."""
 
-from busway.gateway.store.core.writer import Refused
+from busway.gateway.errors import Conflict
 from busway.gateway.store.port.operations import StoredEvent
 from busway.gateway.store.port.reader import EventQuery
 
@@ -43,11 +43,11 @@ def test_a_generated_id_that_exists_is_a_duplicate_and_the_rest_is_stored(store)
 
 
 def test_an_operation_that_is_refused_fails_alone_and_takes_no_numbers(store):
-    broken = publish(event("x"), event("y", due=1 << 70))  # too large for an SQLite integer
-    replies = store.writer.write([publish(event("a")), broken, handler("one"), publish(event("b"))])[1]
+    broken = publish(event("x"), event("y", due=1 << 63))  # too large for an integer of a database
+    replies = store.write(publish(event("a")), broken, handler("one"), publish(event("b")))
     assert replies[0] == [StoredEvent(1, 1)]
-    assert isinstance(replies[1], Refused)
-    assert isinstance(replies[2], Refused)
+    assert isinstance(replies[1], Conflict)
+    assert isinstance(replies[2], Conflict)
     assert replies[3] == [StoredEvent(2, 2)]
     assert store.write_one(publish(event("x"))) == [StoredEvent(3, 3)]
 

@@ -1,21 +1,17 @@
 """Killed committers and full disks: acknowledged events are kept, every outcome is stored once."""
 
 import asyncio
-import contextlib
 import os
 import random
-import resource
 import signal
-import subprocess
 from contextlib import asynccontextmanager
 
 import pytest
 from busway.domain.result import Kind
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.port.reader import EventQuery
-from busway.gateway.store.sqlite.reader import SQLiteReader
 
-from tests.store.kit import append, committing, event, publish, settle, settling, until
+from tests.store.kit import append, committing, event, publish, reading, settle, settling, shown, until
 
 pytestmark = pytest.mark.fault
 
@@ -56,24 +52,20 @@ class Handling:
 
 
 @asynccontextmanager
-async def handled(path):
-    reader = SQLiteReader(path)
-    try:
-        async with committing(path) as commits:
-            yield commits, Handling(commits, reader), reader
-    finally:
-        reader.close()
+async def handled(database):
+    async with reading(database, threads=4) as reader, committing(database) as commits:
+        yield commits, Handling(commits, reader), reader
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_nothing_is_lost_when_committers_are_killed_under_load(path, round_):
+def test_nothing_is_lost_when_committers_are_killed_under_load(database, round_):
     seed = int(os.environ.get("SEED", random.randrange(1 << 32))) + round_
     print(f"SEED={seed - round_}")
     chance = random.Random(seed)
     acknowledged = {}
 
     async def main():
-        async with handled(path) as (commits, handling, reader):
+        async with handled(database) as (commits, handling, reader):
             over = asyncio.Event()
 
             async def publisher(name):
@@ -125,73 +117,28 @@ def test_nothing_is_lost_when_committers_are_killed_under_load(path, round_):
     asyncio.run(main())
 
 
-class Tmpfs:
-    """A disk of 4 MiB that is really full."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True, capture_output=True
-        )
-
-    def fill(self, committer):
-        with (self.folder / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
-            while True:
-                ballast.write(bytes(4096))
-
-    def free(self, committer):
-        (self.folder / "ballast").unlink()
-
-    def close(self):
-        subprocess.run(["umount", self.folder], check=True)
-
-
-class Limited:
-    """A file size limit: every COMMIT that needs more space fails."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def fill(self, committer):
-        self.before = resource.prlimit(committer, resource.RLIMIT_FSIZE)
-        resource.prlimit(committer, resource.RLIMIT_FSIZE, (1, self.before[1]))
-
-    def free(self, committer):
-        resource.prlimit(committer, resource.RLIMIT_FSIZE, self.before)
-
-    def close(self):
-        pass
-
-
-@pytest.fixture(params=[Tmpfs, Limited])
-def disk(request, tmp_path):
-    try:
-        disk = request.param(tmp_path)
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        disk = Limited(tmp_path)  # only root may mount; the limit fails COMMIT, too
-    yield disk
-    disk.close()
-
-
 def large():
     return event(data=b'"%s"' % (b"x" * 100_000))
 
 
-def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(disk):
+def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(database):
+    fill_and_free(database, shown(database, "full"))
+
+
+def fill_and_free(database, full):
     async def main():
-        async with handled(disk.folder / "busway.db") as (commits, handling, reader):
+        async with handled(database) as (commits, handling, reader):
             committer = commits.pid
             await commits.publish(publish(event("first")))
             await until(lambda: not commits.backlog)
             handling.take = lambda run: None
             await commits.publish(publish(event("second")))
             [run] = await reader.waiting(1, 10)
-            disk.fill(committer)
-            with pytest.raises(Unavailable):
-                await asyncio.gather(*[commits.publish(publish(large())) for _ in range(20)])
-            settled = settling(commits, settle(run.id, root=run.event.root), run)
-            await until(lambda: not commits.healthy)
-            disk.free(committer)
+            with full(commits):
+                with pytest.raises(Unavailable):
+                    await asyncio.gather(*[commits.publish(publish(large())) for _ in range(20)])
+                settled = settling(commits, settle(run.id, root=run.event.root), run)
+                await until(lambda: not commits.healthy)
             assert (await settled).accepted
             before = len(await reader.events(EventQuery(), 1000))
             assert (await commits.publish(publish(event("third"))))[0].seq == before + 1
@@ -200,27 +147,5 @@ def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(dis
             results = await reader.results(0, 100, 1 << 20)
             assert [(r.run, r.kind) for r in results][-1] == (run.id, Kind.SUCCEEDED)
             assert handling.rescans
-
-    asyncio.run(main())
-
-
-def test_a_committer_that_cannot_start_is_retried_and_operations_are_refused_meanwhile(path):
-    async def main():
-        async with handled(path) as (commits, handling, _):
-            handling.take = lambda run: None
-            hidden = path.with_suffix(".hidden")
-            path.rename(hidden)
-            path.mkdir()
-            os.kill(commits.pid, signal.SIGKILL)
-            await until(lambda: commits.pid is None)
-            waited = commits.publish(publish(event()))
-            with pytest.raises(Unavailable, match="another file is in the place"):
-                await waited
-            with pytest.raises(Unavailable, match="another file is in the place"):
-                commits.publish(publish(event()))
-            path.rmdir()
-            hidden.rename(path)
-            await until(lambda: commits.healthy)
-            await commits.publish(publish(event()))
 
     asyncio.run(main())

@@ -36,7 +36,7 @@ def log_size(path):
 
 def test_a_checkpoint_that_a_reader_keeps_from_completing_is_repeated_in_pauses(store, path):
     clock = Clock()
-    checkpoints = Checkpoints(store.connection, path, 1000, clock)
+    checkpoints = Checkpoints(store.batches.connection, path, 1000, clock)
     checkpoints.idle()
     assert not checkpoints.due
     with reading(path):
@@ -55,7 +55,7 @@ def test_a_checkpoint_that_a_reader_keeps_from_completing_is_repeated_in_pauses(
 
 def test_it_is_repeated_once_a_second_between_batches(store, path):
     clock = Clock()
-    checkpoints = Checkpoints(store.connection, path, 1000, clock)
+    checkpoints = Checkpoints(store.batches.connection, path, 1000, clock)
     with reading(path):
         store.write(publish(event()))
         checkpoints.idle()
@@ -69,7 +69,7 @@ def test_it_is_repeated_once_a_second_between_batches(store, path):
 def test_a_long_log_is_truncated_when_the_reader_has_left(store, path, monkeypatch):
     monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.TRUNCATE_OVER", 1 << 20)
     assert TRUNCATE_OVER > 1 << 20
-    checkpoints = Checkpoints(store.connection, path, 1000)
+    checkpoints = Checkpoints(store.batches.connection, path, 1000)
     with reading(path):
         for _ in range(4):
             store.write(publish(event(data=b'"%s"' % (b"x" * 500_000))))
@@ -80,9 +80,9 @@ def test_a_long_log_is_truncated_when_the_reader_has_left(store, path, monkeypat
     assert not checkpoints.due
 
 
-def test_the_gateway_says_while_a_reader_keeps_the_log_from_being_emptied(path, caplog):
+def test_the_gateway_says_while_a_reader_keeps_the_log_from_being_emptied(database, path, caplog):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             with reading(path):
                 for _ in range(IDLE_BATCHES):
                     await commits.publish(publish(event()))

@@ -11,17 +11,22 @@ from contextlib import closing
 import pytest
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group.process import open_committer
-from busway.gateway.store.sqlite.reader import SQLiteReader
 
+from tests.store.databases import SQLite
 from tests.store.kit import committing, event, publish, run_of, settle, settling, until
 
 pytestmark = pytest.mark.fault
 
 
 @pytest.fixture
-def path(tmp_path):
+def database(tmp_path, shared_folder):
     (tmp_path / "data").mkdir()
-    return tmp_path / "data" / "busway.db"
+    return SQLite(tmp_path / "data", shared_folder)
+
+
+@pytest.fixture
+def path(database):
+    return database.path
 
 
 class Gone:
@@ -82,9 +87,9 @@ def events_in(path):
 
 
 @pytest.mark.parametrize(("kind", "ending"), CASES)
-def test_publishing_is_refused_until_the_same_file_is_back(path, kind, ending, caplog):
+def test_publishing_is_refused_until_the_same_file_is_back(database, path, kind, ending, caplog):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             new = event("first")
             [stored] = await commits.publish(publish(new))
             case = kind(path, ending)
@@ -108,11 +113,11 @@ def test_publishing_is_refused_until_the_same_file_is_back(path, kind, ending, c
     assert events_in(path) == ["first", "second"]
 
 
-def test_a_batch_is_not_acknowledged_once_the_file_is_gone(path):
+def test_a_batch_is_not_acknowledged_once_the_file_is_gone(database, path):
     """Batches follow each other, so the committer is never idle."""
 
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             acknowledged = []
 
             async def go_on():
@@ -134,9 +139,9 @@ def test_a_batch_is_not_acknowledged_once_the_file_is_gone(path):
     assert events_in(path)[: len(acknowledged)] == acknowledged
 
 
-def test_what_was_acknowledged_is_in_the_file_after_its_log_was_removed(path):
+def test_what_was_acknowledged_is_in_the_file_after_its_log_was_removed(database, path):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             await commits.publish(publish(event("kept")))
             path.with_name("busway.db-wal").unlink()
             await until(lambda: commits.obstacle)
@@ -145,9 +150,9 @@ def test_what_was_acknowledged_is_in_the_file_after_its_log_was_removed(path):
     assert events_in(path) == ["kept"]
 
 
-def test_a_committer_that_dies_meanwhile_opens_no_other_file(path, caplog):
+def test_a_committer_that_dies_meanwhile_opens_no_other_file(database, path, caplog):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             await commits.publish(publish(event("first")))
             case = Replaced(path, "")
             os.kill(commits.pid, signal.SIGSTOP)
@@ -167,9 +172,9 @@ def test_a_committer_that_dies_meanwhile_opens_no_other_file(path, caplog):
     assert events_in(path) == ["first", "second"]
 
 
-def test_a_drain_does_not_wait_for_a_file_that_is_gone(path):
+def test_a_drain_does_not_wait_for_a_file_that_is_gone(database, path):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             new = event()
             [stored] = await commits.publish(publish(new))
             path.rename(path.with_suffix(".moved"))
@@ -183,9 +188,9 @@ def test_a_drain_does_not_wait_for_a_file_that_is_gone(path):
     asyncio.run(main())
 
 
-def test_the_last_connection_removes_no_log_of_another_database(path):
+def test_the_last_connection_removes_no_log_of_another_database(database, path):
     async def main():
-        async with committing(path) as commits:
+        async with committing(database) as commits:
             await commits.publish(publish(event()))
             path.rename(path.with_suffix(".moved"))
             log = path.with_name("busway.db-wal")
@@ -198,6 +203,8 @@ def test_the_last_connection_removes_no_log_of_another_database(path):
 
 
 def test_a_committer_makes_no_new_database(path):
+    path.unlink()
+
     async def main():
         with pytest.raises(Unavailable, match="unable to open"):
             await open_committer(path, lambda frame: None)
@@ -206,10 +213,10 @@ def test_a_committer_makes_no_new_database(path):
     assert not path.exists()
 
 
-def test_readers_open_everything_at_the_start(path):
+def test_readers_open_everything_at_the_start(database, path):
     async def main():
-        async with committing(path) as commits:
-            reader = SQLiteReader(path)
+        async with committing(database) as commits:
+            reader = database.reader()
             await reader.open()
             await commits.publish(publish(event()))
             path.parent.rename(path.parent.with_name("elsewhere"))

@@ -1,14 +1,8 @@
 """Durable subscriptions in the store: first position, forward only, and only to positions in the log."""
 
-import sqlite3
-from importlib import resources
-
 import pytest
-from alembic import command
-from alembic.config import Config
 from busway.domain.cursor import Position
-from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable
-from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable, PruneResults
 
 from tests.store.kit import NOW, append, event, publish
 
@@ -77,8 +71,7 @@ def test_only_positions_that_are_not_in_the_log_are_refused(log):
 
 def test_a_pruned_position_is_accepted_unchecked(log):
     log.write(opening("a"))
-    log.connection.exec_driver_sql("DELETE FROM results WHERE number <= 3")
-    log.connection.exec_driver_sql("UPDATE head SET floor = 3")
+    log.write(PruneResults(until=3))
     assert log.write_one(acknowledging(("a", 2, 7))) == []
     assert places(log) == {"a": 2}
 
@@ -97,19 +90,3 @@ def test_names_are_listed_in_pages(log):
     log.write(*[opening(f"n{n}") for n in range(5)])
     assert [r.name for r in log.read("durables", "", 2)] == ["n0", "n1"]
     assert [r.name for r in log.read("durables", "n1", 10)] == ["n2", "n3", "n4"]
-
-
-def test_a_database_of_the_previous_version_gets_the_table(path):
-    config = Config()
-    config.set_main_option("script_location", str(resources.files("busway.migrations")))
-    made = sqlite.engine(path, "journal_mode=WAL")
-    with made.connect() as connection:
-        config.attributes["connection"] = connection
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        command.upgrade(config, "0002")
-        connection.exec_driver_sql("COMMIT")
-    made.dispose()
-    sqlite.migrate(path)
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM durables").fetchone() == (0,)
-    connection.close()

@@ -13,14 +13,15 @@ import pytest
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from busway.gateway.errors import BadSettings, Conflict
+from busway.gateway.errors import BadSettings
 from busway.gateway.store.core.schema import metadata
-from busway.gateway.store.port.operations import CreateKey, RevokeKey
+from busway.gateway.store.port.operations import CreateKey
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.lock import lock
 from busway.gateway.store.sqlite.schema import own
 
-from tests.store.kit import NOW, committing, event, publish
+from tests.store.databases import SQLiteFile
+from tests.store.kit import NOW, committing
 
 
 def key(name="k", digest=b"d"):
@@ -191,15 +192,15 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_two_databases_are_two_logs(path, tmp_path):
     async def epoch(at):
-        async with committing(at) as commits:
+        sqlite.migrate(at)
+        async with committing(SQLiteFile(at)) as commits:
             return commits.epoch
 
     epochs = [asyncio.run(epoch(at)) for at in (path, tmp_path / "other.db", path)]
     assert epochs[0] == epochs[2] != epochs[1]
-    assert len(epochs[0]) == 16
 
 
-def test_keys_are_created_without_a_gateway(path):
+def test_a_file_with_keys_is_made_by_the_first_command(path):
     assert sqlite.read_keys(path) == []
     number = sqlite.apply(path, key())
     [made] = sqlite.read_keys(path)
@@ -210,28 +211,3 @@ def test_keys_are_created_without_a_gateway(path):
         ["admin"],
         None,
     )
-    with pytest.raises(Conflict):
-        sqlite.apply(path, key("other"))
-    assert sqlite.apply(path, RevokeKey(id=number, now=NOW + 1)) is True
-    assert sqlite.apply(path, RevokeKey(id=99, now=NOW + 1)) is False
-    assert sqlite.read_keys(path)[0].revoked_at == NOW + 1
-
-
-def test_keys_are_created_while_a_gateway_writes(path):
-    async def main():
-        async with committing(path) as commits:
-            going = asyncio.Event()
-
-            async def load():
-                while not going.is_set():
-                    await commits.publish(publish(event()))
-
-            loading = asyncio.create_task(load())
-            for n in range(5):
-                await asyncio.to_thread(sqlite.apply, path, key(digest=b"%d" % n))
-            going.set()
-            await loading
-            assert commits.healthy
-
-    asyncio.run(main())
-    assert len(sqlite.read_keys(path)) == 5

@@ -1,0 +1,157 @@
+"""The databases of the conformance suite. Another one needs a class here and its name in `DATABASES`."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from busway.gateway.errors import Conflict
+from busway.gateway.store.core.writer import Refused, Writer
+from busway.gateway.store.group.commits import GroupCommits
+from busway.gateway.store.group.process import Launched, launch
+from busway.gateway.store.port.operations import Operation
+from busway.gateway.store.port.reader import Reader
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
+
+
+class Batches(Protocol):
+    """Writes batches in this process, as the committer does in its own."""
+
+    def write(self, operations: Sequence[Operation], since: int | None = None) -> list[Any]:
+        """Write a batch and return the replies. That to a refused operation is a `Conflict`.
+
+        `since`: number of the newest result whose reply has arrived. None if nothing was sent before.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class OpenReader(Reader, Protocol):
+    """A reader that the test closes."""
+
+    async def open(self) -> None:
+        """Open all connections."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+
+class Database(Protocol):
+    """A new database with the newest schema and no rows. What is opened on it, the tests close.
+
+    It can be pickled, and then it is the same database in another process.
+
+    Attributes:
+        absent: faults that this database cannot show, each with the reason: names of methods.
+    """
+
+    absent: ClassVar[dict[str, str]]
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        """Make it. `folder` is empty and belongs to this test, `shared` to all tests of this process."""
+
+    def batches(self) -> Batches:
+        """Open a connection that writes. Only for databases without a committer."""
+
+    def commits(self, launched: Launched | None = None) -> GroupCommits:
+        """Return commits that are not started yet. `launched`: the first committer process."""
+
+    def launch(self) -> Launched:
+        """Start a committer process."""
+
+    def reader(self, threads: int = 4) -> OpenReader:
+        """Return a reader with so many connections."""
+
+    def apply(self, operation: Operation) -> Any:
+        """Write one operation, as a `busway` command does beside a gateway. Return its reply.
+
+        Raises:
+            Conflict: the store refused it.
+        """
+
+    def cut(self, commits: GroupCommits) -> None:
+        """End the committer's connection to the database, as a server that restarts does."""
+
+    def full(self, commits: GroupCommits) -> AbstractContextManager[None]:
+        """Let the disk be full."""
+
+    def close(self) -> None:
+        """Delete it."""
+
+
+class SQLiteBatches:
+    """Batches over one connection to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.engine = sqlite.engine(path)
+        self.connection = self.engine.connect()
+        self._writer = Writer(SQLiteTransaction(self.connection))
+
+    def write(self, operations: Sequence[Operation], since: int | None = None) -> list[Any]:
+        replies = self._writer.write(operations, since)[1]
+        return [Conflict(reply.why) if isinstance(reply, Refused) else reply for reply in replies]
+
+    def close(self) -> None:
+        self.connection.close()
+        self.engine.dispose()
+
+
+class SQLiteFile:
+    """A file with the newest schema."""
+
+    absent: ClassVar = {"cut": "SQLite has no server that could end a connection"}
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def batches(self) -> SQLiteBatches:
+        return SQLiteBatches(self.path)
+
+    def commits(self, launched: Launched | None = None) -> GroupCommits:
+        return GroupCommits(self.path, launched)
+
+    def launch(self) -> Launched:
+        return launch()
+
+    def reader(self, threads: int = 4) -> SQLiteReader:
+        return SQLiteReader(self.path, threads)
+
+    def apply(self, operation: Operation) -> Any:
+        return sqlite.apply(self.path, operation)
+
+    def cut(self, commits: GroupCommits) -> None:
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def full(self, commits: GroupCommits) -> Iterator[None]:
+        """Limit the size of files: every COMMIT that needs more space fails."""
+        assert commits.pid is not None
+        soft, hard = resource.prlimit(commits.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(commits.pid, resource.RLIMIT_FSIZE, (1, hard))
+        yield
+        resource.prlimit(commits.pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+    def close(self) -> None:
+        """Leave the file to the test's folder."""
+
+
+class SQLite(SQLiteFile):
+    """A new file in the test's folder: a copy, because migrations take long."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        super().__init__(folder / "busway.db")
+        template = shared / "template.db"
+        if not template.exists():
+            sqlite.migrate(template)
+        shutil.copy(template, self.path)
+
+
+DATABASES: dict[str, type[Database]] = {"sqlite": SQLite}

@@ -1,0 +1,49 @@
+"""Queries of open runs use partial indexes, so that finished runs cost nothing."""
+
+import pytest
+import sqlalchemy as sa
+from busway.gateway.store.core import listings, reader, run_changes, waiting_runs
+from busway.gateway.store.sqlite import snapshot
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (waiting_runs._DUE[False][0], "runs_waiting"),
+        (waiting_runs._DUE[True][0], "runs_waiting"),
+        (waiting_runs._DUE[False][1], "runs_late"),
+        (waiting_runs._later, "runs_due"),
+        (snapshot._keys, "runs_in_line (handler=? AND partitionkey>?)"),
+        (snapshot._first_of_keys, "runs_in_line (handler=? AND partitionkey=?)"),
+        (reader._run, "INTEGER PRIMARY KEY"),
+        (listings._in_state(listings.select_runs(), 5), "runs_ended"),
+        (listings._in_state(listings.select_runs(), 2), "runs_running"),
+        (listings._in_state(listings.select_runs(), 0), "runs_due"),
+        (listings._in_state(listings.select_runs(), 0), "runs_waiting"),
+        (run_changes._at_once, "runs_waiting"),
+        (run_changes._later, "runs_late"),
+        (run_changes._expired, "runs_expiring"),
+        (run_changes._running, "runs_running"),
+        (run_changes._ended, "runs_ended"),
+        (run_changes._ended.where(run_changes._of(1)), "runs_ended"),
+    ],
+)
+def test_open_runs_are_found_by_a_partial_index(store, query, index):
+    plan = explain(store, query)
+    assert index in plan, plan
+
+
+def test_only_found_rows_are_sorted_not_whole_queues(store):
+    assert explain(store, snapshot._first_of_keys).count("TEMP B-TREE") == 1
+
+
+def explain(store, query):
+    text = query.compile(store.batches.engine, compile_kwargs={"literal_binds": False})
+    marks = dict.fromkeys(text.params, 1)
+    statement = sa.text(f"EXPLAIN QUERY PLAN {query.compile(dialect=store.batches.engine.dialect).string}")
+    return "\n".join(
+        row[3]
+        for row in store.batches.connection.exec_driver_sql(
+            statement.text, tuple(marks.get(p, 1) for p in text.positiontup)
+        )
+    )
