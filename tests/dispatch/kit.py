@@ -144,6 +144,7 @@ async def gateway(path, hands, *, check=None, now=NOW, timer=None, **handlers):
         await commits.change(Rescue(now=made.now, max_losses=MAX_LOSSES))
         if check:
             commits.listen(check)
+        commits.listen(made.recorder.committed)
         commits.listen(made.dispatcher.committed)
         await made.load()
         for name, fields in handlers.items():

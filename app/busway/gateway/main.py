@@ -159,6 +159,7 @@ async def _build(
     stack.callback(dispatcher.stop)
     hub = Hub(reader, commits.epoch, Durables(commits, reader, clock), turns)
     await hub.start()
+    commits.listen(recorder.committed)
     commits.listen(dispatcher.committed)
     commits.listen(hub.committed)
     publisher = Publisher(commits, registry, clock, settings.max_event_bytes, turns)

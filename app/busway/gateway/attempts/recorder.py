@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -15,6 +16,7 @@ from busway.domain.event_fields import MAX_PUBLISHED, accept
 from busway.domain.handler import FieldError, Rules
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome, Run
+from busway.domain.times import SECOND
 from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.attempts.outcome_log import OutcomeLog
 from busway.gateway.attempts.statistics import Durations
@@ -29,7 +31,7 @@ from busway.gateway.executors.port import (
     WorkerReport,
     Workers,
 )
-from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.commits import Commits, Committed
 from busway.gateway.store.port.operations import Append, Mark, NewResult, Report, Settle
 from busway.gateway.turns import Steps, Turns, finish
 
@@ -38,6 +40,8 @@ log = logging.getLogger("busway.attempts")
 _SUCCEEDED = Outcome.SUCCEEDED  # enum members are slow to look up
 FEW = 50  # published events that are built at once; more are built in steps
 STEP = 500  # published events in one step
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds until a failure that the store refused is sent again
+_REASON = 500  # characters of why a report cannot be stored
 
 
 class Progress(msgspec.Struct):
@@ -52,6 +56,18 @@ class Progress(msgspec.Struct):
     returned: list[Run] = []
     freed: list[Run] = []
     room: bool = False
+
+
+class _Failing(msgspec.Struct):
+    """The failure of an attempt whose report could not be recorded, until the store has it.
+
+    `delay`: seconds until it was sent again the last time, 0 if it was sent once.
+    """
+
+    operation: Settle
+    run: Run
+    handler: str
+    delay: float = 0.0
 
 
 class Recorder:
@@ -84,6 +100,7 @@ class Recorder:
         self._chance: Callable[[], float] = random.random
         self.durations = Durations()
         self._outcome_log = OutcomeLog()
+        self._failing: dict[int, _Failing] = {}  # by run
 
     def take(self, reports: list[WorkerReport]) -> Progress:
         """Process reports in order. Reports of attempts that were cancelled meanwhile are ignored."""
@@ -92,21 +109,35 @@ class Recorder:
             attempt = live.get(report.token)
             if attempt is None:
                 self._take_other(report, progress)
-            elif isinstance(report, Ended):
-                published = report.published
-                if published and len(published) > FEW and report.outcome is Outcome.SUCCEEDED:
-                    self._settle_later(attempt, report)
+                continue
+            try:
+                if isinstance(report, Ended):
+                    published = report.published
+                    if published and len(published) > FEW and report.outcome is Outcome.SUCCEEDED:
+                        self._settle_later(attempt, report)
+                    else:
+                        progress.ended.append((attempt, self._settle(attempt, report)))
+                elif isinstance(report, Partial):
+                    self._append(attempt, report)
+                elif isinstance(report, Started):
+                    self._mark(attempt, report)
                 else:
-                    progress.ended.append((attempt, self._settle(attempt, report)))
-            elif isinstance(report, Partial):
-                self._append(attempt, report)
-            elif isinstance(report, Started):
-                self._mark(attempt, report)
-            else:
-                self._in_flight.returned(attempt)
-                progress.returned.append(attempt.run)
+                    self._in_flight.returned(attempt)
+                    progress.returned.append(attempt.run)
+            except Exception as problem:  # no other report may be lost with it
+                progress.ended.append((attempt, self._fail(attempt, report, problem)))
         self.durations.take(progress.ended)
         return progress
+
+    def committed(self, change: Committed) -> None:
+        """Let attempts fail whose outcomes or partials the store has refused. Call it after every commit."""
+        if self._failing:
+            for run in change.ended:
+                self._failing.pop(run, None)
+        if change.refused:
+            ended = [ended for operation, why in change.refused for ended in self._refused(operation, why)]
+            self.durations.take(ended)
+            self._late(Progress(ended=ended))
 
     def listen(self, late: Callable[[Progress], None]) -> None:
         """Call `late` when attempts that published many events ended."""
@@ -123,7 +154,9 @@ class Recorder:
         self._preparing += 1
 
         def failed(problem: BaseException) -> None:
-            log.error("run %d cannot be settled", attempt.run.id, exc_info=problem)
+            progress = Progress(ended=[(attempt, self._fail(attempt, ended, problem))])
+            self.durations.take(progress.ended)
+            self._late(progress)
 
         self._turns.start(self._steps(attempt, ended), failed)
 
@@ -212,7 +245,6 @@ class Recorder:
         `events` are what the attempt published, None if they are still to be built, and `problem` says why
         they are invalid.
         """
-        self._in_flight.ended(attempt, lingers=ended.lingers)
         if ended.published and events is None and problem is None:
             try:
                 events = finish(self._events(attempt, ended))
@@ -221,6 +253,12 @@ class Recorder:
         if problem is not None:
             error = Error("ValueError", f"ctx.publish: {problem}")
             ended = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error)
+        self._commits.settle(*self._judged(attempt, ended, events or []))
+        self._in_flight.ended(attempt, lingers=ended.lingers)
+        return ended
+
+    def _judged(self, attempt: Attempt, ended: Ended, events: list[NewEvent]) -> tuple[Settle, Run, str]:
+        """Return what to pass to the store: the outcome, its run, and the name of the handler."""
         verdict = judge(attempt, ended, self._chance())
         if ended.outcome is not _SUCCEEDED:
             self._outcome_log.write(attempt, ended, verdict)
@@ -240,11 +278,61 @@ class Recorder:
             max_attempts=attempt.spec.max_attempts + run.granted,
             report=_report(attempt, ended),
             result=_result(verdict, ended),
-            published=events or [],
+            published=events,
             fence=run.fence,
         )
-        self._commits.settle(operation, run, attempt.handler)
-        return ended
+        return operation, run, attempt.handler
+
+    # -- attempts that cannot be recorded
+
+    def _fail(self, attempt: Attempt, report: WorkerReport, problem: BaseException) -> Ended:
+        """Let an attempt fail because of an unexpected exception."""
+        log.error("run %d: a report of its attempt cannot be recorded", attempt.run.id, exc_info=problem)
+        ended = report if isinstance(report, Ended) else None
+        return self._settle_failed(attempt, f"{type(problem).__name__}: {problem}", ended)
+
+    def _refused(self, operation: Settle | Append, why: str) -> list[tuple[Attempt, Ended]]:
+        """Let the attempt of a refused operation fail. Return it, unless it has ended or fails already."""
+        attempt = self._in_flight.runs.get(operation.run)
+        if attempt is None or attempt.number != operation.attempt:
+            return []
+        failing = self._failing.get(operation.run)
+        if failing is not None:
+            if failing.operation is operation:
+                self._fail_later(failing, why)
+            return []
+        if isinstance(operation, Settle):
+            return [(attempt, self._settle_failed(attempt, why, operation.report))]
+        if attempt.token not in self._in_flight.live:
+            return []
+        return [(attempt, self._settle_failed(attempt, f"a partial result: {why}"))]
+
+    def _settle_failed(self, attempt: Attempt, why: str, ended: Ended | Report | None = None) -> Ended:
+        """Let an attempt fail, with nothing of its report except times. It counts."""
+        now = time.time_ns() // 1000
+        start, end = (ended.started_at, ended.finished_at) if ended else (now, now)
+        start, end = (start, end) if 0 <= start <= end <= now + SECOND else (now, now)
+        text = why[:_REASON].encode("ascii", "backslashreplace").decode()
+        error = Error("InvalidReport", f"what the attempt reported cannot be stored: {text}")
+        failed = Ended(attempt.token, Outcome.FAILED, start, end, None, error=error)
+        if attempt.token in self._in_flight.live:
+            lingers = ended.lingers if isinstance(ended, Ended) else self._workers.cancel(attempt.token)
+            self._in_flight.ended(attempt, lingers=lingers)
+        failing = self._failing[attempt.run.id] = _Failing(*self._judged(attempt, failed, []))
+        self._fail_now(failing)
+        return failed
+
+    def _fail_now(self, failing: _Failing) -> None:
+        if self._failing.get(failing.run.id) is failing:  # it was not cancelled meanwhile
+            self._commits.settle(failing.operation, failing.run, failing.handler)
+
+    def _fail_later(self, failing: _Failing, why: str) -> None:
+        """Send a failure again that the store refuses, too: no attempt may follow one that is not stored."""
+        if not failing.delay:
+            text = "run %d: that its attempt failed cannot be stored either, it is sent again: %s"
+            log.error(text, failing.run.id, why)
+        failing.delay = min(failing.delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+        asyncio.get_running_loop().call_later(failing.delay, self._fail_now, failing)
 
     def _events(self, attempt: Attempt, ended: Ended) -> Steps[list[NewEvent]]:
         """Build the events that an attempt published, in steps. Return none if it did not succeed.

@@ -64,6 +64,7 @@ class GroupCommits:
         self._supervisor: asyncio.Task[None] | None = None
         self._batch: list[QueuedOperation] = []
         self._batch_outcomes = 0
+        self._suspects = 0  # outcomes at the head of their queue; a committer failed over one of them
         self._number = 0
         self._sent_at = 0.0
         self._since = 0  # number of the newest result at the last reply
@@ -272,7 +273,7 @@ class GroupCommits:
         if self._batch or self._committer is None or self._trouble is not None:
             return
         size = self._queues.outcomes.bytes + self._queues.changes.bytes
-        outcomes, changes = self._queues.take()
+        outcomes, changes = self._queues.take(alone=self._suspects > 0)
         self._batch = outcomes + changes
         self._batch_outcomes = len(outcomes)
         self._number += 1
@@ -308,6 +309,8 @@ class GroupCommits:
 
     def _done(self, done: frames.RawDone) -> None:
         entries = self._end_batch()
+        if self._suspects:
+            self._suspects -= 1
         self.stats.sizes.add(len(entries))
         self.stats.seconds.add(time.monotonic() - self._sent_at)
         self._failure, self._delay = None, 0.0
@@ -374,14 +377,28 @@ class GroupCommits:
             self._committer = None
             if self._trouble is None:
                 log.error("the committer (process %d) died: starting a new one", committer.process.pid)
+            sent = self._batch_outcomes
             self._fail_batch("the committer died while it wrote this and the outcome is unknown: try again")
             why = self._trouble or "the committer died, and no other could open the database yet"
             late = self._loop.call_later(PATIENCE, self._refuse, why)
             try:
-                await committer.kill()
+                if await committer.failed() and self._trouble is None:
+                    self._suspect(sent)
                 committer = await self._replace(late)
             finally:
                 late.cancel()
+
+    def _suspect(self, sent: int) -> None:
+        """Send the outcomes of a batch one by one from now on: the committer failed over it.
+
+        An outcome over which a committer failed again, without any others, is refused.
+        """
+        if self._suspects and sent == 1:
+            self._suspects = 0
+            [entry] = self._queues.outcomes.take_one()
+            self._completion.refuse(entry, "the committer failed each time that it was to write it")
+        else:
+            self._suspects = sent
 
     async def _replace(self, late: asyncio.TimerHandle) -> Committer:
         delay = 0.0

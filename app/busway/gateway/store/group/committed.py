@@ -71,11 +71,10 @@ def _withdraw(committed: Committed, ids: list[int]) -> None:
         committed.runs = [run for run in committed.runs if run.id not in gone]
 
 
-def add_refusal(committed: Committed, entry: QueuedOperation) -> None:
-    """Add the consequences of a refused operation to `committed`."""
-    if isinstance(entry.operation, Settle):
-        committed.ended.append(entry.operation.run)
-        committed.rescan = True
+def add_refusal(committed: Committed, entry: QueuedOperation, why: str) -> None:
+    """Add an operation that the store refused to `committed`, if it is an outcome or a partial."""
+    if isinstance(entry.operation, Settle | Append):
+        committed.refused.append((entry.operation, why))
 
 
 def new_runs(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:

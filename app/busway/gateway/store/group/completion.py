@@ -67,6 +67,13 @@ class Completion:
             _answer(self._written[0], len(self._written[0].early))
             self._notify_oldest()
 
+    def refuse(self, entry: QueuedOperation, why: str) -> None:
+        """Refuse an operation that can never be written. All earlier batches must be completed."""
+        committed = Committed(head=self.notified)
+        add_refusal(committed, entry, why)
+        self.notify(committed)
+        _refuse(entry, _conflict(why))
+
     def notify(self, committed: Committed) -> None:
         """Notify the listeners. All earlier batches must be completed."""
         self.notified = committed.head
@@ -98,8 +105,8 @@ class Completion:
         for index, entry in enumerate(batch.entries):
             reply = replies[index]
             if refused and index in refused:
-                others.append((entry, Conflict(f"the store refused the operation: {refused[index]}")))
-                add_refusal(committed, entry)
+                others.append((entry, _conflict(refused[index])))
+                add_refusal(committed, entry, refused[index])
             elif entry.early:
                 add_reply(committed, entry, reply, self.notified)
                 if entry.weight > FREED_PER_TURN and isinstance(entry.operation, Publish):
@@ -115,6 +122,10 @@ class Completion:
                 _refuse(entry, outcome)
             else:
                 _resolve(entry.waiter, outcome)
+
+
+def _conflict(why: str) -> Conflict:
+    return Conflict(f"the store refused the operation: {why}")
 
 
 def _free(events: list[NewEvent]) -> None:
@@ -147,7 +158,8 @@ def _resolve(waiter: Waiter[Any] | None, reply: Any) -> None:
 
 
 def _refuse(entry: QueuedOperation, problem: Exception) -> None:
-    if isinstance(entry.operation, OUTCOMES):
+    refused = isinstance(problem, Conflict)  # then the attempt's failure says so
+    if isinstance(entry.operation, OUTCOMES) and not (refused and isinstance(entry.operation, Settle)):
         log.error("the outcome of run %d was not stored: %s", entry.operation.run, problem)
     waiter = entry.waiter
     if waiter is None or waiter.done():

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,8 @@ log = logging.getLogger("busway.store")
 START_TIMEOUT = 60.0  # seconds; opening may have to recover a long write-ahead log
 LARGEST_REPLY = 256 * 1024 * 1024  # bytes; the reply to a batch of retries has the events of their runs
 STOP_TIMEOUT = 30.0  # seconds; the last checkpoint may write much
+_END_TIMEOUT = 1.0  # seconds to exit after it has closed its socket
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 _LOOK = 0.005  # seconds between checks whether it has ended
 _ROOT = Path(__file__).resolve().parents[4]
 
@@ -72,6 +75,14 @@ class Committer:
         self._channel.close()
         if not await self._until_ended(STOP_TIMEOUT):
             await self.kill()
+
+    async def failed(self) -> bool:
+        """Wait until it ended, or kill it. Return whether it failed, and nobody killed it."""
+        self._channel.close()
+        if not await self._until_ended(_END_TIMEOUT):
+            await self.kill()
+        status = self.process.returncode
+        return status > 0 or -status in _CRASHES
 
     async def kill(self) -> None:
         """Kill the process and wait until it ended."""

@@ -63,6 +63,13 @@ class OperationQueue:
         self.events += sum(entry.weight for entry in entries)
         self.bytes += sum(len(entry.body) for entry in entries)
 
+    def take_one(self) -> list[QueuedOperation]:
+        """Remove and return the first operation."""
+        entry = self.entries.popleft()
+        self.events -= entry.weight
+        self.bytes -= len(entry.body)
+        return [entry]
+
     def take(self) -> list[QueuedOperation]:
         """Remove and return the operations of one batch: at least one, if there is any."""
         if not self.entries:
@@ -114,8 +121,10 @@ class Queues:
         queue.entries.append(entry)
         queue.events, queue.bytes = events, size
 
-    def take(self) -> tuple[list[QueuedOperation], list[QueuedOperation]]:
-        """Remove and return the outcomes and the changes of the next batch."""
+    def take(self, *, alone: bool = False) -> tuple[list[QueuedOperation], list[QueuedOperation]]:
+        """Remove and return the outcomes and the changes of the next batch. `alone`: only one outcome."""
+        if alone and self.outcomes:
+            return self.outcomes.take_one(), []
         return self.outcomes.take(), self.changes.take()
 
     def clear_changes(self) -> list[QueuedOperation]:

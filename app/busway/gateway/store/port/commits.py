@@ -40,6 +40,8 @@ class Committed(msgspec.Struct, kw_only=True):
         head: number of the newest result. If `results` do not reach from the previous head to this one,
             read the missing results from the store.
         floor: the new floor of the result log, if results were pruned.
+        refused: outcomes and partials that can never be stored, because the store refuses their content, each
+            with the reason. Nothing of them is stored, so the attempts are still in flight.
         rescan: the store may hold waiting runs that no commit reported, because the committer died or
             another process wrote. Read the waiting runs from the store.
     """
@@ -50,6 +52,7 @@ class Committed(msgspec.Struct, kw_only=True):
     handlers: list[Handler] = []
     head: int
     floor: Position | None = None
+    refused: list[tuple[Settle | Append, str]] = []
     rescan: bool = False
 
 
@@ -87,7 +90,8 @@ class Commits(Protocol):
     Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch
     is unknown (disk full, committer killed), `publish` and `change` fail with `Unavailable`. So they do at
     once while nothing can be written (no committer, no database file).
-    `settle`, `append` and `mark` are retried without limit until the outcome is known.
+    `settle`, `append` and `mark` are retried without limit until the outcome is known. If the store refuses
+    what one of them contains, listeners get it in `refused`.
     """
 
     epoch: str
@@ -125,17 +129,17 @@ class Commits(Protocol):
     def settle(
         self, operation: Settle, run: Run, handler: str, waiter: Waiter[Settled] | None = None
     ) -> None:
-        """Settle an attempt of `run` for the handler of that name. Never refused. `waiter` gets the reply.
+        """Settle an attempt of `run` for the handler of that name. `waiter` gets the reply.
 
         If the run waits again, the listeners get it in `runs`: a copy of `run` with the fields that the
         operation changes.
         """
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
-        """Append a partial result of `run`. Never refused."""
+        """Append a partial result of `run`."""
 
     def mark(self, operation: Mark) -> None:
-        """Mark a run as running. Never refused."""
+        """Mark a run as running."""
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
         """Apply any other operation. The future returns its reply.
