@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from busway.domain.handler import Handler, Spec
-from busway.domain.run import Outcome
+from busway.domain.run import MAX_RETURNS, Outcome
 from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.store.port.operations import Cancel, Retry
 
@@ -80,6 +80,17 @@ def test_what_never_started_gives_its_place_back():
     (attempt,) = started(table, run(key="k"))
     table.returned(attempt)
     assert (places(table), table.live, table.runs) == ((0, {}), {}, {})
+
+
+def test_a_run_whose_workers_die_again_and_again_gets_a_worker_of_its_own():
+    table, _ = table_of()
+    one = run()
+    for number in range(1, MAX_RETURNS + 2):
+        (attempt,) = started(table, one)
+        one = table.returned(attempt, died=True)
+        assert (one.returned, one.alone) == (number, number >= MAX_RETURNS)
+        (attempt,) = started(table, one)
+        assert table.returned(attempt) is one  # no worker died
 
 
 def test_runs_that_expire_are_known_until_their_outcome_is_stored():

@@ -45,6 +45,19 @@ def exits(event, ctx):
 
 
 @faulty()
+def hides_its_start_and_exits(event):
+    import mmap
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if "busway-page" in os.readlink(f"/proc/self/fd/{number}"):
+                page = mmap.mmap(number, os.fstat(number).st_size)
+                page[:] = bytes(len(page))
+        except OSError:
+            continue
+    os._exit(0)
+
+
+@faulty()
 def exits_politely(event):
     sys.exit(event.data)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busway.domain.run import MAX_LOSSES
 
 from .house import House, at_rest, gone, kill, stopped, until
 
@@ -161,3 +162,14 @@ def test_a_poison_event_ends_as_dead_without_a_crash_loop(house: House) -> None:
     assert not any(pool["delayed"] for pool in status["pools"].values()), "deaths at work are no crash loop"
     assert status["zygote"]["restarts"] == restarts
     assert house.run("poison", "milk")["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("own_house", ["process", "thread"], indirect=True)
+def test_a_run_that_hides_that_it_has_started_is_dead_after_some_attempts(own_house: House) -> None:
+    """Its handler clears the memory that it shares with the gateway, and ends its worker at once."""
+    house = own_house
+    house.start()
+    run = house.run("hides_its_start_and_exits")
+    assert run["state"] == "dead"
+    assert len(run["attempts"]) <= MAX_LOSSES
+    assert house.run("fine", 1)["state"] == "succeeded"

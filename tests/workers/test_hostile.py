@@ -14,6 +14,7 @@ import psutil
 import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
+from busway.gateway.executors.port import Returned
 from busway.gateway.executors.python.wire import slots
 
 TOOLS = """
@@ -97,6 +98,11 @@ CODE = """
         for number in list(descriptors("busway-page")):
             os.lseek(number, 1 << 40, os.SEEK_SET)
         time.sleep(600)
+
+    def hides_its_start_and_exits(event):
+        for page in pages():
+            page[:] = bytes(len(page))
+        os._exit(0)
 
     def claims_to_have_returned(event, ctx: Context):
         for page in pages():
@@ -210,6 +216,19 @@ def test_what_stands_in_the_shared_memory_does_not_keep_an_attempt_from_its_time
             assert 0 <= ended.wall_time < 600
             assert abs(ended.finished_at - ended.started_at - ended.wall_time * 1e6) < 1e6
         assert (await bench.run("t:plain", 1)).data == b"1"
+
+    drive(scenario, pool)
+
+
+@pytest.mark.parametrize("memory", [None, 64])
+def test_an_attempt_that_hides_its_start_and_exits_is_lost_in_a_worker_of_its_own(drive, pool, memory):
+    async def scenario(bench):
+        options = {"memory": memory, "pool": "process"} if memory else {}
+        shared = await bench.end(bench.hand("t:hides_its_start_and_exits", **options))
+        assert shared == Returned(token=shared.token, died=True) or shared.outcome is Outcome.FAILED
+        alone = await bench.end(bench.hand("t:hides_its_start_and_exits", alone=True, **options))
+        assert alone.outcome in {Outcome.LOST, Outcome.FAILED}
+        assert "exited with status 0" in alone.error.message
 
     drive(scenario, pool)
 

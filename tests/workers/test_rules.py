@@ -72,6 +72,11 @@ def test_alone_the_second_death_is_charged():
     assert judge(RETURNED, alone=True) == [DeathVerdict.CHARGE]
 
 
+def test_alone_one_that_seems_not_to_have_started_is_lost():
+    assert judge(UNSTARTED, alone=True) == [DeathVerdict.LOSE_ALONE]
+    assert judge(UNSTARTED, alone=True, killed=True) == [DeathVerdict.RETURN]
+
+
 def test_one_that_had_returned_is_innocent_while_another_ran():
     assert judge(RETURNED, RUNNING) == [DeathVerdict.LOSE, DeathVerdict.CHARGE]
 

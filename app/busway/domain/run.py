@@ -9,6 +9,7 @@ import msgspec
 from busway.domain.event import Event
 
 MAX_LOSSES = 10  # after this many lost attempts a run is dead: it probably kills its workers
+MAX_RETURNS = 3  # after so many returns because its worker died, a run gets a worker of its own
 
 
 class RunState(StrEnum):
@@ -59,6 +60,7 @@ class Run(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             or if the run is a replay or was retried manually.
         fence: the value that outcomes must name. It makes the store refuse outcomes of attempts from
             before a manual retry.
+        returned: how often a worker died that had this run and seemed not to have started it.
         alone: the next attempt gets a worker of its own, because a worker died while it ran this run.
     """
 
@@ -74,4 +76,5 @@ class Run(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     expires_at: int | None = None
     key: str | None = None
     fence: int = 0
+    returned: int = 0
     alone: bool = False

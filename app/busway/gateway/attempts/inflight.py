@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from busway.domain.handler import Handler, Spec
-from busway.domain.run import Run
+from busway.domain.run import MAX_RETURNS, Run
 from busway.gateway.attempts.trial import Trial
 from busway.gateway.executors.port import Assignment, Workers
 
@@ -121,11 +121,20 @@ class InFlight:
         if lingers:
             self.lingering[attempt.run.id] = attempt
 
-    def returned(self, attempt: Attempt) -> None:
-        """Record that an attempt never started. Its run waits as before."""
+    def returned(self, attempt: Attempt, *, died: bool = False) -> Run:
+        """Record that an attempt never started. Its run waits again. `died`: because its worker died.
+
+        Handler code can hide that it has started. So a run whose workers die again and again gets a worker
+        of its own, whose death counts.
+        """
         del self.live[attempt.token]
         del self.runs[attempt.run.id]
         self._release(attempt.run)
+        run = attempt.run
+        if not died:
+            return run
+        returned = run.returned + 1
+        return msgspec.structs.replace(run, returned=returned, alone=run.alone or returned >= MAX_RETURNS)
 
     def stored(self, run: int) -> Run | None:
         """Record that the store has ended a run's attempt. An attempt that is still live is cancelled.

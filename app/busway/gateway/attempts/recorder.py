@@ -26,6 +26,7 @@ from busway.gateway.executors.port import (
     Gone,
     Partial,
     Published,
+    Returned,
     Room,
     Started,
     WorkerReport,
@@ -121,9 +122,8 @@ class Recorder:
                     self._append(attempt, report)
                 elif isinstance(report, Started):
                     self._mark(attempt, report)
-                else:
-                    self._in_flight.returned(attempt)
-                    progress.returned.append(attempt.run)
+                elif isinstance(report, Returned):
+                    progress.returned.append(self._in_flight.returned(attempt, died=report.died))
             except Exception as problem:  # no other report may be lost with it
                 progress.ended.append((attempt, self._fail(attempt, report, problem)))
         self.durations.take(progress.ended)

@@ -105,9 +105,13 @@ class Published(msgspec.Struct, array_like=True):
 
 
 class Returned(msgspec.Struct, kw_only=True):
-    """An attempt that was accepted but never started. It may go to another worker."""
+    """An attempt that was accepted but never started. It may go to another worker.
+
+    `died`: its worker died before, so it is not certain that the attempt never started.
+    """
 
     token: int
+    died: bool = False
 
 
 class Gone(msgspec.Struct, kw_only=True):

@@ -372,7 +372,7 @@ def _final_report(
     if verdict is DeathVerdict.NOTHING:
         return None
     if verdict is DeathVerdict.RETURN:
-        return Returned(token=attempt.assignment.token)
+        return Returned(token=attempt.assignment.token, died=True)
     if verdict is DeathVerdict.GIVE_UP:
         return given_up(attempt, now, death.pid, attempt.stack())
     return _charged_or_lost(death, attempt, verdict, now)

@@ -53,6 +53,8 @@ def verdicts(phases: Iterable[AttemptPhase], *, killed: bool, alone: bool) -> li
 
 
 def _verdict(phase: AttemptPhase, suspects: int, killed: bool, alone: bool) -> DeathVerdict:
+    if phase is AttemptPhase.UNSTARTED and alone and not killed:
+        return DeathVerdict.LOSE_ALONE  # handler code can hide that it has started
     if phase in _CERTAIN:
         return _CERTAIN[phase]
     if killed:
