@@ -139,6 +139,24 @@ def settling(commits, operation, run, handler="one"):
     return reply
 
 
+class Notified(list):
+    """All commits that a listener received."""
+
+    @property
+    def runs(self):
+        return [run for change in self for run in change.runs]
+
+    @property
+    def results(self):
+        return [result for change in self for result in change.results]
+
+
+def listening(commits):
+    notified = Notified()
+    commits.listen(notified.append)
+    return notified
+
+
 @asynccontextmanager
 async def committing(database, launched=None):
     """Start commits on a database. A new one gets handlers 1 and 2."""

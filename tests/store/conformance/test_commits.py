@@ -29,30 +29,13 @@ from tests.store.kit import (
     committing,
     event,
     handler,
+    listening,
     publish,
     reading,
     settle,
     settling,
     until,
 )
-
-
-class Notified(list):
-    """All commits that a listener received."""
-
-    @property
-    def runs(self):
-        return [run for change in self for run in change.runs]
-
-    @property
-    def results(self):
-        return [result for change in self for result in change.results]
-
-
-def listening(commits):
-    notified = Notified()
-    commits.listen(notified.append)
-    return notified
 
 
 class Publisher:
@@ -382,15 +365,13 @@ def test_a_run_that_ends_in_the_commit_that_made_it_wait_is_not_reported_as_wait
     async def main():
         async with committing(database) as commits:
             new = publish(event("a", handlers=(1,), expires_at=NOW + 50))
-            notified = Notified()
             if before == "waits again":
-                listening(commits)
                 await commits.publish(new)
                 (run,) = await waiting_runs(database)
-                commits.listen(notified.append)
+                notified = listening(commits)
                 settling(commits, settle(1, state=RunState.RETRYABLE, due=NOW + 1000), run)
             else:
-                commits.listen(notified.append)
+                notified = listening(commits)
                 commits.publish(new)
             await commits.change(LATER[end]())
             (change,) = notified
