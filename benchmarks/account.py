@@ -65,7 +65,7 @@ def _processes(gateway: int) -> dict[str, list[psutil.Process]]:
     whole = psutil.Process(gateway)
     found: dict[str, list[psutil.Process]] = {"gateway": [whole], "committer": [], "workers": []}
     for child in whole.children(recursive=True):
-        committer = "busway.gateway.store.sqlite.committer" in child.cmdline()
+        committer = "busway.gateway.store.committer" in child.cmdline()
         found["committer" if committer else "workers"].append(child)
     return found
 

@@ -203,7 +203,13 @@ def test_every_package_of_the_source_root_is_installed() -> None:
         if name.endswith(".py")
     }
     named = set(PROJECT["tool"]["setuptools"]["packages"])
-    assert named == found | {"busway.migrations", "busway.migrations.versions"}
+    assert named == found | {
+        "busway.migrations",
+        "busway.migrations.postgres",
+        "busway.migrations.postgres.versions",
+        "busway.migrations.sqlite",
+        "busway.migrations.sqlite.versions",
+    }
 
 
 def test_what_is_declared_is_used() -> None:

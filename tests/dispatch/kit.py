@@ -136,7 +136,7 @@ class Gateway:
 async def gateway(path, hands, *, check=None, now=NOW, timer=None, **handlers):
     """A gateway that has started; `check` hears of commits before dispatch does."""
     sqlite.migrate(path)
-    commits, reader = GroupCommits(path), SQLiteReader(path)
+    commits, reader = GroupCommits(sqlite.address(path)), SQLiteReader(path)
     await commits.start()
     made = Gateway(commits, reader, hands, timer)
     made.now = now

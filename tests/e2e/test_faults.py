@@ -83,7 +83,7 @@ def children(service: Service, program: str) -> list[psutil.Process]:
 
 def victims(service: Service, what: str) -> list[psutil.Process]:
     if what == "committer":
-        return children(service, "busway.gateway.store.sqlite.committer")
+        return children(service, "busway.gateway.store.committer")
     status = service.ok("GET", "/v1/status")["workers"]
     workers = [worker["pid"] for pool in status["pools"].values() for worker in pool["workers"]]
     pids = [status["zygote"]["pid"]] if what == "zygote" else workers

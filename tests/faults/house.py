@@ -174,9 +174,7 @@ class House(Service):
 
     def committer(self) -> psutil.Process:
         """Return the process that writes."""
-        return next(
-            p for p in self.family() if "busway.gateway.store.sqlite.committer" in " ".join(_command(p))
-        )
+        return next(p for p in self.family() if "busway.gateway.store.committer" in " ".join(_command(p)))
 
     def family(self) -> list[psutil.Process]:
         """Return all descendants of the gateway."""

@@ -116,7 +116,7 @@ class SQLiteFile:
         return SQLiteBatches(self.path)
 
     def commits(self, launched: Launched | None = None) -> GroupCommits:
-        return GroupCommits(self.path, launched)
+        return GroupCommits(sqlite.address(self.path), launched)
 
     def launch(self) -> Launched:
         return launch()

@@ -119,7 +119,7 @@ class Store:
 async def store(folder: Path, ring_bytes: int = 1 << 20) -> AsyncIterator[Store]:
     path = folder / "busway.db"
     sqlite.migrate(path)
-    commits = GroupCommits(path)
+    commits = GroupCommits(sqlite.address(path))
     await commits.start()
     reader = SQLiteReader(path)
     try:

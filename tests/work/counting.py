@@ -48,7 +48,7 @@ _LINE = re.compile(r"(\d+) +(\w+)\(")  # of strace: a call begins; where it resu
 
 # A committer under callgrind; the gateway starts all other programs as always.
 _SHIM = """#!/bin/sh
-case "$*" in *busway.gateway.store.sqlite.committer*)
+case "$*" in *busway.gateway.store.committer*)
   exec valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file="{folder}/callgrind" \\
     --vgdb-prefix="{folder}/vgdb" --log-file=/dev/null "{python}" "$@" ;;
 esac

@@ -11,7 +11,7 @@ from tests.e2e.service import Service, clean_environment
 from tests.work.traffic import HANDLERS
 
 _KINDS = {
-    "busway.gateway.store.sqlite.committer": "committer",
+    "busway.gateway.store.committer": "committer",
     "busway.gateway.executors.python.child.zygote": "zygote",
 }
 

@@ -49,12 +49,12 @@ from busway.gateway.executors.port import Catalog, WorkerReport
 from busway.gateway.executors.python.host.supervisor import Supervisor
 from busway.gateway.ingest.publisher import EventWaiter, Publisher, receipt
 from busway.gateway.settings import Settings
+from busway.gateway.store.databases import choose
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched
+from busway.gateway.store.port.database import Database
 from busway.gateway.store.port.operations import Rescue
-from busway.gateway.store.port.reader import RunQuery
-from busway.gateway.store.sqlite import database as sqlite
-from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.store.port.reader import Reader, RunQuery
 from busway.gateway.subscribers.durables import Durables
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
@@ -130,7 +130,8 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 async def _build(
     settings: Settings, budgets: Budgets, committer: Launched | None, stack: AsyncExitStack
 ) -> Stages:
-    commits = GroupCommits(settings.database, committer)
+    database = choose(settings.database_url)
+    commits = GroupCommits(database.url, committer)
     stack.push_async_callback(commits.close)
     registry = Registry()
     changes = Changes(commits, registry, clock)
@@ -140,7 +141,7 @@ async def _build(
     # Import the handlers folder and open the store at the same time: both use other processes.
     loading = asyncio.create_task(workers.start())
     stack.callback(loading.cancel)
-    reader = await _open_store(settings, commits, stack)
+    reader = await _open_store(database, commits, stack)
     in_flight = InFlight(workers)
     turns = Turns()
     recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, turns)
@@ -169,6 +170,7 @@ async def _build(
         started_at=clock(),
         gate=Gate(clock, Origins(settings.allow_origin)),
         publisher=publisher,
+        database=database,
         commits=commits,
         reader=reader,
         registry=registry,
@@ -192,11 +194,11 @@ async def _build(
     return stages
 
 
-async def _open_store(settings: Settings, commits: GroupCommits, stack: AsyncExitStack) -> SQLiteReader:
+async def _open_store(database: Database, commits: GroupCommits, stack: AsyncExitStack) -> Reader:
     """Open the store, and mark attempts that ran when the gateway last ended as lost."""
-    await asyncio.to_thread(sqlite.migrate, settings.database)
+    await asyncio.to_thread(database.migrate)
     await commits.start()
-    reader = SQLiteReader(settings.database)
+    reader = database.reader()
     stack.callback(reader.close)
     await reader.open()
     running = await reader.runs(RunQuery(state=RunState.RUNNING), outcome_log.MOST_LOST)

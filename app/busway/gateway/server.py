@@ -28,9 +28,9 @@ from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BadSettings
 from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings
+from busway.gateway.store.databases import choose
 from busway.gateway.store.group.process import Launched
-from busway.gateway.store.sqlite import database as sqlite
-from busway.gateway.store.sqlite.lock import lock as lock_database
+from busway.gateway.store.port.database import Database
 
 log = logging.getLogger("busway")
 
@@ -59,11 +59,12 @@ def run(settings: Settings, committer: Launched) -> int:
     Raises:
         BadSettings: the gateway cannot start with these settings.
     """
-    lock = lock_database(settings.database)
+    database = choose(settings.database_url)
+    lock = database.lock()
     try:
-        sqlite.migrate(settings.database)
+        database.migrate()
         listener = _bind(settings)
-        _check_access(settings, listener)
+        _check_access(settings, database, listener)
         listener.listen(BACKLOG)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             try:
@@ -140,8 +141,8 @@ def _config(front: Front, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _check_access(settings: Settings, listener: socket.socket) -> None:
-    if not is_loopback(listener.getsockname()[0]) and not sqlite.read_keys(settings.database):
+def _check_access(settings: Settings, database: Database, listener: socket.socket) -> None:
+    if not is_loopback(listener.getsockname()[0]) and not database.read_keys():
         raise BadSettings(
             f"{settings.place('host')}listening on {settings.host} needs an API key: create one with "
             f"`busway keys create NAME --create --database-url {settings.database_url}`"

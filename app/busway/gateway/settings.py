@@ -91,11 +91,6 @@ class Settings(BaseModel):
         found = [self._places[name] for name in names if name in self._places]
         return f"{', '.join(found)}: " if found else ""
 
-    @property
-    def database(self) -> Path:
-        """The SQLite file that `database_url` names."""
-        return Path(self.database_url.removeprefix("sqlite:///"))
-
 
 _LATER = {
     "broker_url": ("several nodes are not supported yet: remove it", {""}),
@@ -124,30 +119,33 @@ def load(**options: Any) -> Settings:
     return settings
 
 
-def database(url: str | None) -> Path:
-    """Return the SQLite file from the option, else the environment, else `.env`.
+def database_url(url: str | None) -> str:
+    """Return the URL of the database from the option, else the environment, else `.env`.
 
     Raises:
         BadSettings: the URL is not `sqlite:///FILE`.
     """
     if url:
-        return _file(Variable("database_url", url, "--database-url"))
+        return _database_url(Variable("database_url", url, "--database-url"))
     found = {variable.name: variable for variable in variables.read()}
-    return _file(found.get("database_url", Variable("database_url", _DEFAULT_DATABASE, "")))
+    return _database_url(found.get("database_url", Variable("database_url", _DEFAULT_DATABASE, "")))
 
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _file(variable: Variable) -> Path:
+def _database_url(variable: Variable) -> str:
     url = str(variable.value)
     path = url.removeprefix("sqlite:///")
-    if url.startswith("postgres"):
-        raise BadSettings(f"{variable.place}: PostgreSQL is not supported yet: use sqlite:///FILE")
+    if url.startswith(("postgresql://", "postgres://")):
+        return url
     if path == url or path in {"", ".", ":memory:"}:
-        raise BadSettings(f"{variable.place}: the database must be sqlite:///FILE, not {url!r}")
-    return Path(path)
+        raise BadSettings(
+            f"{variable.place}: the database must be sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
+            f"not {url!r}"
+        )
+    return url
 
 
 def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
@@ -156,7 +154,7 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
         if getattr(settings, name).lower() not in harmless:
             raise BadSettings(place(name) + detail)
     if "database_url" in chosen:
-        _file(chosen["database_url"])
+        _database_url(chosen["database_url"])
     if not _is_folder(settings.handlers):
         raise BadSettings(
             f"{place('handlers')}there is no handlers folder {str(settings.handlers)!r}: "

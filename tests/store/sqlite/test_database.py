@@ -155,7 +155,7 @@ def test_an_empty_file_is_a_new_database(path):
 
 def test_the_newest_migration_is_the_expected_one():
     config = Config()
-    config.set_main_option("script_location", str(resources.files("busway.migrations")))
+    config.set_main_option("script_location", str(resources.files("busway.migrations.sqlite")))
     assert ScriptDirectory.from_config(config).get_current_head() == sqlite.REVISION
 
 

@@ -11,7 +11,7 @@ from busway.gateway.store.sqlite import database as sqlite
 def earlier(path, revision):
     """Make a database with the schema of an earlier version."""
     config = Config()
-    config.set_main_option("script_location", str(resources.files("busway.migrations")))
+    config.set_main_option("script_location", str(resources.files("busway.migrations.sqlite")))
     made = sqlite.engine(path, "journal_mode=WAL")
     with made.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -18,7 +18,7 @@ from typing import Any
 STEPS, PYTHON_CALLS, C_CALLS, ENCODINGS, DECODINGS, STATEMENTS, COMMITS, FIELDS = range(8)
 NEVER = 3600.0  # seconds
 _KINDS = {
-    "busway.gateway.store.sqlite.committer": "committer",
+    "busway.gateway.store.committer": "committer",
     "busway.gateway.executors.python.child.zygote": "zygote",
 }
 _KIND = next((_KINDS[word] for word in sys.orig_argv if word in _KINDS), "gateway")

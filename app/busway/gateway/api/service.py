@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import asyncio
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -109,8 +108,7 @@ def _obstacle(stages: Stages | None) -> str | None:
 async def read_status(stages: StagesDep) -> Response:
     """Returns pools, workers, queues, subscribers, disk use, and files that cannot be imported."""
     counts = await stages.reader.counts()
-    database = stages.settings.database
-    files = [database.with_name(database.name + end) for end in ("", "-wal")]
+    sizes = await asyncio.to_thread(stages.database.sizes)
     status = shapes.Status(
         version=__version__,
         state=_obstacle(stages) or "ready",
@@ -120,7 +118,7 @@ async def read_status(stages: StagesDep) -> Response:
             {**stages.workers.status(), "parked": stages.dispatcher.parked}, shapes.Workers
         ),
         committer=shapes.Committer(
-            stages.commits.pid, stages.commits.healthy, _size(files[1]), stages.commits.log_blocked
+            stages.commits.pid, stages.commits.healthy, sizes.log, stages.commits.log_blocked
         ),
         queues=shapes.Queues(
             stages.commits.backlog,
@@ -128,7 +126,7 @@ async def read_status(stages: StagesDep) -> Response:
         ),
         files_that_do_not_import=stages.registry.broken_files(),
         subscribers=msgspec.convert(stages.hub.status(), shapes.Subscribers),
-        disk=shapes.Disk(printable(str(database)), sum(map(_size, files)), _free(database.absolute().parent)),
+        disk=shapes.Disk(printable(stages.database.shown), sizes.total, sizes.free),
     )
     return answers.json(status)
 
@@ -137,20 +135,6 @@ def _queue(stages: Stages, handler: Handler, counts: dict[int, dict[str, int]]) 
     return shapes.HandlerQueue(
         handler.name, counts.get(handler.id, {}), stages.dispatcher.waiting(handler.id)
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _free(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 @router.get("/openapi.json", include_in_schema=False)

@@ -20,6 +20,7 @@ from busway.gateway.executors.port import Workers
 from busway.gateway.ingest.publisher import Publisher
 from busway.gateway.settings import Settings
 from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.database import Database
 from busway.gateway.store.port.reader import Reader
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
@@ -35,6 +36,7 @@ class Stages:
     started_at: int
     gate: Gate
     publisher: Publisher
+    database: Database
     commits: Commits
     reader: Reader
     registry: Registry

@@ -15,12 +15,12 @@ def migrate(database_url: Database = None, json_lines: Json = False) -> None:
     """
     need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
-    from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
+    from busway.gateway.store.databases import choose  # noqa: PLC0415
 
-    path = settings.database(database_url)
-    existed = sqlite.exists(path)
-    sqlite.migrate(path)
+    database = choose(settings.database_url(database_url))
+    existed = database.exists()
+    database.migrate()
     if json_lines:
-        print_json([{"database": str(path), "created": not existed, "revision": sqlite.REVISION}])
+        print_json([{"database": database.shown, "created": not existed, "revision": database.revision}])
     else:
-        typer.echo(f"the database {path.absolute()} is {'up to date' if existed else 'created'}")
+        typer.echo(f"the database {database.shown} is {'up to date' if existed else 'created'}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from busway.gateway.cli.options import Database, Json, need_server, setting
 from busway.gateway.cli.output import note, print_json, print_table
 from busway.gateway.errors import BadSettings, BuswayError
+
+if TYPE_CHECKING:
+    from busway.gateway.store.port.database import Database as Store
 
 app = typer.Typer(
     help="Create, list and revoke API keys in the database.",
@@ -18,23 +20,23 @@ app = typer.Typer(
 )
 
 
-def _database(url: str | None, *, create: bool = False) -> Path:
-    """Return the file of the database.
+def _database(url: str | None, *, create: bool = False) -> Store:
+    """Return the database.
 
     Raises:
         BadSettings: it is not named correctly, or there is none and `create` is false.
     """
     need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
-    from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
+    from busway.gateway.store.databases import choose  # noqa: PLC0415
 
-    path = settings.database(url)
-    if not create and not sqlite.exists(path):
+    database = choose(settings.database_url(url))
+    if not create and not database.exists():
         raise BadSettings(
-            f"there is no database {str(path.absolute())!r}: choose one with --database-url"
+            f"there is no database {database.shown!r}: choose one with --database-url"
             ", or create it with `busway keys create NAME --create`"
         )
-    return path
+    return database
 
 
 @app.command("create")
@@ -63,21 +65,22 @@ def create_key(
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
     from busway.gateway.main import clock  # noqa: PLC0415
-    from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
     fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at}
     try:
         operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
     except BuswayError as problem:
         raise _in_options(problem) from None
-    path = _database(database_url, create=create)
-    id_ = sqlite.apply(path, operation)
+    database = _database(database_url, create=create)
+    id_ = database.apply(operation)
     key = key_text(id_, secret)
     if json_lines:
-        print_json([{"id": id_, "name": name, "key": key, "scopes": fields["scopes"], "database": str(path)}])
+        print_json(
+            [{"id": id_, "name": name, "key": key, "scopes": fields["scopes"], "database": database.shown}]
+        )
     else:
         typer.echo(key)
-    note(f"key {id_} {name!r} is in the database {path.absolute()}")
+    note(f"key {id_} {name!r} is in the database {database.shown}")
 
 
 def _in_options(problem: BuswayError) -> BuswayError:
@@ -89,9 +92,8 @@ def _in_options(problem: BuswayError) -> BuswayError:
 @app.command("list")
 def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
     """List keys, without their secrets."""
-    path = _database(database_url)
+    database = _database(database_url)
     from busway.gateway.api.answers import when  # noqa: PLC0415 - only the keys commands need these
-    from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
     found: list[dict[str, Any]] = [
         {
@@ -102,7 +104,7 @@ def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
             "expires_at": when(key.expires_at),
             "revoked_at": when(key.revoked_at),
         }
-        for key in sqlite.read_keys(path)
+        for key in database.read_keys()
     ]
     if json_lines:
         print_json(found)
@@ -117,7 +119,7 @@ def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
             for key in found
         ]
         print_table(("ID", "NAME", "CREATED", "EXPIRES", "REVOKED", "SCOPES"), rows)
-    note(f"{'keys' if found else 'no keys'} in the database {path.absolute()}")
+    note(f"{'keys' if found else 'no keys'} in the database {database.shown}")
 
 
 @app.command("revoke")
@@ -127,14 +129,13 @@ def revoke_key(
     json_lines: Json = False,
 ) -> None:
     """Revoke a key. A running gateway refuses it within 5 seconds."""
-    path = _database(database_url)
+    database = _database(database_url)
     from busway.gateway.main import clock  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
-    from busway.gateway.store.sqlite import database as sqlite  # noqa: PLC0415
 
-    if not sqlite.apply(path, RevokeKey(id=id_, now=clock())):
-        raise BuswayError(f"there is no key {id_} in {path.absolute()}: see `busway keys list`")
+    if not database.apply(RevokeKey(id=id_, now=clock())):
+        raise BuswayError(f"there is no key {id_} in {database.shown}: see `busway keys list`")
     if json_lines:
-        print_json([{"id": id_, "revoked": True, "database": str(path)}])
+        print_json([{"id": id_, "revoked": True, "database": database.shown}])
     else:
-        typer.echo(f"key {id_} is revoked in the database {path.absolute()}")
+        typer.echo(f"key {id_} is revoked in the database {database.shown}")

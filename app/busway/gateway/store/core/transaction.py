@@ -18,8 +18,15 @@ Row = TypeVar("Row")
 Values = tuple[Any, ...]
 
 
-class Replaced(Exception):
+class Unusable(Exception):
+    """The database cannot be used any more. The message says why."""
+
+
+class Replaced(Unusable):
     """Another writer took over this database."""
+
+    def __init__(self) -> None:
+        super().__init__("another committer took over the database")
 
 
 class Head(msgspec.Struct):

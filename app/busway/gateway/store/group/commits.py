@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -49,14 +48,14 @@ class GroupCommits:
     """Implements `Commits` over a committer process.
 
     Args:
-        path: the database. It must be migrated and locked before `start`.
+        url: the database. It must be migrated and locked before `start`.
         launched: a committer process to use, if one is running.
     """
 
-    def __init__(self, path: Path, launched: Launched | None = None) -> None:
+    def __init__(self, url: str, launched: Launched | None = None) -> None:
         self.epoch = ""
         self.stats = CommitStats()
-        self._path = path.resolve()
+        self._url = url
         self._launched = launched
         self._completion = Completion()
         self._queues = Queues()
@@ -420,7 +419,7 @@ class GroupCommits:
 
     async def _open(self) -> Committer:
         launched, self._launched = self._launched, None
-        committer = await open_committer(self._path, self._take, launched, self._files)
+        committer = await open_committer(self._url, self._take, launched, self._files)
         hello = committer.hello.result()
         self._committer, self._files = committer, hello.files
         self.log_blocked = False

@@ -1,6 +1,6 @@
 """The protocol between gateway and committer: frames over a socketpair.
 
-The gateway sends `OPEN` with the path of the database. The committer replies `HELLO` when it can write.
+The gateway sends `OPEN` with the URL of the database. The committer replies `HELLO` when it can write.
 Then the gateway sends one `BATCH` at a time and receives `DONE` or `FAILED` with the same number. The
 committer sends `TROUBLE` when it cannot write any more, and again when it can. In between it writes nothing:
 the gateway fails its batch and sends no other. It sends `BLOCKED` when a reader begins, or no longer
@@ -37,7 +37,7 @@ FileId = tuple[int, int]
 class Open(msgspec.Struct, array_like=True):
     """The database to open. `files`: device and inode of each of its files, if a committer had it open."""
 
-    path: bytes
+    url: bytes
     files: list[FileId] | None
 
 

@@ -36,7 +36,7 @@ _ROOT = Path(__file__).resolve().parents[4]
 
 
 class Launched(NamedTuple):
-    """A committer process that waits for the path of its database. It ends when the socket closes."""
+    """A committer process that waits for the URL of its database. It ends when the socket closes."""
 
     process: subprocess.Popen[bytes]
     sock: socket.socket
@@ -59,9 +59,9 @@ class Committer:
         self._on_frame = on_frame
         self._channel = Channel(launched.sock, self._take, self._end, lambda _kind: LARGEST_REPLY)
 
-    def open(self, path: Path, files: list[FileId] | None) -> None:
-        """Send the path of the database to open. `files` as in `open_committer`."""
-        self._channel.send(frames.OPEN, 0, frames.encode(frames.Open(os.fsencode(path), files)))
+    def open(self, url: str, files: list[FileId] | None) -> None:
+        """Send the URL of the database to open. `files` as in `open_committer`."""
+        self._channel.send(frames.OPEN, 0, frames.encode(frames.Open(os.fsencode(url), files)))
 
     def send(self, number: int, batch: frames.RawBatch, size: int) -> None:
         """Send a batch. `size`: bytes of its operations, or more."""
@@ -131,7 +131,7 @@ def launch() -> Launched:
         undo.callback(ours.close)
         with theirs, signals.blocked():
             process = subprocess.Popen(  # noqa: S603 - our own program
-                (sys.executable, "-P", "-m", "busway.gateway.store.sqlite.committer", str(theirs.fileno())),
+                (sys.executable, "-P", "-m", "busway.gateway.store.committer", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -143,7 +143,7 @@ def launch() -> Launched:
 
 
 async def open_committer(
-    path: Path,
+    url: str,
     on_frame: Callable[[Frame], None],
     launched: Launched | None = None,
     files: list[FileId] | None = None,
@@ -151,7 +151,7 @@ async def open_committer(
     """Open a database in a committer process and wait until it can write.
 
     Args:
-        path: the database file.
+        url: the database. It may contain a password.
         on_frame: called with every other frame.
         launched: the process to use. None starts one.
         files: the files of the database that an earlier committer had open. It refuses others.
@@ -168,14 +168,14 @@ async def open_committer(
         launched.process.kill()
         launched.process.wait()
         raise
-    committer.open(path, files)
+    committer.open(url, files)
     try:
         await _wait_for_hello(committer)
     finally:
         if not committer.hello.done():
             await committer.kill()
     if not committer.hello.done():
-        raise Unavailable(committer.why or f"the committer could not open the database {str(path)!r}")
+        raise Unavailable(committer.why or "the committer could not open the database")
     return committer
 
 

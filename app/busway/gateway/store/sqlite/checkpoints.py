@@ -16,7 +16,6 @@ import sqlalchemy as sa
 FIRST = 16 << 20
 STEP = 2 << 20
 TRUNCATE_OVER = 128 << 20
-IDLE_AFTER = 1.0  # seconds without a batch
 RETRY_AFTER = 1.0  # seconds after a checkpoint that was not complete
 BLOCKED_AFTER = 2.0  # seconds; reads of the gateway are shorter
 IDLE_BATCHES = 64  # for fewer a checkpoint is not worth its two syncs

@@ -39,6 +39,11 @@ sqlite3.register_adapter(bool, int)
 _BUSY = 30.0  # seconds to wait for another connection's transaction
 
 
+def address(path: Path) -> str:
+    """Return the URL of a database file, whatever the working directory is."""
+    return f"sqlite:///{path.resolve()}"
+
+
 def engine(path: Path, *pragmas: str, create: bool = True, **options: Any) -> sa.Engine:
     """Return an engine in autocommit mode. Writers execute BEGIN IMMEDIATE and COMMIT themselves.
 
@@ -182,8 +187,8 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def migrations() -> AbstractContextManager[Path]:
-    """Return the folder of the migrations, the package `busway.migrations`."""
-    return resources.as_file(resources.files("busway.migrations"))
+    """Return the folder of the migrations, the package `busway.migrations.sqlite`."""
+    return resources.as_file(resources.files("busway.migrations.sqlite"))
 
 
 def _upgrade(path: Path, revision: str | None) -> None:

@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.group.frames import FileId
 
 CHECK_EVERY = 0.5  # seconds; a reply to a batch must not rest on an older check
@@ -16,7 +17,7 @@ _ENDINGS = ("", "-wal", "-shm")
 _ADVICE = "put the same file back, or stop the gateway"
 
 
-class FilesChanged(Exception):
+class FilesChanged(Unusable):
     """A file is not where it was, or is not the one that was expected."""
 
 

@@ -1,0 +1,19 @@
+"""Which database a URL names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from busway.gateway.store.port.database import Database
+from busway.gateway.store.sqlite.facade import SQLiteDatabase
+
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def choose(url: str) -> Database:
+    """Return the database of a URL. Nothing is opened."""
+    if url.startswith(POSTGRES):
+        from busway.gateway.store.postgres.facade import PostgresDatabase  # noqa: PLC0415 - loaded if used
+
+        return PostgresDatabase(url)
+    return SQLiteDatabase(Path(url.removeprefix("sqlite:///")))

@@ -1,0 +1,96 @@
+"""The port for a database as a whole: what `serve` and the commands need of it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from busway.gateway.store.port.operations import Operation
+from busway.gateway.store.port.reader import KeyRecord, Reader
+
+
+class Lock(Protocol):
+    """Keeps another gateway from using the database."""
+
+    def release(self) -> None:
+        """Let others use it."""
+
+
+class DatabaseReader(Reader, Protocol):
+    """A reader with connections of its own."""
+
+    async def open(self) -> None:
+        """Open all connections now.
+
+        Raises:
+            Unavailable: the database cannot be read.
+        """
+
+    def close(self) -> None:
+        """Wait for running reads to end, then close the connections."""
+
+
+class Sizes(msgspec.Struct):
+    """Disk use in bytes: all of the database, its write-ahead log, and what is free, None if unknown."""
+
+    total: int
+    log: int
+    free: int | None
+
+
+class Database(Protocol):
+    """A database that a URL names. Nothing is opened before it is needed.
+
+    Attributes:
+        url: for the committer. It may contain a password.
+        shown: for messages, without a password.
+        revision: the newest schema that this release knows.
+    """
+
+    url: str
+    shown: str
+    revision: str
+
+    def exists(self) -> bool:
+        """Return whether there is a database of Busway.
+
+        Raises:
+            BadSettings: it cannot be used.
+        """
+
+    def migrate(self) -> None:
+        """Create the database, or upgrade its schema.
+
+        Raises:
+            BadSettings: it belongs to another program or a newer Busway, or cannot be written.
+        """
+
+    def lock(self) -> Lock:
+        """Keep other gateways from using the database.
+
+        Raises:
+            BadSettings: another gateway uses it, or it cannot be locked.
+        """
+
+    def reader(self) -> DatabaseReader:
+        """Return a reader. Call its `open`."""
+
+    def apply(self, operation: Operation) -> Any:
+        """Write one operation and return its reply, even while a gateway runs. Migrates the database first.
+
+        Raises:
+            BadSettings: as from `migrate`.
+            Conflict: an integrity rule refused the operation.
+            Unavailable: the database failed.
+        """
+
+    def read_keys(self) -> list[KeyRecord]:
+        """Return all API keys, including revoked ones. Empty if there is no database yet.
+
+        Raises:
+            BadSettings: as from `migrate`.
+        """
+
+    def sizes(self) -> Sizes:
+        """Return the disk use now."""

@@ -1,0 +1,184 @@
+"""PostgreSQL as the gateway and the commands see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from busway.gateway.errors import BadSettings, Conflict, Unavailable
+from busway.gateway.store.core.handlers_keys import find_keys
+from busway.gateway.store.core.transaction import Unusable
+from busway.gateway.store.core.writer import Refused, Writer
+from busway.gateway.store.port.database import Sizes
+from busway.gateway.store.port.operations import Operation
+from busway.gateway.store.port.reader import KeyRecord
+from busway.gateway.store.postgres import connections, statements
+from busway.gateway.store.postgres.reader import PostgresReader
+from busway.gateway.store.postgres.schema import REVISION, SCHEMA, cell
+from busway.gateway.store.postgres.snapshot import PostgresSnapshot
+from busway.gateway.store.postgres.transaction import PostgresTransaction
+
+OLDEST_SERVER = 150_000  # PostgreSQL 15
+
+
+class _Lock:
+    """Nothing: the session of the committer has the lock, so that it ends with a gateway that is killed."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+class PostgresDatabase:
+    """Implements `Database`.
+
+    Args:
+        url: as libpq takes it, with `postgresql://` or `postgres://`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.shown = connections.shown(url)
+        self.revision = REVISION
+
+    def exists(self) -> bool:
+        """Return whether the database has the tables of Busway."""
+        with self._connect() as connection:
+            return _revision(connection, self.shown) is not None
+
+    def migrate(self) -> None:
+        """Create the tables, or upgrade them."""
+        with self._connect() as connection:
+            if _revision(connection, self.shown) == REVISION:
+                return
+            try:
+                self._upgrade(connection)
+            except connections.ERRORS as problem:
+                raise BadSettings(self._unusable(problem)) from None
+
+    def lock(self) -> _Lock:
+        """Wait until no other gateway uses the database. The committer locks it."""
+        with self._connect() as connection:
+            try:
+                connections.lock(connection)
+            except Unusable as problem:
+                raise BadSettings(self._unusable(str(problem))) from None
+        return _Lock()
+
+    def reader(self) -> PostgresReader:
+        """Return a reader."""
+        return PostgresReader(self.url)
+
+    def apply(self, operation: Operation) -> Any:
+        """Write one operation and return its reply, even while a gateway runs."""
+        self.migrate()
+        try:
+            with self._engine() as connection:
+                epoch = connection.execute(sa.select(cell.c.epoch)).scalar_one()
+                reply = Writer(PostgresTransaction(connection, epoch)).write([operation])[1][0]
+        except connections.ERRORS as problem:
+            raise Unavailable(
+                f"cannot write to the database {self.shown!r}, try again: {connections.cause(problem)}"
+            ) from None
+        if isinstance(reply, Refused):
+            raise Conflict(reply.why)
+        return reply
+
+    def read_keys(self) -> list[KeyRecord]:
+        """Return all API keys, including revoked ones."""
+        with self._connect() as connection:
+            if _revision(connection, self.shown) is None:
+                return []
+            return find_keys(PostgresSnapshot(connection))
+
+    def sizes(self) -> Sizes:
+        """Return the size of the database. What is free is not known here."""
+        try:
+            with self._engine() as connection:
+                query = "SELECT pg_database_size(current_database())"
+                return Sizes(int(connection.exec_driver_sql(query).scalar_one()), 0, None)
+        except connections.ERRORS:
+            return Sizes(0, 0, None)
+
+    @contextmanager
+    def _engine(self) -> Iterator[sa.Connection]:
+        made = connections.engine(self.url, "command", poolclass=sa.NullPool)
+        with made.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _connect(self) -> Iterator[sa.Connection]:
+        """Connect to a server that Busway can use.
+
+        Raises:
+            BadSettings: there is none, or it cannot be used.
+        """
+        try:
+            with self._engine() as connection:
+                if why := _unfit(connection):
+                    raise BadSettings(self._unusable(why))
+                yield connection
+        except connections.ERRORS as problem:
+            raise BadSettings(self._unusable(problem)) from None
+
+    def _unusable(self, why: str | BaseException) -> str:
+        reason = why if isinstance(why, str) else connections.cause(why)
+        return f"--database-url: cannot use the database {self.shown!r}: {reason}"
+
+    def _upgrade(self, connection: sa.Connection) -> None:
+        """Migrate in one transaction, one process at a time."""
+        from alembic import command  # noqa: PLC0415 - the import takes half a second
+        from alembic.config import Config  # noqa: PLC0415 - as above
+
+        with resources.as_file(resources.files("busway.migrations.postgres")) as folder:
+            config = Config()
+            config.set_main_option("script_location", str(folder).replace("%", "%%"))
+            config.attributes["connection"] = connection
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({statements.MIGRATION})")
+            if _revision(connection, self.shown) is None:
+                connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            command.upgrade(config, "head")
+            connection.exec_driver_sql("COMMIT")
+
+
+def _unfit(connection: sa.Connection) -> str | None:
+    """Return why Busway cannot use this server or database."""
+    driver: Any = connection.connection.driver_connection
+    server: psycopg.Connection[Any] = driver
+    if server.info.server_version < OLDEST_SERVER:
+        version = server.info.parameter_status("server_version")
+        return f"it is PostgreSQL {version}, and Busway needs 15 or later"
+    encoding = server.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        return f"its encoding is {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0"
+    (read_only,) = connection.exec_driver_sql("SHOW transaction_read_only").one()
+    return "it is read-only, such as a replica: name the primary server" if read_only == "on" else None
+
+
+def _revision(connection: sa.Connection, shown: str) -> str | None:
+    """Return the revision of the schema, None if there is none.
+
+    Raises:
+        BadSettings: the tables belong to another program or to a newer Busway.
+    """
+    query = "SELECT to_regclass(%s), EXISTS (SELECT FROM pg_tables WHERE schemaname = %s)"
+    versions, others = connection.exec_driver_sql(query, (f"{SCHEMA}.alembic_version", SCHEMA)).one()
+    if versions is None:
+        if others:
+            raise BadSettings(
+                f"--database-url: the schema {SCHEMA!r} of {shown!r} belongs to another program: "
+                "choose another database"
+            )
+        return None
+    revision = connection.exec_driver_sql(f"SELECT version_num FROM {SCHEMA}.alembic_version").scalar()  # noqa: S608
+    if revision is not None and str(revision) > REVISION:
+        raise BadSettings(
+            f"--database-url: the database {shown!r} belongs to a newer Busway (schema {revision}, not "
+            f"{REVISION}): upgrade Busway, or choose another database"
+        )
+    return None if revision is None else str(revision)

@@ -1,0 +1,88 @@
+"""The writer's statements. Parameters are arrays, one for each column, in the order given here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from busway.gateway.store.core.schema import runs, trees
+from busway.gateway.store.core.transaction import COLUMNS, MUTABLE, SETTLED
+
+ONE_WRITER = 0x42757377 << 8  # the advisory lock of the transaction that writes
+ONE_GATEWAY = ONE_WRITER + 1  # the advisory lock of the session of the committer
+MIGRATION = ONE_WRITER + 2  # the advisory lock of a migration
+
+
+def _type(column: sa.Column[object]) -> str:
+    kind = column.type
+    if isinstance(kind, sa.BigInteger):
+        return "bigint"
+    if isinstance(kind, sa.Double):
+        return "double precision"
+    return "bytea" if isinstance(kind, sa.LargeBinary) else "text"
+
+
+def _arrays(table: sa.Table, columns: Sequence[str]) -> str:
+    return ", ".join(f"%b::{_type(table.c[name])}[]" for name in columns)
+
+
+def _insert(table: sa.Table, columns: Sequence[str]) -> str:
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({_arrays(table, columns)})"  # noqa: S608
+
+
+def _update_runs(columns: Sequence[str]) -> str:
+    changes = ", ".join(f'"{name}" = new."{name}"' for name in columns)
+    names = ", ".join(f'"{name}"' for name in (*columns, "id"))
+    arrays = _arrays(runs, (*columns, "id"))
+    return f"UPDATE runs SET {changes} FROM unnest({arrays}) AS new({names}) WHERE runs.id = new.id"  # noqa: S608
+
+
+INSERT = {what: _insert(table, columns) for what, (table, columns) in COLUMNS.items()}
+UPDATE_RUN = _update_runs(MUTABLE)
+UPDATE_SETTLED = _update_runs(SETTLED)
+_RUN = ", ".join(f'"{name}"' for name in (*MUTABLE, "id", "event", "handler", "root"))
+SELECT_RUNS = f"SELECT {_RUN} FROM runs WHERE id = ANY (%b::bigint[])"  # noqa: S608 - made of constants
+SELECT_SEEN = (
+    "SELECT events.id, events.source, events.seq FROM unnest(%b::text[], %b::text[]) AS wanted(id, source) "
+    "JOIN events ON events.id = wanted.id AND events.source = wanted.source"
+)
+_TREE = tuple(column.name for column in trees.columns)
+UPSERT_TREE = (
+    _insert(trees, _TREE)
+    + " ON CONFLICT (root) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _TREE[1:])
+)
+DELETE_TREES = "DELETE FROM trees WHERE root = ANY (%b::bigint[])"
+SELECT_TREE = f"SELECT {', '.join(_TREE)} FROM trees WHERE root = %b"  # noqa: S608
+INSERT_ERRORS = (
+    "INSERT INTO last_errors (handler, number, error) "
+    "SELECT new.handler, %b, new.error FROM unnest(%b::bigint[], %b::text[]) AS new(handler, error) "
+    "ON CONFLICT (handler, number) DO UPDATE SET error = excluded.error"
+)
+LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
+SELECT_HEAD = "SELECT number, event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1"
+INSERT_HEAD = """
+    INSERT INTO commits (number, event, run, result, digest, counts)
+    VALUES (%b, %b, %b, %b, %b, %b::bigint[])
+"""
+INSERT_COUNTS = "INSERT INTO counts (number, counts) VALUES (%b, %b::bigint[])"
+CLEAR_PARTITION_KEY = (
+    "UPDATE runs SET partitionkey = NULL WHERE id = ANY (%b::bigint[]) AND partitionkey IS NOT NULL"
+)
+SELECT_RESULTS_AFTER = "SELECT number, run, attempt, idx, completes FROM results WHERE number > %b"
+DELETE_RESULTS = "DELETE FROM results WHERE number <= %b"
+MOVE_FLOOR = "UPDATE cell SET floor = %b, floor_digest = %b"
+DELETE_RUNS = "DELETE FROM runs WHERE event = ANY (%b::bigint[]) RETURNING id, handler, state"
+DELETE_ATTEMPTS = "DELETE FROM attempts WHERE run = ANY (%b::bigint[])"
+DELETE_EVENTS = "DELETE FROM events WHERE seq = ANY (%b::bigint[])"
+# What nobody reads any more: old commits, the counts that newer ones replace, errors that are not the newest.
+TIDY = (
+    "DELETE FROM commits WHERE number < %(oldest)s",
+    "DELETE FROM counts WHERE number < (SELECT max(number) FROM counts)",
+    """
+    DELETE FROM last_errors AS old WHERE number < %(oldest)s
+    AND EXISTS (SELECT FROM last_errors WHERE handler = old.handler AND number > old.number)
+    """,
+)

@@ -1,0 +1,121 @@
+"""The write connection of PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+import sqlalchemy as sa
+
+from busway.gateway.store.core.transaction import Unusable
+from busway.gateway.store.core.writer import Writer
+from busway.gateway.store.group.frames import FileId
+from busway.gateway.store.postgres import connections, statements
+from busway.gateway.store.postgres.schema import cell
+from busway.gateway.store.postgres.transaction import PostgresTransaction
+
+KEPT = 10_000  # commits
+TIDY_EVERY = 60.0  # seconds
+
+
+class PostgresWriting:
+    """Implements `Writing`.
+
+    Args:
+        url: the database, migrated.
+
+    Raises:
+        Unusable: it cannot be reached, or another gateway uses it.
+    """
+
+    errors = connections.ERRORS
+    blocked = False
+    due = True  # each pause checks the connection
+
+    def __init__(self, url: str) -> None:
+        self._engine = connections.engine(url, "committer", poolclass=sa.NullPool)
+        self._broken = False
+        self._tidy_at = time.monotonic()
+        try:
+            self._connection = self._open()
+            self.epoch = self._epoch()
+            self._transaction = PostgresTransaction(self._connection, self.epoch)
+            self.writer = Writer(self._transaction)
+            self.head = self.newest()
+        except connections.ERRORS as problem:
+            raise Unusable(f"PostgreSQL: {connections.cause(problem)}") from None
+
+    @property
+    def files(self) -> list[FileId]:
+        """No files: the server has them."""
+        return []
+
+    def problem(self, *, recent: bool = False) -> str | None:
+        """Return why PostgreSQL cannot be reached. `recent`: None without a check."""
+        if recent:
+            return None
+        try:
+            if self._broken:
+                self._reconnect()
+            self._connection.exec_driver_sql("SELECT 1")
+        except (sa.exc.DBAPIError, psycopg.Error, Unusable) as problem:
+            self._broken = True
+            return f"PostgreSQL cannot be reached: {connections.cause(problem)}"
+        self._broken = False
+        return None
+
+    def cause(self, problem: BaseException) -> str:
+        """Return the server's message."""
+        return connections.cause(problem)
+
+    def written(self) -> None:
+        """Delete what nobody reads any more, once a minute."""
+        if time.monotonic() - self._tidy_at > TIDY_EVERY:
+            self._tidy()
+
+    def idle(self) -> None:
+        """Do as after a batch."""
+        self.written()
+
+    def reopen(self) -> int:
+        """Reconnect after an error and return the newest result number."""
+        self._reconnect()
+        return self.newest()
+
+    def newest(self) -> int:
+        """Return the number of the newest result."""
+        return self._transaction.bounds().result
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+        self._engine.dispose()
+
+    def _reconnect(self) -> None:
+        self._connection.invalidate()
+        self._connection.close()
+        self._connection = self._open()
+        if self._epoch() != self.epoch:
+            raise Unusable("another database is in the place of this one: start the gateway again")
+        self._transaction = PostgresTransaction(self._connection, self.epoch)
+        self.writer = Writer(self._transaction)
+
+    def _open(self) -> sa.Connection:
+        """Connect, and lock the database for this session.
+
+        Raises:
+            Unusable: another gateway has the lock.
+        """
+        connection = self._engine.connect()
+        connections.lock(connection)
+        return connection
+
+    def _epoch(self) -> str:
+        epoch: str = self._connection.execute(sa.select(cell.c.epoch)).scalar_one()
+        return epoch
+
+    def _tidy(self) -> None:
+        self._tidy_at = time.monotonic()
+        number = self._connection.exec_driver_sql("SELECT max(number) FROM commits").scalar_one()
+        for statement in statements.TIDY:
+            self._connection.exec_driver_sql(statement, {"oldest": number - KEPT})

@@ -1,0 +1,71 @@
+"""SQLite as the gateway and the commands see it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from busway.gateway.store.port.database import Sizes
+from busway.gateway.store.port.operations import Operation
+from busway.gateway.store.port.reader import KeyRecord
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.lock import Lock, lock
+from busway.gateway.store.sqlite.reader import SQLiteReader
+
+
+class SQLiteDatabase:
+    """Implements `Database`.
+
+    Args:
+        path: the file. It may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.url = sqlite.address(path)
+        self.shown = str(path.absolute())
+        self.revision = sqlite.REVISION
+
+    def exists(self) -> bool:
+        """Return whether there is a database: a file that is not empty."""
+        return sqlite.exists(self._path)
+
+    def migrate(self) -> None:
+        """Create the database, or upgrade its schema."""
+        sqlite.migrate(self._path)
+
+    def lock(self) -> Lock:
+        """Lock the file."""
+        return lock(self._path)
+
+    def reader(self) -> SQLiteReader:
+        """Return a reader."""
+        return SQLiteReader(self._path)
+
+    def apply(self, operation: Operation) -> Any:
+        """Write one operation and return its reply, even while a gateway runs."""
+        return sqlite.apply(self._path, operation)
+
+    def read_keys(self) -> list[KeyRecord]:
+        """Return all API keys, including revoked ones."""
+        return sqlite.read_keys(self._path)
+
+    def sizes(self) -> Sizes:
+        """Return the disk use now."""
+        log = _size(self._path.with_name(self._path.name + "-wal"))
+        return Sizes(_size(self._path) + log, log, _free(self._path.absolute().parent))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None

@@ -1,0 +1,111 @@
+"""The write connection of SQLite.
+
+While a file of the database is not where it was, nothing is written. The files stay open, so that writing
+can go on when they are back, and so that what was written is in the file, wherever that is now.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from busway.gateway.store.core.writer import Writer
+from busway.gateway.store.group.frames import FileId
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.checkpoints import Checkpoints
+from busway.gateway.store.sqlite.files import DatabaseFiles
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
+
+CACHE = 128 << 10  # KiB; random ids access the unique index at random, so it must fit in memory
+BUSY = 30_000  # milliseconds to wait for a `busway` command that writes at the same time
+
+
+class SQLiteWriting:
+    """Implements `Writing`.
+
+    Args:
+        path: the database file, which exists.
+        known: its files as another committer had them open, None for the first one.
+
+    Raises:
+        FilesChanged: these are not the same files.
+        sqlite3.Error, sqlalchemy.exc.DBAPIError: the database cannot be opened.
+    """
+
+    errors: tuple[type[Exception], ...] = (sa.exc.DBAPIError, sqlite3.Error)
+
+    def __init__(self, path: Path, known: list[FileId] | None) -> None:
+        self._path, self._name = path, secrets.randbits(62)
+        self._files = DatabaseFiles(path, known)
+        self._files.verify()
+        pragmas = (f"cache_size=-{CACHE}", f"busy_timeout={BUSY}")
+        self._engine = sqlite.engine(path, *pragmas, create=False, poolclass=sa.NullPool)
+        self._connect()
+        head = self._transaction.claim()
+        self.epoch, self.head = head.epoch, head.result
+        self._files.opened()
+
+    @property
+    def files(self) -> list[FileId]:
+        """The open files of the database."""
+        return self._files.known
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a reader keeps the write-ahead log from being emptied."""
+        return self._checkpoints.blocked
+
+    @property
+    def due(self) -> bool:
+        """Whether `idle` has something to do."""
+        return self._checkpoints.due
+
+    def problem(self, *, recent: bool = False) -> str | None:
+        """Return which file is not where it was. `recent`: None without a check if the last one is recent."""
+        return self._files.recent_problem() if recent else self._files.problem()
+
+    def cause(self, problem: BaseException) -> str:
+        """Return the driver's error message."""
+        return sqlite.cause(problem)
+
+    def written(self) -> None:
+        """Checkpoint if the log grew enough."""
+        self._checkpoints.written()
+
+    def idle(self) -> None:
+        """Checkpoint in a pause."""
+        self._checkpoints.idle()
+
+    def reopen(self) -> int:
+        """Reconnect after an error and return the newest result number.
+
+        It truncates the write-ahead log, because the disk may be full.
+        """
+        self._connection.close()
+        self._connect()
+        self._checkpoints.truncate()
+        head = self.newest()
+        self._files.opened()
+        return head
+
+    def newest(self) -> int:
+        """Return the number of the newest result."""
+        return self._transaction.bounds().result
+
+    def close(self) -> None:
+        """Checkpoint the write-ahead log into the database file and close it."""
+        self._checkpoints.truncate()
+        if self._files.problem() is None:
+            self._connection.close()
+        else:  # SQLite would remove the log by its name, which may be that of another file now
+            os._exit(0)
+
+    def _connect(self) -> None:
+        self._connection = self._engine.connect()
+        self._transaction = SQLiteTransaction(self._connection, self._name)
+        self.writer = Writer(self._transaction)
+        self._checkpoints = Checkpoints(self._connection, self._path, BUSY)

