@@ -281,15 +281,21 @@ class Bystanders:
 
 @contextlib.contextmanager
 def stopped(*pids: int) -> Iterator[None]:
-    """Stop processes for a while."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    """Stop processes for a while. Inside, all of them have stopped: the signal takes effect a little later."""
     try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        until(lambda: all(_is_stopped(pid) for pid in pids), "all to be stopped")
         yield
     finally:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(")")[2].split()[0] in "TZ" for task in tasks)
 
 
 def kill(*pids: int) -> None:
