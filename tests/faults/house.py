@@ -117,8 +117,12 @@ class House(Service):
         """Publish what that handler runs and wait until it runs; return the run's number."""
         seq = self.publish(f"faulty.{handler}", data)["seq"]
         run = int(self.ok("GET", f"/v1/events/{seq}")["runs"][0]["id"])
-        until(lambda: self.ok("GET", f"/v1/runs/{run}")["state"] == "running", f"{handler} to run")
+        self.until_running(run)
         return run
+
+    def until_running(self, run: int) -> None:
+        """Wait until a run is marked as running."""
+        until(lambda: self.ok("GET", f"/v1/runs/{run}")["state"] == "running", f"run {run} to start")
 
     def failed_once(self, seq: int) -> bool:
         """Tell whether the first attempt of an event's only run has failed."""
