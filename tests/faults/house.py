@@ -285,7 +285,7 @@ class Bystanders:
 
 @contextlib.contextmanager
 def stopped(*pids: int) -> Iterator[None]:
-    """Stop processes for a while. Inside, all of them have stopped: the signal takes effect a little later."""
+    """Stop processes for a while. The signal takes effect a little later: wait until all have stopped."""
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
