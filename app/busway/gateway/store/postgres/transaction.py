@@ -14,7 +14,7 @@ import psycopg
 import sqlalchemy as sa
 
 from busway.gateway.store.core.transaction import ATTEMPT, COLUMNS, Head, Values
-from busway.gateway.store.postgres import statements
+from busway.gateway.store.postgres import connections, statements
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
 COUNTS_EVERY = 200  # commits whose changes of counts are added up in one row
@@ -63,9 +63,9 @@ class PostgresTransaction(PostgresSnapshot):
         self._send()
 
     def back(self) -> None:
-        """Undo everything since `mark`."""
+        """Undo everything since `mark`, and forget it."""
         del self._counts[self._mark :]
-        self._waiting = [("ROLLBACK TO one", ())]
+        self._waiting = [("ROLLBACK TO one", ()), ("RELEASE one", ())]
         self._send()
 
     def forget_mark(self) -> None:
@@ -79,6 +79,10 @@ class PostgresTransaction(PostgresSnapshot):
         return isinstance(cause, psycopg.IntegrityError | psycopg.DataError) or not isinstance(
             cause, psycopg.Error | sa.exc.SQLAlchemyError
         )
+
+    def cause(self, problem: BaseException) -> str:
+        """Return PostgreSQL's message."""
+        return connections.cause(problem)
 
     def execute(
         self, statement: sa.Executable, parameters: dict[str, Any] | list[dict[str, Any]] | None = None

@@ -65,8 +65,9 @@ class SQLiteTransaction(SQLiteSnapshot):
         self._run("SAVEPOINT one")
 
     def back(self) -> None:
-        """Undo everything since `mark`."""
+        """Undo everything since `mark`, and forget it."""
         self._run("ROLLBACK TO one")
+        self._run("RELEASE one")
 
     def forget_mark(self) -> None:
         """Forget the place of `mark`."""
@@ -77,6 +78,10 @@ class SQLiteTransaction(SQLiteSnapshot):
         cause = getattr(problem, "orig", None) or problem
         fatal = isinstance(cause, sqlite3.OperationalError | sqlite3.InternalError)
         return not (fatal or type(cause) is sqlite3.DatabaseError)
+
+    def cause(self, problem: BaseException) -> str:
+        """Return SQLite's error message."""
+        return str(getattr(problem, "orig", None) or problem)
 
     def execute(
         self, statement: sa.Executable, parameters: dict[str, Any] | list[dict[str, Any]] | None = None
