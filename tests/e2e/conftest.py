@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
+from tests.servers import chosen
+
 from .service import Service
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about SQLite alone, if the tests run on another database."""
+    if chosen.KIND != "sqlite":
+        left_out = [item for item in items if item.get_closest_marker("sqlite_only")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
 
 Serve = Callable[..., Service]
 Shared = Callable[..., Service]

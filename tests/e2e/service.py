@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.documents.answers import as_described
 from tests.documents.frames import heard
 from tests.ports import unused_port
+from tests.servers import chosen
 
 PATIENCE = 120.0  # seconds; far more than anything here takes
 FINAL = {"succeeded", "dead", "cancelled"}
@@ -62,7 +63,8 @@ class Service:
         self.handlers = folder / "handlers"
         self.handlers.mkdir(exist_ok=True)
         self.options = {"port": unused_port(), "handlers": self.handlers, "workers": 2, **options}
-        self.database = folder / "busway.db"
+        self.database = folder / "busway.db"  # if it is SQLite
+        self.database_url = chosen.url_of(folder)
         self.log = folder / "log"
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
@@ -89,7 +91,7 @@ class Service:
             "-m",
             "busway",
             "serve",
-            f"--database-url=sqlite:///{self.database}",
+            f"--database-url={self.database_url}",
             *options,
         ]
 
@@ -143,6 +145,7 @@ class Service:
         self.client.close()
         if self.process is not None:
             self.kill()
+        chosen.drop(self.folder)
 
     # -- HTTP
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import itertools
 import resource
 import shutil
@@ -28,7 +26,7 @@ from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
-from tests.servers.postgres import PostgresServer
+from tests.servers.chosen import postgres
 
 
 class Batches(Protocol):
@@ -187,7 +185,7 @@ class Postgres:
     absent: ClassVar = {"full": "the disk is the server's, which other tests use"}
 
     def __init__(self, folder: Path, shared: Path) -> None:
-        server = _server()
+        server = postgres()
         name = f"test_{next(_numbers)}"
         if not _templates:
             PostgresDatabase(server.create("template_busway")).migrate()
@@ -211,7 +209,7 @@ class Postgres:
         return self._facade.apply(operation)
 
     def cut(self, commits: GroupCommits) -> None:
-        _server().execute(
+        postgres().execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             f"WHERE datname = '{self._name}' AND application_name = 'busway/committer'"
         )
@@ -220,18 +218,11 @@ class Postgres:
         raise NotImplementedError
 
     def close(self) -> None:
-        _server().drop(self._name)
+        postgres().drop(self._name)
 
 
 _numbers = itertools.count(1)
 _templates: list[str] = []
-
-
-@functools.cache
-def _server() -> PostgresServer:
-    server = PostgresServer().start()
-    atexit.register(server.close)
-    return server
 
 
 DATABASES: dict[str, type[Database]] = {"sqlite": SQLite, "postgres": Postgres}

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from busway.gateway import log_limit, streams
+from busway.gateway.errors import BuswayError
 
 log = logging.getLogger("busway")
 
@@ -43,6 +44,7 @@ def configure(form: str = "auto", level: str = "info") -> None:
     colors = terminal and not os.environ.get("NO_COLOR")
     handler.setFormatter(TextFormatter(colors=colors) if text else JsonFormatter())
     handler.addFilter(log_limit.limit)
+    handler.addFilter(_explained)
     root, ours = logging.getLogger(), logging.getLogger("busway")
     held = root.handlers
     root.handlers = [handler]
@@ -57,6 +59,15 @@ def configure(form: str = "auto", level: str = "info") -> None:
     queue = streams.log()
     if queue is not None:
         queue.report = _report
+
+
+def _explained(record: logging.LogRecord) -> bool:
+    """Replace the traceback of an error that says what is wrong, such as a database that is away."""
+    problem = record.exc_info and record.exc_info[1]
+    if isinstance(problem, BuswayError):
+        record.msg, record.args = f"{record.getMessage()}: {problem.detail}", ()
+        record.exc_info = None
+    return True
 
 
 def _report(dropped: int) -> None:

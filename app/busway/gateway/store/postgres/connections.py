@@ -31,7 +31,11 @@ _SESSION = (
     f"SET search_path TO {SCHEMA}",
     "SET idle_in_transaction_session_timeout TO '10s'",
     "SET client_min_messages TO warning",
-    "SET standard_conforming_strings TO on",
+    # A 202 means synced. Stricter settings of the server, such as remote_apply, stay.
+    """
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')
+    """,
 )
 
 

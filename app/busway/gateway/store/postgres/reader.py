@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import sqlalchemy as sa
+
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.core.reader import CoreReader
 from busway.gateway.store.postgres import connections
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
+
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 class _Snapshots:
@@ -16,7 +20,7 @@ class _Snapshots:
 
     def __init__(self, url: str, threads: int) -> None:
         self._engine = connections.engine(
-            url, "reader", pool_size=threads, max_overflow=0, pool_reset_on_return=None
+            url, "reader", pool_size=threads, max_overflow=0, pool_reset_on_return="rollback"
         )
 
     @contextmanager
@@ -27,17 +31,24 @@ class _Snapshots:
             Unavailable: the database cannot be read.
         """
         try:
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                try:
-                    yield PostgresSnapshot(connection)
-                finally:
-                    if not connection.invalidated:
-                        connection.exec_driver_sql("COMMIT")
+            with self._begin() as connection:
+                yield PostgresSnapshot(connection)
+                connection.exec_driver_sql("COMMIT")
         except connections.ERRORS as problem:
             raise Unavailable(
                 f"cannot read the database, try again later: {connections.cause(problem)}"
             ) from problem
+
+    def _begin(self) -> sa.Connection:
+        """Return a connection in a transaction. One that the server closed meanwhile is replaced."""
+        connection = self._engine.connect()
+        try:
+            connection.exec_driver_sql(_BEGIN)
+        except connections.ERRORS:
+            connection.close()
+            connection = self._engine.connect()
+            connection.exec_driver_sql(_BEGIN)
+        return connection
 
     def close(self) -> None:
         """Close all connections."""
