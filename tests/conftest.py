@@ -18,16 +18,18 @@ DEADLINE = 900.0  # seconds
 AGAIN = 5.0  # an event loop may swallow what a signal handler raises: ask again
 TAKE_LONG = (
     "tests/e2e/test_faults.py",
-    "tests/browser/test_docs_page.py",
+    "tests/browser/test_docs_look.py",
+    "tests/faults/test_ends.py",
     "tests/browser/test_client_script.py",
-    "tests/work/test_counted.py",
     "tests/e2e/test_limits.py",
-    "tests/e2e/test_order.py",
-    "tests/faults/test_cancel.py",
-    "tests/workers/test_reload.py",
     "tests/workers/test_scarce.py",
-    "tests/workers/test_faults.py",
-    "tests/e2e/test_access.py",
+    "tests/e2e/test_database_files.py",
+    "tests/dispatch/test_order.py",
+    "tests/e2e/test_command_line.py",
+    "tests/e2e/test_streams.py",
+    "tests/e2e/test_order.py",
+    "tests/testing/test_fixture.py",
+    "tests/e2e/test_environments.py",
 )
 """Where files run at once, these begin, so that no long one is left over at the end."""
 

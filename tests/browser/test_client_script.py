@@ -182,6 +182,7 @@ TAKE = """async ({ count, filter }) => {
 }"""
 
 
+@pytest.mark.long
 def test_a_durable_name_of_a_page_goes_on_after_reloads_and_kills(page: Page, service: Service) -> None:
     """What was in hand when the page ended comes again."""
     for n in range(12):

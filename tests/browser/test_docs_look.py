@@ -129,6 +129,7 @@ def test_every_operation_succeeds_as_it_stands_on_a_fresh_make_run(browser: Brow
         service.close()
 
 
+@pytest.mark.long
 def test_the_stream_of_events_ends_by_itself_and_says_how_to_follow_it(
     browser: Browser, service: Service
 ) -> None:

@@ -47,18 +47,12 @@ def test_a_newcomer_registers_a_handler_publishes_an_event_and_reads_its_run(vis
     assert {run["state"] for run in mine} == {"succeeded"}
 
 
-@pytest.mark.long
-def test_every_operation_unfolds_without_a_fault(visit: Visit) -> None:
+def test_every_schema_unfolds_without_a_fault(visit: Visit) -> None:
     visit.open()
-    summaries = visit.page.locator(".opblock-summary-control")
-    assert summaries.count() > 10
-    for summary in summaries.all():
-        summary.click()
-        visit.page.locator("button.execute").wait_for()
-        summary.click()  # folded again, or each further one takes longer
-        visit.page.locator("button.execute").wait_for(state="detached")
     visit.page.locator("section.models .models-control").first.click()
-    for model in visit.page.locator("section.models .json-schema-2020-12-accordion").all()[:10]:
+    models = visit.page.locator("section.models .json-schema-2020-12-accordion").all()
+    assert len(models) > 10
+    for model in models[:10]:
         model.click()
 
 

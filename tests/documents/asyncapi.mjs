@@ -1,6 +1,10 @@
-// Prints what the official parser says of the document on standard input, as a JSON list.
+// Reads a JSON list of documents and prints, for each, the list of what the official parser says of it.
 import { readFileSync } from "node:fs";
 import { Parser } from "@asyncapi/parser";
 
-const { diagnostics } = await new Parser().parse(readFileSync(0, "utf8"));
-process.stdout.write(JSON.stringify(diagnostics));
+const parser = new Parser();
+const found = [];
+for (const text of JSON.parse(readFileSync(0, "utf8"))) {
+  found.push((await parser.parse(text)).diagnostics);
+}
+process.stdout.write(JSON.stringify(found));

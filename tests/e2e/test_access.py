@@ -227,6 +227,7 @@ def test_an_expired_key_ends_its_sockets(closed: Service) -> None:
     assert end.value.rcvd.code == 4401
 
 
+@pytest.mark.long
 def test_a_head_that_was_admitted_before_is_looked_at_again_when_keys_change(make_service: Serve) -> None:
     service = make_service(workers=1).start()
     with httpx.Client(

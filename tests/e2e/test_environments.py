@@ -38,8 +38,9 @@ LOCALES = {
 }
 
 
-@pytest.mark.parametrize("pool", ["process", "thread"])
-@pytest.mark.parametrize("name", LOCALES)
+@pytest.mark.parametrize(
+    ("name", "pool"), [*((name, "process") for name in LOCALES), ("no UTF-8 at all", "thread")]
+)
 def test_folders_need_not_have_names_in_utf_8(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pool: str
 ) -> None:

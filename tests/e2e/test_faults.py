@@ -261,6 +261,7 @@ def test_one_database_has_one_gateway(make_service: Serve) -> None:
     assert str(service.database) in said
 
 
+@pytest.mark.long
 def test_a_slow_reader_gets_everything_in_order(make_service: Serve) -> None:
     service = make_service()
     service.write(

@@ -87,6 +87,7 @@ def test_events_that_are_known_already_are_not_counted(shared_service: Shared) -
     assert Scraped(service)("busway_events_accepted_total") == 1
 
 
+@pytest.mark.long
 def test_status_and_readiness_show_workers_that_cannot_start(make_service: Serve) -> None:
     service = make_service(workers=1)
     # It kills every process that was forked from the one that imported it, before it can take work.

@@ -133,6 +133,7 @@ def test_handlers_come_and_go_with_the_code(reloading: Service) -> None:
     assert service.publish("t")["runs"] == 1
 
 
+@pytest.mark.long
 @pytest.mark.fault
 @both
 def test_reloading_under_load_loses_and_repeats_nothing(reloading: Service) -> None:

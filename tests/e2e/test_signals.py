@@ -77,7 +77,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_with_status_0(
     chance = random.Random(seed())
     service = make_service(workers=1)
     service.write("all.py", HANDLERS)
-    for moment in sorted(chance.uniform(0, 1.2) for _ in range(6)):
+    for moment in sorted(chance.uniform(0, 1.2) for _ in range(4)):
         process = launch(service)
         until(lambda: holds(process.pid), "its first lines")  # noqa: B023 - called at once
         time.sleep(moment)
@@ -96,7 +96,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_with_status_0(
 def test_many_signals_at_once_end_it_without_a_traceback(make_service: Serve) -> None:
     chance = random.Random(seed())
     service = make_service(workers=1)
-    for moment in sorted(chance.uniform(0, 1.0) for _ in range(5)):
+    for moment in sorted(chance.uniform(0, 1.0) for _ in range(3)):
         process = launch(service)
         until(lambda: holds(process.pid), "its first lines")  # noqa: B023 - called at once
         time.sleep(moment)

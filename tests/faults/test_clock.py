@@ -47,7 +47,9 @@ class Clock:
         self._move(offset)
 
 
-@pytest.mark.parametrize("own_house", ["process", "thread"], indirect=True)
+@pytest.mark.parametrize(
+    "own_house", ["process", pytest.param("thread", marks=pytest.mark.long)], indirect=True
+)
 def test_a_wall_clock_that_jumps_harms_nobody(own_house: House, tmp_path: Path) -> None:
     house, clock = own_house, Clock(tmp_path)
     house.environment = clock.environment

@@ -33,6 +33,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.long
 @TWO
 def test_ctrl_c_then_two_signals_then_sigkill_lose_nothing_and_leave_nobody(
     own_house: House, tmp_path: Path

@@ -74,6 +74,7 @@ def wheel(folder: Path, name: str) -> None:
             archive.writestr(path, text)
 
 
+@pytest.mark.long
 def test_an_image_that_builds_on_it_installs_what_handlers_import(tmp_path: Path) -> None:
     image = build(tmp_path)
     shutil.copytree(DERIVED.parent, tmp_path / "shop")
@@ -106,6 +107,7 @@ def test_the_users_of_images_can_write_what_they_need() -> None:
     assert (instruction("FROM", derived), instruction("USER", derived)) == (["busway"], [])
 
 
+@pytest.mark.long
 def test_the_image_is_built_serves_is_healthy_and_drains(tmp_path: Path) -> None:
     image = build(tmp_path)
     assert {name for name in image.names() if not name.endswith(".dist-info")} == {"busway", "pip"}

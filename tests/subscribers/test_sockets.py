@@ -127,6 +127,7 @@ def test_a_place_of_a_cursor_that_is_not_there_is_said(tmp_path: Path, ring_byte
     run(tmp_path, claim, ring_bytes=ring_bytes)
 
 
+@pytest.mark.long
 def test_a_slow_reader_gets_everything_in_order_and_costs_no_memory(tmp_path: Path) -> None:
     size, count = 20_000, 3000
     data = json.dumps("x" * size).encode()

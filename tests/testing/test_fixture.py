@@ -36,18 +36,15 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_handlers_run_in_the_root_directory_without_variables_of_busway(project: Path) -> None:
+def test_the_projects_own_settings_do_not_choose_the_database_or_the_address(project: Path) -> None:
+    """Handlers run in the root directory without variables of Busway. A test that fails shows the log."""
+    env = "BUSWAY_DATABASE_URL=sqlite:///precious.db\nBUSWAY_HOST=0.0.0.0\nBUSWAY_PORT=1\n"
+    (project / ".env").write_text(env, encoding="utf-8")
     said = run_pytest(project, BUSWAY_POOL="thread", BUSWAY_DATABASE_URL="sqlite:///precious.db", SHOP="open")
     assert f"['{project}', None, 'open']" in said.stdout
     assert list(project.glob("*.db*")) == []
-
-
-def test_the_projects_own_settings_do_not_choose_the_database_or_the_address(project: Path) -> None:
-    env = "BUSWAY_DATABASE_URL=sqlite:///precious.db\nBUSWAY_HOST=0.0.0.0\nBUSWAY_PORT=1\n"
-    (project / ".env").write_text(env, encoding="utf-8")
-    said = run_pytest(project)
-    assert f"['{project}', None, None]" in said.stdout
-    assert list(project.glob("*.db*")) == []
+    assert "Captured stderr teardown" in said.stdout
+    assert "draining" in said.stdout
 
 
 def test_a_file_that_does_not_import_fails_the_test_with_its_traceback(project: Path) -> None:
@@ -86,12 +83,6 @@ def test_two(busway_gateway): print(busway_gateway.log.parent, "pid", busway_gat
     told = {line.lstrip(".") for line in said.stdout.splitlines() if " pid " in line}
     assert len(told) == databases
     assert not any(psutil.pid_exists(int(line.split()[-1])) for line in told)
-
-
-def test_the_log_is_shown_with_a_test_that_fails(project: Path) -> None:
-    said = run_pytest(project)
-    assert "Captured stderr teardown" in said.stdout
-    assert "draining" in said.stdout
 
 
 def test_it_can_be_left_out_and_loads_little(project: Path) -> None:

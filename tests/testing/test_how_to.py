@@ -28,7 +28,7 @@ def run_pytest(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [0, 1])
+@pytest.mark.parametrize("settings", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_the_examples_pass_with_each_of_the_settings(tmp_path: Path, settings: int) -> None:
     files = [(name, text) for name, text in BLOCKS if name != "pyproject.toml"]
     projects = [(name, text) for name, text in BLOCKS if name == "pyproject.toml"]

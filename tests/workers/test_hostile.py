@@ -15,6 +15,7 @@ import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
 from busway.gateway.executors.port import Returned
+from busway.gateway.executors.python.host import attempt
 from busway.gateway.executors.python.wire import slots
 
 TOOLS = """
@@ -208,7 +209,11 @@ def test_the_shared_memory_keeps_its_size(drive, pool):
 
 
 @pytest.mark.parametrize("target", ["spoils", "claims_to_have_returned", "claims_to_start_later"])
-def test_what_stands_in_the_shared_memory_does_not_keep_an_attempt_from_its_timeout(drive, pool, target):
+def test_what_stands_in_the_shared_memory_does_not_keep_an_attempt_from_its_timeout(
+    drive, pool, target, monkeypatch
+):
+    monkeypatch.setattr(attempt, "_SILENCE", 1_000_000_000)
+
     async def scenario(bench):
         for data in ("\0", "\x7f") if target == "spoils" else ("",):
             ended = await bench.run(f"t:{target}", data, timeout=0.2)

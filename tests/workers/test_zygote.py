@@ -127,4 +127,5 @@ def test_a_worker_is_ended_and_reaped_whose_zygote_died_before_it_reported_it(tm
         await bench.until(lambda: not left())
 
     others = kit.children()  # of what other tests share
-    kit.drive(scenario, tmp_path, pool)
+    # Nobody waits for workers that a dead zygote cannot start.
+    kit.drive(scenario, tmp_path, pool, import_timeout=600.0)

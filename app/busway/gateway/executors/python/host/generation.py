@@ -96,6 +96,10 @@ class Generation:
         """Return whether all pools in use have their workers."""
         return all(pool.complete() for pool in self.pools.values() if pool.wanted)
 
+    def booted(self) -> bool:
+        """Return whether it is complete, or will never be because its zygote cannot start workers."""
+        return self.complete() or self.launcher.lost
+
     def needs_checks(self) -> bool:
         """Return whether it has workers that need checks."""
         return any(pool.needs_checks() for pool in self.pools.values())

@@ -178,3 +178,4 @@ class Launcher:
     def _lose(self) -> None:
         self.lost = True
         self._shared.reload.set()
+        self._shared.changed.set()

@@ -74,7 +74,8 @@ class Shared:
         report: receives the reports of the executor, in batches and in order per attempt.
         refused: an offer was refused, so `Room` must be reported.
         closed: no attempt may start, because new code takes over or the gateway drains.
-        changed: set when a worker becomes ready or dies, and while `closed` also when one has fewer attempts.
+        changed: set when a worker becomes ready or dies, or when a zygote can start no more workers. While
+            `closed`, also set when a worker has fewer attempts.
         reload: set when the handler code must be loaded again, because it changed or its zygote died.
         orphans: reaps what dead zygotes left.
         output: shows what handlers write.

@@ -91,7 +91,7 @@ class Supervisor:
         self._lifeline = os.pipe()
         self._generation = await self._load()
         self._generation.pools[self._default_pool].want()
-        await self._shared.until(self._generation.complete, self._import_timeout)
+        await self._shared.until(self._generation.booted, self._import_timeout)
         loops = [self._renew(), self._renewal.watch()] if self._reload else [self._renew()]
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         return self._generation.files
@@ -157,11 +157,11 @@ class Supervisor:
         return fresh
 
     async def _boot(self, fresh: Generation) -> None:
-        """Start the workers that will be needed, and wait until they are ready or the time is over."""
+        """Start the workers that will be needed, and wait until they are ready, with a timeout."""
         for name, pool in self._generation.pools.items():
             if pool.wanted:
                 fresh.want(name)
-        await self._shared.until(fresh.complete, self._import_timeout)
+        await self._shared.until(fresh.booted, self._import_timeout)
 
     async def _switch_to(self, fresh: Generation) -> None:
         """Send all attempts to the new generation. If its code is new, wait until the registry has it."""
