@@ -21,7 +21,7 @@ from tests.servers.postgres import PostgresServer, running
 from .conftest import Serve
 from .disturbance import Cutter
 from .load import HANDLERS, Publisher, Subscriber, check
-from .service import PATIENCE, Service, clean_environment, until
+from .service import PATIENCE, Service, clean_environment, hear, say, until
 
 SEED = int(os.environ.get("BUSWAY_TEST_SEED", "20261128"))
 
@@ -122,6 +122,38 @@ def test_nothing_is_lost_when_the_network_to_the_server_is_cut_and_halted(
             relay.cut()
         check(service, publisher, subscriber)
         service.stop()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("traffic", [True, False])
+def test_a_failover_that_lost_commits_is_noticed(make_service: Serve, traffic: bool) -> None:
+    with running() as server:
+        server.create("busway")
+        service = make_service()
+        service.database_url = server.url("busway")
+        service.write("load.py", HANDLERS)
+        service.start()
+        service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
+        server.stop()
+        server.keep()
+        server.start()
+        until(lambda: service.get("/readyz").status_code == 200, "the gateway to go on")
+        service.publish("nobody")  # without a run or a result
+        cursor = ""
+        if traffic:
+            service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
+            cursor = service.results()[-1]["cursor"]
+        server.kill()
+        server.go_back()
+        server.start()
+        assert service._reap() == 1
+        assert "lacks commits that it had" in service.log.read_text()
+        service.start()
+        service.all_finished([service.publish("load.one", {"n": n}) for n in range(20)])
+        if traffic:
+            with service.connect() as websocket:
+                say(websocket, op="subscribe", id="s", after=cursor)
+                assert hear(websocket)["recovered"] is False
 
 
 def test_an_outage_loses_no_attempt_that_runs_meanwhile(

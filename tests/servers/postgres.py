@@ -85,6 +85,18 @@ class PostgresServer:
             self._process = None
             (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
+    def keep(self) -> None:
+        """Keep a copy of all data, which `go_back` brings back. The server must be stopped."""
+        shutil.copytree(self._data, self.folder / "kept")
+        for path in [self.folder / "kept", *(self.folder / "kept").rglob("*")]:
+            if self._user:
+                os.chown(path, _NOBODY, _NOBODY)
+
+    def go_back(self) -> None:
+        """Continue from the kept copy, as a replica does that lacks the last commits. It must be stopped."""
+        shutil.rmtree(self._data)
+        (self.folder / "kept").rename(self._data)
+
     def close(self) -> None:
         """Kill it and delete its folder."""
         self.kill()

@@ -104,7 +104,11 @@ async def _until_stopped(
         stages = gateway.ready.result()
         garbage.tune()
         _announce(gateway.settings, listener, stages)
-        await asyncio.wait(waited[1:], return_when=asyncio.FIRST_COMPLETED)
+        waited[0] = stages.commits.lost
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if stages.commits.lost.done():
+            log.critical("%s", stages.commits.lost.result())
+            return 1
     if serving.done():
         return 1
     log.info(

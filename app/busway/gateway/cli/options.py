@@ -72,7 +72,8 @@ Handler = Annotated[
 Database = Annotated[
     str | None,
     typer.Option(
-        help="The database, sqlite:///FILE. Default: BUSWAY_DATABASE_URL, else .env, else sqlite:///busway.db."
+        help="The database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. Default: BUSWAY_DATABASE_URL, "
+        "else .env, else sqlite:///busway.db."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]

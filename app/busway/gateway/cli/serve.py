@@ -35,7 +35,10 @@ def serve(
         setting("Root of your own project, from which handlers can import. [default: current directory]"),
     ] = None,
     database_url: Annotated[
-        str | None, setting("The database, sqlite:///FILE. [default: sqlite:///busway.db]")
+        str | None,
+        setting(
+            "The database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. [default: sqlite:///busway.db]"
+        ),
     ] = None,
     broker_url: Annotated[str | None, setting("Not built yet.")] = None,
     role: Annotated[str | None, setting("Not built yet; only 'all' is allowed. [default: all]")] = None,

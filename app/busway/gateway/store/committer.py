@@ -44,6 +44,10 @@ class Writing(Protocol):
     writer: Writer
 
     @property
+    def commit(self) -> int:
+        """The number of the newest commit, 0 if the database does not count them."""
+
+    @property
     def files(self) -> list[FileId]:
         """The open files of the database, for the next committer."""
 
@@ -103,7 +107,7 @@ class Session:
             Exception: one of the driver's errors: it cannot be reached.
         """
         database = self._database
-        hello = frames.Hello(database.epoch, database.head, database.files)
+        hello = frames.Hello(database.epoch, database.head, database.files, database.commit)
         self._send(frames.HELLO, 0, hello)
         while True:
             try:
@@ -121,12 +125,14 @@ class Session:
         database = self._database
         try:
             done = _done(*database.writer.write(batch.operations, batch.since))
+            done.commit = database.commit
             reply = pack(frames.DONE, number, frames.encode(done))
             why = database.problem(recent=True)
         except database.errors as problem:
             why = database.problem()
             if why is None:
                 failed = frames.Failed(database.cause(problem), database.reopen(), database.files)
+                failed.commit = database.commit
                 reply = pack(frames.FAILED, number, frames.encode(failed))
             else:
                 self._broken = True
@@ -164,7 +170,7 @@ class Session:
         database = self._database
         head = database.reopen() if self._broken else database.newest()
         self._in_trouble = self._broken = False
-        self._send(frames.TROUBLE, 0, frames.Trouble("", head))
+        self._send(frames.TROUBLE, 0, frames.Trouble("", head, database.commit))
 
     def _send(self, kind: int, number: int, what: msgspec.Struct) -> None:
         self._channel.send(pack(kind, number, frames.encode(what)))

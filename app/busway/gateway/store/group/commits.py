@@ -40,6 +40,10 @@ log = logging.getLogger("busway.store")
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits fail
 PATIENCE = 2.0  # seconds that operations wait for another committer before they are refused
+LOST = (
+    "the database lacks commits that it had, as after a failover to a replica that was behind: the gateway "
+    "ends, because others have seen what is gone; start it again"
+)
 STOPPING = "the gateway is stopping: send this again when it is back"
 SEND_NOW = 100  # operations; from here on a batch is sent without waiting for the end of the loop's turn
 
@@ -66,6 +70,7 @@ class GroupCommits:
         self._suspects = 0  # outcomes at the head of their queue; a committer failed over one of them
         self._number = 0
         self._sent_at = 0.0
+        self._commit = 0  # number of the newest commit
         self._since = 0  # number of the newest result at the last reply
         self._failure: str | None = None
         self._trouble: str | None = None
@@ -86,6 +91,7 @@ class GroupCommits:
             Unavailable: it cannot write. Its output on stderr says why.
         """
         self._loop = asyncio.get_running_loop()
+        self.lost = self._loop.create_future()
         committer = await self._open()
         self._since = self._completion.notified
         self._supervisor = asyncio.create_task(self._supervise(committer))
@@ -295,6 +301,8 @@ class GroupCommits:
         else:
             failed = frames.decode_failed(body)
             self._files = failed.files
+            if self._has_lost(failed.commit):
+                return
             log.error("a commit failed and its outcome is unknown: %s", failed.why)
             self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
             self._fail_batch(
@@ -313,7 +321,7 @@ class GroupCommits:
         self.stats.sizes.add(len(entries))
         self.stats.seconds.add(time.monotonic() - self._sent_at)
         self._failure, self._delay = None, 0.0
-        self._since = done.head
+        self._since, self._commit = done.head, done.commit
         self._kick()  # the committer writes the next batch during the notifications for this one
         self._completion.written(entries, done)
 
@@ -337,10 +345,19 @@ class GroupCommits:
     def _take_trouble(self, trouble: frames.Trouble) -> None:
         if trouble.why:
             self._refuse(trouble.why)
-        else:
+        elif not self._has_lost(trouble.commit):
             self._accept()
             self._catch_up(trouble.head)
             self._kick()
+
+    def _has_lost(self, commit: int) -> bool:
+        """Return whether the database lacks commits that it had. Then nothing is written any more."""
+        if commit < self._commit:
+            self._refuse(LOST)
+            if not self.lost.done():
+                self.lost.set_result(LOST)
+        self._commit = max(self._commit, commit)
+        return self.lost.done()
 
     def _take_blocked(self, blocked: bool) -> None:
         if blocked and not self.log_blocked:
@@ -423,6 +440,8 @@ class GroupCommits:
         hello = committer.hello.result()
         self._committer, self._files = committer, hello.files
         self.log_blocked = False
+        if self._has_lost(hello.commit):
+            raise Unavailable(LOST)
         self.epoch, self._completion.notified = hello.epoch, hello.head
         self._failure = None
         return committer

@@ -42,11 +42,16 @@ class Open(msgspec.Struct, array_like=True):
 
 
 class Hello(msgspec.Struct, array_like=True):
-    """The committer is ready; `head` is the number of the newest result. `files` as in `Open`."""
+    """The committer is ready; `head` is the number of the newest result. `files` as in `Open`.
+
+    `commit` is the number of the newest commit, 0 if the database does not count them. A database that has a
+    smaller one than before has lost commits.
+    """
 
     epoch: str
     head: int
     files: list[FileId]
+    commit: int = 0
 
 
 class Batch(msgspec.Struct, array_like=True):
@@ -87,12 +92,13 @@ class Done(msgspec.Struct, array_like=True):
     """The batch was written.
 
     `head` is the newest result. `replies` has one reply for each operation. `refused` has the reasons for
-    refused operations, by index.
+    refused operations, by index. `commit` as in `Hello`.
     """
 
     head: int
     replies: list[Any]
     refused: dict[int, str] = {}
+    commit: int = 0
 
 
 class RawDone(msgspec.Struct, array_like=True):
@@ -101,21 +107,27 @@ class RawDone(msgspec.Struct, array_like=True):
     head: int
     replies: list[msgspec.Raw]
     refused: dict[int, str] = {}
+    commit: int = 0
 
 
 class Failed(msgspec.Struct, array_like=True):
-    """The outcome of the batch is unknown. `head` is the newest result in the store, `files` as in `Open`."""
+    """The outcome of the batch is unknown. `head` is the newest result in the store, `files` as in `Open`.
+
+    `commit` as in `Hello`.
+    """
 
     why: str
     head: int
     files: list[FileId]
+    commit: int = 0
 
 
 class Trouble(msgspec.Struct, array_like=True):
-    """Why the committer cannot write, empty if it can again. `head` is the newest result."""
+    """Why the committer cannot write, empty if it can again. `head` and `commit` as in `Hello`."""
 
     why: str
     head: int = 0
+    commit: int = 0
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -85,6 +85,7 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
+    `lost`: resolves with the reason when the database lacks commits that it had. The gateway must end then.
     `log_blocked`: a reader keeps the write-ahead log from being emptied, so it grows.
 
     Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch
@@ -97,6 +98,7 @@ class Commits(Protocol):
     epoch: str
     stats: CommitStats
     log_blocked: bool
+    lost: asyncio.Future[str]
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit. Listeners are called in the order in which they were added."""

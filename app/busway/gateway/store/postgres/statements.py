@@ -63,6 +63,7 @@ INSERT_ERRORS = (
 )
 LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
 SELECT_HEAD = "SELECT number, event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1"
+SELECT_COMMIT = "SELECT number, event, run, result, digest FROM commits WHERE number = %b"
 INSERT_HEAD = """
     INSERT INTO commits (number, event, run, result, digest, counts)
     VALUES (%b, %b, %b, %b, %b, %b::bigint[])

@@ -27,6 +27,9 @@ class PostgresTransaction(PostgresSnapshot):
     Args:
         connection: the connection. Nobody else uses it.
         epoch: of the log.
+
+    Attributes:
+        newest: the newest row of `commits` that this object has written: number, event, run, result, digest.
     """
 
     def __init__(self, connection: sa.Connection, epoch: str) -> None:
@@ -35,6 +38,8 @@ class PostgresTransaction(PostgresSnapshot):
         self._driver: psycopg.Connection[Any] = driver
         self._epoch = epoch
         self._waiting: list[tuple[str, Sequence[Any]]] = []
+        self.newest: Values = (0,)
+        self._head: Values = ()
         self._number = 0
         self._counts: list[Values] = []
         self._mark = 0
@@ -43,13 +48,15 @@ class PostgresTransaction(PostgresSnapshot):
         """Begin, wait until nobody else writes, and return the newest numbers."""
         self._waiting, self._counts = [("BEGIN", ()), (statements.LOCK, ())], []
         # A statement sees what was committed before it began, so the lock is taken in a statement of its own.
-        ((self._number, event, run, result, digest),) = self._read(statements.SELECT_HEAD)
+        (row,) = self._read(statements.SELECT_HEAD)
+        self._number, event, run, result, digest = row
         return Head(self._epoch, event, run, result, digest)
 
     def commit(self) -> None:
         """Write everything, synced to disk."""
         self._add("COMMIT")
         self._send()
+        self.newest = self._head
 
     def rollback(self) -> None:
         """Write nothing of what was begun."""
@@ -105,6 +112,15 @@ class PostgresTransaction(PostgresSnapshot):
         """Return the row of `trees` of a root event."""
         return next(iter(self._read(statements.SELECT_TREE, root)), None)
 
+    def newest_commit(self) -> Values:
+        """Return number, event, run, result and digest of the newest commit."""
+        row: Values = self._read(statements.SELECT_HEAD)[0]
+        return row
+
+    def has_commit(self, row: Values) -> bool:
+        """Return whether this commit, as from `newest_commit`, is in the database."""
+        return self._read(statements.SELECT_COMMIT, row[0]) == [row]
+
     def results_after(self, number: int) -> list[Values]:
         """Return (number, run, attempt, idx, completes) of the results after one."""
         return self._read(statements.SELECT_RESULTS_AFTER, number)
@@ -143,8 +159,9 @@ class PostgresTransaction(PostgresSnapshot):
     def write_head(self, head: Head) -> None:
         """Write the newest numbers."""
         number = self._number + 1
+        self._head = (number, head.event, head.run, head.result, head.digest)
         changes = list(chain.from_iterable(self._counts))
-        self._add(statements.INSERT_HEAD, number, head.event, head.run, head.result, head.digest, changes)
+        self._add(statements.INSERT_HEAD, *self._head, changes)
         if number % COUNTS_EVERY == 0:
             self._send()
             self._add(statements.INSERT_COUNTS, number, list(chain.from_iterable(self.counts())))

@@ -34,16 +34,21 @@ class PostgresWriting:
 
     def __init__(self, url: str) -> None:
         self._engine = connections.engine(url, "committer", poolclass=sa.NullPool)
-        self._broken = False
+        self._broken = self._lacks = False
         self._tidy_at = time.monotonic()
         try:
             self._connection = self._open()
             self.epoch = self._epoch()
-            self._transaction = PostgresTransaction(self._connection, self.epoch)
-            self.writer = Writer(self._transaction)
+            self._begin()
             self.head = self.newest()
         except connections.ERRORS as problem:
             raise Unusable(f"PostgreSQL: {connections.cause(problem)}") from None
+
+    @property
+    def commit(self) -> int:
+        """The number of the newest commit, -1 if the database lacks one that it had."""
+        number: int = self._transaction.newest[0]
+        return -1 if self._lacks else number
 
     @property
     def files(self) -> list[FileId]:
@@ -97,7 +102,13 @@ class PostgresWriting:
         self._connection = self._open()
         if self._epoch() != self.epoch:
             raise Unusable("another database is in the place of this one: start the gateway again")
+        known = self._transaction.newest
+        self._begin()
+        self._lacks |= not self._transaction.has_commit(known)
+
+    def _begin(self) -> None:
         self._transaction = PostgresTransaction(self._connection, self.epoch)
+        self._transaction.newest = self._transaction.newest_commit()
         self.writer = Writer(self._transaction)
 
     def _open(self) -> sa.Connection:

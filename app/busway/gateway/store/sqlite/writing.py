@@ -36,6 +36,7 @@ class SQLiteWriting:
         sqlite3.Error, sqlalchemy.exc.DBAPIError: the database cannot be opened.
     """
 
+    commit = 0  # a file loses no commits
     errors: tuple[type[Exception], ...] = (sa.exc.DBAPIError, sqlite3.Error)
 
     def __init__(self, path: Path, known: list[FileId] | None) -> None:
