@@ -75,13 +75,14 @@ test: $(VENV)/.dev
 	$(PYTEST) -m "not long" $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not long" tests/domain tests/dispatch tests/store tests/results tests/test_project.py $(ARGS)
+	$(PYTEST) -m "not long" -k "not postgres" tests/domain tests/dispatch tests/store tests/results tests/test_project.py $(ARGS)
 
 # Work is counted alone: how a busy machine groups events is chance. The rest runs also when that fails.
 test-all: $(VENV)/.dev
 	@status=0; \
 	(set -x; $(BIN)/pytest tests/work) || status=1; \
 	(set -x; $(PYTEST) --ignore tests/work $(ARGS)) || status=1; \
+	(set -x; BUSWAY_TEST_DATABASE=postgres $(PYTEST) tests/e2e $(ARGS)) || status=1; \
 	exit $$status
 
 # Load and faults for so many seconds. SOAK_SEED=… repeats the faults of a run.

@@ -346,3 +346,16 @@ def test_make_run_has_sample_data_for_the_examples_only(
     assert said.count("--database-url") == said.count(database) == 1, said
     filled = re.findall(r'sample_data\.py "(.*?)"', said)
     assert filled == ([] if sampled is None else [sampled])
+
+
+def test_few_tests_of_behaviour_run_on_one_database_only() -> None:
+    """The behaviour is the same on each database, so each exception has a reason."""
+    found = [
+        (Path(name).name, reason)
+        for name, text in sources("tests/e2e").items()
+        for reason in re.findall(r'one_database\("([^"]+)"\)', text)
+    ]
+    assert sorted(found) == [
+        ("test_database_files.py", "files"),
+        ("test_postgres.py", "has a PostgreSQL server of its own"),
+    ]

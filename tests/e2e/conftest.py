@@ -12,9 +12,9 @@ from .service import Service
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about SQLite alone, if the tests run on another database."""
+    """Leave out what ran on SQLite already and is the same on another database."""
     if chosen.KIND != "sqlite":
-        left_out = [item for item in items if item.get_closest_marker("sqlite_only")]
+        left_out = [item for item in items if item.get_closest_marker("one_database")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 

@@ -75,6 +75,12 @@ class Service:
             timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0), verify=False
         )
 
+    @property
+    def database_shown(self) -> str:
+        """The database as the running gateway shows it."""
+        shown: str = self.ok("GET", "/v1/status")["disk"]["database"]
+        return shown
+
     def write(self, name: str, source: str) -> None:
         """Put a file there at once: nobody reads half of one."""
         new = self.handlers / f".{name}.new"

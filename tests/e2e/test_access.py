@@ -20,7 +20,7 @@ HANDLER = "from busway import handler\n\n@handler('t')\ndef ok(event):\n    retu
 
 def busway(service: Service, *words: str, status: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "busway", *words, f"--database-url=sqlite:///{service.database}"],
+        [sys.executable, "-m", "busway", *words, f"--database-url={service.database_url}"],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr

@@ -191,7 +191,7 @@ def test_handlers_are_listed(service: Service) -> None:
         (("serve", "--workers", "0"), 2, "--workers"),
         (("serve", "--handlers", "nowhere"), 2, "nowhere"),
         (("serve", "--database-url", "mysql://x"), 2, "--database-url"),
-        (("serve", "--database-url", "postgresql://x"), 2, "PostgreSQL"),
+        (("serve", "--database-url", "mysql://x"), 2, "postgresql://USER@HOST/DATABASE"),
         (("serve", "--broker-url", "nats://x"), 2, "--broker-url"),
         (("serve", "--role", "worker"), 2, "--role"),
         (("keys", "create", "x", "--scope", "all", "--database-url", "sqlite:///k.db"), 2, "--scope"),

@@ -209,7 +209,7 @@ def test_handlers_are_paused_and_resumed(service: Service, busway: Any) -> None:
 def test_the_status_is_shown(service: Service, busway: Any) -> None:
     shown = busway("status").stdout
     assert shown.splitlines()[0].split()[-2:] == [service.url, "ready"]
-    for words in ("process pool", "workers: 2 of 2 ready", str(service.database), f"{LONG} "):
+    for words in ("process pool", "workers: 2 of 2 ready", service.database_shown, f"{LONG} "):
         assert words in shown
     assert json.loads(busway("status", "--json").stdout)["state"] == "ready"
 
@@ -236,7 +236,7 @@ def test_on_a_terminal_lines_fit_and_no_name_is_cut(service: Service, words: tup
     busy = run_of(service, "later", None, "retryable")
     shown = on_terminal(service, *words)
     service.post(f"/v1/runs/{busy}/cancel")
-    lines = [line for line in plain(shown).splitlines() if str(service.database) not in line]
+    lines = [line for line in plain(shown).splitlines() if service.database_shown not in line]
     assert max(map(len, lines)) <= 80
     assert "\x1b[" in shown
     assert LONG in plain(shown)

@@ -16,7 +16,7 @@ from .conftest import Serve
 from .service import PATIENCE, clean_environment
 from .test_command_line import busway
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.one_database("files")]
 NOBODY = 65534
 
 

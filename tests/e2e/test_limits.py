@@ -8,7 +8,10 @@ from datetime import datetime
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
+
+from tests.servers import chosen
 
 from .conftest import Serve, Shared
 from .service import Service, hear, until
@@ -138,7 +141,36 @@ FROM events WHERE seq > (SELECT event FROM head);
 INSERT OR REPLACE INTO counts VALUES ((SELECT id FROM handlers WHERE name = 'slow'), 0, {count});
 UPDATE head SET event = event + {count}, run = run + {count};
 """
+POSTGRES_SEED = """
+CREATE TEMPORARY TABLE head AS SELECT * FROM commits ORDER BY number DESC LIMIT 1;
+INSERT INTO events (seq, id, source, type, time, accepted_at, "binary", attributes, data)
+SELECT event + i, 'seeded-' || lpad(i::text, 9, '0'), '/', 'slow', 1, 1, 0,
+    CASE WHEN i % 2 = 1 THEN format('{{"partitionkey":"k%s"}}', i % 50000) END, '{{"n":1}}'
+FROM head, generate_series(1, {count}) AS i;
+INSERT INTO runs (id, event, handler, root, priority, created_at, counted, partitionkey)
+SELECT run + seq - event, seq, (SELECT id FROM handlers WHERE name = 'slow'), seq, 4, 1, 0,
+    CASE WHEN (seq - event) % 2 = 1 THEN format('k%s', (seq - event) % 50000) END
+FROM head, events WHERE seq > event;
+INSERT INTO commits SELECT number + 1, event + {count}, run + {count}, result, digest,
+    ARRAY[(SELECT id FROM handlers WHERE name = 'slow'), 0, {count}] FROM head;
+"""
 GROWTH = 64 << 20  # bytes
+
+
+def _fill_sqlite(service: Service, count: int) -> None:
+    with sqlite3.connect(service.database) as connection:
+        connection.executescript(
+            "PRAGMA synchronous=OFF; PRAGMA cache_size=-200000; BEGIN;" + SEED.format(count=count) + "COMMIT;"
+        )
+    connection.close()
+
+
+def _fill_postgres(service: Service, count: int) -> None:
+    with psycopg.connect(service.database_url, options="-c search_path=busway") as connection:
+        connection.execute(POSTGRES_SEED.format(count=count).encode())
+
+
+FILL = {"sqlite": _fill_sqlite, "postgres": _fill_postgres}
 
 
 @pytest.mark.long
@@ -154,13 +186,7 @@ def test_a_million_waiting_runs_take_little_memory_and_stop_nobody(
     assert service.run_of(quick["seq"])["state"] == "succeeded"
     before = resident(service)
     assert service.stop() == 0
-    with sqlite3.connect(service.database) as connection:
-        connection.executescript(
-            "PRAGMA synchronous=OFF; PRAGMA cache_size=-200000; BEGIN;"
-            + SEED.format(count=1_000_000)
-            + "COMMIT;"
-        )
-    connection.close()
+    FILL[chosen.KIND](service, 1_000_000)
     service.start()
     until(lambda: service.runs(state="running", handler="slow"), "the first of a million")
     receipts = [service.publish("quick", n) for n in range(20)]

@@ -23,6 +23,7 @@ from .disturbance import Cutter
 from .load import HANDLERS, Publisher, Subscriber, check
 from .service import PATIENCE, Service, clean_environment, hear, say, until
 
+pytestmark = pytest.mark.one_database("has a PostgreSQL server of its own")
 SEED = int(os.environ.get("BUSWAY_TEST_SEED", "20261128"))
 
 

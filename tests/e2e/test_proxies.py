@@ -32,7 +32,7 @@ def echo(event):
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("proxied"), workers=1, max_event_bytes=16 << 20)
     service.write("echo.py", CODE)
-    url = f"--database-url=sqlite:///{service.database}"
+    url = f"--database-url={service.database_url}"
     made = busway("keys", "create", "proxied", "--create", url, cwd=service.folder)
     service.key = next(word for word in made.stdout.split() if word.startswith("bw_"))
     service.start()

@@ -149,7 +149,7 @@ def test_errors_speak_of_arguments_and_options(
 def test_a_key_that_is_refused_is_said_in_options(service: Service, tmp_path: Path) -> None:
     closed = Service(tmp_path, workers=1)
     try:
-        where = f"--database-url=sqlite:///{closed.database}"
+        where = f"--database-url={closed.database_url}"
         subprocess.run(
             [sys.executable, "-m", "busway", "keys", "create", "me", "--create", where],
             check=True, capture_output=True, timeout=PATIENCE,
