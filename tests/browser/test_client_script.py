@@ -13,6 +13,7 @@ from tests.e2e.disturbance import HANDLERS, Cutter, Disturbance
 from tests.e2e.linear import exactly
 from tests.e2e.service import PATIENCE, Service, until
 from tests.e2e.test_client_pages import ROOT, examples
+from tests.marks import few
 
 pytestmark = pytest.mark.browser
 
@@ -234,7 +235,7 @@ TICKETS = """async ({ key, own }) => {
 }"""
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["key", "ticket"])
+@pytest.mark.parametrize("own", few([False, True], True), ids=["key", "ticket"])
 def test_each_connection_of_a_page_has_a_ticket_of_its_own(page: Page, service: Service, own: bool) -> None:
     """Behind the test that closes the gateway."""
     key = service.ok("POST", "/v1/keys", {"name": "page", "scopes": ["publish", "subscribe"]})

@@ -224,6 +224,7 @@ def test_a_place_that_is_full_keeps_no_other_place_back(path):
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_priority_sorts_the_runs_of_a_handler(path):
     chance = seeded()
 

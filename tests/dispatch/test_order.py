@@ -185,9 +185,8 @@ async def finish(gw, hands, chance):
                     return
 
 
-@pytest.mark.parametrize(
-    "keys", [6, pytest.param(2, marks=pytest.mark.long), pytest.param(30, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("keys", [2, 6, 30])
 def test_no_fault_breaks_the_order_of_a_key(path, tiny, keys):
     chance = seeded()
     oracle, hands = asyncio.run(storm(path, chance, lives=3, events=250, keys=keys))

@@ -56,6 +56,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.close()
 
 
+@pytest.mark.long
 def test_each_command_prints_what_the_page_shows(service: Service, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/busway").write_text(f'#!/bin/sh\nexec {sys.executable} -m busway "$@"\n')

@@ -127,6 +127,7 @@ def test_order_holds_through_failures_and_kills(make_service: Serve, tmp_path: P
     check_attempts(service, runs)
 
 
+@pytest.mark.long
 @pytest.mark.fault
 def test_pausing_and_changing_under_load_loses_and_reorders_nothing(
     make_service: Serve, tmp_path: Path

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import few
+
 from .service import PATIENCE, Service, clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,9 @@ def lines() -> Iterator[tuple[str, str]]:
                     yield page.name, line
 
 
+README = [case for case in lines() if case[0] == "README.md"]
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("lines"), workers=1)
@@ -63,7 +68,7 @@ def shell(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return folder, {**clean_environment(), "PATH": path, "BUSWAY_URL": service.url, "BUSWAY_PORT": "0"}
 
 
-@pytest.mark.parametrize(("page", "line"), list(lines()), ids=lambda text: text[:60])
+@pytest.mark.parametrize(("page", "line"), few(lines(), *README), ids=lambda text: text[:60])
 def test_the_line_works(service: Service, shell: tuple[Path, dict[str, str]], page: str, line: str) -> None:
     folder, variables = shell
     line = line.replace("http://127.0.0.1:8000", service.url).replace("--port 8001", "--port 0")

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.marks import few
+
 from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment, until
 from .test_faults import seed
@@ -70,7 +72,7 @@ def holds(pid: int) -> bool:
     return set(STOPPING) <= mask(status, "SigCgt")
 
 
-@pytest.mark.parametrize("everybody", [False, True])
+@pytest.mark.parametrize("everybody", few([False, True], False))
 def test_a_signal_at_any_moment_of_the_start_ends_it_with_status_0(
     make_service: Serve, everybody: bool
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_with_status_0(
         assert "Traceback" not in service.log.read_text(), (moment, number)
 
 
+@pytest.mark.long
 def test_many_signals_at_once_end_it_without_a_traceback(make_service: Serve) -> None:
     chance = random.Random(seed())
     service = make_service(workers=1)

@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.marks import few
+
 from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment, until
 
@@ -84,7 +86,7 @@ def until_ready(service: Service) -> None:
     until(ready, "readiness")
 
 
-@pytest.mark.parametrize("name", REDIRECTIONS)
+@pytest.mark.parametrize("name", few(REDIRECTIONS, "nothing open", "both full", "both without a reader"))
 def test_the_gateway_serves_without_its_streams(make_service: Serve, no_reader: int, name: str) -> None:
     service = make_service(workers=1)
     service.write("all.py", HANDLERS)
@@ -105,6 +107,7 @@ def test_a_reader_of_one_line_leaves_a_gateway_that_serves(make_service: Serve) 
     assert service.stop() == 0
 
 
+@pytest.mark.long
 def test_bad_settings_have_their_status_without_streams(make_service: Serve, no_reader: int) -> None:
     service = make_service(pool="fiber")
     for redirection in ("2>/dev/full", "2>&-", "2>&3", ">&- 2>&-"):
@@ -193,13 +196,18 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.mark.parametrize(
     ("name", "redirection", "status"),
-    [
-        *((name, ">&3", 0) for name in COMMANDS),
-        *((name, ">/dev/full", 1) for name in COMMANDS),
-        ("keys", ">&-", 0),
-        ("keys", ">/dev/full 2>/dev/full", 1),
+    few(
+        [
+            *((name, ">&3", 0) for name in COMMANDS),
+            *((name, ">/dev/full", 1) for name in COMMANDS),
+            ("keys", ">&-", 0),
+            ("keys", ">/dev/full 2>/dev/full", 1),
+            ("publish", "<&- >&- 2>&-", 0),
+        ],
+        ("tail", ">&3", 0),
+        ("publish", ">/dev/full", 1),
         ("publish", "<&- >&- 2>&-", 0),
-    ],
+    ),
 )
 def test_a_command_whose_output_cannot_be_written_says_so_in_one_line(
     running: Service, tmp_path: Path, no_reader: int, name: str, redirection: str, status: int

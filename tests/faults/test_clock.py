@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import few
+
 from .house import Bystanders, House, until
 
 pytestmark = pytest.mark.fault
@@ -47,9 +49,7 @@ class Clock:
         self._move(offset)
 
 
-@pytest.mark.parametrize(
-    "own_house", ["process", pytest.param("thread", marks=pytest.mark.long)], indirect=True
-)
+@pytest.mark.parametrize("own_house", few(["process", "thread"], "process"), indirect=True)
 def test_a_wall_clock_that_jumps_harms_nobody(own_house: House, tmp_path: Path) -> None:
     house, clock = own_house, Clock(tmp_path)
     house.environment = clock.environment

@@ -68,6 +68,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert (said.returncode, about) == (0, []), said.stderr
 
 
+@pytest.mark.long
 def test_a_copy_that_is_made_while_the_gateway_runs_has_everything(gateway: Installed) -> None:
     (command,) = re.findall(r'^(python3 -c "import sqlite3;.+)$', DOCS, re.MULTILINE)
     gateway.start()

@@ -51,6 +51,7 @@ def test_commands_run_from_another_folder(server: Environment, elsewhere: Path, 
     assert run(server.program("busway"), *command.split(), cwd=elsewhere)
 
 
+@pytest.mark.long
 def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:
     sources = copy_sources(tmp_path / "sources")
     program = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
@@ -64,6 +65,7 @@ def test_a_wheel_of_the_source_distribution_is_the_same(wheel: Path, tmp_path: P
     assert contents(built) == contents(wheel)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["a folder", "a git address"])
 def test_it_installs_from(tmp_path: Path, elsewhere: Path, form: str) -> None:
     sources = copy_sources(tmp_path / "sources")

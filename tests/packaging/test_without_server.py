@@ -11,6 +11,7 @@ import pytest
 from busway.gateway.cli.options import SERVER as NEEDED
 
 from tests.e2e.service import clean_environment
+from tests.marks import few
 from tests.test_project import SERVER, modules
 from tests.testing.test_how_to import run_pytest
 
@@ -80,7 +81,7 @@ def test_together(busway_gateway): assert busway_gateway.client.wait("t", 7).res
 """
 
 
-@pytest.mark.parametrize(("extra", "passed"), [("", 1), ("server", 2)])
+@pytest.mark.parametrize(("extra", "passed"), few([("", 1), ("server", 2)], ("", 1)))
 def test_handlers_are_tested_with_pytest(
     wheel: Path, gateway: Installed, tmp_path: Path, extra: str, passed: int
 ) -> None:

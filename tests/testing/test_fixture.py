@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.marks import few
+
 from .test_how_to import run_pytest
 
 HANDLER = """
@@ -56,6 +58,7 @@ def test_a_file_that_does_not_import_fails_the_test_with_its_traceback(project: 
     assert "pytest_plugin.py" not in said.stdout
 
 
+@pytest.mark.long
 def test_a_folder_that_is_not_there_is_one_line(project: Path) -> None:
     (project / "handlers").rename(project / "jobs")
     said = run_pytest(project)
@@ -71,7 +74,7 @@ def test_a_scope_that_is_none_is_named(project: Path) -> None:
     assert "busway_scope must be one of function, class, module, package, session, not" in said.stderr
 
 
-@pytest.mark.parametrize(("scope", "databases"), [("function", 2), ("session", 1)])
+@pytest.mark.parametrize(("scope", "databases"), few([("function", 2), ("session", 1)], ("function", 2)))
 def test_the_scope_says_how_long_a_gateway_serves(project: Path, scope: str, databases: int) -> None:
     test = """
 def test_one(busway_gateway): print(busway_gateway.log.parent, "pid", busway_gateway._process.pid)

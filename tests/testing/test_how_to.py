@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import few
+
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
     r"^```(?:python|toml)\n# (\S+)\n(.*?)^```",
@@ -28,7 +30,7 @@ def run_pytest(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.parametrize("settings", few([0, 1], 1))
 def test_the_examples_pass_with_each_of_the_settings(tmp_path: Path, settings: int) -> None:
     files = [(name, text) for name, text in BLOCKS if name != "pyproject.toml"]
     projects = [(name, text) for name, text in BLOCKS if name == "pyproject.toml"]

@@ -11,6 +11,8 @@ import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
 
+from tests.marks import few
+
 pytestmark = pytest.mark.fault
 
 TIMEOUT = 2.0
@@ -46,7 +48,7 @@ def stop_all(bench, seconds):
         os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize("pool", few(["process", "thread"], "process"))
 @pytest.mark.parametrize("target", ["f:waits_for", "f:waits_async"])
 def test_the_time_is_not_charged_to_an_attempt(folder, tmp_path, pool, target):
     async def scenario(bench):
@@ -61,7 +63,7 @@ def test_the_time_is_not_charged_to_an_attempt(folder, tmp_path, pool, target):
     kit.drive(scenario, folder, pool, processes=1)
 
 
-@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize("pool", few(["process", "thread"], "process"))
 def test_the_attempt_still_has_its_timeout(folder, pool):
     async def scenario(bench):
         token = bench.hand("f:waits_for", "nothing", timeout=TIMEOUT)

@@ -41,7 +41,7 @@ _BUSY = 30.0  # seconds to wait for another connection's transaction
 
 def address(path: Path) -> str:
     """Return the URL of a database file, whatever the working directory is."""
-    return f"sqlite:///{path.resolve()}"
+    return f"sqlite:///{os.path.realpath(path)}"  # Path.resolve raises for a loop of links up to Python 3.12
 
 
 def engine(path: Path, *pragmas: str, create: bool = True, **options: Any) -> sa.Engine:
