@@ -175,8 +175,10 @@ async def committing(database, launched=None):
 
 @asynccontextmanager
 async def reading(database, threads=1):
+    """Open a reader, as a gateway does for as long as it runs."""
     reader = database.reader(threads)
     try:
+        await reader.open()
         yield reader
     finally:
         await asyncio.to_thread(reader.close)
