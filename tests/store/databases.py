@@ -193,6 +193,10 @@ class Postgres:
         self._name = name
         self._facade = PostgresDatabase(server.create(name, f"TEMPLATE {_templates[0]}"))
 
+    @property
+    def url(self) -> str:
+        return self._facade.url
+
     def batches(self) -> PostgresBatches:
         return PostgresBatches(self._facade.url)
 
