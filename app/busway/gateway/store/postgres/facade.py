@@ -127,7 +127,7 @@ class PostgresDatabase:
 
     def _unusable(self, why: str | BaseException) -> str:
         reason = why if isinstance(why, str) else connections.cause(why)
-        return f"--database-url: cannot use the database {self.shown!r}: {reason}"
+        return f"cannot use the database {self.shown!r}: {reason}"
 
     def _upgrade(self, connection: sa.Connection) -> None:
         """Migrate in one transaction, one process at a time."""
@@ -171,14 +171,13 @@ def _revision(connection: sa.Connection, shown: str) -> str | None:
     if versions is None:
         if others:
             raise BadSettings(
-                f"--database-url: the schema {SCHEMA!r} of {shown!r} belongs to another program: "
-                "choose another database"
+                f"the schema {SCHEMA!r} of {shown!r} belongs to another program: choose another database"
             )
         return None
     revision = connection.exec_driver_sql(f"SELECT version_num FROM {SCHEMA}.alembic_version").scalar()  # noqa: S608
     if revision is not None and str(revision) > REVISION:
         raise BadSettings(
-            f"--database-url: the database {shown!r} belongs to a newer Busway (schema {revision}, not "
+            f"the database {shown!r} belongs to a newer Busway (schema {revision}, not "
             f"{REVISION}): upgrade Busway, or choose another database"
         )
     return None if revision is None else str(revision)
