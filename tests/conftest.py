@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -62,8 +63,9 @@ def pytest_runtest_setup() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Iterator[None]:
-    with deadline():
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    soak = float(os.environ.get("SOAK_SECONDS", "60")) if item.get_closest_marker("soak") else 0.0
+    with deadline(DEADLINE + soak):
         yield
 
 
@@ -74,13 +76,13 @@ def pytest_runtest_teardown() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deadline() -> Iterator[None]:
+def deadline(seconds: float = DEADLINE) -> Iterator[None]:
     def late(_signal: int, _frame: FrameType | None) -> NoReturn:
         faulthandler.dump_traceback(2)
-        pytest.fail(f"it still runs after {DEADLINE:g} s")
+        pytest.fail(f"it still runs after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, DEADLINE, AGAIN)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:

@@ -129,7 +129,7 @@ def test_a_pool_without_descriptors_is_named_and_works_again(make_service: Serve
     with without_descriptors(service) as kept:
         assert kept.ask("POST", "/v1/events", {"type": "die"})[0] == 202
         trouble = until(lambda: kept.ask("GET", "/readyz")[1]["trouble"], "the reason")
-        assert trouble == [f"workers of the pool {pool} cannot be started: Too many open files"]
+        assert trouble == [f"workers of the pool {pool} cannot be started or reached: Too many open files"]
         status, receipt = kept.ask("POST", "/v1/events", {"type": "work", "data": 2})
         assert status == 202
     service.finished(receipt["seq"])

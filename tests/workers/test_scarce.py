@@ -11,8 +11,19 @@ import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
 from busway.gateway.executors.port import Ended, Returned
+from busway.gateway.executors.python.host import renewal
 
-from tests.scarce import ERRORS, descriptors, room_for, scarce, seeded
+from tests.scarce import (
+    ERRORS,
+    MEMORY,
+    STREAM,
+    Children,
+    descriptors,
+    errors_of,
+    room_for,
+    scarce,
+    seeded,
+)
 
 pytestmark = pytest.mark.fault
 
@@ -26,6 +37,10 @@ CODE = """
     def stays(event):
         while True:
             time.sleep(0.01)
+
+    def yields(event):
+        for n in range(40):
+            yield "x" * 20_000
 
     HELD = []
     def grows(event):
@@ -95,7 +110,8 @@ SCENARIOS = [exits, alone, limited, stays, grows, no_zygote]
 @pytest.mark.long
 @pytest.mark.parametrize("pool", ["process", "thread"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_each_call_may_fail_once(folder, pool, scenario):
+def test_each_call_may_fail_once(folder, pool, scenario, monkeypatch):
+    monkeypatch.setattr(renewal, "_STEADY", 0.0)  # otherwise each new zygote waits longer
     chance = seeded()
 
     async def main(bench):
@@ -106,9 +122,7 @@ def test_each_call_may_fail_once(folder, pool, scenario):
             await works(bench)
             made = list(calls.made)
             assert made
-            # A new zygote takes seconds.
-            numbers = range(len(made)) if scenario is not no_zygote else chance.sample(range(len(made)), 4)
-            for number in numbers:
+            for number in range(len(made)):
                 calls.fail(lambda n, number=number: n == number, chance.choice(ERRORS))
                 await scenario(bench)
                 await works(bench)
@@ -197,3 +211,134 @@ def test_a_gateway_without_descriptors_starts_workers_when_it_has_some_again(fol
         await works(bench)
 
     kit.drive(main, folder, processes=1)
+
+
+async def speaks(bench):
+    """Attempts and reports are on the way, larger than a socket holds."""
+    tokens = [bench.hand("f:fine", n) for n in range(5)]
+    large, streams = bench.hand("f:fine", "x" * 900_000), bench.hand("f:yields")
+    for token in (*tokens, large, streams):
+        await succeeds(bench, token)
+    assert len(bench.partials(streams)) == 40
+
+
+async def succeeds(bench, token):
+    ended = await bench.end(token)
+    assert not isinstance(ended, Returned), "nothing was wrong with its worker"
+    assert ended.outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_each_call_on_an_open_channel_may_fail_once(folder, pool):
+    chance = seeded()
+
+    async def main(bench):
+        await works(bench)
+        with scarce(STREAM) as calls:
+            for scenario in (speaks, exits):
+                calls.fail(lambda _: False)
+                await scenario(bench)
+                most = min(len(calls.made), 60)
+                for number in range(most):
+                    calls.fail(lambda n, number=number: n == number, chance.choice(MEMORY))
+                    await scenario(bench)
+        await works(bench)
+
+    kit.drive(main, folder, pool, processes=1)
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize("call", ["send", "recv"])
+def test_a_channel_without_memory_is_named_and_goes_on_when_there_is_some(folder, pool, call):
+    async def main(bench):
+        await works(bench)
+        pids = bench.pids()
+        with scarce({call: STREAM[call]}) as calls:
+            calls.fail(lambda _: True, errno.ENOBUFS)
+            token = bench.hand("f:fine", 1)
+            status = bench.supervisor.status
+            await bench.until(lambda: status()["pools"][pool]["error"] == os.strerror(errno.ENOBUFS))
+            await bench.until(lambda: len(calls.made) > 5)  # it is tried again and again
+            assert not bench.reports(token, Ended | Returned)
+        await succeeds(bench, token)
+        assert bench.supervisor.status()["pools"][pool]["error"] is None
+        assert bench.pids() == pids
+
+    kit.drive(main, folder, pool, processes=1)
+
+
+@pytest.fixture
+def fork(folder):
+    """How the zygote starts workers."""
+
+
+@pytest.fixture
+def exec_(folder):
+    """Files that start a thread keep the zygote from forking: it executes workers."""
+    waits = "threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()"
+    kit.write(folder, thread=f"import threading, time\n{waits}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["process", "thread"])
+@pytest.mark.parametrize("start", ["fork", "exec_"])
+def test_each_call_of_a_zygote_may_fail_once(folder, tmp_path, pool, start, monkeypatch, request):
+    request.getfixturevalue(start)
+    chance, children = seeded(), Children(tmp_path / "children", monkeypatch.setenv)
+
+    async def main(bench):
+        await works(bench)
+        zygote = bench.zygote()
+        children.count("zygote")
+        await exits(bench)
+        await works(bench)
+        made = children.made()
+        call = "fork" if start == "fork" else "posix_spawn"
+        assert {"recv_fds", call, "pidfd_open", "send_fds"} <= set(made)
+        for number, call in enumerate(made):
+            children.fail("zygote", number, number + 1, chance.choice(errors_of(call)))
+            await exits(bench)
+            await works(bench)
+        assert bench.zygote() == zygote
+
+    kit.drive(main, folder, pool, processes=1)
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_workers_that_the_zygote_cannot_fork_are_named_and_start_later(folder, tmp_path, pool, monkeypatch):
+    children = Children(tmp_path / "children", monkeypatch.setenv)
+
+    async def main(bench):
+        await works(bench)
+        children.fail("zygote", error=errno.EAGAIN, call="fork")
+        os.kill(bench.pids()[0], signal.SIGKILL)
+        status = bench.supervisor.status
+        await bench.until(lambda: status()["pools"][pool]["error"])
+        token = bench.hand("f:fine", 1)
+        await bench.until(lambda: len(children.made()) > 2)  # it is tried again and again
+        assert status()["pools"][pool]["error"] == os.strerror(errno.EAGAIN)
+        children.count("zygote")
+        await succeeds(bench, token)
+        await works(bench)
+
+    kit.drive(main, folder, pool, processes=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_each_call_of_a_worker_may_fail_once(folder, tmp_path, pool, monkeypatch):
+    chance, children = seeded(), Children(tmp_path / "children", monkeypatch.setenv)
+
+    async def main(bench):
+        await works(bench)
+        children.count("worker")
+        await speaks(bench)
+        made = children.made()
+        assert {"send", "recv"} <= set(made)
+        for number, call in enumerate(made[:60]):
+            children.fail("worker", number, number + 1, chance.choice(errors_of(call)))
+            await speaks(bench)
+        await works(bench)
+
+    kit.drive(main, folder, pool, processes=1)

@@ -74,7 +74,7 @@ class WorkerPool(msgspec.Struct, kw_only=True):
         Annotated[
             str | None,
             Meta(
-                description="Why workers cannot be started now, such as too many open files. It is retried."
+                description="Why workers cannot be started or reached now, such as no memory. It is retried."
             ),
         ]
         | UnsetType

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Sequence
 
 HEADER = struct.Struct("!IBQ")
 READ_SIZE = 64 * 1024  # a larger buffer is mapped and zeroed by the kernel for each read
 
 LARGE = 1024 * 1024  # bytes that are written one after another, not joined
-_SCARCE = {errno.ENOBUFS, errno.ENOMEM}  # the same call may succeed soon, and the socket is fine
+SCARCE = frozenset({errno.ENOBUFS, errno.ENOMEM})  # the same call may succeed soon, and the socket is fine
+PAUSE = 0.05  # seconds until a call that failed so is repeated
+_TRIES = 10  # calls that read what is left of an ended process
 
 Frame = tuple[int, int, bytes]
 """(kind, number, body)"""
@@ -114,10 +118,17 @@ class Channel:
         self._buffer = Buffer(limit)
         self._out: list[bytes | memoryview] = []
         self._rest = memoryview(b"")
-        self._flushing = False
+        self._flushing = self._writing = False
         self._open = True
+        self._sends_not: str | None = None
+        self._receives_not: str | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be sent or received now: the kernel has no memory for it. None if it can."""
+        return self._sends_not or self._receives_not
 
     def send(self, kind: int, number: int, body: bytes = b"") -> None:
         """Queue a frame. A closed channel drops it."""
@@ -147,8 +158,11 @@ class Channel:
 
     def drain(self) -> None:
         """Read what the other end sent before it died, without waiting."""
-        while self._open and self._read_some():
-            pass
+        for _ in range(_TRIES):
+            while self._open and self._read_some():
+                pass
+            if self._receives_not is None:
+                return
 
     def close(self) -> None:
         """Close the socket. No callback is called afterwards."""
@@ -156,7 +170,7 @@ class Channel:
             return
         self._open = False
         self._loop.remove_reader(self._sock)
-        if self._rest:
+        if self._writing:
             self._loop.remove_writer(self._sock)
         self._sock.close()
 
@@ -169,7 +183,8 @@ class Channel:
         except BlockingIOError:
             return False
         except OSError as problem:
-            if problem.errno in _SCARCE:
+            if problem.errno in SCARCE:
+                self._pause(problem)
                 return False
             chunk = b""
         if not chunk:
@@ -182,6 +197,24 @@ class Channel:
             self._end(self._buffer.problem)
             return False
         return True
+
+    def _pause(self, problem: OSError) -> None:
+        """Read again a little later: there are no resources to read or to watch the socket."""
+        if self._receives_not is None:
+            self._loop.remove_reader(self._sock)
+            self._loop.call_later(PAUSE, self._resume)
+        self._receives_not = os.strerror(problem.errno or 0)
+
+    def _resume(self) -> None:
+        if not self._open:
+            return
+        self._receives_not = None
+        try:
+            self._loop.add_reader(self._sock, self._readable)
+        except OSError as problem:
+            self._pause(problem)
+        else:
+            self._readable()
 
     def _end(self, problem: str | None) -> None:
         if self._open:
@@ -204,24 +237,76 @@ class Channel:
         except BlockingIOError:
             sent = 0
         except OSError as problem:
-            if problem.errno not in _SCARCE:
+            if problem.errno not in SCARCE:
                 return  # the reading side reports the end, after it has read the remaining frames
-            sent = 0
+            sent, self._sends_not = 0, os.strerror(problem.errno)
         if sent < len(chunk):
-            if not self._rest:
-                self._loop.add_writer(self._sock, self._writable)
             self._rest = memoryview(chunk)[sent:]
+            self._wait()
         elif self._rest:
             self._rest = memoryview(b"")
-            self._loop.remove_writer(self._sock)
+            self._stop_waiting()
             self._flush()
 
+    def _wait(self) -> None:
+        """Go on with the rest when the socket has room or, if there are no resources, a little later."""
+        if self._sends_not is None and not self._writing:
+            try:
+                self._loop.add_writer(self._sock, self._writable)
+                self._writing = True
+            except OSError as problem:
+                self._sends_not = os.strerror(problem.errno or 0)
+        if self._sends_not is not None:
+            self._stop_waiting()
+            self._loop.call_later(PAUSE, self._writable)
+
+    def _stop_waiting(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._sock)
+
     def _writable(self) -> None:
-        self._write(self._rest)
+        if self._open:
+            self._sends_not = None
+            self._write(self._rest)
 
 
-# Saved here, because handler code may replace the attributes of `socket`.
-receive, send_all = socket.socket.recv, socket.socket.sendall
+# Saved here, because handler code may replace the attributes of `socket` and `time`.
+_receive, _send, _sleep = socket.socket.recv, socket.socket.send, time.sleep
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Receive up to `size` bytes from a blocking socket. Waits while the kernel has no memory for it.
+
+    Raises:
+        OSError: the socket failed, or the time for which it waits is over.
+    """
+    while True:
+        try:
+            return _receive(sock, size)
+        except OSError as problem:
+            if problem.errno not in SCARCE:
+                raise
+        _sleep(PAUSE)
+
+
+def send_all(sock: socket.socket, chunk: bytes) -> None:
+    """Send everything to a blocking socket. Waits while the kernel has no memory for it.
+
+    Raises:
+        OSError: the other end has closed.
+    """
+    rest: bytes | memoryview = chunk
+    while True:
+        try:
+            sent = _send(sock, rest)
+            if sent == len(rest):
+                return
+            rest = memoryview(rest)[sent:]
+        except OSError as problem:
+            if problem.errno not in SCARCE:
+                raise
+            _sleep(PAUSE)
 
 
 class BlockingChannel:

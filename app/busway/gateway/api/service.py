@@ -84,7 +84,7 @@ def _trouble(stages: Stages, *, named: bool) -> list[str]:
         found.append(f"the zygote cannot be started: {reason}")
     for name, pool in workers["pools"].items():
         if pool.get("error"):
-            found.append(f"workers of the pool {name} cannot be started: {pool['error']}")
+            found.append(f"workers of the pool {name} cannot be started or reached: {pool['error']}")
         elif pool.get("crash_loop"):
             found.append(f"workers of the pool {name} die before they run an attempt")
     return found

@@ -48,7 +48,7 @@ def _pool(pool: dict[str, Any]) -> str:
     ready = sum(worker["state"] == "ready" for worker in workers)
     parts = [f"workers: {ready} of {len(workers)} ready, attempts: {running} running"] if workers else []
     if pool.get("error"):
-        parts.append(f"workers cannot be started: {pool['error']}")
+        parts.append(f"workers cannot be started or reached: {pool['error']}")
     if pool.get("crash_loop"):
         parts.append(f"workers die at start: {pool['crash_loop']['last']}")
     return "; ".join(parts)

@@ -149,12 +149,13 @@ class GroupCommits:
         """Why nothing can be written now, or why the last commit failed. None if commits succeed."""
         if self._trouble is None and self._committer is None:
             return "the committer is being started"
-        return self._trouble or self._failure
+        unreachable = self._committer.obstacle if self._committer is not None else None
+        return self._trouble or self._failure or unreachable
 
     @property
     def healthy(self) -> bool:
         """Whether the last commit succeeded and a committer is running."""
-        return self.obstacle is None
+        return self._committer is not None and self._trouble is None and self._failure is None
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit, after the listeners that were added earlier."""

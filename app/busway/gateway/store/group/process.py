@@ -59,6 +59,11 @@ class Committer:
         self._on_frame = on_frame
         self._channel = Channel(launched.sock, self._take, self._end, lambda _kind: LARGEST_REPLY)
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why it cannot be reached now, None if it can."""
+        return self._channel.obstacle
+
     def open(self, url: str, files: list[FileId] | None) -> None:
         """Send the URL of the database to open. `files` as in `open_committer`."""
         self._channel.send(frames.OPEN, 0, frames.encode(frames.Open(os.fsencode(url), files)))

@@ -20,7 +20,7 @@ import time
 
 import msgspec
 
-from busway.gateway.channel import Buffer, pack, send_all
+from busway.gateway.channel import PAUSE, SCARCE, Buffer, pack, send_all
 from busway.gateway.executors.python.child import logs, output
 from busway.gateway.executors.python.child import worker as child
 from busway.gateway.executors.python.child.loading import LoadedTarget, load
@@ -68,7 +68,14 @@ class Zygote:
                 return
 
     def _read(self) -> bool:
-        chunk, received, flags, _ = socket.recv_fds(self._control, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+        control = self._control
+        try:
+            chunk, received, flags, _ = socket.recv_fds(control, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
+        except OSError as problem:
+            if problem.errno not in SCARCE:
+                raise
+            time.sleep(PAUSE)
+            return True
         if flags & socket.MSG_CTRUNC:  # no descriptors are left here: the kernel dropped some
             for descriptor in received:
                 os.close(descriptor)

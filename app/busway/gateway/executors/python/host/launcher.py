@@ -155,7 +155,11 @@ class Launcher:
             return
         self._by_pid[report.pid] = worker
         self._groups.add(report.pid)
-        worker.spawned(report.pid, report.pidfd)
+        try:
+            worker.spawned(report.pid, report.pidfd)
+        except OSError as problem:  # there are no resources to watch it
+            worker.kill()
+            worker.refused(problem.strerror or str(problem))
 
     def _down(self, link: Link) -> None:
         """Continue without the zygote. Its workers continue, too."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from busway.gateway import signals
-from busway.gateway.channel import Buffer, Frame, pack
+from busway.gateway.channel import PAUSE, Buffer, Frame, pack
 from busway.gateway.executors.python.host import checking, policy, stacks
 from busway.gateway.executors.python.host.child_output import ChildOutput
 from busway.gateway.executors.python.host.policy import cause_of
@@ -33,6 +33,7 @@ _REAPED = "Pid:\t-1"  # see proc_pid_fdinfo(5)
 _SMALL = 64 * 1024  # bytes of a frame
 _LARGEST = 64 * 1024 * 1024  # bytes of the description of a folder
 _DIRECTORIES = 10_000  # of the user's project that imports may search
+_TRIES = 10  # calls that read what is left of an ended zygote
 _END_TIMEOUT = 0.5  # seconds for a zygote to exit after it has closed its socket
 _SCARCE = {errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}  # nothing was sent, and the socket is fine
 
@@ -108,6 +109,8 @@ class Link:
         self._entered = 0
         self._dropped = False  # the kernel dropped a descriptor of the last read
         self._fault: str | None = None
+        self._receives_not = False  # there are no resources to read
+        self._sends_not: str | None = None
         self._status: int | None = None
         self._last_stack = ""
         self.alive = True
@@ -190,6 +193,8 @@ class Link:
     def _exit_reason(self) -> str:
         if self._fault is not None:
             return f"the importing process was killed because it broke the protocol: {self._fault}"
+        if self._sends_not is not None:
+            return f"the folder cannot be sent to the importing process: {self._sends_not}"
         return f"its import ended the importing process: {cause_of(self._status)}{self._last_stack}"
 
     def _stack(self) -> str:
@@ -241,7 +246,8 @@ class Link:
         self._socket.setblocking(True)
         try:
             self._socket.sendall(chunk)
-        except OSError:
+        except OSError as problem:
+            self._sends_not = problem.strerror
             self.kill()
         finally:
             self._socket.setblocking(False)
@@ -249,16 +255,39 @@ class Link:
     def _readable(self) -> None:
         while self._read():
             pass
+        if self._receives_not:
+            self._loop.remove_reader(self._socket)
+            self._loop.call_later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if not self.alive or self._fault is not None:
+            return
+        try:
+            self._loop.add_reader(self._socket, self._readable)
+        except OSError:
+            self._loop.call_later(PAUSE, self._resume)
+        else:
+            self._readable()
+
+    def _drain(self) -> None:
+        """Read the frames that it sent before it died."""
+        for _ in range(_TRIES):
+            while self._read():
+                pass
+            if not self._receives_not:
+                return
 
     def _read(self) -> bool:
         if self._fault is not None:
             return False
+        self._receives_not = False
         try:
             chunk, received, flags, _ = socket.recv_fds(self._socket, _READ_SIZE, 16, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
         except OSError as problem:
             if problem.errno in _SCARCE:
+                self._receives_not = True
                 return False
             chunk, received, flags = b"", [], 0
         self._pidfds += received
@@ -324,7 +353,7 @@ class Link:
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        self._readable()  # the frames that it sent before it died
+        self._drain()
         self.alive = False
         with contextlib.suppress(ProcessLookupError):
             # Before its pid can be reused. Workers have own groups: this kills what imports started.

@@ -359,13 +359,14 @@ class Pool:
 
     def status(self) -> dict[str, Any]:
         """Describe the pool for `/v1/status`."""
+        obstacles = (worker.ends.channel.obstacle for worker in self.all_workers())
         return {
             "processes": self.config.processes,
             "threads": self.config.threads,
             "running": sum(len(worker.attempts) for worker in self.all_workers()),
             "delayed": self._delayed is not None,
             "crash_loop": self._crash_loop(),
-            "error": self._refusal,
+            "error": self._refusal or next(filter(None, obstacles), None),
             "workers": [describe(worker) for worker in self.all_workers() if worker.pid is not None],
         }
 
