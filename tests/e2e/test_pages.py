@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from .conftest import Serve
 from .service import Service, hear, say
 
 HANDLERS = """
@@ -56,6 +60,31 @@ def test_a_page_of_large_events_ends_early_and_goes_on(service: Service) -> None
         after = f"&after={page['next']}"
     assert found == seqs[::-1]
     assert pages == 3
+
+
+def pages(service: Service, path: str) -> list[Any]:
+    """Return the items of a list, whose pages are bounded, page by page."""
+    found, after = [], ""
+    while True:
+        answer = service.get(f"{path}?limit=1000{after}")
+        assert len(answer.content) <= 9 * MIB
+        page = answer.json()
+        found.append(page["items"])
+        if page["next"] is None:
+            return found
+        after = f"&after={page['next']}"
+
+
+def test_pages_of_large_handlers_end_early_and_go_on(service: Service) -> None:
+    names = [f"large-{n:03}" for n in range(320)]
+    for name in names:
+        made = {"name": name, "target": "all:loud", "events": ["never"], "description": "€" * 10_000}
+        service.ok("POST", "/v1/handlers", made)
+    found = pages(service, "/v1/handlers")
+    assert len(found) > 1
+    shown = [item["name"] for page in found for item in page]
+    assert shown == sorted(shown)
+    assert set(names) <= set(shown)
 
 
 @pytest.mark.parametrize("pattern", ["small", "small.*", "small.**", "**"])
@@ -148,3 +177,21 @@ def test_what_one_attempt_publishes_has_a_total(
     assert run["error"]["type"] == "ValueError"
     assert says in run["error"]["message"]
     assert service.ok("GET", f"/v1/events/{event['seq']}/tree")["events"] == []
+
+
+def test_pages_of_keys_are_bounded_and_a_scope_counts_once(make_service: Serve) -> None:
+    service = make_service(workers=1).start()
+    many = ["admin", "publish"] * 20_000
+    service.key = service.ok("POST", "/v1/keys", {"name": "me", "scopes": many})["key"]
+    [key] = service.ok("GET", "/v1/keys")["items"]
+    assert key["scopes"] == ["admin", "publish"]
+    with closing(sqlite3.connect(service.database, timeout=60)) as foreign, foreign:  # of an earlier version
+        scopes = json.dumps(["publish"] * 90_000)
+        for n in range(12):
+            foreign.execute(
+                "INSERT INTO keys (name, digest, scopes, created_at) VALUES ('old', ?, ?, 1)",
+                (b"%d" % n, scopes),
+            )
+    found = pages(service, "/v1/keys")
+    assert len(found) > 1
+    assert [item["id"] for page in found for item in page] == list(range(1, 14))

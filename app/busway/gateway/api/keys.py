@@ -61,9 +61,9 @@ async def create_key(stages: StagesDep, request: Request) -> Response:
 async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
     """Returns all keys, including revoked ones."""
     start = answers.number(after) or 0
-    found = [key for key in await stages.reader.keys() if key.id > start]
-    more = str(found[limit - 1].id) if len(found) > limit else None
-    return answers.json(shapes.KeyList([shapes.Key(**_fields(key)) for key in found[:limit]], more))
+    found = [key for key in await stages.reader.keys() if key.id > start][: limit + 1]
+    shown = [shapes.Key(**_fields(key)) for key in found]
+    return answers.part(stages, shown, limit, lambda key, _: str(key.id))
 
 
 @router.delete(
@@ -100,12 +100,11 @@ def new_key(wanted: shapes.KeyIn, now: int) -> tuple[CreateKey, str]:
         Invalid: `expires_at` is in the past.
     """
     secret, digest = new_secret()
+    scopes: list[str] = [*dict.fromkeys(wanted.scopes)]
     expires = times.from_text(wanted.expires_at) if wanted.expires_at else None
     if expires is not None and expires <= now:
         raise _invalid("expires_at", "expires_at is in the past")
-    return CreateKey(
-        name=wanted.name, digest=digest, scopes=list(wanted.scopes), now=now, expires_at=expires
-    ), secret
+    return CreateKey(name=wanted.name, digest=digest, scopes=scopes, now=now, expires_at=expires), secret
 
 
 def _fields(key: KeyRecord) -> dict[str, Any]:

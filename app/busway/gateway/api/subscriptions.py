@@ -40,9 +40,8 @@ async def list_subscriptions(stages: StagesDep, limit: Limit = 100, after: After
     Subscribing with `durable` over a WebSocket creates one. It exists until it is deleted.
     """
     found = await stages.reader.durables(after or "", limit + 1)
-    shown = [_shown(stages, record) for record in found[:limit]]
-    more = found[limit - 1].name if len(found) > limit else None
-    return answers.json(DurableSubscriptionList(shown, more))
+    shown = [_shown(stages, record) for record in found]
+    return answers.part(stages, shown, limit, lambda durable, _: durable.name)
 
 
 @router.delete(
