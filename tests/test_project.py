@@ -356,6 +356,7 @@ def test_few_tests_of_behaviour_run_on_one_database_only() -> None:
         for reason in re.findall(r'one_database\("([^"]+)"\)', text)
     ]
     assert sorted(found) == [
+        ("test_backup.py", "copies SQLite's file"),
         ("test_database_files.py", "files"),
         ("test_postgres.py", "has a PostgreSQL server of its own"),
     ]

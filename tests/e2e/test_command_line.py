@@ -56,6 +56,7 @@ def newest(service: Service) -> str:
         ("keys",),
         ("keys", "create"),
         ("migrate",),
+        ("backup",),
         ("openapi",),
     ],
 )

@@ -70,13 +70,12 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_copy_that_is_made_while_the_gateway_runs_has_everything(gateway: Installed) -> None:
-    (command,) = re.findall(r'^(python3 -c "import sqlite3;.+)$', DOCS, re.MULTILINE)
+    (command,) = re.findall(r"^busway (backup .+)$", DOCS, re.MULTILINE)
     gateway.start()
     gateway.publish("t", 7)
     seq = gateway.publish("t", 8)["seq"]
     gateway.finished(seq)
-    python = command.replace("python3", str(gateway.environment.python), 1)
-    run("sh", "-ec", python, cwd=gateway.folder)
+    run(str(gateway.environment.python), "-m", "busway", *command.split(), cwd=gateway.folder)
     gateway.publish("t", "too late")
     assert gateway.stop() == 0
     for path in gateway.folder.glob("busway.db*"):

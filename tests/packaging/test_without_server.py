@@ -17,7 +17,15 @@ from tests.testing.test_how_to import run_pytest
 
 from .environments import Environment, Installed, required, run
 
-NEED_THE_SERVER = ["serve", "keys list", "keys create me", "keys revoke 1", "migrate", "openapi"]
+NEED_THE_SERVER = [
+    "serve",
+    "keys list",
+    "keys create me",
+    "keys revoke 1",
+    "migrate",
+    "backup copy.db",
+    "openapi",
+]
 
 
 def test_the_command_knows_what_the_extra_brings() -> None:

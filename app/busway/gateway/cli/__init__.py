@@ -33,6 +33,7 @@ _COMMANDS = {
     "status": "status.status",
     "keys": "keys.app",
     "migrate": "database.migrate",
+    "backup": "backup.backup",
     "openapi": "documents.openapi",
 }
 """The name of each command, and its module and function here. A Typer is a group of commands."""

@@ -1,0 +1,129 @@
+"""A consistent copy of a database, made while a gateway serves it.
+
+The copy is as of one moment: a single read transaction covers it, and writers do not wait for it. Until it
+ends, the committer cannot empty the write-ahead log, which grows by what is written meanwhile. Without that
+transaction, SQLite would start again after each commit, and not finish under load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from busway.gateway.errors import BadSettings, BuswayError
+from busway.gateway.store.sqlite import permissions
+from busway.gateway.store.sqlite.schema import APPLICATION_ID
+
+_STEP = 256  # pages between two calls of `progress`
+_BUSY = 30.0  # seconds to wait for another connection that recovers or migrates
+_BESIDE = ("", "-wal", "-shm", "-journal")  # SQLite would take these for a part of the copy
+
+
+def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> int:
+    """Copy a database to a new file, and return its size in bytes. It has what was committed before.
+
+    The file appears under its name when it is complete and on disk. The schema is copied as it is.
+
+    Args:
+        path: the database.
+        target: the new file.
+        progress: called with the pages that are copied, and with all pages.
+
+    Raises:
+        BadSettings: there is no Busway database, `target` exists or its folder does not.
+        BuswayError: the copy cannot be written or read. Nothing is left of it.
+    """
+    source = permissions.check(path)
+    if not source.exists():
+        raise BadSettings(f"there is no database {str(path)!r}: choose one with --database-url")
+    _check_target(target)
+    try:
+        with _partial(target) as partial:
+            _copy(source, partial, progress)
+            size = partial.stat().st_size
+            _publish(partial, target)
+    except sqlite3.Error as problem:
+        raise BuswayError(f"cannot copy {str(path)!r} to {str(target)!r}: {problem}") from None
+    except OSError as problem:
+        raise BuswayError(f"cannot write the copy {str(target)!r}: {problem.strerror}") from None
+    return size
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise BadSettings(f"there is no folder {str(target.parent)!r}: create it, or choose another file")
+    for end in _BESIDE:
+        file = target.with_name(target.name + end)
+        if os.path.lexists(file):
+            raise BadSettings(f"{str(file)!r} exists already: remove it, or choose another file")
+
+
+@contextlib.contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """Create an empty file beside the target, and remove it at the end."""
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, permissions.MODE))
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> None:
+    with contextlib.closing(_open(source)) as database, contextlib.closing(_open(partial)) as copy:
+        # Only the committer checkpoints, but the last connection does so when it closes.
+        database.execute("PRAGMA wal_autocheckpoint=0")
+        database.execute("BEGIN")
+        _check_content(source, database)
+        # The file has no name yet that anybody opens: it is synced once, at the end.
+        copy.execute("PRAGMA journal_mode=OFF")
+        copy.execute("PRAGMA synchronous=OFF")
+        database.backup(copy, pages=_STEP, progress=lambda _, left, all_: progress(all_ - left, all_))
+        database.execute("COMMIT")
+    _sync(partial, os.O_RDWR)
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    name = f"file:{quote(os.fsencode(file))}?mode=rw"
+    return sqlite3.connect(name, uri=True, timeout=_BUSY, isolation_level=None)
+
+
+def _check_content(source: Path, database: sqlite3.Connection) -> None:
+    """Raise BadSettings if it is no Busway database. It begins the read transaction."""
+    try:
+        known = database.execute("PRAGMA application_id").fetchone()[0]
+        empty = database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+    except sqlite3.DatabaseError as problem:
+        if isinstance(problem, sqlite3.OperationalError):
+            raise
+        raise BadSettings(f"cannot use the database {str(source)!r}: {problem}") from None
+    if empty:
+        raise BadSettings(f"the database {str(source)!r} is empty: choose another with --database-url")
+    if known != APPLICATION_ID:
+        raise BadSettings(f"{str(source)!r} is a database of another program: choose one with --database-url")
+
+
+def _publish(partial: Path, target: Path) -> None:
+    """Give the complete copy its name, unless another file has it."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise BadSettings(f"{str(target)!r} exists already: remove it, or choose another file") from None
+    except OSError:  # a file system without hard links
+        _check_target(target)
+        partial.rename(target)
+    partial.unlink(missing_ok=True)
+    _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    opened = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
