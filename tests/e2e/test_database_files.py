@@ -15,7 +15,7 @@ import pytest
 from tests.marks import few
 
 from .conftest import Serve
-from .service import PATIENCE, clean_environment
+from .service import PATIENCE, clean_environment, until
 from .test_command_line import busway
 
 pytestmark = [pytest.mark.fault, pytest.mark.one_database("files")]
@@ -82,6 +82,7 @@ def test_what_is_no_database_is_one_clear_line(tmp_path: Path, kind: str, words:
     make(tmp_path / "busway.db")
     done = busway(*words.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("busway: --database-url (default): ")
     assert "busway.db" in done.stderr
     assert word in done.stderr
 
@@ -108,6 +109,7 @@ def test_a_database_of_another_user_names_its_owner(tmp_path: Path, name: str) -
             capture_output=True, text=True, check=False, timeout=PATIENCE,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert done.stderr.startswith("busway: --database-url (default): ")
         assert f"belongs to the user {pwd.getpwuid(file.stat().st_uid).pw_name!r}" in done.stderr
     file.chmod(0o755)
 
@@ -150,4 +152,34 @@ def test_a_disk_that_cannot_be_written_is_one_clear_line(tmp_path: Path, disk: s
         capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith("busway: --database-url (default): ")
     assert word in done.stderr
+
+
+def test_errors_about_the_database_begin_with_what_chose_it(make_service: Serve, tmp_path: Path) -> None:
+    service = make_service(workers=1).start()
+    folder = tmp_path / "other"
+    (folder / "handlers").mkdir(parents=True)
+    variable = "BUSWAY_DATABASE_URL"
+    for place, words, environment in (
+        ("--database-url", [f"--database-url={service.database_url}"], {}),
+        (f"{variable} (environment)", [], {variable: service.database_url}),
+        (f"{variable} (.env)", [], {}),
+    ):
+        if "env)" in place:
+            (folder / ".env").write_text(f"{variable}={service.database_url}\n")
+        done = busway("serve", "--port=0", *words, cwd=folder, **environment)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith(f"busway: {place}: another gateway (process {service.process.pid})")
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_a_running_gateway_names_the_setting_of_a_file_that_is_gone(make_service: Serve, ending: str) -> None:
+    service = make_service(workers=1).start()
+    service.publish("t")
+    file = service.database.with_name(f"{service.database.name}{ending}")
+    file.rename(file.with_name("elsewhere"))
+    until(lambda: service.get("/readyz").status_code == 503, "the gateway to notice")
+    assert f"{str(file)!r} (--database-url) was removed" in service.get("/readyz").json()["detail"]
+    assert f"{str(file)!r} (--database-url) was removed" in service.log.read_text()
+    file.with_name("elsewhere").rename(file)

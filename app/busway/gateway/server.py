@@ -27,7 +27,7 @@ from busway.gateway.door.room import is_no_room
 from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BadSettings
 from busway.gateway.main import Gateway, create_app
-from busway.gateway.settings import Settings
+from busway.gateway.settings import Settings, naming
 from busway.gateway.store.databases import choose
 from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.database import Database
@@ -60,9 +60,12 @@ def run(settings: Settings, committer: Launched) -> int:
         BadSettings: the gateway cannot start with these settings.
     """
     database = choose(settings.database_url)
-    lock = database.lock()
+    place = settings.place("database_url")
+    with naming(place):
+        lock = database.lock()
     try:
-        database.migrate()
+        with naming(place):
+            database.migrate()
         listener = _bind(settings)
         _check_access(settings, database, listener)
         listener.listen(BACKLOG)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from busway.gateway.errors import BadSettings
 from busway.gateway.variables import Variable
 
 _DEFAULT_DATABASE = "sqlite:///busway.db"
+_DEFAULT_PLACE = "--database-url (default)"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -125,10 +127,28 @@ def database_url(url: str | None) -> str:
     Raises:
         BadSettings: the URL is not `sqlite:///FILE`.
     """
+    return _database_url(_database_variable(url))
+
+
+def database_place(url: str | None) -> str:
+    """Return which option or variable chooses the database, for messages: `--database-url: `."""
+    return f"{_database_variable(url).place}: "
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Let errors about a database begin with the option or variable that chose it."""
+    try:
+        yield
+    except BadSettings as problem:
+        raise BadSettings((place or f"{_DEFAULT_PLACE}: ") + problem.detail) from None
+
+
+def _database_variable(url: str | None) -> Variable:
     if url:
-        return _database_url(Variable("database_url", url, "--database-url"))
+        return Variable("database_url", url, "--database-url")
     found = {variable.name: variable for variable in variables.read()}
-    return _database_url(found.get("database_url", Variable("database_url", _DEFAULT_DATABASE, "")))
+    return found.get("database_url", Variable("database_url", _DEFAULT_DATABASE, _DEFAULT_PLACE))
 
 
 def _option(name: str) -> str:

@@ -18,8 +18,9 @@ def migrate(database_url: Database = None, json_lines: Json = False) -> None:
     from busway.gateway.store.databases import choose  # noqa: PLC0415
 
     database = choose(settings.database_url(database_url))
-    existed = database.exists()
-    database.migrate()
+    with settings.naming(settings.database_place(database_url)):
+        existed = database.exists()
+        database.migrate()
     if json_lines:
         print_json([{"database": database.shown, "created": not existed, "revision": database.revision}])
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,8 +22,9 @@ app = typer.Typer(
 )
 
 
-def _database(url: str | None, *, create: bool = False) -> Store:
-    """Return the database.
+@contextmanager
+def _database(url: str | None, *, create: bool = False) -> Iterator[Store]:
+    """Provide the database. Errors about it name the option or variable that chose it.
 
     Raises:
         BadSettings: it is not named correctly, or there is none and `create` is false.
@@ -31,12 +34,13 @@ def _database(url: str | None, *, create: bool = False) -> Store:
     from busway.gateway.store.databases import choose  # noqa: PLC0415
 
     database = choose(settings.database_url(url))
-    if not create and not database.exists():
-        raise BadSettings(
-            f"there is no database {database.shown!r}: choose one with --database-url"
-            ", or create it with `busway keys create NAME --create`"
-        )
-    return database
+    with settings.naming(settings.database_place(url)):
+        if not create and not database.exists():
+            raise BadSettings(
+                f"there is no database {database.shown!r}: choose one with --database-url"
+                ", or create it with `busway keys create NAME --create`"
+            )
+        yield database
 
 
 @app.command("create")
@@ -71,8 +75,8 @@ def create_key(
         operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
     except BuswayError as problem:
         raise _in_options(problem) from None
-    database = _database(database_url, create=create)
-    id_ = database.apply(operation)
+    with _database(database_url, create=create) as database:
+        id_ = database.apply(operation)
     key = key_text(id_, secret)
     if json_lines:
         print_json(
@@ -92,7 +96,8 @@ def _in_options(problem: BuswayError) -> BuswayError:
 @app.command("list")
 def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
     """List keys, without their secrets."""
-    database = _database(database_url)
+    with _database(database_url) as database:
+        keys = database.read_keys()
     from busway.gateway.api.answers import when  # noqa: PLC0415 - only the keys commands need these
 
     found: list[dict[str, Any]] = [
@@ -104,7 +109,7 @@ def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
             "expires_at": when(key.expires_at),
             "revoked_at": when(key.revoked_at),
         }
-        for key in database.read_keys()
+        for key in keys
     ]
     if json_lines:
         print_json(found)
@@ -129,11 +134,12 @@ def revoke_key(
     json_lines: Json = False,
 ) -> None:
     """Revoke a key. A running gateway refuses it within 5 seconds."""
-    database = _database(database_url)
     from busway.gateway.main import clock  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
 
-    if not database.apply(RevokeKey(id=id_, now=clock())):
+    with _database(database_url) as database:
+        revoked = database.apply(RevokeKey(id=id_, now=clock()))
+    if not revoked:
         raise BuswayError(f"there is no key {id_} in {database.shown}: see `busway keys list`")
     if json_lines:
         print_json([{"id": id_, "revoked": True, "database": database.shown}])

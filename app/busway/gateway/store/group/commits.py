@@ -307,7 +307,8 @@ class GroupCommits:
             log.error("a commit failed and its outcome is unknown: %s", failed.why)
             self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
             self._fail_batch(
-                f"the commit failed and its outcome is unknown ({failed.why}): check the disk and try again"
+                f"the commit failed and its outcome is unknown ({failed.why}): check the disk of "
+                "the database (--database-url) and try again"
             )
             self._catch_up(failed.head)
         if self._closing:

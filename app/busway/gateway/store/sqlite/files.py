@@ -57,7 +57,7 @@ class DatabaseFiles:
         self.known = [_identify(path) for path in self._paths]
         for path, file in zip(self._paths, self.known, strict=True):
             if file not in ours:
-                raise FilesChanged(f"{path!r} changed while it was opened: {_ADVICE}")
+                raise FilesChanged(f"{path!r} (--database-url) changed while it was opened: {_ADVICE}")
         self._checked = time.monotonic()
 
     def problem(self) -> str | None:
@@ -69,7 +69,9 @@ class DatabaseFiles:
             except FilesChanged as problem:
                 return str(problem)
             if found != file:
-                return f"another file is in the place of the database file {path!r}: {_ADVICE}"
+                return (
+                    f"another file is in the place of the database file {path!r} (--database-url): {_ADVICE}"
+                )
         return None
 
     def recent_problem(self) -> str | None:
@@ -81,10 +83,12 @@ def _identify(path: str) -> FileId:
     try:
         found = os.stat(path)  # noqa: PTH116 - up to thousands of times a second
     except FileNotFoundError:
-        raise FilesChanged(f"the database file {path!r} was removed or renamed: {_ADVICE}") from None
+        raise FilesChanged(
+            f"the database file {path!r} (--database-url) was removed or renamed: {_ADVICE}"
+        ) from None
     except OSError as problem:
         raise FilesChanged(
-            f"the database file {path!r} cannot be reached ({problem.strerror}): {_ADVICE}"
+            f"the database file {path!r} (--database-url) cannot be reached ({problem.strerror}): {_ADVICE}"
         ) from None
     return found.st_dev, found.st_ino
 
