@@ -9,16 +9,22 @@ import os
 import resource
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from .conftest import Serve
 from .service import PATIENCE, Service, until
 from .test_metrics import Scraped
 
+HANDSHAKE = (
+    b"GET /v1/subscribe HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -164,3 +170,20 @@ def test_idle_connections_that_leave_no_descriptor_empty_no_pool(make_service: S
     with connections(service, 90):
         service.finished(service.publish("die")["seq"])
     service.finished(service.publish("work", 2)["seq"])
+
+
+def test_an_event_is_stored_once_whose_socket_was_reset_before_the_answer(make_service: Serve) -> None:
+    """What was not acknowledged may be stored or not: published again, it is there once."""
+    service = make_service(workers=1).start()
+    ids = [f"reset-{n}" for n in range(20)]
+    for id_ in ids:
+        event = {"type": "reset", "source": "/test", "id": id_}
+        frame = Frame(Opcode.TEXT, json.dumps({"op": "publish", "event": event}).encode())
+        with connections(service, 1) as [peer]:
+            peer.sendall(HANDSHAKE)
+            assert peer.recv(4096).startswith(b"HTTP/1.1 101 ")
+            peer.sendall(frame.serialize(mask=True, extensions=[]))
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close resets
+        assert service.ok("POST", "/v1/events", event)["seq"] > 0
+    found = service.ok("GET", "/v1/events?type=reset&limit=1000")["items"]
+    assert [event["id"] for event in found] == ids[::-1]

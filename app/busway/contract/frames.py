@@ -222,7 +222,11 @@ class UnsubscribeFrame(
 
 
 class PublishFrame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="publish"):
-    """Publish an event. The gateway answers with `published`, or with an `error` with the same `ref`."""
+    """Publish an event. The gateway answers with `published`, or with an `error` with the same `ref`.
+
+    If the connection ends before the answer, the event may be stored or not, also when the frame was sent
+    completely. Publish it again with the same `source` and `id`: it is stored once.
+    """
 
     EXAMPLE: ClassVar[dict[str, Any]] = {"ref": "r1", "event": {"type": "order.created", "data": {"n": 7}}}
 
