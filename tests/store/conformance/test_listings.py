@@ -1,5 +1,6 @@
 """Listings with all their arguments: limits, bytes, pages and order."""
 
+import pytest
 from busway.domain.cursor import START
 from busway.domain.handler import Handler
 from busway.domain.run import Error, Outcome, RunState
@@ -182,6 +183,25 @@ def test_attempts_of_a_run_are_in_order_and_old_ones_may_lack_log_and_traceback(
     assert whole == list(range(61 - len(whole), 61))
     assert 1 <= len(whole) < 60
     assert attempts[-1].log == attempts[-1].error.traceback == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 60_000, "ä" * 30_000, "\0" * 60_000], ids=["ASCII", "not ASCII", "NUL"]
+)
+def test_logs_of_a_run_are_counted_in_bytes(store, text):
+    store.write(publish(event()))
+    attempts = 90  # 5.4 MB
+    store.write(
+        *[
+            settle(1, n, RunState.RETRYABLE, report=report(Outcome.FAILED, log=text))
+            for n in range(1, attempts + 1)
+        ]
+    )
+    logs = [attempt.log for attempt in store.read("run", 1)[1]]
+    assert len(logs) == attempts
+    assert 1 <= logs.count(text) < attempts
+    assert logs.count(None) == attempts - logs.count(text)
+    assert logs[-1] == text
 
 
 def test_a_marked_attempt_is_shown_with_what_is_known_of_it(store):

@@ -3,7 +3,6 @@
 import asyncio
 
 import msgspec
-import pytest
 from busway.domain.cursor import START, Position, digest
 from busway.domain.event import to_event
 from busway.domain.result import Kind, Result, result_event
@@ -54,19 +53,6 @@ def played(database, scene):
             return list(notified)
 
     return asyncio.run(main())
-
-
-def after(database, first, operation):
-    """Store the events of `first`, then apply one operation. Return its reply and its notification."""
-    replies = []
-
-    async def scene(commits, notified):
-        await commits.publish(first)
-        notified.clear()
-        replies.append(await commits.change(operation))
-
-    (change,) = played(database, scene)
-    return replies[0], change
 
 
 def test_new_runs_have_all_their_fields(database):
@@ -212,19 +198,21 @@ def test_a_partial_of_an_attempt_that_ended_is_no_result(database):
     assert played(database, scene)[2] == Committed(head=1)
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [
+def test_cancelled_runs_are_ended_and_their_results_are_in_the_store(database):
+    operations = (
         Cancel(runs=[2, 1, 77], now=NOW + 1),
         CancelWaiting(handler=1, error=LATE, now=NOW + 1, limit=9),
         Expire(error=LATE, now=NOW + 50, limit=9, spare=[]),
-    ],
-    ids=lambda operation: type(operation).__name__,
-)
-def test_cancelled_runs_are_ended_and_their_results_are_in_the_store(database, operation):
-    reply, change = after(database, publish(*[event(expires_at=NOW + 50) for _ in range(2)]), operation)
-    assert sorted(reply) == [1, 2]
-    assert change == Committed(head=2, ended=reply)
+    )
+
+    async def scene(commits, notified):
+        for number, operation in enumerate(operations):
+            await commits.publish(publish(*[event(expires_at=NOW + 50) for _ in range(2)]))
+            reply = await commits.change(operation)
+            assert sorted(reply) == [2 * number + 1, 2 * number + 2]
+            assert notified[-1] == Committed(head=2 * number + 2, ended=reply)
+
+    played(database, scene)
 
 
 def test_a_retried_run_that_waited_is_ended_and_new(database):
@@ -242,21 +230,21 @@ def test_a_retried_run_that_waited_is_ended_and_new(database):
     assert change == Committed(head=1, ended=[1], runs=[run])
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [Retry(runs=[1], now=NOW + 30), RetryDead(state=RunState.CANCELLED, handler=None, now=NOW, limit=5)],
-    ids=lambda operation: type(operation).__name__,
-)
-def test_a_retried_run_that_had_ended_is_found_by_a_rescan(database, operation):
-    async def scene(commits, _):
-        await commits.publish(publish(event()))
-        await commits.change(Cancel(runs=[1], now=NOW))
-        assert await commits.change(operation) == [1]
-        assert await commits.change(operation) == []
+def test_a_retried_run_that_had_ended_is_found_by_a_rescan(database):
+    operations = (
+        Retry(runs=[1], now=NOW + 30),
+        RetryDead(state=RunState.CANCELLED, handler=None, now=NOW, limit=5),
+    )
 
-    *_, change, nothing = played(database, scene)
-    assert change == Committed(head=1, rescan=True)
-    assert nothing == Committed(head=1)
+    async def scene(commits, notified):
+        await commits.publish(publish(event()))
+        for head, operation in enumerate(operations, 1):
+            await commits.change(Cancel(runs=[1], now=NOW))
+            assert await commits.change(operation) == [1]
+            assert await commits.change(operation) == []
+            assert notified[-2:] == [Committed(head=head, rescan=True), Committed(head=head)]
+
+    played(database, scene)
 
 
 def test_rescued_runs_are_found_by_a_rescan(database):
@@ -307,21 +295,24 @@ def test_pruned_results_move_the_floor(database):
     assert [first, second] == [Committed(head=2, floor=floor)] * 2
 
 
-@pytest.mark.parametrize(
-    ("operation", "reply"),
-    [
+def test_other_operations_change_nothing_for_listeners(database):
+    operations = (
         (PruneEvents(trees=[[1]]), 0),
         (CreateKey(name="k", digest=b"d", scopes=[], now=NOW), 1),
-        (RevokeKey(id=1, now=NOW), False),
+        (RevokeKey(id=2, now=NOW), False),
         (OpenDurable(name="d", number=0, digest=0, now=NOW, most=5), [0, 0]),
         (Acknowledge(positions=[("d", 1, 2)], now=NOW), ["d"]),
-        (DeleteDurable(name="d"), False),
+        (DeleteDurable(name="e"), False),
         (Cancel(runs=[9], now=NOW), []),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_other_operations_change_nothing_for_listeners(database, operation, reply):
-    assert after(database, publish(event()), operation) == (reply, Committed(head=0))
+    )
+
+    async def scene(commits, notified):
+        await commits.publish(publish(event()))
+        for operation, reply in operations:
+            assert await commits.change(operation) == reply
+            assert notified[-1] == Committed(head=0)
+
+    played(database, scene)
 
 
 def test_results_that_a_listener_does_not_get_are_in_the_store(database):

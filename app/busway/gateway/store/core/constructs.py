@@ -36,6 +36,13 @@ class without_traceback(FunctionElement[str]):  # noqa: N801
     inherit_cache = True
 
 
+class text_bytes(FunctionElement[int]):  # noqa: N801
+    """The size of a text in bytes, 0 if it is null. `length` of SQLite counts characters, up to the first NUL."""
+
+    type = sa.Integer()
+    inherit_cache = True
+
+
 def at_most(count: int | None = None) -> sa.BindParameter[int]:
     """Return a limit, which may exceed 32 bits. None: the bound parameter `limit`."""
     if count is None:

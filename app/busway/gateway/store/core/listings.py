@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from busway.domain.pattern import matcher
-from busway.gateway.store.core.constructs import among, at_most
+from busway.gateway.store.core.constructs import among, at_most, text_bytes
 from busway.gateway.store.core.records import EVENT_COLUMNS, RUN_COLUMNS, ChildRow, EventRow, RunRow
 from busway.gateway.store.core.schema import (
     CANCELLED,
@@ -24,13 +24,11 @@ from busway.gateway.store.core.schema import (
 from busway.gateway.store.core.transaction import Snapshot, ids
 from busway.gateway.store.port.reader import EventQuery, RunQuery
 
-EVENT_BYTES = sa.func.coalesce(sa.func.length(events.c.data), 0) + sa.func.coalesce(
-    sa.func.length(events.c.attributes), 0
-)
+EVENT_BYTES = sa.func.coalesce(sa.func.length(events.c.data), 0) + text_bytes(events.c.attributes)
 """The size of an event's data and attributes in bytes."""
 
 _EVENT_SIZE = EVENT_BYTES + 100  # not more than that of its JSON document
-_RUN_SIZE = sa.func.coalesce(sa.func.length(runs.c.error), 0) + 100
+_RUN_SIZE = text_bytes(runs.c.error) + 100
 MANY_TYPES = 1_000  # above this number, a scan is faster than one query for each type
 _CHUNK = 5_000
 

@@ -18,7 +18,7 @@ from busway.domain.handler import Handler
 from busway.domain.result import Result
 from busway.domain.run import Error, Run
 from busway.gateway.store.core import durables, listings, pruning, records, waiting_runs
-from busway.gateway.store.core.constructs import among, at_most, without_traceback
+from busway.gateway.store.core.constructs import among, at_most, text_bytes, without_traceback
 from busway.gateway.store.core.handlers_keys import find_keys
 from busway.gateway.store.core.schema import (
     RUNNING,
@@ -87,8 +87,7 @@ _attempts = (
 _attempt_sizes = (
     sa.select(
         attempts.c.attempt,
-        sa.func.coalesce(sa.func.length(attempts.c.error), 0)
-        + sa.func.coalesce(sa.func.length(attempts.c.log), 0),
+        text_bytes(attempts.c.error) + text_bytes(attempts.c.log),
     )
     .where(attempts.c.run == sa.bindparam("id"))
     .order_by(attempts.c.attempt.desc())

@@ -6,7 +6,13 @@ from typing import Any
 
 from sqlalchemy.ext.compiler import compiles
 
-from busway.gateway.store.core.constructs import among, binary_payload, json_payload, without_traceback
+from busway.gateway.store.core.constructs import (
+    among,
+    binary_payload,
+    json_payload,
+    text_bytes,
+    without_traceback,
+)
 
 
 @compiles(among, "sqlite")
@@ -31,3 +37,9 @@ def _binary_payload(element: binary_payload, compiler: Any, **options: Any) -> s
 def _without_traceback(element: without_traceback, compiler: Any, **options: Any) -> str:
     (error,) = (compiler.process(each, **options) for each in element.clauses)
     return f"CASE WHEN json_valid({error}) = 1 THEN json_remove({error}, '$[2]') END"
+
+
+@compiles(text_bytes, "sqlite")
+def _text_bytes(element: text_bytes, compiler: Any, **options: Any) -> str:
+    (text,) = (compiler.process(each, **options) for each in element.clauses)
+    return f"coalesce(length(CAST({text} AS BLOB)), 0)"
