@@ -37,7 +37,7 @@ class without_traceback(FunctionElement[str]):  # noqa: N801
 
 
 class text_bytes(FunctionElement[int]):  # noqa: N801
-    """The size of a text in bytes, 0 if it is null. `length` of SQLite counts characters, up to the first NUL."""
+    """The size of a text in bytes, 0 if it is null. SQLite's `length` counts characters up to a NUL."""
 
     type = sa.Integer()
     inherit_cache = True
