@@ -60,6 +60,7 @@ def test_a_copy_has_all_that_was_acknowledged_and_writers_do_not_wait_for_it(dat
             def written_meanwhile(done, all_):
                 new = event(f"new {len(steps)}", data=LARGE)
                 steps.append((done, all_))
+                assert len(steps) < 100, "it starts again after each commit"
                 asyncio.run_coroutine_threadsafe(stored(new), loop).result(60)
 
             async def stored(new):
