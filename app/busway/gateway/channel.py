@@ -296,13 +296,9 @@ def send_all(sock: socket.socket, chunk: bytes) -> None:
     Raises:
         OSError: the other end has closed.
     """
-    rest: bytes | memoryview = chunk
-    while True:
+    while chunk:
         try:
-            sent = _send(sock, rest)
-            if sent == len(rest):
-                return
-            rest = memoryview(rest)[sent:]
+            chunk = chunk[_send(sock, chunk) :]  # usually all of it: a blocking socket sends the rest, too
         except OSError as problem:
             if problem.errno not in SCARCE:
                 raise
