@@ -275,21 +275,6 @@ class Channel:
 _receive, _send, _sleep = socket.socket.recv, socket.socket.send, time.sleep
 
 
-def receive(sock: socket.socket, size: int) -> bytes:
-    """Receive up to `size` bytes from a blocking socket. Waits while the kernel has no memory for it.
-
-    Raises:
-        OSError: the socket failed, or the time for which it waits is over.
-    """
-    while True:
-        try:
-            return _receive(sock, size)
-        except OSError as problem:
-            if problem.errno not in SCARCE:
-                raise
-        _sleep(PAUSE)
-
-
 def send_all(sock: socket.socket, chunk: bytes) -> None:
     """Send everything to a blocking socket. Waits while the kernel has no memory for it.
 
@@ -331,8 +316,11 @@ class BlockingChannel:
         frames: list[Frame] = []
         while not frames:
             try:
-                chunk = receive(self._sock, READ_SIZE)
+                chunk = _receive(self._sock, READ_SIZE)  # without a call of ours, which each event would pay
             except OSError as problem:
+                if problem.errno in SCARCE:
+                    _sleep(PAUSE)
+                    continue
                 if isinstance(problem, BlockingIOError) and not self._patient:
                     raise TimeoutError from None
                 return []
@@ -347,4 +335,11 @@ class BlockingChannel:
         Raises:
             OSError: the other end has closed.
         """
-        send_all(self._sock, chunk)
+        try:
+            rest = chunk[_send(self._sock, chunk) :]  # usually nothing: a blocking socket sends all
+        except OSError as problem:
+            if problem.errno not in SCARCE:
+                raise
+            rest = chunk
+        if rest:
+            send_all(self._sock, rest)
