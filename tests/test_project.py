@@ -358,5 +358,6 @@ def test_few_tests_of_behaviour_run_on_one_database_only() -> None:
     assert sorted(found) == [
         ("test_backup.py", "copies SQLite's file"),
         ("test_database_files.py", "files"),
+        ("test_moving.py", "moves between both databases"),
         ("test_postgres.py", "has a PostgreSQL server of its own"),
     ]

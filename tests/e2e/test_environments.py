@@ -75,7 +75,7 @@ def test_folders_need_not_have_names_in_utf_8(
     finally:
         service.close()
     done = subprocess.run(
-        [sys.executable, "-m", "busway", "keys", "create", "me", f"--database-url=sqlite:///{root}/busway.db"],
+        [sys.executable, "-m", "busway", "keys", "create", "me", "--create", f"--database-url=sqlite:///{root}/busway.db"],
         env=variables, capture_output=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert (done.returncode, done.stdout[:5]) == (0, b"bw_1_"), done.stderr

@@ -170,6 +170,10 @@ CREATE TABLE keys (
     expires_at bigint,
     revoked_at bigint
 );
+CREATE TABLE imports (
+    source text COLLATE "C" PRIMARY KEY,
+    pages bigint NOT NULL
+);
 INSERT INTO commits VALUES (0, 0, 0, 0, 0, '{}');
 INSERT INTO counts VALUES (0, '{}');
 """

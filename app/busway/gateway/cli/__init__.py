@@ -34,6 +34,8 @@ _COMMANDS = {
     "keys": "keys.app",
     "migrate": "database.migrate",
     "backup": "backup.backup",
+    "export": "moving.export",
+    "import": "moving.load",
     "openapi": "documents.openapi",
 }
 """The name of each command, and its module and function here. A Typer is a group of commands."""

@@ -38,8 +38,23 @@ metadata = sa.MetaData()
 
 _INTEGER = sa.BigInteger().with_variant(sa.INTEGER(), "sqlite")
 _REAL: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
-_UTF8 = sa.LargeBinary().with_variant(sa.TEXT(), "sqlite")  # text that may contain NUL characters
 _BYTES = sa.LargeBinary().with_variant(sa.BLOB(), "sqlite")
+
+
+class _AnyText(sa.TypeDecorator[str]):
+    """Text that may contain NUL characters, which text of PostgreSQL cannot."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(sa.TEXT() if dialect.name == "sqlite" else sa.LargeBinary())
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> Any:
+        return value if value is None or dialect.name == "sqlite" else value.encode()
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return value.decode() if isinstance(value, bytes) else value
 
 
 def _column(
@@ -164,7 +179,7 @@ attempts = sa.Table(
     _column("wall_time", _REAL, null=True),
     integer("peak_memory", null=True),
     text("error", null=True),
-    _column("log", _UTF8, null=True),
+    _column("log", _AnyText(), null=True),
     sqlite_strict=True,
 )
 
@@ -252,3 +267,8 @@ keys = sa.Table(
     sa.UniqueConstraint("digest"),
     sqlite_strict=True,
 )
+
+imports = sa.Table(
+    "imports", metadata, sa.Column("source", sa.TEXT, primary_key=True), integer("pages"), sqlite_strict=True
+)
+"""The import that is under way: the database cannot be used before it has ended."""

@@ -6,7 +6,7 @@ Rows that are inserted are tuples in the order of `COLUMNS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -40,9 +40,11 @@ class Head(msgspec.Struct):
 
 
 class Bounds(msgspec.Struct):
-    """The newest event and result, and the position just before the oldest result."""
+    """The name of the logs, the newest numbers, and the position just before the oldest result."""
 
+    epoch: str
     event: int
+    run: int
     result: int
     digest: int
     floor: int
@@ -99,6 +101,9 @@ class Snapshot(Protocol):
 
         A parameter that is a list belongs to an `among`. Bytes that are not UTF-8 become lone surrogates.
         """
+
+    def stream(self, query: sa.Select[*tuple[Any, ...]]) -> Iterator[Values]:
+        """Run a query and yield its rows one by one, with payloads as bytes."""
 
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""
@@ -193,7 +198,7 @@ class Transaction(Snapshot, Protocol):
     def put_errors(self, rows: Sequence[tuple[int, str]]) -> None:
         """Replace the newest error of handlers."""
 
-    def write_head(self, head: Head) -> None:
+    def write_head(self, new: Head) -> None:
         """Write the newest numbers, just before `commit`."""
 
     def clear_partition_keys(self, runs: Sequence[int]) -> None:
@@ -201,6 +206,9 @@ class Transaction(Snapshot, Protocol):
 
     def prune_results(self, until: int, digest: int) -> int:
         """Delete the results up to a number and move the floor there. Return how many were deleted."""
+
+    def restore(self, bounds: Bounds, counts: Sequence[Values], errors: Sequence[tuple[int, str]]) -> None:
+        """Write everything that is not in the tables of the core, after all their rows were inserted."""
 
     def prune_events(self, events: Sequence[int]) -> tuple[list[tuple[int, int, int]], int]:
         """Delete events with their runs and attempts.

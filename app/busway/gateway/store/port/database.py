@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
@@ -90,6 +91,25 @@ class Database(Protocol):
 
         Raises:
             BadSettings: as from `migrate`.
+        """
+
+    def export(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the lines of an export, each with the number of rows so far. It is as of one moment.
+
+        Raises:
+            BadSettings: there is no database, or it cannot be used.
+            Unavailable: the database failed.
+        """
+
+    def load(self, file: BinaryIO) -> Iterator[int]:
+        """Write an export into an empty database. Yield how many bytes of the file are done, again and again.
+
+        If an import of this file was interrupted, it continues. Until it has ended, `migrate` refuses the
+        database.
+
+        Raises:
+            BadSettings: the database is not empty, or in use; or the file is not a whole export.
+            Unavailable: the database failed.
         """
 
     def sizes(self) -> Sizes:

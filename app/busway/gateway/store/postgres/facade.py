@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, BinaryIO
 
 import psycopg
 import sqlalchemy as sa
 
 from busway.gateway.errors import BadSettings, Conflict, Unavailable
+from busway.gateway.store.core import moving
 from busway.gateway.store.core.handlers_keys import find_keys
 from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Refused, Writer
@@ -50,15 +51,14 @@ class PostgresDatabase:
         with self._connect() as connection:
             return _revision(connection, self.shown) is not None
 
-    def migrate(self) -> None:
-        """Create the tables, or upgrade them."""
+    def migrate(self, *, importing: bool = False) -> None:
+        """Create the tables, or upgrade them. `importing`: an unfinished import is accepted."""
         with self._connect() as connection:
-            if _revision(connection, self.shown) == REVISION:
-                return
-            try:
+            if _revision(connection, self.shown) != REVISION:
                 self._upgrade(connection)
-            except connections.ERRORS as problem:
-                raise BadSettings(self._unusable(problem)) from None
+            query = "SELECT EXISTS (SELECT FROM imports)"
+            if not importing and connection.exec_driver_sql(query).scalar_one():
+                raise BadSettings(self._unusable(moving.UNFINISHED))
 
     def lock(self) -> _Lock:
         """Wait until no other gateway uses the database. The committer locks it."""
@@ -76,14 +76,9 @@ class PostgresDatabase:
     def apply(self, operation: Operation) -> Any:
         """Write one operation and return its reply, even while a gateway runs."""
         self.migrate()
-        try:
-            with self._engine() as connection:
-                epoch = connection.execute(sa.select(cell.c.epoch)).scalar_one()
-                reply = Writer(PostgresTransaction(connection, epoch)).write([operation])[1][0]
-        except connections.ERRORS as problem:
-            raise Unavailable(
-                f"cannot write to the database {self.shown!r}, try again: {connections.cause(problem)}"
-            ) from None
+        with self._failing("write to"), self._engine() as connection:
+            epoch = connection.execute(sa.select(cell.c.epoch)).scalar_one()
+            reply = Writer(PostgresTransaction(connection, epoch)).write([operation])[1][0]
         if isinstance(reply, Refused):
             raise Conflict(reply.why)
         return reply
@@ -94,6 +89,24 @@ class PostgresDatabase:
             if _revision(connection, self.shown) is None:
                 return []
             return find_keys(PostgresSnapshot(connection))
+
+    def export(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the lines of an export, each with the number of rows so far."""
+        self.migrate()
+        with self._failing("read"), self._engine() as connection:
+            connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield from moving.lines(PostgresSnapshot(connection))
+
+    def load(self, file: BinaryIO) -> Iterator[int]:
+        """Write an export into an empty database."""
+        self.migrate(importing=True)
+        with self._failing("write to"), self._engine() as connection:
+            try:
+                connections.lock(connection)
+            except Unusable as problem:
+                raise BadSettings(self._unusable(str(problem))) from None
+            epoch = connection.execute(sa.select(cell.c.epoch)).scalar_one()
+            yield from moving.load(PostgresTransaction(connection, epoch), file)
 
     def sizes(self) -> Sizes:
         """Return the size of the database. What is free is not known here."""
@@ -109,6 +122,16 @@ class PostgresDatabase:
         made = connections.engine(self.url, "command", poolclass=sa.NullPool)
         with made.connect() as connection:
             yield connection
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Raise `Unavailable` for errors of the database. `what`: what cannot be done, such as `write to`."""
+        try:
+            yield
+        except connections.ERRORS as problem:
+            raise Unavailable(
+                f"cannot {what} the database {self.shown!r}, try again: {connections.cause(problem)}"
+            ) from None
 
     @contextmanager
     def _connect(self) -> Iterator[sa.Connection]:

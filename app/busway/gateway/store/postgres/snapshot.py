@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_origin
 
 import sqlalchemy as sa
 
 from busway.gateway.store.core.schema import HAS_KEY, UNSTARTED
-from busway.gateway.store.core.transaction import Bounds, Row
+from busway.gateway.store.core.transaction import Bounds, Row, Values
 
 # Each step is one index lookup, even if keys have many runs. PostgreSQL makes as many steps as are read.
 _keys = sa.text(f"""
@@ -36,8 +36,8 @@ _first_of_keys = sa.text(f"""
     ORDER BY wanted.at, (first.attempt = 0), first.id
 """)  # noqa: S608 - made of constants
 _bounds = sa.text("""
-    SELECT event, result, digest, cell.floor, cell.floor_digest
-    FROM cell, (SELECT event, result, digest FROM commits ORDER BY number DESC LIMIT 1) AS head
+    SELECT epoch, event, run, result, digest, floor, floor_digest
+    FROM cell, (SELECT event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1) AS head
 """)
 _counts = sa.text("""
     WITH base AS MATERIALIZED (SELECT number, counts FROM counts ORDER BY number DESC LIMIT 1)
@@ -69,6 +69,11 @@ class PostgresSnapshot:
         if get_origin(row) is tuple:
             return rows
         return [row(*map(_text, values)) for values in rows]
+
+    def stream(self, query: sa.Select[*tuple[Any, ...]]) -> Iterator[Values]:
+        """Run a query and yield its rows one by one."""
+        streamed = self.connection.execution_options(stream_results=True, yield_per=1_000)
+        return (tuple(row) for row in streamed.execute(query))
 
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""

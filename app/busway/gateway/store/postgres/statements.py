@@ -15,7 +15,7 @@ MIGRATION = ONE_WRITER + 2  # the advisory lock of a migration
 
 
 def _type(column: sa.Column[object]) -> str:
-    kind = column.type
+    kind = getattr(column.type, "impl_instance", column.type)  # of a type that SQLAlchemy decorates
     if isinstance(kind, sa.BigInteger):
         return "bigint"
     if isinstance(kind, sa.Double):
@@ -75,6 +75,11 @@ CLEAR_PARTITION_KEY = (
 SELECT_RESULTS_AFTER = "SELECT number, run, attempt, idx, completes FROM results WHERE number > %b"
 DELETE_RESULTS = "DELETE FROM results WHERE number <= %b"
 MOVE_FLOOR = "UPDATE cell SET floor = %b, floor_digest = %b"
+RESTORE_CELL = "UPDATE cell SET epoch = %b, floor = %b, floor_digest = %b"
+RESTORE_IDS = tuple(
+    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), coalesce(max(id), 0) + 1, false) FROM {table}"  # noqa: S608
+    for table in ("handlers", "keys")
+)
 DELETE_RUNS = "DELETE FROM runs WHERE event = ANY (%b::bigint[]) RETURNING id, handler, state"
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE run = ANY (%b::bigint[])"
 DELETE_EVENTS = "DELETE FROM events WHERE seq = ANY (%b::bigint[])"

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from busway.gateway.store.core.transaction import ATTEMPT, COLUMNS, Head, Values
+from busway.gateway.store.core.transaction import ATTEMPT, COLUMNS, Bounds, Head, Values
 from busway.gateway.store.postgres import connections, statements
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
@@ -156,10 +156,10 @@ class PostgresTransaction(PostgresSnapshot):
         handlers, errors = _transposed(rows)
         self._add(statements.INSERT_ERRORS, self._number + 1, handlers, errors)
 
-    def write_head(self, head: Head) -> None:
+    def write_head(self, new: Head) -> None:
         """Write the newest numbers."""
         number = self._number + 1
-        self._head = (number, head.event, head.run, head.result, head.digest)
+        self._head = (number, new.event, new.run, new.result, new.digest)
         changes = list(chain.from_iterable(self._counts))
         self._add(statements.INSERT_HEAD, *self._head, changes)
         if number % COUNTS_EVERY == 0:
@@ -176,6 +176,17 @@ class PostgresTransaction(PostgresSnapshot):
         removed = self._driver.execute(statements.DELETE_RESULTS, (until,)).rowcount
         self._add(statements.MOVE_FLOOR, until, digest)
         return removed
+
+    def restore(self, bounds: Bounds, counts: Sequence[Values], errors: Sequence[tuple[int, str]]) -> None:
+        """Write the head, the numbers of runs, and the newest errors. New ids go on behind those inserted."""
+        self._epoch = bounds.epoch
+        self._add(statements.RESTORE_CELL, bounds.epoch, bounds.floor, bounds.floor_digest)
+        self.add_counts(counts)
+        if errors:
+            self.put_errors(errors)
+        self.write_head(Head(bounds.epoch, bounds.event, bounds.run, bounds.result, bounds.digest))
+        for statement in statements.RESTORE_IDS:
+            self._add(statement)
 
     def prune_events(self, events: Sequence[int]) -> tuple[list[tuple[int, int, int]], int]:
         """Delete events with their runs and attempts."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from busway.gateway.errors import BadSettings, Conflict, Unavailable
 from busway.gateway.store.core.handlers_keys import find_keys
+from busway.gateway.store.core.moving import UNFINISHED
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
@@ -25,7 +27,7 @@ from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot, readable
 from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration. An up-to-date database is recognized without loading Alembic."""
 
 _itself: Any = {}.get  # of None
@@ -79,8 +81,12 @@ def cause(problem: BaseException) -> str:
     return str(getattr(problem, "orig", None) or problem)
 
 
-def migrate(path: Path) -> None:
+def migrate(path: Path, *, importing: bool = False) -> None:
     """Upgrade the database to the newest schema. Create it if the file does not exist.
+
+    Args:
+        path: the file.
+        importing: a database with an unfinished import is accepted.
 
     Raises:
         BadSettings: the file is not a Busway database, has a newer schema, or cannot be written.
@@ -88,7 +94,9 @@ def migrate(path: Path) -> None:
     real = permissions.check(path)
     try:
         permissions.create(real)
-        revision, has_log = _revision(path)
+        revision, has_log, unfinished = _revision(path)
+        if unfinished and not importing:
+            raise BadSettings(f"cannot use the database {str(path)!r}: {UNFINISHED}")
         if revision != REVISION or not has_log:
             _upgrade(path, revision)
     except (sa.exc.DatabaseError, sqlite3.Error) as problem:
@@ -96,6 +104,15 @@ def migrate(path: Path) -> None:
         raise BadSettings(f"cannot use the database {str(path)!r}: {why}") from None
     except OSError as problem:
         raise BadSettings(f"cannot use the database {str(path)!r}: {problem.strerror}") from None
+
+
+@contextmanager
+def failing(path: Path, what: str) -> Iterator[None]:
+    """Raise `Unavailable` for errors of the database. `what`: what cannot be done, such as `write to`."""
+    try:
+        yield
+    except (sa.exc.DBAPIError, sqlite3.Error) as problem:
+        raise Unavailable(f"cannot {what} the database {str(path)!r}, try again: {cause(problem)}") from None
 
 
 def apply(path: Path, operation: Operation) -> Any:
@@ -109,12 +126,8 @@ def apply(path: Path, operation: Operation) -> Any:
     migrate(path)
     made = engine(path)
     try:
-        with made.connect() as connection:
+        with failing(path, "write to"), made.connect() as connection:
             reply = Writer(SQLiteTransaction(connection)).write([operation])[1][0]
-    except (sa.exc.DBAPIError, sqlite3.Error) as problem:
-        raise Unavailable(
-            f"cannot write to the database {str(path)!r}, try again: {cause(problem)}"
-        ) from None
     finally:
         made.dispose()
     if isinstance(reply, Refused):
@@ -151,8 +164,10 @@ def read_keys(path: Path) -> list[KeyRecord]:
         made.dispose()
 
 
-def _revision(path: Path) -> tuple[str | None, bool]:
+def _revision(path: Path) -> tuple[str | None, bool, bool]:
     """Return the revision of the schema, None for a new file, and whether it has a write-ahead log.
+
+    And whether it has an unfinished import.
 
     A copy that was made with `VACUUM INTO` has none. Changes nothing.
 
@@ -161,17 +176,19 @@ def _revision(path: Path) -> tuple[str | None, bool]:
         sqlite3.Error: the file is not a database.
     """
     if not path.exists() or path.stat().st_size == 0:
-        return None, False
+        return None, False, False
     connection = sqlite3.connect(path, timeout=_BUSY)
     try:
         if _is_empty(connection):
-            return None, False
+            return None, False, False
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise BadSettings(
                 f"{str(path)!r} is a database of another program: choose another file with --database-url"
             )
         revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        imports = "SELECT EXISTS (SELECT * FROM imports)"
+        unfinished = revision == REVISION and bool(connection.execute(imports).fetchone()[0])
     finally:
         connection.close()
     if revision > REVISION:
@@ -179,7 +196,7 @@ def _revision(path: Path) -> tuple[str | None, bool]:
             f"the database {str(path)!r} belongs to a newer Busway (schema {revision}, not {REVISION}): "
             "upgrade Busway, or choose another file with --database-url"
         )
-    return revision, mode == "wal"
+    return revision, mode == "wal", unfinished
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

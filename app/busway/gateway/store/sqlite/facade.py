@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from busway.gateway.store.core import moving
 from busway.gateway.store.port.database import Sizes
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.lock import Lock, lock
 from busway.gateway.store.sqlite.reader import SQLiteReader
+from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot
+from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
 
 class SQLiteDatabase:
@@ -50,6 +54,27 @@ class SQLiteDatabase:
     def read_keys(self) -> list[KeyRecord]:
         """Return all API keys, including revoked ones."""
         return sqlite.read_keys(self._path)
+
+    def export(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the lines of an export, each with the number of rows so far."""
+        self.migrate()
+        made = sqlite.engine(self._path, "query_only=ON", create=False)
+        with sqlite.failing(self._path, "read"), made.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield from moving.lines(SQLiteSnapshot(connection))
+        made.dispose()
+
+    def load(self, file: BinaryIO) -> Iterator[int]:
+        """Write an export into an empty database."""
+        held = self.lock()
+        try:
+            sqlite.migrate(self._path, importing=True)
+            made = sqlite.engine(self._path)
+            with sqlite.failing(self._path, "write to"), made.connect() as connection:
+                yield from moving.load(SQLiteTransaction(connection), file)
+            made.dispose()
+        finally:
+            held.release()
 
     def sizes(self) -> Sizes:
         """Return the disk use now."""

@@ -8,7 +8,7 @@ decoded directly into typed rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from busway.gateway.store.core.schema import HAS_KEY, UNSTARTED
-from busway.gateway.store.core.transaction import Bounds, Row
+from busway.gateway.store.core.transaction import Bounds, Row, Values
 from busway.gateway.store.sqlite import constructs  # noqa: F401 - registers how to compile the queries
 from busway.gateway.store.sqlite.schema import counts, head, last_errors
 
@@ -43,7 +43,9 @@ _first_of_keys = sa.text(f"""
         ORDER BY wanted.key, runs.{UNSTARTED[1:-1]}, runs.id
     )
 """)  # noqa: S608 - made of constants
-_bounds = sa.select(head.c.event, head.c.result, head.c.digest, head.c.floor, head.c.floor_digest)
+_bounds = sa.select(
+    head.c.epoch, head.c.event, head.c.run, head.c.result, head.c.digest, head.c.floor, head.c.floor_digest
+)
 _counts = sa.select(counts.c.handler, counts.c.state, counts.c.n).where(counts.c.n != 0)
 _last_errors = sa.select(last_errors.c.handler, last_errors.c.error)
 
@@ -68,6 +70,10 @@ class SQLiteSnapshot:
         except ValueError:  # a row of an earlier version, or from somebody else
             return [_salvaged(row, values) for values in json.loads(text)]
         return rows
+
+    def stream(self, query: sa.Select[*tuple[Any, ...]]) -> Iterator[Values]:
+        """Run a query and yield its rows one by one."""
+        return (tuple(row) for row in self.connection.execute(query))
 
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from busway.gateway.store.core.transaction import Head, Replaced, Values
+from busway.gateway.store.core.transaction import Bounds, Head, Replaced, Values
 from busway.gateway.store.sqlite import statements
+from busway.gateway.store.sqlite.schema import head
 from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot
 
 
@@ -35,9 +36,9 @@ class SQLiteTransaction(SQLiteSnapshot):
         """
         self._run("BEGIN IMMEDIATE")
         self._cursor.execute(statements.CLAIM_HEAD, (self._name,))
-        head = self._head()[0]
+        newest = self._head()[0]
         self.commit()
-        return head
+        return newest
 
     def begin(self) -> Head:
         """Begin, and return the newest numbers.
@@ -46,11 +47,11 @@ class SQLiteTransaction(SQLiteSnapshot):
             Replaced: another committer claimed the database.
         """
         self._run("BEGIN IMMEDIATE")
-        head, writer = self._head()
+        newest, writer = self._head()
         if self._name is not None and writer != self._name:
             self.rollback()
             raise Replaced
-        return head
+        return newest
 
     def commit(self) -> None:
         """Write everything, synced to disk."""
@@ -129,9 +130,9 @@ class SQLiteTransaction(SQLiteSnapshot):
         """Replace the newest error of handlers."""
         self._cursor.executemany(statements.UPSERT_ERROR, rows)
 
-    def write_head(self, head: Head) -> None:
+    def write_head(self, new: Head) -> None:
         """Write the newest numbers."""
-        self._cursor.execute(statements.UPDATE_HEAD, (head.event, head.run, head.result, head.digest))
+        self._cursor.execute(statements.UPDATE_HEAD, (new.event, new.run, new.result, new.digest))
 
     def clear_partition_keys(self, runs: Sequence[int]) -> None:
         """Take the partition keys away from runs."""
@@ -142,6 +143,12 @@ class SQLiteTransaction(SQLiteSnapshot):
         removed = self._rows(statements.DELETE_RESULTS, until)
         self._cursor.execute(statements.MOVE_FLOOR, (until, digest))
         return len(removed)
+
+    def restore(self, bounds: Bounds, counts: Sequence[Values], errors: Sequence[tuple[int, str]]) -> None:
+        """Write the head, the numbers of runs, and the newest errors."""
+        self.connection.execute(sa.update(head), msgspec.structs.asdict(bounds))
+        self.add_counts(counts)
+        self.put_errors(errors)
 
     def prune_events(self, events: Sequence[int]) -> tuple[list[tuple[int, int, int]], int]:
         """Delete events with their runs and attempts."""
