@@ -158,8 +158,7 @@ def test_batches_leave_what_their_operations_leave_one_by_one(store, another, ro
     together, batch = [], []
     for operation in operations:
         batch.append(operation)
-        # Duplicates are looked up when a batch begins: until its end, an event that it deletes is one.
-        if chance.random() < 0.2 or isinstance(operation, PruneEvents):
+        if chance.random() < 0.2:
             together += another.write(*batch)
             batch = []
     together += another.write(*batch)

@@ -274,3 +274,14 @@ def test_random_trees_are_kept_or_deleted_as_a_whole(store):
     assert [run.id for run in runs if store.read("run", run.id)] == [
         run.id for run in runs if run.event in kept
     ]
+
+
+def test_an_event_that_was_pruned_in_the_same_batch_is_no_duplicate(store):
+    store.write(publish(event("a", handlers=())))
+    pruned, (stored,), (again,) = store.write(
+        PruneEvents(trees=[[1]]), publish(event("a", handlers=())), publish(event("a", handlers=()))
+    )
+    assert pruned == 1
+    assert (stored.seq, stored.duplicate) == (2, False)
+    assert (again.seq, again.duplicate) == (2, True)
+    assert [e.seq for e in store.read("events", EventQuery(), 10)] == [2]

@@ -134,6 +134,7 @@ def revoke_key(
     json_lines: Json = False,
 ) -> None:
     """Revoke a key. A running gateway refuses it within 5 seconds."""
+    need_server()
     from busway.gateway.main import clock  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
 

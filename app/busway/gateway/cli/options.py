@@ -13,7 +13,7 @@ from busway.gateway.errors import BadSettings, BuswayError
 _COMPLETES = 1.0  # seconds that shell completion waits for a gateway
 URL = "http://127.0.0.1:8000"
 SERVER = (
-    "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "pydantic", "sqlalchemy",
+    "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "psycopg", "pydantic", "sqlalchemy",
     "starlette", "uvicorn", "uvloop",
 )  # fmt: skip
 

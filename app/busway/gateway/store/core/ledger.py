@@ -150,10 +150,12 @@ class Ledger:
             self._settled.pop(run.id, None)
             self._changed[run.id] = run
 
-    def forget(self, ids: Iterable[int]) -> None:
-        """Forget deleted runs. Their changes must be flushed."""
+    def forget(self, ids: Iterable[int], events: Iterable[int]) -> None:
+        """Forget deleted runs and events. Their changes must be flushed."""
         for id_ in ids:
             self._known.pop(id_, None)
+        gone = set(events)
+        self.seen = {pair: seq for pair, seq in self.seen.items() if seq not in gone}
 
     def put_tree(self, tree: TreeRow) -> None:
         """Insert or update a counter row."""

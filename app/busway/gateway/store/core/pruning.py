@@ -109,5 +109,5 @@ def prune_events(ledger: Ledger, operation: PruneEvents) -> int:
     ended, removed = ledger.transaction.prune_events(gone)
     for _, handler, state in ended:
         ledger.counts[handler, state] -= 1
-    ledger.forget(id_ for id_, *_ in ended)
+    ledger.forget((id_ for id_, *_ in ended), gone)
     return removed
