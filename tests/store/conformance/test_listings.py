@@ -239,6 +239,22 @@ def test_handlers_are_listed_with_all_fields(store):
     assert store.read("revisions", 99) == []
 
 
+def test_revisions_are_listed_in_pages_and_stop_at_the_bytes(store):
+    for revision in range(2, 12):
+        changed = Handler(id=1, name="one", revision=revision)
+        store.write(SaveHandler(handler=changed, fields={"target": "x" * 1000}))
+
+    def numbers(*arguments):
+        return [each.revision for each in store.read("revisions", 1, *arguments)]
+
+    assert numbers() == list(range(11, 0, -1))
+    assert numbers(None, 3) == [11, 10, 9]
+    assert numbers(9, 3) == [8, 7, 6]
+    assert numbers(2, 3) == [1]
+    assert numbers(None, 5, 2_000) == [11, 10]
+    assert numbers(None, 5, 1) == [11]
+
+
 def test_a_handler_may_take_the_name_that_another_gave_up(store):
     store.write(handler("renamed", 1))
     store.write(handler("one", 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
@@ -17,6 +17,7 @@ from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.dispatch.registry import RegisteredHandler
+from busway.gateway.store.port.reader import RevisionRecord
 
 router = APIRouter(prefix="/v1", tags=["handlers"])
 
@@ -190,19 +191,22 @@ async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, afte
 
     A change of the source file or of a field other than `paused` and `description` creates a revision.
     """
-    before = answers.number(after)
-    found = await stages.reader.revisions(stages.changes.live(name).handler.id)
-    items = [
-        shapes.Revision(
-            **msgspec.structs.asdict(spec_of(record.fields)),
-            revision=record.revision,
-            created_at=when(record.created_at),
-            file_digest=record.file_digest,
-        )
-        for record in found
-        if before is None or record.revision < before
-    ]
-    return answers.part(stages, items, limit, lambda revision, _: str(revision.revision))
+    handler = stages.changes.live(name).handler.id
+
+    async def find(before: int | None, most: int, max_bytes: int) -> list[tuple[int, Any]]:
+        found = await stages.reader.revisions(handler, before, most, max_bytes)
+        return [(record.revision, _revision(record)) for record in found]
+
+    return await answers.page(stages, find, answers.number(after), limit)
+
+
+def _revision(record: RevisionRecord) -> shapes.Revision:
+    return shapes.Revision(
+        **msgspec.structs.asdict(spec_of(record.fields)),
+        revision=record.revision,
+        created_at=when(record.created_at),
+        file_digest=record.file_digest,
+    )
 
 
 @router.get(

@@ -10,7 +10,15 @@ import sqlalchemy as sa
 
 from busway.domain.pattern import matcher
 from busway.gateway.store.core.constructs import among, at_most, text_bytes
-from busway.gateway.store.core.records import EVENT_COLUMNS, RUN_COLUMNS, ChildRow, EventRow, RunRow
+from busway.gateway.store.core.records import (
+    EVENT_COLUMNS,
+    REVISION_COLUMNS,
+    RUN_COLUMNS,
+    ChildRow,
+    EventRow,
+    RevisionRow,
+    RunRow,
+)
 from busway.gateway.store.core.schema import (
     CANCELLED,
     RUNNING,
@@ -18,6 +26,7 @@ from busway.gateway.store.core.schema import (
     SUCCEEDED,
     WAITING,
     events,
+    handler_revisions,
     handlers,
     runs,
 )
@@ -31,6 +40,22 @@ _EVENT_SIZE = EVENT_BYTES + 100  # not more than that of its JSON document
 _RUN_SIZE = text_bytes(runs.c.error) + 100
 MANY_TYPES = 1_000  # above this number, a scan is faster than one query for each type
 _CHUNK = 5_000
+_older = (
+    handler_revisions.c.handler == sa.bindparam("handler"),
+    handler_revisions.c.revision < sa.bindparam("before"),
+)
+_revision_sizes = (
+    sa.select(handler_revisions.c.revision, text_bytes(handler_revisions.c.fields) + 50)
+    .where(*_older)
+    .order_by(handler_revisions.c.revision.desc())
+    .limit(at_most())
+)
+_revisions = (
+    sa.select(*REVISION_COLUMNS)
+    .where(*_older, handler_revisions.c.revision >= sa.bindparam("last"))
+    .order_by(handler_revisions.c.revision.desc())
+    .limit(at_most())
+)
 
 
 def find_events(snapshot: Snapshot, query: EventQuery, limit: int, max_bytes: int) -> list[EventRow]:
@@ -80,6 +105,17 @@ def find_runs(snapshot: Snapshot, query: RunQuery, limit: int, max_bytes: int) -
         sizes, found = _in_state(sizes, state), _in_state(found, state)
     last = _last(snapshot, sizes, max_bytes)
     return [] if last is None else snapshot.fetch(found.where(runs.c.id >= last), RunRow)
+
+
+def find_revisions(
+    snapshot: Snapshot, handler: int, before: int, limit: int, max_bytes: int
+) -> list[RevisionRow]:
+    """Implement `Reader.revisions`."""
+    which = {"handler": handler, "before": before, "limit": limit}
+    last = _last(snapshot, _revision_sizes, max_bytes, which)
+    if last is None:
+        return []
+    return snapshot.fetch(_revisions, RevisionRow, which | {"last": last})
 
 
 def find_runs_of(snapshot: Snapshot, seqs: list[int], after: int, limit: int, max_bytes: int) -> list[RunRow]:

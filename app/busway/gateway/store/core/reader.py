@@ -27,7 +27,6 @@ from busway.gateway.store.core.schema import (
     WAITING,
     attempts,
     events,
-    handler_revisions,
     handlers,
     results,
     runs,
@@ -98,11 +97,6 @@ _own_attempt = sa.select(*records.OWN_ATTEMPT_COLUMNS).where(
     runs.c.state.in_((RUNNING, SUCCEEDED)),
 )
 _handlers = sa.select(*records.HANDLER_COLUMNS).order_by(handlers.c.id)
-_revisions = (
-    sa.select(*records.REVISION_COLUMNS)
-    .where(handler_revisions.c.handler == sa.bindparam("handler"))
-    .order_by(handler_revisions.c.revision.desc())
-)
 ATTEMPTS_BYTES = 4 * 1024 * 1024  # of the logs and errors of one run's attempts
 _ROW_BYTES = 200  # size of a result without its data, in bytes
 
@@ -270,9 +264,13 @@ class CoreReader:
         """Return all handlers, including deleted ones."""
         return [records.handler(row) for row in await self._fetch(_handlers, records.HandlerRow)]
 
-    async def revisions(self, handler: int) -> list[RevisionRecord]:
-        """Return the revisions of a handler, newest first."""
-        rows = await self._fetch(_revisions, records.RevisionRow, {"handler": handler})
+    async def revisions(
+        self, handler: int, before: int | None = None, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[RevisionRecord]:
+        """Return revisions of a handler, newest first: those below `before`."""
+        rows = await self._read(
+            lambda snapshot: listings.find_revisions(snapshot, handler, before or NO_LIMIT, limit, max_bytes)
+        )
         return [records.revision(row) for row in rows]
 
     async def counts(self) -> dict[int, dict[str, int]]:

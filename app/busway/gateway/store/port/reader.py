@@ -241,8 +241,10 @@ class Reader(Protocol):
     async def handlers(self) -> list[Handler]:
         """Return all handlers, including deleted ones."""
 
-    async def revisions(self, handler: int) -> list[RevisionRecord]:
-        """Return the revisions of a handler, newest first."""
+    async def revisions(
+        self, handler: int, before: int | None = None, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
+    ) -> list[RevisionRecord]:
+        """Return revisions of a handler, newest first: those below `before`. Stop as `runs` does."""
 
     async def counts(self) -> dict[int, dict[str, int]]:
         """Return the number of runs in each state, by handler number."""
