@@ -9,12 +9,26 @@ from busway.gateway.store.core import completions
 from busway.gateway.store.core.ledger import Ledger
 from busway.gateway.store.core.schema import COUNTED, OUTSIDE
 from busway.gateway.store.core.transaction import EVENT, PLAIN_EVENT, PLAIN_RUN, RUN, Values
-from busway.gateway.store.port.operations import Publish, StoredEvent
+from busway.gateway.store.port.operations import Publish, PublishEncoded, StoredEvent
+
+SLICE = 250  # events of a large operation that are decoded at a time
+_decode = msgspec.msgpack.Decoder(NewEvent).decode
 
 
 def publish(ledger: Ledger, operation: Publish) -> list[StoredEvent]:
     """Store published events. An event without a root is a root."""
     return [store(ledger, new) for new in operation.events]
+
+
+def publish_encoded(ledger: Ledger, operation: PublishEncoded) -> list[StoredEvent]:
+    """Store published events a few at a time, so that they take little memory."""
+    stored: list[StoredEvent] = []
+    for start in range(0, len(operation.events), SLICE):
+        events = [_decode(event) for event in operation.events[start : start + SLICE]]
+        ledger.prepare((), [(new.id, new.source) for new in events if not (new.made_id and ledger.trusting)])
+        stored += [store(ledger, new) for new in events]
+        ledger.flush()
+    return stored
 
 
 def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:

@@ -24,6 +24,7 @@ from busway.gateway.store.port.operations import (
     PruneEvents,
     PruneResults,
     Publish,
+    PublishEncoded,
     Rescue,
     Retry,
     RetryDead,
@@ -34,6 +35,7 @@ from busway.gateway.store.port.operations import (
 
 _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     Publish: publishing.publish,
+    PublishEncoded: publishing.publish_encoded,
     Mark: settling.mark,
     Append: settling.append,
     Settle: settling.settle,

@@ -20,6 +20,7 @@ from busway.gateway.store.port.operations import (
     Operation,
     PruneResults,
     Publish,
+    PublishEncoded,
     Retried,
     Retry,
     Settle,
@@ -27,6 +28,7 @@ from busway.gateway.store.port.operations import (
     StoredEvent,
 )
 
+LARGE_OPERATION = 1 << 20  # bytes
 OPEN, HELLO, BATCH, DONE, FAILED, TROUBLE, BLOCKED = 1, 2, 3, 4, 5, 6, 7
 
 
@@ -58,7 +60,7 @@ class Batch(msgspec.Struct, array_like=True):
     """Operations for one transaction. `since` as in `Writer.write`."""
 
     since: int
-    operations: list[AnyOperation]
+    operations: list[Any]
 
 
 class RawBatch(msgspec.Struct, array_like=True):
@@ -74,6 +76,23 @@ def batch_parts(batch: RawBatch) -> list[bytes | memoryview]:
     size = len(batch.operations)
     array = b"\xdd" + size.to_bytes(4, "big")  # MessagePack's array 32
     return [head + array, *(memoryview(operation) for operation in batch.operations)]
+
+
+def decode_batch(body: bytes | memoryview) -> Batch:
+    """Decode a batch. Events of large `Publish` operations stay encoded: decoded they take much memory."""
+    if len(body) < LARGE_OPERATION:
+        return Batch(*_decode_small(body))
+    raw = _decode_raw_batch(body)
+    return Batch(raw.since, [_decode_large(operation) for operation in raw.operations])
+
+
+def _decode_large(operation: msgspec.Raw) -> Any:
+    if len(memoryview(operation)) >= LARGE_OPERATION:
+        try:
+            return _decode_encoded(operation)
+        except msgspec.ValidationError:
+            pass  # another operation
+    return _decode_operation(operation)
 
 
 def encode_publish(slices: list[tuple[int, bytes]]) -> bytes:
@@ -132,7 +151,6 @@ class Trouble(msgspec.Struct, array_like=True):
 
 encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
-decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_done = msgspec.msgpack.Decoder(RawDone).decode
 decode_new_events = msgspec.msgpack.Decoder(list[NewEvent]).decode
 decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent]).decode
@@ -147,6 +165,10 @@ _REPLIES: dict[type[Operation], Any] = {
     Retry: msgspec.msgpack.Decoder(Retried).decode,
     PruneResults: msgspec.msgpack.Decoder(Floor).decode,
 }
+_decode_small = msgspec.msgpack.Decoder(tuple[int, list[AnyOperation]]).decode
+_decode_raw_batch = msgspec.msgpack.Decoder(RawBatch).decode
+_decode_operation = msgspec.msgpack.Decoder(AnyOperation).decode
+_decode_encoded = msgspec.msgpack.Decoder(PublishEncoded).decode
 _decode_plain = msgspec.msgpack.Decoder().decode
 
 

@@ -26,6 +26,12 @@ class Publish(Operation, kw_only=True):
     events: list[NewEvent]
 
 
+class PublishEncoded(Operation, tag="Publish", kw_only=True):
+    """`Publish` as the committer gets it if it is large: the events are decoded a few at a time."""
+
+    events: list[msgspec.Raw]
+
+
 class StoredEvent(msgspec.Struct, array_like=True, frozen=True):
     """The number of a stored event and of its first run. Its other runs have the numbers that follow.
 
