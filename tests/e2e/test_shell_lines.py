@@ -22,6 +22,7 @@ ELSEWHERE = {
     r"make (run|bench)": "tests/e2e/examples.py; the benchmark is no test",
     r"pip install|python3 -m venv|/opt/busway": "tests/packaging",
     r"docker|cp |systemctl|journalctl|cd ": "tests/packaging checks these files without Docker and systemd",
+    r"createdb|busway (export|import) |.*postgresql://": "tests/e2e/test_moving.py and test_postgres.py",
     r"curl -H 'Authorization: Bearer bw_…' …": "it is no whole command",
 }
 README_HANDLER = """
