@@ -160,8 +160,9 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
         assert [item["cursor"] for item in items(websocket, len(after) - 1)] == [
             i["cursor"] for i in after[1:]
         ]
+    newest = filled.ok("GET", "/v1/events?limit=1")["items"][0]["seq"]
     seq = filled.publish("move.good", {"n": 9})["seq"]
-    assert seq == 1 + max(event["seq"] for event in filled.ok("GET", "/v1/events?limit=1000")["items"][1:])
+    assert seq == newest + 1
     assert filled.finished(seq)["runs"][0]["state"] == "succeeded"
     filled.ok("POST", "/v1/handlers", {"name": "new", "target": "move:child", "events": ["move.new"]})
     assert filled.finished(filled.publish("move.new", {"n": 1})["seq"])["runs"][0]["state"] == "succeeded"
@@ -191,10 +192,11 @@ def test_an_import_that_was_killed_goes_on(filled: Service, target: str, tmp_pat
             time.sleep(delay)
             running.send_signal(signal.SIGKILL)
             killed += running.wait(PATIENCE) == -signal.SIGKILL
-        if running.returncode == -signal.SIGKILL and _has_begun(url):
+        if _has_begun(url):
             refused = busway("keys", "list", f"--database-url={url}", cwd=tmp_path)
-            assert refused.returncode == 2
-            assert "`busway import FILE`" in refused.stderr
+            if _has_begun(url):  # a server may still have committed the end of what was killed
+                assert refused.returncode == 2
+                assert "`busway import FILE`" in refused.stderr
     assert killed
     last = busway("import", str(tmp_path / "slow"), f"--database-url={url}", cwd=tmp_path)
     assert last.returncode == 0 or "is not empty" in last.stderr, last.stderr
