@@ -95,6 +95,7 @@ class PostgresDatabase:
         self.migrate()
         with self._failing("read"), self._engine() as connection:
             connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO 0")  # a slow disk
             yield from moving.lines(PostgresSnapshot(connection))
 
     def load(self, file: BinaryIO) -> Iterator[int]:

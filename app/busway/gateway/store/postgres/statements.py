@@ -61,6 +61,7 @@ INSERT_ERRORS = (
     "SELECT new.handler, %b, new.error FROM unnest(%b::bigint[], %b::text[]) AS new(handler, error) "
     "ON CONFLICT (handler, number) DO UPDATE SET error = excluded.error"
 )
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"  # whatever the server's defaults are
 LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
 SELECT_HEAD = "SELECT number, event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1"
 SELECT_COMMIT = "SELECT number, event, run, result, digest FROM commits WHERE number = %b"

@@ -46,7 +46,7 @@ class PostgresTransaction(PostgresSnapshot):
 
     def begin(self) -> Head:
         """Begin, wait until nobody else writes, and return the newest numbers."""
-        self._waiting, self._counts = [("BEGIN", ()), (statements.LOCK, ())], []
+        self._waiting, self._counts = [(statements.BEGIN, ()), (statements.LOCK, ())], []
         # A statement sees what was committed before it began, so the lock is taken in a statement of its own.
         (row,) = self._read(statements.SELECT_HEAD)
         self._number, event, run, result, digest = row
