@@ -360,5 +360,6 @@ def test_few_tests_of_behaviour_run_on_one_database_only() -> None:
         ("test_backup.py", "copies SQLite's file"),
         ("test_database_files.py", "files"),
         ("test_moving.py", "moves between both databases"),
+        ("test_pages.py", "fills a table of SQLite itself"),
         ("test_postgres.py", "has a PostgreSQL server of its own"),
     ]

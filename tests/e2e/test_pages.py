@@ -179,6 +179,7 @@ def test_what_one_attempt_publishes_has_a_total(
     assert service.ok("GET", f"/v1/events/{event['seq']}/tree")["events"] == []
 
 
+@pytest.mark.one_database("fills a table of SQLite itself")
 def test_pages_of_keys_are_bounded_and_a_scope_counts_once(make_service: Serve) -> None:
     service = make_service(workers=1).start()
     many = ["admin", "publish"] * 20_000
