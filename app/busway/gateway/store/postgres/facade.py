@@ -85,9 +85,10 @@ class PostgresDatabase:
 
     def read_keys(self) -> list[KeyRecord]:
         """Return all API keys, including revoked ones."""
+        if not self.exists():
+            return []
+        self.migrate()
         with self._connect() as connection:
-            if _revision(connection, self.shown) is None:
-                return []
             return find_keys(PostgresSnapshot(connection))
 
     def export(self) -> Iterator[tuple[bytes, int]]:
