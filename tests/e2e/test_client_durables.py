@@ -89,7 +89,7 @@ def test_a_filter_speaks_of_the_event(service: Service) -> None:
             client.publish("order.picked", {"n": n}, subject="even" if n % 2 == 0 else "odd")
         wanted = {"all": [{"exact": {"subject": "even"}}, {"not": {"exact": {"data.n": 0}}}]}
         with client.subscribe("order.*", kinds=["partial"], filter=wanted, after=begin) as results:
-            assert [next(results).data["n"] for _ in range(9)] == list(range(2, 20, 2))
+            assert sorted(next(results).data["n"] for _ in range(9)) == list(range(2, 20, 2))
 
 
 def test_a_name_that_is_taken_over_is_said(service: Service) -> None:
