@@ -40,6 +40,8 @@ class Cutter:
         self._target = port
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._kept: set[asyncio.StreamWriter] = set()  # stay open until the end
         self._loop = asyncio.new_event_loop()
         self._open, self._ended = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -61,11 +63,24 @@ class Cutter:
         """Break all connections without a word."""
         self._loop.call_soon_threadsafe(self._abort)
 
+    def strand(self) -> None:
+        """Break all connections on the client's side. The other side does not notice."""
+        self._loop.call_soon_threadsafe(self._strand)
+
+    def lead_to(self, port: int) -> None:
+        """Carry new connections to another port."""
+        self._target = port
+
     def halt(self, seconds: float) -> None:
         """Carry nothing for a while."""
         self._loop.call_soon_threadsafe(self._open.clear)
         time.sleep(seconds)
         self._loop.call_soon_threadsafe(self._open.set)
+
+    def _strand(self) -> None:
+        for writer in self._clients:
+            self._kept |= self._writers - self._clients
+            writer.transport.abort()
 
     def _abort(self) -> None:
         for writer in list(self._writers):
@@ -93,8 +108,10 @@ class Cutter:
             return
         ends = {writer, back}
         self._writers |= ends
+        self._clients.add(writer)
         await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
         self._writers -= ends
+        self._clients.discard(writer)
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -102,6 +119,8 @@ class Cutter:
                 await self._open.wait()
                 sink.write(chunk)
                 await sink.drain()
+        if sink in self._kept:
+            await self._ended.wait()
         sink.close()
         with contextlib.suppress(OSError):
             await sink.wait_closed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -232,6 +233,23 @@ def _damaged(file: Path) -> None:
     file.write_bytes(b"".join(lines))
 
 
+def _of_other_types(file: Path) -> None:
+    lines = file.read_bytes().splitlines(keepends=True)
+    page = json.loads(lines[3])
+    page["rows"][0] = ["text"] * len(page["rows"][0])
+    lines[3] = b'{"table":' + json.dumps(page)[len('{"table": ') :].encode() + b"\n"
+    file.write_bytes(b"".join(lines))
+
+
+def _twice(file: Path) -> None:
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:2], lines[1], *lines[2:]]))
+
+
+def _without_base64(file: Path) -> None:
+    file.write_bytes(re.sub(rb'"[A-Za-z0-9+/]{8}[^"]*=="', b'"?"', file.read_bytes()))
+
+
 def _newer(file: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b'"version":1', b'"version":2', 1))
 
@@ -245,6 +263,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut off": (_cut, "cut off"),
     "without a page": (_without_a_page, "damaged"),
     "damaged": (_damaged, "damaged in line 4"),
+    "with values of other types": (_of_other_types, "damaged in line 4"),
+    "with a page twice": (_twice, "damaged in line 3"),
+    "without base64": (_without_base64, "damaged in line"),
     "of a newer Busway": (_newer, "newer Busway"),
 }
 
@@ -263,11 +284,14 @@ def test_what_cannot_be_moved_is_refused_in_one_line(filled: Service, tmp_path: 
     assert "exists" in refused("export", str(file), f"--database-url={filled.database_url}")
     assert file.read_bytes() == whole
     assert "there is no database" in refused("export", "x", "--database-url=sqlite:///missing.db")
-    assert "No such file" in refused("export", "nowhere/x", f"--database-url={filled.database_url}")
+    assert "there is no folder" in refused("export", "nowhere/x", f"--database-url={filled.database_url}")
     assert "is not empty" in refused("import", str(file), f"--database-url={filled.database_url}")
-    for name, (damage, why) in DAMAGES.items():
+    for number, (name, (damage, why)) in enumerate(DAMAGES.items()):
         damage(file)
         said = refused("import", str(file), f"--database-url=sqlite:///{name.replace(' ', '-')}.db")
+        assert why in said, (name, said)
+        postgres().create(f"damaged {number}")
+        said = refused("import", str(file), f"--database-url={postgres().url(f'damaged%20{number}')}")
         assert why in said, (name, said)
         if file.is_dir():
             file.rmdir()

@@ -138,8 +138,8 @@ def test_a_failover_that_lost_commits_is_noticed(make_service: Serve, traffic: b
         server.stop()
         server.keep()
         server.start()
-        until(lambda: service.get("/readyz").status_code == 200, "the gateway to go on")
-        service.publish("nobody")  # without a run or a result
+        # Without a run or a result.
+        until(lambda: service.post("/v1/events", {"type": "nobody"}).status_code == 202, "it to go on")
         cursor = ""
         if traffic:
             service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
@@ -148,13 +148,67 @@ def test_a_failover_that_lost_commits_is_noticed(make_service: Serve, traffic: b
         server.go_back()
         server.start()
         assert service._reap() == 1
-        assert "lacks commits that it had" in service.log.read_text()
+        assert "it lacks commits" in service.log.read_text()
         service.start()
         service.all_finished([service.publish("load.one", {"n": n}) for n in range(20)])
         if traffic:
             with service.connect() as websocket:
                 say(websocket, op="subscribe", id="s", after=cursor)
                 assert hear(websocket)["recovered"] is False
+
+
+@pytest.mark.fault
+def test_a_connection_that_only_the_gateway_lost_holds_nobody_up(
+    on_postgres: Service, server: PostgresServer
+) -> None:
+    """The server keeps the old session, which has the lock."""
+    service = on_postgres
+    service.write("load.py", HANDLERS)
+    with Cutter(server.port) as relay:
+        service.database_url = f"postgresql://postgres@127.0.0.1:{relay.port}/busway"
+        service.start()
+        for _ in range(2):
+            service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
+            relay.strand()
+            until(lambda: service.post("/v1/events", {"type": "nobody"}).status_code == 202, "it to go on")
+        service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
+        assert service.stop() == 0
+
+
+@pytest.mark.fault
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["network", "committer"])
+def test_a_gateway_ends_when_another_one_used_its_database_meanwhile(
+    on_postgres: Service, server: PostgresServer, tmp_path: Path, killed: str
+) -> None:
+    service = on_postgres
+    service.write("load.py", HANDLERS)
+    with Cutter(server.port) as relay:
+        service.database_url = f"postgresql://postgres@127.0.0.1:{relay.port}/busway"
+        service.start()
+        service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
+        relay.lead_to(1)
+        if killed == "committer":
+            os.kill(service.ok("GET", "/v1/status")["committer"]["pid"], signal.SIGKILL)
+        relay.cut()
+        until(lambda: service.get("/readyz").status_code == 503, "the gateway to notice")
+        (tmp_path / "other").mkdir()
+        other = Service(tmp_path / "other")
+        try:
+            other.database_url = server.url("busway")
+            other.write("load.py", HANDLERS)
+            other.start()
+            other.all_finished([other.publish("load.one", {"n": n}) for n in range(5)])
+            assert other.stop() == 0
+        finally:
+            other.close()
+        relay.lead_to(server.port)
+        assert service._reap() == 1
+        assert "another gateway has used it" in service.log.read_text()
+        service.start()
+        service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
+        assert not service.runs(state="running")
+        assert service.stop() == 0
 
 
 def test_an_outage_loses_no_attempt_that_runs_meanwhile(

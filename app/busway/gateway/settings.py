@@ -24,6 +24,7 @@ from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.gateway import variables
 from busway.gateway.access.origins import read_origin
 from busway.gateway.errors import BadSettings
+from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.variables import Variable
 
 _DEFAULT_DATABASE = "sqlite:///busway.db"
@@ -158,7 +159,7 @@ def _option(name: str) -> str:
 def _database_url(variable: Variable) -> str:
     url = str(variable.value)
     path = url.removeprefix("sqlite:///")
-    if url.startswith(("postgresql://", "postgres://")):
+    if url.startswith(POSTGRES):
         return url
     if path == url or path in {"", ".", ":memory:"}:
         raise BadSettings(

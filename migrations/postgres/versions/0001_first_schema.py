@@ -13,6 +13,7 @@ _TABLES = """
 CREATE TABLE cell (
     id bigint PRIMARY KEY CHECK (id = 1),
     epoch text NOT NULL,
+    writer bigint NOT NULL DEFAULT 0,
     floor bigint NOT NULL DEFAULT 0,
     floor_digest bigint NOT NULL DEFAULT 0
 );

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from busway.gateway.cli.options import Database, Json, need_server
-from busway.gateway.cli.output import print_json, size
+from busway.gateway.cli.output import print_json, progress, size
 from busway.gateway.errors import BadSettings
 
 
@@ -27,31 +24,17 @@ def backup(
     """
     need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
-    from busway.gateway.store.databases import POSTGRES, choose  # noqa: PLC0415
+    from busway.gateway.store.databases import choose  # noqa: PLC0415
+    from busway.gateway.store.port.database import POSTGRES  # noqa: PLC0415
     from busway.gateway.store.sqlite.backup import back_up  # noqa: PLC0415
 
     url = settings.database_url(database_url)
     if url.startswith(POSTGRES):
         raise BadSettings("busway backup copies SQLite databases only: for PostgreSQL use pg_dump")
-    with _progress() as progress:
-        copied = back_up(Path(url.removeprefix("sqlite:///")), file, progress)
+    with progress("copying") as show:
+        copied = back_up(Path(url.removeprefix("sqlite:///")), file, show)
     shown = choose(url).shown
     if json_lines:
         print_json([{"database": shown, "file": str(file.absolute()), "bytes": copied}])
     else:
         typer.echo(f"the database {shown} is copied to {file.absolute()} ({size(copied)})")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how much is copied."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _all: None
-        return
-    with typer.progressbar(length=1, label="copying", file=sys.stderr, show_pos=False) as bar:
-
-        def show(done: int, all_: int) -> None:
-            bar.length = all_
-            bar.update(done - bar.pos)
-
-        yield show

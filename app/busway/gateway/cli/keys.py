@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from busway.gateway.cli.options import Database, Json, need_server, setting
+from busway.gateway.cli.options import Database, Json, chosen_database, need_server, setting
 from busway.gateway.cli.output import note, print_json, print_table
 from busway.gateway.errors import BadSettings, BuswayError
-
-if TYPE_CHECKING:
-    from busway.gateway.store.port.database import Database as Store
 
 app = typer.Typer(
     help="Create, list and revoke API keys in the database.",
@@ -22,25 +17,7 @@ app = typer.Typer(
 )
 
 
-@contextmanager
-def _database(url: str | None, *, create: bool = False) -> Iterator[Store]:
-    """Provide the database. Errors about it name the option or variable that chose it.
-
-    Raises:
-        BadSettings: it is not named correctly, or there is none and `create` is false.
-    """
-    need_server()
-    from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
-    from busway.gateway.store.databases import choose  # noqa: PLC0415
-
-    database = choose(settings.database_url(url))
-    with settings.naming(settings.database_place(url)):
-        if not create and not database.exists():
-            raise BadSettings(
-                f"there is no database {database.shown!r}: choose one with --database-url"
-                ", or create it with `busway keys create NAME --create`"
-            )
-        yield database
+_CREATE = ", or create it with `busway keys create NAME --create`"
 
 
 @app.command("create")
@@ -75,7 +52,7 @@ def create_key(
         operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
     except BuswayError as problem:
         raise _in_options(problem) from None
-    with _database(database_url, create=create) as database:
+    with chosen_database(database_url, create=create, hint=_CREATE) as database:
         id_ = database.apply(operation)
     key = key_text(id_, secret)
     if json_lines:
@@ -96,7 +73,7 @@ def _in_options(problem: BuswayError) -> BuswayError:
 @app.command("list")
 def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
     """List keys, without their secrets."""
-    with _database(database_url) as database:
+    with chosen_database(database_url, hint=_CREATE) as database:
         keys = database.read_keys()
     from busway.gateway.api.answers import when  # noqa: PLC0415 - only the keys commands need these
 
@@ -138,7 +115,7 @@ def revoke_key(
     from busway.gateway.main import clock  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
 
-    with _database(database_url) as database:
+    with chosen_database(database_url, hint=_CREATE) as database:
         revoked = database.apply(RevokeKey(id=id_, now=clock()))
     if not revoked:
         raise BuswayError(f"there is no key {id_} in {database.shown}: see `busway keys list`")

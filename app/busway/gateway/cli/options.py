@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from busway.gateway.errors import BadSettings, BuswayError
+
+if TYPE_CHECKING:
+    from busway.gateway.store.port.database import Database as Store
 
 _COMPLETES = 1.0  # seconds that shell completion waits for a gateway
 URL = "http://127.0.0.1:8000"
@@ -77,6 +82,31 @@ Database = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+
+
+@contextmanager
+def chosen_database(url: str | None, *, create: bool = False, hint: str = "") -> Iterator[Store]:
+    """Provide the database of `--database-url`. Errors about it name the option or variable that chose it.
+
+    Args:
+        url: the option.
+        create: whether it may be missing.
+        hint: what else to do if it is missing.
+
+    Raises:
+        BadSettings: it is not named correctly, or there is none and `create` is false.
+    """
+    need_server()
+    from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
+    from busway.gateway.store.databases import choose  # noqa: PLC0415
+
+    database = choose(settings.database_url(url))
+    with settings.naming(settings.database_place(url)):
+        if not create and not database.exists():
+            raise BadSettings(
+                f"there is no database {database.shown!r}: choose one with --database-url{hint}"
+            )
+        yield database
 
 
 def need_server() -> None:

@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
@@ -54,6 +55,21 @@ def _writes_all(file: IO[str]) -> bool:
 def note(text: str) -> None:
     """Print a line for a person on standard error."""
     typer.echo(text, err=True)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how much is done: call it with what is done and with all."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _all: None
+        return
+    with typer.progressbar(length=1, label=label, file=sys.stderr, show_pos=False) as bar:
+
+        def show(done: int, all_: int) -> None:
+            bar.length = all_
+            bar.update(done - bar.pos)
+
+        yield show
 
 
 def flat(text: str) -> str:

@@ -24,6 +24,7 @@ from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
+from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.store.sqlite.writing import SQLiteWriting
 
 IDLE_AFTER = 1.0  # seconds without a batch
@@ -205,10 +206,10 @@ def main() -> None:
 
 
 def _open(url: str, files: list[FileId] | None) -> Writing:
-    if url.startswith(("postgresql://", "postgres://")):
+    if url.startswith(POSTGRES):
         from busway.gateway.store.postgres.writing import PostgresWriting  # noqa: PLC0415 - loaded if used
 
-        return PostgresWriting(url)
+        return PostgresWriting(url, files)
     return SQLiteWriting(Path(url.removeprefix("sqlite:///")), files)
 
 

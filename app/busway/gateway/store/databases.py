@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busway.gateway.store.port.database import Database
+from busway.gateway.store.port.database import POSTGRES, Database
 from busway.gateway.store.sqlite.facade import SQLiteDatabase
-
-POSTGRES = ("postgresql://", "postgres://")
 
 
 def choose(url: str) -> Database:

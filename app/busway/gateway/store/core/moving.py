@@ -36,6 +36,7 @@ _BY_NAME = {str(table.name): table for table in TABLES}
 PAGE_ROWS, PAGE_BYTES = 2_000, 4 << 20
 _TABLE = b'{"table":'
 _TRAILER_BYTES = 100
+_HEADER_BYTES = 64 << 20  # much more than thousands of handlers need
 
 Cell = int | float | str | None
 
@@ -87,8 +88,8 @@ _decode_trailer = msgspec.json.Decoder(Trailer).decode
 _progress = sa.select(schema.imports.c.source, schema.imports.c.pages)
 
 
-def lines(snapshot: Snapshot) -> Iterator[tuple[bytes, int]]:
-    """Yield the lines of an export, each with the number of rows so far.
+def lines(snapshot: Snapshot) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the lines of an export, each with the number of rows so far, and of all, at most.
 
     Args:
         snapshot: the whole database as of one moment.
@@ -101,14 +102,16 @@ def lines(snapshot: Snapshot) -> Iterator[tuple[bytes, int]]:
         last_errors=sorted(snapshot.last_errors()),
         columns={name: [str(column.name) for column in table.columns] for name, table in _BY_NAME.items()},
     )
-    total = 0
-    yield _encode(header) + b"\n", total
+    bounds, total = header.bounds, 0
+    # Attempts have rows only if they failed, so these are most rows.
+    expected = bounds.event + bounds.run + bounds.result - bounds.floor
+    yield _encode(header) + b"\n", total, expected
     for name, table in _BY_NAME.items():
         query = sa.select(table).order_by(*table.primary_key.columns)
         for rows in _pages(snapshot.stream(query)):
             total += len(rows)
-            yield b'%b%b,"rows":%b}\n' % (_TABLE, _encode(name), _encode(rows)), total
-    yield _encode(Trailer(total)) + b"\n", total
+            yield b'%b%b,"rows":%b}\n' % (_TABLE, _encode(name), _encode(rows)), total, max(expected, total)
+    yield _encode(Trailer(total)) + b"\n", total, total
 
 
 def load(transaction: Transaction, file: BinaryIO) -> Iterator[int]:
@@ -124,7 +127,7 @@ def load(transaction: Transaction, file: BinaryIO) -> Iterator[int]:
     Raises:
         BadSettings: the database is not empty, or the file is not an export, damaged or cut off.
     """
-    first = file.readline()
+    first = file.readline(_HEADER_BYTES)
     header = _read_header(first)
     total = _read_trailer(file).rows
     file.seek(len(first))
@@ -137,7 +140,12 @@ def load(transaction: Transaction, file: BinaryIO) -> Iterator[int]:
         page = _read_page(line, header, number)
         rows += len(page.rows)
         if number > done.pages:
-            _write_page(transaction, header, page, Import(done.source, number))
+            try:
+                _write_page(transaction, header, page, Import(done.source, number))
+            except Exception as problem:
+                if not transaction.is_refusal(problem):
+                    raise
+                raise _damaged(number) from None
         yield place
     if rows != total:
         raise BadSettings(f"the file is damaged: it has {rows} rows instead of {total}; export it again")
@@ -201,8 +209,12 @@ def _read_page(line: bytes, header: Header, number: int) -> Page:
     except (msgspec.MsgspecError, KeyError):
         wide = {0}
     if wide:
-        raise BadSettings(f"the file is damaged in line {number + 1}: export it again")
+        raise _damaged(number)
     return page
+
+
+def _damaged(number: int) -> BadSettings:
+    return BadSettings(f"the file is damaged in line {number + 1}: export it again")
 
 
 def _write_page(transaction: Transaction, header: Header, page: Page, done: Import) -> None:

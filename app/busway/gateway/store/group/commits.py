@@ -41,8 +41,8 @@ log = logging.getLogger("busway.store")
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits fail
 PATIENCE = 2.0  # seconds that operations wait for another committer before they are refused
 LOST = (
-    "the database lacks commits that it had, as after a failover to a replica that was behind: the gateway "
-    "ends, because others have seen what is gone; start it again"
+    "the database is not as this gateway left it: it lacks commits, as after a failover to a replica that "
+    "was behind, or another gateway has used it. This gateway ends; start it again"
 )
 STOPPING = "the gateway is stopping: send this again when it is back"
 SEND_NOW = 100  # operations; from here on a batch is sent without waiting for the end of the loop's turn
@@ -353,7 +353,7 @@ class GroupCommits:
             self._kick()
 
     def _has_lost(self, commit: int) -> bool:
-        """Return whether the database lacks commits that it had. Then nothing is written any more."""
+        """Return whether the database is not as this gateway left it. Then nothing is written any more."""
         if commit < self._commit:
             self._refuse(LOST)
             if not self.lost.done():

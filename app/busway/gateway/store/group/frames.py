@@ -46,8 +46,8 @@ class Open(msgspec.Struct, array_like=True):
 class Hello(msgspec.Struct, array_like=True):
     """The committer is ready; `head` is the number of the newest result. `files` as in `Open`.
 
-    `commit` is the number of the newest commit, 0 if the database does not count them. A database that has a
-    smaller one than before has lost commits.
+    `commit` is the number of the newest commit, 0 if the database does not count them. If it is smaller than
+    before, the database is not as the gateway left it.
     """
 
     epoch: str

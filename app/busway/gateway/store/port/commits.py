@@ -85,7 +85,7 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
-    `lost`: resolves with the reason when the database lacks commits that it had. The gateway must end then.
+    `lost`: resolves with the reason when the database is not as this gateway left it. The gateway must end.
     `log_blocked`: a reader keeps the write-ahead log from being emptied, so it grows.
 
     Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch

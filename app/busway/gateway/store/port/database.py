@@ -10,6 +10,9 @@ import msgspec
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord, Reader
 
+POSTGRES = ("postgresql://", "postgres://")
+"""How the URL of a PostgreSQL database begins. All others are `sqlite:///FILE`."""
+
 
 class Lock(Protocol):
     """Keeps another gateway from using the database."""
@@ -93,8 +96,10 @@ class Database(Protocol):
             BadSettings: as from `migrate`.
         """
 
-    def export(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the lines of an export, each with the number of rows so far. It is as of one moment.
+    def export(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield the lines of an export, each with the number of rows so far, and of all, at most.
+
+        It is as of one moment.
 
         Raises:
             BadSettings: there is no database, or it cannot be used.

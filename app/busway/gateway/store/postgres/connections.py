@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -14,9 +15,12 @@ from busway.gateway.store.postgres import constructs  # noqa: F401 - registers h
 from busway.gateway.store.postgres.schema import SCHEMA
 from busway.gateway.store.postgres.statements import ONE_GATEWAY
 
+# It also logs errors that it raises.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
+
 ERRORS: tuple[type[Exception], ...] = (sa.exc.DBAPIError, psycopg.Error)
 
-_LOCK_PATIENCE = 3.0  # seconds
+_LOCK_PATIENCE = 15.0  # seconds; longer than a server takes to notice that a gateway's machine is gone
 
 # A server or network that is silent must not hold a connection for long.
 _DEFAULTS: dict[str, str] = {
@@ -29,6 +33,11 @@ _DEFAULTS: dict[str, str] = {
 }
 _SESSION = (
     f"SET search_path TO {SCHEMA}",
+    # The server, too, must notice soon that the other end is gone: its session has the lock.
+    "SET tcp_keepalives_idle TO 5",
+    "SET tcp_keepalives_interval TO 2",
+    "SET tcp_keepalives_count TO 3",
+    "SET tcp_user_timeout TO 5000",
     "SET idle_in_transaction_session_timeout TO '10s'",
     "SET client_min_messages TO warning",
     # A 202 means synced. Stricter settings of the server, such as remote_apply, stay.

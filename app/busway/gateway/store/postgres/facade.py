@@ -91,8 +91,8 @@ class PostgresDatabase:
         with self._connect() as connection:
             return find_keys(PostgresSnapshot(connection))
 
-    def export(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the lines of an export, each with the number of rows so far."""
+    def export(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield the lines of an export, each with the number of rows so far, and of all, at most."""
         self.migrate()
         with self._failing("read"), self._engine() as connection:
             connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")

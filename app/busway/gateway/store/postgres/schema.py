@@ -21,6 +21,7 @@ cell = sa.Table(
     own,
     sa.Column("id", sa.BigInteger, primary_key=True),
     sa.Column("epoch", sa.Text, nullable=False),
+    sa.Column("writer", sa.BigInteger, nullable=False),  # names the gateway that uses it
     sa.Column("floor", sa.BigInteger, nullable=False),
     sa.Column("floor_digest", sa.BigInteger, nullable=False),
 )

@@ -62,6 +62,7 @@ INSERT_ERRORS = (
     "ON CONFLICT (handler, number) DO UPDATE SET error = excluded.error"
 )
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"  # whatever the server's defaults are
+END_SESSION = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND usename = user"
 LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
 SELECT_HEAD = "SELECT number, event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1"
 SELECT_COMMIT = "SELECT number, event, run, result, digest FROM commits WHERE number = %b"

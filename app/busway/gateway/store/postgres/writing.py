@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -21,8 +23,12 @@ TIDY_EVERY = 60.0  # seconds
 class PostgresWriting:
     """Implements `Writing`.
 
+    Each gateway that opens the database names itself there. So a gateway that lost its connection, or its
+    committer, notices that another one has been at work meanwhile.
+
     Args:
         url: the database, migrated.
+        known: the name under which an earlier committer of this gateway opened it, None for the first one.
 
     Raises:
         Unusable: it cannot be reached, or another gateway uses it.
@@ -32,13 +38,15 @@ class PostgresWriting:
     blocked = False
     due = True  # each pause checks the connection
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, known: list[FileId] | None) -> None:
         self._engine = connections.engine(url, "committer", poolclass=sa.NullPool)
         self._broken = self._lacks = False
         self._tidy_at = time.monotonic()
         try:
-            self._connection = self._open()
-            self.epoch = self._epoch()
+            self._connection = self._engine.connect()
+            connections.lock(self._connection)
+            self._name = known[0][0] if known else self._claim()
+            self.epoch = self._cell().epoch
             self._begin()
             self.head = self.newest()
         except connections.ERRORS as problem:
@@ -46,14 +54,14 @@ class PostgresWriting:
 
     @property
     def commit(self) -> int:
-        """The number of the newest commit, -1 if the database lacks one that it had."""
+        """The number of the newest commit, -1 if the database is not as this gateway left it."""
         number: int = self._transaction.newest[0]
         return -1 if self._lacks else number
 
     @property
     def files(self) -> list[FileId]:
-        """No files: the server has them."""
-        return []
+        """The name under which this gateway opened the database, in the place of files."""
+        return [(self._name, 0)]
 
     def problem(self, *, recent: bool = False) -> str | None:
         """Return why PostgreSQL cannot be reached. `recent`: None without a check."""
@@ -65,7 +73,7 @@ class PostgresWriting:
             self._connection.exec_driver_sql("SELECT 1")
         except (sa.exc.DBAPIError, psycopg.Error, Unusable) as problem:
             self._broken = True
-            return f"PostgreSQL cannot be reached: {connections.cause(problem)}"
+            return f"PostgreSQL cannot be used: {connections.cause(problem)}"
         self._broken = False
         return None
 
@@ -97,33 +105,40 @@ class PostgresWriting:
         self._engine.dispose()
 
     def _reconnect(self) -> None:
-        self._connection.invalidate()
-        self._connection.close()
-        self._connection = self._open()
-        if self._epoch() != self.epoch:
+        fresh = self._engine.connect()
+        try:
+            # A server that did not notice that the connection broke keeps its session, which has the lock.
+            fresh.exec_driver_sql(statements.END_SESSION, (self._session,))
+            connections.lock(fresh)
+        except BaseException:
+            fresh.close()
+            raise
+        if not self._connection.closed:
+            self._connection.invalidate()
+            self._connection.close()
+        self._connection = fresh
+        if self._cell().epoch != self.epoch:
             raise Unusable("another database is in the place of this one: start the gateway again")
         known = self._transaction.newest
         self._begin()
         self._lacks |= not self._transaction.has_commit(known)
 
     def _begin(self) -> None:
+        driver: Any = self._connection.connection.driver_connection
+        self._session: int = driver.info.backend_pid
+        self._lacks |= self._cell().writer != self._name
         self._transaction = PostgresTransaction(self._connection, self.epoch)
         self._transaction.newest = self._transaction.newest_commit()
         self.writer = Writer(self._transaction)
 
-    def _open(self) -> sa.Connection:
-        """Connect, and lock the database for this session.
+    def _claim(self) -> int:
+        """Name this gateway as the one that uses the database. Return the name."""
+        name = secrets.randbits(62)
+        self._connection.execute(sa.update(cell).values(writer=name))
+        return name
 
-        Raises:
-            Unusable: another gateway has the lock.
-        """
-        connection = self._engine.connect()
-        connections.lock(connection)
-        return connection
-
-    def _epoch(self) -> str:
-        epoch: str = self._connection.execute(sa.select(cell.c.epoch)).scalar_one()
-        return epoch
+    def _cell(self) -> Any:
+        return self._connection.execute(sa.select(cell)).one()
 
     def _tidy(self) -> None:
         self._tidy_at = time.monotonic()

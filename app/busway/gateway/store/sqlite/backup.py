@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 from busway.gateway.errors import BadSettings, BuswayError
+from busway.gateway.new_file import check_new, new_file
 from busway.gateway.store.sqlite import permissions
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
 
 _STEP = 256  # pages between two calls of `progress`
 _BUSY = 30.0  # seconds to wait for another connection that recovers or migrates
-_BESIDE = ("", "-wal", "-shm", "-journal")  # SQLite would take these for a part of the copy
+_BESIDE = ("-wal", "-shm", "-journal")  # SQLite would take these for a part of the copy
 
 
 def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> int:
@@ -43,10 +43,9 @@ def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> i
         raise BadSettings(f"there is no database {str(path)!r}: choose one with --database-url")
     _check_target(target)
     try:
-        with _partial(target) as partial:
+        with new_file(target, permissions.MODE) as partial:
             _copy(source, partial, progress)
             size = partial.stat().st_size
-            _publish(partial, target)
     except sqlite3.Error as problem:
         raise BuswayError(f"cannot copy {str(path)!r} to {str(target)!r}: {problem}") from None
     except OSError as problem:
@@ -55,23 +54,8 @@ def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> i
 
 
 def _check_target(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise BadSettings(f"there is no folder {str(target.parent)!r}: create it, or choose another file")
     for end in _BESIDE:
-        file = target.with_name(target.name + end)
-        if os.path.lexists(file):
-            raise BadSettings(f"{str(file)!r} exists already: remove it, or choose another file")
-
-
-@contextlib.contextmanager
-def _partial(target: Path) -> Iterator[Path]:
-    """Create an empty file beside the target, and remove it at the end."""
-    partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
-    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, permissions.MODE))
-    try:
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
+        check_new(target.with_name(target.name + end))
 
 
 def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> None:
@@ -85,7 +69,6 @@ def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> 
         copy.execute("PRAGMA synchronous=OFF")
         database.backup(copy, pages=_STEP, progress=lambda _, left, all_: progress(all_ - left, all_))
         database.execute("COMMIT")
-    _sync(partial, os.O_RDWR)
 
 
 def _open(file: Path) -> sqlite3.Connection:
@@ -106,24 +89,3 @@ def _check_content(source: Path, database: sqlite3.Connection) -> None:
         raise BadSettings(f"the database {str(source)!r} is empty: choose another with --database-url")
     if known != APPLICATION_ID:
         raise BadSettings(f"{str(source)!r} is a database of another program: choose one with --database-url")
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Give the complete copy its name, unless another file has it."""
-    try:
-        os.link(partial, target)
-    except FileExistsError:
-        raise BadSettings(f"{str(target)!r} exists already: remove it, or choose another file") from None
-    except OSError:  # a file system without hard links
-        _check_target(target)
-        partial.rename(target)
-    partial.unlink(missing_ok=True)
-    _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    opened = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

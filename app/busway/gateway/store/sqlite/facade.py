@@ -55,8 +55,8 @@ class SQLiteDatabase:
         """Return all API keys, including revoked ones."""
         return sqlite.read_keys(self._path)
 
-    def export(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the lines of an export, each with the number of rows so far."""
+    def export(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield the lines of an export, each with the number of rows so far, and of all, at most."""
         self.migrate()
         made = sqlite.engine(self._path, "query_only=ON", create=False)
         with sqlite.failing(self._path, "read"), made.connect() as connection:
