@@ -24,7 +24,7 @@ from pathlib import Path
 from busway.gateway.store.core.schema import SUCCEEDED
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.checkpoints import FIRST, STEP, TRUNCATE_OVER
-from busway.gateway.store.sqlite.writing import BUSY, CACHE
+from busway.gateway.store.sqlite.write_connection import BUSY, CACHE
 
 from benchmarks.peers.answering import answer
 

@@ -143,7 +143,7 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
     before = filled.results()
     (tmp_path / "go").touch()
     filled.ok("PATCH", "/v1/handlers/wait", {"paused": False})
-    until(lambda: filled.unfinished() == 1, "all but what waits for an hour to end")
+    until(lambda: filled.unfinished() == 1, "all runs to end but the one that is due in an hour")
     slow = next(run for run in filled.runs(handler="slow"))
     assert [a["outcome"] for a in filled.ok("GET", f"/v1/runs/{slow['id']}")["attempts"]] == [
         "lost", "succeeded"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from busway.gateway.store.postgres.statements import ONE_WRITER
 
 from tests.servers.postgres import PostgresServer, running
 
@@ -258,6 +259,29 @@ def test_a_transaction_that_somebody_leaves_open_holds_nobody_up(
         writes.execute("CREATE TABLE other (n int)")
         receipts = [service.publish("load.one", {"n": n}) for n in range(50)]
         service.all_finished(receipts)
+
+
+def test_defaults_of_the_server_change_nothing(on_postgres: Service, server: PostgresServer) -> None:
+    defaults = {
+        "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
+        "lock_timeout": "1ms", "statement_timeout": "1s", "synchronous_commit": "off", "search_path": "public",
+        "bytea_output": "escape", "jit_above_cost": "0", "enable_nestloop": "off",
+    }  # fmt: skip
+    for name, value in defaults.items():
+        server.execute(f"ALTER DATABASE busway SET {name} TO '{value}'")
+    service = on_postgres
+    service.write("load.py", HANDLERS)
+    service.start()
+    with psycopg.connect(server.url("busway")) as other:
+        other.execute(f"SELECT pg_advisory_lock({ONE_WRITER})")  # as a command that takes long
+        publishing = threading.Thread(target=service.publish, args=("load.one", {"n": 1}))
+        publishing.start()
+        publishing.join(2)
+        assert publishing.is_alive()
+        other.execute(f"SELECT pg_advisory_unlock({ONE_WRITER})")
+    publishing.join(PATIENCE)
+    service.all_finished([service.publish("load.tree", {"n": n}) for n in range(10)])
+    assert len(service.results(kinds="succeeded")) == 2 + 10 * 3
 
 
 def test_connections_at_rest_are_few(on_postgres: Service, server: PostgresServer) -> None:

@@ -25,12 +25,12 @@ from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.port.database import POSTGRES
-from busway.gateway.store.sqlite.writing import SQLiteWriting
+from busway.gateway.store.sqlite.write_connection import SQLiteWriteConnection
 
 IDLE_AFTER = 1.0  # seconds without a batch
 
 
-class Writing(Protocol):
+class WriteConnection(Protocol):
     """The write connection of a database.
 
     Attributes:
@@ -95,7 +95,7 @@ class Session:
         database: the open database.
     """
 
-    def __init__(self, channel: BlockingChannel, database: Writing) -> None:
+    def __init__(self, channel: BlockingChannel, database: WriteConnection) -> None:
         self._channel, self._database = channel, database
         self._in_trouble = self._broken = self._blocked = False
 
@@ -191,7 +191,7 @@ def main() -> None:
             if not asked:
                 return
     wanted = frames.decode_open(asked[0][2])
-    errors = SQLiteWriting.errors
+    errors = SQLiteWriteConnection.errors
     try:
         database = _open(os.fsdecode(wanted.url), wanted.files)
         errors = database.errors
@@ -205,12 +205,12 @@ def main() -> None:
         _give_up(channel, f"the database failed: {_cause(problem)}")
 
 
-def _open(url: str, files: list[FileId] | None) -> Writing:
+def _open(url: str, files: list[FileId] | None) -> WriteConnection:
     if url.startswith(POSTGRES):
-        from busway.gateway.store.postgres.writing import PostgresWriting  # noqa: PLC0415 - loaded if used
+        from busway.gateway.store.postgres.write_connection import PostgresWriteConnection  # noqa: PLC0415 - loaded if used
 
-        return PostgresWriting(url, files)
-    return SQLiteWriting(Path(url.removeprefix("sqlite:///")), files)
+        return PostgresWriteConnection(url, files)
+    return SQLiteWriteConnection(Path(url.removeprefix("sqlite:///")), files)
 
 
 def _cause(problem: BaseException) -> str:

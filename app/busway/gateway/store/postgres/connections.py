@@ -39,6 +39,8 @@ _SESSION = (
     "SET tcp_keepalives_count TO 3",
     "SET tcp_user_timeout TO 5000",
     "SET idle_in_transaction_session_timeout TO '10s'",
+    "SET statement_timeout TO 0",
+    "SET lock_timeout TO 0",
     "SET client_min_messages TO warning",
     # A 202 means synced. Stricter settings of the server, such as remote_apply, stay.
     """

@@ -20,8 +20,8 @@ KEPT = 10_000  # commits
 TIDY_EVERY = 60.0  # seconds
 
 
-class PostgresWriting:
-    """Implements `Writing`.
+class PostgresWriteConnection:
+    """Implements `WriteConnection`.
 
     Each gateway that opens the database names itself there. So a gateway that lost its connection, or its
     committer, notices that another one has been at work meanwhile.

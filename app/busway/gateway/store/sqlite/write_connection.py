@@ -24,8 +24,8 @@ CACHE = 128 << 10  # KiB; random ids access the unique index at random, so it mu
 BUSY = 30_000  # milliseconds to wait for a `busway` command that writes at the same time
 
 
-class SQLiteWriting:
-    """Implements `Writing`.
+class SQLiteWriteConnection:
+    """Implements `WriteConnection`.
 
     Args:
         path: the database file, which exists.
