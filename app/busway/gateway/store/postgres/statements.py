@@ -85,7 +85,7 @@ RESTORE_IDS = tuple(
 DELETE_RUNS = "DELETE FROM runs WHERE event = ANY (%b::bigint[]) RETURNING id, handler, state"
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE run = ANY (%b::bigint[])"
 DELETE_EVENTS = "DELETE FROM events WHERE seq = ANY (%b::bigint[])"
-# Rows that nobody reads any more: old commits, counts that newer ones replace, errors that are not the newest.
+# Rows that nobody reads any more: old commits, counts that newer ones replace, errors that are not newest.
 TIDY = (
     "DELETE FROM commits WHERE number < %(oldest)s",
     "DELETE FROM counts WHERE number < (SELECT max(number) FROM counts)",

@@ -206,7 +206,7 @@ class PostgresTransaction(PostgresSnapshot):
         self._waiting.append((statement, parameters))
 
     def _send(self, *queries: tuple[str, Sequence[Any]]) -> list[list[Any]]:
-        """Send the collected statements and these queries in one round trip. Return the rows of each query."""
+        """Send the collected statements and queries in one round trip. Return the rows of each query."""
         if not (self._waiting or queries):
             return []
         waiting, self._waiting = self._waiting, []
