@@ -264,8 +264,8 @@ def test_a_transaction_that_somebody_leaves_open_holds_nobody_up(
 def test_defaults_of_the_server_change_nothing(on_postgres: Service, server: PostgresServer) -> None:
     defaults = {
         "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
-        "lock_timeout": "1ms", "statement_timeout": "1s", "synchronous_commit": "off", "search_path": "public",
-        "bytea_output": "escape", "jit_above_cost": "0", "enable_nestloop": "off",
+        "lock_timeout": "1ms", "statement_timeout": "1s", "synchronous_commit": "off",
+        "search_path": "public", "bytea_output": "escape", "jit_above_cost": "0", "enable_nestloop": "off",
     }  # fmt: skip
     for name, value in defaults.items():
         server.execute(f"ALTER DATABASE busway SET {name} TO '{value}'")
