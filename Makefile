@@ -1,11 +1,14 @@
 # Needs make and Python 3.11 or newer. Everything else is installed into .venv.
 #
 #   make run                 the gateway with examples/handlers and examples.db, on http://127.0.0.1:8000
+#   make run DATABASE_URL=postgresql://me@localhost/busway    the same on PostgreSQL
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
+#   make cluster             three nodes on PostgreSQL and NATS, which it starts; on ports 8000 to 8002, or from PORT on
 #   make test                the tests, in about five minutes on two cores; ARGS="tests/workers -x" for some of them
 #   make test PYTHON=python3.15      use this Python; .venv is created again if it has another one
 #   make test-fast           the tests that need no gateway, in less than a minute
 #   make test-all            all tests, also the long ones; CI runs this
+#   make move                a million events from SQLite to PostgreSQL and back, every row compared; 10 GB of disk
 #   make lint                ruff, mypy, import rules
 #   make bench               every row of the benchmark beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account: CPU time of an event
@@ -49,43 +52,52 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads)
 
-.PHONY: run test test-fast test-all soak lint bench counted format lock clean
+.PHONY: run cluster test test-fast test-all soak move lint bench counted format lock clean
 .DEFAULT_GOAL := run
 
 # The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
 ELSEWHERE := $(findstring --database-url,$(ARGS))$(findstring BUSWAY_DATABASE_URL,$(file <.env))
 EXAMPLES := $(if $(ELSEWHERE),,$(filter examples/handlers,$(HANDLERS)))
-OWN_DATABASE = $(or $(DATABASE_URL),$(BUSWAY_DATABASE_URL),sqlite:///examples.db)
-OWN_FILE = $(patsubst sqlite:///%,%,$(filter sqlite:///%,$(OWN_DATABASE)))
+OWN_DATABASE := $(or $(value DATABASE_URL),$(value BUSWAY_DATABASE_URL),sqlite:///examples.db)
+OWN_FILE := $(patsubst sqlite:///%,%,$(filter sqlite:///%,$(OWN_DATABASE)))
 
+# The URL stands in the environment: other users of the machine can read options, and it may have a password.
 run: $(VENV)/.runtime
+run: export BUSWAY_DATABASE_URL := $(if $(EXAMPLES),$(OWN_DATABASE),$(or $(value DATABASE_URL),$(value BUSWAY_DATABASE_URL)))
+run:
 ifdef EXAMPLES
 	@test -z "$(OWN_FILE)" -o -e "$(OWN_FILE)" || $(BIN)/python examples/sample_data.py "$(OWN_FILE)" \
 		|| echo "make: the sample data could not be created" >&2
-	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" --database-url "$(OWN_DATABASE)" $(OPTIONS) $(ARGS)
-else
-	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(call option,DATABASE_URL,database-url) $(ARGS)
 endif
+	@exec $(BIN)/busway serve --handlers "$(HANDLERS)" $(OPTIONS) $(ARGS)
+
+cluster: $(VENV)/.dev
+	@exec $(BIN)/python -m tests.servers.cluster --handlers "$(HANDLERS)" $(OPTIONS) $(ARGS)
 
 # Most tests wait most of the time, so more files run at once than there are cores. JOBS=0 runs one process, for --pdb.
 JOBS := 4
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not long" $(ARGS)
+	$(PYTEST) -m "not long and not soak" $(ARGS)
 
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not long" -k "not postgres" tests/domain tests/dispatch tests/store tests/results tests/test_project.py $(ARGS)
+	$(PYTEST) -m "not long and not soak" -k "not postgres" tests/domain tests/dispatch tests/store tests/results tests/test_project.py $(ARGS)
 
 # Debian's PostgreSQL, if it is installed: the oldest version that Busway supports.
 DEBIAN_POSTGRES := $(firstword $(wildcard /usr/lib/postgresql/*))
 
+# The behaviour suite runs on SQLite and with two nodes on PostgreSQL, every second pair of nodes over NATS. What a second
+# node would disturb runs with one. BUSWAY_TEST_DATABASE=postgres BUSWAY_TEST_NODES=1|2 BUSWAY_TEST_BROKER=none|nats
+# runs all of tests/e2e in one of these ways.
 # Work is counted alone: how a busy machine groups events is chance. The rest runs also when that fails.
 test-all: $(VENV)/.dev
 	@status=0; \
 	(set -x; $(BIN)/pytest tests/work) || status=1; \
 	(set -x; $(PYTEST) --ignore tests/work $(ARGS)) || status=1; \
-	(set -x; BUSWAY_TEST_DATABASE=postgres $(PYTEST) tests/e2e $(ARGS)) || status=1; \
+	(set -x; BUSWAY_TEST_DATABASE=postgres BUSWAY_TEST_NODES=2 BUSWAY_TEST_BROKER=some $(PYTEST) tests/e2e $(ARGS)) \
+		|| status=1; \
+	(set -x; BUSWAY_TEST_DATABASE=postgres $(PYTEST) -m one_node tests/e2e $(ARGS)) || status=1; \
 	test -z "$(DEBIAN_POSTGRES)" || \
 	(set -x; BUSWAY_TEST_POSTGRES=$(DEBIAN_POSTGRES) $(PYTEST) tests/store/conformance -k postgres $(ARGS)) || status=1; \
 	exit $$status
@@ -93,7 +105,11 @@ test-all: $(VENV)/.dev
 # Load and faults for so many seconds. SOAK_SEED=… repeats the faults of a run.
 SECONDS := 3600
 soak: $(VENV)/.dev
-	SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -m soak -s tests/soak $(ARGS)
+	SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -m soak -s tests/soak/test_soak.py $(ARGS)
+
+# The files are in the temporary folder of pytest. ARGS="--basetemp=/somewhere" chooses another one.
+move: $(VENV)/.dev
+	SOAK_SECONDS=7200 $(BIN)/pytest -m soak -s tests/soak/test_million.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -22,8 +22,8 @@ from benchmarks.report import Record
 from benchmarks.row import OURS, Comparison, Found, Row, Say, measure
 
 ROWS = (
-    "publish", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth",
-    "blocking", "start", "nodes",
+    "publish", "ndjson", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth",
+    "blocking", "start", "nodes", "due", "webhooks",
 )  # fmt: skip
 QUICK_EFFORT, QUICK_ROUNDS = 0.25, 3  # with --beside: about a minute
 

@@ -18,12 +18,23 @@ from benchmarks.running import tool
 
 CONNECTIONS = 64
 EVENT = '{"type":"bench.noop","data":{"item":"book","quantity":2}}'
-_SCRIPT = """
+_BODY = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = [[%s]]
+"""
+_EACH = """
+local sent = 0
+local before, after = [[%s]], [[%s]]
+before, after = before:gsub("\\n", "\\r\\n"), after:gsub("\\n", "\\r\\n")
+request = function()
+  sent = sent + 1
+  return before .. string.format("%%010d", sent) .. after
+end
+"""
+_DONE = """
 done = function(summary, latency)
-  io.write(string.format("%%d %%d %%d %%f %%f\\n", summary.requests, summary.duration,
+  io.write(string.format("%d %d %d %f %f\\n", summary.requests, summary.duration,
     summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout,
     latency:percentile(50), latency:percentile(99)))
 end
@@ -31,7 +42,17 @@ end
 
 
 def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTIONS) -> Reading:
-    """POST the same body repeatedly in a closed loop, for whole seconds.
+    """POST the same body repeatedly in a closed loop, for whole seconds. As `_run`."""
+    return _run(url, seconds, _BODY % body, connections)
+
+
+def wrk_each(url: str, seconds: float, before: str, after: str) -> Reading:
+    """Send a request repeatedly, each with its own ten digits between `before` and `after`. As `_run`."""
+    return _run(url, seconds, _EACH % (before, after), CONNECTIONS)
+
+
+def _run(url: str, seconds: float, script_: str, connections: int) -> Reading:
+    """Run wrk with a script.
 
     Returns `requests`, `requests_per_s`, `p50_ms`, `p99_ms` and `errors`.
 
@@ -39,7 +60,7 @@ def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTI
         Missing: wrk cannot be installed.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % body)
+        script.write(script_ + _DONE)
         script.flush()
         command = [tool("wrk", "wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
         command += ["-s", script.name, url]

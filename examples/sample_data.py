@@ -6,7 +6,11 @@ The pages at /docs refer to this data:
 - an order that failed, because the shop does not sell pianos
 - an order that started a chain of three handlers
 - `spare`: a handler that was created over HTTP and can be deleted
+- `nightly-report`: a schedule whose events start no handler, and `spare`: one that can be deleted
+- `hook`: a handler with a URL as its target, which gets no event
+- `import-2026-01-31`: the producer of an upload with one line
 - `billing`: a durable subscription
+- replay 1: a shadow replay of another parcel, whose run waits until tomorrow, so the replay is running
 """
 
 import os
@@ -24,6 +28,22 @@ SPARE = {
     "events": ["order.imported"],
     "description": "Created over HTTP, so it can be deleted over HTTP.",
 }
+HOOK = {
+    "name": "hook",
+    "target": "https://example.com/hooks/orders",
+    "events": ["order.exported"],
+    "description": "Sends orders to another system. Nothing publishes this type here.",
+}
+SCHEDULES = [
+    {
+        "name": "nightly-report",
+        "cron": "0 3 * * *",
+        "timezone": "Europe/Berlin",
+        "event": {"type": "report.wanted"},
+    },
+    {"name": "spare", "every": "1d", "event": {"type": "order.imported"}, "paused": True},
+]
+IMPORT = {"Content-Type": "application/x-ndjson", "Producer-Id": "import-2026-01-31"}
 
 
 def main(database: str) -> int:
@@ -65,7 +85,17 @@ def fill(url: str) -> None:
         client.wait("order.created", {"item": "piano", "quantity": 1})
         client.wait("order.created", {"item": "book", "quantity": 2})
         client.subscribe("order.**", durable="billing", after="earliest").open().close()
-    httpx.post(f"{url}/v1/handlers", json=SPARE, trust_env=False).raise_for_status()
+        parcel = client.publish("parcel.sent", {"to": "Svalbard"})
+    replay = {"after": parcel.seq - 1, "shadow": True}
+    line = b'{"type": "order.imported", "data": {"item": "book", "quantity": 3}}\n'
+    httpx.post(f"{url}/v1/events", content=line, headers=IMPORT, trust_env=False).raise_for_status()
+    for path, body in (
+        ("handlers", SPARE),
+        ("handlers", HOOK),
+        *(("schedules", schedule) for schedule in SCHEDULES),
+        ("handlers/book_carrier/replay", replay),
+    ):
+        httpx.post(f"{url}/v1/{path}", json=body, trust_env=False).raise_for_status()
 
 
 if __name__ == "__main__":

@@ -18,19 +18,29 @@ import pytest
 DEADLINE = 900.0  # seconds
 AGAIN = 5.0  # an event loop may swallow what a signal handler raises: ask again
 TAKE_LONG = (
+    "tests/e2e/test_postgres.py",
     "tests/e2e/test_faults.py",
-    "tests/browser/test_docs_look.py",
-    "tests/faults/test_ends.py",
-    "tests/browser/test_client_script.py",
-    "tests/e2e/test_limits.py",
+    "tests/e2e/test_nodes.py",
+    "tests/packaging/test_without_server.py",
+    "tests/e2e/test_standbys.py",
     "tests/workers/test_scarce.py",
+    "tests/e2e/test_moving.py",
+    "tests/store/postgres/test_plans.py",
+    "tests/browser/test_docs_look.py",
+    "tests/packaging/test_installed.py",
+    "tests/packaging/test_image.py",
+    "tests/e2e/test_limits.py",
+    "tests/browser/test_client_script.py",
+    "tests/e2e/test_pgbouncer.py",
+    "tests/faults/test_ends.py",
+    "tests/faults/test_cancel.py",
+    "tests/e2e/test_order.py",
+    "tests/e2e/test_streams.py",
+    "tests/e2e/test_reload.py",
     "tests/e2e/test_database_files.py",
     "tests/dispatch/test_order.py",
-    "tests/e2e/test_command_line.py",
-    "tests/e2e/test_streams.py",
-    "tests/e2e/test_order.py",
     "tests/testing/test_fixture.py",
-    "tests/e2e/test_environments.py",
+    "tests/e2e/test_node_faults.py",
 )
 """Where files run at once, these begin, so that no long one is left over at the end."""
 

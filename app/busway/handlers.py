@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 import msgspec
 
@@ -25,6 +25,12 @@ class BackoffFields(TypedDict, total=False):
     factor: float
     max: float
     jitter: float
+
+
+BreakerFields = TypedDict(
+    "BreakerFields", {"failures": int, "within": float, "for": NotRequired[float | None]}
+)
+"""When a handler that only fails pauses itself, as in the HTTP API."""
 
 
 class Retry(Exception):
@@ -76,6 +82,7 @@ def handler(  # noqa: PLR0913 - one keyword for each field of the contract
     rate: str | None = _ABSENT,
     ordered: bool = _ABSENT,
     memory: int | None = _ABSENT,
+    breaker: BreakerFields | None = _ABSENT,
     paused: bool = _ABSENT,
     description: str = _ABSENT,
 ) -> Callable[[Function], Function]:

@@ -7,11 +7,13 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator
 
 from benchmarks import running
 from benchmarks.listening import Background, Clients
-from benchmarks.load import CONNECTIONS, EVENT, Counter, stored, wrk
+from benchmarks.load import CONNECTIONS, EVENT, Counter, stored, wrk, wrk_each
 from benchmarks.peers import crossbar_node
 from benchmarks.row import OURS, Comparison, Missing, Once, Reading, Row, Side
 from benchmarks.running import PEERS
@@ -22,14 +24,18 @@ UVICORN = ["--no-access-log", "--loop", "uvloop", "--http", "httptools", "--log-
 PATIENT = ["--ws-ping-interval", "3600"]  # its subscriber answers no pings while it waits for its turn
 
 
+Load = Callable[[str, float], Reading]
+"""Publishes to an address for so many seconds."""
+
+
 @contextlib.contextmanager
-def busway() -> Iterator[Once]:
+def busway(load: Load = wrk, sustained: float = SUSTAINED) -> Iterator[Once]:
     with running.busway() as gateway:
         counter = Counter(gateway.url)
-        wrk(gateway.url + "/v1/events", 2)
+        load(gateway.url + "/v1/events", 2)
 
         def once(effort: float) -> Reading:
-            reading = wrk(gateway.url + "/v1/events", SUSTAINED * effort)
+            reading = load(gateway.url + "/v1/events", sustained * effort)
             ended = time.monotonic()
             counter.settle(stored(gateway.url))
             total = stored(gateway.url)  # includes events that were under way when wrk ended
@@ -39,6 +45,33 @@ def busway() -> Iterator[Once]:
             return reading
 
         yield once
+
+
+_ATTRIBUTES = {"specversion": "1.0", "source": "/bench", "type": json.loads(EVENT)["type"]}
+_DATA = json.dumps(json.loads(EVENT)["data"], separators=(",", ":"))
+_DIGITS = "0" * 10  # of an id, which each request has for itself
+
+
+def structured(url: str, seconds: float) -> Reading:
+    """Publish CloudEvents in structured mode."""
+    attributes = json.dumps(_ATTRIBUTES | {"id": f"{uuid.uuid4()}-{_DIGITS}"}, separators=(",", ":"))
+    body = f'{attributes[:-1]},"data":{_DATA}}}'
+    return _cloudevents(url, seconds, {"Content-Type": "application/cloudevents+json"}, body)
+
+
+def binary(url: str, seconds: float) -> Reading:
+    """Publish CloudEvents in binary mode."""
+    attributes = {f"ce-{name}": value for name, value in _ATTRIBUTES.items()}
+    headers = {**attributes, "ce-id": f"{uuid.uuid4()}-{_DIGITS}", "Content-Type": "application/json"}
+    return _cloudevents(url, seconds, headers, _DATA)
+
+
+def _cloudevents(url: str, seconds: float, headers: dict[str, str], body: str) -> Reading:
+    parts = urllib.parse.urlsplit(url)
+    headers = {"Host": parts.netloc, **headers, "Content-Length": str(len(body))}
+    lines = [f"POST {parts.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    before, _, after = "\n".join([*lines, "", body]).partition(_DIGITS)
+    return wrk_each(url, seconds, before, after)
 
 
 @contextlib.contextmanager
@@ -97,6 +130,16 @@ ROW = Row(
         Side(OURS, "synced, process pool, a subscriber; sustained for 30 s", busway),
         Side("fastapi", "an endpoint with a pydantic body that stores nothing; uvloop, httptools", fastapi),
         Side(
+            "busway_structured",
+            "the same, CloudEvents in structured mode, each with an id of its own",
+            lambda: busway(structured, BESIDE),
+        ),
+        Side(
+            "busway_binary",
+            "the same, CloudEvents in binary mode, each with an id of its own",
+            lambda: busway(binary, BESIDE),
+        ),
+        Side(
             "crossbar",
             "Crossbar.io, its documented production settings: HTTP publisher to one WAMP subscriber; it "
             "stores nothing and runs nothing",
@@ -113,6 +156,8 @@ ROW = Row(
         Comparison("requests_per_s", ("fastapi",), must=1.5, aim=2.5),
         Comparison("requests_per_s", ("crossbar",), must=3, aim=6),
         Comparison("requests_per_s", ("naive",), must=40, aim=60),
+        Comparison("requests_per_s", (OURS,), must=0.85, aim=1, side="busway_structured"),
+        Comparison("requests_per_s", (OURS,), must=0.85, aim=1, side="busway_binary"),
         Comparison("last_result_after_s", (), must=1, aim=0.1, at_most=True, theirs=1.0),
     ),
 )

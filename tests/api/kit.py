@@ -15,10 +15,10 @@ HOST = b"Host: localhost\r\n"
 
 
 class Echo:
-    """Answers with the body; a body `later` waits until `release`."""
+    """Answers with the body; `later` waits until `release`, and `wait` until the client sends no more."""
 
     path = "/echo"
-    looks_at = frozenset({b"x-refuse"})
+    looks_at, carries = frozenset({b"x-refuse"}), frozenset({b"x-asks"})
     max_body = 100_000
     idle = 0.2
 
@@ -34,10 +34,19 @@ class Echo:
         return None
 
     def take(self, head, body, respond):
+        if body == b"wait":
+            self.waiting.append(respond)
+            return lambda: self.hurry(respond)
         if body == b"later":
             self.waiting.append(respond)
         else:
             respond(text(200, body))
+        return None
+
+    def hurry(self, respond):
+        if respond in self.waiting:
+            self.waiting.remove(respond)
+            respond(text(200, b"hurried"))
 
     def too_large(self, head):
         return text(413, b"too large")
@@ -142,6 +151,7 @@ def serving(app, **options):
         "lifespan": "off",
         "log_config": None,
         "proxy_headers": False,
+        "timeout_keep_alive": 600,  # the server ends no connection while a busy machine lets its test wait
     }
     server = uvicorn.Server(uvicorn.Config(app, **(known | options)))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]))

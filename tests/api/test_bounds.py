@@ -1,7 +1,9 @@
 """Memory that requests share: bodies under way and unread answers; who does not read is cut."""
 
+import asyncio
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -67,6 +69,31 @@ def test_heads_under_way_count_too():
         second.close()
 
 
+class Waiting(App):
+    """Reads nothing of a body until the test says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.goes = threading.Event()
+
+    async def __call__(self, scope, receive, send):
+        while not self.goes.is_set():
+            await asyncio.sleep(0.005)
+        await super().__call__(scope, receive, send)
+
+
+def test_a_body_that_the_application_does_not_read_is_not_read_from_the_socket():
+    app = Waiting()
+    with serving(app) as (port, server):
+        peer = Peer(port)
+        peer.send(b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 300000\r\n\r\n" + b"x" * 100_000)
+        wait(lambda: [c.flow.reading for c in server.server_state.connections] == [False])
+        app.goes.set()
+        peer.send(b"x" * 200_000)
+        assert peer.read()[0] == 200
+        peer.close()
+
+
 class Large(App):
     """Answers with 16 MiB, or streams as much."""
 
@@ -100,6 +127,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch):
         assert app.answers.used == 0
 
 
+@pytest.mark.long
 def test_a_client_that_reads_slowly_gets_all_of_its_answer(monkeypatch):
     monkeypatch.setattr(deadlines, "STALL_TIMEOUT", 3.0)
     app = Large()

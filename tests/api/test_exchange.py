@@ -132,6 +132,7 @@ def test_who_is_gone_before_the_answer_harms_nobody(app):
         there.close()
 
 
+@pytest.mark.long
 def test_an_idle_connection_ends_and_one_in_use_does_not(app):
     with serving(app, timeout_keep_alive=1) as (port, _):
         peer = Peer(port)

@@ -282,17 +282,21 @@ def test_nothing_is_remembered_of_heads_that_were_refused():
         peer.close()
 
 
-def test_what_carries_a_part_of_the_event_comes_with_a_known_head():
-    known = heads.Known("/echo", frozenset({b"x-refuse"}))
+def test_what_differs_from_request_to_request_comes_with_a_known_head():
+    known = heads.Known("/echo", frozenset({b"x-refuse"}), frozenset({b"x-asks"}))
+    varying = b"ce-id: %d\r\nCE-Subject:  a b \r\nX-Refuse: 0\r\nX-Asks: %d\r\n"
     for number in range(3):
-        head = post(b"abc", extra=b"ce-id: %d\r\nCE-Subject:  a b \r\nX-Refuse: 0\r\n" % number)[:-7]
+        head = post(b"abc", extra=varying % (number, number))[:-7]
         found = known.find(head)
         if number:
             assert found is not None
             assert found[1] == 3
             assert sorted(found[0].headers) == [
-                (b"ce-id", b"%d" % number), (b"ce-subject", b"a b"), (b"x-refuse", b"0")
-            ]  # fmt: skip
+                (b"ce-id", b"%d" % number),
+                (b"ce-subject", b"a b"),
+                (b"x-asks", b"%d" % number),
+                (b"x-refuse", b"0"),
+            ]
             assert found[0].admitted == "yes"
         else:
             assert found is None
@@ -300,3 +304,15 @@ def test_what_carries_a_part_of_the_event_comes_with_a_known_head():
             reduced = known.reduce(request.headers)
             reduced.admitted = "yes"
             known.remember(head, request, reduced)
+    assert b"CE-Subject:  a b " in known._lines
+    assert not [line for line in known._lines if line.startswith(b"ce-id")]  # none comes again
+
+
+@pytest.mark.parametrize("name", [b"ce-text", b"X-Asks"])
+def test_a_head_with_a_long_line_that_differs_is_not_known(name):
+    known = heads.Known("/echo", frozenset({b"x-refuse"}), frozenset({b"x-asks"}))
+    for more in (b"", b"X-Asks: short\r\n"):
+        head = post(b"abc", extra=b"%b: %b\r\n%b" % (name, b"x" * 600, more))[:-7]
+        request = heads.read(head + b"\r\n\r\n")
+        known.remember(head, request, known.reduce(request.headers))
+        assert known.find(head) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from busway.gateway.access import ticket
 from busway.gateway.access.gate import Gate, digest, key_text
 from busway.gateway.access.scopes import OPEN, Access
-from busway.gateway.access.ticket import TicketError, Tickets, TooManyTickets
+from busway.gateway.access.ticket import SharedTickets, TicketError, Tickets, TooManyTickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord
 
@@ -33,6 +34,12 @@ def record(id_: int, *scopes: str, **fields: Any) -> KeyRecord:
 
 def shown(id_: int) -> list[tuple[bytes, bytes]]:
     return [*HERE, (b"authorization", f"Bearer {key_text(id_, f's{id_}')}".encode())]
+
+
+def enter(gate: Gate, headers: list[tuple[bytes, bytes]], text: bytes) -> Access:
+    ticket = gate.admit_subscriber(headers, text)
+    assert isinstance(ticket, str)
+    return asyncio.run(gate.redeem(ticket))
 
 
 def query(text: str) -> bytes:
@@ -102,12 +109,39 @@ def test_reasons_fit_a_close_frame() -> None:
         assert len(str(refusal.value).encode()) <= 123
 
 
+def test_a_shared_ticket_opens_once_at_any_node() -> None:
+    now, used = 10**15, set()
+
+    async def redeem(id_: str, until: int) -> bool:
+        assert until == 10**15 + 60_000_000
+        fresh = id_ not in used
+        used.add(id_)
+        return fresh
+
+    one, two = (SharedTickets(b"secret", lambda: now, redeem) for _ in range(2))
+    other = SharedTickets(b"another", lambda: now, redeem)
+    text, late = one.issue(7), one.issue(None)
+    for forged in (text[:-1], text[:-2] + "BB", text + "AA", "bwt_", "x", "bwt_é", "", other.issue(7)):
+        with pytest.raises(TicketError, match="unknown ticket"):
+            asyncio.run(two.redeem(forged))
+    assert asyncio.run(two.redeem(text)) == 7
+    with pytest.raises(TicketError, match="used already"):
+        asyncio.run(one.redeem(text))
+    now += 30_000_000
+    with pytest.raises(TicketError, match="expired"):
+        asyncio.run(two.redeem(late))
+    assert len(used) == 1
+    texts = {one.issue(7) for _ in range(1_000)}
+    assert len(texts) == 1_000
+    assert all(text.replace("_", "").replace("-", "").isalnum() for text in texts)
+
+
 def test_a_ticket_stands_for_the_key_as_it_is_when_it_is_used() -> None:
     clocks = Clocks()
     gate = clocks.gate()
     gate.load([record(1, "publish"), record(2, "admin")])
     text = gate.ticket(gate.admit(shown(1)))
-    assert gate.admit_subscriber(HERE, query(text)) == Access(1, frozenset({"publish"}))
+    assert enter(gate, HERE, query(text)) == Access(1, frozenset({"publish"}))
 
 
 def revoke(gate: Gate, _: Clocks) -> None:
@@ -130,16 +164,16 @@ def test_a_ticket_ends_with_its_key(ended: Callable[[Gate, Clocks], None]) -> No
     text = gate.ticket(gate.admit(shown(1)))
     ended(gate, clocks)
     with pytest.raises(Unauthorized, match="key of this ticket"):
-        gate.admit_subscriber(HERE, query(text))
+        enter(gate, HERE, query(text))
 
 
 def test_an_open_gateway_gives_tickets_that_end_with_its_openness() -> None:
     gate = Clocks().gate()
     first, second = gate.ticket(gate.admit(HERE)), gate.ticket(gate.admit(HERE))
-    assert gate.admit_subscriber(HERE, query(first)) is OPEN
+    assert enter(gate, HERE, query(first)) is OPEN
     gate.load([record(1, "admin")])
     with pytest.raises(Unauthorized, match="before the first key"):
-        gate.admit_subscriber(HERE, query(second))
+        enter(gate, HERE, query(second))
 
 
 def test_a_ticket_excuses_nothing_but_the_key_and_is_not_used_up_by_a_refusal() -> None:
@@ -147,10 +181,10 @@ def test_a_ticket_excuses_nothing_but_the_key_and_is_not_used_up_by_a_refusal() 
     gate = clocks.gate()
     text = gate.ticket(gate.admit(HERE))
     with pytest.raises(Forbidden):
-        gate.admit_subscriber([*HERE, (b"origin", b"https://evil.example")], query(text))
+        enter(gate, [*HERE, (b"origin", b"https://evil.example")], query(text))
     with pytest.raises(Misdirected):
-        gate.admit_subscriber([(b"host", b"evil.example")], query(text))
-    assert gate.admit_subscriber(HERE, query(text)) is OPEN
+        enter(gate, [(b"host", b"evil.example")], query(text))
+    assert enter(gate, HERE, query(text)) is OPEN
 
 
 def test_too_many_tickets_are_refused_with_when_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +201,7 @@ def test_time_that_passes_ends_tickets_not_the_time_of_day() -> None:
     gate = clocks.gate()
     text, late = gate.ticket(OPEN), gate.ticket(OPEN)
     clocks.wall += 3_600 * 1_000_000
-    assert gate.admit_subscriber(HERE, query(text)) is OPEN
+    assert enter(gate, HERE, query(text)) is OPEN
     clocks.seconds += 30
     with pytest.raises(Unauthorized, match="expired"):
-        gate.admit_subscriber(HERE, query(late))
+        enter(gate, HERE, query(late))

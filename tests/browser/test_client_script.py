@@ -109,6 +109,7 @@ def test_what_a_page_receives_through_kills_and_cuts_is_exactly_the_log(
     assert {receipt["seq"] for receipt in seen["receipts"]} == {event["seq"] for event in said}
 
 
+@pytest.mark.long
 def test_a_slow_reader_pauses_and_misses_nothing(page: Page, service: Service) -> None:
     """More than the script holds for a reader that does not take."""
     many = [{"type": "order.many", "data": {"n": 1}} for _ in range(6000)]
@@ -129,6 +130,7 @@ def test_a_slow_reader_pauses_and_misses_nothing(page: Page, service: Service) -
     exactly(wanted, page.evaluate(take, len(wanted)), "the slow reader")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("wanted", "word"),
     [
@@ -146,6 +148,7 @@ def test_what_cannot_be_subscribed_to_is_thrown(page: Page, wanted: dict[str, An
     assert page.evaluate(code, wanted) == word
 
 
+@pytest.mark.long
 def test_an_event_that_is_refused_is_thrown(page: Page) -> None:
     code = """async (data) => {
       const { Busway } = await import("/client.js");
@@ -155,6 +158,7 @@ def test_an_event_that_is_refused_is_thrown(page: Page) -> None:
     assert "larger" in page.evaluate(code, {"type": "a", "text": "x" * 2_000_000})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(3))
 def test_an_example_of_the_page_on_clients_runs(browser: Browser, shop: Service, number: int) -> None:
     page = browser.new_context().new_page()
@@ -207,6 +211,7 @@ def test_a_durable_name_of_a_page_goes_on_after_reloads_and_kills(page: Page, se
     assert page.evaluate(TAKE, {"count": 4, "filter": even}) == ["4", "6", "8", "10"]
 
 
+@pytest.mark.long
 def test_a_page_without_a_key_is_told_so(page: Page, service: Service) -> None:
     """Last here: the first key closes the gateway to those without one."""
     service.key = service.ok("POST", "/v1/keys", {"name": "all", "scopes": ["admin"]})["key"]
@@ -235,6 +240,7 @@ TICKETS = """async ({ key, own }) => {
 }"""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", few([False, True], True), ids=["key", "ticket"])
 def test_each_connection_of_a_page_has_a_ticket_of_its_own(page: Page, service: Service, own: bool) -> None:
     """Behind the test that closes the gateway."""

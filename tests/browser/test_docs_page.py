@@ -47,6 +47,7 @@ def test_a_newcomer_registers_a_handler_publishes_an_event_and_reads_its_run(vis
     assert {run["state"] for run in mine} == {"succeeded"}
 
 
+@pytest.mark.long
 def test_every_schema_unfolds_without_a_fault(visit: Visit) -> None:
     visit.open()
     visit.page.locator("section.models .models-control").first.click()
@@ -56,6 +57,7 @@ def test_every_schema_unfolds_without_a_fault(visit: Visit) -> None:
         model.click()
 
 
+@pytest.mark.long
 def test_the_files_of_the_page_are_kept_by_the_browser(visit: Visit) -> None:
     visit.open()
     script = next(url for url in visit.asked if "swagger-ui-bundle.js" in url)
@@ -85,6 +87,7 @@ def test_no_other_file_is_served(service: Service, name: str) -> None:
     assert answer.status_code == 404
 
 
+@pytest.mark.long
 def test_a_key_is_given_once_and_kept_for_the_next_visit(visit: Visit) -> None:
     """Last here: the first key closes the gateway to those without one."""
     visit.service.key = visit.service.ok("POST", "/v1/keys", {"name": "docs", "scopes": ["admin"]})["key"]

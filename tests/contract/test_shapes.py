@@ -49,6 +49,7 @@ names = st.sampled_from([*EventIn.__struct_fields__, "colour", "seq", "runs", "C
 
 @given(st.dictionaries(names, values, max_size=4), st.none() | texts)
 @settings(derandomize=True, deadline=None, max_examples=3000)
+@pytest.mark.long
 def test_an_event_is_taken_if_its_schema_admits_it_and_not_otherwise(
     fields: dict[str, Any], type_: Any
 ) -> None:

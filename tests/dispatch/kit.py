@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from contextlib import asynccontextmanager
 
 from busway.domain.handler import Handler
@@ -17,7 +18,7 @@ from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.executors.port import Ended, Gone, HandlerFile, Returned, Room, Started, Target
 from busway.gateway.store.group.commits import GroupCommits
-from busway.gateway.store.port.operations import Publish, Rescue, SaveHandler
+from busway.gateway.store.port.operations import Lead, Publish, SaveHandler
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.reader import SQLiteReader
 
@@ -76,7 +77,9 @@ class Gateway:
         self.in_flight = InFlight(hands)
         more = {"timer": timer} if timer else {}
         place = Placement("process", lambda: self.now)
-        self.recorder = Recorder(commits, self.registry, self.in_flight, hands, 1 << 20)
+        self.recorder = Recorder(
+            commits, self.registry, self.in_flight, hands, 1 << 20, lambda: time.time_ns() // 1000
+        )
         self.dispatcher = Dispatcher(
             commits, reader, self.registry, self.in_flight, place, lambda: self.now, **more
         )
@@ -141,7 +144,7 @@ async def gateway(path, hands, *, check=None, now=NOW, timer=None, **handlers):
     made = Gateway(commits, reader, hands, timer)
     made.now = now
     try:
-        await commits.change(Rescue(now=made.now, max_losses=MAX_LOSSES))
+        await commits.change(Lead(now=made.now, max_losses=MAX_LOSSES))
         if check:
             commits.listen(check)
         commits.listen(made.recorder.committed)

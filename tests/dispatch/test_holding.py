@@ -130,6 +130,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.long
 def test_big_events_that_wait_take_bounded_memory_and_all_run(path, ordered):
     async def scenario():
         hands = Hands(0)

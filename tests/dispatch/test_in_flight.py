@@ -18,7 +18,7 @@ HANDLER, SPEC = Handler(id=1, name="h"), Spec(target="a:b", events=("**",))
 
 def started(table, *runs):
     for one in runs:
-        assert table.start(one, HANDLER, SPEC, "function", "process")
+        assert table.start(one, HANDLER, SPEC, "function", "process", 1)
     return [table.runs[one.id] for one in runs]
 
 
@@ -34,7 +34,7 @@ def table_of(room=9, ghosts=()):
 
 def test_what_the_executor_refuses_leaves_no_trace():
     table, _ = table_of(room=0)
-    assert not table.start(run(key="k"), HANDLER, SPEC, "function", "process")
+    assert not table.start(run(key="k"), HANDLER, SPEC, "function", "process", 1)
     assert (places(table), table.live, table.runs) == ((0, {}), {}, {})
 
 

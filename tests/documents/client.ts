@@ -30,7 +30,8 @@ export const handler: Schemas["HandlerIn"] = {
 export const retry: operations["retry_runs"]["requestBody"]["content"]["application/json"] = { state: "dead" };
 
 export function receipts(answer: Answer<"publish_events", 202>): Schemas["Receipt"][] {
-  return "items" in answer ? answer.items : [answer];
+  if ("items" in answer) return answer.items;
+  return "seq" in answer ? [answer] : []; // of NDJSON there are only counts
 }
 
 export function describe(page: Answer<"list_results", 200>): string[] {

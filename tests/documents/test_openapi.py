@@ -28,6 +28,7 @@ def test_a_validator_finds_nothing_wrong() -> None:
     assert faults(document()) == []
 
 
+@pytest.mark.long
 def test_the_validator_would_find_it() -> None:
     no_parameter, bad_default = copy.deepcopy(document()), copy.deepcopy(document())
     del no_parameter["paths"]["/v1/runs/{id}"]["get"]["parameters"]
@@ -86,7 +87,7 @@ def test_a_document_with_a_reference_to_nothing_makes_no_types(node: Node, tmp_p
 
 RUN = {
     "id": 1, "event": 1, "handler": "a", "revision": 1, "state": "dead", "attempt": 1, "max_attempts": 5,
-    "available_at": "", "created_at": "", "finished_at": None, "error": None, "replay": False,
+    "available_at": "", "created_at": "", "finished_at": None, "error": None, "replay": None,
 }  # fmt: skip
 PROBLEM = {"type": "t", "title": "t", "status": 404, "detail": "d"}
 

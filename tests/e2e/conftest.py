@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 from tests.servers import chosen
+from tests.servers.postgres import PostgresServer, running
 
+from .load import HANDLERS
 from .service import Service
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what ran on SQLite already and is the same on another database."""
-    if chosen.KIND != "sqlite":
-        left_out = [item for item in items if item.get_closest_marker("one_database")]
+    """Leave out what ran on SQLite already and is the same on another database, or needs a single node."""
+    marks = [*(["one_database"] * (chosen.KIND != "sqlite")), *(["one_node"] * (chosen.NODES > 1))]
+    if marks:
+        left_out = [item for item in items if any(map(item.get_closest_marker, marks))]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 
@@ -57,3 +60,27 @@ def make_service(tmp_path: Path) -> Iterator[Serve]:
     yield make
     for service in made:
         service.close()
+
+
+@pytest.fixture(scope="module")
+def cell_server() -> Iterator[PostgresServer]:
+    with running(max_connections="60") as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, cell_server: PostgresServer) -> Iterator[list[Service]]:
+    """Three nodes that are not started yet, each with its own folder and the same handlers."""
+    cell_server.create("cell")
+    made = []
+    for number in range(3):
+        folder = tmp_path / f"node{number}"
+        folder.mkdir()
+        service = Service(folder)
+        service.database_url = cell_server.url("cell")
+        service.write("load.py", HANDLERS)
+        made.append(service)
+    yield made
+    for service in made:
+        service.close()
+    cell_server.drop("cell")

@@ -41,7 +41,8 @@ class Cutter:
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.StreamWriter] = set()
-        self._kept: set[asyncio.StreamWriter] = set()  # stay open until the end
+        self._kept: set[asyncio.StreamWriter] = set()  # stay open until the end, and get nothing more
+        self._swallowing = False
         self._loop = asyncio.new_event_loop()
         self._open, self._ended = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -67,6 +68,14 @@ class Cutter:
         """Break all connections on the client's side. The other side does not notice."""
         self._loop.call_soon_threadsafe(self._strand)
 
+    def swallow(self) -> None:
+        """Carry nothing more over all connections, and over new ones until `carry`. They stay open."""
+        self._loop.call_soon_threadsafe(self._swallow)
+
+    def carry(self) -> None:
+        """Carry what new connections send."""
+        self._swallowing = False
+
     def lead_to(self, port: int) -> None:
         """Carry new connections to another port."""
         self._target = port
@@ -81,6 +90,10 @@ class Cutter:
         for writer in self._clients:
             self._kept |= self._writers - self._clients
             writer.transport.abort()
+
+    def _swallow(self) -> None:
+        self._swallowing = True
+        self._kept |= self._writers
 
     def _abort(self) -> None:
         for writer in list(self._writers):
@@ -109,6 +122,8 @@ class Cutter:
         ends = {writer, back}
         self._writers |= ends
         self._clients.add(writer)
+        if self._swallowing:
+            self._kept |= ends
         await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
         self._writers -= ends
         self._clients.discard(writer)
@@ -117,6 +132,8 @@ class Cutter:
         with contextlib.suppress(OSError):
             while chunk := await source.read(65_536):
                 await self._open.wait()
+                if sink in self._kept:
+                    continue
                 sink.write(chunk)
                 await sink.drain()
         if sink in self._kept:

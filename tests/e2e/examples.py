@@ -14,16 +14,21 @@ ROOT = Path(__file__).parents[2]
 
 
 class MakeRun(Service):
-    """`make run` as in a fresh clone that has its environment already."""
+    """`make run` as in a fresh clone that has its environment already.
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    Args:
+        words: other variables of make.
+    """
+
+    def __init__(self, folder: Path, *words: str, **options: Any) -> None:
         super().__init__(folder, handlers=ROOT / "examples" / "handlers", **options)
+        self.words = words
         for name in ("Makefile", "examples", "requirements.lock", "pyproject.toml", ".venv"):
             (folder / name).symlink_to(ROOT / name)
 
     def launch(self) -> subprocess.Popen[str]:
         """Run make. It replaces itself by the gateway, which gets the signals."""
-        words = ["make", "--silent", "run", f"PORT={self.options['port']}", "WORKERS=2"]
+        words = ["make", "--silent", "run", f"PORT={self.options['port']}", "WORKERS=2", *self.words]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 words,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from tests import forked
 from tests.documents.answers import as_described
 from tests.documents.frames import heard
 from tests.ports import unused_port
@@ -56,24 +58,45 @@ def join(threads: Sequence[threading.Thread], *received: Sequence[Any]) -> None:
 
 
 class Service:
-    """`busway serve` on a folder; the port stays the same over restarts."""
+    """`busway serve` on a folder; the port stays the same over restarts.
+
+    With BUSWAY_TEST_NODES=2 it has a second node, `beside`, on the same database and handlers folder. `url`
+    then names both in turn, so that each request goes to another node than the request before. Both start,
+    stop and are killed together, and write the same log. `process`, `pid`, `options` and `own_url` are those
+    of the first.
+    """
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
         self.handlers = folder / "handlers"
         self.handlers.mkdir(exist_ok=True)
         self.options = {"port": unused_port(), "handlers": self.handlers, "workers": 2, **options}
+        if broker := chosen.broker_of(folder):
+            self.options["broker_url"] = broker
         self.database = folder / "busway.db"  # if it is SQLite
         self.database_url = chosen.url_of(folder)
         self.log = folder / "log"
         self.process: subprocess.Popen[str] | None = None
-        self.url = ""
+        self.beside: Service | None = None
+        self.own_url = self.announcement = ""
+        self._turns = itertools.count()
         self.key: str | None = None
+        self.variables: dict[str, str] = {}  # of its environment, besides those of the tests
         self.admin: str | None = None
         # Certificates, which nothing here has, take 50 ms to load.
         self.client = httpx.Client(
             timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0), verify=False
         )
+
+    @property
+    def url(self) -> str:
+        """The address of a node: each time of another one."""
+        return self.urls[next(self._turns) % len(self.urls)]
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of all nodes."""
+        return [self.own_url] if self.beside is None else [self.own_url, self.beside.own_url]
 
     @property
     def database_shown(self) -> str:
@@ -103,12 +126,20 @@ class Service:
 
     def launch(self) -> subprocess.Popen[str]:
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment()
-            )
+            return forked.Popen(
+                self.command(), stdout=subprocess.PIPE, stderr=log, text=True,
+                env={**clean_environment(), **self.variables},
+            )  # fmt: skip
 
     def start(self) -> Service:
+        if chosen.NODES == 2:
+            self.beside = self.beside or Service(self.folder)
+            self.beside.options = {**self.options, "port": self.beside.options["port"]}
+            self.beside.database_url, self.beside.variables = self.database_url, self.variables
+            self.beside.process = self.beside.launch()
         self.process = self.launch()
+        if self.beside is not None:
+            self.beside.announced()
         return self.announced()
 
     def announced(self) -> Service:
@@ -117,8 +148,8 @@ class Service:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("busway http"), f"it did not start: {line!r} {self.log.read_text()[-2000:]}"
-        self.url = line.split()[1]
-        until(lambda: self.get("/readyz").status_code == 200, "readiness")
+        self.own_url, self.announcement = line.split()[1], line
+        until(lambda: self.client.get(f"{self.own_url}/readyz").status_code == 200, "readiness")
         return self
 
     @property
@@ -127,30 +158,50 @@ class Service:
         return self.process.pid
 
     def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
+        self.signal(signal.SIGKILL)
         self._reap()
 
-    def terminate(self) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to each node."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
+        if self.beside is not None and self.beside.process is not None:
+            self.beside.signal(number)
+
+    def logged(self, words: str) -> str:
+        """Wait until the log has these words, because a thread writes it. Return the log."""
+
+        def written() -> str | None:
+            text = self.log.read_text()
+            return text if words in text else None
+
+        return str(until(written, f"the log to have {words!r}"))
+
+    def terminate(self) -> None:
+        self.signal(signal.SIGTERM)
 
     def stop(self) -> int:
         self.terminate()
         return self._reap()
 
     def _reap(self) -> int:
+        """Wait until each node has ended. Return the status: if both failed, of the first."""
         assert self.process is not None
         status = self.process.wait(PATIENCE)
         if self.process.stdout:
             self.process.stdout.close()
         self.process = None
+        if self.beside is not None and self.beside.process is not None:
+            other = self.beside._reap()
+            status = status or other
         return status
 
     def close(self) -> None:
-        self.client.close()
-        if self.process is not None:
-            self.kill()
+        for node in (self, self.beside):
+            if node is not None:
+                node.client.close()
+                if node.process is not None:
+                    node.kill()
         chosen.drop(self.folder)
 
     # -- HTTP

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from busway.contract.keys import SCOPES
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from tests import forked
 
 from .conftest import Serve
 from .service import PATIENCE, Service, hear, say, until
@@ -19,7 +21,7 @@ HANDLER = "from busway import handler\n\n@handler('t')\ndef ok(event):\n    retu
 
 
 def busway(service: Service, *words: str, status: int = 0) -> str:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "busway", *words, f"--database-url={service.database_url}"],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
@@ -59,7 +61,8 @@ def test_an_open_gateway_answers_only_to_its_own_name(opened: Service) -> None:
     for headers in ({"Host": "evil.example"}, {"X-Forwarded-For": "1.2.3.4"}, {"Forwarded": "for=1.2.3.4"}):
         assert service.get("/v1/events", headers=headers).status_code == 421
     assert service.get("/v1/events", headers={"Origin": "http://evil.example"}).status_code == 403
-    assert service.get("/v1/events", headers={"Origin": service.url}).status_code == 200
+    url = service.url
+    assert service.client.get(f"{url}/v1/events", headers={"Origin": url}).status_code == 200
     with pytest.raises(InvalidStatus), service.connect(origin="http://evil.example"):  # type: ignore[arg-type]
         pass
     assert service.get("/v1/events").status_code == 200
@@ -97,7 +100,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/handlers/ok", None, "handlers:read"),
     ("GET", "/v1/handlers/ok/revisions", None, "handlers:read"),
     ("GET", "/v1/targets", None, "handlers:read"),
-    ("GET", "/v1/status", None, "handlers:read"),
+    ("GET", "/v1/status", None, "subscribe handlers:read"),
     ("GET", "/metrics", None, "handlers:read"),
     ("POST", "/v1/handlers", {}, "handlers:write"),
     ("PATCH", "/v1/handlers/ok", {}, "handlers:write"),
@@ -105,18 +108,91 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("POST", "/v1/handlers/ok/pause", None, "handlers:write"),
     ("POST", "/v1/handlers/ok/resume", None, "handlers:write"),
     ("POST", "/v1/handlers/ok/test", {}, "handlers:write"),
+    ("POST", "/v1/handlers/ok/secret", None, "handlers:write"),
     ("POST", "/v1/keys", {}, "admin"),
     ("GET", "/v1/keys", None, "admin"),
     ("DELETE", "/v1/keys/99", None, "admin"),
+    ("POST", "/v1/keys/99/rotate", {}, "admin"),
+    ("POST", "/v1/handlers/ok/replay", {}, "handlers:write"),
+    ("GET", "/v1/replays", None, "handlers:read"),
+    ("GET", "/v1/replays/1", None, "handlers:read"),
+    ("POST", "/v1/replays/1/cancel", None, "handlers:write"),
+    ("GET", "/v1/replays/1/results", None, "subscribe"),
+    ("POST", "/v1/schedules", {}, "handlers:write"),
+    ("GET", "/v1/schedules", None, "handlers:read"),
+    ("GET", "/v1/schedules/ok", None, "handlers:read"),
+    ("PATCH", "/v1/schedules/ok", {}, "handlers:write"),
+    ("DELETE", "/v1/schedules/ok", None, "handlers:write"),
+    ("POST", "/v1/schedules/ok/pause", None, "handlers:write"),
+    ("POST", "/v1/schedules/ok/resume", None, "handlers:write"),
+    ("POST", "/v1/schedules/ok/run", None, "handlers:write"),
+    ("GET", "/v1/producers/1", None, "publish"),
+    ("POST", "/v1/sources", {}, "admin"),
+    ("GET", "/v1/sources", None, "admin"),
+    ("GET", "/v1/sources/ok", None, "admin"),
+    ("PATCH", "/v1/sources/ok", {}, "admin"),
+    ("DELETE", "/v1/sources/ok", None, "admin"),
 ]
 
 
-def test_every_operation_asks_for_its_scope(closed: Service) -> None:
+OF_ANOTHER_PATTERN = {
+    ("POST", "/v1/events"): 403,
+    ("GET", "/v1/events"): 200,
+    ("GET", "/v1/events/1"): 404,
+    ("GET", "/v1/events/1/tree"): 404,
+    ("GET", "/v1/runs"): 200,
+    ("GET", "/v1/runs/1"): 404,
+    ("GET", "/v1/results"): 200,
+    ("GET", "/v1/subscribe/sse?kinds=none"): 422,
+    ("GET", "/v1/subscriptions"): 200,
+    ("DELETE", "/v1/subscriptions/ok"): 404,
+    ("GET", "/v1/replays/1/results"): 200,
+    ("GET", "/v1/producers/1"): 404,
+    ("GET", "/v1/status"): 403,
+}
+"""What a key for events of other types gets from operations that its scopes allow."""
+FRAMES: dict[str, tuple[dict[str, Any], str | None]] = {
+    "subscribe": ({"id": "s"}, "subscribe"),
+    "publish": ({"ref": 1, "event": {"type": "t"}}, "publish"),
+    "unsubscribe": ({"id": "none"}, None),
+    "ack": ({"id": "none", "cursor": "x"}, None),
+    "ping": ({}, None),
+}
+"""The frames of a client, and the scope that each asks for."""
+
+
+@pytest.fixture(scope="module")
+def keys(closed: Service) -> dict[str, str]:
+    """Keys by what is special about them: their scope, their type patterns, or how they ended."""
+    both = ("publish", "subscribe")
+    soon = datetime.now(UTC) + timedelta(seconds=1.5)
+    expired = made(closed, "expired", "admin", expires_at=soon.isoformat())
+    revoked = made(closed, "revoked", "admin")
+    closed.key = closed.admin
+    closed.ok("DELETE", f"/v1/keys/{revoked['id']}")
+    seq = closed.publish("t")["seq"]
+    closed.finished(seq)
+    found = {scope: made(closed, scope, scope)["key"] for scope in SCOPES}
+    limited = made(closed, "limited", *both, types=["other.**"])["key"]
+    closed.key = expired["key"]
+    until(lambda: closed.get("/v1/status").status_code == 401, "the key to expire")
+    closed.key = None
+    return {**found, "limited": limited, "expired": expired["key"], "revoked": revoked["key"]}
+
+
+def expected(scope: str, held: str, method: str, path: str) -> Callable[[int], bool]:
+    """Return the test of the status that a key gets from an operation."""
+    if held in {"revoked", "expired", "none"}:
+        return lambda status: status == 401
+    if held == "limited" and not {"publish", "subscribe"}.isdisjoint(scope.split()):
+        return lambda status: status == OF_ANOTHER_PATTERN[method, path]
+    if held in {*scope.split(), "admin"}:
+        return lambda status: status not in {401, 403} and status < 500
+    return lambda status: status == 403
+
+
+def test_every_operation_asks_for_its_scope(closed: Service, keys: dict[str, str]) -> None:
     service, service.key = closed, None
-    keys = {
-        scope: made(service, scope.replace(":", "-"), scope)["key"]
-        for scope in ("publish", "subscribe", "handlers:read", "handlers:write", "admin")
-    }
     document = service.ok("GET", "/openapi.json")
     told = {
         (m.upper(), p)
@@ -129,19 +205,42 @@ def test_every_operation_asks_for_its_scope(closed: Service) -> None:
         for m, p, _, _ in ASKED
     }
     asked.add(("POST", "/v1/tickets"))  # for any key: tests/e2e/test_tickets.py
+    asked.add(("POST", "/v1/hooks/{name}"))  # a signature replaces the key: tests/e2e/test_hooks.py
     assert {(m, p.replace("{seq}", "{id}")) for m, p in told} == asked, "an operation is not in this test"
-    for method, path, body, scope in ASKED:
-        more = {} if body is None else {"json": body}
-        service.key = None
-        assert service.request(method, path, **more).status_code == 401, path
-        for held, key in keys.items():
-            service.key = key
-            status = service.request(method, path, **more).status_code
-            assert (status == 403) is (held not in {scope, "admin"}), (method, path, held, status)
-            assert status != 401
-    service.key = None
+    wrong = []
+    with httpx.Client(timeout=PATIENCE) as client:
+        for method, path, body, scope in ASKED:
+            more = {} if body is None else {"json": body}
+            for held, key in {"none": None, **keys}.items():
+                headers = {"Authorization": f"Bearer {key}"} if key else {}
+                status = client.request(method, service.url + path, headers=headers, **more).status_code
+                if not expected(scope, held, method, path)(status):
+                    wrong.append((method, path, held, status))
+    assert not wrong
     for path in ("/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"):
         assert service.get(path).status_code == 200
+
+
+def test_every_frame_asks_for_its_scope(closed: Service, keys: dict[str, str]) -> None:
+    service, service.key = closed, None
+    messages = service.ok("GET", "/asyncapi.json")["operations"]["send"]["messages"]
+    assert {message["$ref"].rpartition("/")[2] for message in messages} == FRAMES.keys()
+    for held, key in {"none": None, **keys}.items():
+        service.key = key
+        with service.connect() as socket:
+            if held in {"none", "revoked", "expired"}:
+                with pytest.raises(ConnectionClosedError, match="4401"):
+                    hear(socket)
+                continue
+            for op, (frame, scope) in FRAMES.items():
+                say(socket, op=op, **frame)
+                answer = hear(socket)
+                allowed = scope is None or held in {scope, "admin"} or (held, op) == ("limited", "subscribe")
+                assert (answer.get("code") == "not_allowed") is not allowed, (held, op, answer)
+                if answer["op"] == "subscribed":
+                    say(socket, op="unsubscribe", id="s")
+                    while hear(socket)["op"] != "unsubscribed":
+                        pass
 
 
 def test_only_who_may_read_handlers_gets_names_of_files_from_the_readiness_probe(closed: Service) -> None:
@@ -217,6 +316,7 @@ def test_the_first_key_ends_the_open_sockets(make_service: Serve) -> None:
     assert end.value.rcvd.code == 4401
 
 
+@pytest.mark.long
 def test_an_expired_key_ends_its_sockets(closed: Service) -> None:
     service = closed
     soon = datetime.now(UTC) + timedelta(seconds=4)
@@ -253,6 +353,7 @@ def test_a_head_that_was_admitted_before_is_looked_at_again_when_keys_change(mak
         until(lambda: publish(guest["key"]) == 401, "the guest's key to expire")
 
 
+@pytest.mark.long
 def test_a_running_gateway_notices_keys_of_the_command_line(make_service: Serve) -> None:
     service = make_service(workers=1).start()
     assert service.get("/v1/events").status_code == 200

@@ -47,6 +47,7 @@ class Load:
 
 
 @pytest.mark.fault
+@pytest.mark.long
 def test_a_gateway_goes_on_from_a_copy_that_was_made_under_load(make_service: Serve, tmp_path: Path) -> None:
     service = make_service()
     service.write("all.py", CODE)

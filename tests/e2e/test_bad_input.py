@@ -29,11 +29,15 @@ def service(tmp_path_factory: Any) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_stored(service: Service) -> Iterator[None]:
-    before = service.ok("GET", "/v1/events?limit=1")["items"]
-    handlers = service.ok("GET", "/v1/handlers")["items"]
+    def stored() -> tuple[Any, Any]:
+        handlers = service.ok("GET", "/v1/handlers")["items"]
+        for handler in handlers:
+            del handler["placed_in"]  # each node says since when
+        return service.ok("GET", "/v1/events?limit=1")["items"], handlers
+
+    before = stored()
     yield
-    assert service.ok("GET", "/v1/events?limit=1")["items"] == before
-    assert service.ok("GET", "/v1/handlers")["items"] == handlers
+    assert stored() == before
 
 
 BODIES = {
@@ -196,14 +200,9 @@ def test_all_errors_of_a_request_are_reported_at_once(
     [
         ({"Content-Type": "text/plain"}, 415),
         ({}, 415),
-        ({"Content-Type": "application/cloudevents+json"}, 415),
-        ({"Content-Type": "application/x-ndjson"}, 415),
-        ({"Content-Type": "application/json", "ce-specversion": "1.0"}, 415),
-        ({"Content-Type": "application/json", "Idempotency-Key": "k"}, 400),
-        ({"Content-Type": "application/json", "Prefer": "wait=5"}, 400),
     ],
 )
-def test_what_is_not_built_yet_is_refused_by_name(
+def test_another_media_type_is_refused_by_name(
     service: Service, headers: dict[str, str], status: int
 ) -> None:
     answer = service.request("POST", "/v1/events", content=b'{"type":"t"}', headers=headers)
@@ -282,7 +281,7 @@ GOOD = {"name": "x", "target": "all:ok", "events": ["t"]}
         ({"target": "../all:ok"}, "target"),
         ({"target": "all.ok"}, "target"),
         ({"target": "broken:ok"}, "target"),
-        ({"target": "https://example.com"}, "target"),
+        ({"target": "http://example.com"}, "target"),
         ({"target": None}, "target"),
         ({"name": "X"}, "name"),
         ({"name": "a" * 64}, "name"),
@@ -398,7 +397,7 @@ FRAMES = [
     ('{"op": "subscribe", "id": "x", "filter": {"near": {"a": "b"}}}', "bad_filter"),
     ('{"op": "subscribe", "id": "x", "durable": ""}', "bad_subscription"),
     ('{"op": "ack", "id": "x", "cursor": "x"}', "unknown_subscription"),
-    ('{"op": "subscribe", "id": "x", "shadow": true}', "bad_subscription"),
+    ('{"op": "subscribe", "id": "x", "shadow": "yes"}', "bad_subscription"),
     ('{"op": "subscribe", "id": "x", "colour": "red"}', "bad_subscription"),
     ('{"op": "unsubscribe", "id": "x"}', "unknown_subscription"),
     ('{"op": "publish", "ref": "r", "event": {"type": ""}}', "bad_event"),
@@ -432,7 +431,7 @@ def test_a_file_that_does_not_import_is_reported_and_harms_nobody(service: Servi
     assert target == file
     assert file["file"] == "broken.py"
     assert "nothing_of_that_name" in file["error"]
-    assert "nothing_of_that_name" in service.log.read_text()
+    service.logged("nothing_of_that_name")
 
 
 def test_half_a_request_harms_nobody(service: Service) -> None:
@@ -441,3 +440,16 @@ def test_half_a_request_harms_nobody(service: Service) -> None:
         raw.sendall(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     assert service.get("/healthz").json() == {"status": "alive"}
     assert json.loads(service.get("/openapi.json").text)["info"]["title"] == "Busway"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/schedules/%00", "/v1/schedules?after=%00", "/v1/subscriptions?after=%00", "/v1/events?id=%00",
+        "/v1/events?source=a%00b", "/v1/events?subject=%00", "/v1/runs?handler=%00", "/v1/handlers/%00",
+    ],
+)  # fmt: skip
+def test_no_name_has_a_nul_character(service: Service, path: str) -> None:
+    """PostgreSQL has no text with one."""
+    assert "NUL" in service.get(path).json()["detail"]
+    places(service.get(path))

@@ -14,6 +14,8 @@ from tests.subscribers.stream import Reader
 
 from .service import PATIENCE, Service, clean_environment
 
+pytestmark = pytest.mark.one_database("examples of the docs")
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
 THERE = "http://127.0.0.1:8000"
@@ -30,6 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(5))
 def test_an_example_in_python_runs(service: Service, number: int) -> None:
     assert len(examples("python")) == 5
@@ -42,6 +45,7 @@ def test_an_example_in_python_runs(service: Service, number: int) -> None:
     assert done.stdout.strip()
 
 
+@pytest.mark.long
 def test_the_commands_are_as_the_page_says(service: Service) -> None:
     commands = [line for block in examples("sh") for line in block.splitlines() if line.startswith("busway ")]
     assert len(commands) == 3

@@ -197,11 +197,12 @@ def test_errors_name_the_gateway_and_the_key_and_what_to_do(service: Service) ->
         (key[:-1] + "?", r"the API key bw_2_…"),
     ]
     for given, word in cases:
-        with SyncClient(service.url, given) as client:
+        url = service.url
+        with SyncClient(url, given) as client:
             for call in (lambda c=client: c.publish("a"), lambda c=client: next(c.subscribe())):
                 with pytest.raises(BuswayClientError, match=word) as refused:
                     call()
-                assert service.url in refused.value.detail
+                assert url in refused.value.detail
                 assert key.split("_")[2][:8] not in refused.value.detail
     with SyncClient(service.url, key) as client:
         client.publish("a")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment, until
 
@@ -19,7 +21,7 @@ from .service import PATIENCE, Service, clean_environment, until
 def busway(
     *words: str, text: str | None = None, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "busway", *words], input=text, capture_output=True, text=True,
         timeout=PATIENCE, env={**clean_environment(), "COLUMNS": "200", **variables}, cwd=cwd, check=False,
     )  # fmt: skip
@@ -61,11 +63,13 @@ def newest(service: Service) -> str:
     ],
 )
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
-    done = busway(*command, "--help")
+    program = [sys.executable, "-m", "busway", *command, "--help"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0
     assert "Usage" in done.stdout
 
 
+@pytest.mark.long
 def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -77,7 +81,7 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
         f"--after={newest(service)}",
         f"--url={service.url}",
     ]
-    tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
+    tail = forked.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
     assert tail.stdout is not None
     file = tmp_path / "payload.json"
     file.write_text('{"from": "file"}')
@@ -96,7 +100,7 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
 def test_ctrl_c_ends_the_tail_with_the_cursor_to_go_on_from(service: Service) -> None:
     def tailed(after: str, wanted: list[int]) -> str:
         words = ["tail", "--json", "--correlationid=odd", "--handler=hello", f"--after={after}"]
-        with subprocess.Popen(
+        with forked.Popen(
             [sys.executable, "-m", "busway", *words, f"--url={service.url}"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
         ) as running:  # fmt: skip
@@ -129,7 +133,7 @@ def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
         f"--after={newest(service)}",
         f"--url={service.url}",
     ]
-    tail = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    tail = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert tail.stdout is not None
     service.publish("greet", 1)
     assert json.loads(tail.stdout.readline())["data"][1] == 1
@@ -144,7 +148,7 @@ def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
 
 def test_a_person_sees_lines_with_kind_type_and_value(service: Service) -> None:
     command = [sys.executable, "-m", "busway", "tail", f"--after={newest(service)}", f"--url={service.url}"]
-    tail = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+    tail = forked.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
     assert tail.stdout is not None
     service.publish("greet", "you")
     line = tail.stdout.readline()
@@ -216,6 +220,7 @@ def test_an_error_is_one_clear_line(
     assert not [*(tmp_path / "here").glob("*.db")]
 
 
+@pytest.mark.long
 def test_keys_are_created_listed_and_revoked_in_the_database_that_is_named(tmp_path: Path) -> None:
     made = busway("keys", "create", "me", "--create", "--expires-at=2099-01-01T00:00:00Z", cwd=tmp_path)
     assert made.stdout.startswith("bw_1_")

@@ -14,6 +14,8 @@ import pytest
 
 from .service import PATIENCE, Service, clean_environment, until
 
+pytestmark = pytest.mark.one_database("examples of the docs")
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 
@@ -23,7 +25,7 @@ VARIES = (  # what differs from run to run
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"\d\d:\d\d:\d\d\.\d{3}", "TIME"),
     (r"\(\d+[smh] ago\)", "AGO"),
-    (r"(?<=1/5) +\d+[smh] ", " AGE "),
+    (r"(?<=1/5) +\d+[smh] +", " AGE "),
     (r"\d+\.\d{3} s$", "SECONDS"),
     (r"process \d+$", "process PID"),
     (r'File ".*/handlers/', 'File "handlers/'),
@@ -51,7 +53,7 @@ def sessions() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path, handlers=ROOT / "examples" / "handlers")
+    service = Service(tmp_path, handlers=ROOT / "examples" / "handlers", node_name="shop1")
     yield service.start()
     service.close()
 

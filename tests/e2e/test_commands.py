@@ -12,9 +12,12 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import forked
 
 from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment, until
@@ -52,7 +55,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def busway(service: Service) -> Any:
     def run(*words: str, status: int = 0, **more: Any) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "busway", *words],
             capture_output=True, text=True, timeout=PATIENCE, check=False,
             **{"stdin": subprocess.DEVNULL, **more},
@@ -72,7 +75,7 @@ def terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {**clean_environment(), "BUSWAY_URL": service.url, "TERM": "xterm", **variables}
     environment.pop("COLUMNS", None)
-    running = subprocess.Popen(
+    running = forked.Popen(
         [sys.executable, "-m", "busway", *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     )
     os.close(theirs)
@@ -182,6 +185,7 @@ def test_runs_are_retried(service: Service, busway: Any) -> None:
         assert busway("retry", *wrong, status=2).stdout == ""
 
 
+@pytest.mark.long
 def test_runs_and_events_are_cancelled(service: Service, busway: Any) -> None:
     first, second = (run_of(service, "hang", None, "running") for _ in range(2))
     assert busway("cancel", str(first)).stdout == f"run {first} of hang is cancelled\n"
@@ -208,7 +212,9 @@ def test_handlers_are_paused_and_resumed(service: Service, busway: Any) -> None:
 
 def test_the_status_is_shown(service: Service, busway: Any) -> None:
     shown = busway("status").stdout
-    assert shown.splitlines()[0].split()[-2:] == [service.url, "ready"]
+    url, state = shown.splitlines()[0].split()[-2:]
+    assert url in service.urls
+    assert state == "ready"
     for words in ("process pool", "workers: 2 of 2 ready", service.database_shown, f"{LONG} "):
         assert words in shown
     assert json.loads(busway("status", "--json").stdout)["state"] == "ready"
@@ -220,7 +226,7 @@ def test_files_that_do_not_import_are_named_with_the_handlers(make_service: Serv
     service.write("broken.py", "import nothing_that_exists\n")
     service.start()
     where = f"--url={service.url}"
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "busway", "handlers", where],
         capture_output=True, text=True, timeout=PATIENCE, check=True, env=clean_environment(),
     )  # fmt: skip
@@ -249,6 +255,7 @@ def test_a_table_on_a_wide_terminal_is_a_table(service: Service) -> None:
     assert len(shown) == 5
 
 
+@pytest.mark.long
 def test_completion_knows_commands_states_and_handlers(service: Service) -> None:
     def completed(line: str, url: str = service.url) -> list[str]:
         words = {
@@ -258,7 +265,7 @@ def test_completion_knows_commands_states_and_handlers(service: Service) -> None
             "_BUSWAY_COMPLETE": "complete_bash",
         }
         program = "import sys; sys.argv[0] = 'busway'; from busway.gateway.start import main; main()"
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-c", program], env={**clean_environment(), **words, "BUSWAY_URL": url},
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         ).stdout.split()  # fmt: skip
@@ -269,3 +276,12 @@ def test_completion_knows_commands_states_and_handlers(service: Service) -> None
     until(lambda: completed("busway pause h") == ["hang", "hello"], "an answer within a second")
     until(lambda: completed("busway runs --handler hel") == ["hello"], "an answer within a second")
     assert completed("busway pause h", "http://127.0.0.1:9") == []
+
+
+def test_an_upload_shows_rate_and_progress(service: Service, busway: Any, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_text('{"type": "nobody.takes"}\n' * 5000)
+    written = plain(on_terminal(service, "publish", "--file", str(file), columns=100))
+    assert re.search(r"100% 5,000 lines, [0-9,]+/s", written)
+    assert '"accepted": 5000' in written
+    assert busway("publish", "--file", str(file)).stderr == ""

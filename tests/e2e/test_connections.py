@@ -21,6 +21,8 @@ from .conftest import Serve
 from .service import PATIENCE, Service, until
 from .test_metrics import Scraped
 
+pytestmark = pytest.mark.one_node("descriptors of one process")
+
 HANDSHAKE = (
     b"GET /v1/subscribe HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -65,7 +67,7 @@ def test_silent_connections_shut_nobody_out(make_service: Serve) -> None:
     scraped = Scraped(service)
     assert scraped("busway_connections_cut_total") > 100
     assert scraped("busway_accept_errors_total") == 0
-    assert service.log.read_text().count("ulimit -n") == 1
+    assert service.logged("ulimit -n").count("ulimit -n") == 1
 
 
 @pytest.mark.fault

@@ -91,6 +91,7 @@ ROOT = os.geteuid() == 0
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if ROOT else ()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(ROOT and shutil.which("setpriv") is None, reason="needs setpriv")
 @pytest.mark.parametrize("name", few(["busway.db", "busway.db-wal", "busway.db.lock", "."], "busway.db"))
 def test_a_database_of_another_user_names_its_owner(tmp_path: Path, name: str) -> None:
@@ -138,6 +139,7 @@ DISKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not may_mount(), reason="needs mount namespaces")
 @pytest.mark.parametrize("disk", DISKS)
 def test_a_disk_that_cannot_be_written_is_one_clear_line(tmp_path: Path, disk: str) -> None:
@@ -156,6 +158,7 @@ def test_a_disk_that_cannot_be_written_is_one_clear_line(tmp_path: Path, disk: s
     assert word in done.stderr
 
 
+@pytest.mark.long
 def test_errors_about_the_database_begin_with_what_chose_it(make_service: Serve, tmp_path: Path) -> None:
     service = make_service(workers=1).start()
     folder = tmp_path / "other"
@@ -181,5 +184,5 @@ def test_a_running_gateway_names_the_setting_of_a_file_that_is_gone(make_service
     file.rename(file.with_name("elsewhere"))
     named = f"{str(file)!r} (--database-url)"
     until(lambda: named in service.get("/readyz").json().get("detail", ""), "the gateway to say so")
-    assert named in service.log.read_text()
+    service.logged(named)
     file.with_name("elsewhere").rename(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,12 @@ import httpx
 import jsonschema
 import pytest
 
+from tests import forked
+
 from .examples import MakeRun
 from .service import PATIENCE, Service, hear, say
+
+pytestmark = pytest.mark.one_database("the documents of the API")
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +31,7 @@ def service(tmp_path_factory: Any) -> Iterator[Service]:
 
 
 def test_the_exported_documents_are_not_stale(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "busway", "openapi", str(tmp_path)], check=True, timeout=PATIENCE)
+    forked.run([sys.executable, "-m", "busway", "openapi", str(tmp_path)], check=True, timeout=PATIENCE)
     for name in ("openapi.json", "asyncapi.json"):
         exported = (ROOT / "openapi" / name).read_text(encoding="utf-8")
         assert (tmp_path / name).read_text(encoding="utf-8") == exported, "run `busway openapi` and commit"
@@ -86,15 +89,19 @@ def example_service(tmp_path: Path) -> Iterator[MakeRun]:
     made.close()
 
 
+@pytest.mark.long
 def test_every_operation_succeeds_as_it_stands_on_a_fresh_make_run(example_service: MakeRun) -> None:
     service = example_service
     service.start()
     document = service.ok("GET", "/openapi.json")
-    for path in ("/v1/events/1", "/v1/runs/1", "/v1/handlers/spare", "/v1/handlers/notify"):
+    for path in ("/v1/events/1", "/v1/runs/1", "/v1/handlers/spare", "/v1/handlers/hook"):
         assert service.get(path).status_code == 200  # what path parameters name exists before anything else
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             answer = executed(service, method, path, operation)
+            if operation["operationId"] == "receive_webhook":  # the page cannot sign it
+                assert answer.status_code == 401
+                continue
             assert answer.is_success, f"{method} {path}: {answer.text}"
             described = operation["responses"][str(answer.status_code)].get("content", {})
             schema = described.get("application/json", {}).get("schema")

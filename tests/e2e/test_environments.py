@@ -17,6 +17,8 @@ from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment
 from .test_command_line import busway
 
+pytestmark = pytest.mark.one_database("places and locales of the process")
+
 HANDLERS = """
 import os
 from busway import handler
@@ -42,6 +44,7 @@ LOCALES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "pool"),
     few([*((name, "process") for name in LOCALES), (WORST, "thread")], (WORST, "process")),

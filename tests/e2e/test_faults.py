@@ -120,12 +120,14 @@ def test_a_killed_child_costs_nothing(make_service: Serve, what: str, pool: str)
     assert subscriber.connections == 1, "the subscriber was disturbed"
 
 
-def test_sigterm_under_load_finishes_what_runs_and_delivers_it(make_service: Serve) -> None:
-    service = make_service(pool="thread")
+@pytest.mark.one_node("a drain of one process")
+def test_sigterm_under_load_finishes_what_runs_and_delivers_it(make_service: Serve, tmp_path: Path) -> None:
+    service, go = make_service(pool="thread"), tmp_path / "go"
     service.write(
         "slow.py",
-        "import time\nfrom busway import handler\n"
-        "@handler('slow')\ndef slow(event):\n    time.sleep(1)\n    return 'done'\n",
+        "import os, time\nfrom busway import handler\n"
+        "@handler('slow')\ndef slow(event):\n"
+        f"    while not os.path.exists({str(go)!r}):\n        time.sleep(0.01)\n    return 'done'\n",
     )
     service.start()
     with service.subscribed() as socket:
@@ -133,9 +135,10 @@ def test_sigterm_under_load_finishes_what_runs_and_delivers_it(make_service: Ser
         until(lambda: len(service.runs(state="running")) == 8, "all to run")
         service.terminate()
         until(
-            lambda: service.post("/v1/events", {"type": "slow"}).status_code == 503,
+            lambda: service.post("/v1/events", {"type": "nobody"}).status_code == 503,
             "new events to be refused",
         )
+        go.touch()
         done = items(socket, 8)
         assert {i["event"]["seq"] for i in done if i["data"] == "done"} == seqs
         with pytest.raises(ConnectionClosedError, match="1012"):
@@ -144,6 +147,7 @@ def test_sigterm_under_load_finishes_what_runs_and_delivers_it(make_service: Ser
     assert service.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.one_node("a drain of one process")
 def test_a_second_signal_ends_at_once_and_leaves_no_orphan(make_service: Serve) -> None:
     service = make_service()
     service.write(
@@ -251,7 +255,8 @@ def test_attempts_that_share_a_worker_are_lost_with_it_and_say_so(
     assert lost["error"] == {"type": "WorkerDied", "message": "exited with status 3"}
 
 
-def test_one_database_has_one_gateway(make_service: Serve) -> None:
+@pytest.mark.one_database("several gateways can use one PostgreSQL database")
+def test_one_file_has_one_gateway(make_service: Serve) -> None:
     service = make_service(workers=1).start()
     process = service.launch()
     out, _ = process.communicate(timeout=PATIENCE)
@@ -262,6 +267,7 @@ def test_one_database_has_one_gateway(make_service: Serve) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.one_node("memory of one process")
 def test_a_slow_reader_gets_everything_in_order(make_service: Serve) -> None:
     service = make_service()
     service.write(

@@ -15,6 +15,8 @@ import pytest
 from .conftest import Serve, Shared
 from .service import PATIENCE, Service, clean_environment, until
 
+pytestmark = pytest.mark.one_database("what handlers write to the log")
+
 CODE = """
 import asyncio, json, logging, os, sys, time
 from pathlib import Path
@@ -253,6 +255,7 @@ def test_output_outside_of_attempts_is_logged_with_its_file(service: Service) ->
     assert records(service, event="handlers folder: all.py: at import")
 
 
+@pytest.mark.long
 def test_on_a_terminal_the_log_is_text_that_controls_nothing(make_service: Serve) -> None:
     service = make_service(workers=1)
     service.write("all.py", CODE)

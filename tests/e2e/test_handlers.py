@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests import forked
+
 from .conftest import Serve, Shared
 from .service import items, until
 
@@ -64,6 +66,7 @@ def test_targets_are_the_functions_of_the_folder(make_service: Serve) -> None:
     ]
 
 
+@pytest.mark.long
 def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_service: Serve) -> None:
     service = make_service(workers=1)
     service.write("shop.py", CODE)
@@ -93,6 +96,7 @@ def test_an_override_holds_until_it_is_set_to_null_and_over_restarts(make_servic
     assert service.post("/v1/handlers", taken).status_code == 409
 
 
+@pytest.mark.one_node("counts lines of one log")
 def test_overrides_are_the_fields_that_differ_from_the_code_and_loading_logs_them(
     make_service: Serve,
 ) -> None:
@@ -108,7 +112,8 @@ def test_overrides_are_the_fields_that_differ_from_the_code_and_loading_logs_the
     assert service.stop() == 0
     service.start()
     assert service.ok("GET", "/v1/handlers/declared")["overrides"] == {"timeout": 9, "paused": True}
-    assert service.log.read_text().count("override the code: declared (paused, timeout).") == 1
+    said = "override the code: declared (paused, timeout)."
+    assert service.logged(said).count(said) == 1
     service.ok("PATCH", "/v1/handlers/declared", {"timeout": None, "paused": None})
     assert service.ok("GET", "/v1/handlers/declared")["overrides"] == {}
 
@@ -118,6 +123,7 @@ MANY = "from busway import handler\n" + "".join(
 )
 
 
+@pytest.mark.one_database("on PostgreSQL a handler whose file no node has is not missing")
 def test_handlers_without_code_are_one_line_of_log_with_the_command_that_deletes_them(
     make_service: Serve,
 ) -> None:
@@ -128,17 +134,17 @@ def test_handlers_without_code_are_one_line_of_log_with_the_command_that_deletes
     (service.handlers / "many.py").unlink()
     service.write("shop.py", CODE)
     service.start()
-    lines = [line for line in service.log.read_text().splitlines() if "one" in line]
+    lines = [line for line in service.logged("delete --missing").splitlines() if "one" in line]
     assert len(lines) == 1
     assert "one, three, two" in lines[0]
     assert "`busway delete --missing`" in lines[0]
     listed = {each["name"]: each["missing"] for each in service.ok("GET", "/v1/handlers")["items"]}
     assert listed == {"declared": False, "one": True, "three": True, "two": True}
     command = [sys.executable, "-m", "busway", "delete", "--url", service.url]
-    refused = subprocess.run([*command, "declared"], capture_output=True, text=True, check=False)
+    refused = forked.run([*command, "declared"], capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "code declares" in refused.stderr
-    done = subprocess.run([*command, "--missing"], capture_output=True, text=True, check=False)
+    done = forked.run([*command, "--missing"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (
         0,
         "".join(f"handler {name} is deleted\n" for name in ("one", "three", "two")),
@@ -150,6 +156,7 @@ def test_handlers_without_code_are_one_line_of_log_with_the_command_that_deletes
     ("pattern", "type_"),
     [("trip.*.**", "trip.x.x"), ("it's", "it's"), ("order.**", "order.created"), (None, None)],
 )
+@pytest.mark.one_node("what one process prints")
 def test_the_hint_at_start_is_an_event_that_a_handler_takes(
     make_service: Serve, pattern: str | None, type_: str | None
 ) -> None:
@@ -229,6 +236,7 @@ def test_both_pools_run_side_by_side(shared_service: Shared) -> None:
     assert {i["completes"] and i["completes"]["succeeded"] for i in got.values()} == {None, 2}
 
 
+@pytest.mark.long
 def test_a_handler_whose_file_breaks_goes_on_matching_and_its_runs_wait(make_service: Serve) -> None:
     service = make_service(workers=1)
     service.write("shop.py", CODE)

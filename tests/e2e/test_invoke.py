@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.testing.test_how_to import run_pytest
 
 from .service import PATIENCE, Service, clean_environment
 from .test_command_line import busway
+
+pytestmark = pytest.mark.one_database("runs handlers without a gateway")
 
 HANDLERS = {
     "orders.py": '''
@@ -194,7 +196,7 @@ def test_wrong_use_is_said_with_status_2(project: Path, words: tuple[str, ...], 
 def test_the_debugger_and_input_work_in_the_terminal(project: Path) -> None:
     ours, its = pty.openpty()
     command = [sys.executable, "-m", "busway", "invoke", "asks"]
-    with subprocess.Popen(
+    with forked.Popen(
         command, cwd=project, env={**clean_environment(), "TERM": "dumb"}, stdin=its, stdout=its, stderr=its
     ) as program:
         os.close(its)

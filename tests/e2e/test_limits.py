@@ -81,6 +81,7 @@ def test_concurrency_is_never_exceeded_and_is_reached(
     assert most == limit
 
 
+@pytest.mark.long
 def test_a_rate_spreads_the_starts_and_drops_none(shared_service: Shared) -> None:
     service = shared_service(CODE, pool="process", workers=4, threads=8)
     published = time.time()
@@ -151,8 +152,8 @@ INSERT INTO runs (id, event, handler, root, priority, created_at, counted, parti
 SELECT run + seq - event, seq, (SELECT id FROM handlers WHERE name = 'slow'), seq, 4, 1, 0,
     CASE WHEN (seq - event) % 2 = 1 THEN format('k%s', (seq - event) % 50000) END
 FROM head, events WHERE seq > event;
-INSERT INTO commits SELECT number + 1, event + {count}, run + {count}, result, digest,
-    ARRAY[(SELECT id FROM handlers WHERE name = 'slow'), 0, {count}] FROM head;
+INSERT INTO commits SELECT number + 1, node, event + {count}, run + {count}, result, digest, rules,
+    ARRAY[(SELECT id FROM handlers WHERE name = 'slow'), 0, {count}], '' FROM head;
 """
 GROWTH = 64 << 20  # bytes
 

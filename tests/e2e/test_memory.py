@@ -7,6 +7,8 @@ import pytest
 from .conftest import Shared
 from .service import until
 
+pytestmark = pytest.mark.one_database("memory of workers")
+
 CODE = """
 import os, time
 from busway import handler
@@ -43,6 +45,7 @@ def test_an_attempt_over_its_limit_dies_with_the_figures_and_bystanders_finish(
     assert dead["error"]["type"] == "MemoryExceeded"
 
 
+@pytest.mark.long
 def test_below_the_limit_it_runs_in_workers_of_its_own_that_end(shared_service: Shared) -> None:
     service = shared_service(CODE, pool="process", workers=1)
     before = service.ok("GET", "/v1/results?after=latest")["cursor"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.servers import chosen
+
 from .conftest import Serve, Shared
 from .service import Service, until
+
+pytestmark = pytest.mark.one_node("what one process counts")
 
 HANDLERS = """
 import os, pathlib
@@ -68,7 +73,13 @@ def test_metrics_tell_what_happened(make_service: Serve, pool: str) -> None:
     assert scraped("busway_pool_running") == 0
     assert scraped("busway_workers", state="ready") >= 2
     assert scraped("busway_commit_seconds_count") == scraped("busway_commit_operations_count") > 10
+    waited = 0 if chosen.KIND == "sqlite" else scraped("busway_commit_seconds_count")
+    assert scraped("busway_commit_wait_seconds_count") == waited
+    assert scraped("busway_commit_wait_seconds_sum") <= scraped("busway_commit_seconds_sum")
     assert scraped("busway_commit_operations_sum") >= 11 + 31
+    assert scraped("busway_leader_known") == scraped("busway_node_leads") == scraped("busway_nodes") == 1
+    assert scraped("busway_node_info", node=socket.gethostname(), role="all") == 1
+    assert scraped("busway_runs_oldest_seconds") == 0
     assert scraped("busway_store_healthy") == 1
     assert scraped("busway_subscribers_connections") == 1
     assert scraped("busway_subscribers_furthest_behind") == 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests import forked
 from tests.servers.chosen import postgres
 from tests.servers.postgres import PostgresServer
 
@@ -65,7 +66,7 @@ def quick(event):
 
 
 def busway(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "busway", *words], capture_output=True, text=True, timeout=PATIENCE,
         env={**clean_environment(), "COLUMNS": "200"}, cwd=cwd, check=False,
     )  # fmt: skip
@@ -82,17 +83,27 @@ def target() -> Iterator[str]:
 def filled(tmp_path: Path) -> Iterator[Service]:
     """A gateway that was killed, with rows of every kind in its database."""
     service = Service(tmp_path)
-    service.write("move.py", CODE.replace("FOLDER", repr(str(tmp_path))))
+    fill(service)
+    yield service
+    service.close()
+
+
+def fill(service: Service, good: int = 5, waiting: int = 20) -> None:
+    """Start a gateway, let it store rows of every kind, and kill it."""
+    service.write("move.py", CODE.replace("FOLDER", repr(str(service.folder))))
     service.start()
-    for n in range(5):
+    for n in range(good):
         service.publish("move.good", {"n": n})
+    for n in range(5):
         service.publish("move.bad", {"n": n})
     service.publish("move.later", {"n": 0})
     service.ok("PATCH", "/v1/handlers/wait", {"paused": True})
-    for n in range(20):
+    for n in range(waiting):
         service.publish("move.wait", {"n": n}, partitionkey=f"k{n % 3}")
     service.publish("move.nobody", None, deliverat="2100-01-01T00:00:00Z", subject="ünïcode", extra="x")
     service.publish("move.slow", None)
+    lines = {"Content-Type": "application/x-ndjson", "Producer-Id": "moves"}
+    service.request("POST", "/v1/events", content=b'{"type": "move.nobody"}\n\n', headers=lines)
     with service.connect() as websocket:
         say(websocket, op="subscribe", id="s", durable="kept", after="earliest")
         assert hear(websocket)["op"] == "subscribed"
@@ -104,13 +115,15 @@ def filled(tmp_path: Path) -> Iterator[Service]:
     until(lambda: len(service.runs(state="dead")) == 5, "what is bad to be dead")
     until(lambda: len(service.runs(state="running")) == 1, "what is slow to be marked as running")
     until(lambda: len(service.runs(state="retryable")) == 1, "what comes later to have failed once")
-    until(lambda: len(service.runs(state="succeeded")) == 11, "what is good")
-    created = busway("keys", "create", "me", f"--database-url={service.database_url}", cwd=tmp_path)
+    until(lambda: len(service.runs(state="succeeded")) == 2 * good + 1, "what is good")
+    service.ok("POST", "/v1/sources", {"name": "repo", "kind": "github", "type": "github.{event}"})
+    service.ok("POST", "/v1/schedules", {"name": "rare", "every": "366d", "event": {"type": "move.rare"}})
+    replayed = service.ok("POST", "/v1/handlers/wait/replay", {"shadow": True})["id"]
+    until(lambda: service.ok("GET", f"/v1/replays/{replayed}")["created"], "the replay to have runs")
+    created = busway("keys", "create", "me", f"--database-url={service.database_url}", cwd=service.folder)
     service.key = created.stdout.strip()
     until(lambda: service.get("/v1/handlers").status_code == 200, "the key to be known")
     service.kill()
-    yield service
-    service.close()
 
 
 def export(url: str, file: Path) -> bytes:
@@ -130,12 +143,16 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
 ) -> None:
     first = export(filled.database_url, tmp_path / "first")
     load(target, tmp_path / "first")
+    with psycopg.connect(target) as connection:
+        query = "SELECT count(*) FROM pg_stat_user_tables WHERE last_analyze IS NOT NULL"
+        assert connection.execute(query).fetchall() == [(5,)]
     assert export(target, tmp_path / "second") == first
     load(f"sqlite:///{tmp_path}/back.db", tmp_path / "second")
     assert export(f"sqlite:///{tmp_path}/back.db", tmp_path / "third") == first
     tables = {json.loads(line).get("table") for line in first.splitlines()[1:-1]}
     assert tables == {
-        "handlers", "handler_revisions", "keys", "durables", "events", "runs", "attempts", "results", "trees"
+        "node_names", "handlers", "handler_revisions", "keys", "sources", "durables", "producers",
+        "replays", "schedules", "events", "runs", "attempts", "results", "trees"
     }  # fmt: skip
 
     filled.database_url = target
@@ -151,6 +168,8 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
     waited = [item["data"] for item in filled.results() if item["handler"] == "wait"]
     for key in range(3):
         assert [n for n in waited if n % 3 == key] == [n for n in range(20) if n % 3 == key]
+    replay = filled.ok("GET", "/v1/replays?handler=wait")["items"][0]
+    assert (replay["shadow"], replay["created"], replay["runs"]) == (True, 20, {"succeeded": 20})
     after = filled.results()
     assert after[: len(before)] == before
     with filled.connect() as websocket:
@@ -161,10 +180,12 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
         assert [item["cursor"] for item in items(websocket, len(after) - 1)] == [
             i["cursor"] for i in after[1:]
         ]
+    assert filled.ok("GET", "/v1/producers/moves")["lines"] == 2
     newest = filled.ok("GET", "/v1/events?limit=1")["items"][0]["seq"]
     seq = filled.publish("move.good", {"n": 9})["seq"]
     assert seq == newest + 1
     assert filled.finished(seq)["runs"][0]["state"] == "succeeded"
+    assert len(filled.ok("GET", "/v1/schedules/rare")["next"]) == 5
     filled.ok("POST", "/v1/handlers", {"name": "new", "target": "move:child", "events": ["move.new"]})
     assert filled.finished(filled.publish("move.new", {"n": 1})["seq"])["runs"][0]["state"] == "succeeded"
 
@@ -188,8 +209,11 @@ def test_an_import_that_was_killed_goes_on(filled: Service, target: str, tmp_pat
     url = target if kind == "postgres" else f"sqlite:///{tmp_path}/new.db"
     command = [sys.executable, "-m", "busway", "import", str(tmp_path / "slow"), f"--database-url={url}"]
     killed = 0
-    for delay in (0.3, 0.6, 0.9, 1.2, 1.5):
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=clean_environment()) as running:
+    for delay in (0, 0.1, 0.2, 0.4, 0.8):
+        with forked.Popen(command, stderr=subprocess.DEVNULL, env=clean_environment()) as running:
+            until(
+                lambda running=running: running.poll() is not None or _has_begun(url), "the import to begin"
+            )
             time.sleep(delay)
             running.send_signal(signal.SIGKILL)
             killed += running.wait(PATIENCE) == -signal.SIGKILL
@@ -208,11 +232,12 @@ def _has_begun(url: str) -> bool:
     """Return whether a page was imported, but not all."""
     query = "SELECT count(*) FROM imports"
     if url.startswith("sqlite"):
-        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            made = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'imports'").fetchone()[
-                0
-            ]
-            return bool(made and connection.execute(query).fetchone()[0])
+        file = url.removeprefix("sqlite:///")
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+                return bool(connection.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:  # no file or no table yet, or it is being made
+            return False
     with psycopg.connect(url, options="-c search_path=busway") as connection:
         made = connection.execute("SELECT to_regclass('imports')").fetchone()
         return bool(made and made[0] and connection.execute(query.encode()).fetchone() != (0,))
@@ -270,6 +295,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.long
 def test_what_cannot_be_moved_is_refused_in_one_line(filled: Service, tmp_path: Path) -> None:
     file = tmp_path / "file"
     whole = export(filled.database_url, file)

@@ -13,8 +13,12 @@ import pytest
 from busway import BuswayClientError, SyncClient
 from busway.client.network import Network, network
 
+from tests import forked
+
 from .service import PATIENCE, Service, clean_environment
 from .test_command_line import busway
+
+pytestmark = pytest.mark.one_database("proxies and certificates of clients")
 
 VARIABLES = (
     "HTTP_PROXY",
@@ -61,7 +65,7 @@ def test_no_variable_keeps_the_commands_from_loopback(service: Service, name: st
     assert busway("publish", "t", "--data=1", f"--url={service.url}", **SHELLS[name]).returncode == 0
     assert busway("handlers", "--json", f"--url={service.url}", **SHELLS[name]).returncode == 0
     tail = [sys.executable, "-m", "busway", "tail", "--json", "--after=earliest", f"--url={service.url}"]
-    with subprocess.Popen(
+    with forked.Popen(
         tail, stdout=subprocess.PIPE, text=True, env={**clean_environment(), **SHELLS[name]}
     ) as running:
         assert running.stdout

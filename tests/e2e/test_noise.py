@@ -13,6 +13,8 @@ import pytest
 
 from .service import Service, until
 
+pytestmark = pytest.mark.one_database("connections that clients spoil")
+
 ABORT = struct.pack("ii", 1, 0)
 KEY = base64.b64encode(bytes(16)).decode()
 CLOSE = b"\x88\x80" + bytes(4)

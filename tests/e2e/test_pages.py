@@ -46,6 +46,7 @@ def service(tmp_path_factory: Any) -> Iterator[Service]:
     service.close()
 
 
+@pytest.mark.long
 def test_a_page_of_large_events_ends_early_and_goes_on(service: Service) -> None:
     seqs = [service.publish("large", "x" * (MIB - 1000))["seq"] for _ in range(20)]
     found, after, pages = [], "", 0
@@ -75,6 +76,7 @@ def pages(service: Service, path: str) -> list[Any]:
         after = f"&after={page['next']}"
 
 
+@pytest.mark.long
 def test_pages_of_large_handlers_end_early_and_go_on(service: Service) -> None:
     names = [f"large-{n:03}" for n in range(320)]
     for name in names:
@@ -179,6 +181,7 @@ def test_what_one_attempt_publishes_has_a_total(
     assert service.ok("GET", f"/v1/events/{event['seq']}/tree")["events"] == []
 
 
+@pytest.mark.long
 @pytest.mark.one_database("fills a table of SQLite itself")
 def test_pages_of_keys_are_bounded_and_a_scope_counts_once(make_service: Serve) -> None:
     service = make_service(workers=1).start()

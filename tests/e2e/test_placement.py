@@ -7,6 +7,7 @@ import pytest
 from .conftest import Serve, Shared
 from .service import Service, until
 
+pytestmark = pytest.mark.one_node("each node measures its own attempts")
 CODE = """
 import asyncio, os, threading, time
 from busway import handler
@@ -56,6 +57,7 @@ def publish(service: Service, type_: str, times: int) -> None:
     until(idle, "the runs to end")
 
 
+@pytest.mark.long
 def test_waiters_go_to_threads_others_stay_and_it_is_said_why(shared_service: Shared) -> None:
     service = shared_service(CODE, pool="auto")
     assert placed(service, "waiter")["pool"] == "process"

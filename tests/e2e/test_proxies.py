@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +11,11 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from .service import PATIENCE, Service, clean_environment, until, unused_port
+from .proxies import nginx_for, running
+from .service import PATIENCE, Service, unused_port
 from .test_command_line import busway
+
+pytestmark = pytest.mark.one_database("has a proxy in front of the gateway")
 
 FILES = Path(__file__).parents[2] / "examples/deploy"
 NAME = "busway.example.com"
@@ -42,16 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def nginx(folder: Path, port: int, gateway: str) -> list[str]:
     site = (FILES / "nginx.conf").read_text(encoding="utf-8")
-    site = site.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("127.0.0.1:8000", gateway)
-    (folder / "busway.conf").write_text(site, encoding="utf-8")
-    temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in
-                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))  # fmt: skip
-    main = (
-        f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; {temporary} include {folder}/busway.conf; }}\n"
-    )
-    (folder / "nginx.conf").write_text(main, encoding="utf-8")
-    return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+    return nginx_for(folder, site.replace("127.0.0.1:8000", gateway), port)
 
 
 def caddy(folder: Path, port: int, gateway: str) -> list[str]:
@@ -61,14 +52,6 @@ def caddy(folder: Path, port: int, gateway: str) -> list[str]:
     return ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest.fixture(scope="module", params=[nginx, caddy], ids=["nginx", "caddy"])
 def proxy(
     request: pytest.FixtureRequest, service: Service, tmp_path_factory: pytest.TempPathFactory
@@ -76,21 +59,8 @@ def proxy(
     """The port of a proxy before the gateway."""
     configure: Callable[[Path, int, str], list[str]] = request.param
     folder, port = tmp_path_factory.mktemp("proxy"), unused_port()
-    name, *arguments = configure(folder, port, service.url.removeprefix("http://"))
-    program = shutil.which(name)
-    if program is None and os.environ.get("CI") != "true":
-        pytest.skip(f"no {name} on this machine")
-    assert program, f"CI has no {name}: .ci/run installs it"
-    environment = {**clean_environment(), "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, *arguments], stderr=log, stdout=log, env=environment)
-    try:
-        until(lambda: answers(port) or process.poll() is not None, "the proxy")
-        assert process.poll() is None, (folder / "log").read_text()
+    with running(folder, port, configure(folder, port, service.url.removeprefix("http://"))):
         yield port
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
 
 
 @pytest.fixture

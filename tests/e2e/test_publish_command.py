@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+
+from tests import forked
 
 from .service import PATIENCE, Service, clean_environment, until
 
@@ -48,7 +51,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def publish(service: Service) -> Any:
     def run(*words: str, status: int = 0, text: str | None = None, **more: Any) -> tuple[str, str]:
         channel = {"input": text} if text is not None else {"stdin": more.pop("stdin", subprocess.DEVNULL)}
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "busway", "publish", *words], **channel, **more,
             capture_output=True, text=True, timeout=PATIENCE, check=False,
             env={**clean_environment(), "BUSWAY_URL": service.url},
@@ -91,12 +94,13 @@ def test_the_payload_is_what_is_given(
     assert stored(service, receipt).get("data") == data
 
 
+@pytest.mark.long
 def test_standard_input_that_is_closed_or_empty_is_no_payload(service: Service, publish: Any) -> None:
     for before in ("exec <&-", "exec </dev/null", "true |"):
         command = (
             f"{before} {'' if before.endswith('|') else '; '}{sys.executable} -m busway publish some.type"
         )
-        done = subprocess.run(
+        done = forked.run(
             ["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE, check=True,
             env={**clean_environment(), "BUSWAY_URL": service.url},
         )  # fmt: skip
@@ -105,7 +109,7 @@ def test_standard_input_that_is_closed_or_empty_is_no_payload(service: Service, 
 
 
 def test_standard_input_that_does_not_end_is_named(service: Service) -> None:
-    with subprocess.Popen(
+    with forked.Popen(
         [sys.executable, "-m", "busway", "publish", "some.type"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**clean_environment(), "BUSWAY_URL": service.url},
@@ -133,6 +137,8 @@ def test_standard_input_that_does_not_end_is_named(service: Service) -> None:
         (["a", "b=1", "-d", "1"], 2, "not both"),
         (["a", "--wait=x"], 2, "--wait"),
         (["--ndjson", "--wait"], 2, "NDJSON"),
+        (["a", "--producer-id=x"], 2, "--producer-id"),
+        (["--ndjson", "--producer-id=x/y"], 2, "--producer-id"),
         (["-f", "nowhere.ndjson"], 2, "nowhere.ndjson"),
     ],
 )
@@ -146,11 +152,12 @@ def test_errors_speak_of_arguments_and_options(
     assert "Traceback" not in error
 
 
+@pytest.mark.long
 def test_a_key_that_is_refused_is_said_in_options(service: Service, tmp_path: Path) -> None:
     closed = Service(tmp_path, workers=1)
     try:
         where = f"--database-url={closed.database_url}"
-        subprocess.run(
+        forked.run(
             [sys.executable, "-m", "busway", "keys", "create", "me", "--create", where],
             check=True, capture_output=True, timeout=PATIENCE,
         )  # fmt: skip
@@ -163,7 +170,7 @@ def test_a_key_that_is_refused_is_said_in_options(service: Service, tmp_path: Pa
             ["tail", "-k", "bw_1_wrong"],
             ["runs", "--key=x"],
         ):
-            done = subprocess.run(
+            done = forked.run(
                 [sys.executable, "-m", "busway", *command, f"--url={closed.url}"],
                 capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean_environment(),
             )  # fmt: skip
@@ -183,6 +190,7 @@ def test_a_key_with_other_characters_is_not_shown(publish: Any, key: str) -> Non
     publish("a", "-d", "1", "--key=bw_1_space\r\n")  # an open gateway takes any
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b"7"])
 def test_what_is_no_gateway_is_said(answer: bytes) -> None:
     class Page(BaseHTTPRequestHandler):
@@ -200,7 +208,7 @@ def test_what_is_no_gateway_is_said(answer: bytes) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         for command in (["runs"], ["publish", "a", "-d", "1"], ["status"], ["tail", "-n", "1"]):
-            done = subprocess.run(
+            done = forked.run(
                 [sys.executable, "-m", "busway", *command, f"--url=http://127.0.0.1:{server.server_port}"],
                 capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean_environment(),
             )  # fmt: skip
@@ -220,9 +228,10 @@ def test_wait_prints_all_that_the_event_caused(publish: Any, wait: list[str]) ->
     assert [item["kind"] for item in items] == ["partial", "succeeded", "succeeded"]
 
 
+@pytest.mark.long
 def test_json_stays_json_in_every_encoding(service: Service) -> None:
     for command in (["publish", "greet", "-d", '"é€😀"', "--wait"], ["tail", "-n", "1", "greet"]):
-        with subprocess.Popen(
+        with forked.Popen(
             [sys.executable, "-m", "busway", *command, "--json"],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
             env={**clean_environment(), "BUSWAY_URL": service.url, "PYTHONIOENCODING": "ascii"},
@@ -281,7 +290,7 @@ def test_an_event_too_large_is_rejected_alone(publish: Any) -> None:
 
 def test_a_stream_is_published_as_it_comes(service: Service) -> None:
     reading, writing = os.pipe()
-    with subprocess.Popen(
+    with forked.Popen(
         [sys.executable, "-m", "busway", "publish", "--ndjson"], stdin=reading, stdout=subprocess.PIPE,
         text=True, env={**clean_environment(), "BUSWAY_URL": service.url},
     ) as running:  # fmt: skip
@@ -296,9 +305,52 @@ def test_a_stream_is_published_as_it_comes(service: Service) -> None:
         assert json.loads(running.stdout.read())["accepted"] == 2
 
 
+def test_a_command_that_broke_off_goes_on_with_its_producer_id(
+    service: Service, publish: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.ndjson"
+    lines = [json.dumps({"type": "goes.on", "data": number}) + "\n" for number in range(30)]
+    file.write_text("".join(lines[:10]) + "\nnope\n")
+    first = json.loads(publish("-f", str(file), "--producer-id=goes-on", status=1)[0])
+    assert (first["accepted"], first["rejected"][0]["line"]) == (10, 12)
+    file.write_text("".join(lines[:10]) + "\nnope\n" + "".join(lines[10:]))
+    written, said = publish("-f", str(file), "--producer-id=goes-on")
+    assert json.loads(written) == {"accepted": 20, "duplicates": 0, "rejected": [], "rejected_total": 0}
+    assert "going on with line 13" in said
+    found = service.get("/v1/events", params={"type": "goes.on"}).json()["items"]
+    assert [event["data"] for event in found] == [*reversed(range(30))]
+
+
+@pytest.mark.long
+@pytest.mark.fault
+def test_a_lost_gateway_is_waited_for_and_each_line_stored_once(make_service: Any) -> None:
+    service = make_service().start()
+    reading, writing = os.pipe()
+    with forked.Popen(
+        [sys.executable, "-m", "busway", "publish", "t", "--ndjson", "--url", service.own_url],
+        stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
+    ) as running:  # fmt: skip
+        os.close(reading)
+        assert running.stdout and running.stderr  # noqa: PT018
+        os.write(writing, b'{"data": 0}\n{"data": 1}\n')
+        until(lambda: len(service.get("/v1/events").json()["items"]) == 2, "the first lines")
+        service.kill()
+        os.write(writing, b'{"data": 2}\nnope\n')
+        assert "going on when it is back" in running.stderr.readline()
+        service.start()
+        os.write(writing, b'{"data": 3}')
+        os.close(writing)
+        assert json.loads(running.stdout.read()) == {
+            "accepted": 4, "duplicates": 0, "rejected_total": 1,
+            "rejected": [{"line": 4, "detail": ANY}],
+        }  # fmt: skip
+    found = service.get("/v1/events", params={"type": "t"}).json()["items"]
+    assert [event["data"] for event in found] == [3, 2, 1, 0]
+
+
 def test_it_stops_where_the_gateway_does_not_answer(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text('{"type": "a"}\n')
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "busway", "publish", "-f", "events.jsonl", "--url=http://127.0.0.1:9"],
         capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path, env=clean_environment(),
     )  # fmt: skip

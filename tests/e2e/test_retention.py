@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import Serve
 from .service import hear, items, say, until
 
@@ -20,6 +22,7 @@ def held(event):
 """
 
 
+@pytest.mark.long
 def test_what_is_finished_goes_and_what_waits_stays_over_a_restart(make_service: Serve) -> None:
     service = make_service(retention="1h")
     service.write("code.py", HANDLERS)

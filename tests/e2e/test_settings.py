@@ -15,6 +15,8 @@ from .conftest import Serve
 from .service import clean_environment
 from .test_command_line import busway
 
+pytestmark = pytest.mark.one_database("settings")
+
 KUBERNETES = {
     "BUSWAY_SERVICE_HOST": "10.0.0.1",
     "BUSWAY_SERVICE_PORT": "8000",
@@ -73,9 +75,9 @@ def test_a_gateway_starts_beside_such_a_service(make_service: Serve, monkeypatch
     [
         ("port", "x"), ("port", "65536"), ("pool", "fiber"), ("workers", "0"), ("threads", "many"),
         ("retention", "7 years"), ("max_event_bytes", "1MB"), ("drain_timeout", "-1"), ("reload", "maybe"),
-        ("role", "worker"), ("broker_url", "nats://x"), ("database_url", "mysql://x"),
-        ("handlers", "nowhere"), ("app_dir", "nowhere"),
-        ("allow_origin", "app.example"), ("keep_alive", "0"),
+        ("role", "worker"), ("role", "both"), ("broker_url", "nats://x"),
+        ("database_url", "mysql://x"), ("handlers", "nowhere"), ("app_dir", "nowhere"),
+        ("allow_origin", "app.example"), ("keep_alive", "0"), ("node_name", "a" * 256),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_its_place(
@@ -94,6 +96,18 @@ def test_a_bad_value_is_named_with_its_place(
     monkeypatch.setenv(variable, value)
     assert said().startswith(f"{variable} (environment): ")
     assert said(**{name: value}).startswith(f"--{name.replace('_', '-')}: ")
+
+
+@pytest.mark.parametrize("url", ["http://me:hidden@h", "nats://me:hidden@h?tls_ca=/nowhere"])
+def test_a_broker_is_for_postgresql_and_its_secrets_are_not_shown(folder: Path, url: str) -> None:
+    with pytest.raises(BadSettings, match=r"^--broker-url: a broker is for several nodes on one PostgreSQL"):
+        settings.load(broker_url="nats://h")
+    with pytest.raises(BadSettings, match=r"^--broker-url: the broker ") as raised:
+        settings.load(broker_url=url, database_url="postgresql://h/d")
+    assert "hidden" not in raised.value.detail
+    with pytest.raises(BadSettings, match=r"^--database-url: the database must be") as raised:
+        settings.load(database_url="mysql://me:hidden@h/d")
+    assert "hidden" not in raised.value.detail
 
 
 def test_an_address_that_cannot_be_used_is_named_with_its_place(folder: Path) -> None:

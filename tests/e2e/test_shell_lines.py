@@ -16,6 +16,8 @@ from tests.marks import few
 
 from .service import PATIENCE, Service, clean_environment
 
+pytestmark = pytest.mark.one_database("lines of the docs")
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {
@@ -23,6 +25,7 @@ ELSEWHERE = {
     r"pip install|python3 -m venv|/opt/busway": "tests/packaging",
     r"docker|cp |systemctl|journalctl|cd ": "tests/packaging checks these files without Docker and systemd",
     r"createdb|busway (export|import) |.*postgresql://": "tests/e2e/test_moving.py and test_postgres.py",
+    r"curl .*/v1/keys": "tests/e2e/test_access.py: it ends open access",
     r"curl -H 'Authorization: Bearer bw_…' …": "it is no whole command",
 }
 README_HANDLER = """
@@ -65,6 +68,7 @@ def shell(service: Service, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     for name in ("bin/busway", ".venv/bin/busway"):
         (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m busway "$@"\n', encoding="utf-8")
         (folder / name).chmod(0o755)
+    (folder / "events.ndjson").write_text('{"type": "nobody"}\n' * 1_000, encoding="utf-8")
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return folder, {**clean_environment(), "PATH": path, "BUSWAY_URL": service.url, "BUSWAY_PORT": "0"}
 

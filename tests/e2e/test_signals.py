@@ -20,7 +20,7 @@ from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment, until
 from .test_faults import seed
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.one_node("signals of one process")]
 
 HANDLERS = """
 import signal, subprocess, sys, time
@@ -73,6 +73,7 @@ def holds(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("everybody", few([False, True], False))
+@pytest.mark.long
 def test_a_signal_at_any_moment_of_the_start_ends_it_with_status_0(
     make_service: Serve, everybody: bool
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_second_signal_ends_it_at_once(make_service: Serve, tmp_path: Path) ->
     assert service.stop() == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_what_the_parent_blocked_or_ignored_does_not_matter(make_service: Serve, pool: str) -> None:
     service = make_service(workers=1, pool=pool)
@@ -173,6 +175,7 @@ def namespaces() -> bool:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not namespaces(), reason="needs PID namespaces")
 def test_process_1_of_a_container_stops_too(make_service: Serve) -> None:
     chance = random.Random(seed())

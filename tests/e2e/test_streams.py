@@ -20,7 +20,7 @@ from tests.marks import few
 from .conftest import Serve
 from .service import PATIENCE, Service, clean_environment, until
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.one_database("standard streams of the process")]
 
 HANDLERS = """
 import os, sys
@@ -73,7 +73,7 @@ def redirected(command: list[str], redirection: str, writer: int, **more: Any) -
 
 def until_ready(service: Service) -> None:
     """Wait for a gateway whose announcement cannot be read."""
-    service.url = f"http://127.0.0.1:{service.options['port']}"
+    service.own_url = f"http://127.0.0.1:{service.options['port']}"
 
     def ready() -> bool:
         assert service.process
@@ -86,6 +86,7 @@ def until_ready(service: Service) -> None:
     until(ready, "readiness")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", few(REDIRECTIONS, "nothing open", "both full", "both without a reader"))
 def test_the_gateway_serves_without_its_streams(make_service: Serve, no_reader: int, name: str) -> None:
     service = make_service(workers=1)
@@ -151,6 +152,7 @@ def dropped(service: Service) -> float:
     return float(line.split()[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_errors_that_nobody_reads_stop_nothing(make_service: Serve, pool: str) -> None:
     service, errors = make_service(workers=1, pool=pool), Unread()
@@ -161,6 +163,7 @@ def test_errors_that_nobody_reads_stop_nothing(make_service: Serve, pool: str) -
     os.close(errors.reader)
 
 
+@pytest.mark.long
 def test_the_log_says_how_many_lines_were_dropped(make_service: Serve) -> None:
     service, errors = make_service(workers=1), Unread()
     errors.start(service)

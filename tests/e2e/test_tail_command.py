@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests import forked
+
 from .service import PATIENCE, Service, clean_environment, until
 from .test_commands import plain, run_of, terminal
 
@@ -44,7 +46,7 @@ def tailing(
     service: Service, *words: str, program: tuple[str, ...] = ("-m", "busway")
 ) -> Iterator[subprocess.Popen[str]]:
     """A tail that follows: it has said so."""
-    with subprocess.Popen(
+    with forked.Popen(
         [sys.executable, *program, "tail", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={**clean_environment(), "BUSWAY_URL": service.url},
     ) as running:  # fmt: skip
@@ -69,8 +71,9 @@ def publish(service: Service, type_: str, count: int, **more: Any) -> None:
 def test_it_says_what_it_follows_and_where(service: Service) -> None:
     with tailing(service, "greet.*", "odd", "-H", "hello", "--kind=dead") as running:
         told = running.told  # type: ignore[attr-defined]
-        for words in ("greet.* odd", "of the handler hello", "of kind dead", service.url):
+        for words in ("greet.* odd", "of the handler hello", "of kind dead"):
             assert words in told
+        assert any(url in told for url in service.urls)
 
 
 def test_it_begins_with_the_last_results(service: Service) -> None:
@@ -85,7 +88,7 @@ def test_it_begins_with_the_last_results(service: Service) -> None:
             assert line(running).endswith(f'["hello", {number}]  completes 1 succeeded\n')
     with tailing(service, "--last=1000", "greet.two") as running:
         assert '["hello", 0]' in line(running)
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "busway", "tail", "-n", "1", "--after=latest"], capture_output=True, text=True,
         timeout=PATIENCE, check=False, env=clean_environment(),
     )  # fmt: skip

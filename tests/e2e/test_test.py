@@ -162,7 +162,7 @@ def test_more_at_once_wait_for_their_turn_and_too_many_are_told(service: Service
     def ask() -> None:
         with httpx.Client(timeout=PATIENCE, verify=False) as client:
             body = {"event": {"type": "t", "data": str(sign)}}
-            statuses.append(client.post(f"{service.url}/v1/handlers/nap/test", json=body).status_code)
+            statuses.append(client.post(f"{service.own_url}/v1/handlers/nap/test", json=body).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(30)]
     for thread in threads:
@@ -187,12 +187,14 @@ def test_one_whose_caller_goes_away_is_ended(service: Service) -> None:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def running() -> int:
-        pools = service.ok("GET", "/v1/status")["workers"]["pools"].values()
+        status = service.client.get(f"{service.own_url}/v1/status").json()
+        pools = status["workers"]["pools"].values()
         return sum(pool["running"] for pool in pools)
 
     until(lambda: running() == 0, "the attempt to end")
 
 
+@pytest.mark.long
 def test_what_cannot_run_is_a_conflict(make_service: Serve) -> None:
     service = make_service(workers=1)
     service.write("all.py", "from busway import handler\n@handler('a')\ndef gone(event): ...\n")

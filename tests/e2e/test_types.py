@@ -197,5 +197,5 @@ def test_an_annotation_that_cannot_be_resolved_is_the_error_of_its_target_alone(
     } <= targets
     assert "typed:lost" not in targets
     assert service.publish("lost", {})["runs"] == 0
-    assert "typed.py has targets that cannot be loaded, its handlers wait" in service.log.read_text()
+    service.logged("typed.py has targets that cannot be loaded, its handlers wait")
     assert "typed.py has targets that cannot be loaded" in service.ok("GET", "/readyz")["trouble"]

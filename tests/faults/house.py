@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 
+from tests import forked
 from tests.e2e.service import FINAL, PATIENCE, Service, clean_environment, until, until_none
 
 __all__ = ["FINAL", "PATIENCE", "Bystanders", "Census", "House", "seeded", "until"]
@@ -94,7 +95,7 @@ class House(Service):
     def launch(self) -> subprocess.Popen[str]:
         """Start it, as a shell would: at the head of a process group."""
         with self.log.open("ab") as log:
-            return subprocess.Popen(
+            return forked.Popen(
                 [*self.prefix, *self.command()],
                 stdout=subprocess.PIPE,
                 stderr=log,

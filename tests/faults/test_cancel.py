@@ -60,6 +60,7 @@ class Race:
         (self.hit if answer.status_code == 200 else self.spared).add(run)
 
 
+@pytest.mark.long
 def test_cancel_racing_completion_a_thousand_times(house: House) -> None:
     before = house.results()[-1]["cursor"]
     race = Race(house, seeded())
@@ -79,6 +80,7 @@ def test_cancel_racing_completion_a_thousand_times(house: House) -> None:
     assert len(neighbours) == race.neighbours, "a cancel hit another attempt than its own"
 
 
+@pytest.mark.long
 def test_what_is_cancelled_and_retried_at_once_ends_by_its_new_attempt(house: House) -> None:
     for _ in range(15):
         seq = house.publish("faulty.hits_or_misses", 20)["seq"]

@@ -50,6 +50,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("own_house", few(["process", "thread"], "process"), indirect=True)
+@pytest.mark.long
 def test_a_wall_clock_that_jumps_harms_nobody(own_house: House, tmp_path: Path) -> None:
     house, clock = own_house, Clock(tmp_path)
     house.environment = clock.environment

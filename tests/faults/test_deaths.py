@@ -23,6 +23,7 @@ def the_last(run: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("handler", "data", "cause", "printed"),
     [
@@ -48,7 +49,8 @@ def test_a_handler_that_ends_its_process_fails_and_tells_how_it_ended(
 
 
 def test_where_a_crash_in_c_was_stands_in_the_attempt(house: House) -> None:
-    trace = the_last(house.run("segfaults"))["error"]["traceback"]
+    # Python 3.15 writes no stacks when another thread is just starting, as bystanders' threads do.
+    trace = next(filter(None, (the_last(house.run("segfaults"))["error"]["traceback"] for _ in range(5))))
     assert "in follow" in trace
     assert "in segfaults" in trace
 

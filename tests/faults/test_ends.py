@@ -99,6 +99,7 @@ def test_ctrl_c_then_two_signals_then_sigkill_lose_nothing_and_leave_nobody(
     assert house.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stuck", ["spins_in_c_for_long", "swallows_for_long"])
 @TWO
 def test_a_stuck_handler_does_not_outlive_a_killed_gateway(own_house: House, stuck: str) -> None:
@@ -110,6 +111,7 @@ def test_a_stuck_handler_does_not_outlive_a_killed_gateway(own_house: House, stu
     assert not left_of(family)
 
 
+@pytest.mark.long
 def test_as_pid_1_it_buries_whoever_is_left_to_it(own_house: House, tmp_path: Path) -> None:
     house = own_house
     # Without root a user namespace lets one be PID 1 too.

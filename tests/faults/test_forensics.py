@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from .house import House
 pytestmark = pytest.mark.fault
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("handler", "data", "type_", "message", "frames", "printed"),
     [
@@ -45,6 +47,7 @@ def test_how_an_attempt_ended_stands_in_its_run(
     assert printed in attempt["log"]
     assert attempt["pool"] == house.pool
     assert attempt["worker"] > 1
+    assert attempt["node"] == socket.gethostname()
     assert attempt["started_at"] < attempt["finished_at"]
     assert run["error"] == error
     final = house.results_of(run["id"])[-1]

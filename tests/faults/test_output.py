@@ -12,6 +12,7 @@ from .house import House, until
 pytestmark = pytest.mark.fault
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("handler", "data", "error", "says"),
     [

@@ -50,6 +50,7 @@ def lists(house: House) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own_house", ["process"], indirect=True)
 def test_a_field_that_cannot_be_shown_is_null_and_no_list_breaks(own_house: House) -> None:
     house = own_house

@@ -30,6 +30,7 @@ def test_a_generator_that_crashes_leaves_its_partials_and_starts_again_at_0(hous
     assert [kind for kind in kinds if kind != "lost"] == ["failed", "dead"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("handler", ["never_ends", "never_ends_async"])
 def test_an_endless_generator_goes_at_the_stores_pace_in_bounded_memory(house: House, handler: str) -> None:
     process = psutil.Process(house.pid)

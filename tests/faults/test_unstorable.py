@@ -31,6 +31,7 @@ REFUSED = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own_house", ["process", "thread"], indirect=True)
 def test_what_the_database_refuses_fails_the_attempt_and_counts(own_house: House) -> None:
     house = own_house

@@ -1,43 +1,69 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .environments import Environment, Installed, copy_sources, required, run
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Give the folder of a name. The first of all processes that run tests makes it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def give(name: str, make: Callable[[Path], object]) -> Path:
+        with (root / f"{name}.made").open("a+") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)
+            if not os.fstat(made.fileno()).st_size:
+                make(root / name)
+                made.write("yes")
+        return root / name
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def wheel(once: Once) -> Path:
     """The wheel, built from the files that the image is made of."""
-    folder = tmp_path_factory.mktemp("wheel")
-    sources = copy_sources(folder / "sources")
-    run(
-        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"),
-        *("--wheel-dir", folder, sources),
-    )
-    (built,) = folder.glob("*.whl")
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        sources = copy_sources(folder / "sources")
+        pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index")
+        run(*pip, "--no-build-isolation", "--wheel-dir", folder, sources)
+
+    (built,) = once("wheel", build).glob("*.whl")
     return built
 
 
+def installed(once: Once, wheel: Path, extra: str) -> Environment:
+    def make(folder: Path) -> None:
+        made = Environment(folder)
+        made.link(*required(extra))
+        made.install(wheel)
+
+    return Environment(once(f"environment-{extra}", make))
+
+
 @pytest.fixture(scope="session")
-def server(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def server(once: Once, wheel: Path) -> Environment:
     """An environment as `pip install 'busway[server]'` leaves it."""
-    made = Environment(tmp_path_factory.mktemp("server") / "env")
-    made.link(*required("server"))
-    made.install(wheel)
-    return made
+    return installed(once, wheel, "server")
 
 
 @pytest.fixture(scope="session")
-def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def bare(once: Once, wheel: Path) -> Environment:
     """An environment as `pip install busway` leaves it."""
-    made = Environment(tmp_path_factory.mktemp("bare") / "env")
-    made.link(*required())
-    made.install(wheel)
-    return made
+    return installed(once, wheel, "")
 
 
 @pytest.fixture

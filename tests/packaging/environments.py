@@ -56,7 +56,8 @@ class Environment:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        venv.create(root, symlinks=True)
+        if not root.exists():
+            venv.create(root, symlinks=True)
         self.python = root / "bin/python"
         found = sysconfig.get_path("purelib", "venv", {"base": str(root), "platbase": str(root)})
         self.site = Path(found)

@@ -1,7 +1,9 @@
 """The files of `examples/deploy` and the commands of `docs/deploying.md`, used as they stand.
 
-`compose-spec.json` is the schema of the Compose Specification (https://github.com/compose-spec/compose-spec,
-Apache License 2.0).
+`compose-spec.json` is the schema of the Compose Specification (https://github.com/compose-spec/compose-spec).
+`kubernetes.json` has the kinds that our files use, without descriptions: those of Kubernetes 1.37 as the
+package kubernetes-validate 1.37.0 has them, strict, and `ScaledObject` of KEDA 2.16, from the models of the
+package cloudcoil-models-keda 2.16.1.0, closed here. All of them have the Apache License 2.0.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -36,16 +40,125 @@ def program(name: str) -> str:
     return found
 
 
-def test_the_compose_file_fits_its_schema() -> None:
-    compose = yaml.safe_load((FILES / "compose.yaml").read_text(encoding="utf-8"))
-    schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema).validate(compose)
-    service = compose["services"]["busway"]
-    assert service["environment"].keys() <= OPTIONS
+def schema(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(
+        json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
+    )
+
+
+def compose_file(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FILES / name).read_text(encoding="utf-8"))
+    schema("compose-spec").validate(found)
+    return found
+
+
+def check_node(service: dict[str, Any]) -> None:
+    """Check a service of Compose that is a gateway."""
+    assert {name for name in service["environment"] if name.startswith("BUSWAY_")} <= OPTIONS
     assert int(service["stop_grace_period"].removesuffix("s")) > Settings().drain_timeout
+    compile(service["healthcheck"]["test"][-1], "healthcheck", "exec")
+
+
+def test_the_compose_file_fits_its_schema() -> None:
+    compose = compose_file("compose.yaml")
+    service = compose["services"]["busway"]
+    check_node(service)
     assert [volume.split(":")[1] for volume in service["volumes"]] == ["/data"]
     assert compose["volumes"].keys() == {"data"}
-    compile(service["healthcheck"]["test"][-1], "healthcheck", "exec")
+
+
+def test_the_compose_file_of_a_cluster_fits_its_schema() -> None:
+    services = compose_file("cluster/compose.yaml")["services"]
+    roles = {
+        name: each["environment"]["BUSWAY_ROLE"] for name, each in services.items() if "hostname" in each
+    }
+    assert roles == {
+        "gateway-1": "gateway",
+        "gateway-2": "gateway",
+        "worker-1": "worker",
+        "worker-2": "worker",
+    }
+    for name in roles:
+        check_node(services[name])
+        assert (services[name]["hostname"], services[name]["image"]) == (name, "shop")
+        environment = services[name]["environment"]
+        host = urlsplit(environment["BUSWAY_DATABASE_URL"]).hostname
+        assert services[host]["environment"]["POSTGRES_PASSWORD"] == environment["PGPASSWORD"]
+        broker = environment["BUSWAY_BROKER_URL"]
+        assert urlsplit(broker.replace(token := services["nats"]["command"][1], "token")).hostname == "nats"
+        assert token in broker
+    site = (FILES / "cluster/nginx.conf").read_text(encoding="utf-8")
+    named = re.findall(r"^ +server (\S+):8000", site, re.MULTILINE)
+    assert named == services["balancer"]["depends_on"] == [n for n, r in roles.items() if r == "gateway"]
+
+
+def objects(name: str) -> list[dict[str, Any]]:
+    found = list(yaml.safe_load_all((FILES / "kubernetes" / name).read_text(encoding="utf-8")))
+    for each in found:
+        schema("kubernetes").validate(each)
+    return found
+
+
+def test_the_files_for_kubernetes_fit_their_schemas() -> None:
+    found = objects("busway.yaml")
+    (settings,) = (each["data"] for each in found if each["kind"] == "ConfigMap")
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"] for each in found if each["kind"] == "Deployment"
+    }
+    assert pods.keys() == {"busway-gateway", "busway-worker"}
+    for name, pod in pods.items():
+        (container,) = pod["spec"]["containers"]
+        variables = {each["name"]: each for each in container["env"]}
+        assert {*variables, *settings} <= OPTIONS
+        assert f"busway-{variables['BUSWAY_ROLE']['value']}" == name
+        assert variables["BUSWAY_DATABASE_URL"]["valueFrom"]["secretKeyRef"]["key"] == "database-url"
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
+        needed = int(settings["BUSWAY_DRAIN_TIMEOUT"]) + int(hook[1])
+        assert pod["spec"]["terminationGracePeriodSeconds"] > needed
+        probes = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")}
+        assert probes == {"liveness": "/healthz", "readiness": "/readyz"}
+        image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+        assert f"--uid {pod['spec']['securityContext']['runAsUser']}" in image
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods.items()}
+    for each in found:
+        name, spec = each["metadata"]["name"], each.get("spec", {})
+        if each["kind"] == "Service":
+            assert spec["selector"] == labels["busway-gateway"]
+        elif spec:
+            assert spec["selector"]["matchLabels"] == labels[name]
+    budgets = {each["metadata"]["name"] for each in found if each["kind"] == "PodDisruptionBudget"}
+    assert budgets == pods.keys()
+
+
+def test_the_object_for_kubernetes_in_the_text_fits_its_schema() -> None:
+    (text,) = re.findall(r"^```yaml\n(.+?)^```$", DOCS, re.MULTILINE | re.DOTALL)
+    deployment = yaml.safe_load(text)
+    schema("kubernetes").validate(deployment)
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > Settings().drain_timeout
+
+
+def test_the_scaler_for_kubernetes_names_workers_and_metrics_that_exist() -> None:
+    (scaler,) = objects("keda.yaml")
+    names = {each["metadata"]["name"] for each in objects("busway.yaml") if each["kind"] == "Deployment"}
+    assert scaler["spec"]["scaleTargetRef"]["name"] in names
+    metrics = (ROOT / "app/busway/gateway/api/metrics.py").read_text(encoding="utf-8")
+    for trigger in scaler["spec"]["triggers"]:
+        named = re.findall(r"busway_\w+", trigger["metadata"]["query"])
+        assert named
+        assert [metric for metric in named if f'"{metric}"' not in metrics] == []
+
+
+def test_the_alerts_name_metrics_that_exist() -> None:
+    text = (FILES / "prometheus/busway.rules.yaml").read_text(encoding="utf-8")
+    (group,) = yaml.safe_load(text)["groups"]
+    metrics = (ROOT / "app/busway/gateway/api/metrics.py").read_text(encoding="utf-8")
+    for rule in group["rules"]:
+        assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
+        named = re.findall(r"busway_\w+", rule["expr"])
+        assert named
+        assert not [name for name in named if f'"{name.removesuffix("_bucket")}"' not in metrics]
+    alerts = {rule["alert"] for rule in group["rules"]}
+    assert alerts == set(re.findall(r"`(Busway\w+)`", (ROOT / "docs/running.md").read_text(encoding="utf-8")))
 
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), encoding="utf-8")
 
 
+@pytest.mark.long
 def test_handlers_import_the_project_also_after_a_reload(shop: Installed, project: Path) -> None:
     assert priced(shop) == [6, "of the project"]
     change(project / "app/models.py", "FACTOR = 2", "FACTOR = 5")
@@ -107,6 +108,7 @@ def test_another_folder_is_the_project_when_app_dir_names_it(
         made.close()
 
 
+@pytest.mark.long
 def test_an_application_of_the_project_uses_the_client(
     server: Environment, shop: Installed, project: Path
 ) -> None:

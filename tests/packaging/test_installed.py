@@ -39,6 +39,7 @@ def test_it_installs_one_importable_name(server: Environment) -> None:
     assert len(names) == 2
 
 
+@pytest.mark.long
 def test_the_gateway_runs_from_another_folder(gateway: Installed) -> None:
     gateway.start()
     greeted(gateway)
@@ -46,6 +47,7 @@ def test_the_gateway_runs_from_another_folder(gateway: Installed) -> None:
     assert gateway.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["--version", "serve --help", "openapi"])
 def test_commands_run_from_another_folder(server: Environment, elsewhere: Path, command: str) -> None:
     assert run(server.program("busway"), *command.split(), cwd=elsewhere)
@@ -81,6 +83,7 @@ def test_it_installs_from(tmp_path: Path, elsewhere: Path, form: str) -> None:
     assert run(made.program("busway"), "--version", cwd=elsewhere).startswith("busway ")
 
 
+@pytest.mark.long
 def test_an_editable_install_runs_the_gateway_and_offers_no_other_name(
     tmp_path: Path, elsewhere: Path
 ) -> None:

@@ -32,6 +32,7 @@ def test_the_command_knows_what_the_extra_brings() -> None:
     assert set(NEEDED) == modules(SERVER)
 
 
+@pytest.mark.long
 def test_none_of_it_is_installed_but_what_a_client_needs_too(bare: Environment) -> None:
     program = f"from importlib.util import find_spec; print(*[n for n in {NEEDED} if find_spec(n)])"
     assert set(run(bare.python, "-c", program).split()) <= required()
@@ -52,6 +53,7 @@ def test_commands_of_the_gateway_say_in_one_line_what_to_install(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.long
 def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, elsewhere: Path) -> None:
     gateway.start()
     busway, url = bare.program("busway"), {"BUSWAY_URL": gateway.url}
@@ -69,6 +71,7 @@ def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, e
         tail.terminate()
 
 
+@pytest.mark.long
 def test_help_and_completion_need_no_gateway(bare: Environment, elsewhere: Path) -> None:
     busway = bare.program("busway")
     commands = re.findall(r"^  ([a-z]+) {2,}", run(busway, "--help").partition("Commands:")[2], re.MULTILINE)
@@ -89,6 +92,7 @@ def test_together(busway_gateway): assert busway_gateway.client.wait("t", 7).res
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("extra", "passed"), few([("", 1), ("server", 2)], ("", 1)))
 def test_handlers_are_tested_with_pytest(
     wheel: Path, gateway: Installed, tmp_path: Path, extra: str, passed: int
@@ -102,6 +106,7 @@ def test_handlers_are_tested_with_pytest(
     assert ("pip install 'busway[server]'" in said.stdout) is (extra == "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("client", ["Client", "SyncClient"])
 def test_the_clients_work(gateway: Installed, bare: Environment, elsewhere: Path, client: str) -> None:
     gateway.start()

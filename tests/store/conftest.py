@@ -1,5 +1,6 @@
 import pytest
 
+from tests.marks import few
 from tests.store.databases import DATABASES
 from tests.store.kit import Store
 
@@ -9,9 +10,9 @@ def shared_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=few(DATABASES, "sqlite"))
 def database(request, tmp_path, shared_folder):
-    """A new database, of each kind in turn."""
+    """A new database, of each kind in turn. `ON_ALL` in a module lets `make test` run it on all of them."""
     made = DATABASES[request.param](tmp_path, shared_folder)
     yield made
     made.close()

@@ -6,11 +6,13 @@ import contextlib
 import itertools
 import resource
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import pytest
 import sqlalchemy as sa
 from busway.gateway.errors import Conflict
 from busway.gateway.store.core.writer import Refused, Writer
@@ -213,10 +215,13 @@ class Postgres:
         return self._facade.apply(operation)
 
     def cut(self, commits: GroupCommits) -> None:
-        postgres().execute(
+        cutting = (
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            f"WHERE datname = '{self._name}' AND application_name = 'busway/committer'"
+            f"WHERE datname = '{self._name}' AND application_name LIKE 'busway/committer/%'"
         )
+        deadline = time.monotonic() + _PATIENCE
+        while not postgres().execute(cutting):  # the committer may be connecting again just now
+            assert time.monotonic() < deadline, "there is no connection to cut"
 
     def full(self, commits: GroupCommits) -> AbstractContextManager[None]:
         raise NotImplementedError
@@ -225,8 +230,10 @@ class Postgres:
         postgres().drop(self._name)
 
 
+_PATIENCE = 60.0  # seconds
 _numbers = itertools.count(1)
 _templates: list[str] = []
 
 
 DATABASES: dict[str, type[Database]] = {"sqlite": SQLite, "postgres": Postgres}
+ON_ALL = pytest.mark.parametrize("database", DATABASES, indirect=True)

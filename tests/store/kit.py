@@ -76,8 +76,8 @@ def append(run, index, attempt=1):
     return Append(run=run, event=1, handler=1, revision=1, attempt=attempt, result=value)
 
 
-def handler(name, number=0, **fields):
-    return SaveHandler(handler=Handler(id=number, name=name, **fields), fields={"target": "a:b"})
+def handler(name, number=0, *, rules=0, **fields):
+    return SaveHandler(handler=Handler(id=number, name=name, **fields), fields={"target": "a:b"}, rules=rules)
 
 
 class Store:

@@ -99,7 +99,7 @@ def test_parts_make_the_same_operation_and_the_same_batch() -> None:
         for size in sizes:
             slices.append((size, frames.encode(events[start : start + size])))
             start += size
-        body = frames.encode_publish(slices)
+        body = frames.encode_publish(Publish(events=[]), slices)
         batch = frames.RawBatch(7, [msgspec.Raw(body)] * 20)
         whole = frames.decode_batch(b"".join(frames.batch_parts(batch)))
         assert whole == frames.decode_batch(frames.encode(batch))

@@ -33,7 +33,7 @@ from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.subscribers.durables import Durables
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
-from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
+from busway.gateway.subscribers.websocket import SUBPROTOCOLS, WebSocketShell
 from busway.gateway.turns import Line
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -142,7 +142,7 @@ class Server:
     """uvicorn in this loop, serving the shell as the gateway does; `access` is what each connection gets."""
 
     path = "/v1/subscribe"
-    subprotocol = SUBPROTOCOL
+    subprotocols = SUBPROTOCOLS
 
     def __init__(self, store_: Store, publish: Any = refuse_all, max_frame: int = 65_536) -> None:
         self.access: Access | Unauthorized = OPEN

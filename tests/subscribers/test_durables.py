@@ -305,6 +305,7 @@ def test_a_name_is_deleted_unless_it_is_in_use_and_begins_anew(tmp_path: Path) -
     run(tmp_path, claim)
 
 
+@pytest.mark.long
 def test_acknowledgements_of_many_names_are_one_operation_a_commit(tmp_path: Path) -> None:
     async def claim(there: Store, server: Server) -> None:
         names = [f"n{n}" for n in range(200)]
@@ -329,6 +330,7 @@ def test_acknowledgements_of_many_names_are_one_operation_a_commit(tmp_path: Pat
     run(tmp_path, claim)
 
 
+@pytest.mark.long
 def test_a_committer_that_dies_leaves_no_doubt_about_an_acknowledgement(tmp_path: Path) -> None:
     async def claim(there: Store, server: Server) -> None:
         await there.produce(100)

@@ -88,6 +88,7 @@ def test_a_peer_that_answers_no_ping_but_is_there_is_not_cut(tmp_path: Path) -> 
 
 
 @linux
+@pytest.mark.long
 def test_a_reader_that_stops_for_many_pings_gets_everything_when_it_goes_on(tmp_path: Path) -> None:
     async def claim(there: Store, made: Server, dial: Dial) -> None:
         client = await dial(made.port, "?after=latest", receive_buffer=4096)

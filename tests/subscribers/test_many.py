@@ -9,6 +9,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.subscribers.kit import Server, number, serve, store, until
 from tests.subscribers.raw import CLOSE, TEXT, Dial, RawPeer, dialling
 
@@ -41,6 +43,7 @@ async def connect(dial: Dial, port: int, count: int, query: str, receive_buffer:
     return made
 
 
+@pytest.mark.long
 def test_slow_readers_among_many_get_everything_and_hold_nobody_up(tmp_path: Path) -> None:
     seed = int(os.environ.get("BUSWAY_TEST_SEED", random.randrange(1 << 32)))
     print("BUSWAY_TEST_SEED", seed)

@@ -42,7 +42,7 @@ class Echo:
     """A WebSocket endpoint that sends back what it gets."""
 
     path = "/"
-    subprotocol = "echo"
+    subprotocols = ("echo",)
     max_message = 1 << 20
 
     def admit(self, _headers: Any, _query: bytes) -> Any:

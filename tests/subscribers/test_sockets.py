@@ -236,7 +236,7 @@ BAD_FRAMES: list[tuple[str | bytes, str, str]] = [
     ('{"op": "subscribe", "id": "x", "durable": 5}', "bad_subscription", "durable"),
     ('{"op": "subscribe", "id": "x", "durable": "a\\nb"}', "bad_subscription", "control"),
     (f'{{"op": "subscribe", "id": "x", "durable": "{"x" * 256}"}}', "bad_subscription", "255"),
-    ('{"op": "subscribe", "id": "x", "shadow": true}', "bad_subscription", "shadow"),
+    ('{"op": "subscribe", "id": "x", "shadow": "yes"}', "bad_subscription", "shadow"),
     ('{"op": "ack", "id": "x", "cursor": "y"}', "unknown_subscription", "'x'"),
     ('{"op": "ack", "cursor": "y"}', "bad_subscription", "id"),
     ('{"op": "ack", "id": "x", "upto": "y"}', "bad_frame", "upto"),
@@ -441,8 +441,8 @@ def test_a_subscription_that_begins_when_the_gateway_ends_is_given_nothing(tmp_p
     async def claim(there: Store, server: Server) -> None:
         await there.produce(3)
         async with peer(server) as client:
-            await until(lambda: there.hub._sinks)
-            [sink] = there.hub._sinks
+            await until(lambda: there.hub.sinks)
+            [sink] = there.hub.sinks
             opening = sink._session.subscribe({"id": "s1", "after": "earliest"})
             start = await there.hub.locate(opening.after)
             sink.close(1012, "restart", flush=True)

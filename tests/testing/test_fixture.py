@@ -38,6 +38,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_projects_own_settings_do_not_choose_the_database_or_the_address(project: Path) -> None:
     """Handlers run in the root directory without variables of Busway. A test that fails shows the log."""
     env = "BUSWAY_DATABASE_URL=sqlite:///precious.db\nBUSWAY_HOST=0.0.0.0\nBUSWAY_PORT=1\n"
@@ -49,6 +50,7 @@ def test_the_projects_own_settings_do_not_choose_the_database_or_the_address(pro
     assert "draining" in said.stdout
 
 
+@pytest.mark.long
 def test_a_file_that_does_not_import_fails_the_test_with_its_traceback(project: Path) -> None:
     (project / "handlers/bad.py").write_text("1 / 0\n", encoding="utf-8")
     said = run_pytest(project)
@@ -74,6 +76,7 @@ def test_a_scope_that_is_none_is_named(project: Path) -> None:
     assert "busway_scope must be one of function, class, module, package, session, not" in said.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scope", "databases"), few([("function", 2), ("session", 1)], ("function", 2)))
 def test_the_scope_says_how_long_a_gateway_serves(project: Path, scope: str, databases: int) -> None:
     test = """

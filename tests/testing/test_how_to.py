@@ -30,6 +30,7 @@ def run_pytest(
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", few([0, 1], 1))
 def test_the_examples_pass_with_each_of_the_settings(tmp_path: Path, settings: int) -> None:
     files = [(name, text) for name, text in BLOCKS if name != "pyproject.toml"]

@@ -142,6 +142,7 @@ def test_a_module_that_was_missing_or_broken_is_loaded_once_it_is_there(project,
     drive(scenario, project, pool, reload=True)
 
 
+@pytest.mark.long
 def test_a_file_whose_import_hung_in_the_project_is_tried_again_when_that_has_changed(project):
     kit.write(project / "app", models="import time\ntime.sleep(1000)")
 

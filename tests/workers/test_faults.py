@@ -395,7 +395,7 @@ def test_an_attempt_that_forks_is_answered_once_by_its_worker(folder, target):
 
 
 def test_deaths_are_noticed_under_uvloop_too(folder):
-    others = set(psutil.Process().children(recursive=True))  # of supervisors that other tests share
+    others = kit.children()  # of supervisors that other tests share
 
     async def main():
         async with kit.bench(folder) as bench:
@@ -407,8 +407,7 @@ def test_deaths_are_noticed_under_uvloop_too(folder):
             assert (await bench.run("f:segfaults")).error.message == "killed by SIGSEGV"
             assert (await bench.run("f:fine", 1)).outcome is Outcome.SUCCEEDED
             # A worker that the zygote started when it was killed is buried within two looks for strays.
-            children = psutil.Process().children
-            await bench.until(lambda: len(set(children(recursive=True)) - others) == len(bench.pids()) + 1)
+            await bench.until(lambda: len(kit.children() - others) == len(bench.pids()) + 1)
 
     uvloop.run(main())
 
@@ -459,7 +458,7 @@ def test_what_outlasts_the_drain_is_lost(folder, pool):
 @pytest.mark.parametrize("pool", TWO)
 def test_descriptors_and_processes_return_to_where_they_were(folder, pool):
     process = psutil.Process()
-    others = set(process.children(recursive=True))  # of supervisors that other tests share
+    others = kit.children()  # of supervisors that other tests share
 
     async def scenario(bench):
         await bench.run("f:fine", 1)
@@ -471,7 +470,7 @@ def test_descriptors_and_processes_return_to_where_they_were(folder, pool):
         await bench.run("f:spins", timeout=0.05)
         await bench.run("f:fine", 1, alone=True)
         await bench.until(lambda: len(bench.pids()) == workers and process.num_fds() == before)
-        children = set(process.children(recursive=True)) - others
+        children = kit.children() - others
         assert len(children) == workers + 1
         assert not [c for c in children if c.status() == psutil.STATUS_ZOMBIE]
 

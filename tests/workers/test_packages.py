@@ -247,6 +247,7 @@ def test_they_run_with_the_setup_of_their_packages_and_importers(drive, pool):
     drive(scenario, pool)
 
 
+@pytest.mark.long
 def test_a_folder_in_circles_and_one_with_too_many_files_are_walked_to_an_end(tmp_path):
     deep = tmp_path / "deep"
     for _ in range(40):

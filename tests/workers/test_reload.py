@@ -6,15 +6,17 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 
 import psutil
 import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
-from busway.gateway import main
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway import handler_code
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.executors.port import Ended, Returned
+from busway.gateway.nodes.alone import Alone
+from busway.gateway.settings import Settings
 
 VERSION = """
     import os, time
@@ -147,26 +149,24 @@ def test_nothing_starts_while_the_registry_is_told(folder, sign):
     kit.drive(scenario, folder, reload=True, on_catalog=on_catalog)
 
 
-class FullDisk(Changes):
-    """Changes of handlers that cannot be stored the first time."""
-
-    def __init__(self, tries):
-        self.tries = tries
-
-    async def declare(self, catalog):
-        self.tries.append(catalog)
-        if len(self.tries) == 1:
-            raise OSError("the disk is full")
-
-
 def test_changed_files_are_declared_again_until_that_works(folder, monkeypatch):
-    monkeypatch.setattr(main, "DECLARE_AGAIN", 0.05)
+    monkeypatch.setattr(handler_code, "AGAIN", 0.05)
     tries = []
+
+    class FullDisk:
+        async def declare(self, catalog):
+            tries.append(catalog)
+            if len(tries) == 1:
+                raise OSError("the disk is full")
 
     async def scenario():
         async with kit.bench(folder, reload=True, follow=False) as bench:
-            following = main._follow_code(bench.supervisor, Registry(), FullDisk(tries))
-            task = asyncio.create_task(following)
+            nodes = Alone("here", time.time_ns)
+            nodes.leads = True
+            code = handler_code.HandlerCode(
+                Settings(handlers=folder), nodes, Registry(), FullDisk(), bench.supervisor, print
+            )
+            task = asyncio.create_task(code.follow_folder())
             put(folder, 2)
             await bench.until(lambda: len(tries) == 2)
             assert (await bench.run("f:version")).data == b"2"
@@ -175,6 +175,7 @@ def test_changed_files_are_declared_again_until_that_works(folder, monkeypatch):
     asyncio.run(scenario())
 
 
+@pytest.mark.long
 def test_a_file_that_hung_is_tried_again_when_it_has_changed(folder):
     async def scenario(bench, told):
         assert "did not end within" in bench.catalog[0].error
@@ -290,16 +291,16 @@ def test_reloading_all_the_time_under_load_loses_nothing(folder, pool):
 
 @pytest.mark.fault
 def test_descriptors_and_processes_return_to_where_they_were(folder):
-    process = psutil.Process()
+    process, others = psutil.Process(), kit.children()
 
     async def scenario(bench, told):
         await bench.run("f:version")
-        before, children = process.num_fds(), len(process.children(recursive=True))
+        before, children = process.num_fds(), len(kit.children() - others)
         for number in range(2, 6):
             put(folder, number)
             await bench.until(lambda number=number: len(told) == number - 1)
         await bench.until(lambda: process.num_fds() == before)
-        await bench.until(lambda: len(process.children(recursive=True)) == children)
+        await bench.until(lambda: len(kit.children() - others) == children)
 
     drive(scenario, folder)
 

@@ -10,6 +10,7 @@ import time
 import pytest
 import workers_kit as kit
 from busway.domain.run import Outcome
+from busway.gateway.executors.python.host.shared import PeriodicCheck
 
 from tests.marks import few
 
@@ -76,6 +77,7 @@ def test_the_attempt_still_has_its_timeout(folder, pool):
     kit.drive(scenario, folder, pool, processes=1)
 
 
+@pytest.mark.long
 def test_a_cancelled_attempt_keeps_its_grace(folder):
     async def scenario(bench):
         token = bench.hand("f:waits_for", "nothing", timeout=0.01)
@@ -88,3 +90,18 @@ def test_a_cancelled_attempt_keeps_its_grace(folder):
         assert (await bench.end(token)).error.type == "Timeout"
 
     kit.drive(scenario, folder, processes=1, grace=3)
+
+
+def test_a_check_that_was_stopped_never_runs_again():
+    async def main():
+        checks = []
+        check = PeriodicCheck(lambda late: bool(checks.append(late)))
+        check.start()
+        check.stop()
+        check.start()
+        await asyncio.sleep(0.1)
+        check.start()
+        await asyncio.sleep(0.1)
+        assert not checks
+
+    asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import textwrap
 import time
@@ -87,6 +88,7 @@ class Bench:
         run=None,
         pool=None,
         memory=None,
+        exclusive=False,
         revision=1,
         **fields,
     ):
@@ -95,7 +97,7 @@ class Bench:
         assignment = Assignment(
             token=token, run=run or token, attempt=1, handler=target.partition(":")[2], revision=revision,
             target=target, kind=self.kind(target), pool=pool or self.pool, timeout=timeout, alone=alone,
-            memory=memory, event=event(json.dumps(data).encode(), **fields),
+            memory=memory, exclusive=exclusive, event=event(json.dumps(data).encode(), **fields),
         )  # fmt: skip
         if not self.supervisor.offer(assignment):
             self.waiting.append(assignment)
@@ -150,12 +152,20 @@ class Bench:
 
 def children():
     """All processes that there are below this one."""
-    return set(psutil.Process().children(recursive=True))
+    return {child for child in psutil.Process().children(recursive=True) if not _of_a_server(child)}
+
+
+def _of_a_server(process):
+    """Whether it belongs to a PostgreSQL server that other tests share, which begins and ends processes."""
+    try:
+        return process.name() == "postgres"
+    except psutil.NoSuchProcess:
+        return False
 
 
 @asynccontextmanager
 async def started(folder, pool="process", *, follow=True, **options):
-    made = Bench(folder, pool, **options)
+    made, before = Bench(folder, pool, **options), tasks_of_busway()
     try:
         made.catalog = await made.supervisor.start()
         following = asyncio.create_task(made.follow()) if follow else None
@@ -164,6 +174,13 @@ async def started(folder, pool="process", *, follow=True, **options):
             following.cancel()
     finally:
         await made.supervisor.stop()
+    assert tasks_of_busway() <= before
+
+
+def tasks_of_busway():
+    """All tasks that code of Busway runs in this loop."""
+    ours = f"{os.sep}busway{os.sep}gateway{os.sep}"
+    return {task for task in asyncio.all_tasks() if ours in task.get_coro().cr_code.co_filename}
 
 
 @asynccontextmanager

@@ -181,6 +181,7 @@ class Client:
         correlationid: str | None = None,
         after: str | None = None,
         durable: str | None = None,
+        shadow: bool = False,
     ) -> Subscription:
         """Subscribe to results. Without arguments, it selects all results from now on.
 
@@ -197,6 +198,7 @@ class Client:
             durable: a name under which the gateway stores the cursor. Requesting the next item acknowledges
                 the previous one, so an item whose processing failed is sent again. `after` applies only to
                 the first subscription with the name.
+            shadow: add the results of shadow replays.
         """
         wanted = SubscribeFrame(
             id=NAME,
@@ -207,6 +209,7 @@ class Client:
             correlationid=correlationid,
             after=after,
             durable=durable,
+            shadow=shadow or None,
         )
         following = Following(
             self._gateway,

@@ -171,6 +171,7 @@ class SyncClient:
         correlationid: str | None = None,
         after: str | None = None,
         durable: str | None = None,
+        shadow: bool = False,
     ) -> SyncSubscription:
         """Subscribe to results, as `Client.subscribe`."""
         subscription = self._client.subscribe(
@@ -181,5 +182,6 @@ class SyncClient:
             correlationid=correlationid,
             after=after,
             durable=durable,
+            shadow=shadow,
         )
         return SyncSubscription(subscription, self._loop)

@@ -7,8 +7,20 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from busway.contract.results import Item
 from busway.contract.runs import Run
-from busway.contract.scalars import CONTROL, EVENT_ID, ONE_VALUE, Base64, Name, Page, Seq, Time, one_of
+from busway.contract.scalars import (
+    CONTROL,
+    EVENT_ID,
+    ONE_VALUE,
+    Base64,
+    Cursor,
+    Name,
+    Page,
+    Seq,
+    Time,
+    one_of,
+)
 
 _NO_ATTRIBUTE = {
     "anyOf": [{"type": ["array", "object", "null"]}, {"type": "number", "not": {"type": "integer"}}]
@@ -20,6 +32,20 @@ _EXTENSIONS: dict[str, Any] = {
         "not": _NO_ATTRIBUTE,
     }
 }
+SCHEDULED: dict[str, Any] = {
+    **_EXTENSIONS,
+    "propertyNames": {"pattern": "^([a-z0-9]{1,20}|data_base64)$"},
+    "not": {
+        "anyOf": [
+            {"required": ["data", "data_base64"]},
+            *(
+                {"required": [name]}
+                for name in ("id", "source", "time", "deliverat", "expirytime", "seq", "runs")
+            ),
+        ]
+    },
+}
+"""The schema of an event whose id, source and time a schedule sets."""
 _Data = Annotated[Any, Meta(description="The payload: any JSON.", examples=[{"item": "book", "quantity": 2}])]
 
 
@@ -101,6 +127,19 @@ class EventIn(msgspec.Struct, kw_only=True):
     ) = UNSET
 
 
+class StructuredEventIn(EventIn, kw_only=True):
+    """An event to publish in structured mode of CloudEvents 1.0. A null means that the attribute is not set.
+
+    Other fields are extension attributes, as in plain JSON. Integers have at most 32 bits.
+    """
+
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        **EventIn.SCHEMA,
+        "required": ["specversion", "id", "source", "type"],
+        "additionalProperties": {"description": "An extension attribute: a string, an integer or a boolean."},
+    }
+
+
 class Receipt(msgspec.Struct, frozen=True):
     """The receipt of an event that is stored and synced to disk."""
 
@@ -117,6 +156,36 @@ class Receipt(msgspec.Struct, frozen=True):
             description="Whether (`source`, `id`) was already stored. Then `seq` is that of the first event."
         ),
     ]
+
+
+class PendingReceipt(Receipt, frozen=True):
+    """The receipt of an event whose runs have not ended in the time of `Prefer: wait`."""
+
+    cursor: Annotated[
+        Cursor,
+        Meta(
+            description="A place in the result log from before the event was published. "
+            "`GET /v1/results?after=CURSOR` returns what follows, and the results of the event are among it."
+        ),
+    ]
+
+
+class EventOutcome(msgspec.Struct):
+    """An event whose runs have ended, as `Prefer: wait` asks for it."""
+
+    event: Receipt
+    results: Annotated[
+        list[Item],
+        Meta(
+            description="The final result of each run that the event started (`succeeded`, `dead` or "
+            "`cancelled`), in log order. Partial results, failed attempts that were followed by another, and "
+            "results of events that handlers published are not among them."
+        ),
+    ]
+    truncated: (
+        Annotated[bool, Meta(description="There are more: an answer has at most 10,000 results and 8 MiB.")]
+        | UnsetType
+    ) = UNSET
 
 
 class ReceiptList(msgspec.Struct):
@@ -142,6 +211,12 @@ class CloudEvent(msgspec.Struct, kw_only=True):
     ]
     data: _Data | UnsetType = UNSET
     data_base64: Base64 | UnsetType = UNSET
+
+
+class StructuredEvent(CloudEvent, kw_only=True):
+    """An event in structured mode of CloudEvents 1.0. It has no `data` if it was published without."""
+
+    SCHEMA: ClassVar[dict[str, Any]] = {**_EXTENSIONS, "not": {"required": ["data", "data_base64"]}}
 
 
 class Event(CloudEvent, kw_only=True):

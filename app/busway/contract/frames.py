@@ -11,7 +11,7 @@ from busway.contract.events import EventIn, Receipt
 from busway.contract.filters import Filter
 from busway.contract.results import EXAMPLE as ITEM
 from busway.contract.results import Item
-from busway.contract.scalars import CURSOR, OLDEST, Cursor, Name, one_of
+from busway.contract.scalars import CURSOR, OLDEST, Cursor, Name, Time, one_of
 from busway.domain import cursor
 from busway.domain.filter import FilterError, compile_filter
 from busway.domain.handler import NAME
@@ -90,6 +90,10 @@ def _check_filter(value: Any) -> str | None:
     except FilterError as problem:
         return str(problem)
     return None
+
+
+def _check_format(value: object) -> str | None:
+    return None if value == "cloudevents" else 'format must be "cloudevents" or absent'
 
 
 def _text(what: str) -> Meta:
@@ -182,6 +186,23 @@ class Selects(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_f
         ),
     ] = None
     correlationid: CorrelationId | None = None
+    shadow: Annotated[
+        bool | None,
+        Meta(
+            description="Whether to add the results of shadow replays, which no other subscription gets. "
+            "Their `replay` is the number of a replay whose `shadow` is true."
+        ),
+    ] = None
+
+
+Format = Annotated[
+    str,
+    one_of(["cloudevents"]),
+    Meta(
+        description="`cloudevents`: items are CloudEvents. Their type is `busway.result.` and the kind.",
+        extra={"rule": _check_format},
+    ),
+]
 
 
 class SubscribeFrame(Selects, kw_only=True, tag_field="op", tag="subscribe"):
@@ -197,18 +218,7 @@ class SubscribeFrame(Selects, kw_only=True, tag_field="op", tag="subscribe"):
     id: SubscriptionId
     after: After | None = None
     durable: Durable | None = None
-    shadow: Annotated[
-        bool | None,
-        Meta(
-            extra_json_schema={"enum": [False, None]},
-            description="Not available yet.",
-            extra={
-                "rule": lambda value: (
-                    "shadow replays are not supported yet: remove 'shadow'" if value else None
-                )
-            },
-        ),
-    ] = None
+    format: Format | None = None
 
 
 class UnsubscribeFrame(
@@ -327,6 +337,35 @@ class PongFrame(msgspec.Struct, tag_field="op", tag="pong"):
     EXAMPLE: ClassVar[dict[str, Any]] = {}
 
 
+FRAME_EVENT = "busway."
+"""How the types of frames as CloudEvents begin."""
+
+
+class FrameEvent(msgspec.Struct):
+    """A frame as a CloudEvent 1.0, for the subprotocol `cloudevents.json`. It is the event's `data`."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": ITEM["event"]["id"],
+        "type": "busway.subscribed",
+        "time": ITEM["time"],
+        "data": {"op": "subscribed", **SubscribedFrame.EXAMPLE},
+        "specversion": "1.0",
+        "source": "/busway",
+        "datacontenttype": "application/json",
+    }
+
+    id: str
+    type: Annotated[
+        str,
+        Meta(description="`busway.` and the `op` of the frame. `busway.moved`: `results` without items."),
+    ]
+    time: Time
+    data: Annotated[Any, Meta(description="The frame.")]
+    specversion: Annotated[str, one_of(["1.0"])] = "1.0"
+    source: Annotated[str, one_of(["/busway"])] = "/busway"
+    datacontenttype: Annotated[str, one_of(["application/json"])] = "application/json"
+
+
 SERVER_FRAMES = (SubscribedFrame, UnsubscribedFrame, ResultsFrame, PublishedFrame, ErrorFrame, PongFrame)
 ServerFrame = SubscribedFrame | UnsubscribedFrame | ResultsFrame | PublishedFrame | ErrorFrame | PongFrame
 
@@ -339,8 +378,12 @@ class Query(msgspec.Struct, kw_only=True):
     kinds: Kinds | UnsetType = UNSET
     filter: Annotated[str, Meta(description="A filter as URL-encoded JSON.")] | UnsetType = UNSET
     correlationid: CorrelationId | UnsetType = UNSET
+    shadow: Annotated[bool, Meta(description="`true` adds the results of shadow replays.")] | UnsetType = (
+        UNSET
+    )
     after: After | UnsetType = UNSET
     durable: Durable | UnsetType = UNSET
+    format: Format | UnsetType = UNSET
     ticket: (
         Annotated[
             str,

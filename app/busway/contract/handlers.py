@@ -12,6 +12,7 @@ from busway.contract.events import CloudEvent, EventIn
 from busway.contract.filters import Filter
 from busway.contract.runs import CountsByState, Error
 from busway.contract.scalars import ONE_VALUE, Base64, Page, Time, any_of, one_of
+from busway.domain.breaker import Breaker
 from busway.domain.handler import (
     MAX_ATTEMPTS,
     MAX_CONCURRENCY,
@@ -26,6 +27,7 @@ from busway.domain.handler import (
     Backoff,
 )
 from busway.domain.run import Outcome
+from busway.domain.weburl import KIND, MAX_URL, URL
 
 
 def _rule(field: str) -> Mapping[str, Any]:
@@ -45,8 +47,10 @@ HandlerName = Annotated[
 TargetName = Annotated[
     str,
     Meta(
-        pattern=f"^{TARGET.pattern}$",
-        description="`module:function` or `package.module:function`. `GET /v1/targets` lists them.",
+        pattern=f"^({TARGET.pattern}|{URL.pattern})$",
+        max_length=MAX_URL,
+        description="`module:function` or `package.module:function`, which `GET /v1/targets` lists, or an "
+        "`https://` URL, to which the gateway sends the events.",
         examples=["orders:price"],
         extra=_rule("target"),
     ),
@@ -67,7 +71,8 @@ Filtered = Annotated[
 Pool = Annotated[
     Literal["process", "thread", "auto"],
     Meta(
-        description="Where attempts run. `auto`: decided by measurement. Null: the gateway's `--pool`.",
+        description="Where attempts run. `auto`: decided by measurement. Null: the gateway's `--pool`. "
+        "Not for URLs.",
         extra=_rule("pool"),
     ),
 ]
@@ -126,6 +131,14 @@ Memory = Annotated[
         extra=_rule("memory"),
     ),
 ]
+BreakerIn = Annotated[
+    Breaker | None,
+    Meta(
+        description="The handler pauses itself after so many failed attempts within so many seconds and no "
+        "success between them. Null: it does not.",
+        extra=_rule("breaker"),
+    ),
+]
 Paused = Annotated[
     bool,
     Meta(
@@ -156,6 +169,7 @@ class HandlerChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     rate: Rate | UnsetType | None = UNSET
     ordered: Ordered | UnsetType | None = UNSET
     memory: Memory | UnsetType | None = UNSET
+    breaker: BreakerIn | UnsetType = UNSET
     paused: Paused | UnsetType | None = UNSET
     description: Description | UnsetType | None = UNSET
 
@@ -182,6 +196,7 @@ class Settings(msgspec.Struct, kw_only=True):
     rate: Rate | None
     ordered: Ordered
     memory: Memory | None
+    breaker: BreakerIn
     paused: Paused
     description: Description
 
@@ -189,7 +204,7 @@ class Settings(msgspec.Struct, kw_only=True):
 class PlacedIn(msgspec.Struct):
     """Where the attempts of a handler run."""
 
-    pool: Annotated[str, one_of(["process", "thread"])]
+    pool: Annotated[str, one_of(["process", "thread", KIND])]
     reason: Annotated[str, Meta(description="The reason, with measurements if there are any.")]
     since: Time
 
@@ -230,9 +245,39 @@ class Handler(Settings, kw_only=True):
     ]
     created_at: Time
     updated_at: Time
+    paused_by: Annotated[
+        str | None,
+        Meta(
+            description="`breaker`: its breaker; `target`: its URL is gone. Null: a client, or nobody.",
+            examples=["breaker"],
+        ),
+    ]
+    paused_reason: Annotated[str | None, Meta(description="Why it paused itself, or null.")]
+    paused_until: Annotated[Time | None, Meta(description="When it resumes by itself, or null.")]
     waits_because: Annotated[str | None, Meta(description="Why its runs wait, or null.")]
     placed_in: PlacedIn
+    secret_since: Annotated[
+        Time | None,
+        Meta(
+            description="Since when its newest secret signs what is sent to its URL. Null: it never had one."
+        ),
+    ] = None
+    previous_secret_until: Annotated[
+        Time | None,
+        Meta(description="Until when the secret before signs, too. Null: the newest one signs alone."),
+    ] = None
     stats: Stats
+    secret: (
+        Annotated[
+            str,
+            Meta(
+                description="The secret that signs what is sent to its URL (Standard Webhooks). Only "
+                "the answer to the request that made it has it.",
+                examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class HandlerList(Page[Handler]):
@@ -313,5 +358,5 @@ class TrialAnswer(msgspec.Struct, kw_only=True):
         float | None, Meta(description="Seconds; null if it is not known for one attempt alone.")
     ]
     peak_memory: Annotated[int | None, Meta(description="Bytes; null if it is not known.")]
-    pool: Annotated[str, Meta(description="The pool of the handler's runs: `process` or `thread`.")]
-    worker: Annotated[int | None, Meta(description="The worker's process id.")]
+    pool: Annotated[str, Meta(description="The pool of the handler's runs: `process`, `thread` or `http`.")]
+    worker: Annotated[int | None, Meta(description="The worker's process id. Null for a URL.")]

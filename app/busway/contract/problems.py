@@ -8,6 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from busway.contract.uploads import UploadResult
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -39,6 +41,13 @@ class Problem(msgspec.Struct):
         Meta(description="What is wrong and what to do.", examples=["type: an event needs a type"]),
     ]
     errors: Annotated[list[BadField], Meta(description="The invalid fields.")] | UnsetType = UNSET
+    upload: (
+        Annotated[
+            UploadResult,
+            Meta(description="What became of the lines of an NDJSON upload that ended before its last line."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 def field_path(loc: Sequence[str | int]) -> str:

@@ -31,7 +31,7 @@ EXAMPLE: dict[str, Any] = {
     "data": {"pages": 1},
     "error": None,
     "completes": {"succeeded": 1},
-    "replay": False,
+    "replay": None,
     "time": TIME,
 }
 
@@ -77,13 +77,49 @@ class Item(msgspec.Struct, kw_only=True):
             "the number of runs by final state."
         ),
     ]
-    replay: bool
+    replay: Annotated[
+        int | None,
+        Meta(description="The replay that ran the event again. Null: the event itself started the run."),
+    ]
     time: Time
 
     def __post_init__(self) -> None:
         """Set `data` to the bytes of a binary value."""
         if self.data_base64 is not UNSET:
             self.data = base64.b64decode(self.data_base64)
+
+
+ITEM_EVENT = "busway.result."
+"""How the types of items as CloudEvents begin; the kind follows."""
+_ITEM_EVENTS = [f"{ITEM_EVENT}{kind}" for kind in Kind]
+
+
+class ItemEvent(msgspec.Struct, kw_only=True):
+    """One result as a CloudEvent 1.0: an item of subscriptions with `"format": "cloudevents"`."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {
+        "id": CURSOR,
+        "specversion": "1.0",
+        "source": "/handlers/invoice",
+        "type": "busway.result.succeeded",
+        "subject": "order.created",
+        "time": TIME,
+        "datacontenttype": "application/json",
+        "correlationid": EVENT_ID,
+        "causationid": EVENT_ID,
+        "data": EXAMPLE,
+    }
+
+    id: Annotated[Cursor, Meta(description="The cursor of the result.")]
+    specversion: Annotated[str, one_of(["1.0"])]
+    source: Annotated[str, Meta(description="`/handlers/` and the name of the handler.")]
+    type: Annotated[str, one_of(_ITEM_EVENTS)]
+    subject: Annotated[str, Meta(description="The type of the result's event.")]
+    time: Time
+    datacontenttype: Annotated[str, one_of(["application/json"])]
+    correlationid: str
+    causationid: Annotated[str, Meta(description="The id of the result's event.")]
+    data: Annotated[Item, Meta(description="The item as other subscriptions get it.")]
 
 
 class ItemList(Page[Item]):

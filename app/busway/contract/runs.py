@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -43,7 +43,7 @@ class Run(msgspec.Struct):
     created_at: Time
     finished_at: Annotated[Time | None, Meta(description="Null while the run is unfinished.")]
     error: Annotated[Error | None, Meta(description="The error of the newest failed attempt.")]
-    replay: Annotated[bool, Meta(description="Whether a replay created this run.")]
+    replay: Annotated[int | None, Meta(description="The replay that created this run. Null: its event did.")]
 
 
 class Attempt(msgspec.Struct):
@@ -56,6 +56,10 @@ class Attempt(msgspec.Struct):
     finished_at: Annotated[Time | None, Meta(description="Null while it runs.")]
     pool: Annotated[str, Meta(description="`process` or `thread`.")]
     worker: Annotated[int | None, Meta(description="The worker's process id.")]
+    node: Annotated[
+        str | None,
+        Meta(description="The name of the node that ran it (`--node-name`). Null if an older Busway ran it."),
+    ]
     cpu_time: Annotated[
         float | None, Meta(description="Seconds; null if it is not known for one attempt alone.")
     ]
@@ -65,6 +69,13 @@ class Attempt(msgspec.Struct):
     ]
     error: Error | None
     log: Annotated[str | None, Meta(description="Its output and log lines, at most 64 KiB.")]
+    published: Annotated[
+        list[Any] | None,
+        Meta(
+            description="In a shadow replay: the first 64 KiB of the events that it published and that were "
+            "not stored."
+        ),
+    ]
 
 
 class RunDetail(Run):

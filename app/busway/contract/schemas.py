@@ -8,10 +8,27 @@ from typing import Any
 
 import msgspec
 
-from busway.contract import events, filters, frames, handlers, keys, problems, results, runs, service
+from busway.contract import (
+    events,
+    filters,
+    frames,
+    handlers,
+    keys,
+    problems,
+    replays,
+    results,
+    runs,
+    schedules,
+    service,
+    sources,
+    uploads,
+)
 from busway.contract.scalars import PREFIX
 
-MODULES = (events, filters, frames, handlers, keys, problems, results, runs, service)
+MODULES = (
+    events, filters, frames, handlers, keys, problems, replays, results, runs, schedules, service, sources,
+    uploads,
+)  # fmt: skip
 
 Schema = dict[str, Any]
 

@@ -26,7 +26,7 @@ class Readiness(msgspec.Struct):
         list[str],
         Meta(
             description="Problems that stop handlers: files that cannot be imported, workers that cannot be "
-            "started or die at start. `GET /v1/status` has the details."
+            "started or die at start, no node that leads or has workers. `GET /v1/status` has the details."
         ),
     ]
 
@@ -63,11 +63,18 @@ class CrashLoop(msgspec.Struct):
 
 
 class WorkerPool(msgspec.Struct, kw_only=True):
-    """A pool of workers. A pool of an earlier generation of code only has `running` and `workers`."""
+    """A pool of workers. A pool of an earlier generation of code only has `running` and `workers`.
+
+    The pool `http` sends events to URLs. It has `limit` and no workers.
+    """
 
     processes: Annotated[int, Meta(description="The intended number of workers.")] | UnsetType = UNSET
     threads: Annotated[int, Meta(description="The number of threads per worker.")] | UnsetType = UNSET
     running: Annotated[int, Meta(description="The number of running attempts of the pool.")]
+    limit: (
+        Annotated[int, Meta(description="The maximum number of running attempts of the pool `http`.")]
+        | UnsetType
+    ) = UNSET
     delayed: Annotated[bool, Meta(description="Whether a crash loop delays new workers.")] | UnsetType = UNSET
     crash_loop: CrashLoop | UnsetType | None = UNSET
     error: (
@@ -154,6 +161,66 @@ class Disk(msgspec.Struct):
     ]
 
 
+class Node(msgspec.Struct, kw_only=True):
+    """A gateway that uses the database."""
+
+    id: Annotated[int, Meta(description="Its number, 0 if the database has one gateway.")]
+    name: Annotated[str, Meta(description="`--node-name`, by default the name of its host.")]
+    role: Annotated[str, one_of(["all", "gateway", "worker"]), Meta(description="`--role`.")]
+    version: Annotated[str, Meta(description="Of Busway.")]
+    code: Annotated[
+        str | None,
+        Meta(
+            description="Names the version of its handler code: nodes with equal files have the same. Null "
+            "if it has none."
+        ),
+    ]
+    leader: Annotated[bool, Meta(description="Whether it hands out runs. One node does.")]
+    term: Annotated[
+        int | None,
+        Meta(
+            description="Counts the leaders of the database. Null for nodes that do not lead; 0 if the "
+            "database has one gateway."
+        ),
+    ]
+    this: Annotated[bool, Meta(description="Whether it answers this request.")]
+    started_at: Time
+    capacity: Annotated[
+        dict[str, int],
+        Meta(
+            description="Attempts that it runs at a time, by pool. 0 for gateways, and until it can run one."
+        ),
+    ]
+    running: Annotated[
+        dict[str, int],
+        Meta(description="Attempts that it runs, by pool. Of other nodes up to 2 seconds old."),
+    ]
+    lag: Annotated[
+        int,
+        Meta(
+            description="Commits of other nodes that it had not applied when it last reported, up to 2 "
+            "seconds ago."
+        ),
+    ]
+
+
+class Broker(msgspec.Struct):
+    """What nodes notify each other over."""
+
+    url: Annotated[str, Meta(description="Its servers.")]
+    connected: bool
+    problem: Annotated[str | None, Meta(description="Why this node is not connected to it.")]
+    sent: Annotated[int, Meta(description="The number of notifications that this node sent.")]
+    received: Annotated[int, Meta(description="The number of notifications from other nodes.")]
+    ignored: Annotated[
+        dict[str, int],
+        Meta(
+            description="The number of messages that are not from a node of this database, by reason: `seal` "
+            "(not signed by one), `version`, `size`, `overflow`."
+        ),
+    ]
+
+
 class Status(msgspec.Struct, kw_only=True):
     """The state of the service."""
 
@@ -163,6 +230,8 @@ class Status(msgspec.Struct, kw_only=True):
     ]
     started_at: Time
     access: Annotated[str, Meta(description="Whether requests need an API key.")]
+    nodes: Annotated[list[Node], Meta(description="The gateways that use the database, oldest first.")]
+    broker: Annotated[Broker | None, Meta(description="Null without `--broker-url`.")]
     workers: Workers
     committer: Committer
     queues: Queues

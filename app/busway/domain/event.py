@@ -31,6 +31,7 @@ class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
             into fields of their own.
         root: number of the root event that this one descends from, 0 if it is a root.
         parent: the run that published it.
+        depth: how many events it lies below its root, which has 0.
         made_id: the gateway generated the id, so no other event has it.
         handlers: the store's numbers of the matching handlers.
     """
@@ -52,12 +53,13 @@ class NewEvent(msgspec.Struct, array_like=True, kw_only=True):
     expires_at: int | None = None
     root: int = 0
     parent: int | None = None
+    depth: int = 0
     made_id: bool = False
     handlers: tuple[int, ...] = ()
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
-    """A stored event: the attributes as received, and its number `seq`."""
+    """A stored event: the attributes as received, and its number `seq`. `depth` as in `NewEvent`."""
 
     seq: int
     id: str
@@ -71,6 +73,7 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True
     attributes: dict[str, Attribute] = {}
     correlationid: str
     root: int
+    depth: int = 0
 
 
 def partition_key(attributes: dict[str, Attribute]) -> str | None:
@@ -94,6 +97,7 @@ def to_event(new: NewEvent, seq: int) -> Event:
         attributes=new.attributes,
         correlationid=new.correlationid,
         root=new.root or seq,
+        depth=new.depth,
     )
 
 

@@ -11,11 +11,13 @@ from typing import Any
 from busway.domain import times
 from busway.domain.event import Attribute, NewEvent, new_id
 from busway.domain.handler import FieldError
+from busway.domain.operations import SOURCE as OPERATIONS
 from busway.domain.text import check_name, holds_control
 
 MAX_EVENT_BYTES = 1_048_576  # default limit
 MAX_ATTRIBUTES = 1_000
 MAX_PUBLISHED = 10_000  # events that one attempt may publish
+MAX_DEPTH = 64  # default limit of events below their root event
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,20}", re.ASCII)
 _OURS = frozenset({"seq", "runs"})
@@ -83,6 +85,8 @@ def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
     time = _time(fields, "time")
     event.time = now if time is None else time
     event.source = _text(fields, "source", 1024) or event.source
+    if event.source == OPERATIONS:
+        raise FieldError("source", f"the source {OPERATIONS!r} is the gateway's own: choose another one")
     event.subject = _text(fields, "subject")
     event.datacontenttype = _text(fields, "datacontenttype")
     if "data_base64" in fields:

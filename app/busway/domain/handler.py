@@ -9,9 +9,12 @@ from typing import Annotated, Any, Protocol
 import msgspec
 from msgspec import Meta
 
+from busway.domain.breaker import Breaker, Pause, check_breaker
 from busway.domain.event import NewEvent
 from busway.domain.filter import FilterError, compile_filter
 from busway.domain.pattern import PatternError, check_pattern
+from busway.domain.signing import Secret
+from busway.domain.weburl import is_url, read_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 TARGET = re.compile(r"([A-Za-z_][A-Za-z0-9_]*\.)*[A-Za-z_][A-Za-z0-9_]*:[A-Za-z][A-Za-z0-9_]*", re.ASCII)
@@ -64,6 +67,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     rate: str | None = None
     ordered: bool = False
     memory: int | None = None
+    breaker: Breaker | None = None
     paused: bool = False
     description: str = ""
 
@@ -77,6 +81,8 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         file_digest: digest of the target's source file, to detect changes.
         missing: the code no longer declares the handler. It matches no events, and its runs wait until
             it is declared again or deleted.
+        secrets: sign what is sent to its URL, newest first.
+        pause: why the gateway paused it, None if a client paused it, or it is not paused.
     """
 
     id: int
@@ -89,6 +95,8 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
     created_at: int = 0
     updated_at: int = 0
+    secrets: tuple[Secret, ...] = ()
+    pause: Pause | None = None
 
     @property
     def spec(self) -> Spec:
@@ -109,6 +117,9 @@ class Rules(Protocol):
 
     edition: object
     """It is replaced when handlers change."""
+
+    version: int
+    """Of the handlers in the store, 0 if only this node changes them."""
 
     def match(self, event: NewEvent) -> tuple[int, ...]:
         """Return the numbers of the handlers that match this event."""
@@ -145,6 +156,10 @@ def check_fields(fields: dict[str, Any]) -> None:
             raise FieldError(name, problem)
     if fields.get("memory") is not None and fields.get("pool") == "thread":
         raise FieldError("memory", _MEMORY_IN_THREADS)
+    if is_url(fields.get("target") or ""):
+        for name in ("pool", "memory"):
+            if fields.get(name) is not None:
+                raise FieldError(name, f"{name} is for functions, and the target is a URL: remove {name}")
 
 
 def _check_name(value: Any) -> str | None:
@@ -154,11 +169,18 @@ def _check_name(value: Any) -> str | None:
 
 
 def _check_target(value: Any) -> str | None:
-    if isinstance(value, str) and value.startswith(("https://", "http://")):
-        return "URL targets are not supported yet: use module:function, a function in the handlers folder"
     if isinstance(value, str) and TARGET.fullmatch(value):
         return None
-    return "target must be module:function or package.module:function, a function of the handlers folder"
+    if not isinstance(value, str) or not is_url(value):
+        return (
+            "target must be module:function or package.module:function, a function of the handlers folder, "
+            "or https://…"
+        )
+    try:
+        read_url(value)
+    except ValueError as problem:
+        return str(problem)
+    return None
 
 
 def _check_events(value: Any) -> str | None:
@@ -268,6 +290,7 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "rate": _check_rate,
     "ordered": _check_ordered,
     "memory": _check_memory,
+    "breaker": check_breaker,
     "paused": _check_paused,
     "description": _check_description,
 }

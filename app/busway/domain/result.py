@@ -44,6 +44,7 @@ class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One numbered entry of the result log.
 
     `data` is JSON text, or bytes if `binary`. `time` is microseconds since 1970.
+    `replay` as in `Run`.
     """
 
     number: int
@@ -58,7 +59,7 @@ class Result(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     binary: bool = False
     error: tuple[str, str] | None = None
     completes: bytes | None = None
-    replay: bool = False
+    replay: int = 0
     time: int = 0
 
     @property

@@ -61,6 +61,7 @@ class Run(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         fence: the value that outcomes must name. It makes the store refuse outcomes of attempts from
             before a manual retry.
         returned: how often a worker died that had this run and seemed not to have started it.
+        replay: the replay that created it, negative if it is a shadow replay, 0 if an event did.
         alone: the next attempt gets a worker of its own, because a worker died while it ran this run.
     """
 
@@ -78,3 +79,4 @@ class Run(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     fence: int = 0
     returned: int = 0
     alone: bool = False
+    replay: int = 0

@@ -89,6 +89,10 @@ class Buffer:
         return frames
 
 
+def _ignore(_what: object) -> None:
+    pass
+
+
 class Channel:
     """The gateway's end: non-blocking, owned by the running event loop.
 
@@ -165,10 +169,12 @@ class Channel:
                 return
 
     def close(self) -> None:
-        """Close the socket. No callback is called afterwards."""
+        """Close the socket, and release the callbacks: none is called afterwards."""
         if not self._open:
             return
         self._open = False
+        self._on_frames = self._on_end = _ignore
+        self._buffer = Buffer()
         self._loop.remove_reader(self._sock)
         if self._writing:
             self._loop.remove_writer(self._sock)
@@ -218,8 +224,9 @@ class Channel:
 
     def _end(self, problem: str | None) -> None:
         if self._open:
+            on_end = self._on_end
             self.close()
-            self._on_end(problem)
+            on_end(problem)
 
     def _flush(self) -> None:
         self._flushing = False

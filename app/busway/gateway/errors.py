@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from busway.contract.problems import BadField, Problem, field_path
+from busway.contract.uploads import UploadResult
 
 STARTING = "the gateway is starting: try again in a moment"
 
@@ -27,6 +29,7 @@ class BuswayError(Exception):
     status = 500
     title = "Internal error"
     code = "unavailable"
+    challenge = 'Bearer realm="busway"'
 
     def __init__(
         self, detail: str, *, errors: list[BadField] | None = None, retry_after: int | None = None
@@ -44,11 +47,11 @@ class BuswayError(Exception):
         more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
         return cls(detail + more, errors=fields)
 
-    def document(self) -> bytes:
-        """Return the problem document (RFC 9457)."""
+    def document(self, upload: UploadResult | UnsetType = UNSET) -> bytes:
+        """Return the problem document (RFC 9457). `upload`: what became of the lines before the error."""
         name = "urn:busway:problem:" + self.title.lower().replace(" ", "-")
-        errors = self.errors or msgspec.UNSET
-        return msgspec.json.encode(Problem(name, self.title, self.status, self.detail, errors))
+        errors = self.errors or UNSET
+        return msgspec.json.encode(Problem(name, self.title, self.status, self.detail, errors, upload))
 
     def headers(self) -> dict[str, str]:
         """Return the response headers of the error."""
@@ -56,7 +59,7 @@ class BuswayError(Exception):
         if self.retry_after is not None:
             found["Retry-After"] = str(self.retry_after)
         if self.status == 401:
-            found["WWW-Authenticate"] = 'Bearer realm="busway"'
+            found["WWW-Authenticate"] = self.challenge
         return found
 
 
@@ -76,6 +79,13 @@ class Unauthorized(BuswayError):
     """The API key is missing, unknown, expired or revoked."""
 
     status, title, code = 401, "Key needed", "not_allowed"
+
+
+class BadSignature(BuswayError):
+    """A webhook has no valid signature of a source. It does not say whether the source exists."""
+
+    status, title, code = 401, "Bad signature", "not_allowed"
+    challenge = 'Signature realm="busway"'
 
 
 class Forbidden(BuswayError):
@@ -115,9 +125,17 @@ class TooLarge(BuswayError):
 
 
 class UnsupportedMediaType(BuswayError):
-    """The Content-Type is not supported here."""
+    """The Content-Type is not supported here. `accept_post`: the media types that are, if they are known."""
 
     status, title = 415, "Unsupported media type"
+
+    def __init__(self, detail: str, *, accept_post: str | None = None) -> None:
+        super().__init__(detail)
+        self.accept_post = accept_post
+
+    def headers(self) -> dict[str, str]:
+        """Return the response headers of the error."""
+        return super().headers() | ({"Accept-Post": self.accept_post} if self.accept_post else {})
 
 
 class Misdirected(BuswayError):
@@ -175,6 +193,10 @@ class Unavailable(BuswayError):
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail, retry_after=retry_after)
+
+
+class Overloaded(Unavailable):
+    """Too many events wait to be stored. Nothing of this operation is stored."""
 
 
 class BadSettings(BuswayError):

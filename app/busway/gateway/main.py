@@ -5,67 +5,68 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
-import msgspec
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
-from busway.domain.run import MAX_LOSSES, RunState
+from busway.domain.run import Run, RunState
 from busway.gateway.access.gate import Gate
 from busway.gateway.access.origins import Origins
-from busway.gateway.access.scopes import Access
-from busway.gateway.api import (
-    docs_page,
-    document,
-    events,
-    handlers,
-    keys,
-    metrics,
-    problems,
-    results,
-    runs,
-    service,
-    subscriptions,
-    tickets,
-)
-from busway.gateway.api import streaming as stream_routes
-from busway.gateway.api import trials as trial_routes
-from busway.gateway.api.answers import known_parameters
-from busway.gateway.api.front import Front
+from busway.gateway.access.ticket import SharedTickets
+from busway.gateway.api import sources
+from busway.gateway.api.frames import publish_frame
+from busway.gateway.api.front import Front, HealthFront
+from busway.gateway.api.routes import describe
 from busway.gateway.api.stages import Stages
+from busway.gateway.api.upkeep import keep_up
 from busway.gateway.attempts import outcome_log
+from busway.gateway.attempts.depth import Depth
 from busway.gateway.attempts.inflight import InFlight
-from busway.gateway.attempts.recorder import Progress, Recorder
+from busway.gateway.attempts.recorder import Progress, Recorder, shift
 from busway.gateway.budget import Budgets
+from busway.gateway.dispatch.assigned import Assigned
+from busway.gateway.dispatch.assigner import Assigner
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.dispatcher import Dispatcher
+from busway.gateway.dispatch.firings import Firings
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
+from busway.gateway.dispatch.replays import Replays
 from busway.gateway.dispatch.retention import Retention
+from busway.gateway.dispatch.schedules import Schedules
 from busway.gateway.dispatch.trials import Trials
-from busway.gateway.executors.port import Catalog, WorkerReport
-from busway.gateway.executors.python.host.supervisor import Supervisor
-from busway.gateway.ingest.publisher import EventWaiter, Publisher, receipt
+from busway.gateway.executing import make_executors
+from busway.gateway.executors.port import Catalog, WorkerReport, Workers
+from busway.gateway.handler_code import HandlerCode, keep_trying
+from busway.gateway.ingest.publisher import Publisher
+from busway.gateway.ingest.rematching import Rematching
+from busway.gateway.nodes.alone import Alone
+from busway.gateway.nodes.cell import CellNode
+from busway.gateway.nodes.notifications.port import Notifications
+from busway.gateway.nodes.notifications.postgres import PostgresNotifications
+from busway.gateway.nodes.port import Nodes
 from busway.gateway.settings import Settings
 from busway.gateway.store.databases import choose
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched
-from busway.gateway.store.port.database import Database
-from busway.gateway.store.port.operations import Rescue
+from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.database import POSTGRES, Database
+from busway.gateway.store.port.operations import Lead, RedeemTicket
 from busway.gateway.store.port.reader import Reader, RunQuery
 from busway.gateway.subscribers.durables import Durables
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
+from busway.gateway.subscribers.waits import Waits
 from busway.gateway.subscribers.websocket import WebSocketShell
-from busway.gateway.turns import Line, Turns
+from busway.gateway.turns import Turns
 
 log = logging.getLogger("busway")
 
+LEADS = "this node leads, but cannot hand out runs yet; trying again"
 FRAME_ROOM = 65_536  # bytes that a frame may have in addition to its event
-DECLARE_AGAIN = 1.0  # seconds between attempts to declare handlers that could not be stored
-KEYS_EVERY = 2.0  # seconds until keys created by another process take effect
 
 
 def clock() -> int:
@@ -113,12 +114,24 @@ class Gateway:
         if stages is None:
             return
         stages.publisher.closed = "the gateway is stopping: try again after its restart"
+        stages.schedules.stop()
+        stages.waits.close()
         stages.dispatcher.stop()
+        stages.replays.stop()
+        await stages.nodes.hand_over(partial(_mark_all, stages))
+        stages.nodes.drain()
         await stages.workers.drain(self.settings.drain_timeout)
         await stages.recorder.prepared()
+        await stages.nodes.drained()
         await stages.commits.drained()
         await stages.hub.close(1012, "the gateway is restarting: connect again with your cursor")
         await stages.hub.durables.settled()
+
+
+def _mark_all(stages: Stages) -> None:
+    """Mark all attempts of this node as running, so that no other node starts them."""
+    stages.recorder.mark_all()
+    stages.assigned.own()
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
@@ -131,46 +144,65 @@ async def _build(
     settings: Settings, budgets: Budgets, committer: Launched | None, stack: AsyncExitStack
 ) -> Stages:
     database = choose(settings.database_url)
+    notifications = _make_notifications(settings)
+    nodes = _make_nodes(settings, database, notifications)
+    stack.push_async_callback(nodes.close)
     commits = GroupCommits(database.url, committer)
+    commits.notify = None if notifications is None else notifications.notify
     stack.push_async_callback(commits.close)
-    registry = Registry()
-    changes = Changes(commits, registry, clock)
-    placement = Placement(settings.pool, clock)
-    workers = _make_workers(settings)
+    registry = Registry(delivers=settings.has_workers)
+    changes = Changes(commits, registry, nodes.clock, nodes.current, nodes.spread, settings.targets.fault)
+    placement = Placement(settings.pool, nodes.clock)
+    workers = make_executors(settings, registry, changes, lambda: commits.epoch)
     stack.push_async_callback(workers.stop)
     # Import the handlers folder and open the store at the same time: both use other processes.
     loading = asyncio.create_task(workers.start())
     stack.callback(loading.cancel)
-    reader = await _open_store(database, commits, stack)
+    if isinstance(nodes, CellNode):  # from `join` on it must report in time, which imports may prevent
+        await asyncio.wait([loading])
+    reader = await _open_store(database, nodes, commits, stack)
     in_flight = InFlight(workers)
     turns = Turns()
-    recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, turns)
-    dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, clock)
-    trials = Trials(in_flight, changes, registry, placement, settings.max_event_bytes, clock)
+    recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, nodes.clock, turns)
+    recorder.depth = Depth(settings.max_depth, reader.chain)
+    dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, nodes.clock)
+    commits.listen(recorder.committed)
+    assigned = Assigned(commits, reader, registry, in_flight, nodes.clock)
+    assigner = _share_runs(nodes, commits, reader, registry, in_flight, dispatcher, assigned, workers)
+    code = HandlerCode(settings, nodes, registry, changes, workers, dispatcher.wake)
+    nodes.listen(in_flight.count, dispatcher.wake, code.adopt)
+    trials = Trials(in_flight, changes, registry, placement, settings.max_event_bytes, nodes.clock)
+
+    cell = nodes if isinstance(nodes, CellNode) else None
 
     def apply(progress: Progress) -> None:
         placement.take(progress.ended)
+        if assigner is not None:
+            assigned.take(progress)
         dispatcher.take(progress)
 
     def reported(reports: list[WorkerReport]) -> None:
+        if cell is not None:
+            shift(reports, cell.clock.skew())
         apply(recorder.take(reports))
 
     workers.listen(reported)
     recorder.listen(apply)
     stack.callback(dispatcher.stop)
-    hub = Hub(reader, commits.epoch, Durables(commits, reader, clock), turns)
-    await hub.start()
-    commits.listen(recorder.committed)
     commits.listen(dispatcher.committed)
-    commits.listen(hub.committed)
-    publisher = Publisher(commits, registry, clock, settings.max_event_bytes, turns)
+    if cell is not None:
+        commits.listen(code.committed)
+    hub = await _make_hub(cell, commits, reader, nodes.clock, turns)
+    commits.match_again(Rematching(registry, nodes.current).take)
+    publisher = Publisher(commits, registry, nodes.clock, settings.max_event_bytes, turns)
     stages = Stages(
         settings=settings,
-        clock=clock,
-        started_at=clock(),
-        gate=Gate(clock, Origins(settings.allow_origin)),
+        clock=nodes.clock,
+        started_at=nodes.clock(),
+        gate=Gate(nodes.clock, Origins(settings.allow_origin), shared=_shared_tickets(nodes, commits)),
         publisher=publisher,
         database=database,
+        nodes=nodes,
         commits=commits,
         reader=reader,
         registry=registry,
@@ -178,112 +210,193 @@ async def _build(
         placement=placement,
         dispatcher=dispatcher,
         trials=trials,
+        replays=_make_replays(commits, reader, registry, nodes, stack),
+        schedules=Schedules(
+            commits, reader, nodes.clock, Firings(commits, reader, registry, nodes.clock, nodes.current)
+        ),
         workers=workers,
         recorder=recorder,
+        assigned=assigned,
         hub=hub,
-        subscribe=WebSocketShell(hub, _publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
+        subscribe=WebSocketShell(hub, publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
         stream=StreamShell(hub),
+        waits=Waits(hub, budgets.answers),
         answers=budgets.answers,
         bodies=budgets.bodies,
     )
-    registry.load(await reader.handlers(), [])
-    await _declare(registry, changes, await loading)
-    following = asyncio.create_task(_follow_code(workers, registry, changes))
-    stack.callback(following.cancel)
-    await _take_up_work(stages, stack)
+    await _begin(stages, code, await loading, assigner, stack)
     return stages
 
 
-async def _open_store(database: Database, commits: GroupCommits, stack: AsyncExitStack) -> Reader:
-    """Open the store, and mark attempts that ran when the gateway last ended as lost."""
+async def _begin(
+    stages: Stages, code: HandlerCode, catalog: Catalog, assigner: Assigner | None, stack: AsyncExitStack
+) -> None:
+    """Hand out runs if no other node does, follow the other nodes, and accept events."""
+    reader, nodes = stages.reader, stages.nodes
+    version = await reader.rules()
+    await nodes.confirm(version)  # before they are read
+    stages.registry.take(await reader.handlers(), version)
+    code.load(catalog)
+    take = partial(_take_lead, stages.commits, reader, stages.registry)
+    retention = Retention(stages.commits, reader, stages.settings.retention, nodes.clock)
+    stack.callback(retention.stop)
+    stack.callback(stages.schedules.stop)
+    lead = partial(_lead, stages, code, retention, assigner)
+    leads = await nodes.lead(take)
+    code.offer(catalog)
+    nodes.follow(take, partial(keep_trying, lead, LEADS), partial(_renew, stages))
+    stack.push_async_callback(nodes.stop_following)  # before what it uses is closed
+    if leads:
+        await lead()
+    else:
+        await nodes.shared()
+        await code.declared()
+    for following in (code.follow_folder(), code.follow_nodes()):
+        stack.callback(asyncio.create_task(following).cancel)
+    await _open_doors(stages, stack)
+
+
+def _make_replays(
+    commits: Commits, reader: Reader, registry: Registry, nodes: Nodes, stack: AsyncExitStack
+) -> Replays:
+    replays = Replays(commits, reader, registry, nodes.clock)
+    stack.callback(replays.stop)
+    if isinstance(nodes, CellNode):  # only other nodes create replays without it
+        commits.listen(replays.committed)
+    return replays
+
+
+async def _renew(stages: Stages) -> None:
+    """Read what another node may have changed, besides handlers."""
+    await sources.load_access(stages)
+    stages.schedules.look()
+
+
+async def _make_hub(
+    cell: CellNode | None, commits: Commits, reader: Reader, clock: Callable[[], int], turns: Turns
+) -> Hub:
+    durables = Durables(commits, reader, clock, None if cell is None else cell.others)
+    hub = Hub(reader, commits.epoch, durables, turns)
+    await hub.start()
+    commits.listen(hub.committed)
+    if cell is not None:
+        commits.listen(durables.committed)
+    return hub
+
+
+def _share_runs(
+    nodes: Nodes,
+    commits: Commits,
+    reader: Reader,
+    registry: Registry,
+    in_flight: InFlight,
+    dispatcher: Dispatcher,
+    assigned: Assigned,
+    workers: Workers,
+) -> Assigner | None:
+    """Connect what gives runs to other nodes, and takes them. None: there are no other nodes."""
+    if not isinstance(nodes, CellNode):
+        return None
+
+    def refused(run: Run) -> None:
+        dispatcher.take(Progress(returned=[run]))
+
+    def version() -> int:
+        return registry.version
+
+    def freed(runs: list[Run]) -> None:
+        dispatcher.take(Progress(freed=runs))
+
+    assigner = Assigner(commits, reader, in_flight, nodes, version, nodes.clock, refused, freed)
+    in_flight.elsewhere, registry.offered = assigner, nodes.offered
+    nodes.serve(commits, reader, version, assigned, workers.extend_lease, assigner.looked)
+    commits.listen(assigner.committed)
+    commits.listen(assigned.committed)
+    return assigner
+
+
+def _shared_tickets(nodes: Nodes, commits: Commits) -> SharedTickets | None:
+    """Return the tickets that all nodes accept. None: there are no other nodes."""
+    if not isinstance(nodes, CellNode):
+        return None
+
+    async def redeem(ticket: str, until: int) -> bool:
+        done: bool = await commits.change(RedeemTicket(id=ticket, until=until, now=nodes.clock()))
+        return done
+
+    return SharedTickets(nodes.secret, nodes.clock, redeem)
+
+
+def _make_nodes(settings: Settings, database: Database, notifications: Notifications | None) -> Nodes:
+    if not database.url.startswith(POSTGRES):
+        return Alone(settings.node_name, clock)
+    from busway.gateway.store.postgres.cell import PostgresCellLink  # noqa: PLC0415 - loaded if used
+
+    link = PostgresCellLink(database.url, listens=notifications is None)
+    notifications = notifications or PostgresNotifications(link)
+    return CellNode(link, notifications, settings.node_name, settings.role, clock)
+
+
+def _make_notifications(settings: Settings) -> Notifications | None:
+    """Return what notifies the other nodes, None if the database does."""
+    broker = settings.broker
+    if broker is None:
+        return None
+    from busway.gateway.nodes.notifications.nats import NatsNotifications  # noqa: PLC0415 - loaded if used
+
+    return NatsNotifications(broker, settings.node_name)
+
+
+async def _open_store(
+    database: Database, nodes: Nodes, commits: GroupCommits, stack: AsyncExitStack
+) -> Reader:
+    """Open the store as a node of the cell."""
     await asyncio.to_thread(database.migrate)
-    await commits.start()
+    await commits.start(await nodes.join(), nodes.name)
     reader = database.reader()
     stack.callback(reader.close)
     await reader.open()
-    running = await reader.runs(RunQuery(state=RunState.RUNNING), outcome_log.MOST_LOST)
-    lost = await commits.change(Rescue(now=clock(), max_losses=MAX_LOSSES))
-    for run in running:
-        if found := await reader.run(run.id):
-            outcome_log.write_lost(found[0])
-    if lost > len(running):
-        log.warning("%d more attempts were lost, because the gateway ended", lost - len(running))
     return reader
 
 
-async def _take_up_work(stages: Stages, stack: AsyncExitStack) -> None:
-    """Load the keys, then start runs and accept events."""
+async def _take_lead(commits: Commits, reader: Reader, registry: Registry, operation: Lead) -> bool:
+    """Lead, and mark attempts as lost that ran when the leader before ended."""
+    operation.notices = registry.asked_for(operation.notices)
+    running = await reader.runs(RunQuery(state=RunState.RUNNING), outcome_log.MOST_LOST)
+    lost = await commits.change(operation)
+    if lost is None:
+        return False
+    for run in running:
+        if run.id in lost and (found := await reader.run(run.id)):
+            outcome_log.write_lost(found[0])
+    if more := len(set(lost).difference(run.id for run in running)):
+        log.warning("%d more attempts were lost, because their gateway ended", more)
+    return True
+
+
+async def _lead(stages: Stages, code: HandlerCode, retention: Retention, assigner: Assigner | None) -> None:
+    """Hand out runs from now on."""
+    await stages.nodes.shared()
+    await code.declare()
+    if assigner is not None:
+        assigner.adopt(await stages.dispatcher.adopt())
     for handler in stages.registry.deleted():
         await stages.changes.cancel_waiting(handler)
-    await keys.load_keys(stages)
-    watch = asyncio.create_task(_watch_keys(stages))
-    stack.callback(watch.cancel)
     stages.dispatcher.start()
-    retention = Retention(stages.commits, stages.reader, stages.settings.retention, clock)
+    stages.schedules.start()
     retention.start()
-    stack.callback(retention.stop)
+    stages.replays.start()
+
+
+async def _open_doors(stages: Stages, stack: AsyncExitStack) -> None:
+    """Load the keys and sources, then accept events."""
+    await sources.load_access(stages)
+    watch = asyncio.create_task(keep_up(stages))
+    stack.callback(watch.cancel)
     stages.publisher.closed = None
 
 
-async def _declare(registry: Registry, changes: Changes, catalog: Catalog) -> None:
-    """Update targets and handlers from the files of the handlers folder."""
-    registry.load([], catalog)
-    for broken in registry.broken_files():
-        log.error("%s, its handlers wait\n%s", registry.fault_of(broken.file), broken.error)
-    for left_out in registry.not_loaded():
-        log.warning("not loaded: %s: %s", left_out.file, left_out.error)
-    await changes.declare(catalog)
-
-
-async def _follow_code(workers: Supervisor, registry: Registry, changes: Changes) -> None:
-    """Have the handlers in step with changed files before an attempt runs their code."""
-    while True:
-        catalog = await workers.renewed()
-        while True:
-            try:
-                await _declare(registry, changes, catalog)
-                break
-            except Exception:
-                log.exception("the changed handler files could not be declared; trying again")
-                await asyncio.sleep(DECLARE_AGAIN)
-        workers.take_over()
-
-
-def _make_workers(settings: Settings) -> Supervisor:
-    return Supervisor(
-        handlers=settings.handlers,
-        app_dir=settings.app_dir,
-        processes=settings.workers,
-        threads=settings.threads,
-        max_result_bytes=settings.max_result_bytes,
-        max_event_bytes=settings.max_event_bytes,
-        default_pool=settings.pool,
-        reload=settings.reload,
-    )
-
-
-def _publish_frame(publisher: Publisher) -> Callable[[bytes, Access, Line], Awaitable[dict[str, Any]]]:
-    async def publish(body: bytes, _access: Access, line: Line) -> dict[str, Any]:
-        waiter = EventWaiter(asyncio.get_running_loop().create_future())
-        publisher.submit(body, waiter, line)
-        stored = await waiter.stored
-        return msgspec.structs.asdict(receipt(waiter.events[0], stored[0]))
-
-    return publish
-
-
-async def _watch_keys(stages: Stages) -> None:
-    """Load keys that the command line created or revoked, and cancel leftover runs of deleted handlers."""
-    while True:
-        await asyncio.sleep(KEYS_EVERY)
-        try:
-            await keys.load_keys(stages)
-            await stages.changes.cancel_left_over(await stages.reader.counts())
-        except Exception:
-            log.exception("cannot reload keys and deleted handlers from the store, retrying")
-
-
-def create_app(settings: Settings, committer: Launched | None = None) -> tuple[Front, Gateway]:
+def create_app(settings: Settings, committer: Launched | None = None) -> tuple[Front | HealthFront, Gateway]:
     """Create the ASGI application of a gateway. Its lifespan starts and stops the gateway.
 
     Args:
@@ -305,24 +418,5 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
     )
     allowed = Origins(settings.allow_origin)
     frame = settings.max_event_bytes + FRAME_ROOM
-    return Front(gateway, rest, settings.max_body_bytes, frame, allowed), gateway
-
-
-_ROUTES = (
-    events, handlers, trial_routes, runs, results, stream_routes, subscriptions,
-    service, metrics, tickets, keys,
-)  # fmt: skip
-
-
-def describe(rest: FastAPI) -> FastAPI:
-    """Add all routes, error handlers and documents to an app. `busway openapi` uses it too."""
-    for routes in _ROUTES:
-        rest.include_router(
-            routes.router,
-            dependencies=[Depends(known_parameters)],
-            generate_unique_id_function=lambda route: route.name,
-        )
-    docs_page.install(rest)
-    problems.install(rest)
-    rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it
-    return rest
+    front = Front(gateway, rest, settings.max_body_bytes, frame, allowed)
+    return front if settings.serves_clients else HealthFront(front), gateway

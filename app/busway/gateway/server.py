@@ -19,7 +19,7 @@ import uvloop
 from busway.domain.loopback import is_loopback, resolvable
 from busway.domain.pattern import sample_type
 from busway.gateway import garbage, signals
-from busway.gateway.api.front import Front
+from busway.gateway.api.front import Front, HealthFront
 from busway.gateway.api.stages import Stages
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.door.protocol import HttpProtocol
@@ -30,7 +30,7 @@ from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings, naming
 from busway.gateway.store.databases import choose
 from busway.gateway.store.group.process import Launched
-from busway.gateway.store.port.database import Database
+from busway.gateway.store.port.database import POSTGRES, Database
 
 log = logging.getLogger("busway")
 
@@ -130,7 +130,7 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def _config(front: Front, settings: Settings) -> uvicorn.Config:
+def _config(front: Front | HealthFront, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
         http=HttpProtocol,
@@ -152,7 +152,7 @@ def _check_access(settings: Settings, database: Database, listener: socket.socke
     if not is_loopback(listener.getsockname()[0]) and not database.read_keys():
         raise BadSettings(
             f"{settings.place('host')}listening on {settings.host} needs an API key: create one with "
-            f"`busway keys create NAME --create --database-url {settings.database_url}`"
+            f"`busway keys create NAME --create --database-url {_shown(settings, database)}`"
         )
 
 
@@ -181,10 +181,13 @@ def _announce(settings: Settings, listener: socket.socket, stages: Stages) -> No
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     sizes = {"process": f"{settings.workers} workers", "thread": f"{settings.threads} threads"}
     size = sizes.get(settings.pool) or " and ".join(sizes.values())
-    lines = [
-        f"busway {url}  pool {settings.pool} ({size})  database {settings.database_url}",
-        f"  docs  {url}/docs",
-    ]
+    about = [] if settings.role == "all" else [f"role {settings.role}"]
+    about += [f"pool {settings.pool} ({size})"] if settings.has_workers else []
+    lines = [f"busway {'  '.join([url, *about])}  database {_shown(settings, stages.database)}"]
+    if not settings.serves_clients:
+        sys.stdout.write(f"{lines[0]}\n")
+        return
+    lines.append(f"  docs  {url}/docs")
     event = _event_to_try(stages.registry)
     if event is not None:
         sent = f"-H 'Content-Type: application/json' -d {shlex.quote(event)}"
@@ -192,6 +195,11 @@ def _announce(settings: Settings, listener: socket.socket, stages: Stages) -> No
     if stages.gate.open:
         lines.append("  auth  no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _shown(settings: Settings, database: Database) -> str:
+    """Return the URL of the database without secrets."""
+    return database.shown if settings.database_url.startswith(POSTGRES) else settings.database_url
 
 
 def _event_to_try(registry: Registry) -> str | None:

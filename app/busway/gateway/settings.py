@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +20,18 @@ from pydantic import (
     ValidationError,
 )
 
-from busway.domain.event_fields import MAX_EVENT_BYTES
+from busway.domain.addresses import AllowedTargets, read_networks
+from busway.domain.event_fields import MAX_DEPTH, MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.gateway import variables
 from busway.gateway.access.origins import read_origin
 from busway.gateway.errors import BadSettings
+from busway.gateway.nodes.notifications.broker import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.variables import Variable
 
 _DEFAULT_DATABASE = "sqlite:///busway.db"
+_LONGEST_NAME = 255
 _DEFAULT_PLACE = "--database-url (default)"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -44,6 +48,20 @@ def _origins(value: Any) -> Any:
     for origin in found:
         read_origin(origin)
     return tuple(found)
+
+
+def _targets(value: Any) -> Any:
+    texts = value if isinstance(value, list | tuple) else [value]
+    found = [network for text in texts for network in str(text).replace(",", " ").split()]
+    read_networks(found)
+    return tuple(found)
+
+
+def _name(value: Any) -> str:
+    name = str(value).strip()
+    if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        raise ValueError(f"must be 1 to {_LONGEST_NAME} printable characters")
+    return name
 
 
 def _path(value: Any) -> Path:
@@ -73,17 +91,45 @@ class Settings(BaseModel):
     max_result_bytes: int = Field(MAX_RESULT_BYTES, ge=1, le=1_073_741_824)
     max_bodies_bytes: int = Field(268_435_456, ge=1, le=1_099_511_627_776)
     max_answers_bytes: int = Field(134_217_728, ge=1, le=1_099_511_627_776)
+    max_depth: int = Field(MAX_DEPTH, ge=1, le=10_000)
     drain_timeout: float = Field(30, ge=0, le=86_400)
     keep_alive: int = Field(75, ge=1, le=86_400)
-    broker_url: str = ""
-    role: str = "all"
+    node_name: Annotated[str, PlainValidator(_name)] = Field(default_factory=socket.gethostname)
+    broker_url: _Text = ""
+    role: Literal["all", "gateway", "worker"] = "all"
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
     allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    allow_target: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ()
+    max_deliveries: int = Field(100, ge=1, le=10_000)
     reload: bool = False
     log_format: Literal["auto", "text", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether this node runs handlers."""
+        return self.role != "gateway"
+
+    @property
+    def serves_clients(self) -> bool:
+        """Whether this node answers more than health checks."""
+        return self.role != "worker"
+
+    @property
+    def targets(self) -> AllowedTargets:
+        """What decides where events may be sent."""
+        return AllowedTargets(read_networks(self.allow_target))
+
+    @property
+    def broker(self) -> Broker | None:
+        """What `broker_url` names.
+
+        Raises:
+            ValueError: as from `read_broker`.
+        """
+        return read_broker(self.broker_url) if self.broker_url else None
 
     def come_from(self, chosen: Mapping[str, Variable]) -> None:
         """Record where the values stand."""
@@ -93,12 +139,6 @@ class Settings(BaseModel):
         """Return which options and variables set these, for messages: `--port: `. Empty if none did."""
         found = [self._places[name] for name in names if name in self._places]
         return f"{', '.join(found)}: " if found else ""
-
-
-_LATER = {
-    "broker_url": ("several nodes are not supported yet: remove it", {""}),
-    "role": ("roles are not supported yet: remove it or use 'all'", {"all"}),
-}
 
 
 def load(**options: Any) -> Settings:
@@ -164,18 +204,23 @@ def _database_url(variable: Variable) -> str:
     if path == url or path in {"", ".", ":memory:"}:
         raise BadSettings(
             f"{variable.place}: the database must be sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
-            f"not {url!r}"
+            f"not {re.sub('//[^/]*@', '//…@', url)!r}"
         )
     return url
 
 
 def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
     place = settings.place
-    for name, (detail, harmless) in _LATER.items():
-        if getattr(settings, name).lower() not in harmless:
-            raise BadSettings(place(name) + detail)
     if "database_url" in chosen:
         _database_url(chosen["database_url"])
+    _check_broker(settings)
+    if settings.role != "all" and not settings.database_url.startswith(POSTGRES):
+        raise BadSettings(
+            place("role") + "roles are for several nodes on one PostgreSQL database, and SQLite has one: "
+            "remove it, or set --database-url postgresql://…"
+        )
+    if not settings.has_workers:
+        return
     if not _is_folder(settings.handlers):
         raise BadSettings(
             f"{place('handlers')}there is no handlers folder {str(settings.handlers)!r}: "
@@ -186,6 +231,18 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
             f"{place('app_dir')}there is no folder {str(settings.app_dir)!r}: "
             "set --app-dir to the root of your project"
         )
+
+
+def _check_broker(settings: Settings) -> None:
+    if settings.broker_url and not settings.database_url.startswith(POSTGRES):
+        raise BadSettings(
+            settings.place("broker_url") + "a broker is for several nodes on one PostgreSQL database, and "
+            "SQLite has one: remove it, or set --database-url postgresql://…"
+        )
+    try:
+        settings.broker  # noqa: B018 - it reads the files that the URL names
+    except ValueError as problem:
+        raise BadSettings(f"{settings.place('broker_url')}the broker {problem}") from None
 
 
 def _is_folder(path: Path) -> bool:

@@ -14,14 +14,16 @@ from busway.gateway.store.port.operations import (
     CreateKey,
     DeleteDurable,
     Expire,
+    Lead,
     Mark,
     OpenDurable,
     PruneEvents,
     PruneResults,
-    Rescue,
+    ReleaseDurable,
     Retry,
     RetryDead,
     StoredEvent,
+    TakeDurable,
 )
 from busway.gateway.store.port.reader import EventQuery, RunQuery
 
@@ -118,7 +120,7 @@ class Chaos:
                 Cancel(runs=[self.run(), self.run()], error=GONE, now=NOW + self.now),
                 CancelWaiting(handler=self.chance.choice((1, 2)), error=GONE, now=NOW, limit=2),
                 Expire(error=GONE, now=NOW + self.chance.randrange(30), limit=2, spare=[self.run()]),
-                Rescue(now=NOW + self.now, max_losses=2),
+                Lead(now=NOW + self.now, max_losses=2),
             )
         )
 
@@ -138,7 +140,9 @@ class Chaos:
                 handler("one", self.chance.choice((0, 1)), revision=self.now),
                 OpenDurable(name=name, number=0, digest=0, now=NOW, most=2),
                 DeleteDurable(name=name),
-                Acknowledge(positions=[(name, number, 0)], now=NOW),
+                TakeDurable(name=name),
+                ReleaseDurable(name=name, generation=self.chance.randrange(1, 4)),
+                Acknowledge(positions=[(name, number, 0, self.chance.randrange(1, 3))], now=NOW),
                 PruneResults(until=self.chance.randrange(3)),
                 PruneEvents(trees=[[number + 1]]),
             )

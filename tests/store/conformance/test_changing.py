@@ -7,7 +7,7 @@ from busway.gateway.store.port.operations import (
     Cancel,
     CancelWaiting,
     Expire,
-    Rescue,
+    Lead,
     Retried,
     Retry,
     RetryDead,
@@ -138,7 +138,7 @@ def test_retrying_continues_after_a_run_and_skips_runs_that_died_again(store):
 
 def test_rescue_counts_running_attempts_as_lost(store):
     store.write(publish(event(), event()), mark(1))
-    assert store.write_one(Rescue(now=NOW + 60, max_losses=10)) == 1
+    assert store.write_one(Lead(now=NOW + 60, max_losses=10)) == [1]
     [run, _] = store.read("waiting", 1, 10)
     assert (run.id, run.attempt, run.lost) == (1, 1, 1)
     [lost] = store.read("run", 1)[1]
@@ -146,7 +146,7 @@ def test_rescue_counts_running_attempts_as_lost(store):
     [result] = store.results()
     assert (result.run, result.kind, result.attempt, result.index) == (1, Kind.LOST, 1, None)
     assert (result.error[0], result.completes, result.time) == ("Lost", None, NOW + 60)
-    assert store.write_one(Rescue(now=NOW + 61, max_losses=10)) == 0
+    assert store.write_one(Lead(now=NOW + 61, max_losses=10)) == []
     assert len(store.results()) == 1
     assert not store.write_one(settle(1)).accepted
     assert store.write_one(settle(1, attempt=2)).accepted
@@ -155,7 +155,7 @@ def test_rescue_counts_running_attempts_as_lost(store):
 def test_a_run_with_too_many_lost_attempts_is_dead(store):
     store.write(publish(event()))
     for attempt in (1, 2, 3):
-        store.write(mark(1, attempt), Rescue(now=NOW, max_losses=3))
+        store.write(mark(1, attempt), Lead(now=NOW, max_losses=3))
     assert states(store, 1) == [RunState.DEAD]
     *earlier, result = store.results()
     assert [(r.kind, r.attempt, r.completes) for r in earlier] == [(Kind.LOST, n, None) for n in (1, 2)]

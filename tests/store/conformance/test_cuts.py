@@ -16,8 +16,10 @@ from busway.gateway.store.port.operations import (
     CreateKey,
     OpenDurable,
     StoredEvent,
+    Unmoved,
 )
 from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.port.uploads import Upload
 
 from tests.store.kit import (
     NOW,
@@ -86,6 +88,7 @@ CHANGES = (
     handler("three"),
     CreateKey(name="k", digest=b"d", scopes=[], now=NOW),
     OpenDurable(name="d", number=0, digest=0, now=NOW, most=5),
+    Upload(producer="p", first=0, lines=1, rejected=1, events=[], now=NOW, oldest=0, most=9),
 )
 
 
@@ -122,6 +125,7 @@ async def all_or_nothing(reader):
         len(await reader.handlers()) == 3,
         len(await reader.keys()) == 1,
         await reader.durable("d") is not None,
+        await reader.producer("p") is not None,
         await reader.totals() == (55, 6),
     }
     assert len(done) == 1
@@ -183,12 +187,12 @@ def test_a_durable_name_moves_once(database):
             position = (await reader.log_bounds())[0]
             await commits.change(OpenDurable(name="d", number=0, digest=0, now=NOW, most=5))
             wire.arm()
-            moving = Acknowledge(positions=[("d", position.number, position.digest)], now=NOW + 1)
+            moving = Acknowledge(positions=[("d", position.number, position.digest, 1)], now=NOW + 1)
             with pytest.raises(Unavailable):
                 await commits.change(moving)
             await until(lambda: commits.healthy)
             assert (await reader.durable("d")).position == position
-            assert await commits.change(moving) == []
+            assert await commits.change(moving) == Unmoved([], [])
             assert (await reader.durable("d")).acknowledged_at == NOW + 1
 
     asyncio.run(main())
@@ -244,9 +248,9 @@ def test_a_large_batch_is_written_whole_or_not_at_all(database, round_):
             sent = [event(f"e{n}", handlers=(1, 2), data=b'"%b"' % (b"x" * 2000)) for n in range(2000)]
             storing = commits.publish(publish(*sent))
             await asyncio.sleep(chance.random() * 0.1)
-            os.kill(commits.pid, signal.SIGKILL)
+            os.kill(killed := commits.pid, signal.SIGKILL)
             replied = (await asyncio.gather(storing, return_exceptions=True))[0]
-            await until(lambda: commits.healthy)
+            await until(lambda: commits.healthy and commits.pid != killed)
             events, _ = await reader.totals()
             assert events in (0, 2000)
             if not isinstance(replied, Unavailable):

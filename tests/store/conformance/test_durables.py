@@ -2,7 +2,16 @@
 
 import pytest
 from busway.domain.cursor import Position
-from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable, PruneResults
+from busway.gateway.store.port.operations import (
+    Acknowledge,
+    DeleteDurable,
+    OpenDurable,
+    Opened,
+    PruneResults,
+    ReleaseDurable,
+    TakeDurable,
+    Unmoved,
+)
 
 from tests.store.kit import NOW, append, event, publish
 
@@ -12,7 +21,7 @@ def opening(name, number=0, digest=0, most=10, **fields):
 
 
 def acknowledging(*places, now=NOW + 1):
-    return Acknowledge(positions=list(places), now=now)
+    return Acknowledge(positions=[(*place, 1) if len(place) == 3 else place for place in places], now=now)
 
 
 def mark(store, number):
@@ -31,8 +40,8 @@ def places(store):
 
 
 def test_opening_again_keeps_the_position(log):
-    assert tuple(log.write_one(opening("a", 2, mark(log, 2)))) == (2, mark(log, 2))
-    assert tuple(log.write_one(opening("a", 4, mark(log, 4)))) == (2, mark(log, 2))
+    assert log.write_one(opening("a", 2, mark(log, 2))) == Opened(2, mark(log, 2), 1)
+    assert log.write_one(opening("a", 4, mark(log, 4))) == Opened(2, mark(log, 2), 2)
     record = log.read("durable", "a")
     assert (record.position, record.created_at, record.acknowledged_at) == (
         Position(2, mark(log, 2)),
@@ -56,8 +65,8 @@ def test_one_key_cannot_take_all_names(log):
 
 def test_names_move_forward_and_never_back(log):
     log.write(opening("a"), opening("b"))
-    assert log.write_one(acknowledging(("a", 4, mark(log, 4)), ("b", 1, mark(log, 1)))) == []
-    assert log.write_one(acknowledging(("a", 2, mark(log, 2)), ("b", 5, mark(log, 5)))) == []
+    assert log.write_one(acknowledging(("a", 4, mark(log, 4)), ("b", 1, mark(log, 1)))) == Unmoved([], [])
+    assert log.write_one(acknowledging(("a", 2, mark(log, 2)), ("b", 5, mark(log, 5)))) == Unmoved([], [])
     assert places(log) == {"a": 4, "b": 5}
     assert log.read("durable", "a").acknowledged_at == NOW + 1
 
@@ -65,15 +74,29 @@ def test_names_move_forward_and_never_back(log):
 def test_only_positions_that_are_not_in_the_log_are_refused(log):
     log.write(opening("a"), opening("b"), opening("c"))
     operation = acknowledging(("a", 3, mark(log, 4)), ("b", 9, 1), ("c", 3, mark(log, 3)))
-    assert log.write_one(operation) == ["a", "b"]
+    assert log.write_one(operation) == Unmoved(["a", "b"], [])
     assert places(log) == {"a": 0, "b": 0, "c": 3}
 
 
 def test_a_pruned_position_is_accepted_unchecked(log):
     log.write(opening("a"))
     log.write(PruneResults(until=3))
-    assert log.write_one(acknowledging(("a", 2, 7))) == []
+    assert log.write_one(acknowledging(("a", 2, 7))) == Unmoved([], [])
     assert places(log) == {"a": 2}
+
+
+def test_an_older_generation_moves_nothing(log):
+    log.write(opening("a"), opening("b"))
+    assert log.write_one(TakeDurable(name="a")) == Opened(0, 0, 2)
+    assert log.write_one(TakeDurable(name="c")) is None
+    operation = acknowledging(("a", 4, mark(log, 4)), ("b", 1, mark(log, 1)), ("c", 1, mark(log, 1)))
+    assert log.write_one(operation) == Unmoved([], ["a", "c"])
+    assert places(log) == {"a": 0, "b": 1}
+    assert log.write_one(acknowledging(("a", 4, mark(log, 4), 2))) == Unmoved([], [])
+    assert places(log) == {"a": 4, "b": 1}
+    log.write(ReleaseDurable(name="a", generation=2), ReleaseDurable(name="c", generation=1))
+    assert log.write_one(TakeDurable(name="a")) == Opened(4, mark(log, 4), 3)
+    assert log.read("durable", "a").generation == 3
 
 
 def test_the_number_of_names_is_limited(log):

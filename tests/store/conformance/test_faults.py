@@ -58,6 +58,7 @@ async def handled(database):
 
 
 @pytest.mark.parametrize("round_", range(3))
+@pytest.mark.long
 def test_nothing_is_lost_when_committers_are_killed_under_load(database, round_):
     seed = int(os.environ.get("SEED", random.randrange(1 << 32))) + round_
     print(f"SEED={seed - round_}")

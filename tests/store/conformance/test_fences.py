@@ -4,7 +4,10 @@ import pytest
 from busway.domain.run import Error, RunState
 from busway.gateway.store.port.operations import Cancel, Expire, Retry
 
+from tests.store.databases import ON_ALL
 from tests.store.kit import NOW, append, event, mark, publish, settle
+
+pytestmark = ON_ALL
 
 LATE = Error("Expired", "too late")
 

@@ -4,6 +4,7 @@ import pytest
 from busway.domain.cursor import START
 from busway.domain.handler import Handler
 from busway.domain.run import Error, Outcome, RunState
+from busway.gateway.store.core import listings
 from busway.gateway.store.port.operations import OpenDurable, PruneResults, SaveHandler
 from busway.gateway.store.port.reader import (
     DurableRecord,
@@ -50,6 +51,24 @@ def test_events_stop_at_the_bytes_but_there_is_one(store):
     assert found(1, type="t.*", before=19) == [18]
     assert len(found(SMALL, type="t.0")) in (2, 3)
     assert found(LARGE, type="t.0") == list(range(19, 0, -2))
+
+
+@pytest.mark.parametrize("many", [1_000, 2])
+def test_events_are_found_within_patterns(store, monkeypatch, many):
+    monkeypatch.setattr(listings, "MANY_TYPES", many)  # above this number of types, events are scanned
+    types = ["a.x", "b.x", "a.y", "c", "b.y.z", "a.z", "a.x"]
+    store.write(publish(*[event(data=DATA, type_=type_) for type_ in types]))
+
+    def found(*within, limit=100, **query):
+        return [each.seq for each in store.read("events", EventQuery(within=within, **query), limit)]
+
+    assert found("a.*", "c") == [7, 6, 4, 3, 1]
+    assert found("a.*", "c", limit=2, before=7) == [6, 4]
+    assert found("a.*", type="*.x") == found("a.*", type="*.x", limit=2) == [7, 1]
+    assert found("a.*", "b.**", type="a.x") == [7, 1]
+    assert found("a.*", type="c") == found("a.*", type="b.**") == found("nothing") == []
+    assert found("**", type="**") == [7, 6, 5, 4, 3, 2, 1]
+    assert store.read("event_types", [2, 5, 99]) == {2: "b.x", 5: "b.y.z"}
 
 
 def test_events_are_found_by_all_conditions_at_once(store):

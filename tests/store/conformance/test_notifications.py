@@ -16,14 +16,16 @@ from busway.gateway.store.port.operations import (
     DeleteDurable,
     Expire,
     Floor,
+    Lead,
     OpenDurable,
+    Opened,
     PruneEvents,
     PruneResults,
-    Rescue,
     Retry,
     RetryDead,
     RevokeKey,
     StoredEvent,
+    Unmoved,
 )
 
 from tests.store.kit import (
@@ -251,11 +253,11 @@ def test_rescued_runs_are_found_by_a_rescan(database):
     async def scene(commits, _):
         await commits.publish(publish(event(), event()))
         commits.mark(mark(1))
-        assert await commits.change(Rescue(now=NOW + 5, max_losses=10)) == 1
-        assert await commits.change(Rescue(now=NOW + 5, max_losses=10)) == 0
+        assert await commits.change(Lead(now=NOW + 5, max_losses=10)) == [1]
+        assert await commits.change(Lead(now=NOW + 5, max_losses=10)) == []
 
     *_, change, nothing = played(database, scene)
-    assert change == Committed(head=1, rescan=True)
+    assert change == Committed(head=1, ended=[1], rescan=True)
     assert nothing == Committed(head=1)
 
 
@@ -300,8 +302,8 @@ def test_other_operations_change_nothing_for_listeners(database):
         (PruneEvents(trees=[[1]]), 0),
         (CreateKey(name="k", digest=b"d", scopes=[], now=NOW), 1),
         (RevokeKey(id=2, now=NOW), False),
-        (OpenDurable(name="d", number=0, digest=0, now=NOW, most=5), [0, 0]),
-        (Acknowledge(positions=[("d", 1, 2)], now=NOW), ["d"]),
+        (OpenDurable(name="d", number=0, digest=0, now=NOW, most=5), Opened(0, 0, 1)),
+        (Acknowledge(positions=[("d", 1, 2, 1)], now=NOW), Unmoved(["d"], [])),
         (DeleteDurable(name="e"), False),
         (Cancel(runs=[9], now=NOW), []),
     )

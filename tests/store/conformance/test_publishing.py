@@ -4,7 +4,10 @@ from busway.gateway.errors import Conflict
 from busway.gateway.store.port.operations import StoredEvent
 from busway.gateway.store.port.reader import EventQuery
 
-from tests.store.kit import event, handler, publish
+from tests.store.databases import ON_ALL
+from tests.store.kit import event, handler, publish, settle
+
+pytestmark = ON_ALL
 
 
 def test_events_and_runs_are_numbered_from_one_in_order(store):
@@ -67,3 +70,15 @@ def test_all_fields_of_an_event_are_read_back(store):
     assert (second.data, second.binary) == (b"\x00\xff", True)
     assert (third.data, third.binary) == (None, False)
     assert store.read("event", 4) is None
+
+
+def test_events_keep_their_depth_and_know_what_they_descend_from(store):
+    store.write_one(publish(event(type_="a")))
+    for depth in (1, 2, 3):
+        below = event(type_="abcd"[depth], root=1, parent=depth, depth=depth)
+        store.write_one(settle(depth, event=depth, root=1, published=[below]))
+    assert [store.read("event", seq).depth for seq in (1, 2, 3, 4)] == [0, 1, 2, 3]
+    assert [run.event.depth for run in store.read("waiting_of", [4], 1 << 20).runs] == [3]
+    assert store.read("chain", 4, 10) == ["a", "b", "c", "d"]
+    assert store.read("chain", 4, 2) == ["c", "d"]
+    assert store.read("chain", 9, 10) == []

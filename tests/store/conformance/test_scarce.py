@@ -20,6 +20,7 @@ async def kill(commits):
     await until(lambda: commits.pid != pid)
 
 
+@pytest.mark.long
 def test_each_call_may_fail_once(database):
     chance = seeded()
 

@@ -4,7 +4,10 @@ from busway.domain.result import Kind
 from busway.domain.run import Error, RunState
 from busway.gateway.store.port.operations import Settled, StoredEvent
 
+from tests.store.databases import ON_ALL
 from tests.store.kit import NOW, append, event, mark, publish, report, settle
+
+pytestmark = ON_ALL
 
 
 def test_an_outcome_is_accepted_once(store):

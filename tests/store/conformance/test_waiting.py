@@ -75,3 +75,16 @@ def test_waiting_and_due_runs_stop_at_the_bytes(store):
     assert [run.id for run in store.read("waiting", 1, 10, max_bytes=150)] == [1, 2]
     assert [run.id for run in store.read("due", NOW + 9, 10, max_bytes=1)] == [4]
     assert [run.id for run in store.read("due", NOW + 9, 10, after=NOW + 1)] == [5, 6]
+
+
+def test_the_oldest_run_of_a_handler_is_the_one_that_could_have_started_first(store):
+    assert store.read("oldest", NOW) == {}
+    store.write(publish(event(accepted_at=NOW + 3), event(accepted_at=NOW + 1, priority=9)))
+    store.write(publish(event(due=NOW + 2), event(due=NOW + 50), event(handlers=(2,), due=NOW + 70)))
+    assert store.read("oldest", NOW + 10) == {1: NOW + 1}
+    store.write(settle(2))
+    assert store.read("oldest", NOW + 10) == {1: NOW + 2}
+    assert store.read("oldest", NOW + 1) == {}
+    store.write(settle(3), failed(1, due=NOW + 9))
+    assert store.read("oldest", NOW + 60) == {1: NOW + 9}
+    assert store.read("oldest", NOW + 70) == {1: NOW + 9, 2: NOW + 70}

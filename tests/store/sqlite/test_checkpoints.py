@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import closing
 
+import pytest
 from busway.gateway.store.sqlite.checkpoints import (
     BLOCKED_AFTER,
     IDLE_BATCHES,
@@ -80,6 +81,7 @@ def test_a_long_log_is_truncated_when_the_reader_has_left(store, path, monkeypat
     assert not checkpoints.due
 
 
+@pytest.mark.long
 def test_the_gateway_says_while_a_reader_keeps_the_log_from_being_emptied(database, path, caplog):
     async def main():
         async with committing(database) as commits:

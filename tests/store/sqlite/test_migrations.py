@@ -29,6 +29,21 @@ def test_a_database_of_the_previous_version_gets_the_table(path):
     connection.close()
 
 
+def test_attempts_of_the_previous_version_have_no_node(path):
+    earlier(path, "0006")
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO attempts (run, attempt, outcome, revision, started_at, finished_at, pool)"
+            " VALUES (1, 1, 0, 1, 1, 1, 'process')"
+        )
+    connection.close()
+    sqlite.migrate(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT node FROM attempts").fetchall() == [(None,)]
+        assert connection.execute("SELECT count(*) FROM node_names").fetchone() == (0,)
+    connection.close()
+
+
 def test_waiting_runs_of_the_first_schema_get_keys(path):
     earlier(path, "0001")
     with sqlite3.connect(path) as connection:

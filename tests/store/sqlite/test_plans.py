@@ -1,8 +1,17 @@
-"""Queries of open runs use partial indexes, so that finished runs cost nothing."""
+"""Queries use indexes: those of open runs partial ones, so that finished runs cost nothing."""
 
 import pytest
 import sqlalchemy as sa
-from busway.gateway.store.core import listings, reader, run_changes, waiting_runs
+from busway.gateway.store.core import (
+    listings,
+    pruning,
+    reader,
+    records,
+    replays,
+    result_log,
+    run_changes,
+    waiting_runs,
+)
 from busway.gateway.store.sqlite import snapshot
 
 
@@ -13,6 +22,8 @@ from busway.gateway.store.sqlite import snapshot
         (waiting_runs._DUE[True][0], "runs_waiting"),
         (waiting_runs._DUE[False][1], "runs_late"),
         (waiting_runs._later, "runs_due"),
+        (waiting_runs._oldest, "runs_waiting (handler=? AND priority=?)"),
+        (waiting_runs._oldest, "runs_late (handler=?"),
         (snapshot._keys, "runs_in_line (handler=? AND partitionkey>?)"),
         (snapshot._first_of_keys, "runs_in_line (handler=? AND partitionkey=?)"),
         (reader._run, "INTEGER PRIMARY KEY"),
@@ -20,10 +31,20 @@ from busway.gateway.store.sqlite import snapshot
         (listings._in_state(listings.select_runs(), 2), "runs_running"),
         (listings._in_state(listings.select_runs(), 0), "runs_due"),
         (listings._in_state(listings.select_runs(), 0), "runs_waiting"),
+        (records._these, "SEARCH runs USING INTEGER PRIMARY KEY"),
+        (waiting_runs._these, "SEARCH runs USING INTEGER PRIMARY KEY"),
+        (result_log._events, "SEARCH events USING INTEGER PRIMARY KEY"),
+        (pruning._kept, "runs_event (event=?)"),
+        (pruning._children, "runs_event (event=?)"),
+        (pruning._children, "events_parent (parent=?)"),
         (run_changes._at_once, "runs_waiting"),
+        (replays._left, "runs_replay (replay=? AND state<?)"),
+        (replays._counts, "COVERING INDEX runs_replay (replay=?)"),
+        (replays._on_record, "runs_event (event=?)"),
+        (replays._unfinished, "replays_unfinished"),
         (run_changes._later, "runs_late"),
         (run_changes._expired, "runs_expiring"),
-        (run_changes._running, "runs_running"),
+        (waiting_runs._running, "runs_running"),
         (run_changes._ended, "runs_ended"),
         (run_changes._ended.where(run_changes._of(1)), "runs_ended"),
     ],

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from urllib.parse import parse_qsl
 
 from busway.domain.loopback import is_loopback
+from busway.gateway.access.hooks import Hooks
 from busway.gateway.access.origins import Origins, without_port
 from busway.gateway.access.scopes import OPEN, Access
-from busway.gateway.access.ticket import TicketError, Tickets, TooManyTickets
+from busway.gateway.access.ticket import SharedTickets, TicketError, Tickets, TooManyTickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord
 
@@ -51,6 +52,10 @@ class Gate:
         clock: returns microseconds since 1970.
         origins: the allowed origins of web pages.
         monotonic: returns monotonic seconds, for the lifetime of tickets.
+        shared: tickets that other nodes accept, too. None: there are no other nodes.
+
+    Attributes:
+        hooks: admits webhooks, which have a signature instead of a key.
     """
 
     def __init__(
@@ -58,13 +63,17 @@ class Gate:
         clock: Callable[[], int],
         origins: Origins | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        shared: SharedTickets | None = None,
     ) -> None:
         self._clock, self._monotonic = clock, monotonic
         self._origins = origins or Origins()
-        self._tickets = Tickets()
+        self._tickets, self._shared = Tickets(), shared
+        self.hooks = Hooks(clock)
         self._keys: dict[int, KeyRecord] = {}
+        self._accesses: dict[int, Access] = {}
         self._valid_ids: set[int | None] = {None}
-        self.edition = object()  # replaced when the keys change
+        self.edition = object()  # replaced when the keys change, and when their use is recorded
+        self._used: set[int] = set()
 
     @property
     def open(self) -> bool:
@@ -78,10 +87,23 @@ class Gate:
         """
         before, known = self._valid_ids, self._keys
         self._keys = {key.id: key for key in keys}
+        self._accesses = {key.id: _access(key) for key in keys}
         if self._keys != known:
             self.edition = object()
         self._valid_ids = {key.id for key in keys if self._is_valid(key)} if keys else {None}
         return before - self._valid_ids
+
+    def take_used(self) -> set[int]:
+        """Return the ids of the keys that were used since the last call.
+
+        Heads that are remembered with their edition count once.
+        """
+        used, self._used = self._used, set()
+        return used
+
+    def count_again(self) -> None:
+        """Let heads that are remembered count again as a use of their key, with their next request."""
+        self.edition = object()
 
     def admit(self, headers: Headers) -> Access:
         """Return the access of a request.
@@ -99,19 +121,29 @@ class Gate:
         key = None if access.key is None else self._keys.get(access.key)
         return access.key is None or (key is not None and key.expires_at is None)
 
-    def admit_subscriber(self, headers: Headers, query: bytes) -> Access:
-        """Return the access of a subscriber. A `ticket` in the query string replaces its key.
+    def admit_subscriber(self, headers: Headers, query: bytes) -> Access | str:
+        """Return the access of a subscriber, or the ticket that replaces its key, for `redeem`.
 
         Raises:
-            Unauthorized: also if the ticket is unknown, used or expired, or its key no longer valid.
-            Forbidden, Misdirected: as from `admit`.
+            Unauthorized, Forbidden, Misdirected: as from `admit`.
         """
         tickets = [value for name, value in _pairs(query) if name == "ticket"]
         if not tickets:
             return self.admit(headers)
         self._read_headers(headers)
+        return tickets[0]
+
+    async def redeem(self, ticket: str) -> Access:
+        """Use a ticket, and return the access that it gives.
+
+        Raises:
+            Unauthorized: the ticket is unknown, used or expired, or its key no longer valid.
+            Unavailable: the store cannot be used.
+        """
         try:
-            return self._ticket_access(self._tickets.redeem(tickets[0], self._monotonic()))
+            if self._shared is not None:
+                return self._ticket_access(await self._shared.redeem(ticket))
+            return self._ticket_access(self._tickets.redeem(ticket, self._monotonic()))
         except TicketError as problem:
             raise Unauthorized(str(problem)) from None
 
@@ -121,6 +153,8 @@ class Gate:
         Raises:
             Unavailable: there are too many tickets.
         """
+        if self._shared is not None:
+            return self._shared.issue(access.key)
         try:
             return self._tickets.issue(access.key, self._monotonic())
         except TooManyTickets as problem:
@@ -167,7 +201,8 @@ class Gate:
             raise Unauthorized("unknown API key: check the key, or create one with `busway keys create NAME`")
         if not self._is_valid(key):
             raise Unauthorized("this API key was revoked or has expired: use another one")
-        return _access(key)
+        self._used.add(key.id)
+        return self._accesses[key.id]
 
     def _ticket_access(self, id_: int | None) -> Access:
         """Return the current access of the key with this id, which a ticket names."""
@@ -182,14 +217,15 @@ class Gate:
             raise Unauthorized(
                 "the key of this ticket was revoked or has expired: get a new one with a valid key"
             )
-        return _access(key)
+        self._used.add(key.id)
+        return self._accesses[key.id]
 
     def _is_valid(self, key: KeyRecord) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
 
 
 def _access(key: KeyRecord) -> Access:
-    return Access(key.id, frozenset(key.scopes))
+    return Access(key.id, frozenset(key.scopes), tuple(key.types or ()))
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:

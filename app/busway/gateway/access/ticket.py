@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
 import secrets
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -23,6 +27,77 @@ class TooManyTickets(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
         self.seconds = seconds
+
+
+class SharedTickets:
+    """Tickets that all nodes of a cell accept: signed with its secret, and recorded in the store when used.
+
+    Args:
+        secret: of the cell.
+        clock: microseconds since 1970.
+        redeem: records in the store that a ticket was used, until a time. Returns False if it was before.
+    """
+
+    def __init__(
+        self, secret: bytes, clock: Callable[[], int], redeem: Callable[[str, int], Awaitable[bool]]
+    ) -> None:
+        self._secret = hmac.digest(secret, b"tickets", "sha256")
+        self._clock, self._redeem = clock, redeem
+
+    def issue(self, key: int | None) -> str:
+        """Issue a ticket for the key with this id, None while the gateway has no keys."""
+        body = _encode(_Signed(secrets.token_bytes(16), key, self._clock()))
+        return "bwt_" + base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("=")
+
+    async def redeem(self, text: str) -> int | None:
+        """Use a ticket and return the id of its key.
+
+        Raises:
+            TicketError: the ticket is unknown, used or expired.
+            Unavailable: the store cannot be used, or it is unknown whether the ticket is used now.
+        """
+        signed = self._read(text)
+        if not 0 <= self._clock() - signed.at < LIFETIME * 1e6:
+            raise _expired()
+        if not await self._redeem(signed.id.hex(), signed.at + round(REMEMBERED * 1e6)):
+            raise _used()
+        return signed.key
+
+    def _read(self, text: str) -> _Signed:
+        try:
+            data = base64.urlsafe_b64decode(text.removeprefix("bwt_").encode() + b"==")
+        except (ValueError, binascii.Error):
+            raise _unknown() from None
+        mac, body = data[:_MAC], data[_MAC:]
+        if not hmac.compare_digest(mac, self._sign(body)):
+            raise _unknown()
+        return _decode(body)
+
+    def _sign(self, body: bytes) -> bytes:
+        return hmac.digest(self._secret, body, "sha256")[:_MAC]
+
+
+class _Signed(msgspec.Struct, array_like=True):
+    id: bytes
+    key: int | None
+    at: int
+
+
+_MAC = 16  # bytes
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Signed).decode
+
+
+def _unknown() -> TicketError:
+    return TicketError("unknown ticket: get a new one from POST /v1/tickets")
+
+
+def _used() -> TicketError:
+    return TicketError("this ticket was used already: get a new one from POST /v1/tickets")
+
+
+def _expired() -> TicketError:
+    return TicketError(f"this ticket has expired after {LIFETIME:.0f} s: get a new one from POST /v1/tickets")
 
 
 class _Issued(msgspec.Struct):
@@ -66,13 +141,11 @@ class Tickets:
         self._forget(now)
         issued = self._issued.get(text)
         if issued is None:
-            raise TicketError("unknown ticket: get a new one from POST /v1/tickets")
+            raise _unknown()
         if issued.used:
-            raise TicketError("this ticket was used already: get a new one from POST /v1/tickets")
+            raise _used()
         if now - issued.at >= LIFETIME:
-            raise TicketError(
-                f"this ticket has expired after {LIFETIME:.0f} s: get a new one from POST /v1/tickets"
-            )
+            raise _expired()
         issued.used = True
         return issued.key
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from busway.gateway.access.gate import check_scope
 from busway.gateway.access.scopes import Access
-from busway.gateway.errors import Unauthorized
+from busway.gateway.errors import Forbidden, Unauthorized
 
 
 def holder(request: Request) -> Access:
@@ -23,15 +24,27 @@ def holder(request: Request) -> Access:
     return access
 
 
-def need(scope: str) -> Callable[[Request], Access]:
-    """Return a dependency that admits only keys with a scope."""
+HolderDep = Annotated[Access, Depends(holder)]
+"""Parameter type of a route: FastAPI injects the access of the request."""
+
+
+def need(*scopes: str, unlimited: bool = False) -> Callable[[Request], Access]:
+    """Return a dependency that admits only keys with one of these scopes.
+
+    `unlimited`: keys that are limited to type patterns are refused, too.
+    """
 
     def check(request: Request) -> Access:
-        return check_scope(holder(request), scope)
+        access = holder(request)
+        if not any(map(access.may, scopes)):
+            check_scope(access, scopes[0])
+        if unlimited and access.types:
+            raise Forbidden("this concerns all events: use a key that is not limited to type patterns")
+        return access
 
     return check
 
 
-def needs(scope: str) -> list[Depends]:  # type: ignore[valid-type] # fastapi's Depends is a function to mypy
-    """Return the `dependencies` of a route that needs a scope."""
-    return [Depends(need(scope))]
+def needs(*scopes: str, unlimited: bool = False) -> list[Depends]:  # type: ignore[valid-type] # fastapi's Depends is a function to mypy
+    """Return the `dependencies` of a route that needs one of these scopes. `unlimited` as for `need`."""
+    return [Depends(need(*scopes, unlimited=unlimited))]

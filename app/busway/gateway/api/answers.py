@@ -25,6 +25,7 @@ After = Annotated[str | None, Query(description="`next` of the previous page.")]
 PAGE_BYTES = 8 * 1024 * 1024  # of a list, a tree or an object with its parts; one item may be larger
 READ_BYTES = 1024 * 1024  # of one read for them
 READ_ROWS = 1_000  # likewise
+LOOKED_AT = 10_000  # items that are read for a page that leaves some out
 
 encode = msgspec.json.Encoder().encode
 Read = Callable[[int | None, int, int], Awaitable[list[tuple[int, Any]]]]
@@ -51,9 +52,47 @@ async def page(stages: Stages, read: Read, before: int | None, limit: int) -> Re
                 before = None  # that was the last one
                 break
             before = found[-1][0]
-        more = b"null" if before is None else b'"%d"' % before
-        body = b'{"items":[%b],"next":%b}' % (b",".join(items), more)
-        return Response(body, media_type="application/json")
+        return _listed(items, before)
+
+
+async def narrowed_page(
+    stages: Stages,
+    read: Read,
+    seen: Callable[[list[tuple[int, Any]]], Awaitable[set[int]]],
+    before: int | None,
+    limit: int,
+) -> Response:
+    """Return a page of those items whose numbers `seen` returns, newest first.
+
+    It looks at 10,000 items at most: a page with a `next` may be short or empty.
+
+    Raises:
+        Unavailable: too many answers are under way.
+    """
+    items: list[bytes] = []
+    size = looked = 0
+    with stages.answers.hold(PAGE_BYTES):
+        while len(items) < limit and size < PAGE_BYTES and looked < LOOKED_AT:
+            found = await read(before, READ_ROWS, READ_BYTES)
+            looked += READ_ROWS
+            if not found:
+                before = None
+                break
+            wanted = await seen(found)
+            for number, item in found:
+                before = number
+                if number in wanted:
+                    items.append(encode(item))
+                    size += len(items[-1])
+                    if len(items) == limit or size >= PAGE_BYTES:
+                        break
+        return _listed(items, before)
+
+
+def _listed(items: list[bytes], before: int | None) -> Response:
+    more = b"null" if before is None else b'"%d"' % before
+    body = b'{"items":[%b],"next":%b}' % (b",".join(items), more)
+    return Response(body, media_type="application/json")
 
 
 def part(stages: Stages, items: Sequence[Any], limit: int, key: Callable[[Any, int], str]) -> Response:
@@ -100,12 +139,20 @@ def number(after: str | None) -> int | None:
     return int(after)
 
 
+_NUL = "a NUL character (%00) cannot be part of a name"
+
+
 async def known_parameters(request: Request) -> None:
     """Refuse unknown query parameters: a misspelt filter would silently return the whole list.
 
     Raises:
-        Invalid: a parameter is unknown. `errors` also has those that are invalid.
+        Invalid: a parameter is unknown, or has a NUL character, which text of PostgreSQL cannot have.
+            `errors` also has those that are invalid.
     """
+    given = [("path", *pair) for pair in request.path_params.items()]
+    given += [("query", *pair) for pair in request.query_params.multi_items()]
+    if nul := [BadField([where, name], _NUL) for where, name, value in given if "\0" in str(value)]:
+        raise Invalid.of(nul[:MOST])
     if not (request.query_params and request.url.path.startswith("/v1/")):
         return  # health checks may send any parameter
     dependant = request.scope["route"].dependant
@@ -193,5 +240,6 @@ def attempt(record: AttemptRecord) -> shapes.Attempt:
         "started_at": when(record.started_at),
         "finished_at": end(record.finished_at),
         "error": error(record.error),
+        "published": None if record.published is None else msgspec.json.decode(record.published),
     }
     return shapes.Attempt(**fields)

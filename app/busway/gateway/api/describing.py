@@ -159,6 +159,7 @@ def answers(
     status: int = 200,
     example: Any = None,
     problems: Mapping[int, Trouble | None] | None = None,
+    others: Mapping[str, Shape] | None = None,
 ) -> Any:
     """Return the `responses` of a route.
 
@@ -169,13 +170,19 @@ def answers(
         example: an example of the answer, if it is not the usual one of its type.
         problems: problems by status. None: as in `PROBLEMS`. The document adds the problems that every route
             can have.
+        others: types of the answer under other media types.
     """
     answer: Schema = {"description": description}
     if shape is not None:
         first = shape[0] if isinstance(shape, tuple) else shape
         text = msgspec.json.encode(example or ANSWERS[first]).decode()
         answer["content"] = {JSON: {"schema": _schema(shape), EXAMPLE_TEXT: text}}
+        answer["content"] |= {media_type: _content(other) for media_type, other in (others or {}).items()}
     return {status: answer, **{code: _problem(code, trouble) for code, trouble in (problems or {}).items()}}
+
+
+def _content(shape: Shape) -> Schema:
+    return {"schema": ref(shape), EXAMPLE_TEXT: msgspec.json.encode(ANSWERS[shape]).decode()}
 
 
 def _problem(code: int, trouble: Trouble | None) -> Schema:
@@ -186,9 +193,19 @@ def _problem(code: int, trouble: Trouble | None) -> Schema:
     return problem_response(description, type(example)(detail))
 
 
-def body(shape: Shape, example: Any, schema: Schema | None = None) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that decodes its body itself."""
+def body(
+    shape: Shape,
+    example: Any,
+    schema: Schema | None = None,
+    others: Mapping[str, tuple[Schema, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that decodes its body itself.
+
+    `others`: the schema and an example of the body under other media types.
+    """
     content = {JSON: {"schema": schema or ref(shape), "example": example}}
+    for media_type, (form, other) in (others or {}).items():
+        content[media_type] = {"schema": form, "example": other}
     return {"requestBody": {"required": True, "content": content}}
 
 

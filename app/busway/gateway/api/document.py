@@ -20,13 +20,17 @@ The WebSocket `/v1/subscribe` sends results live. [asyncapi.json](asyncapi.json)
 _TAGS = [
     {"name": "events", "description": "Publish and read events."},
     {"name": "handlers", "description": "Functions that run on matching events, with their limits."},
+    {"name": "schedules", "description": "Publish events again and again, by the clock."},
     {"name": "runs", "description": "One run is one event processed by one handler."},
     {"name": "results", "description": "The log of results of all handlers, in one order."},
+    {"name": "sources", "description": "Webhooks of senders that sign their requests."},
     {"name": "service", "description": "Health, status and metrics."},
     {"name": "keys", "description": "API keys, scopes and tickets."},
 ]
 _KEY = "An API key, `bw_…`. While the gateway has no key, none is needed."
 _PUBLIC = {"/healthz", "/readyz", "/asyncapi.json"}
+_SIGNED = {"/v1/hooks/{name}"}
+"""Admitted by a signature, so keys, origins and Host names do not matter."""
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             _decode_examples(operation)
             _add_problems(path, operation)
             _prefill(operation)
-            if path in _PUBLIC:
+            if path in _PUBLIC | _SIGNED:
                 operation["security"] = []
     components = document["components"]
     components["responses"] = _used(document)
@@ -69,7 +73,7 @@ _FASTAPI = {"HTTPValidationError", "ValidationError"}  # FastAPI's 422, which th
 
 def _add_problems(path: str, operation: dict[str, Any]) -> None:
     """Add the problems that do not depend on the route itself."""
-    statuses = {403, 421}
+    statuses = set() if path in _SIGNED else {403, 421}
     if path not in _PUBLIC:
         statuses |= {401, 503}
     if path.startswith("/v1/"):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from busway.contract import events, handlers, keys, results, runs, service
+from busway.contract import (
+    events,
+    handlers,
+    keys,
+    replays,
+    results,
+    runs,
+    schedules,
+    service,
+    sources,
+    uploads,
+)
 from busway.contract.scalars import CURSOR
 from busway.version import __version__
 
@@ -27,7 +38,7 @@ def _page(*items: Any, **more: Any) -> dict[str, Any]:
 _RUN = {
     "id": 3, "event": 3, "handler": "price", "revision": 1, "state": "succeeded", "attempt": 1,
     "max_attempts": 5, "available_at": _AT, "created_at": _AT, "finished_at": _DONE, "error": None,
-    "replay": False,
+    "replay": None,
 }  # fmt: skip
 _WAITING = {
     **_RUN, "id": 1, "event": 1, "handler": "book_carrier", "state": "retryable", "max_attempts": 4,
@@ -41,8 +52,9 @@ _CANCELLED = {
 _AVAILABLE = {**_WAITING, "state": "available", "available_at": _DONE, "max_attempts": 5}
 _ATTEMPT = {
     "attempt": 1, "outcome": "failed", "revision": 1, "started_at": _AT, "finished_at": _DONE,
-    "pool": "process", "worker": 4711, "cpu_time": 0.002053, "wall_time": 0.002053, "peak_memory": 995328,
-    "error": {**_RETRY, "traceback": _TRACEBACK}, "log": "INFO attempt 1 for a parcel to Svalbard\n",
+    "pool": "process", "worker": 4711, "node": "web1", "cpu_time": 0.002053, "wall_time": 0.002053,
+    "peak_memory": 995328, "error": {**_RETRY, "traceback": _TRACEBACK},
+    "log": "INFO attempt 1 for a parcel to Svalbard\n", "published": None,
 }  # fmt: skip
 _PARCEL_EVENT = {
     "seq": 1, "specversion": "1.0", "id": _PARCEL, "source": "/", "type": "parcel.sent", "time": _AT,
@@ -52,6 +64,7 @@ _ORDER_EVENT = {
     "seq": 3, "specversion": "1.0", "id": _ORDER, "source": "/", "type": "order.created", "time": _AT,
     "correlationid": _ORDER, "data": {"item": "book", "quantity": 2},
 }  # fmt: skip
+_STRUCTURED = {name: value for name, value in _ORDER_EVENT.items() if name != "seq"}
 _PUBLISHED = {
     "specversion": "1.0", "id": _PRICED, "source": "/handlers/price", "type": "order.priced", "time": _DONE,
     "causationid": _ORDER, "correlationid": _ORDER, "data": {"item": "book", "quantity": 2, "total": 2500},
@@ -59,12 +72,14 @@ _PUBLISHED = {
 _FIELDS = {
     "target": "orders:price", "events": ["order.created"], "filter": None, "pool": None, "timeout": 60,
     "max_attempts": 5, "backoff": {"initial": 1, "factor": 2, "max": 3600, "jitter": 0.1},
-    "concurrency": None, "rate": None, "ordered": False, "memory": None, "paused": False,
+    "concurrency": None, "rate": None, "ordered": False, "memory": None, "breaker": None, "paused": False,
     "description": "Price an order.",
 }  # fmt: skip
 _HANDLER = {
     **_FIELDS, "name": "price", "revision": 1, "source": "code", "overrides": {}, "missing": False,
-    "created_at": _AT, "updated_at": _AT, "waits_because": None,
+    "created_at": _AT, "updated_at": _AT, "waits_because": None, "secret_since": None,
+    "previous_secret_until": None,
+    "paused_by": None, "paused_reason": None, "paused_until": None,
     "placed_in": {"pool": "process", "reason": "the gateway was started with it", "since": _AT},
     "stats": {
         "runs": {"succeeded": 1, "dead": 1},
@@ -82,8 +97,17 @@ _NEW = {
 _RECEIPT = {
     "seq": 3, "id": _ORDER, "source": "/", "type": "order.created", "runs": 1, "duplicate": False,
 }  # fmt: skip
+_RESULT = {
+    **results.EXAMPLE, "handler": "price", "run": 3, "data": {"total": 2500}, "time": _DONE,
+    "event": {
+        "seq": 3, "id": _ORDER, "type": "order.created", "source": "/", "subject": None,
+        "correlationid": _ORDER,
+    },
+    "completes": None,
+}  # fmt: skip
 _KEY = {
-    "id": 1, "name": "me", "scopes": ["admin"], "created_at": _AT, "expires_at": None, "revoked_at": None,
+    "id": 1, "name": "me", "scopes": ["admin"], "types": None, "created_at": _AT, "expires_at": None,
+    "revoked_at": None, "last_used_at": None,
 }  # fmt: skip
 _POOL = {
     "processes": 2, "threads": 1, "running": 0, "delayed": False, "crash_loop": None, "error": None,
@@ -97,9 +121,22 @@ _POOL = {
 _STATUS = {
     "version": __version__, "state": "ready", "started_at": _AT,
     "access": "open on loopback: no API key exists",
+    "nodes": [
+        {
+            "id": 1, "name": "web1", "role": "all", "version": "0.1.0", "code": "5d41402abc4b",
+            "leader": True, "term": 3,
+            "this": True, "started_at": _AT, "capacity": {"process": 2, "thread": 32, "http": 100},
+            "running": {"process": 1}, "lag": 0,
+        },
+    ],
+    "broker": {
+        "url": "nats://nats.example.com:4222", "connected": True, "problem": None, "sent": 41,
+        "received": 38, "ignored": {},
+    },
     "workers": {
         "zygote": {"pid": 4710, "starts_workers_by": "fork", "restarts": 0, "error": None},
-        "parked": 0, "deaths": {"process": {}, "thread": {}}, "pools": {"process": _POOL},
+        "parked": 0, "deaths": {"process": {}, "thread": {}},
+        "pools": {"process": _POOL, "http": {"running": 0, "limit": 100, "workers": []}},
     },
     "committer": {"pid": 4709, "healthy": True, "log_bytes": 189552, "log_blocked": False},
     "queues": {
@@ -135,7 +172,48 @@ _DURABLE = {
     "acknowledged_at": _DONE,
 }  # fmt: skip
 
+_REPLAY = {
+    "id": 1, "handler": "price", "types": ["order.*"], "after": 1000, "before": 2000, "shadow": True,
+    "state": "running", "matched": 250, "created": 250, "runs": {"available": 100, "succeeded": 150},
+    "position": 1312, "created_at": _AT, "finished_at": None,
+}  # fmt: skip
+_REPLAYED = {**_RUN, "id": 9, "replay": 1}
+_RESULT = {
+    **results.EXAMPLE, "event": {**results.EXAMPLE["event"], "seq": 3}, "handler": "price", "run": 3,
+    "data": {"total": 2500},
+}  # fmt: skip
+_COMPARED = {
+    "event": 3, "run": _REPLAYED, "recorded_run": _RUN, "recorded_result": _RESULT,
+    "result": {**_RESULT, "run": 9, "completes": None, "replay": 1, "data": {"total": 2750}},
+}  # fmt: skip
+
+_SCHEDULE = {
+    "name": "nightly-report", "cron": "0 3 * * *", "every": None, "timezone": "Europe/Berlin",
+    "event": {"type": "report.wanted", "data": {"of": "yesterday"}}, "catch_up": "one", "paused": False,
+    "description": "", "next": [f"2026-02-0{day}T02:00:00.000000Z" for day in range(1, 6)],
+    "last_fired_at": "2026-01-31T02:00:00.000000Z", "created_at": _AT, "updated_at": _AT,
+}  # fmt: skip
+
+NEW_SCHEDULE = {**_SCHEDULE, "name": "try-me", "last_fired_at": None}
+PAUSED_SCHEDULE = {**_SCHEDULE, "paused": True, "next": [], "updated_at": _DONE}
 CREATED = _NEW
+CANCELLED_REPLAY = {
+    **_REPLAY, "state": "cancelled", "runs": {"cancelled": 100, "succeeded": 150}, "finished_at": _DONE,
+}  # fmt: skip
+_SOURCE = {
+    "name": "repo", "kind": "github", "type": "github.{event}", "filter": None, "signature_header": None,
+    "id_header": None, "paused": False, "description": "", "previous_secret_until": None, "created_at": _AT,
+    "updated_at": _AT,
+}  # fmt: skip
+_HOOKED = {
+    **_RECEIPT, "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "source": "/hooks/repo", "type": "github.push",
+}  # fmt: skip
+
+ROTATED = {
+    **_SOURCE, "previous_secret_until": "2026-02-01T12:00:00.018274Z", "updated_at": _DONE,
+    "secret": "9f86d0…",
+}  # fmt: skip
+ROTATED_KEY = {**_KEY, "id": 2, "created_at": _DONE, "key": "bw_2_Zt0k…"}
 CANCELLED_RUN, RETRIED_RUN = _CANCELLED, _AVAILABLE
 PAUSED = {
     **_HANDLER, "name": "notify", "target": "orders:notify", "events": ["invoice.ready"], "paused": True,
@@ -146,26 +224,60 @@ CHANGED = {
     **_HANDLER, "timeout": 30, "max_attempts": 3, "revision": 2,
     "overrides": {"timeout": 30, "max_attempts": 3}, "updated_at": _DONE,
 }  # fmt: skip
+NEW_SECRET: dict[str, Any] = {
+    **_NEW, "name": "hook", "target": "https://example.com/hooks/orders", "pool": None, "secret_since": _DONE,
+    "previous_secret_until": "2026-02-01T12:00:00.018274Z",
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "placed_in": {"pool": "http", "reason": "its target is a URL", "since": _AT},
+}  # fmt: skip
 CANCELLED_EVENT = {**_PARCEL_EVENT, "runs": [_CANCELLED]}
 
 ANSWERS: dict[Any, Any] = {
     events.Receipt: _RECEIPT,
+    events.EventOutcome: {"event": _RECEIPT, "results": [_RESULT]},
     events.EventList: _page(_ORDER_EVENT, _PARCEL_EVENT),
     events.EventDetail: {**_PARCEL_EVENT, "runs": [_WAITING]},
+    events.StructuredEvent: _STRUCTURED,
     events.Tree: _TREE,
     handlers.Handler: _HANDLER,
     handlers.HandlerList: _page(_HANDLER),
     handlers.RevisionList: _page({**_FIELDS, "revision": 1, "created_at": _AT, "file_digest": _DIGEST}),
     handlers.TargetList: _page(_TARGET),
     handlers.TrialAnswer: _TRIAL,
+    replays.Replay: _REPLAY,
+    replays.ReplayList: _page(_REPLAY),
+    replays.ReplayResultList: _page(_COMPARED),
     runs.RunList: _page(_RUN, _WAITING),
     runs.RunDetail: {**_WAITING, "attempts": [_ATTEMPT]},
     runs.RetryAnswer: {"retried": 1},
     results.ItemList: _page(results.EXAMPLE, cursor=CURSOR),
     results.DurableSubscriptionList: _page(_DURABLE),
+    schedules.Schedule: _SCHEDULE,
+    schedules.ScheduleList: _page(_SCHEDULE),
+    uploads.UploadResult: {
+        "accepted": 998,
+        "duplicates": 1,
+        "rejected": [{"line": 7, "detail": 'type: type is missing: set it, for example to "order.created"'}],
+        "rejected_total": 1,
+        "skipped": 0,
+        "lines": 1000,
+    },
+    uploads.Producer: {
+        "id": "import-2026-01-31",
+        "lines": 1000,
+        "accepted": 998,
+        "duplicates": 1,
+        "rejected_total": 1,
+        "created_at": _AT,
+        "updated_at": _DONE,
+    },
     keys.NewKey: {**_KEY, "key": "bw_1_Wq3x…"},
     keys.KeyList: _page(_KEY),
     keys.Ticket: {"ticket": "bwt_Zk9…", "expires_at": "2026-01-31T12:00:30.000000Z"},
+    sources.Source: _SOURCE,
+    sources.SourceWithSecret: {**_SOURCE, "secret": "9f86d0…"},
+    sources.SourceList: _page(_SOURCE),
+    sources.HookAnswer: {"event": _HOOKED},
     service.Health: {"status": "alive"},
     service.Readiness: {"status": "ready", "trouble": []},
     service.Status: _STATUS,

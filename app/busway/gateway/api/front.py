@@ -12,18 +12,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from busway.gateway.access import origins
 from busway.gateway.access.origins import Origins
+from busway.gateway.access.scopes import Access
 from busway.gateway.api import problems
 from busway.gateway.api.bodies import Disconnected, next_message, too_large
+from busway.gateway.api.hooks import PREFIX as HOOKS
 from busway.gateway.api.publishing import PublishEndpoint
 from busway.gateway.api.stages import Gateway, Stages
 from busway.gateway.api.subscribing import SubscribeEndpoint
 from busway.gateway.door import asgi
-from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailable
+from busway.gateway.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
 from busway.gateway.subscribers.sse import ask_to_reconnect
 from busway.gateway.subscribers.wires import RawSend
 
 BODY_BYTES = 1_048_576  # of a request that carries no event
 EVENT_STREAM = "/v1/subscribe/sse"
+OF_WORKERS = frozenset({"/healthz", "/readyz", "/metrics"})
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"})
 
 
@@ -93,13 +96,9 @@ class Front:
                 return
             if not public:
                 raise Unavailable(STARTING)
-        else:
+        elif not path.startswith(HOOKS):  # these are admitted by their signature
             try:
-                if streams:
-                    access = stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
-                else:
-                    access = stages.gate.admit(scope["headers"])
-                scope["busway.access"] = access
+                scope["busway.access"] = await _admit(stages, scope, streams)
             except Unauthorized:
                 if not public:
                     raise
@@ -109,8 +108,9 @@ class Front:
         await self._rest(scope, self._bounded(receive, self._limit(path)), send)
 
     def _limit(self, path: str) -> int:
-        """Return how large the body of a request may be. Only a test of a handler carries an event."""
-        return min(self._max_frame_bytes if path.endswith("/test") else BODY_BYTES, self._max_body_bytes)
+        """Return how large the body of a request may be. Tests of handlers and webhooks carry an event."""
+        carries = path.endswith("/test") or path.startswith(HOOKS)
+        return min(self._max_frame_bytes if carries else BODY_BYTES, self._max_body_bytes)
 
     def _bounded(self, receive: Receive, limit: int) -> Receive:
         size = 0
@@ -135,3 +135,34 @@ class Front:
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
+
+
+async def _admit(stages: Stages, scope: Scope, streams: bool) -> Access:
+    """Return the access of a request. `streams`: a ticket may replace its key."""
+    if not streams:
+        return stages.gate.admit(scope["headers"])
+    access = stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
+    return await stages.gate.redeem(access) if isinstance(access, str) else access
+
+
+class HealthFront:
+    """What a node with the role `worker` serves: health checks and metrics.
+
+    Args:
+        front: serves them.
+    """
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self.bodies, self.answers = front.bodies, front.answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "http" and scope["path"] not in OF_WORKERS:
+            refusal = NotFound(
+                f"this node has the role worker and serves only {', '.join(sorted(OF_WORKERS))}: "
+                "send this to a node with the role all or gateway"
+            )
+            await problems.response(refusal)(scope, receive, send)
+        else:
+            await self._front(scope, receive, send)

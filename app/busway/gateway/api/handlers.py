@@ -5,24 +5,26 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 
 from busway.contract import handlers as shapes
 from busway.domain.handler import spec_of
+from busway.domain.signing import Secret
 from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
 from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.stages import Stages, StagesDep
+from busway.gateway.api.stages import Stages, StagesDep, current_handlers
 from busway.gateway.dispatch.registry import RegisteredHandler
 from busway.gateway.store.port.reader import RevisionRecord
 
-router = APIRouter(prefix="/v1", tags=["handlers"])
+router = APIRouter(prefix="/v1", tags=["handlers"], dependencies=[Depends(current_handlers)])
 
 Name = Annotated[str, Path(description="The handler's name.", examples=["price"])]
 Last = Annotated[str, Path(description="The handler's name.", examples=["notify"])]
+Hook = Annotated[str, Path(description="The handler's name.", examples=["hook"])]
 Spare = Annotated[str, Path(description="The handler's name.", examples=["spare"])]
 _TAKEN = (
     "A handler with this name exists.",
@@ -33,6 +35,10 @@ _DECLARED = (
     "code declares the handler 'price': remove its decorator, or pause it",
 )
 _PAUSED = ("The handler is already paused.", "the handler 'notify' is paused already")
+_NOT_SIGNED = (
+    "The handler's target is not a URL.",
+    "the handler 'price' sends nothing that is signed: its target is no URL",
+)
 _NOT_PAUSED = ("The handler is not paused.", "the handler 'notify' is not paused")
 _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
@@ -55,8 +61,9 @@ async def _shown(stages: Stages, entries: list[RegisteredHandler]) -> list[shape
 
 
 def _handler(stages: Stages, entry: RegisteredHandler, stats: shapes.Stats) -> shapes.Handler:
-    handler, spec = entry.handler, entry.spec
+    handler, spec, pause = entry.handler, entry.spec, entry.handler.pause
     place = stages.placement.place(entry, stages.registry.kind(spec.target) or "")
+    newest, before = _secrets(handler.secrets, stages.clock())
     return shapes.Handler(
         name=handler.name,
         **msgspec.structs.asdict(spec),
@@ -66,14 +73,36 @@ def _handler(stages: Stages, entry: RegisteredHandler, stats: shapes.Stats) -> s
         missing=handler.missing,
         created_at=when(handler.created_at),
         updated_at=when(handler.updated_at),
+        paused_by=None if pause is None else pause.by,
+        paused_reason=None if pause is None else pause.reason,
+        paused_until=None if pause is None else when(pause.until),
         waits_because=stages.registry.obstacle(entry),
         placed_in=shapes.PlacedIn(place.pool, place.reason, when(place.since)),
+        secret_since=newest,
+        previous_secret_until=before,
         stats=stats,
     )
 
 
-async def _one(stages: Stages, entry: RegisteredHandler, status: int = 200) -> Response:
-    return answers.json((await _shown(stages, [entry]))[0], status)
+def _secrets(secrets: tuple[Secret, ...], now: int) -> tuple[str | None, str | None]:
+    """Return since when the newest secret is used, and until when the one before."""
+    newest = when(secrets[0].created_at) if secrets else None
+    ends = [secret.ends_at for secret in secrets if secret.ends_at is not None and secret.ends_at > now]
+    return newest, when(ends[0]) if ends else None
+
+
+async def _one(
+    stages: Stages, entry: RegisteredHandler, status: int = 200, secret: str | None = None
+) -> Response:
+    shown = (await _shown(stages, [entry]))[0]
+    if secret is not None:
+        shown.secret = secret
+    return answers.json(shown, status)
+
+
+def _newest(entry: RegisteredHandler) -> str | None:
+    secrets = entry.handler.secrets
+    return secrets[0].value if secrets else None
 
 
 @router.post(
@@ -91,8 +120,12 @@ async def _one(stages: Stages, entry: RegisteredHandler, status: int = 200) -> R
     ),
 )
 async def create_handler(stages: StagesDep, request: Request) -> Response:
-    """`name`, `target` and `events` are required. `GET /v1/targets` lists the targets."""
-    return await _one(stages, await stages.changes.create(await read(request, shapes.HandlerIn)), 201)
+    """`name`, `target` and `events` are required. `GET /v1/targets` lists the functions.
+
+    If the target is a URL, the answer has the `secret` that signs what is sent there. It is shown only once.
+    """
+    entry = await stages.changes.create(await read(request, shapes.HandlerIn))
+    return await _one(stages, entry, 201, _newest(entry))
 
 
 @router.get(
@@ -129,8 +162,12 @@ async def read_handler(stages: StagesDep, name: Name) -> Response:
     ),
 )
 async def change_handler(stages: StagesDep, name: Name, request: Request) -> Response:
-    """Fields set here override the code's until they are set to null. Waiting runs use the new revision."""
-    return await _one(stages, await stages.changes.change(name, await read(request, shapes.HandlerChange)))
+    """Fields set here override the code's until they are set to null. Waiting runs use the new revision.
+
+    If this makes the target a URL for the first time, the answer has the `secret`, as when it is created.
+    """
+    entry, secret = await stages.changes.change(name, await read(request, shapes.HandlerChange))
+    return await _one(stages, entry, secret=secret)
 
 
 @router.delete(
@@ -178,6 +215,26 @@ async def pause_handler(stages: StagesDep, name: Last) -> Response:
 async def resume_handler(stages: StagesDep, name: Last) -> Response:
     """Starts the waiting runs."""
     return await _one(stages, await stages.changes.set_paused(name, paused=False))
+
+
+@router.post(
+    "/handlers/{name}/secret",
+    summary="Rotate the secret of a handler",
+    dependencies=needs("handlers:write"),
+    responses=described(
+        shapes.Handler,
+        "The handler, with its new `secret`.",
+        example=examples.NEW_SECRET,
+        problems={404: NO_HANDLER, 409: _NOT_SIGNED},
+    ),
+)
+async def rotate_secret(stages: StagesDep, name: Hook) -> Response:
+    """Makes a new secret for a handler whose target is a URL. The answer shows it, once.
+
+    For 24 hours the secret before signs, too: each request has both signatures. A third one ends at once.
+    """
+    entry = await stages.changes.rotate_secret(name)
+    return await _one(stages, entry, secret=_newest(entry))
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from busway.domain.histogram import Histogram
 from busway.domain.run import RunState
+from busway.domain.times import SECOND
 from busway.gateway import log_limit, streams
 from busway.gateway.api.access import needs
 from busway.gateway.api.stages import Stages, StagesDep
@@ -43,10 +45,12 @@ async def read_metrics(stages: StagesDep) -> Response:
     """
     events, results = await stages.reader.totals()
     registry = CollectorRegistry()
-    registry.register(_Collected([*_log(events, results), *_runs(stages, await stages.reader.counts())]))
+    runs = _runs(stages, await stages.reader.counts(), await stages.reader.oldest(stages.clock()))
+    registry.register(_Collected([*_log(events, results), *runs]))
     registry.register(
         _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
     )
+    registry.register(_Collected([*_cell(stages), *_broker(stages)]))
     registry.register(_Collected([*_door(), *_memory(stages), *_log_lines()]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
@@ -70,15 +74,24 @@ def _log(events: int, results: int) -> Iterator[Metric]:
     yield CounterMetricFamily("busway_results", "Results stored.", value=results)
 
 
-def _runs(stages: Stages, counts: dict[int, dict[str, int]]) -> Iterator[Metric]:
+def _runs(stages: Stages, counts: dict[int, dict[str, int]], oldest: dict[int, int]) -> Iterator[Metric]:
     runs = GaugeMetricFamily("busway_runs", "Runs in the store.", labels=["handler", "state"])
-    held = GaugeMetricFamily("busway_runs_held", "Waiting runs held in memory.", labels=["handler"])
+    ages = GaugeMetricFamily(
+        "busway_runs_oldest_seconds",
+        "How long the oldest run that is due has waited, 0 if none waits.",
+        labels=["handler"],
+    )
+    held = GaugeMetricFamily(
+        "busway_runs_held", "Waiting runs that this node holds in memory.", labels=["handler"]
+    )
+    now = stages.clock()
     for entry in stages.registry.live():
         name, known = entry.handler.name, counts.get(entry.handler.id, {})
         for state in RunState:
             runs.add_metric([name, state], known.get(state, 0))
+        ages.add_metric([name], max(0, now - oldest.get(entry.handler.id, now)) / SECOND)
         held.add_metric([name], stages.dispatcher.waiting(entry.handler.id))
-    yield from (runs, held)
+    yield from (runs, ages, held)
 
 
 def _attempts(stages: Stages) -> Iterator[Metric]:
@@ -134,6 +147,9 @@ def _store(stages: Stages) -> Iterator[Metric]:
     stats = stages.commits.stats
     yield _one("busway_commit_operations", "Operations per commit.", stats.sizes)
     yield _one("busway_commit_seconds", "Time from sending a batch to its synced commit.", stats.seconds)
+    yield _one(
+        "busway_commit_wait_seconds", "Time until a batch could begin, because others wrote.", stats.waits
+    )
     yield CounterMetricFamily(
         "busway_commit_failures", "Batches with an unknown outcome.", value=stats.failures
     )
@@ -172,6 +188,48 @@ def _log_lines() -> Iterator[Metric]:
     )
 
 
+def _cell(stages: Stages) -> Iterator[Metric]:
+    cell = stages.nodes.status()
+    this = cell.this
+    about = GaugeMetricFamily("busway_node_info", "This node.", labels=["node", "id", "role"])
+    about.add_metric([stages.nodes.name, str(stages.nodes.id), stages.settings.role], 1)
+    yield about
+    nodes = GaugeMetricFamily("busway_nodes", "Nodes that use the database.", labels=["role"])
+    roles = Counter(node.role for node in cell.nodes)
+    for role in ("all", "gateway", "worker"):
+        nodes.add_metric([role], roles[role])
+    yield nodes
+    yield GaugeMetricFamily("busway_leader_known", "1 if this node knows a leader.", value=cell.led)
+    yield GaugeMetricFamily("busway_leader_term", "The newest term.", value=cell.term)
+    yield GaugeMetricFamily("busway_node_leads", "1 if this node leads.", value=stages.nodes.leads)
+    yield GaugeMetricFamily(
+        "busway_node_lag_commits",
+        "Commits that this node had not applied when it last reported.",
+        value=this.lag if this else 0,
+    )
+
+
+def _broker(stages: Stages) -> Iterator[Metric]:
+    broker = stages.nodes.broker()
+    if broker is None:
+        return
+    yield GaugeMetricFamily(
+        "busway_broker_connected", "1 while this node is connected to the broker.", value=broker.connected
+    )
+    yield CounterMetricFamily("busway_notifications_sent", "Notifications sent.", value=broker.sent)
+    yield CounterMetricFamily(
+        "busway_notifications_received", "Notifications from other nodes.", value=broker.received
+    )
+    ignored = CounterMetricFamily(
+        "busway_notifications_ignored",
+        "Messages that are not from a node of this database.",
+        labels=["reason"],
+    )
+    for reason, number in sorted(broker.ignored.items()):
+        ignored.add_metric([reason], number)
+    yield ignored
+
+
 def _memory(stages: Stages) -> Iterator[Metric]:
     for name, budget, what in (
         ("bodies", stages.bodies, "request bodies that have not arrived completely"),
@@ -184,6 +242,12 @@ def _memory(stages: Stages) -> Iterator[Metric]:
 
 
 def _subscribers(stages: Stages) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "busway_waiting_requests", "Requests that wait for results (Prefer, wait=).", labels=["kind"]
+    )
+    waiting.add_metric(["prefer"], len(stages.waits.events))
+    waiting.add_metric(["poll"], len(stages.waits.polls))
+    yield waiting
     status = stages.hub.status()
     for name, text in {
         "connections": "Connected subscribers.",

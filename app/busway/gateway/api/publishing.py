@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import msgspec
 
 from busway.contract.events import ReceiptList
 from busway.domain.event import NewEvent
+from busway.domain.pattern import Matcher
 from busway.gateway.access import gate
 from busway.gateway.access.gate import check_scope
 from busway.gateway.access.origins import Origins, sharing
+from busway.gateway.api import asking, uploading
 from busway.gateway.api.bodies import IDLE, too_large, too_slow
-from busway.gateway.api.stages import Gateway
-from busway.gateway.door.port import Answer, Head, Headers, Respond, header_line, problem
-from busway.gateway.errors import STARTING, BadRequest, BuswayError, Unavailable, UnsupportedMediaType
+from busway.gateway.api.stages import Gateway, Stages
+from busway.gateway.api.uploading import UploadIntake
+from busway.gateway.door.port import Answer, Head, Headers, Hurry, Intake, Respond, header_line, problem
+from busway.gateway.errors import STARTING, BuswayError, Unavailable, UnsupportedMediaType
+from busway.gateway.ingest.codecs.choosing import choose
+from busway.gateway.ingest.codecs.plain import PLAIN
 from busway.gateway.ingest.publisher import receipt
+from busway.gateway.store.port.once import Once
 from busway.gateway.store.port.operations import StoredEvent
 
 log = logging.getLogger("busway.api")
 
-_JSON = b"application/json"
-_REFUSED = {
-    b"idempotency-key": "Idempotency-Key is not supported yet: set the event's `id` to avoid duplicates",
-    b"prefer": "Prefer is not supported yet: subscribe to the results at /v1/subscribe",
-}
-
 _LOOKS_AT = (
-    frozenset(_REFUSED) | {b"content-type", b"content-encoding", b"ce-specversion"} | gate.ADMISSION_HEADERS
+    frozenset({b"content-type", b"content-encoding", b"ce-specversion"})
+    | gate.ADMISSION_HEADERS
+    | uploading.HEADERS
 )
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _Admitted:
+    """What `admit` found out about a head. Heads that agree in everything that matters share one.
+
+    Attributes:
+        codec: reads the body.
+        allowed: which event types the key may publish. None: all.
+        edition: of the keys. None: the next request is checked again.
+    """
+
+    __slots__ = ("allowed", "codec", "edition")
+
+    def __init__(self) -> None:
+        self.codec = PLAIN
+        self.allowed: Matcher | None = None
+        self.edition: object = None
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -75,7 +97,7 @@ class PublishEndpoint:
     """
 
     path = "/v1/events"
-    looks_at = _LOOKS_AT
+    looks_at, carries = _LOOKS_AT, asking.HEADERS
     idle = IDLE
 
     def __init__(self, gateway: Gateway, max_body_bytes: int, allowed: Origins) -> None:
@@ -87,28 +109,70 @@ class PublishEndpoint:
         if stages is None:
             return self._refusal(head, Unavailable(STARTING))
         admission = stages.gate
-        if head.admitted is admission.edition:
+        admitted: Any = head.admitted
+        if admitted is None:
+            admitted = head.admitted = _Admitted()
+        elif admitted.edition is admission.edition:
             return None
         try:
             access = check_scope(admission.admit(head.headers), "publish")
+            codec = choose(head.headers)
+            if codec is None:
+                asking.check_upload(head.headers)
+                uploading.producer(head.headers)
             _check_headers(head.headers)
         except Exception as fault:
+            head.admitted = None  # so that the door does not remember it
             return self._refusal(head, fault)
-        if admission.lasts(access):
-            head.admitted = admission.edition
+        if codec is None:
+            head.streams, head.admitted = True, None
+            return None
+        admitted.codec, admitted.allowed = codec, access.allowed
+        admitted.edition = admission.edition if admission.lasts(access) else None
         return None
 
-    def take(self, head: Head, body: bytes, respond: Respond) -> None:
+    def take(self, head: Head, body: bytes, respond: Respond) -> Hurry | None:
         """Store the events of a body, then answer with their receipts."""
         stages = self._gateway.stages
         if stages is None:
             self.refuse(head, respond, Unavailable(STARTING))
-            return
-        waiter = _Waiter(self, head, respond)
+            return None
+        if head.asks is None:
+            head.asks = any(name in self.carries for name, _ in head.headers)
         try:
-            stages.publisher.submit(body, waiter)
+            if head.asks:
+                return self._ask(stages, head, body, respond)
+            admitted: Any = head.admitted
+            codec, allowed = admitted.codec, admitted.allowed
+            waiter = _Waiter(self, head, respond)
+            stages.publisher.submit(body, waiter, None, codec, head.headers, allowed)
         except Exception as fault:
             self.refuse(head, respond, fault)
+        return None
+
+    def _ask(self, stages: Stages, head: Head, body: bytes, respond: Respond) -> Hurry:
+        """Store the events of a request that asks for more than their receipts."""
+
+        def answer(status: int, lines: bytes, body: bytes) -> None:
+            lines += b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+            respond(self.answer(head, status, lines, body))
+
+        access = stages.gate.admit(head.headers)
+        key = asking.read_key(head.headers)
+        wait = asking.read_wait(head.headers, access)
+        waiter = asking.Asking(stages, wait, answer, partial(self.refuse, head, respond), access)
+        admitted: Any = head.admitted
+        if key is None:
+            stages.publisher.submit(body, waiter, None, admitted.codec, head.headers, access.allowed)
+        else:
+            once = Once(owner=access.key or 0, key=key, now=stages.clock(), most=asking.MOST_KEYS)
+            stages.publisher.submit_once(body, waiter, once, admitted.codec, head.headers, access.allowed)
+        return waiter.hurry
+
+    def open(self, head: Head, respond: Respond, unread: Callable[[int], None]) -> Intake:
+        """Store the events of NDJSON as its lines arrive."""
+        stages: Any = self._gateway.stages
+        return UploadIntake(stages, head.headers, partial(self.answer, head), respond, unread)
 
     def too_large(self, head: Head) -> Answer:
         """Refuse a body over the limit."""
@@ -138,18 +202,8 @@ class PublishEndpoint:
 
 
 def _check_headers(headers: Headers) -> None:
-    media_type = b""
     for name, value in headers:
-        if name == b"content-type":
-            media_type = value
-        elif name == b"ce-specversion":
-            raise UnsupportedMediaType("CloudEvents binary mode is not supported yet: send application/json")
-        elif name == b"content-encoding" and value.lower() != b"identity":
+        if name == b"content-encoding" and value.lower() != b"identity":
             raise UnsupportedMediaType(
                 "compressed bodies are not supported: send it without Content-Encoding"
             )
-        elif name in _REFUSED:
-            raise BadRequest(_REFUSED[name])
-    if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
-        shown = media_type.decode("latin-1") or "no Content-Type"
-        raise UnsupportedMediaType(f"send Content-Type: application/json, not {shown}")

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from busway.contract import runs as shapes
 from busway.domain.run import UNFINISHED, Error, RunState
+from busway.gateway.access.scopes import Access
 from busway.gateway.api import answers, examples
-from busway.gateway.api.access import needs
+from busway.gateway.api.access import HolderDep, needs
 from busway.gateway.api.answers import After, Limit
 from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import NO_HANDLER, body
@@ -54,25 +55,35 @@ def _max_attempts(stages: Stages, record: RunRecord) -> int:
 )
 async def list_runs(
     stages: StagesDep,
+    access: HolderDep,
     state: Annotated[RunState | None, Query(description="Only runs in this state.")] = None,
     handler: Annotated[str | None, Query(description="Only runs of this handler.")] = None,
     event: Annotated[
         int | None, Query(description="Only runs of the event with this `seq`.", ge=1, lt=1 << 63)
     ] = None,
+    replay: Annotated[int | None, Query(description="Only runs of this replay.", ge=1, lt=1 << 63)] = None,
     limit: Limit = 100,
     after: After = None,
 ) -> Response:
     """Returns runs, newest first. A run must match all parameters.
 
-    A page has at most 8 MiB, and may be shorter than `limit`. The last page has a `next` of null.
+    A page has at most 8 MiB, and may be shorter than `limit`. The last page has a `next` of null. Runs of
+    events that the type patterns of the key do not match are left out.
     """
-    query = RunQuery(state=state, handler=handler, event=event)
+    query = RunQuery(state=state, handler=handler, event=event, replay=replay)
 
     async def read(before: int | None, most: int, max_bytes: int) -> list[tuple[int, shapes.Run]]:
         asked = msgspec.structs.replace(query, before=before)
         return [(r.id, shown(stages, r)) for r in await stages.reader.runs(asked, most, max_bytes)]
 
-    return await answers.page(stages, read, answers.number(after), limit)
+    if not access.types:
+        return await answers.page(stages, read, answers.number(after), limit)
+
+    async def seen(found: list[tuple[int, shapes.Run]]) -> set[int]:
+        types = await stages.reader.event_types(list({run.event for _, run in found}))
+        return {run.id for _, run in found if access.sees(types.get(run.event, ""))}
+
+    return await answers.narrowed_page(stages, read, seen, answers.number(after), limit)
 
 
 @router.get(
@@ -81,14 +92,19 @@ async def list_runs(
     dependencies=needs("subscribe"),
     responses=described(shapes.RunDetail, "The run.", problems={404: _GONE}),
 )
-async def read_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
+async def read_run(stages: StagesDep, access: HolderDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """Returns the run with its attempts: outcome, error, traceback, times and log.
 
     If the logs and tracebacks of all attempts take more than 4 MiB, those of the oldest attempts are null.
     """
     with stages.answers.hold(answers.PAGE_BYTES):
         record, attempts = await _found(stages, id)
-        return answers.json(answers.run_detail(record, _max_attempts(stages, record), attempts))
+        await _check_seen(stages, record, access)
+        detail = answers.run_detail(record, _max_attempts(stages, record), attempts)
+        for attempt in detail.attempts:
+            if attempt.published is not None:
+                attempt.published = [each for each in attempt.published if access.sees(each["type"])]
+        return answers.json(detail)
 
 
 @router.post(
@@ -164,5 +180,21 @@ async def retry_runs(stages: StagesDep, request: Request) -> Response:
 async def _found(stages: Stages, id_: int) -> tuple[RunRecord, list[AttemptRecord]]:
     found = await stages.reader.run(id_)
     if found is None:
-        raise NotFound(f"run {id_} does not exist, or was deleted after --retention: GET /v1/runs lists runs")
+        raise _gone(id_)
     return found
+
+
+async def _check_seen(stages: Stages, record: RunRecord, access: Access) -> None:
+    """Check that the key may read the event of a run.
+
+    Raises:
+        NotFound: it may not. The same answer as for a run that does not exist.
+    """
+    if access.types:
+        types = await stages.reader.event_types([record.event])
+        if not access.sees(types.get(record.event, "")):
+            raise _gone(record.id)
+
+
+def _gone(id_: int) -> NotFound:
+    return NotFound(f"run {id_} does not exist, or was deleted after --retention: GET /v1/runs lists runs")

@@ -19,6 +19,7 @@ from busway.gateway.api.describing import JSON
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import STARTING, Unavailable, UpgradeRequired
+from busway.gateway.nodes.port import NodeStatus
 from busway.gateway.subscribers import asyncapi
 from busway.version import __version__
 
@@ -59,9 +60,12 @@ async def check_liveness() -> Response:
 async def check_readiness(request: Request) -> Response:
     """Answers 200 while the gateway accepts events. Answers 503 while it starts, drains or cannot write.
 
+    One node of several answers 503, too, while it cannot follow the others, and a node with the role `worker`
+    while no worker can run an attempt.
+
     `trouble` lists problems that stop handlers although events are accepted: files that cannot be imported,
-    and workers or a zygote that cannot be started or die at start. Files are named to those who may read
-    handlers. `GET /v1/status` has the details.
+    workers or a zygote that cannot be started or die at start, no node that leads or has workers. Files are
+    named to those who may read handlers. `GET /v1/status` has the details.
     """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
@@ -87,6 +91,11 @@ def _trouble(stages: Stages, *, named: bool) -> list[str]:
             found.append(f"workers of the pool {name} cannot be started or reached: {pool['error']}")
         elif pool.get("crash_loop"):
             found.append(f"workers of the pool {name} die before they run an attempt")
+    cell = stages.nodes.status()
+    if not cell.led:
+        found.append("no node leads: runs wait until one does")
+    if not any(any(node.capacity.values()) for node in cell.nodes):
+        found.append("no node has workers: runs wait until one joins")
     return found
 
 
@@ -95,20 +104,40 @@ def _obstacle(stages: Stages | None) -> str | None:
         return STARTING
     if stages.publisher.closed:
         return stages.publisher.closed
-    obstacle = stages.commits.obstacle
-    return None if obstacle is None else f"the database cannot be written: {obstacle}"
+    if stages.commits.obstacle is not None:
+        return f"the database cannot be written: {stages.commits.obstacle}"
+    cell = stages.nodes.status()
+    if cell.problem is not None:
+        return f"this node cannot follow the others: {cell.problem}"
+    if stages.settings.role == "worker" and (dead := _dead_pools(stages)):
+        return f"no worker can run an attempt: {dead}"
+    return None
+
+
+def _dead_pools(stages: Stages) -> str | None:
+    """Return why no worker of this node is ready, None if one is or will be."""
+    pools = stages.workers.status()["pools"].values()
+    if any(worker["state"] == "ready" for pool in pools for worker in pool["workers"]):
+        return None
+    for pool in pools:
+        if pool.get("error"):
+            return str(pool["error"])
+        if pool.get("crash_loop"):
+            return "workers die before they run one"
+    return None
 
 
 @router.get(
     "/v1/status",
     summary="Service status",
-    dependencies=needs("handlers:read"),
+    dependencies=needs("subscribe", "handlers:read", unlimited=True),
     responses=described(shapes.Status, "The status."),
 )
 async def read_status(stages: StagesDep) -> Response:
     """Returns pools, workers, queues, subscribers, disk use, and files that cannot be imported."""
     counts = await stages.reader.counts()
     sizes = await asyncio.to_thread(stages.database.sizes)
+    cell = stages.nodes.status()
     status = shapes.Status(
         version=__version__,
         state=_obstacle(stages) or "ready",
@@ -117,6 +146,8 @@ async def read_status(stages: StagesDep) -> Response:
         workers=msgspec.convert(
             {**stages.workers.status(), "parked": stages.dispatcher.parked}, shapes.Workers
         ),
+        nodes=[_node(node, cell.term) for node in cell.nodes],
+        broker=_broker(stages),
         committer=shapes.Committer(
             stages.commits.pid, stages.commits.healthy, sizes.log, stages.commits.log_blocked
         ),
@@ -129,6 +160,28 @@ async def read_status(stages: StagesDep) -> Response:
         disk=shapes.Disk(printable(stages.database.shown), sizes.total, sizes.free),
     )
     return answers.json(status)
+
+
+def _node(node: NodeStatus, term: int) -> shapes.Node:
+    return shapes.Node(
+        id=node.id,
+        name=printable(node.name),
+        role=node.role,
+        version=node.version,
+        code=node.code or None,
+        leader=node.leader,
+        term=term if node.leader else None,
+        this=node.this,
+        started_at=when(node.opened_at),
+        capacity=node.capacity,
+        running=node.running,
+        lag=node.lag,
+    )
+
+
+def _broker(stages: Stages) -> shapes.Broker | None:
+    found = stages.nodes.broker()
+    return None if found is None else shapes.Broker(**msgspec.structs.asdict(found))
 
 
 def _queue(stages: Stages, handler: Handler, counts: dict[int, dict[str, int]]) -> shapes.HandlerQueue:

@@ -11,19 +11,24 @@ from fastapi import Depends, Request
 from busway.gateway.access.gate import Gate
 from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.budget import Budget, Budgets
+from busway.gateway.dispatch.assigned import Assigned
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
+from busway.gateway.dispatch.replays import Replays
+from busway.gateway.dispatch.schedules import Schedules
 from busway.gateway.dispatch.trials import Trials
 from busway.gateway.executors.port import Workers
 from busway.gateway.ingest.publisher import Publisher
+from busway.gateway.nodes.port import Nodes
 from busway.gateway.settings import Settings
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.database import Database
 from busway.gateway.store.port.reader import Reader
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
+from busway.gateway.subscribers.waits import Waits
 from busway.gateway.subscribers.websocket import WebSocketShell
 
 
@@ -37,6 +42,7 @@ class Stages:
     gate: Gate
     publisher: Publisher
     database: Database
+    nodes: Nodes
     commits: Commits
     reader: Reader
     registry: Registry
@@ -44,11 +50,15 @@ class Stages:
     placement: Placement
     dispatcher: Dispatcher
     trials: Trials
+    replays: Replays
+    schedules: Schedules
     workers: Workers
     recorder: Recorder
+    assigned: Assigned
     hub: Hub
     subscribe: WebSocketShell
     stream: StreamShell
+    waits: Waits
     answers: Budget
     bodies: Budget
 
@@ -58,6 +68,11 @@ class Gateway(Protocol):
 
     stages: Stages | None
     budgets: Budgets
+
+
+async def current_handlers(request: Request) -> None:
+    """Wait until this node has the handlers that the store has now. Another node may have changed them."""
+    await _stages(request).nodes.current()
 
 
 def _stages(request: Request) -> Stages:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from busway.gateway.api.stages import Gateway
-from busway.gateway.door.port import Answer, Headers, Serve, problem
+from busway.gateway.access.scopes import Access
+from busway.gateway.api.stages import Gateway, Stages
+from busway.gateway.door.port import Answer, Headers, Serve, Socket, problem
 from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailable
-from busway.gateway.subscribers.websocket import SUBPROTOCOL, WebSocketShell
+from busway.gateway.subscribers.websocket import SUBPROTOCOLS, WebSocketShell
 
 
 class SubscribeEndpoint:
@@ -19,7 +20,7 @@ class SubscribeEndpoint:
     """
 
     path = "/v1/subscribe"
-    subprotocol = SUBPROTOCOL
+    subprotocols: tuple[str, ...] = SUBPROTOCOLS
 
     def __init__(self, gateway: Gateway, max_message: int) -> None:
         self._gateway, self.max_message = gateway, max_message
@@ -36,8 +37,21 @@ class SubscribeEndpoint:
         shell: WebSocketShell = stages.subscribe
         try:
             access = stages.gate.admit_subscriber(headers, query)
+            if isinstance(access, str):
+                return partial(_redeem, stages, query, access)
         except Unauthorized as refusal:
             return partial(shell, query=query, access=refusal)
         except BuswayError as error:
             return problem(error)
         return partial(shell, query=query, access=access)
+
+
+async def _redeem(stages: Stages, query: bytes, ticket: str, socket: Socket) -> None:
+    try:
+        access: Access | Unauthorized = await stages.gate.redeem(ticket)
+    except Unauthorized as refusal:
+        access = refusal
+    except BuswayError as error:
+        await socket.close(1013, error.detail)
+        return
+    await stages.subscribe(socket, query=query, access=access)

@@ -34,8 +34,8 @@ async def create_ticket(stages: StagesDep, request: Request) -> Response:
     """Creates a ticket with the rights and the expiry of the request's key, for a WebSocket or event stream.
 
     Create one for each connection: `new WebSocket("…/v1/subscribe?ticket=" + ticket)`. A used, expired or
-    unknown ticket gets the close code 4401. Tickets do not survive a restart. A gateway without API keys
-    accepts tickets but does not need them.
+    unknown ticket gets the close code 4401. On SQLite, tickets do not survive a restart. A gateway without
+    API keys accepts tickets but does not need them.
     """
     try:
         body = decode_json(await request.body() or b"{}")

@@ -7,7 +7,7 @@ import base64
 from typing import Any, TypedDict, cast
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from busway.contract import handlers as shapes
 from busway.contract.events import CloudEvent
@@ -19,12 +19,12 @@ from busway.gateway.api.bodies import Disconnected
 from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.handlers import Name
-from busway.gateway.api.stages import StagesDep
+from busway.gateway.api.stages import StagesDep, current_handlers
 from busway.gateway.dispatch.trials import TrialResult
 from busway.gateway.ingest.reading import read_member
 from busway.gateway.turns import spread
 
-router = APIRouter(prefix="/v1", tags=["handlers"])
+router = APIRouter(prefix="/v1", tags=["handlers"], dependencies=[Depends(current_handlers)])
 
 _GONE_AFTER = 0.5  # seconds between checks whether the client is still connected
 _NO_TARGET = (

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -35,6 +36,16 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     pool: str
 
 
+class Elsewhere(Protocol):
+    """The other nodes."""
+
+    def offer(self, assignment: Assignment, run: Run) -> bool:
+        """Give an attempt to another node. Return False if none has room for it."""
+
+    def lingers(self, run: int) -> bool:
+        """Return whether the attempt of a run, which has ended, may still run on another node."""
+
+
 class InFlight:
     """The attempts of this node, from the moment they are handed out until nothing of them can still run.
 
@@ -50,6 +61,7 @@ class InFlight:
         lingering: by run, the attempts that timed out or were cancelled, and may still run.
         trials: by token, attempts without a run.
         room: set when the executor can accept attempts after it refused one.
+        elsewhere: takes attempts for which this node has no room. None if there is no other node.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -58,6 +70,7 @@ class InFlight:
         self.lingering: dict[int, Attempt] = {}
         self.trials: dict[int, Trial] = {}
         self.room = asyncio.Event()
+        self.elsewhere: Elsewhere | None = None
         self._workers = workers
         self._slots: defaultdict[int, int] = defaultdict(int)
         self._keys: defaultdict[int, dict[str, int]] = defaultdict(dict)
@@ -77,10 +90,14 @@ class InFlight:
         """Return the runs with an attempt in flight whose events have an expiry time."""
         return [run for run, attempt in self.runs.items() if attempt.run.expires_at is not None]
 
+    def count(self) -> dict[str, int]:
+        """Return how many attempts this node runs, by pool. Pools without any are left out."""
+        return dict(Counter(attempt.pool for attempt in self.live.values()))
+
     # -- the states of an attempt
 
-    def start(self, run: Run, handler: Handler, spec: Spec, kind: str, pool: str) -> bool:
-        """Hand out the next attempt of a run. Return False if the executor has no room for it now.
+    def start(self, run: Run, handler: Handler, spec: Spec, kind: str, pool: str, here: int | None) -> bool:
+        """Hand out the next attempt of a run. Return False if no executor has room for it now.
 
         Args:
             run: a run without an attempt in flight.
@@ -88,32 +105,40 @@ class InFlight:
             spec: the handler's effective fields.
             kind: the kind of the handler's target.
             pool: `process` or `thread`.
+            here: the revision that this node runs. None: it does not have the code.
         """
-        token = self._random.getrandbits(63) | 1
-        number = run.attempt + 1
-        assignment = Assignment(
-            token=token,
-            run=run.id,
-            attempt=number,
-            handler=handler.name,
-            revision=handler.revision,
-            target=spec.target,
-            kind=kind,
-            pool=pool,
-            timeout=spec.timeout,
-            event=run.event,
-            alone=run.alone,
-            memory=spec.memory,
-        )
-        if not self._workers.offer(assignment):
+        token, revision = self._random.getrandbits(63) | 1, handler.revision if here is None else here
+        attempt = Attempt(token, run, run.attempt + 1, handler.name, revision, spec, pool)
+        assignment = _assignment(attempt, kind)
+        if here is not None and self._workers.offer(assignment):
+            self.live[token] = attempt
+        elif self.elsewhere is None or not self.elsewhere.offer(assignment, run):
             return False
-        attempt = Attempt(token, run, number, handler.name, handler.revision, spec, pool)
-        self.live[token] = self.runs[run.id] = attempt
+        self.hold(attempt)
+        return True
+
+    def accept(self, attempt: Attempt, kind: str) -> bool:
+        """Start an attempt that the leader assigned to this node. Return False if there is no room now."""
+        if not self._workers.offer(_assignment(attempt, kind)):
+            return False
+        self.live[attempt.token] = attempt
+        self.hold(attempt)
+        return True
+
+    def hold(self, attempt: Attempt) -> None:
+        """Give an attempt its slot. Another node may have the attempt."""
+        run = attempt.run
+        self.runs[run.id] = attempt
         self._slots[run.handler] += 1
         if run.key is not None:
             keys = self._keys[run.handler]
             keys[run.key] = keys.get(run.key, 0) + 1
-        return True
+
+    def release(self, id_: int) -> None:
+        """Record that no node has the attempt of a run after all."""
+        attempt = self.runs.pop(id_, None)
+        if attempt is not None:
+            self._release(attempt.run)
 
     def ended(self, attempt: Attempt, *, lingers: bool) -> None:
         """Record that an attempt ended and waits for its commit. `lingers`: it may still run."""
@@ -143,7 +168,11 @@ class InFlight:
             The run, if the slot of the attempt is free now.
         """
         attempt = self.runs.pop(run)
-        if self.live.pop(attempt.token, None) is not None and self._workers.cancel(attempt.token):
+        if self.live.pop(attempt.token, None) is not None:
+            lingers = self._workers.cancel(attempt.token)
+        else:
+            lingers = self.elsewhere is not None and self.elsewhere.lingers(run)
+        if lingers:
             self.lingering[run] = attempt
         if run in self.lingering:
             return None
@@ -164,6 +193,18 @@ class InFlight:
                 self._release(attempt.run)
                 return attempt.run
         return None
+
+    def stopped(self, run: int) -> Run | None:
+        """Record that a lingering attempt of another node no longer runs.
+
+        Returns:
+            The run, if the slot of the attempt is free now.
+        """
+        attempt = self.lingering.pop(run, None)
+        if attempt is None:
+            return None
+        self._release(attempt.run)
+        return attempt.run
 
     def _release(self, run: Run) -> None:
         self._slots[run.handler] -= 1
@@ -187,3 +228,23 @@ class InFlight:
         del self.trials[trial.token]
         if trial.ended.cancelled():
             self._workers.cancel(trial.token)
+
+
+def _assignment(attempt: Attempt, kind: str) -> Assignment:
+    run, spec = attempt.run, attempt.spec
+    return Assignment(
+        token=attempt.token,
+        run=run.id,
+        attempt=attempt.number,
+        handler=attempt.handler,
+        revision=attempt.revision,
+        target=spec.target,
+        kind=kind,
+        pool=attempt.pool,
+        timeout=spec.timeout,
+        event=run.event,
+        alone=run.alone,
+        memory=spec.memory,
+        exclusive=spec.ordered or spec.concurrency is not None,
+        replay=run.replay,
+    )

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
-from busway.domain.event import Event, NewEvent
+from busway.domain.event import Attribute, Event, NewEvent
 from busway.domain.event_fields import MAX_PUBLISHED, accept
 from busway.domain.handler import FieldError, Rules
 from busway.domain.result import Kind
-from busway.domain.run import Error, Outcome, Run
+from busway.domain.run import Error, Outcome, Run, RunState
 from busway.domain.times import SECOND
+from busway.gateway.attempts.depth import Depth
 from busway.gateway.attempts.inflight import Attempt, InFlight
+from busway.gateway.attempts.notices import PauseLog, check_breaker, report_dead
 from busway.gateway.attempts.outcome_log import OutcomeLog
+from busway.gateway.attempts.shadow import discarded
 from busway.gateway.attempts.statistics import Durations
 from busway.gateway.attempts.verdict import Verdict, judge
 from busway.gateway.executors.port import (
@@ -38,10 +40,12 @@ from busway.gateway.turns import Steps, Turns, finish
 
 log = logging.getLogger("busway.attempts")
 
-_SUCCEEDED = Outcome.SUCCEEDED  # enum members are slow to look up
+_SUCCEEDED, _DEAD = Outcome.SUCCEEDED, RunState.DEAD  # enum members are slow to look up
+_PAUSES = PauseLog()
 FEW = 50  # published events that are built at once; more are built in steps
 STEP = 500  # published events in one step
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds until a failure that the store refused is sent again
+_TRACE = ("traceparent", "tracestate")  # W3C Trace Context: published events belong to the same trace
 _REASON = 500  # characters of why a report cannot be stored
 
 
@@ -80,7 +84,10 @@ class Recorder:
         in_flight: the attempts in flight.
         workers: notified when a partial is stored, so that generators go at the store's pace.
         max_event_bytes: the limit for the data of a published event, in bytes.
+        clock: microseconds since 1970.
         turns: for attempts that published many events.
+
+    `depth` limits how deep published events may lie below their root event.
     """
 
     def __init__(
@@ -90,15 +97,18 @@ class Recorder:
         in_flight: InFlight,
         workers: Workers,
         max_event_bytes: int,
+        clock: Callable[[], int],
         turns: Turns | None = None,
     ) -> None:
-        self._commits, self._rules, self._in_flight = commits, rules, in_flight
+        self._commits, self._rules, self._in_flight, self._clock = commits, rules, in_flight, clock
         self._workers, self._max_event_bytes = workers, max_event_bytes
         self._turns = turns or Turns()
         self._preparing = 0
         self._prepared = asyncio.Event()
         self._late: Callable[[Progress], None] = lambda _progress: None
         self._chance: Callable[[], float] = random.random
+        self._refusing: set[asyncio.Task[None]] = set()
+        self.depth = Depth()
         self.durations = Durations()
         self._outcome_log = OutcomeLog()
         self._failing: dict[int, _Failing] = {}  # by run
@@ -114,9 +124,7 @@ class Recorder:
             try:
                 if isinstance(report, Ended):
                     published = report.published
-                    if published and len(published) > FEW and report.outcome is Outcome.SUCCEEDED:
-                        self._settle_later(attempt, report)
-                    else:
+                    if not (published and self._comes_later(attempt, report)):
                         progress.ended.append((attempt, self._settle(attempt, report)))
                 elif isinstance(report, Partial):
                     self._append(attempt, report)
@@ -149,6 +157,33 @@ class Recorder:
             self._prepared.clear()
             await self._prepared.wait()
 
+    def _comes_later(self, attempt: Attempt, ended: Ended) -> bool:
+        """Return whether an attempt that published events is settled later, in steps."""
+        if ended.outcome is not Outcome.SUCCEEDED:
+            return False
+        if self.depth.exceeded(attempt):
+            self._preparing += 1
+            refusing = asyncio.get_running_loop().create_task(self._refuse(attempt, ended))
+            self._refusing.add(refusing)
+            refusing.add_done_callback(self._refusing.discard)
+            return True
+        if len(ended.published) > FEW:
+            self._settle_later(attempt, ended)
+            return True
+        return False
+
+    async def _refuse(self, attempt: Attempt, ended: Ended) -> None:
+        """Let an attempt fail whose published events are too deep. Until then it may be cancelled."""
+        try:
+            refused = await self.depth.refusal(attempt, ended)
+            if self._in_flight.live.get(ended.token) is attempt:
+                progress = Progress(ended=[(attempt, self._settle(attempt, refused))])
+                self.durations.take(progress.ended)
+                self._late(progress)
+        finally:
+            self._preparing -= 1
+            self._prepared.set()
+
     def _settle_later(self, attempt: Attempt, ended: Ended) -> None:
         """Settle an attempt in steps. Until then it is in flight, and may be cancelled."""
         self._preparing += 1
@@ -177,6 +212,12 @@ class Recorder:
         finally:
             self._preparing -= 1
             self._prepared.set()
+
+    def mark_all(self) -> None:
+        """Mark all attempts of this node as running, also those that have not started."""
+        now = self._clock()
+        for token, attempt in self._in_flight.live.items():
+            self._mark(attempt, Started(token=token, started_at=now, worker=None))
 
     def _take_other(self, report: WorkerReport, progress: Progress) -> None:
         """Process a report that belongs to no live attempt."""
@@ -253,7 +294,8 @@ class Recorder:
         if problem is not None:
             error = Error("ValueError", f"ctx.publish: {problem}")
             ended = msgspec.structs.replace(ended, outcome=Outcome.FAILED, error=error)
-        self._commits.settle(*self._judged(attempt, ended, events or []))
+        operation, run, handler = self._judged(attempt, ended, events or [])
+        self._commits.settle(operation, run, handler, None if operation.breaker is None else _PAUSES)
         self._in_flight.ended(attempt, lingers=ended.lingers)
         return ended
 
@@ -265,6 +307,9 @@ class Recorder:
         run = attempt.run
         if run.alone is not ended.alone:
             run = msgspec.structs.replace(run, alone=ended.alone)
+        published = None
+        if run.replay < 0:
+            events, published = [], discarded(events)
         operation = Settle(
             run=run.id,
             token=attempt.token,
@@ -276,11 +321,18 @@ class Recorder:
             due=verdict.due,
             lost=verdict.lost,
             max_attempts=attempt.spec.max_attempts + run.granted,
-            report=_report(attempt, ended),
+            report=_report(attempt, ended, published),
             result=_result(verdict, ended),
             published=events,
             fence=run.fence,
+            rules=self._rules.version,
+            lingers=ended.lingers,
         )
+        if attempt.spec.breaker is not None:
+            operation.breaker = check_breaker(attempt, ended, self._rules)
+        if verdict.state is _DEAD:
+            notices = report_dead(attempt, verdict.error, self._rules, ended.finished_at)
+            operation.published, operation.notices = [*events, *notices], len(notices)
         return operation, run, attempt.handler
 
     # -- attempts that cannot be recorded
@@ -309,7 +361,7 @@ class Recorder:
 
     def _settle_failed(self, attempt: Attempt, why: str, ended: Ended | Report | None = None) -> Ended:
         """Let an attempt fail, with nothing of its report except times. It counts."""
-        now = time.time_ns() // 1000
+        now = self._clock()
         start, end = (ended.started_at, ended.finished_at) if ended else (now, now)
         start, end = (start, end) if 0 <= start <= end <= now + SECOND else (now, now)
         text = why[:_REASON].encode("ascii", "backslashreplace").decode()
@@ -348,7 +400,7 @@ class Recorder:
         events: list[NewEvent] = []
         for published in ended.published:
             event = new_event(published, attempt.handler, parent, now, self._max_event_bytes)
-            event.root, event.parent = parent.root, attempt.run.id
+            event.root, event.parent, event.depth = parent.root, attempt.run.id, parent.depth + 1
             events.append(event)
             if len(events) % STEP == 0:
                 yield
@@ -371,13 +423,19 @@ def new_event(published: Published, handler: str, parent: Event, now: int, max_b
             f"the data of {published.type!r} has {len(published.data)} bytes, "
             f"the limit is {max_bytes} (--max-event-bytes)",
         )
-    fields = {"type": published.type, "causationid": parent.id, "correlationid": parent.correlationid}
+    fields: dict[str, Attribute] = {
+        "type": published.type,
+        "causationid": parent.id,
+        "correlationid": parent.correlationid,
+    }
+    if parent.attributes and "traceparent" not in published.attributes:
+        fields |= {name: parent.attributes[name] for name in _TRACE if name in parent.attributes}
     event = accept({**fields, **published.attributes}, published.data, now, f"/handlers/{handler}")
     event.binary = published.binary
     return event
 
 
-def _report(attempt: Attempt, ended: Ended) -> Report:
+def _report(attempt: Attempt, ended: Ended, published: str | None) -> Report:
     return Report(
         outcome=ended.outcome,
         revision=attempt.revision,
@@ -390,6 +448,7 @@ def _report(attempt: Attempt, ended: Ended) -> Report:
         peak_memory=ended.peak_memory,
         error=ended.error,
         log=ended.log,
+        published=published,
     )
 
 
@@ -399,3 +458,15 @@ def _result(verdict: Verdict, ended: Ended) -> NewResult:
         return NewResult(kind=kind, data=ended.data, binary=ended.binary, time=ended.finished_at)
     summary = (error.type, error.message) if error else None
     return NewResult(kind=kind, data=None, error=summary, time=ended.finished_at)
+
+
+def shift(reports: list[WorkerReport], skew: int) -> None:
+    """Add microseconds to the times of reports, which are those of this machine's clock."""
+    for report in reports if skew else ():
+        if isinstance(report, Ended):
+            report.started_at += skew
+            report.finished_at += skew
+        elif isinstance(report, Started):
+            report.started_at += skew
+        elif isinstance(report, Partial):
+            report.time += skew

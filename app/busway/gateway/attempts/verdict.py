@@ -41,7 +41,7 @@ def _lost(attempt: Attempt, ended: Ended) -> Verdict:
 def _failed(attempt: Attempt, ended: Ended, chance: float) -> Verdict:
     run, spec = attempt.run, attempt.spec
     failures = attempt.number - run.lost - run.granted
-    if ended.fatal or failures >= spec.max_attempts:
+    if ended.fatal or (failures >= spec.max_attempts and not ended.keeps):
         return Verdict(RunState.DEAD, Kind.DEAD, run.lost, error=ended.error)
     wait = ended.retry_after if ended.retry_after is not None else spec.backoff.delay(failures, chance)
     due = ended.finished_at + round(wait * SECOND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from busway.gateway.errors import BadSettings, BuswayError
@@ -57,9 +57,15 @@ class Caller:
         self._http.close()
 
     def send(
-        self, method: str, path: str, *, params: Any = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Any = None,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Return the answer of the gateway.
+        """Return the answer of the gateway. A body is JSON if `headers` does not say otherwise.
 
         Raises:
             BuswayError: no gateway answers.
@@ -69,9 +75,10 @@ class Caller:
         from busway.client.errors import unreachable  # noqa: PLC0415 - as above
 
         kind = {} if body is None else {"Content-Type": "application/json"}
+        named = {**kind, **(headers or {})}
         try:
             return self._http.request(
-                method, self.gateway.url + path, params=params, content=body, headers=kind
+                method, self.gateway.url + path, params=params, content=body, headers=named
             )
         except (httpx.TransportError, httpx.InvalidURL) as problem:
             raise BuswayError(str(unreachable(self.gateway, problem))) from None

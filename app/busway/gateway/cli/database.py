@@ -11,7 +11,7 @@ from busway.gateway.cli.output import print_json
 def migrate(database_url: Database = None, json_lines: Json = False) -> None:
     """Create the database, or upgrade its schema.
 
-    `serve` does this at start.
+    `serve` creates it, too. It upgrades SQLite only: a PostgreSQL database may have other nodes.
     """
     need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
@@ -20,7 +20,7 @@ def migrate(database_url: Database = None, json_lines: Json = False) -> None:
     database = choose(settings.database_url(database_url))
     with settings.naming(settings.database_place(database_url)):
         existed = database.exists()
-        database.migrate()
+        database.migrate(upgrade=True)
     if json_lines:
         print_json([{"database": database.shown, "created": not existed, "revision": database.revision}])
     else:

@@ -24,7 +24,7 @@ def openapi(
     need_server()
     from fastapi import FastAPI  # noqa: PLC0415 - only this command needs these
 
-    from busway.gateway.main import describe  # noqa: PLC0415
+    from busway.gateway.api.routes import describe  # noqa: PLC0415
     from busway.gateway.subscribers import asyncapi  # noqa: PLC0415
 
     rest = describe(FastAPI(openapi_url=None, docs_url=None, redoc_url=None))

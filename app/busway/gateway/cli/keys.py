@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 
 
+_TIMES = ("created_at", "expires_at", "revoked_at", "last_used_at")
 _CREATE = ", or create it with `busway keys create NAME --create`"
 
 
@@ -26,6 +27,10 @@ def create_key(
     scope: Annotated[
         list[str] | None,
         setting("publish, subscribe, handlers:read, handlers:write or admin; repeatable. [default: admin]"),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        setting("Type pattern, such as 'order.**': the key publishes and reads only these; repeatable."),
     ] = None,
     expires_at: Annotated[
         str | None, typer.Option(help="When the key expires, such as 2027-01-31T12:00:00Z.")
@@ -47,7 +52,7 @@ def create_key(
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
     from busway.gateway.main import clock  # noqa: PLC0415
 
-    fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at}
+    fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at, "types": types}
     try:
         operation, secret = new_key(decoding.fit(fields, KeyIn), clock())
     except BuswayError as problem:
@@ -56,16 +61,21 @@ def create_key(
         id_ = database.apply(operation)
     key = key_text(id_, secret)
     if json_lines:
-        print_json(
-            [{"id": id_, "name": name, "key": key, "scopes": fields["scopes"], "database": database.shown}]
-        )
+        shown = {"scopes": operation.scopes, "types": operation.types, "database": database.shown}
+        print_json([{"id": id_, "name": name, "key": key, **shown}])
     else:
         typer.echo(key)
     note(f"key {id_} {name!r} is in the database {database.shown}")
 
 
 def _in_options(problem: BuswayError) -> BuswayError:
-    names = {"name": "NAME", "scopes": "--scope", "expires_at": "--expires-at"}
+    names = {
+        "name": "NAME",
+        "scopes": "--scope",
+        "expires_at": "--expires-at",
+        "types": "--types",
+        "overlap": "--overlap",
+    }
     found = "; ".join(f"{names.get(str(each.loc[1]), '')}: {each.msg}" for each in problem.errors or ())
     return BadSettings(found or problem.detail)
 
@@ -85,6 +95,8 @@ def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
             "created_at": when(key.created_at),
             "expires_at": when(key.expires_at),
             "revoked_at": when(key.revoked_at),
+            "types": key.types,
+            "last_used_at": when(key.last_used_at),
         }
         for key in keys
     ]
@@ -95,13 +107,50 @@ def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
             (
                 key["id"],
                 key["name"],
-                *((key[when] or "")[:19] for when in ("created_at", "expires_at", "revoked_at")),
+                *((key[when] or "")[:19] for when in _TIMES),
                 " ".join(key["scopes"]),
+                " ".join(key["types"] or ["**"]),
             )
             for key in found
         ]
-        print_table(("ID", "NAME", "CREATED", "EXPIRES", "REVOKED", "SCOPES"), rows)
+        print_table(("ID", "NAME", "CREATED", "EXPIRES", "REVOKED", "USED", "SCOPES", "TYPES"), rows)
     note(f"{'keys' if found else 'no keys'} in the database {database.shown}")
+
+
+@app.command("rotate")
+def rotate_key(
+    id_: Annotated[int, typer.Argument(metavar="ID", help="Id of the key, from `busway keys list`.")],
+    overlap: Annotated[int, typer.Option(help="Seconds for which the old key stays valid.")] = 3600,
+    database_url: Database = None,
+    json_lines: Json = False,
+) -> None:
+    """Create a key that replaces another one, and print it. The old key stays valid for a while.
+
+    The new key has the same name, scopes, type patterns and expiry. Standard output is the key alone.
+    """
+    need_server()
+    from busway.contract.keys import RotateIn  # noqa: PLC0415 - only the keys commands need these
+    from busway.gateway.access.gate import key_text  # noqa: PLC0415
+    from busway.gateway.api import decoding  # noqa: PLC0415
+    from busway.gateway.api.answers import when  # noqa: PLC0415
+    from busway.gateway.api.keys import ended, rotated  # noqa: PLC0415
+    from busway.gateway.main import clock  # noqa: PLC0415
+
+    with chosen_database(database_url, hint=_CREATE) as database:
+        try:
+            wanted = decoding.fit({"overlap": overlap}, RotateIn)
+        except BuswayError as problem:
+            raise _in_options(problem) from None
+        operation, secret = rotated(database.read_keys(), id_, wanted, clock())
+        new = database.apply(operation)
+        if new is None:
+            raise ended(id_)
+    key, until = key_text(new, secret), when(operation.until)
+    if json_lines:
+        print_json([{"id": new, "key": key, "replaces": id_, "until": until, "database": database.shown}])
+    else:
+        typer.echo(key)
+    note(f"key {new} replaces key {id_}, which is valid until {until}, in the database {database.shown}")
 
 
 @app.command("revoke")

@@ -1,26 +1,36 @@
-"""Publishes the events of an NDJSON file or stream, one event a line, in batches."""
+"""Publishes the events of an NDJSON file or stream, one event a line, and goes on after a lost connection.
+
+The lines are sent in requests of a few MiB with one `Producer-Id`. A request whose answer was lost is sent
+again: the gateway skips the lines that it has taken.
+"""
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from busway.client.aio import MAX_BATCH
 from busway.client.errors import refusal
 from busway.gateway.cli.call import Caller, explained
-from busway.gateway.errors import BuswayError
+from busway.gateway.cli.output import note
+from busway.gateway.errors import BadSettings, BuswayError
 
-BATCH_BYTES = 4 << 20
-IDLE = 0.2  # seconds without a new line after which a batch is sent
+REQUEST_BYTES = 8 << 20  # of whole lines in one request
+LONGEST = 1 << 30  # bytes of a line
+IDLE = 0.2  # seconds without new bytes after which the lines that are there are sent
 SHOWN = 1000  # rejected lines that are named
+RETRY_FOR = 60.0  # seconds without progress after which it gives up
+FIRST_DELAY, LONGEST_DELAY = 0.25, 4.0  # seconds between tries
 _CHUNK = 1 << 16
-_LINE_REFUSED = {400, 413, 422}
+_AGAIN = {408, 429, 500, 502, 503, 504}
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+Show = Callable[[float, float], None]
+"""Called with the number of lines and of bytes that are sent."""
 
 
 class Summary(msgspec.Struct):
@@ -31,119 +41,196 @@ class Summary(msgspec.Struct):
     rejected: list[dict[str, Any]] = []
     rejected_total: int = 0
 
-    def reject(self, line: int, detail: str) -> None:
-        """Count a line that is not stored."""
-        self.rejected_total += 1
-        if len(self.rejected) < SHOWN:
-            self.rejected.append({"line": line, "detail": detail})
 
-
-def read_lines(descriptor: int) -> Iterator[bytes | None]:
-    """Yield the lines of a file or pipe, and None when no new line has come for a moment."""
-    parts: list[bytes] = []
+def read_parts(descriptor: int) -> Iterator[bytes | None]:
+    """Yield the bytes of a file or pipe, and None when none have come for a moment."""
     while True:
         if not select.select([descriptor], (), (), IDLE)[0]:
             yield None
             continue
-        chunk = os.read(descriptor, _CHUNK)
-        if not chunk:
-            break
-        first, *more = chunk.split(b"\n")
-        parts.append(first)
-        if more:
-            yield b"".join(parts)
-            yield from more[:-1]
-            parts = [more[-1]]
-    yield b"".join(parts)
+        part = os.read(descriptor, _CHUNK)
+        if not part:
+            return
+        yield part
 
 
-def publish_lines(
-    caller: Caller, lines: Iterable[bytes | None], defaults: Mapping[str, Any], summary: Summary
-) -> None:
-    """Publish one event for each line, and count them in `summary`.
+def whole_lines(parts: Iterable[bytes | None], most: int = REQUEST_BYTES) -> Iterator[bytes]:
+    """Yield lines, together at most about `most` bytes unless it is one line, or what there is at a pause.
+
+    Raises:
+        BadSettings: a line is too long.
+    """
+    data, end = bytearray(), 0
+    for part in parts:
+        if part is not None:
+            last = part.rfind(b"\n")
+            end = end if last < 0 else len(data) + last + 1
+            data += part
+            if len(data) < most:
+                continue
+        if end:
+            yield bytes(data[:end])
+            del data[:end]
+            end = 0
+        elif len(data) > LONGEST:
+            raise BadSettings(f"a line has more than {LONGEST} bytes: NDJSON has one event a line")
+    if data:
+        yield bytes(data)
+
+
+class LineUpload:
+    """Publishes lines.
 
     Args:
         caller: sends requests.
-        lines: JSON objects; None sends what there is.
+        producer: the producer id. Lines that were sent with it before are not sent again.
         defaults: fields of events that do not have them.
-        summary: counts the lines.
+        show: called while lines are sent.
 
-    Raises:
-        BuswayError: the gateway does not answer or takes no events now. It names the line to go on from.
+    Attributes:
+        lines: how many lines the gateway has taken.
+        summary: what became of them.
     """
-    added = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in defaults.items()}
-    batch: list[tuple[int, bytes]] = []
-    size = 0
-    for number, line in _numbered(lines):
-        if line is not None:
-            event = _event(number, line, added, summary)
-            if event is None:
-                continue
-            batch.append((number, event))
-            size += len(event) + 1
-        if batch and (line is None or len(batch) == MAX_BATCH or size >= BATCH_BYTES):
-            _send(caller, batch, summary)
-            batch, size = [], 0
-    if batch:
-        _send(caller, batch, summary)
 
+    def __init__(self, caller: Caller, producer: str, defaults: Mapping[str, Any], show: Show) -> None:
+        self.lines, self.summary = 0, Summary()
+        self._caller, self._producer, self._show = caller, producer, show
+        self._added = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in defaults.items()}
+        self._first = self._bytes = 0  # lines, and bytes, before the request that is under way
+        self._lost = False  # an answer, which had counts
+        self._before: dict[str, int] = {}  # what earlier uploads of this producer counted
 
-def _numbered(lines: Iterable[bytes | None]) -> Iterator[tuple[int, bytes | None]]:
-    number = 0
-    for line in lines:
-        number += line is not None
-        text = line.strip() if line is not None else None
-        if text is None or text:
-            yield number, text
+    def publish(self, parts: Iterable[bytes | None]) -> None:
+        """Publish one event for each line.
 
+        Args:
+            parts: bytes; None sends what there is.
 
-def _event(number: int, line: bytes, added: Mapping[str, msgspec.Raw], summary: Summary) -> bytes | None:
-    """Return the JSON text of an event. None if the line is rejected."""
-    try:
-        members = _members(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
-        what = (
-            "an event must be a JSON object" if isinstance(problem, msgspec.ValidationError) else "not JSON"
-        )
-        summary.reject(number, f"{what}: {problem}")
-        return None
-    return msgspec.json.encode({**added, **members}) if added else line
-
-
-def _send(caller: Caller, batch: list[tuple[int, bytes]], summary: Summary) -> None:
-    """Publish events. Those that the gateway refuses are rejected, the others are sent again without them."""
-    while batch:
-        body = b"[%b]" % b",".join(event for _, event in batch)
+        Raises:
+            BuswayError: the gateway does not answer or takes no events now. It names the line to go on from.
+        """
         try:
-            answer = caller.send("POST", "/v1/events", body=body)
-            if answer.is_success:
-                duplicates = sum(receipt["duplicate"] for receipt in answer.json()["items"])
-                summary.duplicates += duplicates
-                summary.accepted += len(batch) - duplicates
-                return
-            problem = refusal(caller.gateway, answer.status_code, answer.content)
-            if answer.status_code not in _LINE_REFUSED:
-                raise explained(problem)
-        except BuswayError as failure:
-            raise BuswayError(f"{failure.detail}; stopped before line {batch[0][0]}") from None
-        wrong = _wrong(problem.problem)
-        if wrong:
-            for index, messages in wrong.items():
-                summary.reject(batch[index][0], "; ".join(messages))
-            batch = [each for index, each in enumerate(batch) if index not in wrong]
-        elif len(batch) == 1:
-            summary.reject(batch[0][0], explained(problem).detail)
+            self._before = self._counted()
+            known = self._before.get("lines", 0)
+            if known:
+                note(f"{known} lines were taken before: going on with line {known + 1}")
+            for lines in whole_lines(parts):
+                self._send(self._skip(lines, known))
+            if self._lost:
+                self._recount()
+        except BuswayError as problem:
+            place = f"stopped before line {self.lines + 1}"
+            if self.lines:
+                place += f"; --producer-id {self._producer} goes on there"
+            raise type(problem)(f"{problem.detail}; {place}") from None
+
+    def _counted(self) -> dict[str, int]:
+        """Return what the gateway knows of the producer."""
+        path = f"/v1/producers/{self._producer}"
+        if self._caller.send("GET", path).status_code == 404:
+            return {}
+        found: dict[str, int] = self._caller.call("GET", path)
+        return found
+
+    def _recount(self) -> None:
+        """Take the counts from the gateway, because answers were lost."""
+        found = self._counted()
+        for name in ("accepted", "duplicates", "rejected_total"):
+            setattr(self.summary, name, found.get(name, 0) - self._before.get(name, 0))
+
+    def _skip(self, lines: bytes, known: int) -> bytes:
+        """Return the lines that the gateway has not taken yet."""
+        at = 0
+        while self._first < known and at < len(lines):
+            end = lines.find(b"\n", at)
+            at = len(lines) if end < 0 else end + 1
+            self._first += 1
+        self.lines = max(self.lines, self._first)
+        self._bytes += at
+        return lines[at:]
+
+    def _send(self, lines: bytes) -> None:
+        """Send lines until the gateway has taken them all."""
+        if not lines:
             return
-        else:
-            half = len(batch) // 2
-            _send(caller, batch[:half], summary)
-            batch = batch[half:]
+        count = lines.count(b"\n") + (not lines.endswith(b"\n"))
+        end, delay, told = time.monotonic() + RETRY_FOR, FIRST_DELAY, False
+        while (problem := self._try(lines, count)) is not None:
+            if problem.lines > self.lines:
+                self.lines, end, delay = problem.lines, time.monotonic() + RETRY_FOR, FIRST_DELAY
+            if time.monotonic() > end:
+                raise BuswayError(problem.detail)
+            if not told:
+                note(f"{problem.detail}: going on when it is back")
+                told = True
+            time.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+        self._first += count
+        self._bytes += len(lines)
+        self.lines = self._first
+
+    def _try(self, lines: bytes, count: int) -> _Interrupted | None:
+        """Send lines once. Return None if they are taken, or why to send them again.
+
+        Raises:
+            BuswayError: the gateway refuses them.
+        """
+        headers = {
+            "Content-Type": "application/x-ndjson",
+            "Producer-Id": self._producer,
+            "Producer-Seq": str(self._first),
+        }
+        body = self._completed(lines)
+        headers["Content-Length"] = str(len(body))
+        parts = self._shown(body, count, len(lines))
+        try:
+            answer = self._caller.send("POST", "/v1/events", body=parts, headers=headers)
+        except BuswayError as failure:
+            self._lost = True
+            return _Interrupted(failure.detail, 0)
+        if answer.is_success:
+            self._count(answer.json())
+            return None
+        problem = refusal(self._caller.gateway, answer.status_code, answer.content)
+        upload = problem.problem.get("upload")
+        if upload is not None:
+            self._count(upload)
+        if answer.status_code not in _AGAIN:
+            raise explained(problem)
+        self._lost = True  # the outcome of the last batch may be unknown
+        return _Interrupted(explained(problem).detail, upload["lines"] if upload else 0)
+
+    def _shown(self, body: bytes, count: int, size: int) -> Iterator[bytes]:
+        """Yield the parts of a body, and show how far they have come."""
+        for at in range(0, len(body), _CHUNK):
+            share = at / len(body)
+            self._show(self._first + count * share, self._bytes + size * share)
+            yield body[at : at + _CHUNK]
+        self._show(self._first + count, self._bytes + size)
+
+    def _count(self, found: dict[str, Any]) -> None:
+        summary = self.summary
+        summary.accepted += found["accepted"]
+        summary.duplicates += found["duplicates"]
+        summary.rejected_total += found["rejected_total"]
+        summary.rejected += found["rejected"][: SHOWN - len(summary.rejected)]
+
+    def _completed(self, lines: bytes) -> bytes:
+        """Return the lines with the default fields."""
+        if not self._added:
+            return lines
+        found = lines.removesuffix(b"\n").split(b"\n")
+        return b"".join(self._with_defaults(line) + b"\n" for line in found)
+
+    def _with_defaults(self, line: bytes) -> bytes:
+        try:
+            return msgspec.json.encode({**self._added, **_members(line)})
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return line  # it is blank, or the gateway says what is wrong with it
 
 
-def _wrong(problem: Mapping[str, Any]) -> dict[int, list[str]]:
-    """Return what is wrong with each event of a batch, by its place."""
-    found: dict[int, list[str]] = {}
-    for each in problem.get("errors", ()):
-        if len(each["loc"]) > 1 and isinstance(each["loc"][1], int):
-            found.setdefault(each["loc"][1], []).append(each["msg"])
-    return found
+class _Interrupted(msgspec.Struct):
+    """Why lines are sent again, and how many lines of the producer are taken."""
+
+    detail: str
+    lines: int

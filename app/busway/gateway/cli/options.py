@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _COMPLETES = 1.0  # seconds that shell completion waits for a gateway
 URL = "http://127.0.0.1:8000"
 SERVER = (
-    "alembic", "dotenv", "fastapi", "httptools", "prometheus_client", "psycopg", "pydantic", "sqlalchemy",
-    "starlette", "uvicorn", "uvloop",
+    "alembic", "cronsim", "cryptography", "dotenv", "fastapi", "h2", "httpcore", "httptools", "nats",
+    "prometheus_client", "psycopg", "pydantic", "sqlalchemy", "starlette", "tzdata", "uvicorn", "uvloop",
 )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,6 +88,13 @@ def publish(
             "--attribute", "-a", help="Extension attribute, NAME=VALUE, such as priority=9; repeatable."
         ),
     ] = None,
+    producer_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Producer id of NDJSON. Lines that were sent with it before are skipped, so that a command "
+            "that broke off goes on. The default is a new one."
+        ),
+    ] = None,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -101,8 +110,10 @@ def publish(
     if ndjson or (file is not None and file.suffix.lower() in _STREAMS):
         if id_ is not None or wait is not None or data is not None or pairs:
             raise BadSettings("--id, --wait, --data and KEY=VALUE are for one event, not for NDJSON")
-        _stream(file, event, url, key)
+        _stream(file, event, url, key, producer_id)
         return
+    if producer_id is not None:
+        raise BadSettings("--producer-id is for NDJSON: give an --id to an event")
     if type_ is None:
         raise BadSettings("TYPE is missing: busway publish TYPE [KEY=VALUE]")
     found = payload(data, file, pairs or (), stdin=True)
@@ -119,7 +130,9 @@ def publish(
         print_json([caller.call("POST", "/v1/events", body=encode(event), names=NAMES)])
 
 
-def _stream(file: Path | None, defaults: dict[str, Any], url: str, key: str | None) -> None:
+def _stream(
+    file: Path | None, defaults: dict[str, Any], url: str, key: str | None, producer: str | None
+) -> None:
     """Publish the lines of a file and print how many were stored.
 
     Raises:
@@ -128,26 +141,31 @@ def _stream(file: Path | None, defaults: dict[str, Any], url: str, key: str | No
     """
     import msgspec  # noqa: PLC0415 - the help starts faster
 
+    from busway.contract.uploads import PRODUCER_ID  # noqa: PLC0415 - as above
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - as above
-    from busway.gateway.cli.ndjson import Summary, publish_lines, read_lines  # noqa: PLC0415 - as above
+    from busway.gateway.cli.ndjson import LineUpload, read_parts  # noqa: PLC0415 - as above
+    from busway.gateway.cli.rate import sending  # noqa: PLC0415 - as above
 
+    if producer is not None and not re.fullmatch(PRODUCER_ID, producer):
+        raise BadSettings("--producer-id has 1 to 128 characters of A-Z, a-z, 0-9, '.', '_', '~' and '-'")
     opened = file is not None and str(file) != "-"
     try:
         descriptor = os.open(file, os.O_RDONLY) if file is not None and opened else 0
+        found = os.fstat(descriptor)
     except OSError as problem:
         raise BadSettings(f"--file {file} cannot be read: {problem}") from None
-    summary = Summary()
+    total = found.st_size if stat.S_ISREG(found.st_mode) else None
     if os.isatty(descriptor):
         note("reading events from the terminal, one a line: Ctrl-D ends")
-    try:
-        with Caller(url, key) as caller:
-            publish_lines(caller, read_lines(descriptor), defaults, summary)
-    except OSError as problem:
-        raise BadSettings(f"--file {file} cannot be read: {problem}") from None
-    finally:
-        summary.rejected.sort(key=lambda each: each["line"])
-        print_json([msgspec.to_builtins(summary)])
-        if opened:
-            os.close(descriptor)
-    if summary.rejected_total:
-        raise BuswayError(f"rejected lines: {summary.rejected_total}; the others are stored")
+    with Caller(url, key) as caller, sending(total) as show:
+        upload = LineUpload(caller, producer or str(uuid.uuid4()), defaults, show)
+        try:
+            upload.publish(read_parts(descriptor))
+        except OSError as problem:
+            raise BadSettings(f"--file {file} cannot be read: {problem}") from None
+        finally:
+            print_json([msgspec.to_builtins(upload.summary)])
+            if opened:
+                os.close(descriptor)
+    if upload.summary.rejected_total:
+        raise BuswayError(f"rejected lines: {upload.summary.rejected_total}; the others are stored")

@@ -40,8 +40,24 @@ def serve(
             "The database: sqlite:///FILE or postgresql://USER@HOST/DATABASE. [default: sqlite:///busway.db]"
         ),
     ] = None,
-    broker_url: Annotated[str | None, setting("Not built yet.")] = None,
-    role: Annotated[str | None, setting("Not built yet; only 'all' is allowed. [default: all]")] = None,
+    node_name: Annotated[
+        str | None,
+        setting("Name of this node, where several use one database. [default: name of the host]"),
+    ] = None,
+    broker_url: Annotated[
+        str | None,
+        setting(
+            "A NATS server over which several nodes notify each other: nats://HOST:4222 or tls://HOST:4222, "
+            "several separated by commas. [default: PostgreSQL]"
+        ),
+    ] = None,
+    role: Annotated[
+        str | None,
+        setting(
+            "What this node does, where several use one database: all, gateway (runs no handlers) or worker "
+            "(serves only health checks and metrics). [default: all]"
+        ),
+    ] = None,
     max_event_bytes: Annotated[int | None, setting("Largest event, in bytes. [default: 1048576]")] = None,
     max_body_bytes: Annotated[
         int | None, setting("Largest request body, in bytes. [default: 33554432]")
@@ -55,6 +71,12 @@ def serve(
     ] = None,
     max_result_bytes: Annotated[
         int | None, setting("Largest result of a handler, in bytes. [default: 16777216]")
+    ] = None,
+    max_depth: Annotated[
+        int | None,
+        setting(
+            "How many events may cause one another in a row, so that loops of handlers end. [default: 64]"
+        ),
     ] = None,
     drain_timeout: Annotated[
         float | None, setting("Seconds that running handlers get to finish at shutdown. [default: 30]")
@@ -73,6 +95,16 @@ def serve(
         setting(
             "Another origin whose web pages may use the gateway, such as https://app.example; repeatable."
         ),
+    ] = None,
+    allow_target: Annotated[
+        list[str] | None,
+        setting(
+            "A network that is not public and may get events over https:// or http://, such as 10.1.0.0/16; "
+            "repeatable."
+        ),
+    ] = None,
+    max_deliveries: Annotated[
+        int | None, setting("Events that are sent to URLs at once. [default: 100]")
     ] = None,
     reload: Annotated[
         bool | None,
@@ -102,7 +134,7 @@ def serve(
     from busway.gateway.store.group.process import launch  # noqa: PLC0415 - other commands start faster
 
     committer = launch()  # both processes import at the same time
-    from busway.gateway import logs, server, settings  # noqa: PLC0415 - as above
+    from busway.gateway import logs, settings  # noqa: PLC0415 - as above
 
     logs.hold()
     try:
@@ -111,4 +143,6 @@ def serve(
         logs.configure()
         raise
     logs.configure(chosen.log_format, chosen.log_level)
+    from busway.gateway import server  # noqa: PLC0415 - wrong settings are told before its long imports
+
     raise typer.Exit(server.run(chosen, committer))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from busway.gateway.cli.call import Caller
+from busway.gateway.cli.nodes import running
 from busway.gateway.cli.options import URL, Json, Key, Url
 from busway.gateway.cli.output import Printer, age, counts, print_fields, print_json, print_table, size
 
@@ -29,6 +30,7 @@ def status(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
         [
             ("started", f"{age(found['started_at'])} ago"),
             ("access", found["access"]),
+            *(("node", node_line(node)) for node in found["nodes"] if len(found["nodes"]) > 1),
             *((f"{name} pool", _pool(pool)) for name, pool in found["workers"]["pools"].items()),
             ("subscribers", f"{subscribers['subscriptions']}{behind}"),
             ("not committed", found["queues"]["publishes_and_outcomes"] or ""),
@@ -41,6 +43,18 @@ def status(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
     if handlers:
         printer.line("")
         print_table(("HANDLER", "RUNS"), handlers)
+
+
+def node_line(node: dict[str, Any]) -> str:
+    """Return what `status` says of a node."""
+    marks = [
+        "" if node["role"] == "all" else f"role {node['role']}",
+        f"leads in term {node['term']}" if node["leader"] else "",
+        "answers" if node["this"] else "",
+        running(node),
+        f"{node['lag']} commits behind" if node["lag"] else "",
+    ]
+    return f"{node['name']} ({node['id']}): {', '.join(filter(None, marks))}".removesuffix(": ")
 
 
 def _pool(pool: dict[str, Any]) -> str:

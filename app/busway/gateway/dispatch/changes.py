@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
 from busway.contract.handlers import HandlerChange, HandlerIn
 from busway.contract.problems import BadField
+from busway.domain.breaker import Pause
+from busway.domain.event import NewEvent
 from busway.domain.handler import FieldError, Handler, Spec, check_fields
+from busway.domain.operations import HANDLER_PAUSED, notice
 from busway.domain.run import WAITING, Error
+from busway.domain.signing import new_secret, rotate
+from busway.domain.weburl import is_url
 from busway.gateway.dispatch.registry import RegisteredHandler, Registry
 from busway.gateway.errors import Conflict, Invalid, NotFound
 from busway.gateway.executors.port import Catalog, Declaration
-from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.commits import Commits, Outdated
 from busway.gateway.store.port.operations import CancelWaiting, SaveHandler
 
 log = logging.getLogger("busway.dispatch")
@@ -24,20 +30,56 @@ log = logging.getLogger("busway.dispatch")
 CANCEL_AT_ONCE = 1_000
 
 
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+_Change = Callable[Concatenate["Changes", Parameters], Coroutine[Any, Any, Answer]]
+
+
+def _from_current_handlers(change: _Change[Parameters, Answer]) -> _Change[Parameters, Answer]:
+    """Begin with the handlers of the store, and begin again if another node changed them meanwhile.
+
+    Return when all nodes have the change.
+    """
+
+    async def again(self: Changes, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        while True:
+            await self._renew()
+            with contextlib.suppress(Outdated):
+                answer = await change(self, *args, **kwargs)
+                await self._spread()
+                return answer
+
+    again.__doc__ = change.__doc__
+    return again
+
+
 class Changes:
-    """Creates, changes and deletes handlers.
+    """Creates, changes and deletes handlers. A change that came between at another node starts it again.
 
     Args:
         commits: the way into the store; what is committed reaches the registry by way of dispatch.
         registry: the handlers in force.
         clock: microseconds since 1970.
+        renew: waits until the registry has the handlers of the store.
+        spread: waits until all nodes have them.
+        bad_url: returns why a URL cannot be a target, None if it can.
     """
 
-    def __init__(self, commits: Commits, registry: Registry, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        commits: Commits,
+        registry: Registry,
+        clock: Callable[[], int],
+        renew: Callable[[], Awaitable[None]],
+        spread: Callable[[], Awaitable[None]],
+        bad_url: Callable[[str], str | None] = lambda _url: None,
+    ) -> None:
         self._commits, self._registry, self._clock = commits, registry, clock
+        self._renew, self._spread, self._bad_url = renew, spread, bad_url
         self._one_at_a_time = asyncio.Lock()
         self._reported = ("", "")
 
+    @_from_current_handlers
     async def create(self, new: HandlerIn) -> RegisteredHandler:
         """Create a handler from the given fields.
 
@@ -67,11 +109,17 @@ class Changes:
                     file_digest=self._registry.digest(fields["target"]),
                     created_at=now,
                     updated_at=now,
+                    secrets=(new_secret(now),) if is_url(fields["target"]) else (),
+                    pause=None,
                 )
             )
 
-    async def change(self, name: str, change: HandlerChange) -> RegisteredHandler:
+    @_from_current_handlers
+    async def change(self, name: str, change: HandlerChange) -> tuple[RegisteredHandler, str | None]:
         """Change fields of a handler. None removes an override.
+
+        Returns:
+            The handler, and its secret if this change made one.
 
         Raises:
             NotFound: there is no such handler.
@@ -94,8 +142,50 @@ class Changes:
                 if needed not in in_force
             ]
             _refuse([*bad, *_contradictions(in_force)])
-            return await self._revise(handler, overrides=overrides)
+            secrets = handler.secrets
+            if is_url(in_force["target"]) and not secrets:
+                secrets = (new_secret(self._clock()),)
+            entry = await self._revise(
+                handler,
+                overrides=overrides,
+                secrets=secrets,
+                pause=handler.pause if fields.get("paused") is None else None,
+            )
+            return entry, None if secrets == handler.secrets else secrets[0].value
 
+    @_from_current_handlers
+    async def rotate_secret(self, name: str) -> RegisteredHandler:
+        """Give a handler a new secret. The one before signs, too, for a while.
+
+        Raises:
+            NotFound: there is no such handler.
+            Conflict: its target is no URL.
+        """
+        async with self._one_at_a_time:
+            entry = self.live(name)
+            if not is_url(entry.spec.target):
+                raise Conflict(f"the handler {name!r} sends nothing that is signed: its target is no URL")
+            return await self._revise(entry.handler, secrets=rotate(entry.handler.secrets, self._clock()))
+
+    @_from_current_handlers
+    async def pause_because(self, name: str, target: str, why: str) -> bool:
+        """Pause a handler for a reason that the gateway found. Return whether it was not paused before.
+
+        Nothing happens if it has another target by now.
+
+        Raises:
+            NotFound: there is no such handler.
+        """
+        async with self._one_at_a_time:
+            entry = self.live(name)
+            if entry.spec.paused or entry.spec.target != target:
+                return False
+            overrides = {**entry.handler.overrides, "paused": True}
+            pause = Pause(by="target", reason=why, since=self._clock())
+            await self._revise(entry.handler, overrides=overrides, pause=pause)
+            return True
+
+    @_from_current_handlers
     async def set_paused(self, name: str, *, paused: bool) -> RegisteredHandler:
         """Pause or resume a handler.
 
@@ -105,10 +195,33 @@ class Changes:
         """
         async with self._one_at_a_time:
             entry = self.live(name)
-            if entry.spec.paused is paused:
+            if entry.spec.paused is paused and not (paused and entry.handler.pause):
                 raise Conflict(f"the handler {name!r} is {'paused already' if paused else 'not paused'}")
-            return await self._revise(entry.handler, overrides={**entry.handler.overrides, "paused": paused})
+            overrides = {**entry.handler.overrides, "paused": paused}
+            return await self._revise(entry.handler, overrides=overrides, pause=None)
 
+    async def resume_due(self) -> None:
+        """Resume the handlers that their breaker has paused for a time that is over."""
+        now = self._clock()
+        for entry in self._registry.live():
+            pause = entry.handler.pause
+            if pause is not None and pause.until is not None and pause.until <= now:
+                with contextlib.suppress(NotFound):
+                    await self._resume(entry.handler.name, pause)
+
+    @_from_current_handlers
+    async def _resume(self, name: str, pause: Pause) -> None:
+        async with self._one_at_a_time:
+            handler = self.live(name).handler
+            if handler.pause != pause:
+                return  # somebody resumed or paused it meanwhile
+            resumed = msgspec.structs.replace(
+                handler, overrides={**handler.overrides, "paused": False}, updated_at=self._clock()
+            )
+            await self._save(resumed, by_itself=True)
+            log.info("the handler %s is resumed: its breaker had paused it", name)
+
+    @_from_current_handlers
     async def delete(self, name: str) -> None:
         """Delete a handler. Its waiting runs are cancelled; running ones finish.
 
@@ -118,7 +231,11 @@ class Changes:
         """
         async with self._one_at_a_time:
             handler = self.live(name).handler
-            if handler.declared is not None and not handler.missing:
+            if (
+                handler.declared is not None
+                and not handler.missing
+                and self._registry.can_run(handler.spec.target)
+            ):
                 raise Conflict(f"code declares the handler {name!r}: remove its decorator, or pause it")
             await self._save(msgspec.structs.replace(handler, deleted=True, updated_at=self._clock()))
             await self.cancel_waiting(handler)  # before the name can be reused
@@ -138,6 +255,7 @@ class Changes:
                 if any(counts.get(handler.id, {}).get(state) for state in WAITING):
                     await self.cancel_waiting(handler)
 
+    @_from_current_handlers
     async def declare(self, catalog: Catalog) -> None:
         """Update the handlers to what the code in the handlers folder declares now."""
         async with self._one_at_a_time:
@@ -215,7 +333,10 @@ class Changes:
         if broken and handler.declared is not None and not self._registry.has_module(f"{declaring}:"):
             return  # perhaps a module of the user's project: what does not import may be what imports it
         if handler.declared is not None and not handler.missing:
-            await self._revise(handler, missing=True)
+            if not self._registry.may_be_elsewhere(entry.spec.target):
+                await self._revise(handler, missing=True)
+        elif handler.declared is not None and self._registry.is_in_other_code(entry.spec.target):
+            await self._revise(handler, missing=False)
         elif self._registry.digest(entry.spec.target):
             await self._revise(handler, file_digest=self._registry.digest(entry.spec.target))
 
@@ -227,12 +348,40 @@ class Changes:
         revision = handler.revision + 1 if renewed else handler.revision
         return await self._save(msgspec.structs.replace(new, revision=revision, updated_at=self._clock()))
 
-    async def _save(self, handler: Handler) -> RegisteredHandler:
-        fields = msgspec.to_builtins(handler.spec)
-        number = await self._commits.change(SaveHandler(handler=handler, fields=fields))
+    async def _save(self, handler: Handler, *, by_itself: bool = False) -> RegisteredHandler:
+        """Store a handler. `by_itself`: it resumes because its pause is over."""
+        if handler.pause is not None and not handler.spec.paused:
+            handler = msgspec.structs.replace(handler, pause=None)
+        before = self._registry.entry(handler.id)
+        operation = SaveHandler(
+            handler=handler,
+            fields=msgspec.to_builtins(handler.spec),
+            rules=self._registry.version,
+            notices=self._paused_now(handler, before),
+            seen=0 if before is None else before.handler.updated_at,
+            resets_breaker=before is not None and not by_itself and _restarts(before.handler, handler),
+        )
+        number = await self._commits.change(operation)
         entry = self._registry.entry(number)
         assert entry is not None  # noqa: S101 - the registry was notified of the commit before
         return entry
+
+    def _paused_now(self, handler: Handler, before: RegisteredHandler | None) -> list[NewEvent]:
+        """Return the event that a handler is paused from now on, if another handler asks for it."""
+        if before is None or before.spec.paused or not handler.spec.paused:
+            return []
+        if before.names(HANDLER_PAUSED):
+            return []
+        pause = handler.pause
+        data = {
+            "handler": handler.name,
+            "paused_by": pause and pause.by,
+            "reason": pause and pause.reason,
+            "paused_until": None,
+        }
+        now = handler.updated_at
+        event = notice(HANDLER_PAUSED, f"{handler.id}:{now}", handler.name, data, now)
+        return self._registry.asked_for([event])
 
     def live(self, name: str) -> RegisteredHandler:
         """Return a handler that is not deleted.
@@ -246,10 +395,19 @@ class Changes:
         return entry
 
     def _bad_target(self, target: str) -> list[BadField]:
-        if self._registry.kind(target) is not None:
+        if is_url(target):
+            fault = self._bad_url(target)
+            return [] if fault is None else [_bad("target", fault)]
+        if self._registry.can_run(target):
             return []
         message = f"no file of the handlers folder defines {target!r}: GET /v1/targets lists what there is"
         return [_bad("target", message)]
+
+
+def _restarts(before: Handler, handler: Handler) -> bool:
+    """Return whether the breaker of a handler counts from the beginning after a change."""
+    resumed = before.spec.paused and not handler.spec.paused
+    return resumed or handler.deleted or before.spec.breaker != handler.spec.breaker
 
 
 def _contradictions(fields: dict[str, Any]) -> list[BadField]:

@@ -9,36 +9,45 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
 from busway.domain.handler import Spec
 from busway.domain.run import Run
-from busway.gateway.attempts.inflight import InFlight
+from busway.domain.weburl import KIND, read_url
+from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.attempts.recorder import Progress
-from busway.gateway.dispatch.holding import Budget, Holding
+from busway.gateway.dispatch.holding import SHARE, Budget, Holding
 from busway.gateway.dispatch.lanes import Lane, OrderedLane, Source
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import RegisteredHandler, Registry
 from busway.gateway.dispatch.scheduler import Scheduler
 from busway.gateway.store.port.commits import Commits, Committed
-from busway.gateway.store.port.reader import Reader
+from busway.gateway.store.port.reader import Reader, RunningRun
 
 log = logging.getLogger("busway.dispatch")
 
 AGAIN = 1.0  # seconds until something that failed unexpectedly is tried again
+MOST_UNREAD = 2_000  # runs of one commit of another node that are read one by one
 ROW = 64  # runs that a handler may start in a row while no other handler waits
-Destination = tuple[str, str, int]
+Destination = tuple[str, str, int | str]
 Destinations = set[tuple[Destination, bool]]
-"""What has no room now: pool, kind, handler id (0 unless the handler has its own workers), and `alone`."""
+"""What has no room now: pool, kind, and `alone`.
+
+Between them the host of a URL, or the handler id of a handler with workers of its own, else 0.
+"""
 
 
 class _Route(msgspec.Struct, frozen=True):
-    """Where a lane's runs go now: looked up once for each pass over the lanes."""
+    """Where a lane's runs go now: looked up once for each pass over the lanes.
+
+    `here`: the revision that this node runs, None if it does not have the code.
+    """
 
     entry: RegisteredHandler
+    here: int | None
     kind: str
     pool: str
     destination: Destination
@@ -74,7 +83,9 @@ class Dispatcher:
         self._lanes: dict[int, Lane] = {}
         self._turn: deque[Lane] = deque()
         self._reads: set[asyncio.Task[None]] = set()
-        self._pumping = self._open = False
+        self._pumping = self._open = self._leads = False
+        self._others: deque[Committed] = deque()
+        self._following = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
         self._loop = asyncio.get_running_loop()
@@ -82,11 +93,31 @@ class Dispatcher:
         self.scheduler = Scheduler(commits, reader, clock, self._holding, in_flight)
 
     def start(self) -> None:
-        """Start handing out runs, first those that the store already has."""
-        self._open = True
+        """Start handing out runs, first those that the store already has: this node leads."""
+        self._open = self._leads = True
         self._rescan()
         loops = (self._place_due, self._place_swept, self.scheduler.expire)
         self._loops = [self._loop.create_task(self._keep_up(loop)) for loop in loops]
+
+    async def adopt(self) -> list[RunningRun]:
+        """Record the attempts that other nodes have, before `start`. Return them.
+
+        Raises:
+            Unavailable: the store cannot be read.
+        """
+        adopted = []
+        with self._holding.reading() as began:
+            for found in await self._source.reader.running():
+                run, entry = found.run, self._registry.entry(found.run.handler)
+                known = run.id in self._in_flight.runs or self._holding.is_stale(run.id, began)
+                if known or entry is None:
+                    continue
+                handler, number = entry.handler, found.attempt
+                self._in_flight.hold(
+                    Attempt(found.token, run, number, handler.name, handler.revision, entry.spec, found.pool)
+                )
+                adopted.append(found)
+        return adopted
 
     def stop(self) -> None:
         """Stop handing out runs. Waiting runs stay in the store."""
@@ -97,12 +128,17 @@ class Dispatcher:
             task.cancel()
 
     def committed(self, change: Committed) -> None:
-        """Apply a commit: release runs that ended, add runs that may start."""
-        if change.handlers:
-            self._registry.take(change.handlers)
+        """Apply a commit: release runs that ended, add runs that may start if this node leads."""
+        if change.handlers or change.rules:
+            self._registry.take(change.handlers, change.rules)
             self._change_over()
+        if self._others or (self._leads and change.foreign and (change.ended or change.unread)):
+            self._follow_others(change)
+            return
         for id_ in change.ended:
             self._let_go(id_)
+        if not self._leads:
+            return
         for run in change.runs:
             if self._holding.take(run):
                 self._place(run)
@@ -168,8 +204,7 @@ class Dispatcher:
             except Exception:
                 log.exception("a part of dispatch failed; it starts again in %g s", AGAIN)
             await asyncio.sleep(AGAIN)
-            self._rescan()
-            self.wake()
+            self._rescan_and_wake()
 
     async def _place_due(self) -> None:
         async for runs in self.scheduler.due():
@@ -203,8 +238,9 @@ class Dispatcher:
                 self._queue(lane)
 
     def _free(self, run: Run) -> None:
-        lane = self._lanes[run.handler]
-        if lane.ordered:  # it may have a head now; other lanes stay in the turn while they have runs
+        lane = self._lanes.get(run.handler)
+        if lane is not None and lane.ordered:
+            # It may have a head now. Other lanes stay in the turn while they have runs.
             lane.free(run)
             self._queue(lane)
 
@@ -245,6 +281,67 @@ class Dispatcher:
             for run in self._lane(entry.handler.id).rescan():
                 self._holding.leave(run)
         self.scheduler.look_again()
+
+    def _follow_others(self, change: Committed) -> None:
+        """Apply commits in order, those of other nodes after the runs were read that they name."""
+        self._others.append(change)
+        if not self._following:
+            self._following = True
+            read = self._loop.create_task(self._apply_others())
+            self._reads.add(read)
+            read.add_done_callback(self._reads.discard)
+
+    async def _apply_others(self) -> None:
+        try:
+            while self._others:
+                change = self._others[0]
+                ids = [*change.ended, *change.unread] if change.foreign else []
+                many = len(ids) > MOST_UNREAD
+                with self._holding.reading() as began:
+                    waiting, running = await self._read_named(change.ended if many else ids)
+                    fresh = [run for run in waiting if not self._holding.is_stale(run.id, began)]
+                    self._others.popleft()
+                    # The attempts end first: an ordered run that waits again keeps its key.
+                    for id_ in change.ended:
+                        if not (change.foreign and self._goes_on(id_, waiting, running)):
+                            self._let_go(id_)
+                    for run in (*change.runs, *fresh):
+                        if self._holding.take(run):
+                            self._place(run)
+                if change.rescan or many:
+                    self._rescan()
+                self.wake()
+        finally:
+            self._following = False
+
+    def _goes_on(self, id_: int, waiting: list[Run], running: list[RunningRun]) -> bool:
+        """Return whether a run's attempt in flight here is newer than the one that another node ended."""
+        attempt = self._in_flight.runs.get(id_)
+        if attempt is None or attempt.token not in self._in_flight.live:
+            return False
+        unmarked = any(run.id == id_ and run.attempt == attempt.number - 1 for run in waiting)
+        return unmarked or any(each.token == attempt.token for each in running)
+
+    async def _read_named(self, ids: Sequence[int]) -> tuple[list[Run], list[RunningRun]]:
+        """Return those of these runs that wait, and those that run."""
+        reader, here = self._source.reader, self._in_flight
+        while ids:
+            live = [id_ for id_ in ids if id_ in here.runs and here.runs[id_].token in here.live]
+            try:
+                waiting = await reader.waiting_of([*ids], SHARE)
+                running = await reader.running(live) if live else []
+            except Exception:
+                log.exception("could not read runs of other nodes; trying again in %g s", AGAIN)
+                await asyncio.sleep(AGAIN)
+            else:
+                if waiting.more:
+                    self._loop.call_soon(self._rescan_and_wake)
+                return waiting.runs, running
+        return [], []
+
+    def _rescan_and_wake(self) -> None:
+        self._rescan()
+        self.wake()
 
     def _read_on(self, lane: Lane) -> None:
         lane.reading = True
@@ -298,9 +395,14 @@ class Dispatcher:
         entry = self._registry.entry(lane.handler)
         if entry is None or self._registry.obstacle(entry):
             return None
-        kind = self._registry.kind(entry.spec.target) or ""
+        target = entry.spec.target
+        kind = self._registry.kind(target) or ""
         pool = self._placement.pool(entry, kind)
-        return _Route(entry, kind, pool, (pool, kind, 0 if entry.spec.memory is None else lane.handler))
+        here = None if self._registry.own_kind(target) is None else entry.here
+        apart: int | str = 0 if entry.spec.memory is None else lane.handler
+        if pool == KIND:
+            apart = read_url(target).origin
+        return _Route(entry, here, kind, pool, (pool, kind, apart))
 
     def _serve(self, lane: Lane, route: _Route | None, full: Destinations, most: int) -> bool:
         """Hand out up to `most` runs of a lane. Return False if none could start."""
@@ -324,7 +426,7 @@ class Dispatcher:
         kept_out = full and (route.destination, run.alone) in full
         if kept_out or (entry.limited and self._is_at_limit(lane, entry.spec)):
             return False
-        if not self._in_flight.start(run, entry.handler, entry.spec, route.kind, route.pool):
+        if not self._in_flight.start(run, entry.handler, entry.spec, route.kind, route.pool, route.here):
             full.add((route.destination, run.alone))
             return False
         lane.pop(run)

@@ -13,6 +13,7 @@ import msgspec
 
 from busway.domain.callables import ASYNC
 from busway.domain.run import Outcome
+from busway.domain.weburl import KIND
 from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.dispatch.registry import RegisteredHandler
 from busway.gateway.executors.port import Ended
@@ -148,8 +149,13 @@ class Placement:
         self._measured: dict[int, Measured] = {}
 
     def pool(self, entry: RegisteredHandler, kind: str) -> str:
-        """Return the pool of the handler's next attempt, `process` or `thread`. `kind` is its target's."""
+        """Return the pool of the handler's next attempt: `process`, `thread` or `http`.
+
+        `kind` is that of its target.
+        """
         chosen = entry.spec.pool or self._default
+        if kind == KIND:
+            return KIND
         if entry.spec.memory is not None:
             return "process"
         return self._of(entry, kind).pool if chosen == "auto" else chosen
@@ -158,6 +164,8 @@ class Placement:
         """Return the pool and the reason."""
         spec, since = entry.spec, entry.handler.updated_at
         pool = self.pool(entry, kind)
+        if pool == KIND:
+            return Place(pool, "its target is a URL", since)
         if spec.memory is not None:
             return Place(pool, "it has a memory limit, and so worker processes of its own", since)
         if spec.pool in {"process", "thread"}:

@@ -20,13 +20,16 @@ from collections.abc import Callable
 from busway.domain.times import SECOND
 from busway.gateway.errors import BuswayError
 from busway.gateway.store.port.commits import Commits
+from busway.gateway.store.port.once import IDEMPOTENT_FOR
 from busway.gateway.store.port.operations import Operation, PruneEvents, PruneResults
+from busway.gateway.store.port.prune_keys import PruneKeys
 from busway.gateway.store.port.reader import Reader
 
 log = logging.getLogger("busway.retention")
 
 STEP_EVENTS = 250
 STEP_RESULTS = 500
+STEP_KEYS = 500
 STEP_BYTES = 4 << 20
 LOOK_EVENTS = 500  # events in one read
 PAUSE = 0.01  # minimum seconds between steps
@@ -68,6 +71,7 @@ class Retention:
         before = self._clock() - self._kept
         await self._prune_results(before)
         await self._prune_events(before)
+        await self._prune_keys(self._clock() - IDEMPOTENT_FOR)
 
     async def _go_on(self) -> None:
         while True:
@@ -83,6 +87,10 @@ class Retention:
     async def _prune_results(self, before: int) -> None:
         while (until := await self._reader.old_results(before, STEP_RESULTS, STEP_BYTES)) is not None:
             await self._step(PruneResults(until=until))
+
+    async def _prune_keys(self, before: int) -> None:
+        while await self._reader.old_keys(before):
+            await self._step(PruneKeys(before=before, limit=STEP_KEYS))
 
     async def _prune_events(self, before: int) -> None:
         step = _Step()

@@ -116,6 +116,8 @@ class Scheduler:
         if back > SECOND:
             log.warning("the system clock was set back by %d s: retries are moved too", back // SECOND)
             self._put_back(back)
+        elif back < -SECOND:
+            self.look_again()  # runs that were due much later are due now
 
     def _put_back(self, back: int) -> None:
         later: list[tuple[int, int, int, Run]] = []
@@ -181,6 +183,7 @@ class Scheduler:
     async def expire(self) -> None:
         """Cancel runs that expire, first those that expired while the gateway was stopped. Never returns."""
         while True:
+            self._notice_jump()
             now = self._clock()
             if self._expiry is not None and self._expiry <= now:
                 await self._expire_once(now)

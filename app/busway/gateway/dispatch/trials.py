@@ -86,6 +86,8 @@ class Trials:
     def _runnable(self, name: str) -> RegisteredHandler:
         entry = self._changes.live(name)
         problem = self._registry.missing(entry.spec.target)
+        if problem is None and self._registry.own_kind(entry.spec.target) is None:
+            problem = "this node does not have its code, send the test to one that has"
         if problem is not None:
             raise Conflict(f"the handler {name!r} cannot be run: {problem}")
         return entry

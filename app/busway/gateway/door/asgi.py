@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import FIRST_COMPLETED
+from typing import Any
 
-from busway.gateway.door.cycle import Message, Receive, Send
-from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint
+from busway.gateway.door.cycle import UNREAD, Message, Receive, Send
+from busway.gateway.door.port import Answer, Endpoint, Head, Hurry, SocketEndpoint, relevant
 from busway.gateway.door.websocket import REASON_BYTES
 
 
 async def publish(endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
     """Have the endpoint answer one HTTP request."""
-    head = Head([h for h in scope["headers"] if h[0] in endpoint.looks_at or h[0].startswith(b"ce-")])
+    head = Head(relevant(endpoint.looks_at | endpoint.carries, scope["headers"]))
     answer = endpoint.admit(head)
-    if answer is None:
+    if answer is None and head.streams:
+        answer = await _stream(endpoint, head, receive)
+        if answer is None:
+            return
+    elif answer is None:
         body = await _read(endpoint, head, receive)
         if body is None:
             return
@@ -21,9 +27,28 @@ async def publish(endpoint: Endpoint, scope: Message, receive: Receive, send: Se
             answer = body
         else:
             answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            endpoint.take(head, body, answered.set_result)
+            hurry = endpoint.take(head, body, answered.set_result)
+            if hurry is not None:
+                await _hurry(hurry, answered, receive)
             answer = await asyncio.shield(answered)
     await _send(answer, send, "http.response")
+
+
+async def _hurry(hurry: Hurry, answered: asyncio.Future[Answer], receive: Receive) -> None:
+    """Wait for the answer, and hurry it when the client is gone."""
+    gone = asyncio.ensure_future(_gone(receive))
+    waited: list[asyncio.Future[Any]] = [gone, answered]
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not answered.done():
+            hurry()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _read(endpoint: Endpoint, head: Head, receive: Receive) -> bytes | Answer | None:
@@ -45,6 +70,42 @@ async def _read(endpoint: Endpoint, head: Head, receive: Receive) -> bytes | Ans
     return b"".join(parts)
 
 
+async def _stream(endpoint: Endpoint, head: Head, receive: Receive) -> Answer | None:
+    """Give the body to the endpoint as it arrives. Return the answer, None if the client is gone."""
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    room = asyncio.Event()
+
+    def unread(size: int) -> None:
+        (room.clear if size > UNREAD else room.set)()
+
+    def respond(answer: Answer) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+        room.set()
+
+    room.set()
+    intake = endpoint.open(head, respond, unread)
+    more = True
+    try:
+        while more and not answered.done():
+            receiving = asyncio.ensure_future(receive())
+            await asyncio.wait((receiving, answered), timeout=intake.idle, return_when=FIRST_COMPLETED)
+            if not receiving.done():
+                receiving.cancel()
+                return answered.result() if answered.done() else intake.too_slow()
+            message = receiving.result()
+            if message["type"] == "http.disconnect":
+                return None
+            intake.add(message.get("body", b""))
+            more = message.get("more_body", False)
+            await room.wait()
+        if not answered.done():
+            intake.whole()
+        return await answered
+    finally:
+        intake.disconnect()
+
+
 async def _send(answer: Answer, send: Send, kind: str) -> None:
     lines = [line.partition(b": ") for line in answer.lines.splitlines()]
     headers = [(name, value) for name, _, value in lines]
@@ -57,8 +118,8 @@ class AsgiSocket:
 
     transport = None
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, receive: Receive, send: Send, subprotocol: str | None) -> None:
+        self._receive, self._send, self.subprotocol = receive, send, subprotocol
 
     async def receive(self) -> str | bytes | None:
         """Return the next message; None when there are no more."""
@@ -87,10 +148,10 @@ async def subscribe(endpoint: SocketEndpoint, scope: Message, receive: Receive, 
     await receive()
     serve = endpoint.admit(scope["headers"], scope["query_string"])
     if not isinstance(serve, Answer):
-        offered = endpoint.subprotocol in scope.get("subprotocols", ())
-        protocol = endpoint.subprotocol if offered else None
+        offered = scope.get("subprotocols", ())
+        protocol = next((each for each in endpoint.subprotocols if each in offered), None)
         await send({"type": "websocket.accept", "subprotocol": protocol})
-        await serve(AsgiSocket(receive, send))
+        await serve(AsgiSocket(receive, send, protocol))
     elif "websocket.http.response" in scope.get("extensions", {}):
         await _send(serve, send, "websocket.http.response")
     else:

@@ -68,6 +68,7 @@ class Cycle:
     """
 
     idle = IDLE
+    counted = False
 
     __slots__ = (
         "_body",
@@ -182,8 +183,8 @@ class Cycle:
                 self._end_delivered = not self._more
                 self.connection.unread(0)
                 return {"type": "http.request", "body": body, "more_body": self._more}
-            if self._end_delivered and self._started and self.connection.half_closed:
-                break  # nobody knows whether a stream still has a reader: it may end here
+            if self._end_delivered and self.connection.half_closed:
+                break  # nobody knows whether a stream, or a long poll, still has a reader: it may end here
             self._wake = self.connection.loop.create_future()
             await self._wake
         return {"type": "http.disconnect"}

@@ -43,8 +43,8 @@ class Deadline:
         self.at = NEVER
 
     def close(self) -> None:
-        """Run no action and cancel the timer."""
-        self.at = NEVER
+        """Run no action, cancel the timer, and release what the action belongs to."""
+        self.at, self._action = NEVER, _nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -58,6 +58,10 @@ class Deadline:
             return
         self.at = NEVER
         self._action()
+
+
+def _nothing() -> None:
+    pass
 
 
 STALL_TIMEOUT = 60.0  # seconds without progress after which a client that does not read is cut

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from busway.gateway.door.port import Answer, Endpoint, Head, Respond
+from collections.abc import Callable
+
+from busway.gateway.door.port import Answer, Endpoint, Head, Hurry, Intake, Respond
+
+
+def take_body(endpoint: Endpoint, head: Head, respond: Respond, unread: Callable[[int], None]) -> Intake:
+    """Return what takes the body of an admitted request. The arguments are as for `Endpoint.open`."""
+    return endpoint.open(head, respond, unread) if head.streams else Exchange(endpoint, head, respond)
 
 
 class Exchange:
@@ -13,6 +20,8 @@ class Exchange:
         head: of the request.
         respond: sends the answer.
     """
+
+    counted = False
 
     __slots__ = ("_endpoint", "_head", "_parts", "_respond", "_size", "idle")
 
@@ -31,13 +40,20 @@ class Exchange:
         self._parts.clear()
         self._respond(self._endpoint.too_large(self._head))
 
-    def whole(self) -> None:
-        """The body is whole."""
+    def whole(self) -> Hurry | None:
+        """The body is whole. Return what `take` of the endpoint returns."""
         parts, self._parts = self._parts, []
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         del parts  # the endpoint may work on the body for a while
-        self._endpoint.take(self._head, body, self._respond)
+        return self._endpoint.take(self._head, body, self._respond)
 
     def too_slow(self) -> Answer:
         """Return the answer for a body that stands still."""
         return self._endpoint.too_slow(self._head)
+
+    def disconnect(self) -> None:
+        """Drop the body: nobody waits for the answer."""
+        self._parts.clear()
+
+    def end_with_response(self) -> None:
+        """Go on: the rest of the body is still read."""

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import httptools
 import msgspec
 
-from busway.gateway.door.port import Endpoint, Head, Headers
+from busway.gateway.door.port import Endpoint, Head, Headers, relevant
 from busway.gateway.errors import BadRequest, HeadTooLarge, NotSupported
 
 LONGEST_HEAD = 65_536  # bytes
@@ -189,6 +189,10 @@ def _too_large() -> HeadTooLarge:
     )
 
 
+# Headers whose values hardly ever repeat: to remember their lines would only push others out.
+_UNIQUE = (b"ce-id:", b"ce-time:", b"ce-traceparent:", b"traceparent:", b"x-request-id:", b"idempotency-key:")
+
+
 class _Lines(dict[bytes, bool]):
     """Whether a head is known by a line, for lines of heads that were admitted.
 
@@ -198,12 +202,12 @@ class _Lines(dict[bytes, bool]):
         fresh: what was found out about other lines, and is forgotten unless their head is known.
     """
 
-    def __init__(self, looks_at: frozenset[bytes]) -> None:
+    def __init__(self, looks_at: frozenset[bytes], carries: frozenset[bytes]) -> None:
         super().__init__()
         self.lengths: dict[bytes, int] = {}
         self.data: dict[bytes, tuple[bytes, bytes]] = {}
         self.fresh: list[tuple[bytes, bool, int, tuple[bytes, bytes] | None]] = []
-        self._looks_at = looks_at | _CONNECTION
+        self._looks_at, self._carries = looks_at | _CONNECTION, carries
         self._bytes = 0
 
     def __missing__(self, line: bytes) -> bool:
@@ -213,7 +217,7 @@ class _Lines(dict[bytes, bool]):
             name = field[1].lower()
             if name == b"content-length" and re.fullmatch(rb"[0-9]{1,18}", field[2]):
                 matters, length = False, int(field[2]) + 1
-            elif name.startswith(b"ce-") and name not in self._looks_at:
+            elif self.carries(name):
                 matters = len(line) > _KEPT_LINE
                 data = None if matters else (name, field[2])
             else:
@@ -221,9 +225,18 @@ class _Lines(dict[bytes, bool]):
         self.fresh.append((line, matters, length, data))
         return matters
 
-    def keep(self) -> None:
-        """Keep the fresh lines: their head is known."""
+    def carries(self, name: bytes) -> bool:
+        """Return whether headers with this name differ from request to request."""
+        return (name.startswith(b"ce-") or name in self._carries) and name not in self._looks_at
+
+    def keep(self) -> Headers:
+        """Keep the fresh lines: their head is known. Return the headers of those that are not kept."""
+        passing: Headers = []
         for line, matters, length, data in self.fresh:
+            if not matters and line.lower().startswith(_UNIQUE):
+                if data is not None:
+                    passing.append(data)
+                continue
             if len(line) > _KEPT_LINE and not length:
                 continue
             self._bytes += 4 * len(line) + _OVERHEAD
@@ -238,6 +251,7 @@ class _Lines(dict[bytes, bool]):
             if data is not None:
                 self.data[line] = data
         self.fresh.clear()
+        return passing
 
 
 class Known:
@@ -249,29 +263,32 @@ class Known:
     made of them. Heads here are without the empty line at their end.
     """
 
-    def __init__(self, path: str, looks_at: frozenset[bytes]) -> None:
+    def __init__(
+        self, path: str, looks_at: frozenset[bytes], carries: frozenset[bytes] = frozenset()
+    ) -> None:
         self.path = path
-        self._lines = _Lines(looks_at)
+        self._lines = _Lines(looks_at, carries)
         self._heads: dict[tuple[bytes, ...], Head] = {}
         self._bytes = 0
-        self.looks_at = looks_at
+        self.looks_at, self.carries = looks_at, carries
 
     def find(self, head: bytes) -> tuple[Head, int] | None:
         """Return a known head and the length of its body; None if the head is not known."""
         lines = head.split(b"\r\n")
         kept = self._lines
         known = self._heads.get(tuple(filter(kept.__getitem__, lines)))
+        passing: Headers = []
         if kept.fresh:
             if known is None:
                 kept.fresh.clear()
             else:
-                kept.keep()
+                passing = kept.keep()
         if known is None or len(lines) > MOST_FIELDS + 1 or len(head) > LONGEST_HEAD - 4:
             return None
         lengths = [*filter(None, map(kept.lengths.get, lines))]
         if len(lengths) != 1:
             return None
-        data = [*filter(None, map(kept.data.get, lines))] if kept.data else None
+        data = [*filter(None, map(kept.data.get, lines)), *passing] if kept.data or passing else None
         if data:
             admitted = known.admitted
             known = Head(known.headers + data)
@@ -280,8 +297,7 @@ class Known:
 
     def reduce(self, headers: Headers) -> Head:
         """Return a head with only the headers that the endpoint reads."""
-        looks_at = self.looks_at
-        return Head([h for h in headers if h[0] in looks_at or h[0].startswith(b"ce-")])
+        return Head(relevant(self.looks_at | self.carries, headers))
 
     def remember(self, head: bytes, request: Request, reduced: Head) -> None:
         """Remember the head of an admitted request, if it is plain and has a fixed length."""
@@ -291,7 +307,8 @@ class Known:
             return
         key = tuple(filter(self._lines.__getitem__, lines))
         size = sum(map(len, key))
-        if size > _KEPT_HEAD:
+        long = any(self._lines.carries(line.partition(b":")[0].lower()) for line in key)
+        if size > _KEPT_HEAD or long:  # what differs from request to request is not kept with the head
             self._lines.fresh.clear()
             return
         self._lines.keep()
@@ -311,5 +328,5 @@ def known_to(endpoint: Endpoint) -> Known:
     """Return the heads that are known of an endpoint's requests, the same for all connections."""
     found = _KNOWN.get(endpoint)
     if found is None:
-        found = _KNOWN[endpoint] = Known(endpoint.path, endpoint.looks_at)
+        found = _KNOWN[endpoint] = Known(endpoint.path, endpoint.looks_at, endpoint.carries)
     return found

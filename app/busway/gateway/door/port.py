@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from busway.contract.uploads import UploadResult
 from busway.gateway.errors import BuswayError
 
 Headers = list[tuple[bytes, bytes]]
@@ -20,15 +22,18 @@ class Head:
     """The head of a request, as far as it matters to an endpoint.
 
     Requests whose heads agree in everything that matters may share one. `headers`: names in lower case, and
-    values, of the headers that the endpoint looks at. `admitted`: for the endpoint's own use, None in a
-    new one.
+    values, of the headers that the endpoint looks at. `admitted` and `asks`: for the endpoint's own use, None
+    in a new one. `streams`: the endpoint takes the body as it arrives, by `open`. Set it while `admitted` is
+    None.
     """
 
-    __slots__ = ("admitted", "headers")
+    __slots__ = ("admitted", "asks", "headers", "streams")
 
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
         self.admitted: object = None
+        self.streams = False
+        self.asks: bool | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -39,40 +44,84 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
+def relevant(names: frozenset[bytes], headers: Headers) -> Headers:
+    """Return the headers with these names, and those that carry parts of the event."""
+    return [h for h in headers if h[0] in names or h[0].startswith(b"ce-")]
+
+
 def header_line(header: tuple[bytes, bytes]) -> bytes:
     """Return a header as it goes out."""
     return b"%b: %b\r\n" % header
 
 
-def problem(error: BuswayError) -> Answer:
-    """Return an error as a response: a problem document (RFC 9457)."""
-    body = error.document()
+def problem(error: BuswayError, upload: UploadResult | UnsetType = UNSET) -> Answer:
+    """Return an error as a response: a problem document (RFC 9457). `upload` as for `document`."""
+    body = error.document(upload)
     lines = [(name.lower().encode(), value.encode()) for name, value in error.headers().items()]
     lines += [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
     return Answer(error.status, b"".join(map(header_line, lines)), body)
 
 
 Respond = Callable[[Answer], None]
+Hurry = Callable[[], None]
+
+
+class Intake(Protocol):
+    """Takes a body as it arrives.
+
+    `idle`: seconds that the body may stand still. `counted`: it counts the memory that it takes.
+    """
+
+    idle: float
+    counted: bool
+
+    def add(self, part: bytes) -> None:
+        """Take a part of the body."""
+
+    def whole(self) -> Hurry | None:
+        """The body is complete. Return as `Endpoint.take` does."""
+
+    def too_slow(self) -> Answer:
+        """Return the answer for a body that stood still for `idle` seconds. Nothing follows."""
+
+    def disconnect(self) -> None:
+        """The client is gone, or its body cannot be read on. Nothing follows, and no answer is needed."""
+
+    def end_with_response(self) -> None:
+        """The server stops."""
 
 
 class Endpoint(Protocol):
     """Answers the POSTs to one path.
 
     `looks_at`: the headers that it reads, in lower case. It is given no others but those that begin with
-    `ce-`, which carry parts of the event: the answer to `admit` must not depend on these. `max_body`: bytes.
+    `ce-`, which carry parts of the event, and `carries`, which may differ from request to request, too: the
+    answer to `admit` must not depend on these. `max_body`: bytes.
     `idle`: seconds that a body may stand still.
     """
 
     path: str
     looks_at: frozenset[bytes]
+    carries: frozenset[bytes]
     max_body: int
     idle: float
 
     def admit(self, head: Head) -> Answer | None:
         """Answer a request whose body is not wanted; None to have the body read."""
 
-    def take(self, head: Head, body: bytes, respond: Respond) -> None:
-        """Answer an admitted request by one call of `respond`, now or later."""
+    def take(self, head: Head, body: bytes, respond: Respond) -> Hurry | None:
+        """Answer an admitted request by one call of `respond`, now or later.
+
+        Return what to call when the client sends no more or is gone, if the answer may take long. It has no
+        effect once the request is answered.
+        """
+
+    def open(self, head: Head, respond: Respond, unread: Callable[[int], None]) -> Intake:
+        """Take the body of a request whose head has `streams` as it arrives, however long it is.
+
+        `respond` is called once, also before the body is complete. `unread` is called with the number of
+        bytes that wait: while there are many, nothing more should be read.
+        """
 
     def too_large(self, head: Head) -> Answer:
         """Answer a request whose body has more bytes than `max_body`."""
@@ -84,11 +133,12 @@ class Endpoint(Protocol):
 class Socket(Protocol):
     """An open WebSocket.
 
-    `transport`: the server's, None where it is unknown. A client that is gone is an OSError, or nothing at
-    all.
+    `transport`: the server's, None where it is unknown. `subprotocol`: the chosen one. A client that is gone
+    is an OSError, or nothing at all.
     """
 
     transport: Any
+    subprotocol: str | None
 
     async def receive(self) -> str | bytes | None:
         """Return the next message; None when there are no more."""
@@ -107,10 +157,14 @@ Serve = Callable[[Socket], Awaitable[None]]
 
 
 class SocketEndpoint(Protocol):
-    """Serves the WebSockets at one path. `max_message`: bytes of a message of the client."""
+    """Serves the WebSockets at one path.
+
+    `subprotocols`: those that it speaks; the first one that the client offers is chosen. `max_message`: bytes
+    of a message of the client.
+    """
 
     path: str
-    subprotocol: str
+    subprotocols: tuple[str, ...]
     max_message: int
 
     def admit(self, headers: Headers, query: bytes) -> Answer | Serve:

@@ -18,11 +18,11 @@ from uvicorn.server import ServerState
 from busway.gateway.door.bodies import Body, Chunked, Sized
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
 from busway.gateway.door.deadlines import NEVER, Deadline
-from busway.gateway.door.exchange import Exchange
+from busway.gateway.door.exchange import take_body
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.holding import Holding
-from busway.gateway.door.port import Answer, Endpoint, Head, SocketEndpoint, header_line, problem
+from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, header_line, problem
 from busway.gateway.door.room import make_room
 from busway.gateway.door.websocket import WebSocket, handshake
 from busway.gateway.errors import BadRequest, BuswayError, RequestTimeout
@@ -48,7 +48,7 @@ class HttpProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_advancing", "_answered", "_app", "_app_state", "_body", "_busy", "_config", "_cycle", "_deadline",
-        "_discarded", "_ending", "_endpoint", "_exchange", "_holding", "_keep_alive", "_known",
+        "_discarded", "_ending", "_endpoint", "_exchange", "_holding", "_hurry", "_keep_alive", "_known",
         "_requests", "_rest", "_scanned", "_shared", "_socket", "_sockets", "_state", "_unread",
         "_waiting_since", "default_headers", "flow", "half_closed", "loop", "transport",
     )  # fmt: skip
@@ -77,19 +77,15 @@ class HttpProtocol(asyncio.Protocol):
         self._rest: bytes | bytearray = b""  # what came and is not understood yet
         self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
         self._requests = False  # there was one
-        self._waiting_since = 0
+        self._waiting_since = self._discarded = 0
         self._deadline = Deadline(self.loop, self._close)
-        # The request under way.
-        self._busy = False
-        self._answered = False
+        self._busy = self._answered = self._advancing = False
         self._keep_alive = True
         self._body: Body | None = None  # None: it is whole
-        self._exchange: Exchange | None = None
+        self._exchange: Intake | None = None
         self._cycle: Cycle | None = None
         self._socket: WebSocket | None = None
-        self._discarded = 0
-        # Reading.
-        self._advancing = False
+        self._hurry: Any = None  # what wants to know when the client sends no more
         self._unread = False  # much of the body waits for the application
         self._ending = False  # nothing more is read or answered
 
@@ -113,9 +109,11 @@ class HttpProtocol(asyncio.Protocol):
         self.flow.resume_writing()
         if self._socket is not None:
             self._socket.connection_lost()
-        if self._cycle is not None:
-            self._cycle.disconnect()
-        self._rest, self._exchange = b"", None
+        if self._incoming is not None:
+            self._incoming.disconnect()
+        if self._hurry is not None:
+            self._hurry()
+        self._rest, self._exchange, self._cycle, self._hurry = b"", None, None, None
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
@@ -140,8 +138,8 @@ class HttpProtocol(asyncio.Protocol):
             return False
         if self._ending or self._body is not None or not (self._busy or (self._rest and not self._scanned)):
             return False
-        if self._cycle is not None:
-            self._cycle.half_close()
+        if self._hurry is not None:
+            self._hurry()
         return True
 
     def pause_writing(self) -> None:
@@ -165,8 +163,8 @@ class HttpProtocol(asyncio.Protocol):
             self._socket.shutdown()
         elif self._busy and not self._answered:
             self._keep_alive = False
-            if self._cycle is not None:
-                self._cycle.end_with_response()
+            if self._incoming is not None:
+                self._incoming.end_with_response()
         else:
             self._close()
 
@@ -199,7 +197,7 @@ class HttpProtocol(asyncio.Protocol):
             self._advancing = False
         if self.half_closed and not self._busy:
             self._close()
-        elif not self.flow.reading or not self.flow.writable or self._rest:
+        elif self._unread or self._rest or not (self.flow.reading and self.flow.writable):
             self._read_on()
 
     def _is_known(self, data: bytes) -> bool:
@@ -218,7 +216,7 @@ class HttpProtocol(asyncio.Protocol):
         if answer is not None:
             self._respond(answer)
         else:
-            endpoint.take(found[0], data[end + 4 :], self._respond)
+            self._hurry = endpoint.take(found[0], data[end + 4 :], self._respond)
         return True
 
     def _begin(self, rest: bytes | bytearray) -> bool:
@@ -284,28 +282,30 @@ class HttpProtocol(asyncio.Protocol):
         endpoint: Any = self._endpoint
         answer = endpoint.admit(head)
         rest = self._rest
-        # Is it here already?
-        if answer is None and length and length <= len(rest) and length <= endpoint.max_body:
+        here = length and length <= len(rest) and length <= endpoint.max_body and not head.streams
+        if answer is None and here:
             self._rest = rest[length:]
-            endpoint.take(head, bytes(rest[:length]), self._respond)
+            self._hurry = endpoint.take(head, bytes(rest[:length]), self._respond)
             return
         self._frame(length)
         if answer is not None:
             # Whether the body comes, only the client knows.
             self._keep_alive = self._keep_alive and not expects
             self._respond(answer)
-        elif self._body is None:
-            endpoint.take(head, b"", self._respond)
+            return
+        self._exchange = intake = take_body(endpoint, head, self._respond, self.unread)
+        if self._body is None:
+            self._hurry = intake.whole()
         else:
-            self._exchange = Exchange(endpoint, head, self._respond)
             if expects and not rest:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._deadline.set(endpoint.idle, self._body_too_slow)
+            self._deadline.set(intake.idle, self._body_too_slow)
 
     def _start_cycle(self, request: Request) -> None:
         self._refresh_headers()
         self._frame(request.length)
         self._cycle = cycle = Cycle(self, request, self._app_state)
+        self._hurry = cycle.half_close
         if self._body is None:
             cycle.whole()
         else:
@@ -357,7 +357,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._answered:
             self._next()
         else:
-            self._incoming.whole()
+            self._hurry = self._incoming.whole() or self._hurry
         return True
 
     @property
@@ -367,7 +367,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def _take(self, part: bytes) -> None:
         if not self._answered:
-            self._holding.hold(len(part))
+            if not self._incoming.counted:
+                self._holding.hold(len(part))
             self._incoming.add(part)
             return
         self._discarded += len(part)
@@ -413,7 +414,7 @@ class HttpProtocol(asyncio.Protocol):
         """Process the next request, or wait for one."""
         self._busy = self._unread = False
         self._requests = True
-        self._exchange = self._cycle = None
+        self._exchange = self._cycle = self._hurry = None
         if self.half_closed and not self._rest:
             self._close()
             return
@@ -431,11 +432,11 @@ class HttpProtocol(asyncio.Protocol):
         if self._answered and self._busy:
             self._end()
             return
-        if self._cycle is not None:
-            self._cycle.disconnect()
-            if self._cycle.started:
-                self.cut()
-                return
+        if self._incoming is not None:
+            self._incoming.disconnect()
+        if self._cycle is not None and self._cycle.started:
+            self.cut()
+            return
         self._busy = True
         self.respond(problem(error), body=True, keep_alive=False)
 
@@ -492,9 +493,8 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._keep_alive = False
         answer = self._incoming.too_slow()
-        if self._cycle is not None:
-            self._cycle.disconnect()
-            if self._cycle.started:
-                self.cut()
-                return
+        self._incoming.disconnect()
+        if self._cycle is not None and self._cycle.started:
+            self.cut()
+            return
         self.respond(answer, body=True, keep_alive=False)

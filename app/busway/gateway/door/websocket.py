@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 from collections import deque
+from collections.abc import Sequence
 
 from uvicorn import Config
 from websockets import http11
@@ -50,8 +51,8 @@ def handshake(head: bytes, endpoint: SocketEndpoint) -> tuple[ServerProtocol, by
         BadRequest, UpgradeRequired: it is none that RFC 6455 allows.
     """
 
-    def select(_: ServerProtocol, offered: object) -> Subprotocol | None:
-        return Subprotocol(endpoint.subprotocol) if endpoint.subprotocol in list(offered) else None  # type: ignore[call-overload]
+    def select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return next((Subprotocol(each) for each in endpoint.subprotocols if each in offered), None)
 
     protocol = ServerProtocol(select_subprotocol=select, max_size=endpoint.max_message, logger=_QUIET)
     protocol.receive_data(head)
@@ -89,6 +90,7 @@ class WebSocket:
         holding: Holding,
     ) -> None:
         self.transport = transport
+        self.subprotocol: str | None = protocol.subprotocol
         self._holding = holding
         self._rest = bytearray()  # received, not parsed yet
         self._flow = flow

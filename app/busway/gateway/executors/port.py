@@ -22,10 +22,11 @@ class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One attempt for a worker to run.
 
     `token` is random and identifies this attempt. `kind` is the kind of the target, from the catalog.
-    `pool` is `process` or `thread`. `timeout` is in seconds. `alone`: the attempt gets a worker of its own,
-    because a worker died while it ran an earlier attempt of this run. `memory`: MiB that the attempt may
-    add to its worker. Attempts of a handler with this limit run in workers of that handler only, and `pool`
-    is `process`.
+    `pool` is `process`, `thread`, or `http` for a URL. `timeout` is in seconds. `alone`: the attempt gets a
+    worker of its own, because a worker died while it ran an earlier attempt of this run. `memory`: MiB that
+    the attempt may add to its worker. Attempts of a handler with this limit run in workers of that handler
+    only, and `pool` is `process`. `exclusive`: no other attempt may overlap with it, so it is killed when the
+    lease of the node ends. `replay`: as in `Run`.
     """
 
     token: int
@@ -40,6 +41,8 @@ class Assignment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     event: Event
     alone: bool = False
     memory: int | None = None
+    exclusive: bool = False
+    replay: int = 0
 
 
 class Partial(msgspec.Struct, kw_only=True):
@@ -72,6 +75,7 @@ class Ended(msgspec.Struct, array_like=True):
     succeed. `alone`: the next attempt must have a worker of its own. `lingers`: the attempt failed but may
     still run; `Gone` follows. `starved`: seconds of `wall_time` in which it was ready to run but had no CPU.
     `exhausted`: its worker ran out of file descriptors, so other attempts would fail there too.
+    `keeps`: the run stays, even if this was its last attempt, because its handler is being paused.
     """
 
     token: int
@@ -93,6 +97,7 @@ class Ended(msgspec.Struct, array_like=True):
     alone: bool = False
     exhausted: bool = False
     lingers: bool = False
+    keeps: bool = False
 
 
 class Published(msgspec.Struct, array_like=True):
@@ -175,6 +180,19 @@ Catalog = list[HandlerFile]
 Listener = Callable[[list[WorkerReport]], None]
 
 
+def has_room(running: int, to_host: int, most: int) -> bool:
+    """Return whether one more event may be sent to a host.
+
+    A host that does not answer must not take all places: it may have as many as are free.
+
+    Args:
+        running: requests under way.
+        to_host: those of them to this host.
+        most: requests at once.
+    """
+    return to_host < most - running
+
+
 class Workers(Protocol):
     """The port itself: what the gateway needs from an executor."""
 
@@ -192,6 +210,12 @@ class Workers(Protocol):
 
     def take_over(self) -> None:
         """Let attempts start again, all with the code that `renewed` returned."""
+
+    def extend_lease(self, end: int) -> None:
+        """Start no attempt after `end`, and kill exclusive ones then. `end`: nanoseconds of CLOCK_BOOTTIME.
+
+        Without a call the lease does not end.
+        """
 
     def offer(self, assignment: Assignment) -> bool:
         """Offer an attempt. Return False if its pool has no room; `Room` follows when it may have."""

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,8 @@ _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 _BLANK = re.compile(rb"[ \t\r\n]*")
 Part = msgspec.Raw | memoryview
 Take = Callable[[list[NewEvent]], Steps[None]]
+Read = tuple[list[NewEvent], bool]
+"""The events of a body, and whether it is an array."""
 
 
 class _Payload(msgspec.Struct):
@@ -41,6 +43,32 @@ class _Payload(msgspec.Struct):
 
 
 _decode_payload = msgspec.json.Decoder(_Payload).decode
+
+
+def _payload(fields: dict[str, Any], raw: bytes | Part) -> bytes | None:
+    if "data" not in fields:
+        return None
+    data = _decode_payload(raw).data
+    return None if isinstance(data, msgspec.UnsetType) else bytes(data)
+
+
+class Checks(NamedTuple):
+    """What is asked of an event in JSON.
+
+    Attributes:
+        accept: returns the event, given its members, the JSON text of `data`, and the time. May raise
+            FieldError.
+        faults: returns what is wrong with members that `accept` refuses.
+        payload: returns the JSON text of `data`, given the members and the text of the event. May raise
+            FieldError.
+    """
+
+    accept: Callable[[dict[str, Any], bytes | None, int], NewEvent]
+    faults: Callable[[dict[str, Any], int], list[FieldError]]
+    payload: Callable[[dict[str, Any], bytes | Part], bytes | None] = _payload
+
+
+PLAIN = Checks(accept, faults)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_most = msgspec.json.Decoder(
@@ -54,50 +82,71 @@ _decode_most = msgspec.json.Decoder(
 _decode_one = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def read_events(
-    body: bytes, now: int, max_event_bytes: int, take: Take | None = None
-) -> Steps[tuple[list[NewEvent], bool]]:
-    """Read one event or an array of events, in steps.
+def is_array(body: bytes) -> bool:
+    """Return whether a JSON text begins an array."""
+    return _ARRAY.match(body) is not None
 
-    Args:
-        body: the JSON text.
-        now: microseconds since 1970.
-        max_event_bytes: maximum size of one event.
-        take: gets the events of each slice of an array, or the one event, before the next slice is read.
-            Later events may still be invalid.
 
-    Returns:
-        The events, and whether the body is an array.
+_ONE = 'the body must be one event, {"type": …, "data": …}, or an array of events'
 
-    Raises:
-        BadRequest: the body is not JSON that Busway accepts.
-        Invalid: members of events are invalid. `errors` has all of them.
-        TooLarge: an event exceeds the limit.
+
+def read_one(
+    body: bytes,
+    now: int,
+    max_event_bytes: int,
+    take: Take | None = None,
+    checks: Checks = PLAIN,
+    form: str = _ONE,
+) -> Steps[Read]:
+    """Read one event, in steps.
+
+    `form` says what the body must be. Other arguments and exceptions are as in `read_array`.
     """
-    if body[:1] != b"{" and _ARRAY.match(body):
-        events = yield from _read_array(body, now, max_event_bytes, take)
-        return events, True
     if len(body) > max_event_bytes:
-        _check_size(body, max_event_bytes)
-    value = _decode(body) if len(body) <= SLICE_BYTES else (yield from _decoded(body))
+        check_size(body, max_event_bytes)
+    value = _decode(body) if len(body) <= SLICE_BYTES else (yield from decoded(body))
     if type(value) is not dict:
-        raise _invalid([], 'the body must be one event, {"type": …, "data": …}, or an array of events')
+        raise invalid(form)
     try:
-        events = [accept(value, _payload(value, body), now)]
+        events = [checks.accept(value, checks.payload(value, body), now)]
     except FieldError:
-        raise Invalid.of(_bad(value, now, ())) from None
+        raise Invalid.of(_bad(value, body, now, (), checks)) from None
     del value
     if take is not None:
         yield from take(events)
     return events, False
 
 
-def _read_array(body: bytes, now: int, max_event_bytes: int, take: Take | None) -> Steps[list[NewEvent]]:
-    parts = yield from _parts(body, max_event_bytes)
+def read_array(
+    body: bytes,
+    now: int,
+    max_event_bytes: int,
+    take: Take | None = None,
+    checks: Checks = PLAIN,
+    least: int = 1,
+) -> Steps[Read]:
+    """Read an array of events, in steps.
+
+    Args:
+        body: the JSON text.
+        now: microseconds since 1970.
+        max_event_bytes: maximum size of one event.
+        take: gets the events of each slice, before the next slice is read. Later events may still be invalid.
+        checks: of the members.
+        least: how many events the array must have.
+
+    Raises:
+        BadRequest: the body is not JSON that Busway accepts.
+        Invalid: members of events are invalid. `errors` has all of them.
+        TooLarge: an event exceeds the limit.
+    """
+    parts = yield from _parts(body, max_event_bytes, least)
+    if not parts:
+        return [], True
     sizes = [*map(len, parts)]
     if max(sizes) > max_event_bytes:
         for at, part in enumerate(parts):
-            _check_size(part, max_event_bytes, at)
+            check_size(part, max_event_bytes, at)
     events: list[NewEvent] = []
     bad: list[BadField] = []
     for start, stop in _slices(sizes):
@@ -105,10 +154,14 @@ def _read_array(body: bytes, now: int, max_event_bytes: int, take: Take | None) 
             yield
         raws = parts[start:stop]
         whole = len(raws) == len(parts) and len(body) <= SLICE_BYTES
-        values = yield from _decoded(body if whole else b"[%b]" % b",".join(raws), raws)
-        accepted = None if bad else _accept_all(values, raws, now)
+        values = yield from decoded(body if whole else b"[%b]" % b",".join(raws), raws)
+        accepted = None if bad else accept_all(values, raws, now, checks)
         if accepted is None:
-            found = (each for at, value in enumerate(values, start) for each in _bad(value, now, (at,)))
+            found = (
+                each
+                for at, (value, raw) in enumerate(zip(values, raws, strict=True), start)
+                for each in _bad(value, raw, now, (at,), checks)
+            )
             bad += itertools.islice(found, MOST - len(bad))
             continue
         events += accepted
@@ -117,23 +170,25 @@ def _read_array(body: bytes, now: int, max_event_bytes: int, take: Take | None) 
             yield from take(accepted)
     if bad:
         raise Invalid.of(bad)
-    return events
+    return events, True
 
 
-def _accept_all(values: list[Any], raws: Sequence[Part], now: int) -> list[NewEvent] | None:
+def accept_all(
+    values: list[Any], raws: Sequence[Part | bytes], now: int, checks: Checks = PLAIN
+) -> list[NewEvent] | None:
     """Return the events, or None if one of them is invalid."""
     events: list[NewEvent] = []
     try:
         for value, raw in zip(values, raws, strict=True):
             if type(value) is not dict:
                 return None
-            events.append(accept(value, _payload(value, raw), now))
+            events.append(checks.accept(value, checks.payload(value, raw), now))
     except FieldError:
         return None
     return events
 
 
-def _parts(body: bytes, max_event_bytes: int) -> Steps[Sequence[Part]]:
+def _parts(body: bytes, max_event_bytes: int, least: int) -> Steps[Sequence[Part]]:
     """Split an array into its events without decoding them.
 
     Raises:
@@ -151,14 +206,18 @@ def _parts(body: bytes, max_event_bytes: int) -> Steps[Sequence[Part]]:
             parts = yield from _split_large(memoryview(body), max_event_bytes)
     except RecursionError:
         parts = []
-        yield from _decoded(body)  # raises BadRequest
+        yield from decoded(body)  # raises BadRequest
     except msgspec.ValidationError:
-        parts = []  # there are too many
+        raise _many(least) from None
     except msgspec.MsgspecError as problem:
         raise BadRequest(f"the body is not JSON: {problem}") from None
-    if not 1 <= len(parts) <= MAX_EVENTS:
-        raise _invalid([], f"an array must have 1 to {MAX_EVENTS} events: send several requests")
+    if not least <= len(parts) <= MAX_EVENTS:
+        raise _many(least)
     return parts
+
+
+def _many(least: int) -> Invalid:
+    return invalid(f"an array must have {least} to {MAX_EVENTS} events: send several requests")
 
 
 def _split_small(body: bytes) -> Sequence[Part]:
@@ -183,7 +242,7 @@ def _split_large(body: memoryview, max_event_bytes: int) -> Steps[list[Part]]:
             behind = _BEHIND.search(str(problem))
             if behind is None:
                 if len(window) > max_event_bytes and _CUT in str(problem):
-                    _check_size(window, max_event_bytes, len(parts))
+                    check_size(window, max_event_bytes, len(parts))
                 raise
             end = at + int(behind[1]) - 1
         else:
@@ -223,12 +282,12 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> Steps
         max_event_bytes: maximum size of the event.
 
     Raises:
-        BadRequest, Invalid, TooLarge: as from `read_events`.
+        BadRequest, Invalid, TooLarge: as from `read_one`.
     """
-    value = yield from _decoded(body)
+    value = yield from decoded(body)
     form = f'the body must be {{"{name}": {{"type": …, "data": …}}}}'
     if type(value) is not dict:
-        raise _invalid([], form)
+        raise invalid(form)
     bad = [
         BadField(["body", other], f"unknown field: {form}")
         for other in heapq.nsmallest(MOST, value.keys() - {name})
@@ -236,14 +295,14 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> Steps
     if name not in value:
         raise Invalid.of([*bad, BadField(["body", name], f"missing field: {form}")])
     raw = _members(body)[name]
-    _check_size(raw, max_event_bytes)
+    check_size(raw, max_event_bytes)
     fields = value[name]
     try:
         if type(fields) is dict and not bad:
             return accept(fields, _payload(fields, raw), now)
     except FieldError:
         pass
-    raise Invalid.of([*bad, *_bad(fields, now, (name,))])
+    raise Invalid.of([*bad, *_bad(fields, raw, now, (name,), PLAIN)])
 
 
 def _decode(body: bytes) -> Any:
@@ -253,7 +312,7 @@ def _decode(body: bytes) -> Any:
         raise BadRequest(str(problem)) from None
 
 
-def _decoded(body: bytes, items: Sequence[Part] | None = None) -> Steps[Any]:
+def decoded(body: bytes, items: Sequence[Part] | None = None) -> Steps[Any]:
     """Decode JSON, with steps for a large text. `items`: the texts of the items of an array.
 
     Raises:
@@ -274,28 +333,34 @@ def _decoded(body: bytes, items: Sequence[Part] | None = None) -> Steps[Any]:
     return value
 
 
-def _check_size(raw: bytes | Part, limit: int, at: int | None = None) -> None:
+def check_size(raw: bytes | Part, limit: int, at: int | None = None) -> None:
+    """Check the size of an event.
+
+    Raises:
+        TooLarge: it exceeds the limit.
+    """
     if len(raw) > limit:
         place = "the event" if at is None else f"event {at} of the array"
         raise TooLarge(f"{place} has {len(raw)} bytes: the limit is {limit} (--max-event-bytes)")
 
 
-def _payload(fields: dict[str, Any], raw: bytes | Part) -> bytes | None:
-    if "data" not in fields:
-        return None
-    data = _decode_payload(raw).data
-    return None if isinstance(data, msgspec.UnsetType) else bytes(data)
-
-
 _NO_OBJECT = "an event must be a JSON object"
 
 
-def _bad(fields: Any, now: int, where: tuple[str | int, ...]) -> list[BadField]:
+def _bad(
+    fields: Any, raw: bytes | Part, now: int, where: tuple[str | int, ...], checks: Checks
+) -> list[BadField]:
     """Return the invalid fields of an event."""
     if type(fields) is not dict:
         return [BadField(["body", *where], _NO_OBJECT)]
-    return [BadField(["body", *where, fault.field], str(fault)) for fault in faults(fields, now)]
+    found = checks.faults(fields, now)
+    try:
+        checks.payload(fields, raw)
+    except FieldError as fault:
+        found.append(fault)
+    return [BadField(["body", *where, fault.field], str(fault)) for fault in found]
 
 
-def _invalid(where: list[str], message: str) -> Invalid:
-    return Invalid.of([BadField(["body", *where], message)])
+def invalid(message: str) -> Invalid:
+    """Return the error for a body of the wrong form."""
+    return Invalid.of([BadField(["body"], message)])

@@ -20,6 +20,7 @@ import msgspec
 
 from busway.gateway import garbage, streams
 from busway.gateway.channel import BlockingChannel, Frame, pack
+from busway.gateway.store.core.ledger import Outdated
 from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group import frames
@@ -27,6 +28,7 @@ from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.store.sqlite.write_connection import SQLiteWriteConnection
 
+_NOTHING = (Refused, Outdated)  # replies to operations that changed nothing
 IDLE_AFTER = 1.0  # seconds without a batch
 
 
@@ -126,7 +128,8 @@ class Session:
         database = self._database
         try:
             done = _done(*database.writer.write(batch.operations, batch.since))
-            done.commit = database.commit
+            if database.commit:  # others may write, too
+                done.commit, done.waited = database.commit, database.writer.waited
             reply = pack(frames.DONE, number, frames.encode(done))
             why = database.problem(recent=True)
         except database.errors as problem:
@@ -193,7 +196,7 @@ def main() -> None:
     wanted = frames.decode_open(asked[0][2])
     errors = SQLiteWriteConnection.errors
     try:
-        database = _open(os.fsdecode(wanted.url), wanted.files)
+        database = _open(wanted)
         errors = database.errors
         garbage.tune()
         with contextlib.suppress(OSError):
@@ -205,12 +208,13 @@ def main() -> None:
         _give_up(channel, f"the database failed: {_cause(problem)}")
 
 
-def _open(url: str, files: list[FileId] | None) -> WriteConnection:
+def _open(wanted: frames.Open) -> WriteConnection:
+    url = os.fsdecode(wanted.url)
     if url.startswith(POSTGRES):
         from busway.gateway.store.postgres.write_connection import PostgresWriteConnection  # noqa: PLC0415 - loaded if used
 
-        return PostgresWriteConnection(url, files)
-    return SQLiteWriteConnection(Path(url.removeprefix("sqlite:///")), files)
+        return PostgresWriteConnection(url, wanted.node, notifies=wanted.notifies)
+    return SQLiteWriteConnection(Path(url.removeprefix("sqlite:///")), wanted.files, wanted.name)
 
 
 def _cause(problem: BaseException) -> str:
@@ -218,10 +222,14 @@ def _cause(problem: BaseException) -> str:
 
 
 def _done(head: int, replies: list[Any]) -> frames.Done:
-    refused = {index: reply.why for index, reply in enumerate(replies) if isinstance(reply, Refused)}
-    for index in refused:
+    done = frames.Done(head, replies)
+    for index, reply in [(n, reply) for n, reply in enumerate(replies) if isinstance(reply, _NOTHING)]:
         replies[index] = None
-    return frames.Done(head, replies, refused)
+        if isinstance(reply, Refused):
+            done.refused[index] = reply.why
+        else:
+            done.outdated.append(index)
+    return done
 
 
 def _give_up(channel: BlockingChannel, why: str) -> NoReturn:

@@ -13,11 +13,12 @@ from busway.contract.frames import (
     CLOSES,
     SERVER_FRAMES,
     CloseEvent,
+    FrameEvent,
     GapEvent,
     MovedEvent,
     SubscribedEvent,
 )
-from busway.contract.results import EXAMPLE, Item
+from busway.contract.results import EXAMPLE, Item, ItemEvent
 from busway.version import __version__
 
 Shape = type[msgspec.Struct]
@@ -55,7 +56,13 @@ refuses pages of other origins with 403, unless it was started with `--allow-ori
 When results that a subscription has not received are deleted because of their age (`--retention`), it
 ends with an `error` with the code `bad_cursor`: subscribe again.
 
-`shadow` is not supported yet.
+With `shadow`, a subscription also gets the results of shadow replays. Others never get them.
+
+With `"format": "cloudevents"`, items are CloudEvents 1.0 (`item_cloudevent`). Their type is
+`busway.result.` and the kind, their `id` the cursor, and their `data` the item. With the subprotocol
+`cloudevents.json`, each message of the gateway is one CloudEvent in structured mode: an item, or another
+frame as `data` (`frame_cloudevent`). Such a client sends frames as others do, or opens its subscription in
+the query string. Use one subscription per connection: items do not name theirs.
 
 Close codes:
 
@@ -71,8 +78,11 @@ def document() -> dict[str, Any]:
     sent, received = [name(shape) for shape in CLIENT_FRAMES], [name(shape) for shape in SERVER_FRAMES]
     messages = {name(shape): _frame(shape) for shape in (*CLIENT_FRAMES, *SERVER_FRAMES)}
     messages["item"] = _message("item", "A result; `id` is its cursor.", Item, EXAMPLE)
+    messages["item_cloudevent"] = _cloudevent("item_cloudevent", ItemEvent)
+    messages["frame_cloudevent"] = _cloudevent("frame_cloudevent", FrameEvent)
     messages |= {f"stream_{event}": _event(event, shape) for event, shape in _EVENTS.items()}
-    stream = ["item", *(f"stream_{event}" for event in _EVENTS)]
+    cloudevents = ["item_cloudevent", "frame_cloudevent"]
+    stream = ["item", "item_cloudevent", *(f"stream_{event}" for event in _EVENTS)]
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -91,7 +101,7 @@ def document() -> dict[str, Any]:
                 "address": "/v1/subscribe",
                 "title": "Results over a WebSocket",
                 "servers": [{"$ref": "#/servers/local"}],
-                "messages": _listed(sent + received),
+                "messages": _listed(sent + received + cloudevents),
                 "bindings": {"ws": {"method": "GET", "query": _query(), "bindingVersion": "0.1.0"}},
             },
             "stream": {
@@ -106,6 +116,9 @@ def document() -> dict[str, Any]:
             # AsyncAPI describes operations from the gateway's point of view.
             "send": _operation("receive", "Frames from a client", "subscribe", sent),
             "receive": _operation("send", "Frames from the gateway", "subscribe", received),
+            "receive_cloudevents": _operation(
+                "send", "Messages with the subprotocol cloudevents.json", "subscribe", cloudevents
+            ),
             "stream": {
                 **_operation("send", "Events of the stream", "stream", stream),
                 "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
@@ -142,6 +155,11 @@ def _frame(shape: Any) -> dict[str, Any]:
 
 def _event(event: str, shape: Any) -> dict[str, Any]:
     return _message(event, shape.__doc__, shape, shape.EXAMPLE)
+
+
+def _cloudevent(name_: str, shape: Any) -> dict[str, Any]:
+    made = _message(name_, shape.__doc__, shape, shape.EXAMPLE)
+    return {**made, "contentType": "application/cloudevents+json"}
 
 
 def _message(title: str, summary: str, shape: Shape, example: dict[str, Any]) -> dict[str, Any]:

@@ -178,14 +178,17 @@ class Connection:
         self._hub.exit(self)
         self._quiet_since.clear()
         self._drop()
-        if self._pump is not None:
-            self._pump.cancel()
+        pump, self._pump = self._pump, None  # the exception that ends it keeps what refers to this connection
+        if pump is not None:
+            pump.cancel()
 
     async def _locate(self, subscription: Subscription, after: After) -> Start:
         name = subscription.durable
         if name is None:
             return await self._hub.locate(after)
-        durables, epoch = self._hub.durables, self._hub.epoch
+        durables, epoch, within = self._hub.durables, self._hub.epoch, subscription.selection.within
+        if within:
+            await durables.check_types(name, within)
         known = await durables.claim(subscription, name, self)
         if known is not None:
             return await self._hub.locate((epoch, known))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from busway.contract.results import Item, ItemError
+from busway.contract.results import ITEM_EVENT, Item, ItemError, ItemEvent
 from busway.domain import times
 from busway.domain.event import Event
 from busway.domain.result import Result
@@ -39,7 +39,7 @@ def encode_item(result: Result, epoch: str) -> bytes:
             _NULL if data is None else msgspec.Raw(data),
             ItemError(*result.error) if result.error else None,
             msgspec.Raw(result.completes) if result.completes else _NULL,
-            result.replay,
+            abs(result.replay) or None,
             _time(result.time),
         )
     )
@@ -53,6 +53,28 @@ def _encode_binary(result: Result, epoch: str, data: bytes) -> bytes:
     return _encode({**members, "data_base64": data})  # bytes are encoded as base64
 
 
+_ItemEvent = msgspec.defstruct("_ItemEvent", ItemEvent.__struct_fields__)
+
+
+def encode_cloudevent(result: Result, epoch: str, item: bytes) -> bytes:
+    """Encode one result of the log `epoch`, whose item is `item`, as a CloudEvent, UTF-8 JSON."""
+    event = result.event
+    return _encode(
+        _ItemEvent(
+            result.cursor(epoch),
+            "1.0",
+            f"/handlers/{result.handler}",
+            f"{ITEM_EVENT}{result.kind}",
+            event.type,
+            _time(result.time),
+            "application/json",
+            event.correlationid,
+            event.id,
+            msgspec.Raw(item),
+        )
+    )
+
+
 class Entry(msgspec.Struct, eq=False):
     """A result on its way to subscribers; its item is encoded when first wanted, and once.
 
@@ -64,6 +86,10 @@ class Entry(msgspec.Struct, eq=False):
     event: Event | None = None
     size: int = 0
     encoded: bytes | None = None
+
+    def cloudevent(self, epoch: str) -> bytes:
+        """Return the item as a CloudEvent."""
+        return encode_cloudevent(self.result, epoch, self.item(epoch))
 
     def item(self, epoch: str) -> bytes:
         """Return the encoded item."""

@@ -104,28 +104,26 @@ class Hub:
     ) -> None:
         self._turns = turns or Turns()
         self._selections: dict[Selection, int] = {}  # how many subscriptions have each
-        self._selections_bytes = 0
+        self._selections_bytes = self._shared_bytes = 0
         self.epoch = epoch
         self.durables = durables
-        self.latest = START
+        self.latest = self._floor = START
         self.closing: tuple[int, str] | None = None
         self.reader = reader
-        self._floor = START
         self._floor_at = 0.0
         self._ring_bytes = ring_bytes
         self._ring = Ring(ring_bytes, 0)
         self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
-        self._sinks: dict[Sink, None] = {}
+        self.sinks: dict[Sink, None] = {}
         self._queue: deque[Committed] = deque()
-        self._started = self._scheduled = self._watched = False
+        self._started = self._scheduled = self._watched = self._beating = False
+        self.on_results: Callable[[list[Entry]], None] | None = None  # gets each result, in log order
         self._turned = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
         self._shared: dict[tuple[int, Selection], Piece] = {}
-        self._shared_bytes = 0
         self._reads: dict[tuple[int, bool], asyncio.Task[list[Entry]]] = {}
         self._reading = asyncio.Semaphore(READS)
         self._quiet: deque[tuple[float, Subscription, Sink]] = deque()
-        self._beating = False
         self._filtered: set[Subscription] = set()
 
     async def start(self) -> None:
@@ -147,11 +145,11 @@ class Hub:
 
     def enter(self, sink: Sink) -> None:
         """Register a connection, so that the hub can close it."""
-        self._sinks[sink] = None
+        self.sinks[sink] = None
 
     def exit(self, sink: Sink) -> None:
         """Remove a connection. Its subscriptions must have left."""
-        self._sinks.pop(sink, None)
+        self.sinks.pop(sink, None)
         self._turned.set()
 
     async def locate(self, after: After) -> Start:
@@ -267,10 +265,10 @@ class Hub:
         deadline = self._loop.time() + grace
         await self._until(lambda: not (self._queue or self._filling), deadline)
         self.closing = (code, reason)
-        for sink in list(self._sinks):
+        for sink in list(self.sinks):
             sink.close(code, reason, flush=True)
-        await self._until(lambda: not self._sinks, deadline)
-        for sink in list(self._sinks):
+        await self._until(lambda: not self.sinks, deadline)
+        for sink in list(self.sinks):
             sink.close(code, reason, flush=False)
 
     async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
@@ -284,7 +282,7 @@ class Hub:
 
     def revoke(self, key: int | None) -> None:
         """Close the connections of a key that is no longer valid. None: those opened before the first key."""
-        for sink in list(self._sinks):
+        for sink in list(self.sinks):
             if sink.key == key:
                 sink.close(4401, "the API key is missing, revoked or expired", flush=False)
 
@@ -293,17 +291,19 @@ class Hub:
         live = sum(len(group.members) for groups in self._groups.values() for group in groups.values())
         subscriptions = sum(subscription.open for _, subscription, _ in self._quiet)
         return {
-            "connections": len(self._sinks),
+            "connections": len(self.sinks),
             "subscriptions": subscriptions,
             "live": live,
             "lagging": max(0, subscriptions - live),
-            "furthest_behind": max(
-                (self.latest.number - s.position for _, s, _ in self._quiet if s.open and not s.live),
-                default=0,
-            ),
+            "furthest_behind": max(self.behind(0).values(), default=0),
             "head": self.latest.number,
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }
+
+    def behind(self, least: int) -> dict[Subscription, int]:
+        """Return the subscriptions that have not received at least so many results, and how many."""
+        lag = {s: self.latest.number - s.position for _, s, _ in self._quiet if s.open and not s.live}
+        return {s: count for s, count in lag.items() if count >= least}
 
     async def _refresh_floor(self, age: float = FLOOR_AGE) -> None:
         if self._loop.time() - self._floor_at >= age:
@@ -338,7 +338,8 @@ class Hub:
     async def _fill(self, head: int) -> None:
         while self.latest.number < head:
             try:
-                entries = await self._read(self.latest.number, READ_BYTES, bool(self._filtered))
+                count = min(READ_RESULTS, head - self.latest.number)
+                entries = await self._read(self.latest.number, count, READ_BYTES, bool(self._filtered))
             except Exception:
                 logger.exception("cannot read the results after %d, retrying", self.latest.number)
                 entries = []
@@ -349,12 +350,12 @@ class Hub:
         self._filling = None
         self._advance()
 
-    async def _read(self, after: int, max_bytes: int, with_events: bool) -> list[Entry]:
+    async def _read(self, after: int, count: int, max_bytes: int, with_events: bool) -> list[Entry]:
         reader = self.reader
         if with_events:
-            pairs = await reader.results_with_events(after, READ_RESULTS, max_bytes)
+            pairs = await reader.results_with_events(after, count, max_bytes)
             return [Entry(result, event) for result, event in pairs]
-        return [Entry(result) for result in await reader.results(after, READ_RESULTS, max_bytes)]
+        return [Entry(result) for result in await reader.results(after, count, max_bytes)]
 
     async def _skip_pruned(self) -> bool:
         """Continue after results that were pruned before they were sent. Live subscriptions fall behind."""
@@ -392,6 +393,8 @@ class Hub:
         concerned = {entry.result.event.correlationid for entry in entries} & self._groups.keys()
         groups = [group for name in (None, *concerned) for group in self._groups[name].values()]
         self.latest = entries[-1].result.position
+        if self.on_results is not None:
+            self.on_results(entries)
         filtered, left = [], SHOW
         for group in groups:
             if group.test is not None:
@@ -401,7 +404,7 @@ class Hub:
             if left < 0:
                 self._all_fall_behind(group, before)
             elif any(group.matches(entry) for entry in entries):
-                self._push(group, before, cut(before, entries, group.matches, self.epoch))
+                self._push(group, before, cut(before, entries, group.matches, self.epoch, group.selection))
         if filtered:
             self._show_filtered(filtered, before, entries, left)
 
@@ -421,7 +424,7 @@ class Hub:
             return
         for group, picked in pick(shown, wanted).items():
             if picked.numbers:
-                self._push(group, before, cut(before, entries, picked, self.epoch))
+                self._push(group, before, cut(before, entries, picked, self.epoch, group.selection))
 
     def _push(self, group: Group[Sink], before: int, piece: Piece) -> None:
         whole = piece.until == self.latest
@@ -450,7 +453,7 @@ class Hub:
                 entries = ready(entries)
                 if not entries:
                     return None
-            piece = cut(after, entries, predicate(selection), self.epoch)
+            piece = cut(after, entries, predicate(selection), self.epoch, selection)
             self._shared_bytes += piece.size
             if self._shared_bytes > SHARED_BYTES:
                 self._shared.clear()
@@ -467,11 +470,11 @@ class Hub:
         entries = await asyncio.shield(reading)
         if len(entries) * compiled(selection).cost > SHORT:
             await self._turns.next()
-        return cut(after, entries[: scan(selection)], predicate(selection), self.epoch)
+        return cut(after, entries[: scan(selection)], predicate(selection), self.epoch, selection)
 
     async def _read_entries(self, after: int, with_events: bool) -> list[Entry]:
         async with self._reading:
-            entries = await self._read(after, READ_BYTES // 4, with_events)
+            entries = await self._read(after, READ_RESULTS, READ_BYTES // 4, with_events)
         if not entries or entries[0].result.number != after + 1:
             raise Gone(
                 "results that this subscription had not received were deleted, and it has ended: "

@@ -10,8 +10,8 @@ from busway.gateway.errors import BadRequest
 
 DEFAULT = "default"
 _LISTS = ("types", "handlers", "kinds")
-_SINGLE = ("correlationid", "after", "filter", "durable")
-_LATER = ("shadow",)
+_SINGLE = ("correlationid", "after", "filter", "durable", "shadow", "format")
+_FLAGS = {"true": True, "false": False}
 _TICKET = "ticket"  # already redeemed when the connection was admitted
 _SECRETS = ("key", "apikey", "api_key", "token", "access_token", "authorization", "bearer")
 
@@ -37,8 +37,16 @@ def read_query(query: bytes) -> dict[str, Any] | None:
         elif name in fields:
             raise BadRequest(f"{name!r} appears twice in the query string: send it once")
         else:
-            fields[name] = _filter(value) if name == "filter" else value
+            fields[name] = _value(name, value)
     return fields if wanted else None
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "shadow":
+        if text not in _FLAGS:
+            raise BadRequest("shadow must be true or false")
+        return _FLAGS[text]
+    return _filter(text) if name == "filter" else text
 
 
 class BadQueryFilter(BadRequest):
@@ -61,6 +69,4 @@ def _check_name(name: str) -> None:
         raise BadRequest(
             "an API key in a query string is refused: use the Authorization header or POST /v1/tickets"
         )
-    if name in _LATER:
-        raise BadRequest(f"{name!r} is not supported yet: remove it")
     raise BadRequest(f"unknown parameter {name[:20]!a}: use {', '.join((*_LISTS, *_SINGLE, _TICKET))}")

@@ -23,12 +23,17 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 
 async def results_page(
-    hub: Hub, wanted: Mapping[str, Any] | None = None, *, after: str | None = None, limit: int = 100
+    hub: Hub,
+    wanted: Mapping[str, Any] | None = None,
+    *,
+    after: str | None = None,
+    limit: int = 100,
+    within: tuple[str, ...] = (),
 ) -> ItemList:
     """Return up to `limit` matching results after `after`, oldest first.
 
-    `wanted` has the fields of `Selects`. `after` is a cursor, "earliest" (the default) or "latest". The work
-    for one page is limited: a page with a `next` may be short or empty.
+    `wanted` has the fields of `Selects`. `after` is a cursor, "earliest" (the default) or "latest". `within`
+    is as in `Selection`. The work for one page is limited: a page with a `next` may be short or empty.
 
     Raises:
         BadCursor: `after` is not a cursor.
@@ -36,7 +41,7 @@ async def results_page(
         BadPattern, BadFilter: a type pattern or the filter is invalid.
         BadSubscription: another value is invalid.
     """
-    selection = select(_read(wanted or {}))
+    selection = select(read_selects(wanted or {}), within=within)
     matches = predicate(selection)
     at = None if after is None else read_after(after)
     head, floor = await hub.reader.log_bounds()
@@ -68,7 +73,12 @@ async def results_page(
 
 
 async def last_page(
-    hub: Hub, wanted: Mapping[str, Any] | None = None, *, before: str | None = None, last: int
+    hub: Hub,
+    wanted: Mapping[str, Any] | None = None,
+    *,
+    before: str | None = None,
+    last: int,
+    within: tuple[str, ...] = (),
 ) -> ItemList:
     """Return the newest `last` matching results up to `before`, a cursor or None, oldest first.
 
@@ -80,7 +90,7 @@ async def last_page(
         Gone: it belongs to another log.
         BadPattern, BadFilter, BadSubscription: as from `results_page`.
     """
-    selection = select(_read(wanted or {}))
+    selection = select(read_selects(wanted or {}), within=within)
     matches = predicate(selection)
     end, floor = await hub.reader.log_bounds()
     at = None if before is None else read_after(before)
@@ -126,7 +136,12 @@ async def _entries(hub: Hub, selection: Selection, after: int, limit: int) -> li
     return [Entry(result, event) for result, event in found]
 
 
-def _read(wanted: Mapping[str, Any]) -> Selects:
+def read_selects(wanted: Mapping[str, Any]) -> Selects:
+    """Check which results are wanted.
+
+    Raises:
+        BadPattern, BadFilter, BadSubscription: as from `results_page`.
+    """
     try:
         return checking.read(wanted, Selects, ("query",))
     except checking.Mismatch as problem:

@@ -11,7 +11,7 @@ from busway.domain.cursor import Position
 from busway.domain.event import Event
 from busway.gateway.subscribers import stream
 from busway.gateway.subscribers.encoding import Entry
-from busway.gateway.subscribers.selection import Predicate
+from busway.gateway.subscribers.selection import Predicate, Selection
 
 PIECE_BYTES = 64 * 1024
 """The maximum size of the items of a frame, in bytes, unless it is one item.
@@ -20,6 +20,7 @@ A quarter of the limit in the contract: each slow socket holds a frame in memory
 """
 
 _OVERHEAD = 1500  # bytes of memory for a result without data, including its encoded item
+_ALL = Selection()
 _SHARED_NAMES = 4  # most clients use the same subscription id
 
 
@@ -66,14 +67,19 @@ def event_bytes(event: Event | None) -> int:
     return 500 + attributes + len(event.data or b"")
 
 
-def cut(after: int, entries: Iterable[Entry], matches: Predicate, epoch: str) -> Piece:
-    """Return one piece of a non-empty range of the log that follows `after` without a gap."""
+def cut(
+    after: int, entries: Iterable[Entry], matches: Predicate, epoch: str, selection: Selection = _ALL
+) -> Piece:
+    """Return one piece of a non-empty range of the log that follows `after` without a gap.
+
+    `matches` says which results the selection has, `selection` which form they have.
+    """
     items: list[bytes] = []
     size = 0
     last: Entry | None = None
     for entry in entries:
         if matches(entry):
-            item = entry.item(epoch)
+            item = entry.cloudevent(epoch) if selection.cloudevents else entry.item(epoch)
             size += len(item) + 1
             if items and size > PIECE_BYTES:
                 break

@@ -9,7 +9,7 @@ import msgspec
 
 from busway.contract.frames import Selects
 from busway.domain.filter import Test, View, compile_filter, count_comparisons
-from busway.domain.pattern import matcher
+from busway.domain.pattern import Matcher, matcher
 from busway.gateway.subscribers.encoding import Entry
 
 Predicate = Callable[[Entry], bool]
@@ -21,7 +21,10 @@ _COMPARISON = 1_600  # bytes that a comparison of a compiled filter takes
 class Selection(msgspec.Struct, frozen=True, weakref=True):
     """The criteria of a subscription. An empty field selects all results. `filter` is JSON text.
 
-    Subscriptions with equal selections share encoded frames.
+    `shadow`: results of shadow replays, too.
+
+    Subscriptions with equal selections share encoded frames. `cloudevents`: their items are CloudEvents.
+    `within`: patterns that limit the API key. One of them must match, too, unless it is empty.
     """
 
     types: tuple[str, ...] = ()
@@ -29,9 +32,12 @@ class Selection(msgspec.Struct, frozen=True, weakref=True):
     kinds: frozenset[str] = frozenset()
     correlationid: str | None = None
     filter: str | None = None
+    shadow: bool = False
+    cloudevents: bool = False
+    within: tuple[str, ...] = ()
 
 
-def select(wanted: Selects) -> Selection:
+def select(wanted: Selects, *, cloudevents: bool = False, within: tuple[str, ...] = ()) -> Selection:
     """Return a selection in normal form: equivalent requests give equal selections."""
     types, filter_ = set(wanted.types or ()), wanted.filter
     return Selection(
@@ -40,6 +46,9 @@ def select(wanted: Selects) -> Selection:
         frozenset(wanted.kinds or ()),
         wanted.correlationid,
         None if filter_ is None else msgspec.json.encode(filter_, order="sorted").decode(),
+        bool(wanted.shadow),
+        cloudevents,
+        within,
     )
 
 
@@ -97,7 +106,7 @@ def compiled(selection: Selection) -> _Compiled:
 
 def size(selection: Selection) -> int:
     """Return approximately how many bytes of memory a selection takes, compiled."""
-    texts = (*selection.types, *selection.handlers, *selection.kinds)
+    texts = (*selection.types, *selection.handlers, *selection.kinds, *selection.within)
     plain = sum(map(len, texts)) + _VALUE * (1 + len(texts))
     if selection.filter is None:
         return plain
@@ -110,7 +119,7 @@ def _plain(selection: Selection) -> Predicate:
     """Compile a selection without its filter."""
     handlers, kinds, correlationid = selection.handlers, selection.kinds, selection.correlationid
     completed = "completed" in kinds
-    type_matches = matcher(selection.types)
+    type_matches, shadow = _type_matcher(selection), selection.shadow
 
     def matches(entry: Entry) -> bool:
         result = entry.result
@@ -120,9 +129,18 @@ def _plain(selection: Selection) -> Predicate:
             and (not handlers or result.handler in handlers)
             and (not kinds or result.kind in kinds or (completed and result.completes is not None))
             and type_matches(event.type)
+            and (result.replay >= 0 or shadow)
         )
 
     return matches
+
+
+def _type_matcher(selection: Selection) -> Matcher:
+    wanted = matcher(selection.types)
+    if not selection.within:
+        return wanted
+    allowed = matcher(selection.within)
+    return lambda type_: allowed(type_) and wanted(type_)
 
 
 SCAN = 2000  # results checked for one piece of the log: limits one iteration of the event loop

@@ -105,14 +105,21 @@ Effect = Send | Open | Unsubscribe | Ack | Pong | Publish
 
 
 class Session:
-    """The state of one connection: its access and its subscriptions by id."""
+    """The state of one connection: its access and its subscriptions by id.
+
+    Args:
+        access: what the client may do.
+        epoch: of the log.
+        cloudevents: all items are CloudEvents, also if a subscription does not ask for them.
+    """
 
     single = False
     """Whether the connection ends with its subscription."""
 
-    def __init__(self, access: Access, epoch: str) -> None:
+    def __init__(self, access: Access, epoch: str, *, cloudevents: bool = False) -> None:
         self._access = access
         self._epoch = epoch
+        self._cloudevents = cloudevents
         self.subscriptions: dict[str, Subscription] = {}
 
     def __contains__(self, subscription: Subscription) -> bool:
@@ -223,7 +230,9 @@ class Session:
             limit = f"a connection has at most {MAX_SUBSCRIPTIONS} subscriptions"
             raise frames.TooMany(f"{limit}: unsubscribe one or open another connection")
         self._check_free(frame.durable)
-        subscription = Subscription(name, select(frame), frame.durable)
+        cloudevents, within = self._cloudevents or frame.format is not None, self._access.types
+        selection = select(frame, cloudevents=cloudevents, within=within)
+        subscription = Subscription(name, selection, frame.durable)
         taken = sum(other.size for other in self.subscriptions.values())
         if taken and taken + subscription.size > MAX_BYTES:
             raise frames.TooMany(

@@ -10,7 +10,6 @@ import msgspec
 from busway.contract.frames import CloseEvent, GapEvent, MovedEvent, SubscribedEvent
 
 HEARTBEAT = ":\n\n"
-_BEFORE_CURSOR = len('{"cursor":"')
 
 
 def subscribed(cursor: str, *, recovered: bool, oldest: str) -> str:
@@ -29,7 +28,8 @@ def results(items: Sequence[bytes], cursor: str) -> str:
     last = ""
     for item in items:
         text = item.replace(b"\n", b" ").replace(b"\r", b" ").decode()  # in JSON they are white space
-        last = text[_BEFORE_CURSOR : text.index('"', _BEFORE_CURSOR)]
+        start = text.index(':"') + 2  # its first member is the cursor
+        last = text[start : text.index('"', start)]
         parts.append(f"id: {last}\ndata: {text}\n\n")
     if last != cursor:
         parts.append(_event("moved", MovedEvent(cursor), cursor))

@@ -10,7 +10,7 @@ from typing import Any
 from busway.gateway.access.scopes import Access
 from busway.gateway.door.port import Socket
 from busway.gateway.errors import BadRequest, BuswayError, Unauthorized, Unavailable
-from busway.gateway.subscribers import frames
+from busway.gateway.subscribers import cloudevents, frames
 from busway.gateway.subscribers.connection import PUBLISHES, Connection
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.oneline import read_query
@@ -21,7 +21,7 @@ logger = logging.getLogger("busway.websocket")
 
 TURN = 16_384  # bytes of frames in a row
 _FRAME = 500  # what a frame counts besides its bytes
-SUBPROTOCOL = "busway.v1"
+SUBPROTOCOLS = ("busway.v1", cloudevents.SUBPROTOCOL)
 
 Publisher = Callable[[bytes, Access, Line], Awaitable[dict[str, Any]]]
 
@@ -50,6 +50,8 @@ class WebSocketShell:
             access: the rights of the client, or the error if its key or ticket is missing or invalid.
                 `Host` and `Origin` are already checked.
         """
+        if socket.subprotocol == cloudevents.SUBPROTOCOL:
+            socket = cloudevents.CloudEventsSocket(socket)
         if isinstance(access, Unauthorized):
             return await socket.close(4401, access.detail)
         if self._hub.closing:
@@ -70,7 +72,7 @@ class _Served:
         self._publish = publish
         self._max_frame = max_frame
         self._access = access
-        self._session = Session(access, hub.epoch)
+        self._session = Session(access, hub.epoch, cloudevents=socket.subprotocol == cloudevents.SUBPROTOCOL)
         self._connection = Connection(self._session, hub, socket, access.key)
         self._publishing: set[asyncio.Task[None]] = set()
         self._line = Line()

@@ -35,6 +35,8 @@ def _rest(coroutine: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, 
             awaited = step()
         except StopIteration:
             return
+        finally:
+            del step  # an exception would keep this frame, and so itself
 
 
 RawSend = Callable[[dict[str, Any]], Coroutine[Any, Any, None]]

@@ -9,10 +9,14 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class among(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
-    """Whether a column has one of the numbers of a bound list: `among(column, bindparam("numbers"))`."""
+    """Whether a column has one of the values of a bound list: `among(column, bindparam("numbers"))`."""
 
     type = sa.Boolean()
     inherit_cache = True
+
+    def self_group(self, against: Any = None) -> Any:  # noqa: ARG002 - of SQLAlchemy
+        """Return itself: SQLAlchemy would add `= 1` for SQLite, which then cannot use an index."""
+        return self
 
 
 class json_payload(FunctionElement[Any]):  # noqa: N801

@@ -9,26 +9,38 @@ from busway.domain import cursor
 from busway.domain.cursor import Position
 from busway.gateway.store.core.constructs import among, at_most
 from busway.gateway.store.core.ledger import Ledger
-from busway.gateway.store.core.schema import durables, results
+from busway.gateway.store.core.schema import durables, keys, results
 from busway.gateway.store.core.transaction import Snapshot
-from busway.gateway.store.port.operations import Acknowledge, DeleteDurable, OpenDurable
+from busway.gateway.store.port.operations import (
+    Acknowledge,
+    DeleteDurable,
+    OpenDurable,
+    Opened,
+    ReleaseDurable,
+    TakeDurable,
+    Unmoved,
+)
 from busway.gateway.store.port.reader import DurableRecord
 
 
 class DurableRow(msgspec.Struct, array_like=True):
-    """A row of `durables`."""
+    """A row of `durables`, with the type patterns of the key that created it."""
 
     name: str
     number: int
     digest: int
     created_at: int
     acknowledged_at: int | None
+    generation: int
+    holder: int | None
+    types: str | None
 
 
-_columns = [durables.c[name] for name in DurableRow.__struct_fields__]
-_one = sa.select(*_columns).where(durables.c.name == sa.bindparam("name"))
+_types = sa.select(keys.c.types).where(keys.c.id == durables.c.key).scalar_subquery()
+_columns = [durables.c[name] for name in DurableRow.__struct_fields__[:-1]]
+_one = sa.select(*_columns, _types).where(durables.c.name == sa.bindparam("name"))
 _page = (
-    sa.select(*_columns)
+    sa.select(*_columns, _types)
     .where(durables.c.name > sa.bindparam("after"))
     .order_by(durables.c.name)
     .limit(at_most())
@@ -49,33 +61,68 @@ _forward = (
 )
 
 
-def open_durable(ledger: Ledger, operation: OpenDurable) -> tuple[int, int] | None:
-    """Return the position of a subscription. Create it at the requested one, if the limit allows."""
+_generations = sa.select(durables.c.name, durables.c.generation).where(
+    among(durables.c.name, sa.bindparam("names"))
+)
+_take = (
+    sa.update(durables)
+    .where(durables.c.name == sa.bindparam("which"))
+    .values(generation=durables.c.generation + 1, holder=sa.bindparam("node"))
+)
+_release = (
+    sa.update(durables)
+    .where(durables.c.name == sa.bindparam("which"), durables.c.generation == sa.bindparam("held"))
+    .values(holder=None)
+)
+
+
+def open_durable(ledger: Ledger, operation: OpenDurable) -> Opened | None:
+    """Take over a name. Create it at the requested position, if the limit allows."""
+    taken = take_durable(ledger, operation)
+    if taken is not None:
+        return taken
     transaction = ledger.transaction
-    known = find_durable(transaction, operation.name)
-    if known is not None:
-        return known.position.number, known.position.digest
     ((total, own),) = transaction.fetch(_numbers, tuple[int, int], {"key": operation.key})
     if total >= operation.most or (operation.key is not None and own >= operation.most_of_key):
         return None
     position = {"number": operation.number, "digest": operation.digest}
     row = {"name": operation.name, **position, "created_at": operation.now, "key": operation.key}
-    transaction.execute(sa.insert(durables), row)
-    return operation.number, operation.digest
+    transaction.execute(sa.insert(durables), {**row, "generation": 1, "holder": ledger.head.node})
+    return Opened(operation.number, operation.digest, 1)
 
 
-def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
-    """Move subscriptions forward, never back. Return the names whose position is not in this log."""
+def take_durable(ledger: Ledger, operation: TakeDurable | OpenDurable) -> Opened | None:
+    """Take over a name, if it exists."""
+    transaction, name = ledger.transaction, operation.name
+    known = find_durable(transaction, name)
+    if known is None:
+        return None
+    transaction.execute(_take, {"which": name, "node": ledger.head.node})
+    generation = known.generation + 1
+    transaction.durable_taken(name, generation)
+    return Opened(known.position.number, known.position.digest, generation)
+
+
+def release_durable(ledger: Ledger, operation: ReleaseDurable) -> None:
+    """Record that no subscription has this generation of a name."""
+    ledger.transaction.execute(_release, {"which": operation.name, "held": operation.generation})
+
+
+def acknowledge(ledger: Ledger, operation: Acknowledge) -> Unmoved:
+    """Move subscriptions forward, never back."""
     transaction = ledger.transaction
-    numbers = [number for _, number, _ in operation.positions]
+    names = [name for name, *_ in operation.positions]
+    current = dict(transaction.fetch(_generations, tuple[str, int], {"names": names}))
+    taken_over = {name for name, _, _, generation in operation.positions if current.get(name) != generation}
+    numbers = [number for _, number, *_ in operation.positions]
     rows = transaction.fetch(_acknowledged, tuple[int, int, int, int], {"numbers": numbers})
     known = {number: cursor.digest(number, run, attempt, time) for number, run, attempt, time in rows}
     floor = transaction.bounds().floor
     # A digest below the floor cannot be checked. It is harmless, because nobody can resume from there.
     valid = [
         (name, number, digest)
-        for name, number, digest in operation.positions
-        if number <= floor or known.get(number) == digest
+        for name, number, digest, _ in operation.positions
+        if name not in taken_over and (number <= floor or known.get(number) == digest)
     ]
     if valid:
         moved = [
@@ -83,8 +130,8 @@ def acknowledge(ledger: Ledger, operation: Acknowledge) -> list[str]:
             for name, number, digest in valid
         ]
         transaction.execute(_forward, moved)
-    accepted = {name for name, _, _ in valid}
-    return [name for name, _, _ in operation.positions if name not in accepted]
+    unknown = set(names).difference(taken_over, [name for name, _, _ in valid])
+    return Unmoved(sorted(unknown), sorted(taken_over))
 
 
 def delete_durable(ledger: Ledger, operation: DeleteDurable) -> bool:
@@ -110,4 +157,7 @@ def _record(row: DurableRow) -> DurableRecord:
         position=Position(row.number, row.digest),
         created_at=row.created_at,
         acknowledged_at=row.acknowledged_at,
+        generation=row.generation,
+        holder=row.holder,
+        types=() if row.types is None else msgspec.json.decode(row.types, type=tuple[str, ...]),
     )

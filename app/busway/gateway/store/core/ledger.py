@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -20,7 +20,7 @@ from busway.gateway.store.core.transaction import (
     Transaction,
     Values,
 )
-from busway.gateway.store.port.operations import NewResult
+from busway.gateway.store.port.operations import NewResult, Operation
 
 ResultKey = tuple[int, int, int | None]
 """(run, attempt, index). The result that ended the attempt has no index."""
@@ -50,10 +50,12 @@ class RunRow(msgspec.Struct):
     peak_memory: int | None
     error: str | None
     last_result: int | None
+    node: int | None
     id: int
     event: int
     handler: int
     root: int
+    replay: int | None
 
 
 class TreeRow(msgspec.Struct):
@@ -66,6 +68,27 @@ class TreeRow(msgspec.Struct):
     dead: int = 0
 
 
+class BreakerState(msgspec.Struct, frozen=True):
+    """When attempts of a handler failed, in microseconds since 1970, without a success between or after them.
+
+    `half_open`: its breaker has paused it, and no attempt has succeeded since.
+    """
+
+    failed_at: list[int] = []
+    half_open: bool = False
+
+
+class Outdated(msgspec.Struct):
+    """The reply to an operation that was made from older handlers than the store has. It did nothing."""
+
+
+class KnownKeys(msgspec.Struct):
+    """Idempotency keys of a transaction: digest and time of each, and the first and last number by owner."""
+
+    digests: dict[tuple[int, str], tuple[bytes, int]] = {}
+    numbers: dict[int, tuple[int, int]] = {}
+
+
 class Ledger:
     """Collects the changes of one transaction.
 
@@ -74,6 +97,10 @@ class Ledger:
         head: the newest numbers in the store. The ledger counts them up.
         unacknowledged: results that an earlier batch wrote and whose replies were lost.
         trusting: ids that the gateway generated are known to be new and are not looked up.
+
+    Attributes:
+        operations: those that are applied together.
+        keys: idempotency keys of these operations, once one is looked up.
     """
 
     def __init__(
@@ -83,11 +110,14 @@ class Ledger:
         self.head = head
         self.unacknowledged = unacknowledged
         self.trusting = trusting
+        self.operations: Sequence[Operation] = ()
+        self.keys: KnownKeys | None = None
         self._rows: defaultdict[int, list[Values]] = defaultdict(list)
         self._first_run = head.run + 1
         self._newest: tuple[int, int, int, int] | None = None
         self.counts: Counter[tuple[int, int]] = Counter()
         self.errors: dict[int, str] = {}
+        self.breakers: dict[int, BreakerState] = {}
         self.seen: dict[tuple[str, str], int] = {}
         self._known: dict[int, RunRow] = {}
         self._changed: dict[int, RunRow] = {}
@@ -177,10 +207,10 @@ class Ledger:
         ids = (head.result, run.id, run.event, run.handler, revision, attempt, KIND_CODES[new.kind])
         self._newest = (head.result, run.id, attempt, new.time)
         rest = (completes, int(new.binary), new.data)
-        if error is None and new.index is None:
+        if error is None and new.index is None and run.replay is None:
             self.add(PLAIN_RESULT, (*ids, new.time, *rest))
         else:
-            self.add(RESULT, (*ids, new.index, new.time, error, *rest))
+            self.add(RESULT, (*ids, new.index, new.time, error, *rest, run.replay))
         return head.result
 
     # -- writes

@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from busway.domain.pattern import matcher
+from busway.domain.pattern import Matcher, matcher
+from busway.gateway.store.core import replays
 from busway.gateway.store.core.constructs import among, at_most, text_bytes
 from busway.gateway.store.core.records import (
     EVENT_COLUMNS,
@@ -62,16 +63,45 @@ def find_events(snapshot: Snapshot, query: EventQuery, limit: int, max_bytes: in
     """Implement `Reader.events`."""
     where = _event_conditions(query)
     pattern = query.type
+    if query.within:
+        return _find_within(snapshot, query, where, limit, max_bytes)
     if pattern is None or pattern == "**":
         return _newest(snapshot, where, limit, max_bytes)
     if "*" not in pattern:
         return _newest(snapshot, [*where, events.c.type == pattern], limit, max_bytes)
     types = _types(snapshot, pattern)
     if len(types) > MANY_TYPES:
-        found = _scan_events(snapshot, where, pattern, limit)
+        found = _scan_events(snapshot, where, matcher((pattern,)), limit)
     else:
         found = _newest_of(snapshot, where, filter(matcher((pattern,)), types), limit)
     return _newest(snapshot, [events.c.seq.in_(found)], limit, max_bytes) if found else []
+
+
+def _find_within(
+    snapshot: Snapshot,
+    query: EventQuery,
+    where: list[sa.ColumnElement[bool]],
+    limit: int,
+    max_bytes: int,
+) -> list[EventRow]:
+    """Return the newest events that match both the query and one of the patterns that limit it."""
+    allowed, wanted = matcher(query.within), matcher(() if query.type is None else (query.type,))
+    types: set[str] = set()
+    for pattern in (query.type,) if query.type is not None and query.type != "**" else query.within:
+        types.update(_types(snapshot, pattern) if "*" in pattern else (pattern,))
+        if len(types) > MANY_TYPES:
+            found = _scan_events(snapshot, where, lambda type_: allowed(type_) and wanted(type_), limit)
+            break
+    else:
+        both = sorted(type_ for type_ in types if allowed(type_) and wanted(type_))
+        found = _newest_of(snapshot, where, both, limit)
+    return _newest(snapshot, [events.c.seq.in_(found)], limit, max_bytes) if found else []
+
+
+def find_event_types(snapshot: Snapshot, seqs: list[int]) -> dict[int, str]:
+    """Implement `Reader.event_types`."""
+    found = sa.select(events.c.seq, events.c.type).where(among(events.c.seq, sa.bindparam("seqs")))
+    return dict(snapshot.fetch(found, tuple[int, str], {"seqs": seqs}))
 
 
 def find_children(
@@ -98,6 +128,10 @@ def find_runs(snapshot: Snapshot, query: RunQuery, limit: int, max_bytes: int) -
         where.append(runs.c.event == query.event)
     if query.before is not None:
         where.append(runs.c.id < query.before)
+    if query.replay is not None:
+        replay = replays.number_in_runs(snapshot, query.replay)
+        states = STATE_CODES.values() if query.state is None else [STATE_CODES[query.state]]
+        where.append(runs.c.id.in_(replays.ids_of(replay, states, [*where], runs.c.id.desc(), limit)))
     sizes = sa.select(runs.c.id, _RUN_SIZE).where(*where).order_by(runs.c.id.desc()).limit(at_most(limit))
     found = select_runs().where(*where).order_by(runs.c.id.desc()).limit(at_most(limit))
     if query.state is not None:
@@ -223,9 +257,8 @@ def _newest_of(
 
 
 def _scan_events(
-    snapshot: Snapshot, where: list[sa.ColumnElement[bool]], pattern: str, limit: int
+    snapshot: Snapshot, where: list[sa.ColumnElement[bool]], matches: Matcher, limit: int
 ) -> list[int]:
-    matches = matcher((pattern,))
     found: list[int] = []
     chunk = sa.select(events.c.seq, events.c.type).where(*where, events.c.seq < sa.bindparam("position"))
     chunk = chunk.order_by(events.c.seq.desc()).limit(at_most(_CHUNK))
@@ -234,3 +267,22 @@ def _scan_events(
         found += [seq for seq, type_ in rows if matches(type_)]
         rows = snapshot.fetch(chunk, tuple[int, str], {"position": rows[-1][0]})
     return found[:limit]
+
+
+_above = (
+    sa.select(events.c.type, runs.c.event)
+    .outerjoin(runs, runs.c.id == events.c.parent)
+    .where(events.c.seq == sa.bindparam("seq"))
+)
+
+
+def find_chain(snapshot: Snapshot, seq: int | None, limit: int) -> list[str]:
+    """Return the types of an event and of those that it descends from, at most so many, oldest first."""
+    types: list[str] = []
+    while seq is not None and len(types) < limit:
+        found = snapshot.fetch(_above, tuple[str, int | None], {"seq": seq})
+        if not found:
+            break
+        type_, seq = found[0]
+        types.append(type_)
+    return types[::-1]

@@ -22,15 +22,22 @@ from busway.gateway.store.core.transaction import Bounds, Snapshot, Transaction
 VERSION = 1
 UNFINISHED = "an import into it has not ended: run `busway import FILE` again"
 TABLES = (
+    schema.node_names,
     schema.handlers,
     schema.handler_revisions,
+    schema.breakers,
     schema.keys,
+    schema.sources,
     schema.durables,
+    schema.replays,
+    schema.schedules,
+    schema.producers,
     schema.events,
     schema.runs,
     schema.attempts,
     schema.results,
     schema.trees,
+    schema.idempotency_keys,
 )
 _BY_NAME = {str(table.name): table for table in TABLES}
 PAGE_ROWS, PAGE_BYTES = 2_000, 4 << 20
@@ -107,11 +114,18 @@ def lines(snapshot: Snapshot) -> Iterator[tuple[bytes, int, int]]:
     expected = bounds.event + bounds.run + bounds.result - bounds.floor
     yield _encode(header) + b"\n", total, expected
     for name, table in _BY_NAME.items():
-        query = sa.select(table).order_by(*table.primary_key.columns)
+        query = sa.select(*(_exported(column) for column in table.columns)).order_by(
+            *table.primary_key.columns
+        )
         for rows in _pages(snapshot.stream(query)):
             total += len(rows)
             yield b'%b%b,"rows":%b}\n' % (_TABLE, _encode(name), _encode(rows)), total, max(expected, total)
     yield _encode(Trailer(total)) + b"\n", total, total
+
+
+def _exported(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return a column, without the nodes that have something open: they do not have it in the copy."""
+    return sa.null() if column is schema.durables.c.holder else column
 
 
 def load(transaction: Transaction, file: BinaryIO) -> Iterator[int]:
@@ -219,14 +233,14 @@ def _damaged(number: int) -> BadSettings:
 
 def _write_page(transaction: Transaction, header: Header, page: Page, done: Import) -> None:
     table, names = _BY_NAME[page.table], header.columns[page.table]
-    payloads = [name for name in names if isinstance(table.c[name].type, sa.LargeBinary)]
-    rows: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in page.rows]
-    for row in rows:
-        for name in payloads:
-            if row[name] is not None:
-                row[name] = msgspec.convert(row[name], bytes)
+    rows: list[Any] = page.rows
+    for place in (n for n, name in enumerate(names) if isinstance(table.c[name].type, sa.LargeBinary)):
+        for row in rows:
+            if row[place] is not None:
+                row[place] = msgspec.convert(row[place], bytes)
     transaction.begin()
-    transaction.execute(sa.insert(table), rows)
+    if rows:
+        transaction.insert_into(table, names, rows)
     transaction.execute(sa.delete(schema.imports))
     transaction.execute(sa.insert(schema.imports), msgspec.structs.asdict(done))
     transaction.commit()

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from busway.domain.event import NewEvent, partition_key
-from busway.gateway.store.core import completions
+from busway.gateway.store.core import completions, idempotency
 from busway.gateway.store.core.ledger import Ledger
 from busway.gateway.store.core.schema import COUNTED, OUTSIDE
 from busway.gateway.store.core.transaction import EVENT, PLAIN_EVENT, PLAIN_RUN, RUN, Values
+from busway.gateway.store.port.once import NotStored
 from busway.gateway.store.port.operations import Publish, PublishEncoded, StoredEvent
 
 SLICE = 250  # events of a large operation that are decoded at a time
 _decode = msgspec.msgpack.Decoder(NewEvent).decode
 
 
-def publish(ledger: Ledger, operation: Publish) -> list[StoredEvent]:
+def publish(ledger: Ledger, operation: Publish) -> list[StoredEvent] | NotStored:
     """Store published events. An event without a root is a root."""
-    return [store(ledger, new) for new in operation.events]
+    if operation.once is None:
+        return [store(ledger, new) for new in operation.events]
+    each = ((new, store(ledger, new)) for new in operation.events)
+    return idempotency.store_once(ledger, operation.once, each)
 
 
-def publish_encoded(ledger: Ledger, operation: PublishEncoded) -> list[StoredEvent]:
+def publish_encoded(ledger: Ledger, operation: PublishEncoded) -> list[StoredEvent] | NotStored:
     """Store published events a few at a time, so that they take little memory."""
-    stored: list[StoredEvent] = []
+    each = _store_encoded(ledger, operation)
+    if operation.once is None:
+        return [stored for _, stored in each]
+    return idempotency.store_once(ledger, operation.once, each)
+
+
+def _store_encoded(ledger: Ledger, operation: PublishEncoded) -> Iterator[tuple[NewEvent, StoredEvent]]:
     for start in range(0, len(operation.events), SLICE):
         events = [_decode(event) for event in operation.events[start : start + SLICE]]
         ledger.prepare((), [(new.id, new.source) for new in events if not (new.made_id and ledger.trusting)])
-        stored += [store(ledger, new) for new in events]
+        for new in events:
+            yield new, store(ledger, new)
         ledger.flush()
-    return stored
 
 
 def store(ledger: Ledger, new: NewEvent, counted: int = OUTSIDE) -> StoredEvent:
@@ -74,7 +86,7 @@ def _add(ledger: Ledger, new: NewEvent, seq: int) -> None:
     attributes = msgspec.json.encode(new.attributes).decode() if new.attributes else None
     row = (
         seq, new.id, new.source, new.type, new.subject, time, accepted, correlationid, new.root or None,
-        new.parent, new.datacontenttype, attributes, binary, data,
+        new.parent, new.datacontenttype, attributes, binary, data, new.depth or None,
     )  # fmt: skip
     ledger.add(EVENT, row)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,22 @@ from busway.domain.event import Event
 from busway.domain.handler import Handler
 from busway.domain.result import Result
 from busway.domain.run import Error, Run
-from busway.gateway.store.core import durables, listings, pruning, records, waiting_runs
-from busway.gateway.store.core.constructs import among, at_most, text_bytes, without_traceback
+from busway.domain.schedule import Schedule
+from busway.domain.source import Source
+from busway.gateway.store.core import (
+    durables,
+    idempotency,
+    listings,
+    pruning,
+    records,
+    replays,
+    result_log,
+    schedules,
+    waiting_runs,
+)
+from busway.gateway.store.core.constructs import text_bytes, without_traceback
 from busway.gateway.store.core.handlers_keys import find_keys
+from busway.gateway.store.core.producers import find_producer
 from busway.gateway.store.core.schema import (
     RUNNING,
     STATES,
@@ -31,6 +45,7 @@ from busway.gateway.store.core.schema import (
     results,
     runs,
 )
+from busway.gateway.store.core.sources import find_sources
 from busway.gateway.store.core.transaction import Row, Snapshot
 from busway.gateway.store.port.reader import (
     NO_LIMIT,
@@ -41,9 +56,17 @@ from busway.gateway.store.port.reader import (
     KeyRuns,
     Layer,
     OldRoots,
+    Outcomes,
+    PastEvents,
+    ProducerRecord,
+    ReplayRecord,
+    ReplayResult,
     RevisionRecord,
+    RunningRun,
     RunQuery,
     RunRecord,
+    ScheduleTiming,
+    WaitingRuns,
 )
 
 Answer = TypeVar("Answer")
@@ -52,33 +75,15 @@ _waiting = sa.text(WAITING)
 _identity = sa.select(results.c.run, results.c.attempt, results.c.time).where(
     results.c.number == sa.bindparam("number")
 )
-_next = results.c.number > sa.bindparam("after")
-_size = sa.func.coalesce(sa.func.length(results.c.data), 0)
-_sizes = sa.select(_size).where(_next).order_by(results.c.number).limit(at_most())
-_sizes_with_events = (
-    sa.select(_size, events.c.seq, listings.EVENT_BYTES)
-    .join(events, events.c.seq == results.c.event)
-    .where(_next)
-    .order_by(results.c.number)
-    .limit(at_most())
-)
-_results = (
-    sa.select(*records.RESULT_COLUMNS)
-    .join(events, events.c.seq == results.c.event)
-    .join(handlers, handlers.c.id == results.c.handler)
-    .where(_next)
-    .order_by(results.c.number)
-    .limit(at_most())
-)
 _event = sa.select(*records.EVENT_COLUMNS).where(events.c.seq == sa.bindparam("seq"))
-_events = sa.select(*records.EVENT_COLUMNS).where(among(events.c.seq, sa.bindparam("events")))
 _run = listings.select_runs().where(runs.c.id == sa.bindparam("id"))
 _whole = attempts.c.attempt >= sa.bindparam("whole")  # others come without log and traceback
 _attempts = (
     sa.select(
-        *records.ATTEMPT_COLUMNS[:-2],
+        *records.ATTEMPT_COLUMNS[:-3],
         sa.case((_whole, attempts.c.error), else_=without_traceback(attempts.c.error)),
         sa.case((_whole, attempts.c.log)),
+        sa.case((_whole, attempts.c.published)),
     )
     .where(attempts.c.run == sa.bindparam("id"))
     .order_by(attempts.c.attempt)
@@ -86,7 +91,7 @@ _attempts = (
 _attempt_sizes = (
     sa.select(
         attempts.c.attempt,
-        text_bytes(attempts.c.error) + text_bytes(attempts.c.log),
+        text_bytes(attempts.c.error) + text_bytes(attempts.c.log) + text_bytes(attempts.c.published),
     )
     .where(attempts.c.run == sa.bindparam("id"))
     .order_by(attempts.c.attempt.desc())
@@ -98,14 +103,13 @@ _own_attempt = sa.select(*records.OWN_ATTEMPT_COLUMNS).where(
 )
 _handlers = sa.select(*records.HANDLER_COLUMNS).order_by(handlers.c.id)
 ATTEMPTS_BYTES = 4 * 1024 * 1024  # of the logs and errors of one run's attempts
-_ROW_BYTES = 200  # size of a result without its data, in bytes
 
 
 class Snapshots(Protocol):
     """Opens snapshots: a driver's connections for reads."""
 
-    def open(self) -> AbstractContextManager[Snapshot]:
-        """Begin a transaction that reads.
+    def open(self, *, steady: bool = True) -> AbstractContextManager[Snapshot]:
+        """Begin a transaction that reads. All statements see the same state; if not `steady`, they may not.
 
         Raises:
             Unavailable: the database cannot be read, from this or from a read.
@@ -165,11 +169,15 @@ class CoreReader:
 
     async def results(self, after: int, limit: int, max_bytes: int) -> list[Result]:
         """Return results from `after + 1` on, in order. Stop at `limit` results or at `max_bytes`."""
-        return await self._read(lambda snapshot: _read_results(snapshot, after, limit, max_bytes))
+        return await self._read(
+            lambda snapshot: result_log.find(snapshot, after, limit, max_bytes), steady=False
+        )
 
     async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
         """Return results as `results` does, each with its event. The size of each event counts once, too."""
-        return await self._read(lambda snapshot: _read_with_events(snapshot, after, limit, max_bytes))
+        return await self._read(
+            lambda snapshot: result_log.find_with_events(snapshot, after, limit, max_bytes)
+        )
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
@@ -180,6 +188,10 @@ class CoreReader:
         """Return events, newest first. Stop at `limit` events or at `max_bytes`."""
         rows = await self._read(lambda snapshot: listings.find_events(snapshot, query, limit, max_bytes))
         return [records.event(row) for row in rows]
+
+    async def chain(self, seq: int, limit: int) -> list[str]:
+        """Return the types of an event and of those that it descends from, at most so many, oldest first."""
+        return await self._read(lambda snapshot: listings.find_chain(snapshot, seq, limit))
 
     async def children(
         self, runs: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
@@ -218,6 +230,17 @@ class CoreReader:
             )
         )
 
+    async def waiting_of(self, ids: list[int], max_bytes: int) -> WaitingRuns:
+        """Return those of these runs that wait, due or not. Stop once `max_bytes` is reached."""
+        steady = len(ids) > 1
+        return await self._read(
+            lambda snapshot: waiting_runs.find_of(snapshot, ids, max_bytes), steady=steady
+        )
+
+    async def running(self, ids: list[int] | None = None) -> list[RunningRun]:
+        """Return those of these runs that are running, or all."""
+        return await self._read(lambda snapshot: waiting_runs.find_running(snapshot, ids), steady=False)
+
     async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
         """Return waiting runs with a due time after `after` and up to `before`, earliest first."""
         return await self._read(
@@ -235,6 +258,43 @@ class CoreReader:
         return await self._read(
             lambda snapshot: waiting_runs.find_key_runs(snapshot, handler, keys, now, per_key, max_bytes)
         )
+
+    async def replay(self, id_: int) -> ReplayRecord | None:
+        """Return one replay."""
+        return await self._read(lambda snapshot: replays.find(snapshot, id_))
+
+    async def replays(self, handler: str | None, before: int, limit: int) -> list[ReplayRecord]:
+        """Return replays with ids below `before`, newest first."""
+        return await self._read(lambda snapshot: replays.find_page(snapshot, handler, before, limit))
+
+    async def unfinished_replays(self, most: int) -> list[tuple[ReplayRecord, int]]:
+        """Return the replays that are not finished, each with the number of its unfinished runs."""
+        return await self._read(lambda snapshot: replays.find_unfinished(snapshot, most))
+
+    async def past_events(
+        self,
+        types: list[str],
+        test: Callable[[Event], bool] | None,
+        *,
+        after: int,
+        before: int,
+        limit: int,
+        max_bytes: int,
+    ) -> PastEvents:
+        """Return stored events whose types match a pattern of `types`, and that pass `test`, in order."""
+        return await self._read(
+            lambda snapshot: replays.find_past(snapshot, types, test, after, before, limit, max_bytes)
+        )
+
+    async def replay_results(self, replay: int, after: int, limit: int, max_bytes: int) -> list[ReplayResult]:
+        """Return runs of a replay that have ended, with ids above `after`, oldest first."""
+        return await self._read(
+            lambda snapshot: replays.find_results(snapshot, replay, after, limit, max_bytes)
+        )
+
+    async def oldest(self, now: int) -> dict[int, int]:
+        """Return since when the longest waiting run of each handler could have started."""
+        return await self._read(lambda snapshot: waiting_runs.find_oldest(snapshot, now))
 
     async def next_due(self) -> int | None:
         """Return the earliest due time of all waiting runs."""
@@ -260,6 +320,22 @@ class CoreReader:
         """Return which of these events must be kept, and which events their runs published."""
         return await self._read(lambda snapshot: pruning.find_layer(snapshot, events, before))
 
+    async def outcomes(self, event: int, limit: int, max_bytes: int) -> Outcomes:
+        """Return how the runs of an event ended. Stop at `limit` results or at `max_bytes`."""
+        return await self._read(lambda snapshot: result_log.find_outcomes(snapshot, event, limit, max_bytes))
+
+    async def old_keys(self, before: int) -> bool:
+        """Return whether idempotency keys were stored before `before`."""
+        return await self._read(lambda snapshot: idempotency.find_old_keys(snapshot, before), steady=False)
+
+    async def rules(self) -> int:
+        """Return the version of the handlers and keys, 0 if only one node uses the database."""
+        return await self._read(lambda snapshot: snapshot.rules(), steady=False)
+
+    async def nodes_behind(self, rules: int) -> list[int]:
+        """Return the open nodes that have an older version of the handlers and keys."""
+        return await self._read(lambda snapshot: snapshot.nodes_behind(rules), steady=False)
+
     async def handlers(self) -> list[Handler]:
         """Return all handlers, including deleted ones."""
         return [records.handler(row) for row in await self._fetch(_handlers, records.HandlerRow)]
@@ -268,10 +344,13 @@ class CoreReader:
         self, handler: int, before: int | None = None, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
     ) -> list[RevisionRecord]:
         """Return revisions of a handler, newest first: those below `before`."""
-        rows = await self._read(
-            lambda snapshot: listings.find_revisions(snapshot, handler, before or NO_LIMIT, limit, max_bytes)
-        )
+        find, most = listings.find_revisions, before or NO_LIMIT
+        rows = await self._read(lambda snapshot: find(snapshot, handler, most, limit, max_bytes))
         return [records.revision(row) for row in rows]
+
+    async def event_types(self, seqs: list[int]) -> dict[int, str]:
+        """Return the types of events, by number."""
+        return await self._read(lambda snapshot: listings.find_event_types(snapshot, seqs))
 
     async def counts(self) -> dict[int, dict[str, int]]:
         """Return the number of runs in each state, by handler number."""
@@ -289,6 +368,10 @@ class CoreReader:
         """Return all API keys, including revoked ones."""
         return await self._read(find_keys)
 
+    async def sources(self) -> list[Source]:
+        """Return all sources of webhooks, by name."""
+        return await self._read(find_sources)
+
     async def durable(self, name: str) -> DurableRecord | None:
         """Return one durable subscription."""
         return await self._read(lambda snapshot: durables.find_durable(snapshot, name))
@@ -297,18 +380,53 @@ class CoreReader:
         """Return up to `limit` durable subscriptions with a name above `after`, by name."""
         return await self._read(lambda snapshot: durables.find_durables(snapshot, after, limit))
 
+    async def schedule(self, name: str) -> Schedule | None:
+        """Return one schedule."""
+        return await self._read(lambda snapshot: schedules.find_schedule(snapshot, name), steady=False)
+
+    async def schedules(self, after: str, limit: int) -> list[Schedule]:
+        """Return up to `limit` schedules with a name above `after`, by name."""
+        return await self._read(lambda snapshot: schedules.find_schedules(snapshot, after, limit))
+
+    async def schedule_timings(self) -> list[ScheduleTiming]:
+        """Return when each schedule that is not paused fires."""
+        return await self._read(schedules.find_timings, steady=False)
+
+    async def producer(self, id_: str) -> ProducerRecord | None:
+        """Return how far the upload of a producer has come."""
+        return await self._read(lambda snapshot: find_producer(snapshot, id_))
+
     async def _fetch(
         self, query: sa.Select[Any], row: type[Row], parameters: dict[str, Any] | None = None
     ) -> list[Row]:
-        return await self._read(lambda snapshot: snapshot.fetch(query, row, parameters))
+        return await self._read(lambda snapshot: snapshot.fetch(query, row, parameters), steady=False)
 
-    async def _read(self, read: Callable[[Snapshot], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_now, read)
+    async def _read(self, read: Callable[[Snapshot], Answer], *, steady: bool = True) -> Answer:
+        """Read in one transaction. `steady`: all statements see the same state. One statement does anyway."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
 
-    def _read_now(self, read: Callable[[Snapshot], Answer]) -> Answer:
-        """Read in one transaction, so that all statements see the same snapshot."""
-        with self._snapshots.open() as snapshot:
-            return read(snapshot)
+        def work() -> None:
+            try:
+                with self._snapshots.open(steady=steady) as snapshot:
+                    # Whoever waits goes on while the transaction ends.
+                    loop.call_soon_threadsafe(_resolve, answer, read(snapshot))
+            except BaseException as problem:  # it is raised where the answer is awaited
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(_fail, answer, problem)
+
+        self._threads.submit(work)
+        return await answer
+
+
+def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _fail(future: asyncio.Future[Any], problem: BaseException) -> None:
+    if not future.done():
+        future.set_exception(problem)
 
 
 def _log_bounds(snapshot: Snapshot) -> tuple[Position, Position]:
@@ -327,41 +445,6 @@ def _position(snapshot: Snapshot, number: int) -> Position | None:
         return floor
     rows = snapshot.fetch(_identity, tuple[int, int, int], {"number": number})
     return Position(number, cursor.digest(number, *rows[0])) if rows else None
-
-
-def _read_results(snapshot: Snapshot, after: int, limit: int, max_bytes: int) -> list[Result]:
-    within = 0
-    for (size,) in snapshot.fetch(_sizes, tuple[int], {"after": after, "limit": limit}):
-        within += 1
-        max_bytes -= _ROW_BYTES + size
-        if max_bytes <= 0:
-            break
-    return _results_within(snapshot, after, within)
-
-
-def _read_with_events(
-    snapshot: Snapshot, after: int, limit: int, max_bytes: int
-) -> list[tuple[Result, Event]]:
-    """Read each event once, even if several results belong to it."""
-    within, seqs = 0, set[int]()
-    bounds = {"after": after, "limit": limit}
-    for size, seq, event_size in snapshot.fetch(_sizes_with_events, tuple[int, int, int], bounds):
-        within += 1
-        max_bytes -= _ROW_BYTES + size + (event_size if seq not in seqs else 0)
-        seqs.add(seq)
-        if max_bytes <= 0:
-            break
-    found = _results_within(snapshot, after, within)
-    rows = snapshot.fetch(_events, records.EventRow, {"events": sorted(seqs)})
-    known = {row.seq: records.event(row) for row in rows}
-    return [(result, known[result.event.seq]) for result in found]
-
-
-def _results_within(snapshot: Snapshot, after: int, within: int) -> list[Result]:
-    if not within:
-        return []
-    rows = snapshot.fetch(_results, records.ResultRow, {"after": after, "limit": within})
-    return [records.result(row) for row in rows]
 
 
 def _read_run(snapshot: Snapshot, id_: int) -> tuple[RunRecord, list[AttemptRecord]] | None:

@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from busway.domain.breaker import Pause
 from busway.domain.event import Event
 from busway.domain.handler import Handler
 from busway.domain.result import Result, ResultEvent
 from busway.domain.run import Error, Run
+from busway.domain.signing import Secret
 from busway.domain.text import is_json_text
 from busway.gateway.store.core.constructs import among, binary_payload, json_payload
 from busway.gateway.store.core.schema import (
@@ -23,17 +25,19 @@ from busway.gateway.store.core.schema import (
     events,
     handler_revisions,
     handlers,
+    node_names,
     results,
     runs,
 )
 from busway.gateway.store.core.transaction import Snapshot
-from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunRecord
+from busway.gateway.store.port.reader import AttemptRecord, RevisionRecord, RunningRun, RunRecord
 
 Columns = tuple[sa.ColumnElement[Any], ...]
 
 _decode = msgspec.json.Decoder().decode
 _decode_pair = msgspec.json.Decoder(tuple[str, str]).decode
 _decode_error = msgspec.json.Decoder(Error).decode
+_decode_secrets = msgspec.json.Decoder(tuple[Secret, ...]).decode
 _decode_attributes = msgspec.json.Decoder(dict[str, str | int | bool]).decode
 
 
@@ -78,6 +82,7 @@ class EventRow(msgspec.Struct, array_like=True):
     attributes: str | None
     correlationid: str
     root: int
+    depth: int
 
 
 EVENT_COLUMNS: Columns = (
@@ -93,6 +98,7 @@ EVENT_COLUMNS: Columns = (
     events.c.attributes,
     sa.func.coalesce(events.c.correlationid, events.c.id),
     sa.func.coalesce(events.c.root, events.c.seq),
+    sa.func.coalesce(events.c.depth, sa.literal_column("0")),
 )
 
 
@@ -117,6 +123,7 @@ def stored_event(row: EventRow) -> Event:
         attributes=_attributes(row.attributes) if row.attributes else {},
         correlationid=row.correlationid,
         root=row.root,
+        depth=row.depth,
     )
 
 
@@ -141,6 +148,7 @@ class WaitingRow(EventRow, array_like=True):
     token: int | None
     available_at: int | None
     created_at: int
+    replay: int | None
 
 
 WAITING_COLUMNS: Columns = (
@@ -157,7 +165,24 @@ WAITING_COLUMNS: Columns = (
     runs.c.token,
     runs.c.available_at,
     runs.c.created_at,
+    runs.c.replay,
 )
+
+
+class RunningRow(WaitingRow, array_like=True):
+    """`RUNNING_COLUMNS`: a running run with its event."""
+
+    pool: str | None
+    node: int | None
+
+
+RUNNING_COLUMNS: Columns = (*WAITING_COLUMNS, runs.c.pool, runs.c.node)
+
+
+def running_run(row: RunningRow) -> RunningRun:
+    """Build a running run."""
+    before = msgspec.structs.replace(waiting_run(row), attempt=row.attempt - 1, fence=0)
+    return RunningRun(before, row.attempt, row.token or 0, row.pool or "process", row.node)
 
 
 def waiting_run(row: WaitingRow) -> Run:
@@ -175,6 +200,7 @@ def waiting_run(row: WaitingRow) -> Run:
         expires_at=row.expires_at,
         key=row.key,
         fence=fence(row.token),
+        replay=row.replay or 0,
     )
 
 
@@ -210,6 +236,7 @@ class RunRow(msgspec.Struct, array_like=True):
     created_at: int
     finished_at: int | None
     error: str | None
+    replay: int | None
 
 
 RUN_COLUMNS: Columns = (
@@ -224,6 +251,7 @@ RUN_COLUMNS: Columns = (
     runs.c.created_at,
     runs.c.finished_at,
     runs.c.error,
+    sa.func.abs(runs.c.replay),
 )
 
 
@@ -241,6 +269,7 @@ def run(row: RunRow) -> RunRecord:
         created_at=row.created_at,
         finished_at=row.finished_at,
         error=error(row.error),
+        replay=row.replay,
     )
 
 
@@ -265,20 +294,24 @@ class AttemptRow(msgspec.Struct, array_like=True):
     cpu_time: float | None
     wall_time: float | None
     peak_memory: int | None
+    node: str | None
     error: str | None = None
     log: str | None = None
+    published: str | None = None
 
 
-def _finite(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """Return a column without infinities, which JSON cannot represent."""
+def _shown(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return a column of an attempt: nodes by name, and no infinities, which JSON cannot represent."""
+    if column.name == "node":
+        return sa.select(node_names.c.name).where(node_names.c.id == column).scalar_subquery()
     if column.name not in {"cpu_time", "wall_time"}:
         return column
     return sa.case((sa.func.abs(column) < sa.literal_column("1e300"), column))
 
 
-ATTEMPT_COLUMNS: Columns = tuple(_finite(attempts.c[name]) for name in AttemptRow.__struct_fields__)
+ATTEMPT_COLUMNS: Columns = tuple(_shown(attempts.c[name]) for name in AttemptRow.__struct_fields__)
 OWN_ATTEMPT_COLUMNS: Columns = tuple(
-    _finite(runs.c[name.replace("outcome", "state")]) for name in AttemptRow.__struct_fields__[:10]
+    _shown(runs.c[name.replace("outcome", "state")]) for name in AttemptRow.__struct_fields__[:11]
 )
 
 
@@ -301,11 +334,13 @@ def _attempt(row: AttemptRow, outcome: str | None) -> AttemptRecord:
         finished_at=row.finished_at if outcome else None,
         pool=row.pool,
         worker=row.worker,
+        node=row.node,
         cpu_time=row.cpu_time,
         wall_time=row.wall_time,
         peak_memory=row.peak_memory,
         error=error(row.error),
         log=row.log,
+        published=row.published,
     )
 
 
@@ -330,6 +365,7 @@ class ResultRow(msgspec.Struct, array_like=True):
     source: str
     subject: str | None
     correlationid: str
+    replay: int | None
 
 
 RESULT_COLUMNS: Columns = (
@@ -351,6 +387,7 @@ RESULT_COLUMNS: Columns = (
     events.c.source,
     events.c.subject,
     sa.func.coalesce(events.c.correlationid, events.c.id),
+    results.c.replay,
 )
 
 
@@ -369,6 +406,7 @@ def result(row: ResultRow) -> Result:
         binary=row.digits is not None,
         error=_pair(row.error),
         completes=row.completes.encode() if row.completes else None,
+        replay=row.replay or 0,
         time=row.time,
     )
 
@@ -386,6 +424,8 @@ class HandlerRow(msgspec.Struct, array_like=True):
     deleted: int
     created_at: int
     updated_at: int
+    secrets: str | None
+    pause: str | None
 
 
 HANDLER_COLUMNS: Columns = tuple(handlers.c[name] for name in HandlerRow.__struct_fields__)
@@ -404,6 +444,8 @@ def handler(row: HandlerRow) -> Handler:
         deleted=bool(row.deleted),
         created_at=row.created_at,
         updated_at=row.updated_at,
+        secrets=_decode_secrets(row.secrets) if row.secrets else (),
+        pause=msgspec.json.decode(row.pause, type=Pause) if row.pause else None,
     )
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from busway.domain.result import Kind
 from busway.domain.run import Error, Outcome
-from busway.gateway.store.core import completions, settling, transaction
+from busway.gateway.store.core import completions, publishing, settling, transaction
 from busway.gateway.store.core.ledger import Ledger, RunRow, brief
 from busway.gateway.store.core.records import read_waiting
 from busway.gateway.store.core.schema import CANCELLED, DEAD, RUNNING, STATE_CODES, WAITING, handlers, runs
@@ -17,9 +17,10 @@ from busway.gateway.store.port.operations import (
     Cancel,
     CancelWaiting,
     Expire,
+    Lead,
     NewResult,
+    Publish,
     Report,
-    Rescue,
     Retried,
     Retry,
     RetryDead,
@@ -43,7 +44,6 @@ _expired = (
     .where(_waiting, sa.text("attempt = 0"), runs.c.expires_at <= sa.bindparam("now"))
     .order_by(runs.c.expires_at)
 )
-_running = sa.select(runs.c.id).where(sa.text("state = 2"))
 _deleted = sa.select(handlers.c.id).where(handlers.c.deleted == 1)
 _ended = (
     sa.select(runs.c.id)
@@ -56,7 +56,7 @@ _ended = (
 
 def cancel(ledger: Ledger, operation: Cancel) -> list[int]:
     """Cancel the unfinished ones of the runs."""
-    return _cancel(ledger, ledger.load(operation.runs), operation.error, operation.now)
+    return cancel_runs(ledger, ledger.load(operation.runs), operation.error, operation.now)
 
 
 def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
@@ -65,7 +65,7 @@ def cancel_waiting(ledger: Ledger, operation: CancelWaiting) -> list[int]:
     ids = _ids(ledger, _at_once.limit(operation.limit), which)
     if len(ids) < operation.limit:
         ids += _ids(ledger, _later.limit(operation.limit - len(ids)), which)
-    return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
+    return cancel_runs(ledger, ledger.load(ids), operation.error, operation.now)
 
 
 def expire(ledger: Ledger, operation: Expire) -> list[int]:
@@ -74,7 +74,7 @@ def expire(ledger: Ledger, operation: Expire) -> list[int]:
     ids = _ids(ledger, _expired.limit(most), {"now": operation.now})
     spared = set(operation.spare)
     ids = [id_ for id_ in ids if id_ not in spared][: operation.limit]
-    return _cancel(ledger, ledger.load(ids), operation.error, operation.now)
+    return cancel_runs(ledger, ledger.load(ids), operation.error, operation.now)
 
 
 def retry(ledger: Ledger, operation: Retry) -> Retried:
@@ -97,12 +97,16 @@ def retry_ended(ledger: Ledger, operation: RetryDead) -> list[int]:
     return _retry(ledger, ledger.load(ids), operation.now)
 
 
-def rescue(ledger: Ledger, operation: Rescue) -> int:
-    """Count running attempts as lost."""
-    lost = ledger.load(_ids(ledger, _running, {}))
+def lead(ledger: Ledger, operation: Lead) -> list[int] | None:
+    """Make a node the leader. Count attempts as lost that no node has any more."""
+    ledger.flush()
+    if not ledger.transaction.take_lead(operation):
+        return None
+    publishing.publish(ledger, Publish(events=operation.notices))
+    lost = ledger.load(ledger.transaction.lost_runs())
     for run in lost:
         _lose(ledger, run, operation)
-    return len(lost)
+    return [run.id for run in lost]
 
 
 _RETRIED = (1, CANCELLED, DEAD)
@@ -113,11 +117,14 @@ def _ids(ledger: Ledger, query: sa.Select[Any], parameters: dict[str, int]) -> l
     return transaction.ids(ledger.transaction.fetch(query, tuple[int], parameters))
 
 
-def _cancel(ledger: Ledger, found: Iterable[RunRow], error: Error | None, now: int) -> list[int]:
+def cancel_runs(ledger: Ledger, found: Iterable[RunRow], error: Error | None, now: int) -> list[int]:
+    """Cancel the unfinished ones of these runs. Return their ids."""
     cancelled = [run for run in found if run.state <= RUNNING]
     revisions = _revisions(ledger)
     for run in cancelled:
         if run.state == RUNNING:
+            if run.node is not None:
+                ledger.transaction.lingers(run.id)
             _record(ledger, run, Outcome.CANCELLED, error, now)
         _end(ledger, run, CANCELLED, Kind.CANCELLED, error, now, revisions[run.handler])
     return [run.id for run in cancelled]
@@ -138,7 +145,7 @@ def _retry(ledger: Ledger, found: Iterable[RunRow], now: int) -> list[int]:
     return retried
 
 
-def _lose(ledger: Ledger, run: RunRow, operation: Rescue) -> None:
+def _lose(ledger: Ledger, run: RunRow, operation: Lead) -> None:
     run.lost += 1
     error = Error("Lost", f"the gateway stopped while attempt {run.attempt} was running")
     _record(ledger, run, Outcome.LOST, error, operation.now)
@@ -174,7 +181,7 @@ def _record(ledger: Ledger, run: RunRow, outcome: Outcome, error: Error | None, 
         worker=run.worker,
         error=error,
     )
-    settling.record(ledger, run.id, run.attempt, report)
+    settling.record(ledger, run.id, run.attempt, report, run.node)
     settling.forget_attempt(run)
 
 

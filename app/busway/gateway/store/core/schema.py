@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from busway.domain.replay import ReplayState
 from busway.domain.result import Kind
 from busway.domain.run import Outcome, RunState
 
@@ -23,6 +24,7 @@ STATES = (
 )
 KINDS = tuple(Kind)
 OUTCOMES = tuple(Outcome)
+REPLAY_STATES = tuple(ReplayState)
 STATE_CODES = {state: code for code, state in enumerate(STATES)}
 KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
 OUTCOME_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
@@ -41,19 +43,22 @@ _REAL: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 _BYTES = sa.LargeBinary().with_variant(sa.BLOB(), "sqlite")
 
 
-class _AnyText(sa.TypeDecorator[str]):
+class AnyText(sa.TypeDecorator[str]):
     """Text that may contain NUL characters, which text of PostgreSQL cannot."""
 
     impl = sa.LargeBinary
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """Return the type of the column: bytes on PostgreSQL."""
         return dialect.type_descriptor(sa.TEXT() if dialect.name == "sqlite" else sa.LargeBinary())
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> Any:
+        """Return the value as it is stored."""
         return value if value is None or dialect.name == "sqlite" else value.encode()
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        """Return the text of a stored value."""
         return value.decode() if isinstance(value, bytes) else value
 
 
@@ -95,6 +100,7 @@ events = sa.Table(
     text("attributes", null=True),
     integer("binary"),
     _column("data", _BYTES, null=True),
+    integer("depth", null=True),  # null: 0
     sqlite_strict=True,
 )
 sa.Index("events_id", events.c.id, events.c.source, unique=True)
@@ -134,6 +140,8 @@ runs = sa.Table(
     text("error", null=True),
     text("partitionkey", null=True),  # null: not ordered by a key
     integer("last_result", null=True),  # of an ended run: it has no result above this number
+    integer("node", null=True),  # that has the attempt, if the run is running or its first one succeeded
+    integer("replay", null=True),  # that created it, negative: a shadow replay; null: an event did
     sqlite_strict=True,
 )
 sa.Index("runs_event", runs.c.event)
@@ -164,6 +172,8 @@ sa.Index(
     sqlite_where=sa.text(f"{WAITING} AND attempt = 0 AND expires_at IS NOT NULL"),
 )
 
+sa.Index("runs_replay", runs.c.replay, runs.c.state, runs.c.id, sqlite_where=sa.text("replay IS NOT NULL"))
+
 attempts = sa.Table(
     "attempts",
     metadata,
@@ -179,9 +189,14 @@ attempts = sa.Table(
     _column("wall_time", _REAL, null=True),
     integer("peak_memory", null=True),
     text("error", null=True),
-    _column("log", _AnyText(), null=True),
+    _column("log", AnyText(), null=True),
+    integer("node", null=True),
+    text("published", null=True),  # by an attempt of a shadow replay, and not stored
     sqlite_strict=True,
 )
+
+node_names = sa.Table("node_names", metadata, key("id"), text("name"), sqlite_strict=True)
+"""The name of each node that ever used the database. Several may have the same name."""
 
 results = sa.Table(
     "results",
@@ -199,8 +214,29 @@ results = sa.Table(
     text("completes", null=True),
     integer("binary"),
     _column("data", _BYTES, null=True),
+    integer("replay", null=True),  # as in `runs`
     sqlite_strict=True,
 )
+
+replays = sa.Table(
+    "replays",
+    metadata,
+    key("id"),
+    integer("handler"),
+    text("types"),
+    integer("after"),
+    integer("before"),
+    integer("shadow"),
+    integer("state"),  # of `REPLAY_STATES`
+    integer("matched"),
+    integer("created"),
+    integer("position"),  # events up to this number are done
+    integer("created_at"),
+    integer("finished_at", null=True),  # null: it has unfinished runs, or will create more
+    text("counts", null=True),  # of its runs by state, when it finished
+    sqlite_strict=True,
+)
+sa.Index("replays_unfinished", replays.c.id, sqlite_where=sa.text("finished_at IS NULL"))
 
 trees = sa.Table(
     "trees",
@@ -226,6 +262,8 @@ handlers = sa.Table(
     integer("deleted"),
     integer("created_at"),
     integer("updated_at"),
+    text("secrets", null=True),  # sign what is sent to its URL; null: none
+    text("pause", null=True),  # null: a client paused it, or it is not paused
     sa.UniqueConstraint("name"),
     sqlite_strict=True,
 )
@@ -241,6 +279,9 @@ handler_revisions = sa.Table(
     sqlite_strict=True,
 )
 
+breakers = sa.Table("breakers", metadata, key("handler"), text("state"), sqlite_strict=True)
+"""What breakers count of the handlers that have one, and whose newest attempts failed."""
+
 durables = sa.Table(
     "durables",
     metadata,
@@ -250,9 +291,27 @@ durables = sa.Table(
     integer("created_at"),
     integer("acknowledged_at", null=True),
     integer("key", null=True),
+    integer("generation", default="1"),
+    integer("holder", null=True),  # the node that has its subscription, if several use the database
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
+
+producers = sa.Table(
+    "producers",
+    metadata,
+    sa.Column("id", sa.TEXT, primary_key=True),
+    integer("lines"),  # that were taken
+    integer("accepted"),
+    integer("duplicates"),
+    integer("rejected"),
+    integer("created_at"),
+    integer("updated_at"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""How far each NDJSON upload with a producer id has come."""
+sa.Index("producers_updated", producers.c.updated_at)
 
 keys = sa.Table(
     "keys",
@@ -264,9 +323,74 @@ keys = sa.Table(
     integer("created_at"),
     integer("expires_at", null=True),
     integer("revoked_at", null=True),
+    text("types", null=True),
+    integer("last_used_at", null=True),
     sa.UniqueConstraint("digest"),
     sqlite_strict=True,
 )
+
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("name", sa.TEXT, primary_key=True),
+    text("kind"),
+    text("secret"),
+    text("previous_secret", null=True),
+    integer("previous_until", null=True),
+    text("fields"),
+    integer("created_at"),
+    integer("updated_at"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""Sources of webhooks. Their secrets are readable, because signatures are checked with them."""
+
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    sa.Column("id", sa.TEXT, primary_key=True),
+    integer("until"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""Tickets that were used, until they have expired. Only databases with several nodes need it."""
+sa.Index("tickets_until", tickets.c.until)
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("name", sa.TEXT, primary_key=True),
+    integer("version"),
+    text("cron", null=True),
+    text("every", null=True),
+    text("timezone"),
+    text("event"),
+    text("catch_up"),
+    integer("paused"),
+    text("description"),
+    integer("anchor"),
+    integer("after"),
+    integer("last_fired_at", null=True),
+    integer("created_at"),
+    integer("updated_at"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    key("owner"),  # the API key that sent it, 0: there were none
+    sa.Column("name", sa.TEXT, primary_key=True),
+    integer("number"),  # counts the keys of one owner
+    _column("digest", _BYTES),  # of the request
+    _column("receipts", _BYTES),
+    integer("created_at"),
+    sqlite_strict=True,
+)
+"""The `Idempotency-Key` of each publication that had one, with its receipts."""
+sa.Index("idempotency_keys_number", idempotency_keys.c.owner, idempotency_keys.c.number)
+sa.Index("idempotency_keys_created", idempotency_keys.c.created_at)
 
 imports = sa.Table(
     "imports", metadata, sa.Column("source", sa.TEXT, primary_key=True), integer("pages"), sqlite_strict=True

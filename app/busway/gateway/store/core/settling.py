@@ -5,12 +5,22 @@ from __future__ import annotations
 import msgspec
 
 from busway.domain.run import Outcome
-from busway.gateway.store.core import completions, publishing
+from busway.gateway.store.core import breakers, completions, publishing
 from busway.gateway.store.core.ledger import Ledger, RunRow, brief
 from busway.gateway.store.core.records import fence
 from busway.gateway.store.core.schema import OUTCOME_CODES, RUNNING, STATE_CODES, SUCCEEDED
 from busway.gateway.store.core.transaction import ATTEMPT
-from busway.gateway.store.port.operations import Append, Mark, Report, Settle, Settled, StoredEvent
+from busway.gateway.store.port.operations import (
+    Append,
+    Assign,
+    Mark,
+    Report,
+    Return,
+    Settle,
+    Settled,
+    Stopped,
+    StoredEvent,
+)
 
 
 def mark(ledger: Ledger, operation: Mark) -> bool:
@@ -19,13 +29,49 @@ def mark(ledger: Ledger, operation: Mark) -> bool:
     if run is None:
         return False
     if run.state == RUNNING and run.token == operation.token:
-        return True  # resent, because the reply was lost
+        if run.worker is None:  # it was assigned, or nobody knew the worker yet
+            ledger.change(run, RUNNING)
+            run.started_at, run.worker = operation.started_at, operation.worker
+            run.revision = operation.revision
+        return True
     if not _waits_for(run, operation):
         return False
     ledger.change(run, RUNNING)
     run.attempt, run.token, run.revision = operation.attempt, operation.token, operation.revision
     run.started_at, run.pool, run.worker = operation.started_at, operation.pool, operation.worker
+    run.node = ledger.head.node
     return True
+
+
+def assign(ledger: Ledger, operation: Assign) -> bool:
+    """Mark a waiting run as running on another node, which starts the attempt."""
+    run = ledger.run(operation.run)
+    if run is None or not _waits_for(run, operation):
+        return False
+    if not ledger.transaction.may_assign(operation.term, operation.node):
+        return False
+    ledger.change(run, RUNNING)
+    run.attempt, run.token, run.revision = operation.attempt, operation.token, operation.revision
+    run.started_at, run.pool, run.node = operation.now, operation.pool, operation.node
+    return True
+
+
+def give_back(ledger: Ledger, operation: Return) -> bool:
+    """Let a run wait again whose assigned attempt never started."""
+    run = ledger.run(operation.run)
+    if run is None or run.state != RUNNING or run.token != operation.token:
+        return False
+    run.attempt -= 1
+    ledger.change(run, 1 if run.attempt else 0)
+    run.due, run.available_at, run.revision = None, operation.now, None
+    run.token = -operation.now  # a fence: outcomes of earlier attempts are refused
+    forget_attempt(run)
+    return True
+
+
+def stopped(ledger: Ledger, operation: Stopped) -> None:
+    """Let the leader know that nothing of these runs' attempts runs any more."""
+    ledger.transaction.stopped(operation.runs)
 
 
 def append(ledger: Ledger, operation: Append) -> int:
@@ -46,26 +92,39 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
     if run is None:
         return Settled(False)
     if not _is_under_way(run, operation):
-        return _repeat_reply(ledger, run, operation)
+        settled = _repeat_reply(ledger, run, operation)
+        settled.paused = breakers.find_paused(ledger, operation)
+        return settled
     stored: list[StoredEvent] = []
     started = 0
     if operation.published:
+        own = operation.published
+        if operation.notices:
+            own = own[: -operation.notices]
         counted = publishing.inside(run.counted)
-        stored = [publishing.store(ledger, new, counted) for new in operation.published]
-        started = publishing.started(operation.published, stored)
+        stored = [publishing.store(ledger, new, counted) for new in own]
+        started = publishing.started(own, stored)
+        if operation.notices:
+            stored += [publishing.store(ledger, new) for new in operation.published[len(own) :]]
     state = STATE_CODES[operation.state]
     completes = completions.step(ledger, run, state if state > RUNNING else None, started)
     _close(ledger, run, operation, state)
+    if operation.lingers:
+        ledger.transaction.lingers(run.id)
     new = operation.result
     number = 0
     if new is not None:
         number = ledger.add_result(run, new, operation.report.revision, operation.attempt, completes)
     run.last_result = ledger.head.result if state > RUNNING else None
-    return Settled(True, number, completes.encode() if completes else None, stored, run.granted)
+    settled = Settled(True, number, completes.encode() if completes else None, stored, run.granted)
+    if operation.breaker is not None:
+        settled.paused = breakers.count(ledger, operation)
+        settled.rules = ledger.head.rules
+    return settled
 
 
-def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
-    """Insert the row of an attempt."""
+def record(ledger: Ledger, run: int, attempt: int, report: Report, node: int | None) -> None:
+    """Insert the row of an attempt that a node had."""
     error = report.error
     ledger.add(
         ATTEMPT,
@@ -83,20 +142,23 @@ def record(ledger: Ledger, run: int, attempt: int, report: Report) -> None:
             report.peak_memory,
             msgspec.json.encode(error).decode() if error else None,
             report.log,
+            node,
+            report.published,
         ),
     )
 
 
 def forget_attempt(run: RunRow) -> None:
     """Clear the attempt in the run's row, because it has a row of its own or there is none."""
-    run.started_at = run.pool = run.worker = run.cpu_time = run.wall_time = run.peak_memory = None
+    run.started_at = run.pool = run.worker = run.node = None
+    run.cpu_time = run.wall_time = run.peak_memory = None
 
 
 def _runs_as(run: RunRow, attempt: int) -> bool:
     return run.state == RUNNING and run.attempt == attempt
 
 
-def _waits_for(run: RunRow, operation: Mark | Append | Settle) -> bool:
+def _waits_for(run: RunRow, operation: Mark | Append | Settle | Assign) -> bool:
     waits = run.state < RUNNING and run.attempt == operation.attempt - 1
     return waits and fence(run.token) == operation.fence
 
@@ -118,7 +180,11 @@ def _repeat_reply(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
 
 def _close(ledger: Ledger, run: RunRow, operation: Settle, state: int) -> None:
     report = operation.report
-    first = operation.attempt == 1 and report.outcome == Outcome.SUCCEEDED and not report.log
+    first = (
+        operation.attempt == 1
+        and report.outcome == Outcome.SUCCEEDED
+        and not (report.log or report.published)
+    )
     others = (report.peak_memory, run.peak_memory, run.error)
     ledger.change(run, state, settled=first and state == SUCCEEDED and others == (None, None, None))
     run.attempt, run.lost, run.max_attempts = operation.attempt, operation.lost, operation.max_attempts
@@ -132,7 +198,7 @@ def _close(ledger: Ledger, run: RunRow, operation: Settle, state: int) -> None:
     if first:
         run.started_at, run.pool, run.worker = report.started_at, report.pool, report.worker
         run.cpu_time, run.wall_time = report.cpu_time, report.wall_time
-        run.peak_memory = report.peak_memory
+        run.peak_memory, run.node = report.peak_memory, ledger.head.node
     else:
         forget_attempt(run)
-        record(ledger, run.id, operation.attempt, report)
+        record(ledger, run.id, operation.attempt, report, ledger.head.node)

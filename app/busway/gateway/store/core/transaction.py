@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from busway.gateway.store.core.schema import attempts, events, results, runs
+from busway.gateway.store.core.schema import attempts, events, idempotency_keys, results, runs
+from busway.gateway.store.port.operations import Lead
 
 Row = TypeVar("Row")
 Values = tuple[Any, ...]
@@ -20,6 +21,13 @@ Values = tuple[Any, ...]
 
 class Unusable(Exception):
     """The database cannot be used any more. The message says why."""
+
+
+class Expelled(Unusable):
+    """Other nodes took this one for gone. What it held in memory is out of date."""
+
+    def __init__(self) -> None:
+        super().__init__("other nodes took this one for gone, because it did not report in time")
 
 
 class Replaced(Unusable):
@@ -30,13 +38,20 @@ class Replaced(Unusable):
 
 
 class Head(msgspec.Struct):
-    """The newest numbers."""
+    """The newest numbers.
+
+    Attributes:
+        rules: the version of the handlers and keys. 0: only one node uses the database; nobody asks for it.
+        node: the number in `node_names` of the node that writes, None for a command.
+    """
 
     epoch: str
     event: int
     run: int
     result: int
     digest: int
+    rules: int = 0
+    node: int | None = None
 
 
 class Bounds(msgspec.Struct):
@@ -51,7 +66,7 @@ class Bounds(msgspec.Struct):
     floor_digest: int
 
 
-EVENT, PLAIN_EVENT, RUN, PLAIN_RUN, RESULT, PLAIN_RESULT, ATTEMPT = range(7)
+EVENT, PLAIN_EVENT, RUN, PLAIN_RUN, REPLAY_RUN, RESULT, PLAIN_RESULT, ATTEMPT, IDEMPOTENCY_KEY = range(9)
 """What can be inserted. In most rows half of the columns are null: these rows are plain."""
 
 
@@ -70,6 +85,10 @@ COLUMNS: dict[int, tuple[sa.Table, tuple[str, ...]]] = {
         ),
     ),
     PLAIN_RUN: (runs, ("id", "event", "handler", "root", "priority", "created_at", "counted")),
+    REPLAY_RUN: (
+        runs,
+        ("id", "event", "handler", "root", "priority", "created_at", "counted", "replay"),
+    ),
     RESULT: (results, _names(results)),
     PLAIN_RESULT: (
         results,
@@ -79,14 +98,15 @@ COLUMNS: dict[int, tuple[sa.Table, tuple[str, ...]]] = {
         ),
     ),
     ATTEMPT: (attempts, _names(attempts)),
+    IDEMPOTENCY_KEY: (idempotency_keys, _names(idempotency_keys)),
 }  # fmt: skip
 
-MUTABLE = tuple(column.name for column in runs.columns if column.name != "partitionkey")[7:]
+MUTABLE = tuple(column.name for column in runs.columns if column.name not in {"partitionkey", "replay"})[7:]
 """The columns of a run that can change, in the order of `Transaction.update_runs`, before its id."""
 
 SETTLED = (
     "state", "counted", "attempt", "lost", "max_attempts", "finished_at", "token", "revision", "started_at",
-    "pool", "worker", "cpu_time", "wall_time", "last_result",
+    "pool", "worker", "cpu_time", "wall_time", "last_result", "node",
 )  # fmt: skip
 """The columns that change when a first attempt succeeds, in the order of `Transaction.update_settled`."""
 
@@ -107,6 +127,12 @@ class Snapshot(Protocol):
 
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""
+
+    def rules(self) -> int:
+        """Return the version of the handlers and keys, 0 if only one node uses the database."""
+
+    def nodes_behind(self, rules: int) -> list[int]:
+        """Return the open nodes that have an older version of the handlers and keys."""
 
     def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
         """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
@@ -134,6 +160,7 @@ class Transaction(Snapshot, Protocol):
 
         Raises:
             Replaced: another writer took over. Nothing began.
+            Expelled: as it says. Nothing began.
         """
 
     def commit(self) -> None:
@@ -170,8 +197,8 @@ class Transaction(Snapshot, Protocol):
             pairs: (id, source) of events.
 
         Returns:
-            The existing runs as rows of `MUTABLE`, id, event, handler, root. Of the pairs those that are
-            stored, each with the event's number: (id, source, number).
+            The existing runs as rows of `MUTABLE`, id, event, handler, root, replay. Of the pairs those that
+            are stored, each with the event's number: (id, source, number).
         """
 
     def tree(self, root: int) -> Values | None:
@@ -182,6 +209,9 @@ class Transaction(Snapshot, Protocol):
 
     def insert(self, what: int, rows: Sequence[Values]) -> None:
         """Insert rows. `what` is a key of `COLUMNS`."""
+
+    def insert_into(self, table: sa.Table, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        """Insert rows into any table of the core. Payloads are bytes."""
 
     def update_runs(self, rows: Sequence[Values]) -> None:
         """Update runs: `MUTABLE` and the id."""
@@ -200,6 +230,33 @@ class Transaction(Snapshot, Protocol):
 
     def write_head(self, new: Head) -> None:
         """Write the newest numbers, just before `commit`."""
+
+    def take_lead(self, operation: Lead) -> bool:
+        """Close the rows of nodes that are gone, and make a node the leader if it does not lead already.
+
+        Return False if another node leads.
+        """
+
+    def lost_runs(self) -> list[int]:
+        """Return the running runs that no open node has."""
+
+    def may_assign(self, term: int, node: int) -> bool:
+        """Return whether the term is the newest one and the node is open."""
+
+    def lingers(self, run: int) -> None:
+        """Let the other nodes know that the attempt that ended may still run, on the node that has it."""
+
+    def stopped(self, runs: Sequence[int]) -> None:
+        """Let the other nodes know that nothing of the attempts of these runs runs any more."""
+
+    def replays_changed(self) -> None:
+        """Let the other nodes know that a replay was created or cancelled."""
+
+    def keys_changed(self) -> None:
+        """Let the other nodes know that an API key was created or revoked."""
+
+    def durable_taken(self, name: str, generation: int) -> None:
+        """Let the other nodes know that a subscription of this one took over a durable name."""
 
     def clear_partition_keys(self, runs: Sequence[int]) -> None:
         """Take the partition keys away from runs."""

@@ -9,11 +9,19 @@ import msgspec
 import sqlalchemy as sa
 
 from busway.domain.run import Run
-from busway.gateway.store.core.constructs import at_most
-from busway.gateway.store.core.records import read_waiting
-from busway.gateway.store.core.schema import WAITING, events, runs
+from busway.gateway.store.core.constructs import among, at_most
+from busway.gateway.store.core.records import (
+    RUNNING_COLUMNS,
+    WAITING_COLUMNS,
+    RunningRow,
+    WaitingRow,
+    read_waiting,
+    running_run,
+    waiting_run,
+)
+from busway.gateway.store.core.schema import WAITING, events, handlers, runs
 from busway.gateway.store.core.transaction import Snapshot
-from busway.gateway.store.port.reader import KeyRuns
+from busway.gateway.store.port.reader import KeyRuns, RunningRun, WaitingRuns
 
 _waiting = sa.text(WAITING)
 _size = sa.func.coalesce(sa.func.length(events.c.data), 0)
@@ -32,11 +40,46 @@ _DUE = {
     False: (_at_once, _late),
     True: (_at_once.where(_keyless), _late.where(_keyless)),
 }
+_these = _sized.where(among(runs.c.id, sa.bindparam("ids")), _waiting).order_by(runs.c.id)
+_one = (
+    sa.select(*WAITING_COLUMNS)
+    .join(events, events.c.seq == runs.c.event)
+    .where(runs.c.id == sa.bindparam("id"), _waiting)
+)
+_running = (
+    sa.select(*RUNNING_COLUMNS)
+    .join(events, events.c.seq == runs.c.event)
+    .where(sa.text("state = 2"))
+    .order_by(runs.c.id)
+)
+_running_of = _running.where(among(runs.c.id, sa.bindparam("ids")))
 _later = (
     _sized.where(_waiting, runs.c.due > sa.bindparam("after"), runs.c.due <= sa.bindparam("before"))
     .order_by(runs.c.due, runs.c.id)
     .limit(at_most())
 )
+
+
+def _first(priority: int) -> sa.ScalarSelect[int]:
+    """Select since when the first run of a priority waits. Of that priority it is the oldest, or nearly."""
+    return (
+        sa.select(sa.func.coalesce(runs.c.available_at, runs.c.created_at))
+        .where(runs.c.handler == handlers.c.id, runs.c.priority == sa.literal_column(str(priority)))
+        .where(_waiting, runs.c.due.is_(None))
+        .order_by(runs.c.id)
+        .limit(at_most(1))
+        .scalar_subquery()
+    )
+
+
+_first_due = (
+    sa.select(runs.c.due)
+    .where(runs.c.handler == handlers.c.id, _waiting, sa.text("due IS NOT NULL"))
+    .order_by(runs.c.due)
+    .limit(at_most(1))
+    .scalar_subquery()
+)
+_oldest = sa.select(handlers.c.id, _first_due, *map(_first, range(-1, 10))).where(handlers.c.deleted == 0)
 
 
 class _Sized(msgspec.Struct, array_like=True):
@@ -45,6 +88,16 @@ class _Sized(msgspec.Struct, array_like=True):
     id: int
     rank: int
     size: int
+
+
+def find_oldest(snapshot: Snapshot, now: int) -> dict[int, int]:
+    """Return since when the longest waiting run of each handler could have started."""
+    found = {}
+    for handler, *times in snapshot.fetch(_oldest, tuple[int | None, ...]):
+        known = [time for time in times if time is not None and time <= now]
+        if handler is not None and known:
+            found[handler] = min(known)
+    return found
 
 
 def find_due(
@@ -56,6 +109,25 @@ def find_due(
     found = snapshot.fetch(at_once, _Sized, which) + snapshot.fetch(late, _Sized, which | {"now": now})
     found.sort(key=lambda row: (-row.rank, row.id))
     return _load(snapshot, _within(found[:limit], max_bytes))
+
+
+def find_of(snapshot: Snapshot, ids: list[int], max_bytes: int) -> WaitingRuns:
+    """Implement `Reader.waiting_of`."""
+    if len(ids) == 1:  # the first run is read whatever its size
+        rows = snapshot.fetch(_one, WaitingRow, {"id": ids[0]})
+        return WaitingRuns([waiting_run(row) for row in rows], False)
+    found = snapshot.fetch(_these, _Sized, {"ids": ids})
+    within = _within(found, max_bytes)
+    return WaitingRuns(_load(snapshot, within), len(within) < len(found))
+
+
+def find_running(snapshot: Snapshot, ids: list[int] | None) -> list[RunningRun]:
+    """Implement `Reader.running`."""
+    if ids is None:
+        rows = snapshot.fetch(_running, RunningRow)
+    else:
+        rows = snapshot.fetch(_running_of, RunningRow, {"ids": ids})
+    return [running_run(row) for row in rows]
 
 
 def find_later(snapshot: Snapshot, after: int, before: int, limit: int, max_bytes: int) -> list[Run]:

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from busway.gateway.store.core import durables, handlers_keys, pruning, publishing, run_changes, settling
-from busway.gateway.store.core.ledger import Ledger, Unacknowledged
+from busway.gateway.store.core import (
+    durables,
+    handlers_keys,
+    idempotency,
+    producers,
+    pruning,
+    publishing,
+    replays,
+    run_changes,
+    schedules,
+    settling,
+    sources,
+)
+from busway.gateway.store.core.ledger import Ledger, Outdated, Unacknowledged
 from busway.gateway.store.core.transaction import Head, Transaction
+from busway.gateway.store.port.keys import RotateKey, UseKeys
 from busway.gateway.store.port.operations import (
     Acknowledge,
     Append,
+    Assign,
     Cancel,
+    CancelReplay,
     CancelWaiting,
     CreateKey,
+    CreateReplay,
     DeleteDurable,
+    DeleteSchedule,
     Expire,
+    FinishReplay,
+    Fire,
+    Lead,
     Mark,
     OpenDurable,
     Operation,
@@ -25,36 +46,68 @@ from busway.gateway.store.port.operations import (
     PruneResults,
     Publish,
     PublishEncoded,
-    Rescue,
+    RedeemTicket,
+    ReleaseDurable,
+    ReplayEvents,
     Retry,
     RetryDead,
+    Return,
     RevokeKey,
     SaveHandler,
+    SaveSchedule,
     Settle,
+    Stopped,
+    TakeDurable,
 )
+from busway.gateway.store.port.prune_keys import PruneKeys
+from busway.gateway.store.port.sources import DeleteSource, SaveSource
+from busway.gateway.store.port.uploads import Upload
 
 _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     Publish: publishing.publish,
     PublishEncoded: publishing.publish_encoded,
+    Upload: producers.upload,
     Mark: settling.mark,
     Append: settling.append,
     Settle: settling.settle,
+    Assign: settling.assign,
+    Return: settling.give_back,
+    Stopped: settling.stopped,
     Cancel: run_changes.cancel,
     CancelWaiting: run_changes.cancel_waiting,
     Expire: run_changes.expire,
     Retry: run_changes.retry,
     RetryDead: run_changes.retry_ended,
-    Rescue: run_changes.rescue,
+    Lead: run_changes.lead,
     SaveHandler: handlers_keys.save_handler,
     CreateKey: handlers_keys.create_key,
     RevokeKey: handlers_keys.revoke_key,
+    RotateKey: handlers_keys.rotate_key,
+    UseKeys: handlers_keys.use_keys,
+    SaveSource: sources.save_source,
+    DeleteSource: sources.delete_source,
+    RedeemTicket: handlers_keys.redeem_ticket,
     OpenDurable: durables.open_durable,
+    TakeDurable: durables.take_durable,
+    ReleaseDurable: durables.release_durable,
     Acknowledge: durables.acknowledge,
     DeleteDurable: durables.delete_durable,
+    CreateReplay: replays.create,
+    ReplayEvents: replays.run_events,
+    CancelReplay: replays.cancel,
+    FinishReplay: replays.finish,
+    SaveSchedule: schedules.save_schedule,
+    DeleteSchedule: schedules.delete_schedule,
+    Fire: schedules.fire,
     PruneResults: pruning.prune_results,
     PruneEvents: pruning.prune_events,
+    PruneKeys: idempotency.prune_keys,
 }
-_OF_ATTEMPTS = frozenset({Settle, Append, Mark})
+_OF_ATTEMPTS = frozenset({Settle, Append, Mark, Assign, Return})
+_NOTIFYING = frozenset({SaveHandler, Lead})
+_RULES = frozenset({SaveHandler, CreateKey, RevokeKey, RotateKey, SaveSource, DeleteSource})
+_MATCHED = frozenset({Publish, PublishEncoded, Upload, Settle, SaveHandler, Assign, Fire})
+_PUBLISHING = frozenset({Publish, Upload, Fire})
 
 
 class Refused(msgspec.Struct):
@@ -69,10 +122,14 @@ class Writer:
     Args:
         transaction: the transaction of each batch. Close its connection after any error except `Replaced`,
             because its state is unknown.
+
+    Attributes:
+        waited: seconds until the newest batch could begin, because others wrote.
     """
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
+        self.waited = 0.0
 
     def write(self, operations: Sequence[Operation], since: int | None = None) -> tuple[int, list[Any]]:
         """Write all operations in one transaction, synced to disk.
@@ -83,14 +140,16 @@ class Writer:
                 and are sent again only get their replies. None if the sender never resends.
 
         Returns:
-            The number of the newest result, and the operations' replies, including `Refused`.
+            The number of the newest result, and the operations' replies, including `Refused` and `Outdated`.
 
         Raises:
             Replaced: nothing was written.
             Exception: an error of the database. The outcome is unknown.
         """
         transaction = self._transaction
+        began = time.monotonic()
         head = transaction.begin()
+        self.waited = time.monotonic() - began
         known = self._unacknowledged(head, since)
         try:
             replies = self._together(head, known, operations, trusting=not known)
@@ -113,12 +172,16 @@ class Writer:
         self, head: Head, known: Unacknowledged, operations: Sequence[Any], *, trusting: bool
     ) -> list[Any]:
         ledger = Ledger(self._transaction, head, known, trusting=trusting)
+        ledger.operations = operations
         events = [new for operation in operations for new in _events(operation)]
         ledger.prepare(
             [o.run for o in operations if type(o) in _OF_ATTEMPTS],
             [(new.id, new.source) for new in events if not (new.made_id and trusting)],
         )
-        replies = [_APPLY[type(operation)](ledger, operation) for operation in operations]
+        if head.rules:
+            replies = [_apply_current(ledger, operation) for operation in operations]
+        else:
+            replies = [_APPLY[type(operation)](ledger, operation) for operation in operations]
         ledger.flush()
         return replies
 
@@ -146,7 +209,22 @@ class Writer:
 
 def _events(operation: Any) -> list[Any]:
     kind = type(operation)
-    if kind is Publish:
-        events: list[Any] = operation.events
-        return events
-    return operation.published if kind is Settle else []
+    events: list[Any] = []
+    if kind in _PUBLISHING:
+        events = operation.events
+    elif kind is Settle:
+        events = operation.published
+    elif kind in _NOTIFYING:
+        events = operation.notices
+    return events
+
+
+def _apply_current(ledger: Ledger, operation: Any) -> Any:
+    """Apply an operation, unless it was made from older handlers than the store has."""
+    head, kind = ledger.head, type(operation)
+    if kind in _MATCHED and operation.rules < head.rules and not (kind is Settle and not operation.published):
+        return Outdated()
+    reply = _APPLY[kind](ledger, operation)
+    if kind in _RULES and type(reply) is not Outdated:
+        head.rules += 1
+    return reply

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,11 +23,11 @@ from busway.domain.run import Run
 from busway.gateway.channel import Frame
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
-from busway.gateway.store.group.completion import OUTCOMES, Completion, fail
+from busway.gateway.store.group.completion import OUTCOMES, Completion, fail, renew
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.group.process import Committer, Launched, open_committer
 from busway.gateway.store.group.queues import BACKLOG_BYTES, BACKLOG_OPERATIONS, QueuedOperation, Queues
-from busway.gateway.store.port.commits import CommitStats, Committed, Listener, Waiter
+from busway.gateway.store.port.commits import Again, CommitStats, Committed, Listener, Waiter
 from busway.gateway.store.port.operations import (
     Append,
     Mark,
@@ -42,9 +44,10 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits 
 PATIENCE = 2.0  # seconds that operations wait for another committer before they are refused
 LOST = (
     "the database is not as this gateway left it: it lacks commits, as after a failover to a replica that "
-    "was behind, or another gateway has used it. This gateway ends; start it again"
+    "was behind, or other nodes took this one for gone. This gateway ends; start it again"
 )
 STOPPING = "the gateway is stopping: send this again when it is back"
+REACHED = 0.002  # seconds between looks whether a commit is known
 SEND_NOW = 100  # operations; from here on a batch is sent without waiting for the end of the loop's turn
 
 
@@ -57,40 +60,44 @@ class GroupCommits:
     """
 
     def __init__(self, url: str, launched: Launched | None = None) -> None:
-        self.epoch = ""
-        self.stats = CommitStats()
-        self._url = url
-        self._launched = launched
-        self._completion = Completion()
+        self.epoch, self.stats = "", CommitStats()
+        self.notify: Callable[[bytes], None] | None = None
+        self._url, self._launched = url, launched
+        self._completion = Completion(self._ask_to_match)
+        self._on_outdated: Callable[[Publish | Settle, Again], None] | None = None
+        self._outdated: list[QueuedOperation] = []  # their events are being matched again
+        self._node = (0, "")
         self._queues = Queues()
         self._committer: Committer | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._batch: list[QueuedOperation] = []
         self._batch_outcomes = 0
         self._suspects = 0  # outcomes at the head of their queue; a committer failed over one of them
-        self._number = 0
-        self._sent_at = 0.0
+        self._number, self._sent_at = 0, 0.0
         self._commit = 0  # number of the newest commit
         self._since = 0  # number of the newest result at the last reply
+        self._unsure: int | None = None  # `_since` when the outcome of a batch became unknown
+        self._resent = 0  # outcomes at the head of their queue that may be stored already
         self._failure: str | None = None
         self._trouble: str | None = None
         self._refusal: str | None = None  # of everything but outcomes
         self._files: list[FileId] | None = None
-        self.log_blocked = False
-        self._closing = self._draining = False
+        self.log_blocked = self._closing = self._draining = False
         self._delay = 0.0
         self._sending: asyncio.Handle | None = None
         self._turned = asyncio.Event()
 
     # -- lifecycle
 
-    async def start(self) -> None:
+    async def start(self, node: int = 0, name: str = "") -> None:
         """Start the committer and wait until it can write.
+
+        `node`: the id of this node, 0 if the database has only one. `name`: its name.
 
         Raises:
             Unavailable: it cannot write. Its output on stderr says why.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._node = asyncio.get_running_loop(), (node, name)
         self.lost = self._loop.create_future()
         committer = await self._open()
         self._since = self._completion.notified
@@ -115,9 +122,8 @@ class GroupCommits:
         committer, self._committer = self._committer, None
         if committer is not None:
             await committer.close()
-        fail(
-            [*self._batch, *self._queues.clear()], "the gateway stopped before this was stored: send it again"
-        )
+        left = [*self._batch, *self._queues.clear(), *self._outdated]
+        fail(left, "the gateway stopped before this was stored: send it again")
 
     async def drained(self) -> None:
         """Wait until all outcomes are committed and the listeners were notified, or the store fails."""
@@ -136,7 +142,8 @@ class GroupCommits:
     @property
     def backlog(self) -> int:
         """Number of `settle`, `append` and `mark` operations that are not committed yet."""
-        return len(self._queues.outcomes) + self._batch_outcomes
+        outdated = sum(isinstance(entry.operation, Settle) for entry in self._outdated)
+        return len(self._queues.outcomes) + self._batch_outcomes + outdated
 
     @property
     def saturated(self) -> bool:
@@ -160,6 +167,20 @@ class GroupCommits:
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit, after the listeners that were added earlier."""
         self._completion.listen(listener)
+
+    def match_again(self, listener: Callable[[Publish | Settle, Again], None]) -> None:
+        """Set the function that matches events again with newer handlers."""
+        self._on_outdated = listener
+
+    async def reached(self, number: int) -> None:
+        """Wait until the listeners know of this commit of this node, unless its reply was lost."""
+        while self._commit < number and self._batch:
+            await asyncio.sleep(REACHED)
+        self._completion.finish()
+
+    def follow(self, committed: Committed) -> None:
+        """Notify the listeners of what another node committed."""
+        self._completion.notify(committed)
 
     # -- operations
 
@@ -198,7 +219,7 @@ class GroupCommits:
         Raises:
             Unavailable: as from `publish`.
         """
-        body = None if encoded is None else frames.encode_publish(encoded)
+        body = None if encoded is None else frames.encode_publish(operation, encoded)
         self._change(operation, len(operation.events), waiter, body, early=True)
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
@@ -209,7 +230,7 @@ class GroupCommits:
             Conflict: from the future: an integrity rule refused it.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._change(operation, 1, future)
+        self._change(operation, len(operation.events) if isinstance(operation, Publish) else 1, future)
         return future
 
     def settle(
@@ -269,10 +290,8 @@ class GroupCommits:
                 self._sending.cancel()
             self._send()
         elif self._sending is None:
-            loop = self._loop
-            self._sending = (
-                loop.call_later(self._delay, self._send) if self._delay else loop.call_soon(self._send)
-            )
+            loop, delay = self._loop, self._delay
+            self._sending = loop.call_later(delay, self._send) if delay else loop.call_soon(self._send)
 
     def _send(self) -> None:
         self._sending = None
@@ -285,7 +304,7 @@ class GroupCommits:
         self._number += 1
         self._sent_at = time.monotonic()
         operations = [msgspec.Raw(entry.body) for entry in self._batch]
-        self._committer.send(self._number, frames.RawBatch(self._since, operations), size)
+        self._committer.send(self._number, frames.RawBatch(self._unsure, operations), size)
 
     def _take(self, frame: Frame) -> None:
         kind, number, body = frame
@@ -317,13 +336,21 @@ class GroupCommits:
         self._kick()
 
     def _done(self, done: frames.RawDone) -> None:
+        if self._unsure is not None:
+            self._resent -= self._batch_outcomes
+            if self._resent <= 0:
+                self._unsure = None
         entries = self._end_batch()
         if self._suspects:
             self._suspects -= 1
         self.stats.sizes.add(len(entries))
         self.stats.seconds.add(time.monotonic() - self._sent_at)
+        if done.waited:
+            self.stats.waits.add(done.waited)
         self._failure, self._delay = None, 0.0
         self._since, self._commit = done.head, done.commit
+        if self.notify is not None:
+            self.notify(b"%d" % done.commit)
         self._kick()  # the committer writes the next batch during the notifications for this one
         self._completion.written(entries, done)
 
@@ -335,12 +362,34 @@ class GroupCommits:
     def _fail_batch(self, why: str) -> None:
         """Fail the batch in progress, whose outcome is unknown, and requeue its outcomes of attempts."""
         self._completion.finish()  # the earlier batches are stored
+        if self._batch_outcomes:
+            if self._unsure is None:
+                self._unsure, self._resent = self._since, 0
+            self._resent = max(self._resent, self._batch_outcomes)
         entries = self._end_batch()
         self._failure = why
         self._turned.set()
         self.stats.failures += bool(entries)
         self._queues.outcomes.put_back([entry for entry in entries if isinstance(entry.operation, OUTCOMES)])
         fail([entry for entry in entries if not isinstance(entry.operation, OUTCOMES)], why)
+
+    # -- newer handlers
+
+    def _ask_to_match(self, entry: QueuedOperation) -> None:
+        assert self._on_outdated is not None  # noqa: S101 - set before anything is published
+        self._outdated.append(entry)
+        self._on_outdated(frames.decode_matched(entry.body), partial(self._send_again, entry))
+
+    def _send_again(self, entry: QueuedOperation, matched: Publish | Settle) -> None:
+        self._outdated.remove(entry)
+        renew(entry, matched)
+        if isinstance(matched, Settle):
+            self._queues.outcomes.add(entry)
+        elif self._refusal is not None:
+            fail([entry], self._refusal)
+        else:
+            self._queues.changes.add(entry)
+        self._kick()
 
     # -- trouble
 
@@ -438,7 +487,9 @@ class GroupCommits:
 
     async def _open(self) -> Committer:
         launched, self._launched = self._launched, None
-        committer = await open_committer(self._url, self._take, launched, self._files)
+        committer = await open_committer(
+            self._url, self._take, launched, self._files, *self._node, notifies=self.notify is None
+        )
         hello = committer.hello.result()
         self._committer, self._files = committer, hello.files
         self.log_blocked = False

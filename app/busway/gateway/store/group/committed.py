@@ -12,22 +12,29 @@ from busway.domain.result import Result, result_event
 from busway.domain.run import WAITING, Run
 from busway.gateway.store.group.queues import QueuedOperation
 from busway.gateway.store.port.commits import Committed
+from busway.gateway.store.port.once import NotStored
 from busway.gateway.store.port.operations import (
     Append,
     Cancel,
+    CancelReplay,
     CancelWaiting,
     Expire,
+    Fire,
+    Lead,
     NewResult,
+    Operation,
     PruneResults,
     Publish,
-    Rescue,
+    ReplayEvents,
     Retry,
     RetryDead,
+    Return,
     SaveHandler,
     Settle,
     Settled,
     StoredEvent,
 )
+from busway.gateway.store.port.uploads import Uploaded
 
 
 def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: int) -> None:
@@ -43,14 +50,13 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
     if isinstance(operation, Settle):
         _add_settled(committed, entry, operation, reply, known)
     elif isinstance(operation, Publish):
-        committed.runs.extend(new_runs(operation.events, reply))
+        _add_published(committed, operation, reply)
     elif isinstance(operation, Append):
         if reply > known and entry.run is not None:
             result = _result(entry, entry.run, operation, operation.result, reply, None)
             committed.results.append((result, entry.run.event))
-    elif isinstance(operation, Cancel | CancelWaiting | Expire):
-        _withdraw(committed, reply)
-        committed.ended.extend(reply)
+    elif isinstance(operation, Cancel | CancelWaiting | CancelReplay | Expire | Lead | Return):
+        _add_ended(committed, operation, reply)
     elif isinstance(operation, Retry):
         _withdraw(committed, [run.id for run in reply.runs])
         committed.ended.extend(run.id for run in reply.runs)  # release the old state; `runs` has the new one
@@ -58,10 +64,37 @@ def add_reply(committed: Committed, entry: QueuedOperation, reply: Any, known: i
         committed.rescan |= len(reply.ids) > len(reply.runs)
     elif isinstance(operation, SaveHandler):
         committed.handlers.append(msgspec.structs.replace(operation.handler, id=reply))
+        committed.rules = operation.rules and operation.rules + 1
+        committed.rescan |= bool(operation.notices)
     elif isinstance(operation, PruneResults):
         committed.floor = Position(reply.number, reply.digest)
-    elif isinstance(operation, RetryDead | Rescue):
-        committed.rescan |= bool(reply)
+    elif reply:
+        _add_rare(committed, operation, reply)
+
+
+def _add_rare(committed: Committed, operation: Operation, reply: Any) -> None:
+    if isinstance(operation, RetryDead):
+        committed.rescan = True
+    elif isinstance(operation, Fire):
+        committed.runs.extend(new_runs(operation.events, reply))
+    elif isinstance(operation, ReplayEvents):
+        committed.runs.extend(reply)
+
+
+def _add_published(committed: Committed, operation: Publish, reply: list[StoredEvent] | Uploaded) -> None:
+    stored = reply.stored if isinstance(reply, Uploaded) else reply
+    if stored is not None:
+        committed.runs.extend(new_runs(operation.events, stored))
+
+
+def _add_ended(committed: Committed, operation: Operation, reply: Any) -> None:
+    ids = [operation.run] if isinstance(operation, Return) else reply or []
+    _withdraw(committed, ids)
+    committed.ended.extend(ids)
+    if isinstance(operation, Lead | Return):
+        committed.rescan |= bool(reply)  # they wait again
+    if isinstance(operation, Lead):
+        committed.rescan |= bool(operation.notices)
 
 
 def _withdraw(committed: Committed, ids: list[int]) -> None:
@@ -77,9 +110,11 @@ def add_refusal(committed: Committed, entry: QueuedOperation, why: str) -> None:
         committed.refused.append((entry.operation, why))
 
 
-def new_runs(events: list[NewEvent], stored: list[StoredEvent]) -> list[Run]:
+def new_runs(events: list[NewEvent], stored: list[StoredEvent] | NotStored) -> list[Run]:
     """Return the runs that new events start."""
     runs: list[Run] = []
+    if isinstance(stored, NotStored):
+        return runs
     for new, one in zip(events, stored, strict=True):
         if one.duplicate or not new.handlers:
             continue
@@ -116,6 +151,11 @@ def _add_settled(
         committed.results.append((result, run.event))
     if operation.published:
         committed.runs.extend(new_runs(operation.published, reply.stored))
+    if reply.paused is not None:
+        committed.handlers.append(reply.paused)
+        committed.rescan = True  # for the event about it
+        if reply.rules == operation.rules + 1:  # else this node lacks other changes, and reads them
+            committed.rules = reply.rules
     if operation.state in WAITING:
         waiting = msgspec.structs.replace(
             run,
@@ -151,5 +191,6 @@ def _result(
         binary=new.binary,
         error=new.error,
         completes=completes,
+        replay=run.replay,
         time=new.time,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from busway.domain.event import NewEvent
@@ -15,7 +16,7 @@ from busway.gateway.errors import Conflict, Unavailable
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.committed import add_refusal, add_reply
 from busway.gateway.store.group.queues import QueuedOperation
-from busway.gateway.store.port.commits import Committed, Listener, Waiter
+from busway.gateway.store.port.commits import Committed, Listener, Outdated, Waiter
 from busway.gateway.store.port.operations import Append, Mark, Publish, Retried, Settle
 
 log = logging.getLogger("busway.store")
@@ -28,12 +29,15 @@ OUTCOMES = (Settle, Append, Mark)
 class _Batch:
     """A written batch: its operations and the committer's replies, which are decoded on use."""
 
-    __slots__ = ("begun", "early", "entries", "head", "refused", "replies")
+    __slots__ = ("begun", "early", "entries", "head", "outdated", "refused", "replies")
 
     def __init__(self, entries: list[QueuedOperation], done: frames.RawDone) -> None:
         self.entries, self.head, self.refused = entries, done.head, done.refused
         self.replies: list[Any] = done.replies
+        self.outdated = done.outdated
         self.early = [n for n, entry in enumerate(entries) if entry.early and n not in self.refused]
+        if self.outdated:
+            self.early = [n for n in self.early if n not in self.outdated]
         self.early.reverse()  # `pop` takes from the end
         self.begun = False
 
@@ -41,12 +45,17 @@ class _Batch:
 class Completion:
     """Resolves the waiters of each commit and notifies the listeners, in commit order.
 
+    Args:
+        match_again: gets publications and outcomes that did nothing, because they were made from older
+            handlers than the store has.
+
     Attributes:
         notified: number of the newest result that listeners were notified of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, match_again: Callable[[QueuedOperation], None]) -> None:
         self.notified = 0
+        self._match_again = match_again
         self._listeners: list[Listener] = []
         self._written: deque[_Batch] = deque()
         self._scheduled = False
@@ -75,8 +84,8 @@ class Completion:
         _refuse(entry, _conflict(why))
 
     def notify(self, committed: Committed) -> None:
-        """Notify the listeners. All earlier batches must be completed."""
-        self.notified = committed.head
+        """Notify the listeners. All earlier batches of this node must be completed."""
+        self.notified = max(self.notified, committed.head)
         for listener in self._listeners:
             try:
                 listener(committed)
@@ -99,12 +108,17 @@ class Completion:
     def _notify_oldest(self) -> None:
         """Notify the listeners of the oldest batch, then resolve its other waiters."""
         batch = self._written.popleft()
-        replies, refused = batch.replies, batch.refused
+        replies, refused, outdated = batch.replies, batch.refused, batch.outdated
         committed = Committed(head=batch.head)
         others: list[tuple[QueuedOperation, Any]] = []
         for index, entry in enumerate(batch.entries):
             reply = replies[index]
-            if refused and index in refused:
+            if outdated and index in outdated:
+                if isinstance(entry.operation, Publish | Settle):
+                    self._match_again(entry)
+                else:
+                    others.append((entry, Outdated()))
+            elif refused and index in refused:
                 others.append((entry, _conflict(refused[index])))
                 add_refusal(committed, entry, refused[index])
             elif entry.early:
@@ -118,7 +132,7 @@ class Completion:
                     others.append((entry, decoded.ids if type(decoded) is Retried else decoded))
         self.notify(committed)
         for entry, outcome in others:
-            if isinstance(outcome, Conflict):
+            if isinstance(outcome, Conflict | Outdated):
                 _refuse(entry, outcome)
             else:
                 _resolve(entry.waiter, outcome)
@@ -133,6 +147,20 @@ def _free(events: list[NewEvent]) -> None:
     del events[-FREED_PER_TURN:]
     if events:
         asyncio.get_running_loop().call_soon(_free, events)
+
+
+def renew(entry: QueuedOperation, matched: Publish | Settle) -> None:
+    """Change an operation, before it is sent again, to one whose events were matched again."""
+    entry.body = frames.encode(matched)
+    operation = entry.operation
+    if isinstance(operation, Settle) and isinstance(matched, Settle):
+        operation.published, operation.rules = matched.published, matched.rules
+    elif isinstance(operation, Publish) and isinstance(matched, Publish):
+        operation.rules = matched.rules
+        for event, new in zip(operation.events, matched.events, strict=True):
+            event.handlers = new.handlers
+            if new.handlers:  # it may not have needed them before
+                event.attributes, event.data = new.attributes, new.data
 
 
 def fail(entries: list[QueuedOperation], why: str) -> None:

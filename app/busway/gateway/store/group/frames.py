@@ -14,19 +14,32 @@ from typing import Any
 import msgspec
 
 from busway.domain.event import NewEvent
+from busway.domain.run import Run
+from busway.gateway.store.port.keys import RotateKey, UseKeys
+from busway.gateway.store.port.once import NotStored
 from busway.gateway.store.port.operations import (
+    Acknowledge,
     AnyOperation,
+    Fire,
     Floor,
+    OpenDurable,
+    Opened,
     Operation,
     PruneResults,
     Publish,
     PublishEncoded,
+    ReplayEvents,
     Retried,
     Retry,
     Settle,
     Settled,
     StoredEvent,
+    TakeDurable,
+    Unmoved,
 )
+from busway.gateway.store.port.prune_keys import PruneKeys
+from busway.gateway.store.port.sources import DeleteSource, SaveSource
+from busway.gateway.store.port.uploads import Upload, Uploaded
 
 LARGE_OPERATION = 1 << 20  # bytes
 OPEN, HELLO, BATCH, DONE, FAILED, TROUBLE, BLOCKED = 1, 2, 3, 4, 5, 6, 7
@@ -37,10 +50,17 @@ FileId = tuple[int, int]
 
 
 class Open(msgspec.Struct, array_like=True):
-    """The database to open. `files`: device and inode of each of its files, if a committer had it open."""
+    """The database to open. `files`: device and inode of each of its files, if a committer had it open.
+
+    `node`: the id of this node, 0 if the database has only one. `name`: its name. `notifies`: its commits
+    notify other nodes.
+    """
 
     url: bytes
     files: list[FileId] | None
+    node: int = 0
+    name: str = ""
+    notifies: bool = True
 
 
 class Hello(msgspec.Struct, array_like=True):
@@ -59,14 +79,14 @@ class Hello(msgspec.Struct, array_like=True):
 class Batch(msgspec.Struct, array_like=True):
     """Operations for one transaction. `since` as in `Writer.write`."""
 
-    since: int
+    since: int | None
     operations: list[Any]
 
 
 class RawBatch(msgspec.Struct, array_like=True):
     """A batch with operations that are already encoded."""
 
-    since: int
+    since: int | None
     operations: list[msgspec.Raw]
 
 
@@ -95,14 +115,17 @@ def _decode_large(operation: msgspec.Raw) -> Any:
     return _decode_operation(operation)
 
 
-def encode_publish(slices: list[tuple[int, bytes]]) -> bytes:
+def encode_publish(operation: Publish, slices: list[tuple[int, bytes]]) -> bytes:
     """Encode a `Publish` whose events were encoded before.
 
     Args:
+        operation: the operation.
         slices: for each slice how many events it has, and these as an encoded array.
     """
     size = sum(count for count, _ in slices)
-    head = encode(Publish(events=[]))[:-1]  # without the empty array
+    head = encode(Publish(rules=operation.rules, once=operation.once, events=[]))[
+        :-1
+    ]  # without the empty array
     headless = [array[1 if count < 16 else 3 :] for count, array in slices]  # all are shorter than 65,536
     return b"".join([head, b"\xdd", size.to_bytes(4, "big"), *headless])
 
@@ -111,13 +134,17 @@ class Done(msgspec.Struct, array_like=True):
     """The batch was written.
 
     `head` is the newest result. `replies` has one reply for each operation. `refused` has the reasons for
-    refused operations, by index. `commit` as in `Hello`.
+    refused operations, by index. `commit` as in `Hello`. `outdated`: the indexes of operations that did
+    nothing, because they were made from older handlers than the store has. `waited`: seconds until the batch
+    could begin, because others wrote.
     """
 
     head: int
     replies: list[Any]
     refused: dict[int, str] = {}
     commit: int = 0
+    outdated: list[int] = []
+    waited: float = 0.0
 
 
 class RawDone(msgspec.Struct, array_like=True):
@@ -127,6 +154,8 @@ class RawDone(msgspec.Struct, array_like=True):
     replies: list[msgspec.Raw]
     refused: dict[int, str] = {}
     commit: int = 0
+    outdated: list[int] = []
+    waited: float = 0.0
 
 
 class Failed(msgspec.Struct, array_like=True):
@@ -153,7 +182,7 @@ encode = msgspec.msgpack.Encoder().encode
 decode_hello = msgspec.msgpack.Decoder(Hello).decode
 decode_done = msgspec.msgpack.Decoder(RawDone).decode
 decode_new_events = msgspec.msgpack.Decoder(list[NewEvent]).decode
-decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent]).decode
+decode_stored_events = msgspec.msgpack.Decoder(list[StoredEvent] | NotStored).decode
 decode_failed = msgspec.msgpack.Decoder(Failed).decode
 decode_open = msgspec.msgpack.Decoder(Open).decode
 decode_blocked = msgspec.msgpack.Decoder(bool).decode
@@ -161,15 +190,29 @@ decode_trouble = msgspec.msgpack.Decoder(Trouble).decode
 
 _REPLIES: dict[type[Operation], Any] = {
     Publish: decode_stored_events,
+    Fire: msgspec.msgpack.Decoder(list[StoredEvent] | None).decode,
+    Upload: msgspec.msgpack.Decoder(Uploaded).decode,
     Settle: msgspec.msgpack.Decoder(Settled).decode,
     Retry: msgspec.msgpack.Decoder(Retried).decode,
+    ReplayEvents: msgspec.msgpack.Decoder(list[Run]).decode,
     PruneResults: msgspec.msgpack.Decoder(Floor).decode,
+    OpenDurable: msgspec.msgpack.Decoder(Opened | None).decode,
+    TakeDurable: msgspec.msgpack.Decoder(Opened | None).decode,
+    Acknowledge: msgspec.msgpack.Decoder(Unmoved).decode,
 }
-_decode_small = msgspec.msgpack.Decoder(tuple[int, list[AnyOperation]]).decode
+_Any = AnyOperation | Upload | RotateKey | UseKeys | SaveSource | DeleteSource | PruneKeys
+_decode_small = msgspec.msgpack.Decoder(tuple[int | None, list[_Any]]).decode
 _decode_raw_batch = msgspec.msgpack.Decoder(RawBatch).decode
-_decode_operation = msgspec.msgpack.Decoder(AnyOperation).decode
+_decode_operation = msgspec.msgpack.Decoder(_Any).decode
+_decode_matched = msgspec.msgpack.Decoder(Publish | Upload | Settle).decode
 _decode_encoded = msgspec.msgpack.Decoder(PublishEncoded).decode
 _decode_plain = msgspec.msgpack.Decoder().decode
+
+
+def decode_matched(body: bytes) -> Publish | Settle:
+    """Decode an operation with events, as it was encoded."""
+    decoded: Publish | Settle = _decode_matched(body)
+    return decoded
 
 
 def decode_reply(operation: type[Operation], reply: msgspec.Raw) -> Any:

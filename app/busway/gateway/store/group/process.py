@@ -64,9 +64,9 @@ class Committer:
         """Why it cannot be reached now, None if it can."""
         return self._channel.obstacle
 
-    def open(self, url: str, files: list[FileId] | None) -> None:
-        """Send the URL of the database to open. `files` as in `open_committer`."""
-        self._channel.send(frames.OPEN, 0, frames.encode(frames.Open(os.fsencode(url), files)))
+    def open(self, wanted: frames.Open) -> None:
+        """Send which database to open."""
+        self._channel.send(frames.OPEN, 0, frames.encode(wanted))
 
     def send(self, number: int, batch: frames.RawBatch, size: int) -> None:
         """Send a batch. `size`: bytes of its operations, or more."""
@@ -152,6 +152,10 @@ async def open_committer(
     on_frame: Callable[[Frame], None],
     launched: Launched | None = None,
     files: list[FileId] | None = None,
+    node: int = 0,
+    name: str = "",
+    *,
+    notifies: bool = True,
 ) -> Committer:
     """Open a database in a committer process and wait until it can write.
 
@@ -160,6 +164,9 @@ async def open_committer(
         on_frame: called with every other frame.
         launched: the process to use. None starts one.
         files: the files of the database that an earlier committer had open. It refuses others.
+        node: the id of this node, 0 if the database has only one.
+        name: of this node.
+        notifies: whether its commits notify the other nodes.
 
     Raises:
         Unavailable: it cannot write, ended, or did not reply in time. `detail` says why.
@@ -173,7 +180,7 @@ async def open_committer(
         launched.process.kill()
         launched.process.wait()
         raise
-    committer.open(url, files)
+    committer.open(frames.Open(os.fsencode(url), files, node, name, notifies))
     try:
         await _wait_for_hello(committer)
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from busway.domain.run import Run
-from busway.gateway.errors import Unavailable
+from busway.gateway.errors import Overloaded
 from busway.gateway.store.port.commits import Waiter
 from busway.gateway.store.port.operations import Operation, Publish
 
@@ -111,13 +111,13 @@ class Queues:
         """Append any operation but an outcome.
 
         Raises:
-            Unavailable: too many events are queued.
+            Overloaded: too many events are queued.
         """
         queue = self.changes
         events, size = queue.events + entry.weight, queue.bytes + len(entry.body)
         full = events > QUEUE_EVENTS or size > QUEUE_BYTES
         if full and queue.entries and isinstance(entry.operation, Publish):
-            raise Unavailable("too many events are waiting to be stored: send these again in a second")
+            raise Overloaded("too many events are waiting to be stored: send these again in a second")
         queue.entries.append(entry)
         queue.events, queue.bytes = events, size
 

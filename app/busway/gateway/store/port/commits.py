@@ -7,7 +7,7 @@ A commit is complete when it is synced to disk. Nobody is notified earlier.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -44,6 +44,15 @@ class Committed(msgspec.Struct, kw_only=True):
             with the reason. Nothing of them is stored, so the attempts are still in flight.
         rescan: the store may hold waiting runs that no commit reported, because the committer died or
             another process wrote. Read the waiting runs from the store.
+        foreign: another node made the commit. Its `ended` may be out of date here, because a later commit of
+            this node was applied before.
+        unread: runs that it created. Read them from the store, and those that ended and wait again.
+        rules: the version of the handlers and keys that a node has with this commit, 0 if it is the same.
+        durables: durable names that subscriptions of another node took over, each with its new generation.
+        node: the node that made a foreign commit.
+        lingering: those of `ended` whose attempt may still run on the node that has it.
+        replays: whether another node created or cancelled a replay.
+        stopped: runs whose attempt lingered or was cancelled on another node, and does not run any more.
     """
 
     runs: list[Run] = []
@@ -54,18 +63,36 @@ class Committed(msgspec.Struct, kw_only=True):
     floor: Position | None = None
     refused: list[tuple[Settle | Append, str]] = []
     rescan: bool = False
+    foreign: bool = False
+    unread: Sequence[int] = ()
+    rules: int = 0
+    durables: Sequence[tuple[str, int]] = ()
+    node: int = 0
+    lingering: Sequence[int] = ()
+    replays: bool = False
+    stopped: Sequence[int] = ()
+
+
+class Outdated(Exception):
+    """The operation was made from older handlers than the store has. It did nothing."""
 
 
 class CommitStats:
-    """Statistics since the gateway started: operations and seconds per commit, and failed commits."""
+    """Statistics since the gateway started: operations and seconds per commit, and failed commits.
+
+    `waits`: seconds until a commit could begin, because other nodes may write. They are part of `seconds`.
+    Empty if there can be no other nodes.
+    """
 
     def __init__(self) -> None:
         self.sizes = Histogram(SIZES)
-        self.seconds = Histogram()
+        self.seconds, self.waits = Histogram(), Histogram()
         self.failures = 0
 
 
 Listener = Callable[[Committed], None]
+Again = Callable[[Publish | Settle], None]
+"""Takes an operation whose events were matched again."""
 Reply_contra = TypeVar("Reply_contra", contravariant=True)
 
 
@@ -85,6 +112,8 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
+    `notify`: is called with the number of each commit of this node, as text, before the listeners. None: the
+    commit itself notifies the other nodes. Set it before the first commit.
     `lost`: resolves with the reason when the database is not as this gateway left it. The gateway must end.
     `log_blocked`: a reader keeps the write-ahead log from being emptied, so it grows.
 
@@ -98,10 +127,23 @@ class Commits(Protocol):
     epoch: str
     stats: CommitStats
     log_blocked: bool
+    notify: Callable[[bytes], None] | None
     lost: asyncio.Future[str]
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit. Listeners are called in the order in which they were added."""
+
+    def match_again(self, listener: Callable[[Publish | Settle, Again], None]) -> None:
+        """Set the function that gets operations that did nothing, because the store has newer handlers.
+
+        It must match their events with these, and then call the second argument.
+        """
+
+    async def reached(self, number: int) -> None:
+        """Wait until the listeners know of this commit of this node, unless its reply was lost."""
+
+    def follow(self, committed: Committed) -> None:
+        """Notify the listeners of what another node committed."""
 
     def publish(self, operation: Publish) -> asyncio.Future[list[StoredEvent]]:
         """Store events. Listeners receive the new runs as `runs`.
@@ -146,8 +188,11 @@ class Commits(Protocol):
     def change(self, operation: Operation) -> asyncio.Future[Any]:
         """Apply any other operation. The future returns its reply.
 
+        An `Upload` may be refused at once, as by `publish`.
+
         Raises (from the future):
             Conflict: an integrity rule refused it.
+            Outdated: it is a `SaveHandler` that was made from older handlers than the store has.
             Unavailable: the outcome is unknown.
         """
 

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
+from busway.gateway.store.port.cell import CellState
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord, Reader
 
@@ -63,11 +64,14 @@ class Database(Protocol):
             BadSettings: it cannot be used.
         """
 
-    def migrate(self) -> None:
+    def migrate(self, *, upgrade: bool = False) -> None:
         """Create the database, or upgrade its schema.
 
+        A database that several nodes may use is only upgraded with `upgrade`.
+
         Raises:
-            BadSettings: it belongs to another program or a newer Busway, or cannot be written.
+            BadSettings: it belongs to another program or a newer Busway, or cannot be written. Or it must be
+                upgraded first, or cannot be upgraded while nodes use it.
         """
 
     def lock(self) -> Lock:
@@ -94,6 +98,13 @@ class Database(Protocol):
 
         Raises:
             BadSettings: as from `migrate`.
+        """
+
+    def nodes(self) -> CellState:
+        """Return the nodes that use the database, and which of them leads.
+
+        Raises:
+            BadSettings: the database does not know, because only one gateway can use it.
         """
 
     def export(self) -> Iterator[tuple[bytes, int, int]]:

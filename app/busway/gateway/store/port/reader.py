@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from busway.domain.cursor import Position
 from busway.domain.event import Event
+from busway.domain.firing import Timing
 from busway.domain.handler import Handler
+from busway.domain.replay import ReplayState
 from busway.domain.result import Result
 from busway.domain.run import Error, Run, RunState
+from busway.domain.schedule import Schedule
+from busway.domain.source import Source
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
@@ -27,11 +32,14 @@ class RunRecord(msgspec.Struct, kw_only=True):
     created_at: int
     finished_at: int | None
     error: Error | None
-    replay: bool = False
+    replay: int | None = None
 
 
 class AttemptRecord(msgspec.Struct, kw_only=True):
-    """An attempt as the API shows it. Fields as in `operations.Report`. `outcome` is None while it runs."""
+    """An attempt as the API shows it. Fields as in `operations.Report`. `outcome` is None while it runs.
+
+    `node`: the name of its node, None if it is not known.
+    """
 
     attempt: int
     outcome: str | None
@@ -40,11 +48,13 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
     finished_at: int | None
     pool: str
     worker: int | None
+    node: str | None
     cpu_time: float | None
     wall_time: float | None
     peak_memory: int | None
     error: Error | None
     log: str | None
+    published: str | None = None
 
 
 class KeyRecord(msgspec.Struct, kw_only=True):
@@ -57,15 +67,24 @@ class KeyRecord(msgspec.Struct, kw_only=True):
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    types: list[str] | None = None
+    last_used_at: int | None = None
 
 
 class DurableRecord(msgspec.Struct, kw_only=True):
-    """A durable subscription, acknowledged up to `position`. Times are microseconds since 1970."""
+    """A durable subscription, acknowledged up to `position`. Times are microseconds since 1970.
+
+    `generation`: raised whenever a subscription takes the name. `holder`: the node that has its subscription,
+    None if none has it or only one node uses the database. `types`: the patterns of the key that created it.
+    """
 
     name: str
     position: Position
     created_at: int
     acknowledged_at: int | None
+    generation: int = 1
+    holder: int | None = None
+    types: tuple[str, ...] = ()
 
 
 class RevisionRecord(msgspec.Struct, kw_only=True):
@@ -78,7 +97,10 @@ class RevisionRecord(msgspec.Struct, kw_only=True):
 
 
 class EventQuery(msgspec.Struct, kw_only=True):
-    """Which events to list. None means any. `type` is a pattern, `before` an event number (exclusive)."""
+    """Which events to list. None means any. `type` is a pattern, `before` an event number (exclusive).
+
+    `within`: patterns, of which one must match, too. None are needed if it is empty.
+    """
 
     type: str | None = None
     source: str | None = None
@@ -86,6 +108,7 @@ class EventQuery(msgspec.Struct, kw_only=True):
     id: str | None = None
     correlationid: str | None = None
     before: int | None = None
+    within: tuple[str, ...] = ()
 
 
 class RunQuery(msgspec.Struct, kw_only=True):
@@ -94,7 +117,51 @@ class RunQuery(msgspec.Struct, kw_only=True):
     state: RunState | None = None
     handler: str | None = None
     event: int | None = None
+    replay: int | None = None
     before: int | None = None
+
+
+class ReplayRecord(msgspec.Struct, kw_only=True):
+    """A replay. `handler` is the handler's number. Times are microseconds since 1970.
+
+    `position`: events up to this number are done. `finished_at`: None while it has unfinished runs or will
+    create more. `counts`: its runs by state.
+    """
+
+    id: int
+    handler: int
+    name: str
+    types: list[str]
+    after: int
+    before: int
+    shadow: bool
+    state: ReplayState
+    matched: int
+    created: int
+    position: int
+    created_at: int
+    finished_at: int | None
+    counts: dict[str, int]
+
+
+class ReplayResult(msgspec.Struct):
+    """A run of a replay that has ended, with its result, and what was there before.
+
+    `recorded`: the newest run of the same event and handler before it that was not of a shadow replay.
+    Results are None if they were deleted.
+    """
+
+    run: RunRecord
+    result: Result | None
+    recorded: RunRecord | None
+    recorded_result: Result | None
+
+
+class PastEvents(msgspec.Struct):
+    """Numbers of events that a replay runs again, and the position up to which the events were examined."""
+
+    events: list[int]
+    position: int
 
 
 class KeyRuns(msgspec.Struct):
@@ -127,6 +194,58 @@ class Layer(msgspec.Struct):
     children: list[tuple[int, int, int]]
 
 
+class ScheduleTiming(msgspec.Struct):
+    """When a schedule fires. Firings up to `after`, in microseconds since 1970, are done."""
+
+    name: str
+    timing: Timing
+    after: int
+
+
+class Outcomes(msgspec.Struct):
+    """How the runs of an event ended.
+
+    `unfinished`: runs that have not ended; while there are some, `results` is empty. `results`: the last
+    result of each run, in log order. `truncated`: there are more.
+    """
+
+    unfinished: int
+    results: list[Result]
+    truncated: bool
+
+
+class RunningRun(msgspec.Struct):
+    """A run with an attempt that a node has. `run` is as it was before this attempt."""
+
+    run: Run
+    attempt: int
+    token: int
+    pool: str
+    node: int | None
+
+
+class WaitingRuns(msgspec.Struct):
+    """Those of some runs that wait. `more`: they take too many bytes, and the others are missing."""
+
+    runs: list[Run]
+    more: bool
+
+
+class ProducerRecord(msgspec.Struct, array_like=True, frozen=True):
+    """How far an upload has come: how many lines were taken, and what became of them.
+
+    Times are microseconds since 1970.
+    """
+
+    id: str
+    lines: int
+    accepted: int
+    duplicates: int
+    rejected: int
+    created_at: int
+    updated_at: int
+
+
 NO_LIMIT = 1 << 62
 
 
@@ -157,6 +276,9 @@ class Reader(Protocol):
         An event counts with at most the size of its JSON document.
         """
 
+    async def chain(self, seq: int, limit: int) -> list[str]:
+        """Return the types of an event and of those that it descends from, at most so many, oldest first."""
+
     async def children(
         self, runs: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
     ) -> list[tuple[int, Event]]:
@@ -174,6 +296,9 @@ class Reader(Protocol):
 
         A run counts with at most the size of its JSON document.
         """
+
+    async def event_types(self, seqs: list[int]) -> dict[int, str]:
+        """Return the types of these events, by number. Those that do not exist are left out."""
 
     async def runs_of(
         self, events: list[int], after: int = 0, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
@@ -196,6 +321,12 @@ class Reader(Protocol):
             keyless: return only runs without a partition key.
         """
 
+    async def waiting_of(self, ids: list[int], max_bytes: int) -> WaitingRuns:
+        """Return those of these runs that wait, due or not. Stop once `max_bytes` is reached."""
+
+    async def running(self, ids: list[int] | None = None) -> list[RunningRun]:
+        """Return those of these runs that are running, or all."""
+
     async def due(self, before: int, limit: int, *, after: int = 0, max_bytes: int = NO_LIMIT) -> list[Run]:
         """Return waiting runs with a due time after `after` and up to `before`, earliest first.
 
@@ -211,6 +342,51 @@ class Reader(Protocol):
         """Return the waiting runs of these partition keys of a handler, in the order of `keys`.
 
         Keys after the one that reaches `max_bytes` of event data are omitted. The first key never is.
+        """
+
+    async def replay(self, id_: int) -> ReplayRecord | None:
+        """Return one replay."""
+
+    async def replays(self, handler: str | None, before: int, limit: int) -> list[ReplayRecord]:
+        """Return replays with ids below `before`, newest first. `handler` None: of all handlers."""
+
+    async def unfinished_replays(self, most: int) -> list[tuple[ReplayRecord, int]]:
+        """Return the replays that are not finished, oldest first, without their counts.
+
+        Each with the number of its unfinished runs, `most` at most.
+        """
+
+    async def past_events(
+        self,
+        types: list[str],
+        test: Callable[[Event], bool] | None,
+        *,
+        after: int,
+        before: int,
+        limit: int,
+        max_bytes: int,
+    ) -> PastEvents:
+        """Return stored events whose types match a pattern of `types`, and that pass `test`, in order.
+
+        Args:
+            types: patterns.
+            test: is called in a reader thread.
+            after: only events with a number above it.
+            before: only events with a number below it.
+            limit: at most so many events.
+            max_bytes: stop once this many bytes are reached.
+        """
+
+    async def replay_results(self, replay: int, after: int, limit: int, max_bytes: int) -> list[ReplayResult]:
+        """Return runs of a replay that have ended, with ids above `after`, oldest first.
+
+        Stop at `limit` runs or at `max_bytes`.
+        """
+
+    async def oldest(self, now: int) -> dict[int, int]:
+        """Return since when the longest waiting run of each handler could have started, by handler number.
+
+        Runs that are due after `now`, and handlers without waiting runs, are left out.
         """
 
     async def next_due(self) -> int | None:
@@ -238,6 +414,18 @@ class Reader(Protocol):
         A published event is old if it was accepted before `before`.
         """
 
+    async def outcomes(self, event: int, limit: int, max_bytes: int) -> Outcomes:
+        """Return how the runs of an event ended. Stop at `limit` results or at `max_bytes`."""
+
+    async def old_keys(self, before: int) -> bool:
+        """Return whether idempotency keys were stored before `before`."""
+
+    async def rules(self) -> int:
+        """Return the version of the handlers and keys, 0 if only one node uses the database."""
+
+    async def nodes_behind(self, rules: int) -> list[int]:
+        """Return the open nodes that have an older version of the handlers and keys."""
+
     async def handlers(self) -> list[Handler]:
         """Return all handlers, including deleted ones."""
 
@@ -255,8 +443,23 @@ class Reader(Protocol):
     async def keys(self) -> list[KeyRecord]:
         """Return all API keys, including revoked ones."""
 
+    async def sources(self) -> list[Source]:
+        """Return all sources of webhooks, by name."""
+
     async def durable(self, name: str) -> DurableRecord | None:
         """Return one durable subscription."""
 
     async def durables(self, after: str, limit: int) -> list[DurableRecord]:
         """Return up to `limit` durable subscriptions with a name above `after`, by name."""
+
+    async def schedule(self, name: str) -> Schedule | None:
+        """Return one schedule."""
+
+    async def schedules(self, after: str, limit: int) -> list[Schedule]:
+        """Return up to `limit` schedules with a name above `after`, by name."""
+
+    async def schedule_timings(self) -> list[ScheduleTiming]:
+        """Return when each schedule that is not paused fires."""
+
+    async def producer(self, id_: str) -> ProducerRecord | None:
+        """Return how far the upload of a producer has come, None if nothing is known of it."""

@@ -15,20 +15,23 @@ from busway.gateway.store.core import moving
 from busway.gateway.store.core.handlers_keys import find_keys
 from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Refused, Writer
+from busway.gateway.store.port.cell import CellState
 from busway.gateway.store.port.database import Sizes
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
 from busway.gateway.store.postgres import connections, statements
+from busway.gateway.store.postgres.cell import SELECT_NODES, node_rows
 from busway.gateway.store.postgres.reader import PostgresReader
-from busway.gateway.store.postgres.schema import REVISION, SCHEMA, cell
+from busway.gateway.store.postgres.schema import OLDEST, REVISION, SCHEMA, cell
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 from busway.gateway.store.postgres.transaction import PostgresTransaction
 
 OLDEST_SERVER = 150_000  # PostgreSQL 15
+NAME_PRIMARY = "name the primary server"
 
 
 class _Lock:
-    """Nothing: the session of the committer has the lock, so that it ends with a gateway that is killed."""
+    """Nothing: several nodes may use the database. The session of the committer keeps imports away."""
 
     def release(self) -> None:
         """Do nothing."""
@@ -51,17 +54,20 @@ class PostgresDatabase:
         with self._connect() as connection:
             return _revision(connection, self.shown) is not None
 
-    def migrate(self, *, importing: bool = False) -> None:
-        """Create the tables, or upgrade them. `importing`: an unfinished import is accepted."""
+    def migrate(self, *, upgrade: bool = False, importing: bool = False) -> None:
+        """Create the tables, or upgrade them if asked. `importing`: an unfinished import is accepted."""
         with self._connect() as connection:
-            if _revision(connection, self.shown) != REVISION:
-                self._upgrade(connection)
+            revision = _revision(connection, self.shown)
+            if revision is None or (upgrade and revision < REVISION):
+                self._upgrade(connection, revision)
+            elif revision < REVISION:
+                raise BadSettings(self._unusable("an older Busway made it: run `busway migrate` first"))
             query = "SELECT EXISTS (SELECT FROM imports)"
             if not importing and connection.exec_driver_sql(query).scalar_one():
                 raise BadSettings(self._unusable(moving.UNFINISHED))
 
     def lock(self) -> _Lock:
-        """Wait until no other gateway uses the database. The committer locks it."""
+        """Wait until no import uses the database. The committer locks it."""
         with self._connect() as connection:
             try:
                 connections.lock(connection)
@@ -91,6 +97,13 @@ class PostgresDatabase:
         with self._connect() as connection:
             return find_keys(PostgresSnapshot(connection))
 
+    def nodes(self) -> CellState:
+        """Return the nodes that use the database, and which of them leads."""
+        with self._connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            term, leader = driver.execute(statements.SELECT_TERM).fetchone()
+            return CellState(node_rows(driver.execute(SELECT_NODES).fetchall()), term, leader)
+
     def export(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield the lines of an export, each with the number of rows so far, and of all, at most."""
         self.migrate()
@@ -104,11 +117,13 @@ class PostgresDatabase:
         self.migrate(importing=True)
         with self._failing("write to"), self._engine() as connection:
             try:
-                connections.lock(connection)
+                connections.lock(connection, alone=True)
             except Unusable as problem:
                 raise BadSettings(self._unusable(str(problem))) from None
             epoch = connection.execute(sa.select(cell.c.epoch)).scalar_one()
             yield from moving.load(PostgresTransaction(connection, epoch), file)
+            # The server does it some time later. Until then it does not know that the tables are large.
+            connection.exec_driver_sql("ANALYZE events, runs, results, attempts, trees")
 
     def sizes(self) -> Sizes:
         """Return the size of the database. What is free is not known here."""
@@ -152,13 +167,24 @@ class PostgresDatabase:
 
     def _unusable(self, why: str | BaseException) -> str:
         reason = why if isinstance(why, str) else connections.cause(why)
+        if reason.endswith("session is read-only"):  # as libpq says it
+            reason += f", such as a replica's: {NAME_PRIMARY}"
         return f"cannot use the database {self.shown!r}: {reason}"
 
-    def _upgrade(self, connection: sa.Connection) -> None:
-        """Migrate in one transaction, one process at a time."""
+    def _upgrade(self, connection: sa.Connection, revision: str | None) -> None:
+        """Migrate in one transaction, one process at a time.
+
+        Raises:
+            BadSettings: nodes use the tables that could not use the new ones.
+        """
         from alembic import command  # noqa: PLC0415 - the import takes half a second
         from alembic.config import Config  # noqa: PLC0415 - as above
 
+        if revision is not None and revision < OLDEST:
+            try:
+                connections.lock(connection, alone=True)
+            except Unusable as problem:
+                raise BadSettings(self._unusable(str(problem))) from None
         with resources.as_file(resources.files("busway.migrations.postgres")) as folder:
             config = Config()
             config.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -168,6 +194,7 @@ class PostgresDatabase:
             if _revision(connection, self.shown) is None:
                 connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
             command.upgrade(config, "head")
+            connection.exec_driver_sql(f"UPDATE {SCHEMA}.cell SET oldest = %s", (OLDEST,))  # noqa: S608 - a constant
             connection.exec_driver_sql("COMMIT")
 
 
@@ -182,14 +209,14 @@ def _unfit(connection: sa.Connection) -> str | None:
     if encoding != "UTF8":
         return f"its encoding is {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0"
     (read_only,) = connection.exec_driver_sql("SHOW transaction_read_only").one()
-    return "it is read-only, such as a replica: name the primary server" if read_only == "on" else None
+    return f"it is read-only, such as a replica: {NAME_PRIMARY}" if read_only == "on" else None
 
 
 def _revision(connection: sa.Connection, shown: str) -> str | None:
     """Return the revision of the schema, None if there is none.
 
     Raises:
-        BadSettings: the tables belong to another program or to a newer Busway.
+        BadSettings: the tables belong to another program, or to a newer Busway and this one cannot use them.
     """
     query = "SELECT to_regclass(%s), EXISTS (SELECT FROM pg_tables WHERE schemaname = %s)"
     versions, others = connection.exec_driver_sql(query, (f"{SCHEMA}.alembic_version", SCHEMA)).one()
@@ -201,6 +228,9 @@ def _revision(connection: sa.Connection, shown: str) -> str | None:
         return None
     revision = connection.exec_driver_sql(f"SELECT version_num FROM {SCHEMA}.alembic_version").scalar()  # noqa: S608
     if revision is not None and str(revision) > REVISION:
+        oldest = connection.exec_driver_sql(f"SELECT oldest FROM {SCHEMA}.cell").scalar_one()  # noqa: S608
+        if str(oldest) <= REVISION:
+            return str(revision)
         raise BadSettings(
             f"the database {shown!r} belongs to a newer Busway (schema {revision}, not "
             f"{REVISION}): upgrade Busway, or choose another database"

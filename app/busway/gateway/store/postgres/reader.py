@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,6 +14,7 @@ from busway.gateway.store.core.reader import CoreReader
 from busway.gateway.store.postgres import connections
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
+PATIENCE = 30.0  # seconds for one statement
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
@@ -20,24 +23,40 @@ class _Snapshots:
 
     def __init__(self, url: str, threads: int) -> None:
         self._engine = connections.engine(
-            url, "reader", pool_size=threads, max_overflow=0, pool_reset_on_return="rollback"
+            url,
+            "reader",
+            patience=PATIENCE,
+            settings=("SET default_transaction_read_only TO on",),
+            pool_size=threads,
+            max_overflow=0,
+            pool_reset_on_return="rollback",
         )
 
     @contextmanager
-    def open(self) -> Iterator[PostgresSnapshot]:
-        """Begin a transaction that reads.
+    def open(self, *, steady: bool = True) -> Iterator[PostgresSnapshot]:
+        """Begin a transaction that reads. If not `steady`, each statement is one, which saves round trips.
 
         Raises:
             Unavailable: the database cannot be read.
         """
         try:
-            with self._begin() as connection:
+            with self._begin() if steady else self._connect() as connection:
                 yield PostgresSnapshot(connection)
-                connection.exec_driver_sql("COMMIT")
+                if steady:
+                    connection.exec_driver_sql("COMMIT")
         except connections.ERRORS as problem:
             raise Unavailable(
                 f"cannot read the database, try again later: {connections.cause(problem)}"
             ) from problem
+
+    def _connect(self) -> sa.Connection:
+        """Return a connection. Those that the server closed meanwhile are replaced."""
+        while True:
+            connection = self._engine.connect()
+            if _is_open(connection):
+                return connection
+            connection.invalidate()
+            connection.close()
 
     def _begin(self) -> sa.Connection:
         """Return a connection in a transaction. One that the server closed meanwhile is replaced."""
@@ -53,6 +72,16 @@ class _Snapshots:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _is_open(connection: sa.Connection) -> bool:
+    """Return whether the server has not closed the connection: it says nothing else without being asked."""
+    driver: Any = connection.connection.driver_connection
+    if driver.closed:
+        return False
+    poll = select.poll()
+    poll.register(driver.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 class PostgresReader(CoreReader):

@@ -39,6 +39,9 @@ _bounds = sa.text("""
     SELECT epoch, event, run, result, digest, floor, floor_digest
     FROM cell, (SELECT event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1) AS head
 """)
+_rules = sa.text("SELECT rules FROM commits ORDER BY number DESC LIMIT 1")
+# A node with 0 reads them later: it starts.
+_behind = sa.text("SELECT id FROM nodes WHERE closed_at IS NULL AND rules BETWEEN 1 AND :rules - 1")
 _counts = sa.text("""
     WITH base AS MATERIALIZED (SELECT number, counts FROM counts ORDER BY number DESC LIMIT 1)
     SELECT counts FROM base
@@ -78,6 +81,14 @@ class PostgresSnapshot:
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""
         return Bounds(*self._rows(_bounds, {})[0])
+
+    def rules(self) -> int:
+        """Return the version of the handlers and keys."""
+        return int(self._rows(_rules, {})[0][0])
+
+    def nodes_behind(self, rules: int) -> list[int]:
+        """Return the open nodes that have an older version of the handlers and keys."""
+        return [id_ for (id_,) in self._rows(_behind, {"rules": rules})]
 
     def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
         """Return the first partition keys above `after` for which a handler has waiting runs, in order."""

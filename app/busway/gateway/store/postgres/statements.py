@@ -10,13 +10,13 @@ from busway.gateway.store.core.schema import runs, trees
 from busway.gateway.store.core.transaction import COLUMNS, MUTABLE, SETTLED
 
 ONE_WRITER = 0x42757377 << 8  # the advisory lock of the transaction that writes
-ONE_GATEWAY = ONE_WRITER + 1  # the advisory lock of the session of the committer
+IN_USE = ONE_WRITER + 1  # an advisory lock: nodes share it, an import has it alone
 MIGRATION = ONE_WRITER + 2  # the advisory lock of a migration
 
 
 def _type(column: sa.Column[object]) -> str:
     kind = getattr(column.type, "impl_instance", column.type)  # of a type that SQLAlchemy decorates
-    if isinstance(kind, sa.BigInteger):
+    if isinstance(kind, sa.Integer):
         return "bigint"
     if isinstance(kind, sa.Double):
         return "double precision"
@@ -27,7 +27,8 @@ def _arrays(table: sa.Table, columns: Sequence[str]) -> str:
     return ", ".join(f"%b::{_type(table.c[name])}[]" for name in columns)
 
 
-def _insert(table: sa.Table, columns: Sequence[str]) -> str:
+def insert(table: sa.Table, columns: Sequence[str]) -> str:
+    """Return the statement that inserts rows with these columns."""
     names = ", ".join(f'"{name}"' for name in columns)
     return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({_arrays(table, columns)})"  # noqa: S608
 
@@ -39,18 +40,21 @@ def _update_runs(columns: Sequence[str]) -> str:
     return f"UPDATE runs SET {changes} FROM unnest({arrays}) AS new({names}) WHERE runs.id = new.id"  # noqa: S608
 
 
-INSERT = {what: _insert(table, columns) for what, (table, columns) in COLUMNS.items()}
+INSERT = {what: insert(table, columns) for what, (table, columns) in COLUMNS.items()}
 UPDATE_RUN = _update_runs(MUTABLE)
 UPDATE_SETTLED = _update_runs(SETTLED)
-_RUN = ", ".join(f'"{name}"' for name in (*MUTABLE, "id", "event", "handler", "root"))
+_RUN = ", ".join(f'"{name}"' for name in (*MUTABLE, "id", "event", "handler", "root", "replay"))
 SELECT_RUNS = f"SELECT {_RUN} FROM runs WHERE id = ANY (%b::bigint[])"  # noqa: S608 - made of constants
+# Equal, said so that only the index of both columns can be used: on an empty table that of the source costs
+# less.
 SELECT_SEEN = (
     "SELECT events.id, events.source, events.seq FROM unnest(%b::text[], %b::text[]) AS wanted(id, source) "
-    "JOIN events ON events.id = wanted.id AND events.source = wanted.source"
+    "JOIN events ON (events.id, events.source) >= (wanted.id, wanted.source) "
+    "AND (events.id, events.source) <= (wanted.id, wanted.source)"
 )
 _TREE = tuple(column.name for column in trees.columns)
 UPSERT_TREE = (
-    _insert(trees, _TREE)
+    insert(trees, _TREE)
     + " ON CONFLICT (root) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _TREE[1:])
 )
@@ -62,14 +66,35 @@ INSERT_ERRORS = (
     "ON CONFLICT (handler, number) DO UPDATE SET error = excluded.error"
 )
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"  # whatever the server's defaults are
-END_SESSION = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND usename = user"
-LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
-SELECT_HEAD = "SELECT number, event, run, result, digest FROM commits ORDER BY number DESC LIMIT 1"
-SELECT_COMMIT = "SELECT number, event, run, result, digest FROM commits WHERE number = %b"
-INSERT_HEAD = """
-    INSERT INTO commits (number, event, run, result, digest, counts)
-    VALUES (%b, %b, %b, %b, %b, %b::bigint[])
+# Another process, on another server, too, may have the same number.
+SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+END_SESSION = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid = %s AND backend_start = %s AND usename = user
 """
+IS_OPEN = "SELECT EXISTS (SELECT FROM nodes WHERE id = %s AND closed_at IS NULL)"
+LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
+_HEAD = "number, event, run, result, digest"
+SELECT_HEAD = f"SELECT {_HEAD} FROM commits ORDER BY number DESC LIMIT 1"  # noqa: S608 - made of constants
+SELECT_STATE = f"""
+    SELECT {_HEAD}, rules, (SELECT max(term) FROM terms),
+        ARRAY(SELECT id FROM nodes WHERE closed_at IS NULL)
+    FROM commits ORDER BY number DESC LIMIT 1
+"""  # noqa: S608 - as above
+SELECT_COMMIT = f"SELECT {_HEAD} FROM commits WHERE number = %b"  # noqa: S608 - as above
+INSERT_HEAD = """
+    INSERT INTO commits (number, event, run, result, digest, node, rules, counts, changes)
+    VALUES (%b, %b, %b, %b, %b, %b, %b, %b::bigint[], %b)
+"""
+SELECT_LOST = """
+    SELECT id FROM runs
+    WHERE state = 2 AND NOT EXISTS (SELECT FROM nodes WHERE nodes.id = runs.node AND closed_at IS NULL)
+    ORDER BY id
+"""
+NOTIFY = "SELECT pg_notify(%b, %b)"
+SELECT_TERM = "SELECT term, node FROM terms ORDER BY term DESC LIMIT 1"
+INSERT_TERM = "INSERT INTO terms (term, node, began_at) VALUES (%b, %b, %b)"
+CLOSE_NODE = "UPDATE nodes SET closed_at = %b WHERE id = %b AND beat = %b AND closed_at IS NULL"
 INSERT_COUNTS = "INSERT INTO counts (number, counts) VALUES (%b, %b::bigint[])"
 CLEAR_PARTITION_KEY = (
     "UPDATE runs SET partitionkey = NULL WHERE id = ANY (%b::bigint[]) AND partitionkey IS NOT NULL"
@@ -79,8 +104,8 @@ DELETE_RESULTS = "DELETE FROM results WHERE number <= %b"
 MOVE_FLOOR = "UPDATE cell SET floor = %b, floor_digest = %b"
 RESTORE_CELL = "UPDATE cell SET epoch = %b, floor = %b, floor_digest = %b"
 RESTORE_IDS = tuple(
-    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), coalesce(max(id), 0) + 1, false) FROM {table}"  # noqa: S608
-    for table in ("handlers", "keys")
+    f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), coalesce(max(id), 0) + 1, false) FROM {numbered}"  # noqa: S608
+    for table, numbered in (("handlers", "handlers"), ("keys", "keys"), ("nodes", "node_names"))
 )
 DELETE_RUNS = "DELETE FROM runs WHERE event = ANY (%b::bigint[]) RETURNING id, handler, state"
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE run = ANY (%b::bigint[])"
@@ -89,6 +114,7 @@ DELETE_EVENTS = "DELETE FROM events WHERE seq = ANY (%b::bigint[])"
 TIDY = (
     "DELETE FROM commits WHERE number < %(oldest)s",
     "DELETE FROM counts WHERE number < (SELECT max(number) FROM counts)",
+    "DELETE FROM terms WHERE term < (SELECT max(term) FROM terms) - 1000",
     """
     DELETE FROM last_errors AS old WHERE number < %(oldest)s
     AND EXISTS (SELECT FROM last_errors WHERE handler = old.handler AND number > old.number)

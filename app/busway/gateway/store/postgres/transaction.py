@@ -7,18 +7,32 @@ three round trips. Statements of every batch bypass SQLAlchemy for speed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import chain
 from typing import Any
 
+import msgspec
 import psycopg
 import sqlalchemy as sa
 
-from busway.gateway.store.core.transaction import ATTEMPT, COLUMNS, Bounds, Head, Values
+from busway.gateway.store.core.schema import RUNNING, AnyText
+from busway.gateway.store.core.transaction import (
+    ATTEMPT,
+    COLUMNS,
+    MUTABLE,
+    Bounds,
+    Expelled,
+    Head,
+    Values,
+)
+from busway.gateway.store.port.cell import Changes
+from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.postgres import connections, statements
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
 COUNTS_EVERY = 200  # commits whose changes of counts are added up in one row
 _LOG = COLUMNS[ATTEMPT][1].index("log")
+_NODE = MUTABLE.index("node")
 
 
 class PostgresTransaction(PostgresSnapshot):
@@ -27,30 +41,50 @@ class PostgresTransaction(PostgresSnapshot):
     Args:
         connection: the connection. Nobody else uses it.
         epoch: of the log.
+        node: the id of the node, 0 for a command.
+        notifies: whether a commit notifies the other nodes.
 
     Attributes:
         newest: the newest row of `commits` that this object has written: number, event, run, result, digest.
     """
 
-    def __init__(self, connection: sa.Connection, epoch: str) -> None:
+    def __init__(
+        self, connection: sa.Connection, epoch: str, node: int = 0, *, notifies: bool = True
+    ) -> None:
         super().__init__(connection)
         driver: Any = connection.connection.driver_connection
         self._driver: psycopg.Connection[Any] = driver
-        self._epoch = epoch
+        self._epoch, self._node, self._notifies = epoch, node, notifies
+        self._several, self._rules, self._term = False, 0, 0
+        self._open: list[int] = []  # nodes whose rows are open
         self._waiting: list[tuple[str, Sequence[Any]]] = []
         self.newest: Values = (0,)
         self._head: Values = ()
         self._number = 0
         self._counts: list[Values] = []
-        self._mark = 0
+        self._mark: tuple[int, dict[int, tuple[int, int | None]], Changes] = (0, {}, Changes())
+        self._changed: dict[int, tuple[int, int | None]] = {}  # state and node of older runs, by id
+        self._notes = Changes()  # except what `_changed` says
 
     def begin(self) -> Head:
-        """Begin, wait until nobody else writes, and return the newest numbers."""
+        """Begin, wait until nobody else writes, and return the newest numbers.
+
+        Raises:
+            Expelled: the row of this node is closed.
+        """
         self._waiting, self._counts = [(statements.BEGIN, ()), (statements.LOCK, ())], []
+        self._changed, self._notes = {}, Changes()
         # A statement sees what was committed before it began, so the lock is taken in a statement of its own.
-        (row,) = self._read(statements.SELECT_HEAD)
-        self._number, event, run, result, digest = row
-        return Head(self._epoch, event, run, result, digest)
+        (row,) = self._read(statements.SELECT_STATE)
+        self._number, event, run, result, digest, rules, self._term, self._open = row
+        self._several = any(node != self._node for node in self._open)
+        if self._node and self._node not in self._open:
+            self.rollback()
+            raise Expelled
+        self._rules = rules
+        if not self._node:
+            return Head(self._epoch, event, run, result, digest)
+        return Head(self._epoch, event, run, result, digest, rules, self._node)
 
     def commit(self) -> None:
         """Write everything, synced to disk."""
@@ -65,13 +99,14 @@ class PostgresTransaction(PostgresSnapshot):
 
     def mark(self) -> None:
         """Remember this place for `back`."""
-        self._mark = len(self._counts)
+        self._mark = len(self._counts), {**self._changed}, deepcopy(self._notes)
         self._add("SAVEPOINT one")
         self._send()
 
     def back(self) -> None:
         """Undo everything since `mark`, and forget it."""
-        del self._counts[self._mark :]
+        counts, self._changed, self._notes = self._mark
+        del self._counts[counts:]
         self._waiting = [("ROLLBACK TO one", ()), ("RELEASE one", ())]
         self._send()
 
@@ -132,13 +167,27 @@ class PostgresTransaction(PostgresSnapshot):
             columns[_LOG] = [None if log is None else log.encode() for log in columns[_LOG]]
         self._add(statements.INSERT[what], *columns)
 
+    def insert_into(self, table: sa.Table, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        """Insert rows into any table of the core."""
+        arrays = _transposed(rows)
+        for place, name in enumerate(columns):
+            if isinstance(table.c[name].type, AnyText):
+                arrays[place] = [None if text is None else text.encode() for text in arrays[place]]
+        self._add(statements.insert(table, columns), *arrays)
+
     def update_runs(self, rows: Sequence[Values]) -> None:
         """Update runs: `MUTABLE` and the id."""
         self._add(statements.UPDATE_RUN, *_transposed(rows))
+        if self._several:
+            for row in rows:
+                self._changed[row[-1]] = row[0], row[_NODE]
 
     def update_settled(self, rows: Sequence[Values]) -> None:
         """Update runs: `SETTLED` and the id."""
         self._add(statements.UPDATE_SETTLED, *_transposed(rows))
+        if self._several:
+            for row in rows:
+                self._changed[row[-1]] = row[0], None
 
     def put_trees(self, rows: Sequence[Values], gone: Sequence[int]) -> None:
         """Insert or replace rows of `trees`, and delete those of roots that are complete."""
@@ -160,11 +209,63 @@ class PostgresTransaction(PostgresSnapshot):
         """Write the newest numbers."""
         number = self._number + 1
         self._head = (number, new.event, new.run, new.result, new.digest)
-        changes = list(chain.from_iterable(self._counts))
-        self._add(statements.INSERT_HEAD, *self._head, changes)
+        counts = list(chain.from_iterable(self._counts))
+        changes = self._changes() if self._several else None
+        changed = msgspec.msgpack.encode(changes) if changes else b""
+        self._add(statements.INSERT_HEAD, *self._head, self._node, new.rules or self._rules, counts, changed)
+        if self._several and self._notifies:
+            self._add(statements.NOTIFY, channel(self._epoch), str(number))
         if number % COUNTS_EVERY == 0:
             self._send()
             self._add(statements.INSERT_COUNTS, number, list(chain.from_iterable(self.counts())))
+
+    def take_lead(self, operation: Lead) -> bool:
+        """Make a node the leader, unless another one became it."""
+        if not self._node:
+            return True
+        (newest,) = self._read(statements.SELECT_TERM)
+        for id_, beat in operation.gone:
+            self._add(statements.CLOSE_NODE, operation.now, id_, beat)
+        closed = {id_ for id_, _ in operation.gone}
+        self._open = [node for node in self._open if node not in closed]
+        self._send()
+        if newest == (operation.term, operation.node):
+            return True
+        if newest[0] != operation.term - 1:
+            return False
+        if newest[1] != self._node and self._read(statements.IS_OPEN, newest[1])[0][0]:
+            return False
+        self._add(statements.INSERT_TERM, operation.term, operation.node, operation.now)
+        self._term = operation.term
+        return True
+
+    def lost_runs(self) -> list[int]:
+        """Return the running runs that no open node has."""
+        return [id_ for (id_,) in self._read(statements.SELECT_LOST)]
+
+    def may_assign(self, term: int, node: int) -> bool:
+        """Return whether the term is the newest one and the node is open."""
+        return term == self._term and node in self._open
+
+    def lingers(self, run: int) -> None:
+        """Let the other nodes know that the attempt that ended may still run, on the node that has it."""
+        self._notes.lingering.append(run)
+
+    def stopped(self, runs: Sequence[int]) -> None:
+        """Let the other nodes know that nothing of the attempts of these runs runs any more."""
+        self._notes.stopped.extend(runs)
+
+    def replays_changed(self) -> None:
+        """Let the other nodes know that a replay was created or cancelled."""
+        self._notes.replays = True
+
+    def keys_changed(self) -> None:
+        """Let the other nodes know that an API key was created or revoked."""
+        self._notes.keys = True
+
+    def durable_taken(self, name: str, generation: int) -> None:
+        """Let the other nodes know that a subscription of this one took over a durable name."""
+        self._notes.durables.append((name, generation))
 
     def clear_partition_keys(self, runs: Sequence[int]) -> None:
         """Take the partition keys away from runs."""
@@ -184,7 +285,7 @@ class PostgresTransaction(PostgresSnapshot):
         self.add_counts(counts)
         if errors:
             self.put_errors(errors)
-        self.write_head(Head(bounds.epoch, bounds.event, bounds.run, bounds.result, bounds.digest))
+        self.write_head(Head(bounds.epoch, bounds.event, bounds.run, bounds.result, bounds.digest, 1))
         for statement in statements.RESTORE_IDS:
             self._add(statement)
 
@@ -194,6 +295,15 @@ class PostgresTransaction(PostgresSnapshot):
         self._add(statements.DELETE_ATTEMPTS, [id_ for id_, *_ in ended])
         self._send()
         return ended, self._driver.execute(statements.DELETE_EVENTS, (list(events),)).rowcount
+
+    def _changes(self) -> Changes:
+        changes = self._notes
+        for id_, (state, node) in self._changed.items():
+            if state != RUNNING:
+                changes.ended.append(id_)
+            elif node is not None and node != self._node:
+                changes.assigned.append((id_, node))
+        return changes
 
     def _rows(self, query: sa.Executable, parameters: Any) -> list[Any]:
         self._send()  # what the query is to see
@@ -215,6 +325,11 @@ class PostgresTransaction(PostgresSnapshot):
                 self._driver.execute(statement, parameters)
             cursors = [self._driver.execute(statement, parameters) for statement, parameters in queries]
         return [cursor.fetchall() for cursor in cursors]
+
+
+def channel(epoch: str) -> str:
+    """Return the name of the channel on which nodes hear of commits."""
+    return f"busway_{epoch}"
 
 
 def _transposed(rows: Sequence[Values]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import Any
 
@@ -23,45 +22,46 @@ TIDY_EVERY = 60.0  # seconds
 class PostgresWriteConnection:
     """Implements `WriteConnection`.
 
-    Each gateway that opens the database names itself there. So a gateway that lost its connection, or its
-    committer, notices that another one has been at work meanwhile.
-
     Args:
         url: the database, migrated.
-        known: the name under which an earlier committer of this gateway opened it, None for the first one.
+        node: the id of the node.
+        notifies: whether its commits notify the other nodes.
 
     Raises:
-        Unusable: it cannot be reached, or another gateway uses it.
+        Unusable: it cannot be reached, or an import uses it.
     """
 
     errors = connections.ERRORS
     blocked = False
     due = True  # each pause checks the connection
 
-    def __init__(self, url: str, known: list[FileId] | None) -> None:
-        self._engine = connections.engine(url, "committer", poolclass=sa.NullPool)
+    def __init__(self, url: str, node: int, *, notifies: bool = True) -> None:
+        self._node, self._notifies = node, notifies
+        self._engine = connections.engine(
+            url, f"committer/{node}", connections.PATIENCE, connections.BY_INDEX, poolclass=sa.NullPool
+        )
         self._broken = self._lacks = False
         self._tidy_at = time.monotonic()
         try:
             self._connection = self._engine.connect()
             connections.lock(self._connection)
-            self._name = known[0][0] if known else self._claim()
-            self.epoch = self._cell().epoch
+            self.epoch = self._epoch()
             self._begin()
+            self._confirm()
             self.head = self.newest()
         except connections.ERRORS as problem:
             raise Unusable(f"PostgreSQL: {connections.cause(problem)}") from None
 
     @property
     def commit(self) -> int:
-        """The number of the newest commit, -1 if the database is not as this gateway left it."""
+        """The number of the newest commit, -1 if the database is not as this node left it."""
         number: int = self._transaction.newest[0]
         return -1 if self._lacks else number
 
     @property
     def files(self) -> list[FileId]:
-        """The name under which this gateway opened the database, in the place of files."""
-        return [(self._name, 0)]
+        """None: the server has them."""
+        return []
 
     def problem(self, *, recent: bool = False) -> str | None:
         """Return why PostgreSQL cannot be reached. `recent`: None without a check."""
@@ -70,10 +70,14 @@ class PostgresWriteConnection:
         try:
             if self._broken:
                 self._reconnect()
-            self._connection.exec_driver_sql("SELECT 1")
+                self._confirm()
+            else:
+                self._connection.exec_driver_sql("SELECT 1")
         except (sa.exc.DBAPIError, psycopg.Error, Unusable) as problem:
             self._broken = True
-            return f"PostgreSQL cannot be used: {connections.cause(problem)}"
+            silent = self._driver.silent
+            why = connections.no_answer() if silent else connections.cause(problem)
+            return f"PostgreSQL cannot be used: {why}"
         self._broken = False
         return None
 
@@ -108,7 +112,7 @@ class PostgresWriteConnection:
         fresh = self._engine.connect()
         try:
             # A server that did not notice that the connection broke keeps its session, which has the lock.
-            fresh.exec_driver_sql(statements.END_SESSION, (self._session,))
+            fresh.exec_driver_sql(statements.END_SESSION, self._session)
             connections.lock(fresh)
         except BaseException:
             fresh.close()
@@ -117,28 +121,34 @@ class PostgresWriteConnection:
             self._connection.invalidate()
             self._connection.close()
         self._connection = fresh
-        if self._cell().epoch != self.epoch:
+        if self._epoch() != self.epoch:
             raise Unusable("another database is in the place of this one: start the gateway again")
         known = self._transaction.newest
         self._begin()
+        self._transaction.newest = known
         self._lacks |= not self._transaction.has_commit(known)
 
     def _begin(self) -> None:
         driver: Any = self._connection.connection.driver_connection
-        self._session: int = driver.info.backend_pid
-        self._lacks |= self._cell().writer != self._name
-        self._transaction = PostgresTransaction(self._connection, self.epoch)
-        self._transaction.newest = self._transaction.newest_commit()
+        self._driver: connections.Connection = driver
+        self._session: tuple[Any, ...] = tuple(self._connection.exec_driver_sql(statements.SESSION).one())
+        is_open = self._connection.exec_driver_sql(statements.IS_OPEN, (self._node,)).scalar_one()
+        self._lacks |= bool(self._node) and not is_open
+        self._transaction = PostgresTransaction(
+            self._connection, self.epoch, self._node, notifies=self._notifies
+        )
         self.writer = Writer(self._transaction)
 
-    def _claim(self) -> int:
-        """Name this gateway as the one that uses the database. Return the name."""
-        name = secrets.randbits(62)
-        self._connection.execute(sa.update(cell).values(writer=name))
-        return name
+    def _confirm(self) -> None:
+        """Wait until everything that is visible is synced, on a synchronous standby, too.
 
-    def _cell(self) -> Any:
-        return self._connection.execute(sa.select(cell)).one()
+        A commit whose session ended while it waited for the standby is visible before.
+        """
+        if not self._lacks:
+            self.writer.write([])
+
+    def _epoch(self) -> str:
+        return str(self._connection.execute(sa.select(cell.c.epoch)).scalar_one())
 
     def _tidy(self) -> None:
         self._tidy_at = time.monotonic()

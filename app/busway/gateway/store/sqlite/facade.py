@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from busway.gateway.errors import BadSettings
 from busway.gateway.store.core import moving
+from busway.gateway.store.port.cell import CellState
 from busway.gateway.store.port.database import Sizes
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
@@ -35,8 +37,8 @@ class SQLiteDatabase:
         """Return whether there is a database: a file that is not empty."""
         return sqlite.exists(self._path)
 
-    def migrate(self) -> None:
-        """Create the database, or upgrade its schema."""
+    def migrate(self, *, upgrade: bool = False) -> None:  # noqa: ARG002 - the port's
+        """Create the database, or upgrade its schema: one gateway uses it."""
         sqlite.migrate(self._path)
 
     def lock(self) -> Lock:
@@ -54,6 +56,14 @@ class SQLiteDatabase:
     def read_keys(self) -> list[KeyRecord]:
         """Return all API keys, including revoked ones."""
         return sqlite.read_keys(self._path)
+
+    def nodes(self) -> CellState:
+        """Refuse: only one gateway can use a file.
+
+        Raises:
+            BadSettings: always.
+        """
+        raise BadSettings(f"one gateway at a time uses a SQLite file: ask it with --url, not {self.shown!r}")
 
     def export(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield the lines of an export, each with the number of rows so far, and of all, at most."""

@@ -24,7 +24,7 @@ class _Snapshots:
         )
 
     @contextmanager
-    def open(self) -> Iterator[SQLiteSnapshot]:
+    def open(self, *, steady: bool = True) -> Iterator[SQLiteSnapshot]:  # noqa: ARG002 - it costs nothing
         """Begin a transaction that reads.
 
         Raises:

@@ -79,6 +79,14 @@ class SQLiteSnapshot:
         """Return the bounds of the logs."""
         return Bounds(*self.connection.execute(_bounds).one())
 
+    def rules(self) -> int:
+        """Return 0: one node uses the file."""
+        return 0
+
+    def nodes_behind(self, rules: int) -> list[int]:  # noqa: ARG002 - part of the port
+        """Return none: there is no other node."""
+        return []
+
     def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
         """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
         which = {"handler": handler, "after": after, "limit": limit}

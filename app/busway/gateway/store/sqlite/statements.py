@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from busway.gateway.store.core.schema import attempts, events, results, runs, trees
+from busway.gateway.store.core.schema import attempts, events, node_names, results, runs, trees
 from busway.gateway.store.core.transaction import COLUMNS, MUTABLE, SETTLED
 from busway.gateway.store.sqlite.schema import counts, head, last_errors
 
@@ -63,6 +63,7 @@ UPSERT_TREE = _compile(
 DELETE_TREE = _compile(sa.delete(trees).where(trees.c.root == sa.bindparam("root")), ("root",))
 SELECT_TREE = _compile(sa.select(trees).where(trees.c.root == sa.bindparam("root")), ("root",))
 
+SELECT_RUNNING = _compile(sa.select(runs.c.id).where(sa.text("state = 2")).order_by(runs.c.id), ())
 SELECT_HEAD = _compile(
     sa.select(head.c.epoch, head.c.writer, head.c.event, head.c.run, head.c.result, head.c.digest), ()
 )
@@ -70,6 +71,10 @@ UPDATE_HEAD = _compile(
     sa.update(head), ("event", "run", "result", "digest"), ("event", "run", "result", "digest")
 )
 CLAIM_HEAD = _compile(sa.update(head), ("writer",), ("writer",))
+SELECT_NODE = _compile(
+    sa.select(sa.func.min(node_names.c.id)).where(node_names.c.name == sa.bindparam("name")), ("name",)
+)
+INSERT_NODE = _insert(node_names, "name")
 
 
 def _listed(name: str) -> Any:
@@ -78,9 +83,9 @@ def _listed(name: str) -> Any:
 
 
 SELECT_RUNS = _compile(
-    sa.select(
-        *(runs.c[name] for name in MUTABLE), runs.c.id, runs.c.event, runs.c.handler, runs.c.root
-    ).where(runs.c.id.in_(_listed("ids"))),
+    sa.select(*(runs.c[name] for name in (*MUTABLE, "id", "event", "handler", "root", "replay"))).where(
+        runs.c.id.in_(_listed("ids"))
+    ),
     ("ids",),
 )
 CLEAR_PARTITION_KEY = _compile(

@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from busway.gateway.store.core.transaction import Bounds, Head, Replaced, Values
+from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.schema import head
 from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot
@@ -21,21 +22,28 @@ class SQLiteTransaction(SQLiteSnapshot):
     Args:
         connection: the connection. Nobody else uses it.
         name: the number with which this writer claims the head. None writes without claiming it.
+        node: the number of the node that writes, None for a command or if it is not known yet.
     """
 
-    def __init__(self, connection: sa.Connection, name: int | None = None) -> None:
+    def __init__(self, connection: sa.Connection, name: int | None = None, node: int | None = None) -> None:
         super().__init__(connection)
-        self._name = name
+        self._name, self._node = name, node
         self._cursor = connection.connection.cursor()
 
-    def claim(self) -> Head:
+    def claim(self, node: str) -> Head:
         """Become the only committer. The next `begin` of any other raises `Replaced`.
+
+        `node`: the name of the node.
 
         Raises:
             sqlite3.Error, sqlalchemy.exc.DBAPIError: the database failed.
         """
         self._run("BEGIN IMMEDIATE")
         self._cursor.execute(statements.CLAIM_HEAD, (self._name,))
+        ((self._node,),) = self._rows(statements.SELECT_NODE, node)
+        if self._node is None:
+            self._cursor.execute(statements.INSERT_NODE, (node,))
+            self._node = self._cursor.lastrowid
         newest = self._head()[0]
         self.commit()
         return newest
@@ -107,6 +115,11 @@ class SQLiteTransaction(SQLiteSnapshot):
         """Insert rows."""
         self._cursor.executemany(statements.INSERT[what], rows)
 
+    def insert_into(self, table: sa.Table, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        """Insert rows into any table of the core."""
+        names, marks = (", ".join(each) for each in ((f'"{name}"' for name in columns), "?" * len(columns)))
+        self._cursor.executemany(f"INSERT INTO {table.name} ({names}) VALUES ({marks})", rows)  # noqa: S608
+
     def update_runs(self, rows: Sequence[Values]) -> None:
         """Update runs: `MUTABLE` and the id."""
         self._cursor.executemany(statements.UPDATE_RUN, rows)
@@ -133,6 +146,33 @@ class SQLiteTransaction(SQLiteSnapshot):
     def write_head(self, new: Head) -> None:
         """Write the newest numbers."""
         self._cursor.execute(statements.UPDATE_HEAD, (new.event, new.run, new.result, new.digest))
+
+    def take_lead(self, operation: Lead) -> bool:  # noqa: ARG002 - the port's
+        """Return True: there is one node, which has the file's lock."""
+        return True
+
+    def lost_runs(self) -> list[int]:
+        """Return the running runs: their gateway has ended."""
+        return [id_ for (id_,) in self._rows(statements.SELECT_RUNNING)]
+
+    def may_assign(self, term: int, node: int) -> bool:  # noqa: ARG002 - the port's
+        """Return False: there is no other node."""
+        return False
+
+    def lingers(self, run: int) -> None:
+        """Do nothing: there is no other node."""
+
+    def stopped(self, runs: Sequence[int]) -> None:
+        """Do nothing: there is no other node."""
+
+    def replays_changed(self) -> None:
+        """Do nothing: there is no other node."""
+
+    def keys_changed(self) -> None:
+        """Do nothing: there is no other node."""
+
+    def durable_taken(self, name: str, generation: int) -> None:
+        """Do nothing: there is no other node."""
 
     def clear_partition_keys(self, runs: Sequence[int]) -> None:
         """Take the partition keys away from runs."""
@@ -163,7 +203,7 @@ class SQLiteTransaction(SQLiteSnapshot):
 
     def _head(self) -> tuple[Head, int]:
         ((epoch, writer, event, run, result, digest),) = self._rows(statements.SELECT_HEAD)
-        return Head(epoch, event, run, result, digest), writer
+        return Head(epoch, event, run, result, digest, node=self._node), writer
 
     def _run(self, statement: str) -> None:
         self._cursor.execute(statement)

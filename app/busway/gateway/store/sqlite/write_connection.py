@@ -30,6 +30,7 @@ class SQLiteWriteConnection:
     Args:
         path: the database file, which exists.
         known: its files as another committer had them open, None for the first one.
+        node: the name of the node.
 
     Raises:
         FilesChanged: these are not the same files.
@@ -39,15 +40,16 @@ class SQLiteWriteConnection:
     commit = 0  # a file loses no commits
     errors: tuple[type[Exception], ...] = (sa.exc.DBAPIError, sqlite3.Error)
 
-    def __init__(self, path: Path, known: list[FileId] | None) -> None:
+    def __init__(self, path: Path, known: list[FileId] | None, node: str) -> None:
         self._path, self._name = path, secrets.randbits(62)
         self._files = DatabaseFiles(path, known)
         self._files.verify()
         pragmas = (f"cache_size=-{CACHE}", f"busy_timeout={BUSY}")
         self._engine = sqlite.engine(path, *pragmas, create=False, poolclass=sa.NullPool)
+        self._node: int | None = None
         self._connect()
-        head = self._transaction.claim()
-        self.epoch, self.head = head.epoch, head.result
+        head = self._transaction.claim(node)
+        self.epoch, self.head, self._node = head.epoch, head.result, head.node
         self._files.opened()
 
     @property
@@ -107,6 +109,6 @@ class SQLiteWriteConnection:
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
-        self._transaction = SQLiteTransaction(self._connection, self._name)
+        self._transaction = SQLiteTransaction(self._connection, self._name, self._node)
         self.writer = Writer(self._transaction)
         self._checkpoints = Checkpoints(self._connection, self._path, BUSY)

@@ -27,20 +27,23 @@ from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.worker import Descriptors
 from busway.gateway.executors.python.wire import programs
 from busway.gateway.executors.python.wire import protocol as wire
+from busway.gateway.executors.python.wire.lease import Lease
 from busway.gateway.executors.python.wire.programs import children, command
 from busway.gateway.executors.python.wire.protocol import Boot, Executed, FromZygote, Loaded, Spawn, ToZygote
 
 _REAP_TIMEOUT = 0.5  # seconds to reap the killed workers at the end, so that the gateway need not
 _READ_SIZE = 64 * 1024
+_AFTER_END = 50  # milliseconds between two looks at a lease that has ended
 _DROPPED = [-1, -1, -1]  # in place of a worker's descriptors
 
 
 class Zygote:
     """Serves the gateway's requests on the socket `control`."""
 
-    def __init__(self, control: socket.socket, lifeline_end: int) -> None:
+    def __init__(self, control: socket.socket, lifeline_end: int, lease: Lease) -> None:
         self._control = control
         self._lifeline = lifeline_end
+        self._lease = lease
         self._buffer = Buffer()
         self._descriptors: list[int] = []
         self._workers: set[int] = set()
@@ -59,13 +62,24 @@ class Zygote:
         poll.register(wake_in, select.POLLIN)
         self._wake = (wake_in, wake_out)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            ready = {descriptor for descriptor, _ in poll.poll(self._patience())}
             if wake_in in ready:
                 os.read(wake_in, _READ_SIZE)
                 self._reap()
             if self._control.fileno() in ready and not self._read():
                 self._end()
                 return
+
+    def _patience(self) -> float | None:
+        """Return the milliseconds until the lease must be looked at. Kill what must not run after its end."""
+        left = self._lease.left()
+        if left is None:
+            return None
+        if left:
+            return left * 1000 + 1
+        for pid in self._workers.intersection(self._lease.holders()):
+            kill_group(pid)
+        return _AFTER_END
 
     def _read(self) -> bool:
         control = self._control
@@ -156,6 +170,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
+            self._lease.close()
             os.close(self._wake[0])
             os.close(self._wake[1])
             os.setsid()
@@ -239,10 +254,10 @@ def kill_group(pid: int) -> None:
 
 
 def main() -> None:
-    """Run as the zygote. The command line has the descriptors control, lifeline and stacks."""
+    """Run as the zygote. The command line has the descriptors control, lifeline, stacks and lease."""
     child.quiet_signals()
-    control, lifeline_end, stacks = map(int, sys.argv[1:4])
-    for descriptor in (control, lifeline_end, stacks):
+    control, lifeline_end, stacks, lease = map(int, sys.argv[1:5])
+    for descriptor in (control, lifeline_end, stacks, lease):
         os.set_inheritable(descriptor, False)
     programs.watch(lifeline_end)
     output.install()
@@ -250,4 +265,4 @@ def main() -> None:
     faulthandler.enable(file=stacks)
     faulthandler.register(child.DUMP_SIGNAL, file=stacks)
     programs.become_subreaper()
-    Zygote(socket.socket(fileno=control), lifeline_end).run()
+    Zygote(socket.socket(fileno=control), lifeline_end, Lease(lease, writes=False)).run()

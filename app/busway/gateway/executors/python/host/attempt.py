@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from busway.gateway.executors.python.host import policy
 from busway.gateway.executors.python.host.pace import Pace
 from busway.gateway.executors.python.host.policy import AttemptPhase, DeathVerdict
 from busway.gateway.executors.python.wire import protocol as wire
+from busway.gateway.executors.python.wire.lease import Lease
 from busway.gateway.executors.python.wire.memory import MIB
 from busway.gateway.executors.python.wire.protocol import Call, ToWorker
 from busway.gateway.executors.python.wire.slots import Page
@@ -304,6 +305,17 @@ class Silence:
             oldest.begun = since
 
 
+LAPSED = (
+    "killed because this node could not reach the database in time: another node may have started the next "
+    "attempt, and attempts of this handler must not overlap"
+)
+
+
+def lapsed(attempts: Iterable[SentAttempt], lease: Lease) -> bool:
+    """Return whether the lease ended while a worker had exclusive ones of these attempts."""
+    return any(each.assignment.exclusive and lease.lapsed_since(each.sent_at) for each in attempts)
+
+
 def last_of_settled(attempt: SentAttempt) -> list[Gone]:
     """Return the report that a settled attempt no longer runs, none if it was recalled."""
     return [] if attempt.recalled else [Gone(token=attempt.assignment.token)]
@@ -312,14 +324,16 @@ def last_of_settled(attempt: SentAttempt) -> list[Gone]:
 class Death(msgspec.Struct, frozen=True):
     """How a worker ended.
 
-    `status`: its wait status, None if unknown. `killed`: the gateway killed it. `fault`: why, if it broke the
-    protocol. `alone`: it was started for one attempt. `output_since`: returns the last lines of its output
-    since a time in monotonic nanoseconds.
+    `status`: its wait status, None if unknown. `killed`: the gateway killed it. `lapsed`: the lease of the
+    node ended while it had exclusive attempts. `fault`: why, if it broke the protocol. `alone`: it was
+    started for one attempt. `output_since`: returns the last lines of its output since a time in monotonic
+    nanoseconds.
     """
 
     pid: int | None
     status: int | None
     killed: bool
+    lapsed: bool
     fault: str | None
     alone: bool
     output_since: Callable[[int], str]
@@ -330,7 +344,7 @@ def report_death(death: Death, released: list[SentAttempt], now: Clocks) -> list
     phases = [f.phase() for f in released]
     if death.fault is not None:
         phases = _suspected(phases)
-    verdicts = policy.verdicts(phases, killed=death.killed, alone=death.alone)
+    verdicts = policy.verdicts(phases, killed=death.killed or death.lapsed, alone=death.alone)
     reports = [_final_report(death, f, verdict, now) for f, verdict in zip(released, verdicts, strict=True)]
     _attribute_output(death, released, reports)
     return [report for report in reports if report is not None]
@@ -382,6 +396,8 @@ def _charged_or_lost(death: Death, attempt: SentAttempt, verdict: DeathVerdict, 
     stack = attempt.stack() if attempt.phase() is AttemptPhase.RUNNING else None
     charged = verdict is DeathVerdict.CHARGE
     why = "the gateway killed its worker" if death.killed else policy.cause_of(death.status)
+    if death.lapsed:
+        why = LAPSED
     if death.fault is not None:
         why = fault_text(death.fault)
     outcome = Outcome.FAILED if charged else Outcome.LOST

@@ -94,7 +94,7 @@ def ended(report: Ended, attempt: SentAttempt, now: Clocks, worker: int | None, 
         report.worker = worker
     if attempt.peak:
         report.peak_memory = max(report.peak_memory or 0, attempt.peak)
-    if report.lingers or report.alone:
+    if report.lingers or report.alone or report.keeps:
         raise ProtocolError(_NOT_ITS_BUSINESS)
     if outcome is _SUCCEEDED:
         if (report.data != _NULL or report.published) and (fault := _fault_of(report, limits)) is not None:

@@ -16,7 +16,7 @@ from busway.gateway.executors.python.host.link import (
     ZygoteLost,
     ZygoteReport,
 )
-from busway.gateway.executors.python.host.reaping import reap_group
+from busway.gateway.executors.python.host.reaping import group_exists, reap_group
 from busway.gateway.executors.python.host.shared import Shared
 from busway.gateway.executors.python.host.states import WorkerState
 from busway.gateway.executors.python.host.watching import Watched
@@ -41,6 +41,7 @@ class Launcher:
         loaded: what the folder defines.
         code_digest: identifies the code that workers must have.
         lost: it cannot start workers any more, although it should.
+        groups: the process groups of its workers. Those of dead ones may have processes left.
     """
 
     def __init__(self, shared: Shared, boot: Boot, watched: Watched) -> None:
@@ -53,7 +54,7 @@ class Launcher:
         self._closed = self._stopped = False
         self._launched: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
-        self._groups: set[int] = set()
+        self.groups: set[int] = set()
 
     async def load(self, lifeline: int, timeout: float) -> None:
         """Start a zygote that imports the folder. Files that hang or crash it are skipped next time.
@@ -63,7 +64,7 @@ class Launcher:
             OSError: it could not be started.
         """
         while True:
-            link = Link(self._take, lifeline)
+            link = Link(self._take, lifeline, self._shared.lease)
             self._links.add(link)
             try:
                 loaded = await link.load(self._boot, timeout)
@@ -119,12 +120,17 @@ class Launcher:
         self._launched.pop(worker.number, None)
         if worker.pid is not None and self._by_pid.get(worker.pid) is worker:
             del self._by_pid[worker.pid]
+        self._forget_groups()
 
     def reap_orphans(self) -> None:
         """Reap what the dead zygote did not reap: groups of dead workers, each with its leader's pid."""
-        for group in self._groups - self._by_pid.keys():
+        for group in self.groups - self._by_pid.keys():
             reap_group(group)
-            self._groups.discard(group)
+        self._forget_groups()
+
+    def _forget_groups(self) -> None:
+        """Forget the groups of which no process is left. In others a killed process may not be dead yet."""
+        self.groups = {group for group in self.groups if group in self._by_pid or group_exists(group)}
 
     async def close(self, timeout: float) -> None:
         """Let the zygote exit, and wait until it has ended."""
@@ -154,7 +160,7 @@ class Launcher:
             os.close(report.pidfd)
             return
         self._by_pid[report.pid] = worker
-        self._groups.add(report.pid)
+        self.groups.add(report.pid)
         try:
             worker.spawned(report.pid, report.pidfd)
         except OSError as problem:  # there are no resources to watch it
@@ -172,7 +178,7 @@ class Launcher:
         for worker in list(self._by_pid.values()):
             worker.reap()
         self.reap_orphans()
-        left = bool(self._by_pid or self._launched)
+        left = bool(self.groups or self._launched)
         for worker in list(self._launched.values()):
             worker.ended(None)  # if it was started nevertheless, closing its socket ends it
         if left and not self._stopped:

@@ -22,6 +22,7 @@ from busway.gateway.executors.python.host.child_output import ChildOutput
 from busway.gateway.executors.python.host.policy import cause_of
 from busway.gateway.executors.python.wire import protocol as wire
 from busway.gateway.executors.python.wire import slots
+from busway.gateway.executors.python.wire.lease import Lease
 from busway.gateway.executors.python.wire.programs import command
 from busway.gateway.executors.python.wire.protocol import Boot, FromZygote, Loaded, Spawn, ToZygote
 
@@ -93,12 +94,13 @@ class Link:
     Args:
         listener: receives the reports, in order.
         lifeline: the reading end of the pipe that closes when the gateway ends.
+        lease: of the node.
 
     Raises:
         OSError: the process cannot be started.
     """
 
-    def __init__(self, listener: Callable[[Link, ZygoteReport], None], lifeline: int) -> None:
+    def __init__(self, listener: Callable[[Link, ZygoteReport], None], lifeline: int, lease: Lease) -> None:
         self._listener = listener
         self._buffer = Buffer(self._frame_limit)
         self._pidfds: list[int] = []
@@ -116,9 +118,9 @@ class Link:
         self.alive = True
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._start(lifeline)
+        self._start(lifeline, lease)
 
-    def _start(self, lifeline: int) -> None:
+    def _start(self, lifeline: int, lease: Lease) -> None:
         with contextlib.ExitStack() as given, contextlib.ExitStack() as undo:
             self._socket, theirs = socket.socketpair()
             undo.callback(self._socket.close)
@@ -130,13 +132,15 @@ class Link:
             stack = slots.create(1)
             self._stacks = slots.Page(stack, 1)
             undo.callback(self._stacks.close)
+            reader = lease.reader()
+            given.callback(os.close, reader)
             program = "busway.gateway.executors.python.child.zygote"
-            line = command(program, str(theirs.fileno()), str(lifeline), str(stack))
+            line = command(program, str(theirs.fileno()), str(lifeline), str(stack), str(reader))
             # With only these arguments Python uses vfork and exec, so this process is not copied.
             with signals.blocked():
                 self._process = subprocess.Popen(  # noqa: S603 - our own program
                     line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
-                    start_new_session=True, pass_fds=(theirs.fileno(), lifeline, stack),
+                    start_new_session=True, pass_fds=(theirs.fileno(), lifeline, stack, reader),
                 )  # fmt: skip
             undo.callback(self._process.wait)
             undo.callback(self._process.kill)
@@ -218,6 +222,11 @@ class Link:
             self.kill()
         else:
             self._requested.add(number)
+
+    def lease_ends(self) -> None:
+        """Let the zygote look at the lease, which had no end before. If it does not read, it is killed."""
+        if self.alive:
+            self._write(pack(ToZygote.LEASE, 0, b""))
 
     def refute(self, fault: str) -> None:
         """Kill the zygote because what it reports cannot be true: handler code may use its socket."""
@@ -369,6 +378,7 @@ class Link:
     def _release(self) -> None:
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        self._buffer = Buffer()  # the former one refers to this link
         self._output.close()
         self._stacks.close()
         for descriptor in (self._pidfd, *self._pidfds):

@@ -242,7 +242,9 @@ class Pool:
         if self._refusal is not None:
             self._failures, self._refusal, self._last_failure = 0, None, None
         assignment = self.dedicated.get(worker)
-        if assignment is not None:
+        if assignment is not None and self._shared.lease.ended():
+            worker.kill()  # which returns the attempt
+        elif assignment is not None:
             self.dedicated[worker] = None
             awaits = assignment.kind in ASYNC
             worker.send(assignment, self._pace(assignment.handler), awaits=awaits, quick=False)

@@ -34,6 +34,17 @@ def reap_group(group: int) -> None:
             pass
 
 
+def group_exists(group: int) -> bool:
+    """Return whether a process group has a process, perhaps a dead one that is not reaped yet."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Orphans:
     """Reaps orphans: descendants that outlive a dead zygote and have left their worker's group.
 

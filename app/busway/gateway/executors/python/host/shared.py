@@ -13,6 +13,7 @@ from busway.gateway.executors.python.host.attempt import SentAttempt
 from busway.gateway.executors.python.host.checking import FrameLimits
 from busway.gateway.executors.python.host.handler_output import HandlerOutput
 from busway.gateway.executors.python.host.reaping import Orphans
+from busway.gateway.executors.python.wire.lease import Lease
 
 logger = logging.getLogger("busway.workers")
 
@@ -39,6 +40,8 @@ class PeriodicCheck:
     def __init__(self, check: Callable[[int], bool]) -> None:
         self._check = check
         self._expected = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
         self.due = False
 
     def start(self) -> None:
@@ -46,10 +49,16 @@ class PeriodicCheck:
         self._start(_INTERVAL)
 
     def _start(self, delay: float) -> None:
-        if not self.due:
+        if not self.due and not self._stopped:
             self.due = True
             self._expected = time.monotonic_ns() + int(delay * 1e9)
-            asyncio.get_running_loop().call_later(delay, self._run)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._run)
+
+    def stop(self) -> None:
+        """Check no more, whatever asks for it."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _run(self) -> None:
         self.due = False
@@ -79,6 +88,7 @@ class Shared:
         reload: set when the handler code must be loaded again, because it changed or its zygote died.
         orphans: reaps what dead zygotes left.
         output: shows what handlers write.
+        lease: until when attempts may run. Set before the first zygote starts.
         deaths: number of dead workers, by pool and cause.
     """
 
@@ -89,7 +99,15 @@ class Shared:
         self.refused = self.closed = False
         self.changed, self.reload = asyncio.Event(), asyncio.Event()
         self.check, self.orphans, self.output = check, Orphans(), HandlerOutput()
+        self.lease: Lease
         self.deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
+
+    def remove(self, attempt: SentAttempt, pid: int | None) -> None:
+        """Forget an attempt that a worker does not have any more."""
+        assignment = attempt.assignment
+        del self.attempts[assignment.token]
+        if assignment.exclusive and pid is not None:
+            self.lease.release(pid)
 
     def room(self) -> None:
         """Report `Room` if an offer was refused before and attempts may start."""

@@ -16,18 +16,23 @@ def when_written(
 ) -> None:
     """Call `ask`, which signals the child, then call `then` when the stacks are written or the time is over.
 
-    The page may be closed when `then` is called.
+    If they are broken off, ask again. The page may be closed when `then` is called.
     """
     page.make_room()
     before = page.dump_size()
     end = loop.time() + _TIMEOUT
 
     def look(seen: int) -> None:
+        nonlocal before
         size = before if page.closed else page.dump_size()
-        if page.closed or (size == seen and size > before) or loop.time() >= end:
+        written = size == seen and size > before
+        if page.closed or loop.time() >= end or (written and not page.broken_off(before)):
             then()
-        else:
-            loop.call_later(_LOOK, look, size)
+            return
+        if written:
+            before = size
+            ask()
+        loop.call_later(_LOOK, look, size)
 
     ask()
     loop.call_later(_LOOK, look, before)

@@ -20,6 +20,7 @@ from busway.gateway.executors.python.host.renewal import Renewal
 from busway.gateway.executors.python.host.shared import PeriodicCheck, Shared
 from busway.gateway.executors.python.host.watching import Watched
 from busway.gateway.executors.python.host.worker import Worker
+from busway.gateway.executors.python.wire.lease import Lease, create
 from busway.gateway.executors.python.wire.memory import MIB
 from busway.gateway.executors.python.wire.programs import become_subreaper
 from busway.gateway.executors.python.wire.protocol import Boot
@@ -89,6 +90,7 @@ class Supervisor:
         """Start the zygote. Return what the handlers folder defines, without files that hang or crash."""
         become_subreaper()
         self._lifeline = os.pipe()
+        self._shared.lease = Lease(create(), writes=True)
         self._generation = await self._load()
         self._generation.pools[self._default_pool].want()
         await self._shared.until(self._generation.booted, self._import_timeout)
@@ -137,6 +139,7 @@ class Supervisor:
                 continue
             renewal.succeeded()
             await self._switch_to(fresh)
+            noticed = None  # or it would be kept until the next one
             if asked:
                 logger.info("handler code was loaded again: files have changed")
 
@@ -193,10 +196,21 @@ class Supervisor:
 
     # -- attempts
 
+    def extend_lease(self, end: int) -> None:
+        """Start no attempt after `end` (nanoseconds of CLOCK_BOOTTIME), and kill exclusive ones then."""
+        lease = self._shared.lease
+        first = lease.left() is None
+        if lease.extend(end):
+            self._shared.room()
+        if first:
+            for generation in self._generations:
+                if generation.launcher.link is not None:
+                    generation.launcher.link.lease_ends()
+
     def offer(self, assignment: Assignment) -> bool:
         """Send an attempt to a worker. Return False if its pool has no room now."""
         shared, made = self._shared, self._generation
-        if shared.closed:
+        if shared.closed or (shared.lease.limited and shared.lease.ended()):
             shared.refused = True
             return False
         common = assignment.memory is None and assignment.kind not in ASYNC  # without a call
@@ -289,6 +303,7 @@ class Supervisor:
         for generation in self._generations:
             generation.stop()
         await self._until_no_worker_is_left()
+        self._shared.check.stop()  # it would close a generation whose closing nothing waits for
         await asyncio.gather(
             *self._closing.values(),
             *(generation.launcher.close(_TEARDOWN_TIMEOUT) for generation in self._generations),
@@ -299,9 +314,10 @@ class Supervisor:
         for generation in self._generations:
             generation.launcher.reap_orphans()
         self._shared.orphans.stop()
-        for descriptor in self._lifeline:  # the kernel kills any remaining children now
-            if descriptor >= 0:
+        if self._lifeline != (-1, -1):
+            for descriptor in self._lifeline:  # the kernel kills any remaining children now
                 os.close(descriptor)
+            self._shared.lease.close()
         self._lifeline = (-1, -1)
 
     def _stop_loading(self) -> None:

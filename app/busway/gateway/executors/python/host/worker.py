@@ -78,10 +78,7 @@ class Worker:
         growth: int,
         alone: bool = False,
     ) -> None:
-        self.number = number
-        self.pool = pool
-        self.spawn = spawn
-        self.alone = alone
+        self.number, self.pool, self.spawn, self.alone = number, pool, spawn, alone
         self.code_digest: str | None = None
         self.pid: int | None = None
         self.state = WorkerState.BOOTING
@@ -144,7 +141,10 @@ class Worker:
         token = assignment.token
         self.page.assign(seat)
         attempt = SentAttempt(assignment, self.page, seat, time.monotonic_ns(), awaits, quick, pace)
-        self.attempts[token] = self._shared.attempts[token] = attempt
+        self.attempts[token] = attempt
+        self._shared.attempts[token] = attempt
+        if assignment.exclusive and self.pid is not None:
+            self._shared.lease.hold(self.pid)
         if awaits:
             self.async_out += 1
         else:
@@ -209,7 +209,10 @@ class Worker:
         attempt = self.attempts.pop(token, None)
         if attempt is None:
             return None
-        del self._shared.attempts[token]
+        if attempt.assignment.exclusive:
+            self._shared.remove(attempt, self.pid)
+        else:  # without a call
+            del self._shared.attempts[token]
         self._seats.append(attempt.seat)
         if attempt.awaits:
             self.async_out -= 1
@@ -455,10 +458,9 @@ class Worker:
     def reap(self) -> bool:
         """Reap the process if the gateway is its parent now. Return False if it runs or is not ours."""
         status = reap(self.pid) if self.pid is not None else None
-        if status is None:
-            return False
-        self.ended(status)
-        return True
+        if status is not None:
+            self.ended(status)
+        return status is not None
 
     def ended(self, status: int | None) -> None:
         """Handle the end of the process, or a failed start. `status`: its wait status, None if unknown."""
@@ -472,19 +474,17 @@ class Worker:
             self.pid,
             status,
             killed=self._killed,
+            lapsed=outcomes.lapsed(released, self._shared.lease),
             fault=self._fault,
             alone=self.alone,
             output_since=self._output.since,
         )
         reports = report_death(death, released, outcomes.now())
-        self.cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
-        if self._fault is not None:
-            self.cause = "protocol error"
-        elif self.refusal is not None:
-            self.cause = "not started"
+        cause = "killed" if self._killed else "ended" if self._expected else brief_cause(status)
+        self.cause = "protocol error" if self._fault else "not started" if self.refusal else cause
         self.crashed = not self._expected and not any(isinstance(report, Ended) for report in reports)
-        for token in self.attempts:
-            del self._shared.attempts[token]
+        for attempt in released:
+            self._shared.remove(attempt, self.pid)
         self._close()
         if reports:
             self._shared.report(reports)

@@ -34,6 +34,7 @@ class ToZygote(IntEnum):
 
     LOAD = 1  # body: Boot
     SPAWN = 2  # body: Spawn; with the descriptors socket, page, output
+    LEASE = 3  # the lease has an end from now on
 
 
 class FromZygote(IntEnum):

@@ -20,6 +20,7 @@ _STARTED, _SINCE, _FINISHED, _THREAD, _CANCELLED, _FRAMES, _BYTES, _PRINTED, _RE
 _RING = 16_384  # bytes, which take no memory until something is printed
 _LEFT_OUT = "… earlier output was lost with the worker\n"
 _STACKS = 256 * 1024  # bytes for stacks, which take no memory until they are written
+_STARTING = b"<freed thread state>"
 _MISSING = {errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
@@ -199,6 +200,14 @@ class Page:
         """Gateway: return the size of the stacks in bytes."""
         written = os.lseek(self.descriptor, 0, os.SEEK_CUR) - self._stacks
         return min(max(0, written), _STACKS)
+
+    def broken_off(self, since: int) -> bool:
+        """Gateway: return whether faulthandler gave up: Python 3.15 stops at a thread that is just starting.
+
+        Args:
+            since: the size of the stacks before these were written.
+        """
+        return _STARTING in os.pread(self.descriptor, self.dump_size() - since, self._stacks + since)
 
     def make_room(self) -> None:
         """Gateway: if many stacks were written, let the next ones replace them."""

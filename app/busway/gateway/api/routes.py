@@ -1,0 +1,47 @@
+"""All routes of the API."""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI
+
+from busway.gateway.api import (
+    docs_page,
+    document,
+    events,
+    handlers,
+    hooks,
+    keys,
+    metrics,
+    problems,
+    replays,
+    results,
+    runs,
+    schedules,
+    service,
+    sources,
+    streaming,
+    subscriptions,
+    tickets,
+    trials,
+    uploads,
+)
+from busway.gateway.api.answers import known_parameters
+
+_ROUTES = (
+    events, handlers, trials, replays, runs, results, streaming, subscriptions, service, metrics, tickets,
+    sources, hooks, schedules, uploads, keys,
+)  # fmt: skip
+
+
+def describe(rest: FastAPI) -> FastAPI:
+    """Add all routes, error handlers and documents to an app. `busway openapi` uses it too."""
+    for routes in _ROUTES:
+        rest.include_router(
+            routes.router,
+            dependencies=[Depends(known_parameters)],
+            generate_unique_id_function=lambda route: route.name,
+        )
+    docs_page.install(rest)
+    problems.install(rest)
+    rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it
+    return rest

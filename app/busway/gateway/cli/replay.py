@@ -1,0 +1,225 @@
+"""`busway replay`."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from busway.domain.handler import NAME
+from busway.gateway.cli.options import URL, Json, Key, Url, handler_names
+from busway.gateway.cli.output import Printer, console, counts, flat, note, print_json
+from busway.gateway.errors import BadSettings, BuswayError
+
+LOOK = 0.25  # seconds between requests for the progress
+NOTE_EVERY = 5.0  # seconds between lines about the progress without a terminal
+NAMES = {"types": "--types", "after": "--after", "before": "--before"}
+
+
+def replay(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Name of the handler.", autocompletion=handler_names),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--types",
+            "-t",
+            metavar="PATTERN",
+            help="Only events whose type matches; repeatable. Default: the handler's own patterns.",
+        ),
+    ] = None,
+    after: Annotated[
+        int | None, typer.Option(metavar="SEQ", help="Only events with a number above it.", min=0)
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(metavar="SEQ", help="Only events with a number below it.", min=0)
+    ] = None,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow", help="Only try: publish nothing, and show how results differ from those on record."
+        ),
+    ] = False,
+    follow: Annotated[
+        int | None, typer.Option(metavar="ID", help="Follow a replay that was started before.", min=1)
+    ] = None,
+    cancel: Annotated[
+        int | None, typer.Option(metavar="ID", help="Cancel a replay and its unfinished runs.", min=1)
+    ] = None,
+    json_lines: Json = False,
+    url: Url = URL,
+    key: Key = None,
+) -> None:
+    """Run stored events again with the current code of a handler, and follow the progress.
+
+    Ctrl-C leaves the replay running. With --shadow, and with --follow of such a replay, it prints how the
+    results differ from those on record. Its code has its real side effects.
+    """
+    started = [types, after, before, shadow or None]
+    if sum(given is not None for given in (name, follow, cancel)) != 1:
+        raise BadSettings("give the NAME of a handler, or --follow ID, or --cancel ID")
+    if name is None and any(given is not None for given in started):
+        raise BadSettings("--types, --after, --before and --shadow are for a new replay: give a NAME")
+    from busway.gateway.cli.call import Caller  # noqa: PLC0415 - the help starts faster
+
+    with Caller(url, key) as caller:
+        if cancel is not None:
+            found = caller.call("POST", f"/v1/replays/{cancel}/cancel")
+            _print_end(found, json_lines=json_lines)
+            return
+        if name is None:
+            found = caller.call("GET", f"/v1/replays/{follow}")
+        else:
+            found = _start(caller, name, types=types, after=after, before=before, shadow=shadow)
+            note(f"replay {found['id']} of {found['handler']}: events {_range(found)}")
+        try:
+            found = _follow(caller, found)
+            compared = _compare(caller, found, json_lines=json_lines) if found["shadow"] else {}
+        except KeyboardInterrupt:
+            note(
+                f"replay {found['id']} continues: `busway replay --follow {found['id']}` follows it, "
+                f"`busway replay --cancel {found['id']}` cancels it"
+            )
+            raise
+        _print_end({**found, **compared}, json_lines=json_lines)
+    if found["state"] == "cancelled":
+        raise BuswayError(f"replay {found['id']} was cancelled")
+
+
+def _start(caller: Any, name: str, **fields: Any) -> dict[str, Any]:
+    if not re.fullmatch(NAME, name):  # it would be another path
+        raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
+    import msgspec  # noqa: PLC0415 - the help starts faster
+
+    body = {field: value for field, value in fields.items() if value not in (None, False, [])}
+    path = f"/v1/handlers/{name}/replay"
+    found: dict[str, Any] = caller.call("POST", path, body=msgspec.json.encode(body), names=NAMES)
+    return found
+
+
+def _range(found: dict[str, Any]) -> str:
+    return f"{found['after'] + 1} to {found['before'] - 1}, {' '.join(found['types'])}"
+
+
+def _follow(caller: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Show the progress until the replay has ended, also over restarts of the gateway. Return it then."""
+    away = False
+    with _progress() as show:
+        while True:
+            show(found)
+            if found["finished_at"] is not None:
+                return found
+            time.sleep(LOOK)
+            answer = _ask(caller, found["id"])
+            if answer is None:
+                if not away:
+                    note("the gateway is away: waiting for it")
+                away = True
+                continue
+            found, away = answer, False
+
+
+def _ask(caller: Any, id_: int) -> dict[str, Any] | None:
+    """Return a replay, None if no gateway answers or it is starting."""
+    try:
+        answer = caller.send("GET", f"/v1/replays/{id_}")
+    except BuswayError:
+        return None
+    if answer.status_code == 503:
+        return None
+    found: dict[str, Any] = answer.json() if answer.is_success else caller.call("GET", f"/v1/replays/{id_}")
+    return found
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Show a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines().show
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
+
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True)) as bar:
+        task = bar.add_task("", total=1)
+
+        def show(found: dict[str, Any]) -> None:
+            bar.update(task, completed=_share(found), description=_described(found))
+
+        yield show
+
+
+class _Lines:
+    """Prints the progress as lines, if it changed, not too often."""
+
+    def __init__(self) -> None:
+        self._at, self._text = time.monotonic(), ""
+
+    def show(self, found: dict[str, Any]) -> None:
+        text = f"{_share(found):.0%}, {_described(found)}"
+        if time.monotonic() - self._at >= NOTE_EVERY and text != self._text:
+            self._at, self._text = time.monotonic(), text
+            note(text)
+
+
+def _share(found: dict[str, Any]) -> float:
+    """Return how much is done: of the events that were examined, those whose runs have ended."""
+    all_ = max(found["before"] - 1 - found["after"], 1)
+    examined: float = (found["position"] - found["after"]) / all_
+    return examined * _ended(found) / found["created"] if found["created"] else examined
+
+
+def _ended(found: dict[str, Any]) -> int:
+    runs: dict[str, int] = found["runs"]
+    return sum(runs.get(state, 0) for state in ("succeeded", "dead", "cancelled"))
+
+
+def _described(found: dict[str, Any]) -> str:
+    return f"{_ended(found)} of {found['created']} runs finished"
+
+
+def _compare(caller: Any, found: dict[str, Any], *, json_lines: bool) -> dict[str, Any]:
+    """Print how results differ from those on record. Return the counts."""
+    from busway.gateway.cli.comparing import DIFFERS, FAILS, SUCCEEDS, Comparison, lines  # noqa: PLC0415 - as above
+
+    comparison = Comparison()
+    for pair in caller.items(f"/v1/replays/{found['id']}/results", {}):
+        verdict = comparison.add(pair)
+        if json_lines and verdict in {DIFFERS, FAILS, SUCCEEDS}:
+            run, recorded = pair["run"]["id"], pair["recorded_run"]["id"]
+            print_json(
+                [
+                    {
+                        "event": pair["event"],
+                        "verdict": verdict,
+                        "run": run,
+                        "recorded_run": recorded,
+                        "differences": lines(pair),
+                    }
+                ]
+            )
+    if not json_lines:
+        printer = Printer()
+        for event, verdict, texts in comparison.shown:
+            printer.pieces([f"event {event}", verdict], ["bold", "red" if verdict == FAILS else "yellow"])
+            for text in texts:
+                printer.line(f"  {flat(text)}")
+        if comparison.left_out:
+            printer.line(f"{comparison.left_out} more events differ: --json prints them")
+        printer.line(f"compared with the results on record: {comparison.summary()}")
+    return {"comparison": dict(comparison.counts)}
+
+
+def _print_end(found: dict[str, Any], *, json_lines: bool) -> None:
+    if json_lines:
+        print_json([found])
+        return
+    runs = counts(found["runs"]) or "no event matched"
+    Printer().line(f"replay {found['id']} is {found['state']}: {runs}")

@@ -1,0 +1,1 @@
+"""The executor of handlers whose target is a URL: it sends the event there."""

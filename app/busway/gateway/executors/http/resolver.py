@@ -1,0 +1,67 @@
+"""Looks up the addresses of hosts in threads of its own: a name server that is silent holds nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from busway.domain.weburl import Address, read_address
+
+Lookup = Callable[..., list[tuple[Any, ...]]]
+"""`socket.getaddrinfo`."""
+
+_THREADS = 8
+_MOST = 16  # addresses of one name
+
+
+class NotFound(Exception):
+    """A name has no address. The message says why."""
+
+
+class Resolver:
+    """Looks up names. Those who ask for the same name at once share one lookup; nothing is kept.
+
+    Args:
+        lookup: as `socket.getaddrinfo`.
+    """
+
+    def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
+        self._lookup = lookup
+        self._threads = ThreadPoolExecutor(_THREADS, "resolver")
+        self._under_way: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        """Return the addresses of a name, in the order in which to try them.
+
+        Raises:
+            NotFound: it has none.
+        """
+        key = host, port
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.get_running_loop().create_task(self._ask(host, port))
+            task.add_done_callback(lambda done: self._done(key, done))
+        return await asyncio.shield(task)
+
+    def _done(self, key: tuple[str, int], task: asyncio.Task[list[Address]]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # nobody may wait for it any more
+
+    async def _ask(self, host: str, port: int) -> list[Address]:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self._threads, self._find, host, port)
+        except (OSError, UnicodeError) as problem:
+            raise NotFound(f"the name {host} has no address: {problem}") from None
+        return [read_address(str(entry[4][0])) for entry in found][:_MOST]
+
+    def _find(self, host: str, port: int) -> list[tuple[Any, ...]]:
+        return self._lookup(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+
+    def close(self) -> None:
+        """Wait for no thread: a lookup cannot be cancelled."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,46 @@
+"""What every codec is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from busway.gateway.ingest.reading import Read, Take
+from busway.gateway.turns import Steps
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Headers of a request: names in lower case, and values."""
+
+
+class Reader(Protocol):
+    """Reads the events of a body, in steps."""
+
+    def __call__(
+        self, headers: Headers, body: bytes, now: int, max_event_bytes: int, take: Take | None, /
+    ) -> Steps[Read]:
+        """Read the events of a body.
+
+        Args:
+            headers: of the request.
+            body: of the request, whole.
+            now: microseconds since 1970.
+            max_event_bytes: maximum size of one event.
+            take: gets the events of each slice, before the next slice is read. None: nothing does.
+
+        Raises:
+            BadRequest, Invalid, TooLarge: the events are invalid. `errors` names their positions.
+        """
+
+
+class Codec(msgspec.Struct, frozen=True):
+    """A form of events.
+
+    Attributes:
+        media_type: of its bodies. None: any.
+        read: reads a body.
+    """
+
+    media_type: str | None
+    read: Reader

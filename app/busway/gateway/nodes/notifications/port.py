@@ -1,0 +1,52 @@
+"""The port: a node tells the others that there is something new to read."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+LOOK = 1.0  # seconds between two looks at the cell without a notification
+LARGEST = 512 * 1024  # bytes of a message, with its seal
+
+
+class BrokerStatus(msgspec.Struct, kw_only=True):
+    """The connection of this node to the broker.
+
+    `url`: without secrets. `problem`: why it is not connected, None if it is. `sent`, `received`: messages.
+    `ignored`: messages that are not from a node of this cell, by reason.
+    """
+
+    url: str
+    connected: bool
+    problem: str | None
+    sent: int
+    received: int
+    ignored: dict[str, int]
+
+
+class Notifications(Protocol):
+    """Notifications between the nodes of a cell.
+
+    Each arrives at most once at each other node, and they arrive in any order. All of them may be lost: then
+    nodes notice news later, when they look by themselves.
+    """
+
+    def open(self, epoch: str, secret: bytes) -> None:
+        """Begin to send and receive. `epoch` and `secret` are those of the cell."""
+
+    def notify(self, message: bytes) -> None:
+        """Tell the other nodes. It returns at once. A later message may replace one that is not sent yet."""
+
+    async def wait(self) -> bool:
+        """Return when another node has notified, or False when it is time to look anyway.
+
+        Raises:
+            Unavailable: the database cannot be used, if notifications come from there.
+        """
+
+    async def close(self) -> None:
+        """Send what is not sent yet, if that is possible, and stop."""
+
+    def status(self) -> BrokerStatus | None:
+        """Return the state of the broker, None if there is none."""
