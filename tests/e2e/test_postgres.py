@@ -19,6 +19,7 @@ from busway.gateway.store.postgres.statements import ONE_WRITER
 
 from tests import forked
 from tests.marks import few
+from tests.ports import unused_port
 from tests.servers.postgres import PostgresServer, running
 
 from .conftest import Serve
@@ -425,9 +426,7 @@ def _no_rights(server: PostgresServer) -> str:
 
 
 def _nobody_listens(_server: PostgresServer) -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"postgresql://postgres@127.0.0.1:{probe.getsockname()[1]}/busway"
+    return f"postgresql://postgres@127.0.0.1:{unused_port()}/busway"
 
 
 def _not_postgres(server: PostgresServer) -> str:

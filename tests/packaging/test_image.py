@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import zipfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.service import PATIENCE, clean_environment, until
+from tests.ports import unused_port
 
 from .environments import GREET, ROOT, Environment, copy_sources, required, run
 
@@ -53,9 +53,7 @@ def variables(image: Environment, folder: Path) -> dict[str, str]:
     found["PATH"] = found["PATH"].replace("/opt/busway", str(image.root)).replace("$PATH", "/usr/bin:/bin")
     found["BUSWAY_DATABASE_URL"] = found["BUSWAY_DATABASE_URL"].replace("////", f"///{folder}/")
     found["BUSWAY_HANDLERS"] = str(folder) + found["BUSWAY_HANDLERS"]
-    with socket.socket() as free:
-        free.bind(("0.0.0.0", 0))
-        found["BUSWAY_PORT"] = str(free.getsockname()[1])
+    found["BUSWAY_PORT"] = str(unused_port())
     return found
 
 

