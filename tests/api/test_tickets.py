@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from busway.gateway.access import ticket
-from busway.gateway.access.gate import Gate, digest, key_text
+from busway.gateway.access.gate import Gate
+from busway.gateway.access.keys import digest, key_text
 from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.access.ticket import SharedTickets, TicketError, Tickets, TooManyTickets
 from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
@@ -141,7 +142,7 @@ def test_a_ticket_stands_for_the_key_as_it_is_when_it_is_used() -> None:
     gate = clocks.gate()
     gate.load([record(1, "publish"), record(2, "admin")])
     text = gate.ticket(gate.admit(shown(1)))
-    assert enter(gate, HERE, query(text)) == Access(1, frozenset({"publish"}))
+    assert enter(gate, HERE, query(text)) == Access(1, frozenset({"publish"}), name="k")
 
 
 def revoke(gate: Gate, _: Clocks) -> None:

@@ -76,9 +76,19 @@ class BadCursor(BadRequest):
 
 
 class Unauthorized(BuswayError):
-    """The API key is missing, unknown, expired or revoked."""
+    """The API key or token is missing, unknown, expired or revoked.
+
+    Args:
+        detail: as for `BuswayError`.
+        reason: why a key or token that was sent is refused, for programs (RFC 6750). ASCII without quotes.
+    """
 
     status, title, code = 401, "Key needed", "not_allowed"
+
+    def __init__(self, detail: str, *, reason: str = "") -> None:
+        super().__init__(detail)
+        if reason:
+            self.challenge = f'{self.challenge}, error="invalid_token", error_description="{reason}"'
 
 
 class BadSignature(BuswayError):

@@ -1,18 +1,20 @@
-"""Admission of requests: by API key or, while no key exists, only on loopback."""
+"""Admission of requests: by API key, by token, or on loopback while nothing says who may come in.
+
+A request is identified by the first way that it uses: see `Gate._ways`. Each way returns its access, None if
+the request does not use it, or raises `Unauthorized`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
-import re
-import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from busway.domain.loopback import is_loopback
 from busway.gateway.access.hooks import Hooks
+from busway.gateway.access.keys import PREFIX, Keys
 from busway.gateway.access.origins import Origins, without_port
 from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.access.ticket import SharedTickets, TicketError, Tickets, TooManyTickets
@@ -24,25 +26,24 @@ Headers = Iterable[tuple[bytes, bytes]]
 _FORWARDED = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
-_KEY = re.compile(r"bw_([0-9]{1,18})_(.{1,200})", re.ASCII)
 ADMISSION_HEADERS = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
 """The headers that admission reads."""
 
 
-def new_secret() -> tuple[str, bytes]:
-    """Return a new secret for an API key, and the digest that the store keeps."""
-    secret = secrets.token_urlsafe(32)
-    return secret, digest(secret)
+class Tokens(Protocol):
+    """Identifies the bearers of tokens that another party has signed."""
 
+    def identify(self, text: str) -> Access:
+        """Return the access that a token gives.
 
-def digest(secret: str) -> bytes:
-    """Return the digest of a secret. It has 256 random bits, so a plain SHA-256 is safe."""
-    return hashlib.sha256(secret.encode()).digest()
+        Raises:
+            Unauthorized: it is not valid.
+            KeysPending: it may be, once the keys of its issuer have been read.
+            Unavailable: they cannot be read.
+        """
 
-
-def key_text(id_: int, secret: str) -> str:
-    """Return the text of an API key, which is shown once."""
-    return f"bw_{id_}_{secret}"
+    def still_valid(self, access: Access) -> bool:
+        """Return whether the token of an access is still valid."""
 
 
 class Gate:
@@ -53,9 +54,15 @@ class Gate:
         origins: the allowed origins of web pages.
         monotonic: returns monotonic seconds, for the lifetime of tickets.
         shared: tickets that other nodes accept, too. None: there are no other nodes.
+        tokens: identifies bearers of tokens. None: tokens are not accepted.
+        closed: whether the gateway is not open either while there are no keys.
 
     Attributes:
         hooks: admits webhooks, which have a signature instead of a key.
+        keys: the API keys.
+        edition: replaced when the keys change, and when their use is recorded. Until then and until an access
+            ends, the same headers get the same access.
+        clock: microseconds since 1970.
     """
 
     def __init__(
@@ -64,68 +71,65 @@ class Gate:
         origins: Origins | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         shared: SharedTickets | None = None,
+        *,
+        tokens: Tokens | None = None,
+        closed: bool = False,
     ) -> None:
-        self._clock, self._monotonic = clock, monotonic
+        self.clock, self._monotonic = clock, monotonic
         self._origins = origins or Origins()
         self._tickets, self._shared = Tickets(), shared
         self.hooks = Hooks(clock)
-        self._keys: dict[int, KeyRecord] = {}
-        self._accesses: dict[int, Access] = {}
+        self.keys = Keys(clock)
+        self._tokens, self._closed = tokens, closed or tokens is not None
+        self._ways = (self._by_bearer,)
         self._valid_ids: set[int | None] = {None}
-        self.edition = object()  # replaced when the keys change, and when their use is recorded
-        self._used: set[int] = set()
+        self.edition = object()
 
     @property
     def open(self) -> bool:
-        """Whether no API key exists. Then every request from loopback has full access."""
-        return not self._keys
+        """Whether nothing says who may come in. Then every request from loopback has full access."""
+        return not self._closed and not self.keys
 
     def load(self, keys: list[KeyRecord]) -> set[int | None]:
         """Replace the keys by those in the store. Return the ids of keys that are no longer valid.
 
         None is among them when the first key ends open access.
         """
-        before, known = self._valid_ids, self._keys
-        self._keys = {key.id: key for key in keys}
-        self._accesses = {key.id: _access(key) for key in keys}
-        if self._keys != known:
-            self.edition = object()
-        self._valid_ids = {key.id for key in keys if self._is_valid(key)} if keys else {None}
-        return before - self._valid_ids
+        return self._loaded(changed=self.keys.load(keys))
 
-    def take_used(self) -> set[int]:
-        """Return the ids of the keys that were used since the last call.
-
-        Heads that are remembered with their edition count once.
-        """
-        used, self._used = self._used, set()
-        return used
+    def declare(self, keys: list[KeyRecord]) -> set[int | None]:
+        """Replace the keys by those in the keys file. Return as `load` does."""
+        return self._loaded(changed=self.keys.declare(keys))
 
     def count_again(self) -> None:
-        """Let heads that are remembered count again as a use of their key, with their next request."""
+        """Check remembered heads again at their next request, and count them as a use of their key."""
         self.edition = object()
 
     def admit(self, headers: Headers) -> Access:
         """Return the access of a request.
 
         Raises:
-            Unauthorized: the key is missing, unknown, expired or revoked.
+            Unauthorized: the key or token is missing, unknown, expired or revoked.
             Forbidden: the request comes from a page of another origin that is not allowed.
-            Misdirected: there are no keys, and the Host is not loopback or a proxy forwarded the request.
+            Misdirected: the gateway is open, and the Host is not loopback or a proxy forwarded the request.
+            Unavailable: it is not known now whether the token is valid.
         """
         found = self._read_headers(headers)
-        return self._key_access(found.get(b"authorization")) if self._keys else OPEN
-
-    def lasts(self, access: Access) -> bool:
-        """Return whether the same headers will get this access until `edition` changes."""
-        key = None if access.key is None else self._keys.get(access.key)
-        return access.key is None or (key is not None and key.expires_at is None)
+        if self.open:
+            return OPEN
+        for way in self._ways:
+            access = way(found)
+            if access is not None:
+                return access
+        raise Unauthorized(
+            "missing API key: send `Authorization: Bearer KEY` (`busway keys create NAME` creates one)"
+        )
 
     def admit_subscriber(self, headers: Headers, query: bytes) -> Access | str:
         """Return the access of a subscriber, or the ticket that replaces its key, for `redeem`.
 
         Raises:
-            Unauthorized, Forbidden, Misdirected: as from `admit`.
+            Unauthorized, Forbidden, Misdirected, Unavailable: as from `admit`.
         """
         tickets = [value for name, value in _pairs(query) if name == "ticket"]
         if not tickets:
@@ -142,10 +146,12 @@ class Gate:
         """
         try:
             if self._shared is not None:
-                return self._ticket_access(await self._shared.redeem(ticket))
-            return self._ticket_access(self._tickets.redeem(ticket, self._monotonic()))
+                holder = await self._shared.redeem(ticket)
+            else:
+                holder = self._tickets.redeem(ticket, self._monotonic())
         except TicketError as problem:
             raise Unauthorized(str(problem)) from None
+        return self._ticket_access(holder)
 
     def ticket(self, access: Access) -> str:
         """Issue a ticket for this access.
@@ -153,10 +159,11 @@ class Gate:
         Raises:
             Unavailable: there are too many tickets.
         """
+        token = access if access.source == "token" else None
         if self._shared is not None:
-            return self._shared.issue(access.key)
+            return self._shared.issue(access.key, token)
         try:
-            return self._tickets.issue(access.key, self._monotonic())
+            return self._tickets.issue(access.key, self._monotonic(), token)
         except TooManyTickets as problem:
             seconds = math.ceil(problem.seconds)
             raise Unavailable("there are too many tickets: try again later", retry_after=seconds) from None
@@ -171,7 +178,7 @@ class Gate:
                 "pages of other origins may not use this gateway: open the page from the gateway's address, "
                 "or allow its origin with --allow-origin"
             )
-        if not self._keys:
+        if self.open:
             self._check_loopback(host, found)
         return found
 
@@ -187,45 +194,44 @@ class Gate:
                 "create a key with `busway keys create NAME`"
             )
 
-    def _key_access(self, authorization: bytes | None) -> Access:
+    def _by_bearer(self, found: Mapping[bytes, bytes]) -> Access | None:
+        """Identify a request by the header `Authorization`."""
+        authorization = found.get(b"authorization")
         if authorization is None:
-            raise Unauthorized(
-                "missing API key: send `Authorization: Bearer KEY` (`busway keys create NAME` creates one)"
-            )
+            return None
         scheme, _, text = authorization.decode("latin-1").partition(" ")
-        form = _KEY.fullmatch(text.strip())
-        if scheme.lower() != "bearer" or form is None:
-            raise Unauthorized("malformed API key: expected `Authorization: Bearer bw_…`")
-        key, secret = self._keys.get(int(form[1])), form[2]
-        if not hmac.compare_digest(digest(secret), key.digest if key else b"") or key is None:
-            raise Unauthorized("unknown API key: check the key, or create one with `busway keys create NAME`")
-        if not self._is_valid(key):
-            raise Unauthorized("this API key was revoked or has expired: use another one")
-        self._used.add(key.id)
-        return self._accesses[key.id]
+        return self._bearer(text.strip() if scheme.lower() == "bearer" else "")
 
-    def _ticket_access(self, id_: int | None) -> Access:
-        """Return the current access of the key with this id, which a ticket names."""
-        key = None if id_ is None else self._keys.get(id_)
-        if id_ is None and not self._keys:
+    def _bearer(self, text: str) -> Access:
+        if self._tokens is None or text.startswith(PREFIX):
+            return self.keys.identify(text)
+        return self._tokens.identify(text)
+
+    def _ticket_access(self, holder: Access | int | None) -> Access:
+        """Return the current access of whoever a ticket names: a token, a key by its id, or nobody."""
+        if isinstance(holder, Access):
+            if self._tokens is None or not self._tokens.still_valid(holder):
+                raise Unauthorized("the token of this ticket has expired: get a new one with a fresh token")
+            return holder
+        if holder is None and self.open:
             return OPEN
-        if id_ is None:
+        if holder is None:
             raise Unauthorized(
                 "this ticket was issued before the first key was created: get a new one with a key"
             )
-        if key is None or not self._is_valid(key):
+        access = self.keys.current(holder)
+        if access is None:
             raise Unauthorized(
                 "the key of this ticket was revoked or has expired: get a new one with a valid key"
             )
-        self._used.add(key.id)
-        return self._accesses[key.id]
+        return access
 
-    def _is_valid(self, key: KeyRecord) -> bool:
-        return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
-
-
-def _access(key: KeyRecord) -> Access:
-    return Access(key.id, frozenset(key.scopes), tuple(key.types or ()))
+    def _loaded(self, *, changed: bool) -> set[int | None]:
+        if changed:
+            self.edition = object()
+        before, valid = self._valid_ids, self.keys.valid()
+        self._valid_ids = {None} if self.open else {*valid}
+        return before - self._valid_ids
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:
@@ -240,5 +246,6 @@ def check_scope(access: Access, scope: str) -> Access:
         Forbidden: it does not grant the scope.
     """
     if not access.may(scope):
-        raise Forbidden(f"this API key lacks the scope {scope!r}: use a key that has it")
+        kind = access.credential
+        raise Forbidden(f"this {kind} lacks the scope {scope!r}: use a {kind.split()[-1]} that has it")
     return access

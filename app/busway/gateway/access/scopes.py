@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 import msgspec
 
@@ -12,17 +13,27 @@ _matcher = lru_cache(1_000)(matcher)
 
 
 class Access(msgspec.Struct, frozen=True):
-    """What a request may do.
+    """Who sent a request, and what it may do.
 
     Attributes:
-        key: the id of its API key, None while the gateway has no keys.
-        scopes: what the key grants.
+        key: a number for whoever it is, None while the gateway is open. It is the id of an API key, and a
+            negative number for the subject of a token.
+        scopes: what the key or the token grants.
         types: patterns: it concerns only events of these types. Empty: of all types.
+        name: for people: the name of the key, or the subject of the token. Empty while the gateway is open.
+        source: how it was identified: `key` (of the store), `file` (a key of the keys file), `token`, or
+            `open` (nobody had to say).
+        until: microseconds since 1970 when it ends, or None.
+        signer: identifies the key that signed the token. Empty for others.
     """
 
     key: int | None
     scopes: frozenset[str]
     types: tuple[str, ...] = ()
+    name: str = ""
+    source: Literal["key", "file", "token", "open"] = "key"
+    until: int | None = None
+    signer: str = ""
 
     def may(self, scope: str) -> bool:
         """Return whether `scope` is granted. `admin` grants all scopes."""
@@ -37,5 +48,10 @@ class Access(msgspec.Struct, frozen=True):
         """Return whether it concerns events of a type."""
         return not self.types or _matcher(self.types)(type_)
 
+    @property
+    def credential(self) -> str:
+        """What it was identified by, for messages."""
+        return "token" if self.source == "token" else "API key"
 
-OPEN = Access(None, frozenset({"admin"}))
+
+OPEN = Access(None, frozenset({"admin"}), source="open")

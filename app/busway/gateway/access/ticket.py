@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from busway.gateway.access.scopes import Access
+
 LIFETIME = 30.0  # seconds
 REMEMBERED = 60.0  # seconds after which a ticket is forgotten
 MOST_OF_KEY = 10_000  # of one key, so that it cannot take all
 MOST = 50_000  # maximum number of tickets, including used ones; each takes a few hundred bytes
+MOST_BYTES = 16_777_216  # of what tickets of tokens keep of these
 
 
 class TicketError(ValueError):
@@ -44,13 +47,17 @@ class SharedTickets:
         self._secret = hmac.digest(secret, b"tickets", "sha256")
         self._clock, self._redeem = clock, redeem
 
-    def issue(self, key: int | None) -> str:
-        """Issue a ticket for the key with this id, None while the gateway has no keys."""
-        body = _encode(_Signed(secrets.token_bytes(16), key, self._clock()))
+    def issue(self, key: int | None, token: Access | None = None) -> str:
+        """Issue a ticket for the key with this id, None while the gateway has no keys.
+
+        `token`: what the token gives that is used instead of a key.
+        """
+        grant = None if token is None else _grant(token)
+        body = _encode(_Signed(secrets.token_bytes(16), key, self._clock(), grant))
         return "bwt_" + base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("=")
 
-    async def redeem(self, text: str) -> int | None:
-        """Use a ticket and return the id of its key.
+    async def redeem(self, text: str) -> Access | int | None:
+        """Use a ticket and return the id of its key, or the access of its token.
 
         Raises:
             TicketError: the ticket is unknown, used or expired.
@@ -61,7 +68,7 @@ class SharedTickets:
             raise _expired()
         if not await self._redeem(signed.id.hex(), signed.at + round(REMEMBERED * 1e6)):
             raise _used()
-        return signed.key
+        return signed.key if signed.grant is None else _granted(signed.key, signed.grant)
 
     def _read(self, text: str) -> _Signed:
         try:
@@ -77,10 +84,28 @@ class SharedTickets:
         return hmac.digest(self._secret, body, "sha256")[:_MAC]
 
 
+class _Grant(msgspec.Struct, array_like=True):
+    scopes: list[str]
+    types: tuple[str, ...]
+    name: str
+    until: int | None
+    signer: str
+
+
 class _Signed(msgspec.Struct, array_like=True):
     id: bytes
     key: int | None
     at: int
+    grant: _Grant | None = None
+
+
+def _grant(token: Access) -> _Grant:
+    return _Grant(sorted(token.scopes), token.types, token.name, token.until, token.signer)
+
+
+def _granted(key: int | None, grant: _Grant) -> Access:
+    scopes = frozenset(grant.scopes)
+    return Access(key, scopes, grant.types, grant.name, "token", grant.until, grant.signer)
 
 
 _MAC = 16  # bytes
@@ -103,7 +128,13 @@ def _expired() -> TicketError:
 class _Issued(msgspec.Struct):
     key: int | None
     at: float
+    token: Access | None
     used: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that it keeps of a token, about."""
+        return 0 if self.token is None else 500 + sum(map(len, (self.token.name, *self.token.types)))
 
 
 class Tickets:
@@ -115,25 +146,29 @@ class Tickets:
     def __init__(self) -> None:
         self._issued: dict[str, _Issued] = {}  # oldest first, because all have the same lifetime
         self._of_key: Counter[int | None] = Counter()
+        self._bytes = 0
 
-    def issue(self, key: int | None, now: float) -> str:
+    def issue(self, key: int | None, now: float, token: Access | None = None) -> str:
         """Issue a ticket for the key with this id, None while the gateway has no keys.
+
+        `token`: what the token gives that is used instead of a key.
 
         Raises:
             TooManyTickets: there are too many tickets.
         """
         self._forget(now)
         own = key is not None and self._of_key[key] >= MOST_OF_KEY
-        if own or len(self._issued) >= MOST:
+        if own or len(self._issued) >= MOST or self._bytes >= MOST_BYTES:
             oldest = next(each for each in self._issued.values() if each.key == key or not own)
             raise TooManyTickets(oldest.at + REMEMBERED - now)
         self._of_key[key] += 1
         text = f"bwt_{secrets.token_urlsafe(32)}"
-        self._issued[text] = _Issued(key, now)
+        issued = self._issued[text] = _Issued(key, now, token)
+        self._bytes += issued.size
         return text
 
-    def redeem(self, text: str, now: float) -> int | None:
-        """Use a ticket and return the id of its key.
+    def redeem(self, text: str, now: float) -> Access | int | None:
+        """Use a ticket and return the id of its key, or the access of its token.
 
         Raises:
             TicketError: the ticket is unknown, used or expired.
@@ -147,7 +182,7 @@ class Tickets:
         if now - issued.at >= LIFETIME:
             raise _expired()
         issued.used = True
-        return issued.key
+        return issued.key if issued.token is None else issued.token
 
     def _forget(self, now: float) -> None:
         while self._issued:
@@ -155,6 +190,7 @@ class Tickets:
             if now - issued.at < REMEMBERED:
                 return
             del self._issued[text]
+            self._bytes -= issued.size
             self._of_key[issued.key] -= 1
             if not self._of_key[issued.key]:
                 del self._of_key[issued.key]

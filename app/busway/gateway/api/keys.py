@@ -15,7 +15,7 @@ from busway.contract.keys import LIMITED_SCOPES, OVERLAP
 from busway.contract.problems import BadField
 from busway.domain import times
 from busway.domain.times import SECOND
-from busway.gateway.access.gate import key_text, new_secret
+from busway.gateway.access.keys import key_text, new_secret
 from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
@@ -152,7 +152,7 @@ class KeyUse:
     def look(self) -> None:
         """Record what was used since the last look. If that fails, the use of the next minute is recorded."""
         stages = self._stages
-        used = stages.gate.take_used()
+        used = stages.gate.keys.take_used()
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + USE_EVERY
             self._recorded.clear()

@@ -45,14 +45,16 @@ class _Admitted:
         codec: reads the body.
         allowed: which event types the key may publish. None: all.
         edition: of the keys. None: the next request is checked again.
+        until: when the key or token expires, in microseconds since 1970. None: never.
     """
 
-    __slots__ = ("allowed", "codec", "edition")
+    __slots__ = ("allowed", "codec", "edition", "until")
 
     def __init__(self) -> None:
         self.codec = PLAIN
         self.allowed: Matcher | None = None
         self.edition: object = None
+        self.until: int | None = None
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -112,7 +114,9 @@ class PublishEndpoint:
         admitted: Any = head.admitted
         if admitted is None:
             admitted = head.admitted = _Admitted()
-        elif admitted.edition is admission.edition:
+        elif admitted.edition is admission.edition and (
+            admitted.until is None or admission.clock() < admitted.until
+        ):
             return None
         try:
             access = check_scope(admission.admit(head.headers), "publish")
@@ -128,7 +132,7 @@ class PublishEndpoint:
             head.streams, head.admitted = True, None
             return None
         admitted.codec, admitted.allowed = codec, access.allowed
-        admitted.edition = admission.edition if admission.lasts(access) else None
+        admitted.edition, admitted.until = admission.edition, access.until
         return None
 
     def take(self, head: Head, body: bytes, respond: Respond) -> Hurry | None:

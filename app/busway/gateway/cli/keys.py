@@ -47,7 +47,7 @@ def create_key(
     """
     need_server()
     from busway.contract.keys import KeyIn  # noqa: PLC0415 - only the keys commands need these
-    from busway.gateway.access.gate import key_text  # noqa: PLC0415
+    from busway.gateway.access.keys import key_text  # noqa: PLC0415
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
     from busway.gateway.main import clock  # noqa: PLC0415
@@ -130,7 +130,7 @@ def rotate_key(
     """
     need_server()
     from busway.contract.keys import RotateIn  # noqa: PLC0415 - only the keys commands need these
-    from busway.gateway.access.gate import key_text  # noqa: PLC0415
+    from busway.gateway.access.keys import key_text  # noqa: PLC0415
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.answers import when  # noqa: PLC0415
     from busway.gateway.api.keys import ended, rotated  # noqa: PLC0415
