@@ -291,9 +291,11 @@ class Service:
     # -- WebSocket
 
     @contextlib.contextmanager
-    def connect(self, query: str = "", **more: Any) -> Iterator[ClientConnection]:
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        url = self.url.replace("http", "ws", 1) + "/v1/subscribe" + query
+    def connect(
+        self, query: str = "", url: str | None = None, headers: dict[str, str] | None = None, **more: Any
+    ) -> Iterator[ClientConnection]:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {**(headers or {})}
+        url = (url or self.url).replace("http", "ws", 1) + "/v1/subscribe" + query
         # With a bounded queue of its own, a client that leaves frames unread waits ten seconds to close.
         options = {"max_size": None, "max_queue": None, "compression": None, **more}
         with connect(url, additional_headers=headers, **options) as socket:

@@ -180,6 +180,13 @@ def keys(closed: Service) -> dict[str, str]:
     return {**found, "limited": limited, "expired": expired["key"], "revoked": revoked["key"]}
 
 
+def session(service: Service, key: str) -> dict[str, str]:
+    """Sign in; return the headers of a page of the gateway."""
+    answer = httpx.post(f"{service.own_url}/v1/session", json={"key": key}, timeout=PATIENCE)
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    return {"Cookie": cookie, "Sec-Fetch-Site": "same-origin", "X-Busway-CSRF": "1"}
+
+
 def expected(scope: str, held: str, method: str, path: str) -> Callable[[int], bool]:
     """Return the test of the status that a key gets from an operation."""
     if held in {"revoked", "expired", "none"}:
@@ -205,9 +212,12 @@ def test_every_operation_asks_for_its_scope(closed: Service, keys: dict[str, str
         for m, p, _, _ in ASKED
     }
     asked.add(("POST", "/v1/tickets"))  # for any key: tests/e2e/test_tickets.py
+    asked |= {(method, "/v1/session") for method in ("POST", "GET", "DELETE")}  # tests/e2e/test_sessions.py
     asked.add(("POST", "/v1/hooks/{name}"))  # a signature replaces the key: tests/e2e/test_hooks.py
     assert {(m, p.replace("{seq}", "{id}")) for m, p in told} == asked, "an operation is not in this test"
     wrong = []
+    sessions = [(session(service, keys[held]), held) for held in ("admin", "subscribe")]
+    sessions.append(({"Cookie": sessions[0][0]["Cookie"]}, "bare"))  # without what protects a change
     with httpx.Client(timeout=PATIENCE) as client:
         for method, path, body, scope in ASKED:
             more = {} if body is None else {"json": body}
@@ -216,6 +226,10 @@ def test_every_operation_asks_for_its_scope(closed: Service, keys: dict[str, str
                 status = client.request(method, service.url + path, headers=headers, **more).status_code
                 if not expected(scope, held, method, path)(status):
                     wrong.append((method, path, held, status))
+            for headers, held in sessions:
+                status = client.request(method, service.url + path, headers=headers, **more).status_code
+                if not expected(scope, held, method, path)(status) and (method, held) != ("GET", "bare"):
+                    wrong.append((method, path, f"session of {held}", status))
     assert not wrong
     for path in ("/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"):
         assert service.get(path).status_code == 200

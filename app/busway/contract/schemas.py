@@ -20,14 +20,15 @@ from busway.contract import (
     runs,
     schedules,
     service,
+    sessions,
     sources,
     uploads,
 )
 from busway.contract.scalars import PREFIX
 
 MODULES = (
-    events, filters, frames, handlers, keys, problems, replays, results, runs, schedules, service, sources,
-    uploads,
+    events, filters, frames, handlers, keys, problems, replays, results, runs, schedules, service, sessions,
+    sources, uploads,
 )  # fmt: skip
 
 Schema = dict[str, Any]

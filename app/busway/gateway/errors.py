@@ -160,6 +160,15 @@ class UpgradeRequired(BuswayError):
     status, title = 426, "Upgrade required"
 
 
+class TooManyRequests(BuswayError):
+    """The client does this too often."""
+
+    status, title = 429, "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
 class HeadTooLarge(BuswayError):
     """The head of a request, its trailers or its chunk extensions exceed their limit."""
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from busway.domain.run import Run, RunState
 from busway.gateway.access.gate import Gate
 from busway.gateway.access.origins import Origins
+from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.access.ticket import SharedTickets
 from busway.gateway.api import sources
 from busway.gateway.api.frames import publish_frame
@@ -199,7 +200,12 @@ async def _build(
         settings=settings,
         clock=nodes.clock,
         started_at=nodes.clock(),
-        gate=Gate(nodes.clock, Origins(settings.allow_origin), shared=_shared_tickets(nodes, commits)),
+        gate=Gate(
+            nodes.clock,
+            Origins(settings.allow_origin),
+            shared=_shared_tickets(nodes, commits),
+            secret=None if cell is None else cell.secret,
+        ),
         publisher=publisher,
         database=database,
         nodes=nodes,
@@ -418,5 +424,6 @@ def create_app(settings: Settings, committer: Launched | None = None) -> tuple[F
     )
     allowed = Origins(settings.allow_origin)
     frame = settings.max_event_bytes + FRAME_ROOM
-    front = Front(gateway, rest, settings.max_body_bytes, frame, allowed)
+    proxies = TrustedProxies(settings.trusted_proxies)
+    front = Front(gateway, rest, settings.max_body_bytes, frame, allowed, proxies)
     return front if settings.serves_clients else HealthFront(front), gateway

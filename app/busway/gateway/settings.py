@@ -25,6 +25,7 @@ from busway.domain.event_fields import MAX_DEPTH, MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.gateway import variables
 from busway.gateway.access.origins import read_origin
+from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.errors import BadSettings
 from busway.gateway.nodes.notifications.broker import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
@@ -54,6 +55,13 @@ def _targets(value: Any) -> Any:
     texts = value if isinstance(value, list | tuple) else [value]
     found = [network for text in texts for network in str(text).replace(",", " ").split()]
     read_networks(found)
+    return tuple(found)
+
+
+def _proxies(value: Any) -> Any:
+    texts = value if isinstance(value, list | tuple) else [value]
+    found = [proxy for text in texts for proxy in str(text).replace(",", " ").split()]
+    TrustedProxies(found)
     return tuple(found)
 
 
@@ -99,6 +107,7 @@ class Settings(BaseModel):
     role: Literal["all", "gateway", "worker"] = "all"
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
     allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
+    trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_proxies)] = ()
     allow_target: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ()
     max_deliveries: int = Field(100, ge=1, le=10_000)
     reload: bool = False

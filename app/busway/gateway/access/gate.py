@@ -1,4 +1,4 @@
-"""Admission of requests: by API key, by token, or on loopback while nothing says who may come in.
+"""Admission of requests: by API key, token or session, or on loopback while nothing says who may come in.
 
 A request is identified by the first way that it uses: see `Gate._ways`. Each way returns its access, None if
 the request does not use it, or raises `Unauthorized`.
@@ -7,26 +7,35 @@ the request does not use it, or raises `Unauthorized`.
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from busway.domain.loopback import is_loopback
 from busway.gateway.access.hooks import Hooks
 from busway.gateway.access.keys import PREFIX, Keys
 from busway.gateway.access.origins import Origins, without_port
+from busway.gateway.access.proxies import FORWARDING
 from busway.gateway.access.scopes import OPEN, Access
+from busway.gateway.access.sessions import (
+    SESSION_HEADERS,
+    Sessions,
+    SignIns,
+    Use,
+    check_own_page,
+    cookie_token,
+)
 from busway.gateway.access.ticket import SharedTickets, TicketError, Tickets, TooManyTickets
-from busway.gateway.errors import Forbidden, Misdirected, Unauthorized, Unavailable
+from busway.gateway.errors import Conflict, Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-_FORWARDED = frozenset(
-    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
-)
-ADMISSION_HEADERS = frozenset({b"authorization", b"host", b"origin"}) | _FORWARDED
+ADMISSION_HEADERS = frozenset({b"authorization", b"host", b"origin"}) | SESSION_HEADERS | FORWARDING
 """The headers that admission reads."""
 
 
@@ -56,6 +65,7 @@ class Gate:
         shared: tickets that other nodes accept, too. None: there are no other nodes.
         tokens: identifies bearers of tokens. None: tokens are not accepted.
         closed: whether the gateway is not open either while there are no keys.
+        secret: of the cell, which signs sessions. By default one that no other node knows.
 
     Attributes:
         hooks: admits webhooks, which have a signature instead of a key.
@@ -74,6 +84,7 @@ class Gate:
         *,
         tokens: Tokens | None = None,
         closed: bool = False,
+        secret: bytes | None = None,
     ) -> None:
         self.clock, self._monotonic = clock, monotonic
         self._origins = origins or Origins()
@@ -81,7 +92,9 @@ class Gate:
         self.hooks = Hooks(clock)
         self.keys = Keys(clock)
         self._tokens, self._closed = tokens, closed or tokens is not None
-        self._ways = (self._by_bearer,)
+        self._sessions = Sessions(secret or secrets.token_bytes(32), clock)
+        self._sign_ins = SignIns(monotonic)
+        self._ways = (self._by_bearer, self._by_session)
         self._valid_ids: set[int | None] = {None}
         self.edition = object()
 
@@ -105,27 +118,51 @@ class Gate:
         """Check remembered heads again at their next request, and count them as a use of their key."""
         self.edition = object()
 
-    def admit(self, headers: Headers) -> Access:
+    def admit(self, headers: Headers, use: Use = Use.CHANGE) -> Access:
         """Return the access of a request.
 
         Raises:
             Unauthorized: the key or token is missing, unknown, expired or revoked.
-            Forbidden: the request comes from a page of another origin that is not allowed.
+            Forbidden: the request comes from a page of another origin that is not allowed, or it is not
+                protected as a session needs it.
             Misdirected: the gateway is open, and the Host is not loopback or a proxy forwarded the request.
             Unavailable: it is not known now whether the token is valid.
         """
-        found = self._read_headers(headers)
+        found = self._read_headers(headers, use)
         if self.open:
             return OPEN
         for way in self._ways:
-            access = way(found)
+            access = way(found, use)
             if access is not None:
                 return access
         raise Unauthorized(
             "missing API key: send `Authorization: Bearer KEY` (`busway keys create NAME` creates one)"
         )
 
-    def admit_subscriber(self, headers: Headers, query: bytes) -> Access | str:
+    def sign_in(self, text: str, address: str) -> tuple[Access, str]:
+        """Return the access of an API key as a session, and the session's token.
+
+        Args:
+            text: the key.
+            address: of the client.
+
+        Raises:
+            Unauthorized: the key is unknown, expired or revoked.
+            Conflict: the gateway is open.
+            TooManyRequests: too many wrong keys came from the address.
+        """
+        if self.open:
+            raise Conflict("this gateway has no API keys, so nobody needs to sign in")
+        self._sign_ins.check(address)
+        try:
+            access = self.keys.identify(text.strip())
+        except Unauthorized:
+            self._sign_ins.wrong(address)
+            raise
+        token, until = self._sessions.issue(access)
+        return msgspec.structs.replace(access, source="session", until=until), token
+
+    def admit_subscriber(self, headers: Headers, query: bytes, use: Use = Use.READ) -> Access | str:
         """Return the access of a subscriber, or the ticket that replaces its key, for `redeem`.
 
         Raises:
@@ -133,8 +170,8 @@ class Gate:
         """
         tickets = [value for name, value in _pairs(query) if name == "ticket"]
         if not tickets:
-            return self.admit(headers)
-        self._read_headers(headers)
+            return self.admit(headers, use)
+        self._read_headers(headers, use)
         return tickets[0]
 
     async def redeem(self, ticket: str) -> Access:
@@ -168,7 +205,7 @@ class Gate:
             seconds = math.ceil(problem.seconds)
             raise Unavailable("there are too many tickets: try again later", retry_after=seconds) from None
 
-    def _read_headers(self, headers: Headers) -> dict[bytes, bytes]:
+    def _read_headers(self, headers: Headers, use: Use) -> dict[bytes, bytes]:
         """Check the origin of a request and return the headers that admission reads."""
         found = {name: value for name, value in headers if name in ADMISSION_HEADERS}
         host = found.get(b"host", b"").decode("latin-1")
@@ -180,6 +217,12 @@ class Gate:
             )
         if self.open:
             self._check_loopback(host, found)
+            site = found.get(b"sec-fetch-site", b"none")
+            if origin is None and use is not Use.PAGE and site not in {b"none", b"same-origin"}:
+                raise Forbidden(
+                    "pages of other sites may not use a gateway without API keys: open the page from the "
+                    "gateway's address, or create a key with `busway keys create NAME`"
+                )
         return found
 
     def _check_loopback(self, host: str, found: dict[bytes, bytes]) -> None:
@@ -188,19 +231,34 @@ class Gate:
                 f"this gateway has no API keys and accepts only the host localhost, not {host!r}: "
                 "create a key with `busway keys create NAME`"
             )
-        if not _FORWARDED.isdisjoint(found):
+        if not FORWARDING.isdisjoint(found):
             raise Misdirected(
                 "this gateway has no API keys and accepts no forwarded requests: "
                 "create a key with `busway keys create NAME`"
             )
 
-    def _by_bearer(self, found: Mapping[bytes, bytes]) -> Access | None:
+    def _by_bearer(self, found: Mapping[bytes, bytes], _use: Use) -> Access | None:
         """Identify a request by the header `Authorization`."""
         authorization = found.get(b"authorization")
         if authorization is None:
             return None
         scheme, _, text = authorization.decode("latin-1").partition(" ")
         return self._bearer(text.strip() if scheme.lower() == "bearer" else "")
+
+    def _by_session(self, found: Mapping[bytes, bytes], use: Use) -> Access | None:
+        """Identify a request by the cookie of a session."""
+        token = cookie_token(found.get(b"cookie"))
+        if token is None:
+            return None
+        check_own_page(found, found.get(b"host", b"").decode("latin-1"), use)
+        session = self._sessions.read(token)
+        access = self.keys.current(session.key)
+        if access is None:
+            raise Unauthorized(
+                "the key of this session was revoked or has expired: sign in with another one",
+                reason="revoked or expired API key of a session",
+            )
+        return msgspec.structs.replace(access, source="session", until=session.until)
 
     def _bearer(self, text: str) -> Access:
         if self._tokens is None or text.startswith(PREFIX):

@@ -21,8 +21,8 @@ class Access(msgspec.Struct, frozen=True):
         scopes: what the key or the token grants.
         types: patterns: it concerns only events of these types. Empty: of all types.
         name: for people: the name of the key, or the subject of the token. Empty while the gateway is open.
-        source: how it was identified: `key` (of the store), `file` (a key of the keys file), `token`, or
-            `open` (nobody had to say).
+        source: how it was identified: `key` (of the store), `file` (a key of the keys file), `token`,
+            `session` (the cookie of a key), or `open` (nobody had to say).
         until: microseconds since 1970 when it ends, or None.
         signer: identifies the key that signed the token. Empty for others.
     """
@@ -31,7 +31,7 @@ class Access(msgspec.Struct, frozen=True):
     scopes: frozenset[str]
     types: tuple[str, ...] = ()
     name: str = ""
-    source: Literal["key", "file", "token", "open"] = "key"
+    source: Literal["key", "file", "token", "session", "open"] = "key"
     until: int | None = None
     signer: str = ""
 

@@ -23,6 +23,7 @@ from busway.gateway.errors import (
     NotFound,
     RequestTimeout,
     TooLarge,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
@@ -98,6 +99,11 @@ PROBLEMS: dict[int, tuple[str, str, BuswayError]] = {
         Misdirected("this gateway has no API keys and accepts only the host localhost, not 'example.com'"),
     ),
     422: ("Invalid", "A field or a parameter is invalid or unknown.", Invalid.of([_BODY])),
+    429: (
+        "TooManyRequests",
+        "This was done too often. `Retry-After` says when to try again.",
+        TooManyRequests("too many wrong keys came from this address: try again later", retry_after=6),
+    ),
     503: (
         "Unavailable",
         "The gateway is starting, stopping or overloaded, or cannot write to its database.",

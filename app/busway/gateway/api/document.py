@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from busway.contract import schemas
+from busway.gateway.access.sessions import COOKIE
 from busway.gateway.api.describing import EXAMPLE_TEXT, problem_name, reference, shared_responses
 from busway.version import __version__
 
@@ -28,9 +29,14 @@ _TAGS = [
     {"name": "keys", "description": "API keys, scopes and tickets."},
 ]
 _KEY = "An API key, `bw_…`. While the gateway has no key, none is needed."
+_SESSION = (
+    "The session of a page of the gateway itself, set by `POST /v1/session`. Over HTTPS its name is "
+    "`__Host-busway_session`. Requests other than GET and HEAD need the header `X-Busway-CSRF`, too."
+)
 _PUBLIC = {"/healthz", "/readyz", "/asyncapi.json"}
 _SIGNED = {"/v1/hooks/{name}"}
 """Admitted by a signature, so keys, origins and Host names do not matter."""
+_FOR_ALL = {"sign_in", "sign_out"}
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
@@ -43,12 +49,15 @@ def openapi(app: FastAPI) -> dict[str, Any]:
             _decode_examples(operation)
             _add_problems(path, operation)
             _prefill(operation)
-            if path in _PUBLIC | _SIGNED:
+            if path in _PUBLIC | _SIGNED or operation["operationId"] in _FOR_ALL:
                 operation["security"] = []
     components = document["components"]
     components["responses"] = _used(document)
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": _KEY}}
-    document["security"] = [{"key": []}]
+    components["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": _KEY},
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": _SESSION},
+    }
+    document["security"] = [{"key": []}, {"session": []}]
     others = {name: schema for name, schema in components["schemas"].items() if name not in _FASTAPI}
     shapes = schemas.components(set(schemas.refs(document)) & schemas.named().keys())
     components["schemas"] = dict(sorted({**others, **shapes}.items()))

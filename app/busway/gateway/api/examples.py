@@ -13,6 +13,7 @@ from busway.contract import (
     runs,
     schedules,
     service,
+    sessions,
     sources,
     uploads,
 )
@@ -274,6 +275,14 @@ ANSWERS: dict[Any, Any] = {
     keys.NewKey: {**_KEY, "key": "bw_1_Wq3x…"},
     keys.KeyList: _page(_KEY),
     keys.Ticket: {"ticket": "bwt_Zk9…", "expires_at": "2026-01-31T12:00:30.000000Z"},
+    sessions.Session: {
+        "by": "session",
+        "key": 1,
+        "name": "me",
+        "scopes": ["admin"],
+        "types": None,
+        "expires_at": "2026-02-01T00:00:00.018274Z",
+    },
     sources.Source: _SOURCE,
     sources.SourceWithSecret: {**_SOURCE, "secret": "9f86d0…"},
     sources.SourceList: _page(_SOURCE),

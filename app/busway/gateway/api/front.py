@@ -12,11 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from busway.gateway.access import origins
 from busway.gateway.access.origins import Origins
+from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.access.scopes import Access
+from busway.gateway.access.sessions import Use
 from busway.gateway.api import problems
 from busway.gateway.api.bodies import Disconnected, next_message, too_large
 from busway.gateway.api.hooks import PREFIX as HOOKS
 from busway.gateway.api.publishing import PublishEndpoint
+from busway.gateway.api.sessions import PATH as SESSION
 from busway.gateway.api.stages import Gateway, Stages
 from busway.gateway.api.subscribing import SubscribeEndpoint
 from busway.gateway.door import asgi
@@ -39,6 +42,7 @@ class Front:
         max_body_bytes: maximum size of a request body.
         max_frame_bytes: maximum size of a client's WebSocket frame.
         allowed: other origins whose pages may use this gateway.
+        proxies: whose headers about the client are believed. The door uses them.
     """
 
     def __init__(
@@ -48,10 +52,11 @@ class Front:
         max_body_bytes: int,
         max_frame_bytes: int,
         allowed: Origins,
+        proxies: TrustedProxies,
     ) -> None:
         self._gateway, self._rest = gateway, rest
         self._max_body_bytes, self._max_frame_bytes = max_body_bytes, max_frame_bytes
-        self._allowed = allowed
+        self._allowed, self.proxies = allowed, proxies
         self.publish = PublishEndpoint(gateway, max_body_bytes, allowed)
         self.sockets = SubscribeEndpoint(gateway, max_frame_bytes)
         self.bodies, self.answers = gateway.budgets.bodies, gateway.budgets.answers
@@ -98,9 +103,9 @@ class Front:
                 raise Unavailable(STARTING)
         elif not path.startswith(HOOKS):  # these are admitted by their signature
             try:
-                scope["busway.access"] = await _admit(stages, scope, streams)
+                scope["busway.access"] = await _admit(stages, scope, _use(scope, public=public), streams)
             except Unauthorized:
-                if not public:
+                if not (public or path == SESSION):
                     raise
             if streams:
                 await stages.stream(scope, receive, cast("RawSend", send), scope["busway.access"], head=head)
@@ -137,10 +142,17 @@ class Front:
             await send({"type": "websocket.close", "code": 1008})
 
 
-async def _admit(stages: Stages, scope: Scope, streams: bool) -> Access:
+def _use(scope: Scope, *, public: bool) -> Use:
+    """Return what a request wants. Signing in and out changes nothing that a session has to protect."""
+    if scope["method"] in {"GET", "OPTIONS"}:
+        return Use.PAGE if public else Use.READ
+    return Use.READ if scope["path"] == SESSION else Use.CHANGE
+
+
+async def _admit(stages: Stages, scope: Scope, use: Use, streams: bool) -> Access:
     """Return the access of a request. `streams`: a ticket may replace its key."""
     if not streams:
-        return stages.gate.admit(scope["headers"])
+        return stages.gate.admit(scope["headers"], use)
     access = stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
     return await stages.gate.redeem(access) if isinstance(access, str) else access
 
@@ -154,7 +166,7 @@ class HealthFront:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self.bodies, self.answers = front.bodies, front.answers
+        self.bodies, self.answers, self.proxies = front.bodies, front.answers, front.proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""

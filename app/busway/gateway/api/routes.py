@@ -18,6 +18,7 @@ from busway.gateway.api import (
     runs,
     schedules,
     service,
+    sessions,
     sources,
     streaming,
     subscriptions,
@@ -30,6 +31,7 @@ from busway.gateway.api.answers import known_parameters
 _ROUTES = (
     events, handlers, trials, replays, runs, results, streaming, subscriptions, service, metrics, tickets,
     sources, hooks, schedules, uploads, keys,
+    sessions,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from busway.gateway.access.scopes import Access
+from busway.gateway.access.sessions import Use
 from busway.gateway.api.stages import Gateway, Stages
 from busway.gateway.door.port import Answer, Headers, Serve, Socket, problem
 from busway.gateway.errors import STARTING, BuswayError, Unauthorized, Unavailable
@@ -36,7 +37,7 @@ class SubscribeEndpoint:
             return problem(Unavailable(STARTING))
         shell: WebSocketShell = stages.subscribe
         try:
-            access = stages.gate.admit_subscriber(headers, query)
+            access = stages.gate.admit_subscriber(headers, query, Use.SOCKET)
             if isinstance(access, str):
                 return partial(_redeem, stages, query, access)
         except Unauthorized as refusal:

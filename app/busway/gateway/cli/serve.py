@@ -96,6 +96,13 @@ def serve(
             "Another origin whose web pages may use the gateway, such as https://app.example; repeatable."
         ),
     ] = None,
+    trusted_proxies: Annotated[
+        list[str] | None,
+        setting(
+            "A proxy whose X-Forwarded-… and Forwarded headers are believed: an address, a network such as "
+            "10.1.0.0/16, or unix; repeatable."
+        ),
+    ] = None,
     allow_target: Annotated[
         list[str] | None,
         setting(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request
+from busway.gateway.door.peer import Peer
 from busway.gateway.door.port import Answer, problem
 from busway.gateway.errors import BuswayError, RequestTimeout
 
@@ -47,6 +48,7 @@ class Connection(Protocol):
     flow: Flow
     half_closed: bool
     default_headers: bytes
+    peer: Peer
 
     def unread(self, size: int) -> None:
         """Note how many bytes of the body wait for the application."""
@@ -93,7 +95,7 @@ class Cycle:
     def __init__(self, connection: Connection, request: Request, state: dict[str, Any]) -> None:
         self.connection = connection
         self.transport = connection.transport
-        self.scope = _scope(request, connection.transport, state)
+        self.scope = _scope(request, connection, state)
         self._body = bytearray()
         self._more = True
         self._end_delivered = False  # the application has the end of the body
@@ -266,14 +268,14 @@ class Cycle:
             self._wake.set_result(None)
 
 
-def _scope(request: Request, transport: asyncio.Transport, state: dict[str, Any]) -> Message:
+def _scope(request: Request, connection: Connection, state: dict[str, Any]) -> Message:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": request.version,
-        "server": _address(transport.get_extra_info("sockname")),
-        "client": _address(transport.get_extra_info("peername")),
-        "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+        "server": _address(connection.transport.get_extra_info("sockname")),
+        "client": connection.peer.named(request),
+        "scheme": connection.peer.scheme(request),
         "method": request.method,
         "root_path": "",
         "path": request.path,

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import httptools
 import msgspec
 
-from busway.gateway.door.port import Endpoint, Head, Headers, relevant
+from busway.gateway.door.port import Client, Endpoint, Head, Headers, relevant
 from busway.gateway.errors import BadRequest, HeadTooLarge, NotSupported
 
 LONGEST_HEAD = 65_536  # bytes
@@ -40,7 +40,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """What a head says.
 
     `path` is decoded, `raw_path` and `query` are as they came. `length`: bytes of the body; None: it is
-    chunked. `upgrade`: it offers to become a WebSocket.
+    chunked. `upgrade`: it offers to become a WebSocket. `client`: who sent it, if a proxy says so; None: the
+    peer of the connection.
     """
 
     method: str
@@ -53,6 +54,11 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     keep_alive: bool
     expects: bool
     upgrade: bool
+    client: Client | None = None
+
+    def opens(self, path: str) -> bool:
+        """Return whether it asks for a WebSocket at this path."""
+        return self.upgrade and self.method == "GET" and self.path == path
 
 
 def check_unfinished(head: bytes | bytearray, start: int) -> None:
@@ -94,6 +100,8 @@ def read(head: bytes) -> Request:
     if len(head) > LONGEST_HEAD or head.count(b"\n") > MOST_FIELDS + 2:
         raise _too_large()
     line = head[: head.index(b"\r\n")].split(b" ")
+    if line[0] == b"PROXY":
+        raise BadRequest("the PROXY protocol is not supported: turn it off in the proxy")
     if len(line) != 3 or line[2] not in {b"HTTP/1.1", b"HTTP/1.0"}:
         raise BadRequest("the request line is not METHOD TARGET HTTP/1.1")
     if b"\r\n " in head or b"\r\n\t" in head:

@@ -7,7 +7,7 @@ server, every request is ASGI.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -16,6 +16,31 @@ from busway.contract.uploads import UploadResult
 from busway.gateway.errors import BuswayError
 
 Headers = list[tuple[bytes, bytes]]
+
+LOCAL = "unix"
+"""The address of a peer that is connected over a Unix socket."""
+
+
+class Client(NamedTuple):
+    """Who sent a request.
+
+    `address`: an IP address, `LOCAL`, or "" if it is unknown. `scheme` and `host`: `http` or `https`, and the
+    Host header, as the client used them; None: as they came.
+    """
+
+    address: str
+    scheme: str | None = None
+    host: bytes | None = None
+
+
+class Proxies(Protocol):
+    """Knows which peers are proxies. An application may have it as its attribute `proxies`."""
+
+    def trusts(self, address: str) -> bool:
+        """Return whether the peer with this address is a proxy."""
+
+    def client(self, peer: str, headers: Headers) -> Client:
+        """Return who sent a request over a connection of this peer."""
 
 
 class Head:

@@ -22,6 +22,7 @@ from busway.gateway.door.exchange import take_body
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.holding import Holding
+from busway.gateway.door.peer import Peer
 from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, header_line, problem
 from busway.gateway.door.room import make_room
 from busway.gateway.door.websocket import WebSocket, handshake
@@ -41,8 +42,8 @@ class HttpProtocol(asyncio.Protocol):
     """A connection, as `asyncio` and uvicorn see it.
 
     Args:
-        config: of uvicorn; the application may have `publish` (an `Endpoint`) and `sockets` (a
-        `SocketEndpoint`). server_state: what the server shares among connections.
+        config: of uvicorn; the application may have `publish` (an `Endpoint`), `sockets` (a
+        `SocketEndpoint`) and `proxies`. server_state: what the server shares among connections.
         app_state: of the application's lifespan.
     """
 
@@ -50,7 +51,7 @@ class HttpProtocol(asyncio.Protocol):
         "_advancing", "_answered", "_app", "_app_state", "_body", "_busy", "_config", "_cycle", "_deadline",
         "_discarded", "_ending", "_endpoint", "_exchange", "_holding", "_hurry", "_keep_alive", "_known",
         "_requests", "_rest", "_scanned", "_shared", "_socket", "_sockets", "_state", "_unread",
-        "_waiting_since", "default_headers", "flow", "half_closed", "loop", "transport",
+        "_waiting_since", "default_headers", "flow", "half_closed", "loop", "peer", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class HttpProtocol(asyncio.Protocol):
             config.load()
         self.loop = _loop or asyncio.get_running_loop()
         self.transport: asyncio.Transport
+        self.peer: Peer
         self.flow: Flow
         self.half_closed = False
         self.default_headers = b""
@@ -94,6 +96,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for a request."""
         self.transport = transport  # type: ignore[assignment]
+        self.peer = Peer(self.transport, self._app)
         self.flow = Flow(self.transport, self.loop)
         self._waiting_since = next(_turns)
         self._deadline.set(HEAD_WITHIN, self._close)
@@ -140,7 +143,7 @@ class HttpProtocol(asyncio.Protocol):
             return False
         if self._hurry is not None:
             self._hurry()
-        return True
+        return not self.peer.tls  # TLS closes both ways at once
 
     def pause_writing(self) -> None:
         """The client does not read, so do not read from it either."""
@@ -258,16 +261,11 @@ class HttpProtocol(asyncio.Protocol):
 
     def _route(self, head: bytes, rest: bytes | bytearray) -> None:
         """Pass a request to the WebSocket endpoint, the publish endpoint or the application."""
-        request = read(head)
+        request = self.peer.read(read(head))
         self._rest = rest
         self._keep_alive = request.keep_alive
         sockets = self._sockets
-        if (
-            sockets is not None
-            and request.upgrade
-            and request.method == "GET"
-            and request.path == sockets.path
-        ):
+        if sockets is not None and request.opens(sockets.path):
             self._open(sockets, head, request)
         elif self._known and request.method == "POST" and request.path == self._known.path:
             reduced = self._known.reduce(request.headers)
