@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from busway.domain.handler import FieldError
-from busway.domain.schedule import LATE, MOST_MISSED, Schedule, template_faults
+from busway.domain.schedule import LATE, MOST_MISSED, Due, Schedule, template_faults
 from busway.domain.times import SECOND, from_text
 
 START = from_text("2026-01-31T12:00:00Z")
@@ -39,28 +39,28 @@ def minute(n: int) -> int:
 @pytest.mark.parametrize("catch_up", ["one", "none", "all"])
 def test_a_firing_in_time_happens(catch_up: str) -> None:
     one = schedule(catch_up=catch_up)
-    assert one.due(minute(1) - 1) == ([], None)
-    assert one.due(minute(1)) == ([minute(1)], minute(1))
-    assert one.due(minute(1) + LATE) == ([minute(1)], minute(1))
-    assert schedule(catch_up=catch_up, after=minute(1)).due(minute(1)) == ([], None)
+    assert one.due(minute(1) - 1) is None
+    assert one.due(minute(1)) == Due([minute(1)], minute(1))
+    assert one.due(minute(1) + LATE) == Due([minute(1)], minute(1))
+    assert schedule(catch_up=catch_up, after=minute(1)).due(minute(1)) is None
 
 
 def test_missed_firings() -> None:
     late = minute(3) + LATE + 1
-    assert schedule(catch_up="one").due(late) == ([minute(3)], minute(3))
-    assert schedule(catch_up="none").due(late) == ([], minute(3))
-    assert schedule(catch_up="none").due(minute(3)) == ([minute(3)], minute(3))
-    assert schedule(catch_up="all").due(late) == ([minute(1), minute(2), minute(3)], minute(3))
+    assert schedule(catch_up="one").due(late) == Due([minute(3)], minute(3), missed=True)
+    assert schedule(catch_up="none").due(late) == Due([], minute(3), missed=True)
+    assert schedule(catch_up="none").due(minute(3)) == Due([minute(3)], minute(3), missed=True)
+    assert schedule(catch_up="all").due(late) == Due([minute(1), minute(2), minute(3)], minute(3))
 
 
 def test_the_firings_that_are_caught_up_have_a_bound() -> None:
-    firings, until = schedule(catch_up="all").due(minute(500_000))
-    assert until == firings[-1] == minute(500_000)
-    assert firings == [minute(n) for n in range(500_001 - MOST_MISSED, 500_001)]
+    found = schedule(catch_up="all").due(minute(500_000))
+    newest = [minute(n) for n in range(500_001 - MOST_MISSED, 500_001)]
+    assert found == Due(newest, minute(500_000), missed=True)
 
 
 def test_a_clock_that_was_set_back_repeats_nothing() -> None:
-    assert schedule(after=minute(60)).due(minute(10)) == ([], None)
+    assert schedule(after=minute(60)).due(minute(10)) is None
 
 
 def test_an_event_has_the_time_of_its_firing() -> None:

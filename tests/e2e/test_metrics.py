@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import socket
 from typing import Any
 
@@ -86,6 +87,36 @@ def test_metrics_tell_what_happened(make_service: Serve, pool: str) -> None:
     assert scraped("process_resident_memory_bytes") > 1 << 20
 
 
+def test_metrics_of_the_past_of_time_and_of_webhooks(shared_service: Shared) -> None:
+    service = shared_service(HANDLERS)
+    service.finished(service.publish("work", 1)["seq"])
+    before = Scraped(service)
+    replayed = service.ok("POST", "/v1/handlers/works/replay", {})["id"]
+    until(lambda: service.ok("GET", f"/v1/replays/{replayed}")["finished_at"], "the replay to end")
+    schedule = {"name": "now", "every": "1d", "event": {"type": "nothing"}}
+    service.ok("POST", "/v1/schedules", schedule)
+    service.ok("POST", "/v1/schedules/now/run")
+    source = {"name": "shop", "kind": "hmac", "type": "nothing", "secret": "longenough"}
+    service.ok("POST", "/v1/sources", source)
+    right = hmac.new(b"longenough", b"{}", "sha256").hexdigest()
+    for name, signature in (("shop", right), ("shop", "0" * 64), ("nobody", right)):
+        headers = {"X-Signature": signature, "Content-Type": "application/json"}
+        service.request("POST", f"/v1/hooks/{name}", content=b"{}", headers=headers)
+    after = Scraped(service)
+
+    def more(name: str) -> float:
+        return after(name) - before(name)
+
+    assert more("busway_replay_runs_total") == after("busway_runs", handler="works", state="succeeded") / 2
+    assert more("busway_schedule_firings_total") == 1
+    assert more("busway_schedule_missed_total") == 0
+    assert after("busway_replays_unfinished") == 0
+    received = "busway_webhooks_received_total"
+    assert after(received, source="shop", outcome="stored") == 1
+    assert after(received, source="shop", outcome="refused") == 1
+    assert after(received, source="", outcome="refused") == 1
+
+
 def test_every_metric_says_what_it_is(shared_service: Shared) -> None:
     service = shared_service(HANDLERS)
     for family in Scraped(service).families:
@@ -95,9 +126,10 @@ def test_every_metric_says_what_it_is(shared_service: Shared) -> None:
 
 def test_events_that_are_known_already_are_not_counted(shared_service: Shared) -> None:
     service = shared_service(HANDLERS)
+    before = Scraped(service)("busway_events_accepted_total")
     for _ in range(3):
         service.publish("nothing", id="same")
-    assert Scraped(service)("busway_events_accepted_total") == 1
+    assert Scraped(service)("busway_events_accepted_total") == before + 1
 
 
 @pytest.mark.long

@@ -45,6 +45,10 @@ def child(event):
 def bad(event):
     raise ValueError("bad ü")
 
+@handler("move.fuse", max_attempts=1, breaker={"failures": 9, "within": 3600})
+def fuse(event):
+    raise ValueError("fuse")
+
 @handler("move.later", max_attempts=5, backoff={"initial": 3600})
 def later(event):
     raise ValueError("later")
@@ -104,6 +108,7 @@ def fill(service: Service, good: int = 5, waiting: int = 20) -> None:
     service.publish("move.slow", None)
     lines = {"Content-Type": "application/x-ndjson", "Producer-Id": "moves"}
     service.request("POST", "/v1/events", content=b'{"type": "move.nobody"}\n\n', headers=lines)
+    service.publish("move.fuse")
     with service.connect() as websocket:
         say(websocket, op="subscribe", id="s", durable="kept", after="earliest")
         assert hear(websocket)["op"] == "subscribed"
@@ -112,7 +117,7 @@ def fill(service: Service, good: int = 5, waiting: int = 20) -> None:
         say(websocket, op="ping")
         while hear(websocket)["op"] != "pong":
             pass
-    until(lambda: len(service.runs(state="dead")) == 5, "what is bad to be dead")
+    until(lambda: len(service.runs(state="dead")) == 6, "what is bad to be dead")
     until(lambda: len(service.runs(state="running")) == 1, "what is slow to be marked as running")
     until(lambda: len(service.runs(state="retryable")) == 1, "what comes later to have failed once")
     until(lambda: len(service.runs(state="succeeded")) == 2 * good + 1, "what is good")
@@ -123,7 +128,13 @@ def fill(service: Service, good: int = 5, waiting: int = 20) -> None:
     created = busway("keys", "create", "me", f"--database-url={service.database_url}", cwd=service.folder)
     service.key = created.stdout.strip()
     until(lambda: service.get("/v1/handlers").status_code == 200, "the key to be known")
+    (service.folder / "receipt").write_text(send_once(service))
     service.kill()
+
+
+def send_once(service: Service) -> str:
+    once = {"Idempotency-Key": "moves", "Content-Type": "application/json"}
+    return service.request("POST", "/v1/events", content=b'{"type": "move.nobody"}', headers=once).text
 
 
 def export(url: str, file: Path) -> bytes:
@@ -152,11 +163,13 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
     tables = {json.loads(line).get("table") for line in first.splitlines()[1:-1]}
     assert tables == {
         "node_names", "handlers", "handler_revisions", "keys", "sources", "durables", "producers",
-        "replays", "schedules", "events", "runs", "attempts", "results", "trees"
+        "replays", "schedules", "events", "runs", "attempts", "results", "trees", "breakers",
+        "idempotency_keys",
     }  # fmt: skip
 
     filled.database_url = target
     filled.start()
+    assert send_once(filled) == (tmp_path / "receipt").read_text()
     before = filled.results()
     (tmp_path / "go").touch()
     filled.ok("PATCH", "/v1/handlers/wait", {"paused": False})

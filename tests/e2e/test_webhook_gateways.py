@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from standardwebhooks.webhooks import Webhook
 
@@ -15,6 +17,8 @@ from tests.servers.sinks import Request, ok, sink
 from .conftest import Serve
 from .service import Service, until
 from .webhooks import register, run
+
+HANDLERS, DELIVERIES = 1_000, 20
 
 
 def test_without_allowed_networks_names_are_checked_at_each_attempt(make_service: Serve) -> None:
@@ -30,23 +34,32 @@ def test_without_allowed_networks_names_are_checked_at_each_attempt(make_service
 
 
 @pytest.mark.long
-def test_a_dead_host_leaves_room_for_others(make_service: Serve) -> None:
-    """More runs than places wait for a host that never answers, of many handlers. Others are sent."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1000) as dead, sink() as receiver:
-        service = make_service(workers=1, allow_target="127.0.0.1", max_deliveries=20).start()
-        for number in range(100):
-            url = f"http://127.0.0.1:{dead.getsockname()[1]}/{number}"
-            service.ok(
-                "POST", "/v1/handlers", {"name": f"dead-{number}", "target": url, "events": ["dead", "all"]}
-            )
+def test_dead_hosts_leave_room_for_others(make_service: Serve) -> None:
+    """Runs of many handlers wait for hosts that never answer: one of many handlers, and one for each."""
+    with socket.create_server(("", 0), backlog=1000) as dead, sink() as receiver:
+        service = make_service(workers=1, allow_target="127.0.0.0/8", max_deliveries=DELIVERIES).start()
+
+        def create(number: int) -> int:
+            host = "127.0.0.1" if number % 2 else f"127.1.{number // 250}.{number % 250 + 1}"
+            url = f"http://{host}:{dead.getsockname()[1]}/{number}"
+            new = {"name": f"dead-{number}", "target": url, "events": ["dead"]}
+            return service.client.post(f"{service.own_url}/v1/handlers", json=new).status_code
+
+        with ThreadPoolExecutor(8) as threads:
+            assert {*threads.map(create, range(HANDLERS))} == {201}
         register(service, "alive", f"{receiver.url}/alive")
+        process = psutil.Process(service.pid)
+        service.all_finished([service.publish("alive", n) for n in range(100)])
+        descriptors, memory = process.num_fds(), process.memory_info().rss
         for _ in range(3):
             service.publish("dead")
         until(lambda: service.ok("GET", "/v1/status")["workers"]["pools"]["http"]["running"], "the requests")
         receipts = [service.publish("alive", n) for n in range(100)]
         service.all_finished(receipts)
-        assert len(receiver.got("/alive")) == 100
+        assert len(receiver.got("/alive")) == 200
         assert service.ok("GET", "/v1/handlers/dead-0")["stats"]["runs"].get("succeeded") is None
+        assert process.num_fds() <= descriptors + DELIVERIES + 20  # the connections, and some of clients
+        assert process.memory_info().rss < memory + (32 << 20)
 
 
 @pytest.mark.long

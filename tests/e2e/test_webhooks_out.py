@@ -410,6 +410,35 @@ def test_concurrency_and_order(service: Service, receiver: Sink) -> None:
     assert [n for n in got if not n % 2] == [*range(0, 20, 2)]
 
 
+def test_a_rate_holds_and_a_run_that_waits_for_its_next_attempt_keeps_its_key(
+    service: Service, receiver: Sink
+) -> None:
+    register(service, "rated", f"{receiver.url}/rated", rate="1/h")
+    receipts = [service.publish("rated", n) for n in range(3)]
+    assert service.run_of(receipts[0]["seq"])["state"] == "succeeded"
+    later = answer(503, retry_after="1000")
+    receiver.behaviours["/again-later"] = lambda r: (later if r.body == b"0" else ok)(r)
+    register(service, "keyed", f"{receiver.url}/again-later", ordered=True)
+    first = service.publish("keyed", 0, partitionkey="k")["seq"]
+    behind = service.publish("keyed", 1, partitionkey="k")["seq"]
+    other = service.publish("keyed", 2, partitionkey="other")["seq"]
+    assert service.run_of(other)["state"] == "succeeded"
+
+    def state(seq: int) -> str:
+        [found] = service.ok("GET", f"/v1/events/{seq}")["runs"]
+        return str(found["state"])
+
+    until(lambda: state(first) == "retryable", "the answer of 503")
+    assert state(behind) == "available"
+    assert [state(receipt["seq"]) for receipt in receipts[1:]] == ["available"] * 2
+    assert len(receiver.got("/rated")) == 1
+    service.ok("PATCH", "/v1/handlers/rated", {"rate": None})
+    service.all_finished(receipts)
+    assert sorted(request.body for request in receiver.got("/rated")) == [b"0", b"1", b"2"]
+    service.ok("POST", f"/v1/events/{first}/cancel")
+    assert service.run_of(behind)["state"] == "succeeded"
+
+
 def test_a_run_is_cancelled_while_it_is_sent(service: Service, receiver: Sink) -> None:
     gate = Gate()
     receiver.behaviours["/cancel"] = gate

@@ -7,7 +7,7 @@ import itertools
 import msgspec
 import pytest
 from busway.domain.text import MAX_DEPTH
-from busway.gateway.ingest.lines import Line, Splitter, read_lines
+from busway.gateway.ingest.lines import SINGLY, Line, Splitter, read_lines
 from busway.gateway.ingest.reading import SLICE_BYTES, SLICE_EVENTS
 from busway.gateway.turns import finish
 from hypothesis import given, settings
@@ -118,6 +118,15 @@ def test_a_bad_line_is_refused_alone(line: Line, why: str) -> None:
     assert [at for at, _ in refused] == [2]
     assert why in refused[0][1]
     assert "the body" not in refused[0][1]
+
+
+def test_lines_that_are_refused_are_read_in_small_steps() -> None:
+    line = b'{"type":"a b",%b}' % b",".join(b'"a%d":[]' % n for n in range(20))
+    lines: list[Line] = [line] * SLICE_EVENTS
+    most = SINGLY + len(line) + 64  # bytes of one step
+    steps = sum(1 for _ in read_lines(lines, 7, 1000))
+    assert steps >= len(line) * len(lines) / most - 1
+    assert sum(1 for _ in read_lines([b'{"type":"a"}'] * SLICE_EVENTS, 7, 1000)) == 0
 
 
 def test_lines_that_are_json_only_together_are_refused() -> None:

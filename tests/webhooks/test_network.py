@@ -123,6 +123,32 @@ def test_a_silent_name_server_holds_only_its_own_names(receiver: Sink) -> None:
     asyncio.run(main())
 
 
+def test_many_silent_name_servers_hold_no_name_that_was_found_before(receiver: Sink) -> None:
+    release = threading.Event()
+
+    def lookup(host: str, port: int, *_: Any) -> list[tuple[Any, ...]]:
+        if host.startswith("silent"):
+            release.wait(60)
+        return Names(["127.0.0.1"])(host, port)
+
+    async def main() -> None:
+        made = connections(lookup, "127.0.0.1")
+        await post(made, read_url(f"http://quick.example:{receiver.port}/x"))
+        silent = [
+            asyncio.create_task(post(made, read_url(f"http://silent{n}.example:{receiver.port}/x")))
+            for n in range(100)
+        ]
+        await asyncio.sleep(0)
+        for port in (receiver.port, receiver.port):  # each is a lookup of its own
+            assert await made._network._resolver.resolve("quick.example", port)
+        assert not any(task.done() for task in silent)
+        release.set()
+        await asyncio.gather(*silent)
+        await made.close()
+
+    asyncio.run(main())
+
+
 def test_a_connection_that_was_closed_while_idle_is_not_used_again(receiver: Sink) -> None:
     async def main() -> None:
         made, url = connections(None, "127.0.0.1"), read_url(f"{receiver.url}/x")

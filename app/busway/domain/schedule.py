@@ -28,6 +28,14 @@ _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+class Due(msgspec.Struct, frozen=True):
+    """The firings that happen now. After `until` others follow. `missed`: earlier ones are left out."""
+
+    firings: list[int]
+    until: int
+    missed: bool = False
+
+
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule as stored. Times are microseconds since 1970.
 
@@ -60,15 +68,15 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
         """When it fires."""
         return timing(self.cron, self.every, self.timezone, self.anchor)
 
-    def due(self, now: int) -> tuple[list[int], int | None]:
-        """Return the firings that happen now, and until when all are done with them. None: none is due."""
+    def due(self, now: int) -> Due | None:
+        """Return the firings that happen now. None: none is due."""
         most = MOST_MISSED if self.catch_up == "all" else 1
         found = self.timing.newest(self.after, now, most)
         if not found:
-            return [], None
+            return None
         if self.catch_up == "none" and now - found[-1] > LATE:
-            return [], found[-1]
-        return found, found[-1]
+            return Due([], found[-1], missed=True)
+        return Due(found, found[-1], missed=self.timing.next(self.after) != found[0])
 
     def published(self, firing: int, now: int) -> NewEvent:
         """Return the event of a firing.

@@ -8,8 +8,8 @@ from busway.gateway.dispatch.retention import Retention
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.port.once import IDEMPOTENT_FOR, NotStored, Once
 from busway.gateway.store.port.operations import PublishEncoded, StoredEvent
-from busway.gateway.store.port.prune_keys import PruneKeys
 from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.port.retention import PruneKeys
 
 from tests.store.conformance.test_cuts import wired
 from tests.store.databases import ON_ALL

@@ -8,10 +8,12 @@ from busway.gateway.store.port.operations import (
     CreateReplay,
     FinishReplay,
     PruneEvents,
+    PruneResults,
     ReplayEvents,
     Retry,
 )
 from busway.gateway.store.port.reader import RunQuery
+from busway.gateway.store.port.retention import PruneReplays
 
 from tests.store.kit import NOW, event, handler, publish, report, settle
 
@@ -184,3 +186,31 @@ def test_events_of_a_running_replay_are_kept_until_their_runs_end(store):
     store.write(settle(3))
     store.write(step(after=8, until=8))
     assert store.read("replay", 1).counts == {"succeeded": 1, "available": 1}
+
+
+def test_old_replays_without_runs_are_removed_but_for_the_newest(store):
+    store.write(publish(event(), event()), settle(1), settle(2, event=2))
+    store.write(create(shadow=True), step(1, until=8), settle(3, event=1), finish())
+    store.write(create(), step(2, until=8, replay=2), settle(4, event=2))
+    store.write(FinishReplay(replay=2, now=NOW + 90))
+    store.write(create(), FinishReplay(replay=3, now=NOW))
+    for replay in (4, 5):
+        store.write(create(before=1), FinishReplay(replay=replay, now=NOW + 30))
+
+    def prune(before, limit=10):
+        found = store.read("old_replays", before)
+        removed = store.write_one(PruneReplays(before=before, limit=limit))
+        assert found == bool(removed)
+        return removed, [replay.id for replay in store.read("replays", None, 99, 99)]
+
+    assert prune(NOW + 30) == (0, [5, 4, 3, 2, 1])  # nothing finished before that; 3 has not finished
+    assert prune(NOW + 60) == (1, [5, 3, 2, 1])  # 1 has a run, 5 is the newest
+    store.write(PruneResults(until=4))
+    store.write(PruneEvents(trees=[[1]]))
+    assert prune(NOW + 60) == (1, [5, 3, 2])
+    assert store.read("replay", 1) is None
+    assert states(store, replay=1) == []
+    store.write(PruneEvents(trees=[[2]]))
+    assert prune(NOW + 90) == (0, [5, 3, 2])
+    assert prune(NOW + 91) == (1, [5, 3])
+    assert store.write_one(create()) == 6

@@ -8,10 +8,15 @@ import pytest
 import sqlalchemy as sa
 from busway.domain.run import RunState
 from busway.gateway.store.core.transaction import ATTEMPT, COLUMNS, MUTABLE, SETTLED
+from busway.gateway.store.port.once import Once
+from busway.gateway.store.port.operations import FinishReplay, Publish
 from busway.gateway.store.port.reader import EventQuery, RunQuery
+from busway.gateway.store.port.retention import PruneKeys, PruneReplays
+from busway.gateway.store.port.uploads import Upload
 from busway.gateway.store.postgres import connections, statements
 
 from tests.store.databases import Postgres
+from tests.store.kit import event
 
 COUNT = 1_000_000
 SMALL = {
@@ -23,6 +28,9 @@ SMALL = {
     "replays",
     "cell",
     "counts",
+    "schedules",
+    "sources",
+    "breakers",
 }  # of as many rows as users make, or nodes that were started
 FILL = """
 INSERT INTO handlers (name, revision, overrides, file_digest, missing, deleted, created_at, updated_at)
@@ -46,6 +54,9 @@ SELECT i, 1, 1, 1, i, i, 'process' FROM generate_series(1, 1000000, 10) AS i;
 INSERT INTO replays (id, handler, types, "after", "before", shadow, state, matched, created, position,
     created_at) SELECT i, 1, '["**"]', 0, 9, 1, 0, 0, 0, 0, 1 FROM generate_series(1, 3) AS i;
 INSERT INTO trees SELECT i, 1, 0, 0, 0 FROM generate_series(1, 1000000, 10) AS i;
+INSERT INTO producers SELECT 'p' || i, 1, 1, 0, 0, i, i FROM generate_series(1, 20000) AS i;
+INSERT INTO idempotency_keys SELECT i % 3, 'k' || i, i, '\\x00', '\\x00', i
+    FROM generate_series(1, 1000000) AS i;
 INSERT INTO commits SELECT i, 1, i, i, i, 0, 1, '{1,0,1}', '' FROM generate_series(1, 20000) AS i;
 INSERT INTO counts SELECT i, '{1,0,1}' FROM generate_series(200, 20000, 200) AS i;
 INSERT INTO last_errors SELECT i % 20 + 1, i, '["a","b"]' FROM generate_series(1, 20000) AS i;
@@ -149,6 +160,13 @@ READS = {
     "last errors": lambda r: r.last_errors(),
     "handlers": lambda r: r.handlers(),
     "durables": lambda r: r.durables("", 100),
+    "producer": lambda r: r.producer("p500"),
+    "old keys": lambda r: r.old_keys(1 << 60),
+    "old replays": lambda r: r.old_replays(1 << 60),
+    "schedule": lambda r: r.schedule("s"),
+    "schedules": lambda r: r.schedules("", 100),
+    "timings of schedules": lambda r: r.schedule_timings(),
+    "sources": lambda r: r.sources(),
 }
 
 
@@ -206,6 +224,51 @@ def test_no_write_scans_a_table(full):
     with connections.connect(full.url, "test", settings=connections.BY_INDEX) as connection:
         found = [
             fault for statement, parameters in WRITES for fault in scans(connection, statement, parameters)
+        ]
+    assert not found, "\n\n".join(found)
+
+
+def once(key, owner, events=()):
+    return Publish(events=list(events), once=Once(owner=owner, key=key, digest=b"", now=2_000_000))
+
+
+def upload(producer, first=0):
+    counts = {"first": first, "lines": 1, "rejected": 1, "now": 3_000_000}
+    return Upload(events=[], producer=producer, oldest=5, most=10_000, **counts)
+
+
+CHANGES = {
+    "an idempotency key that was used": once("k3", 0),
+    "one that was not, and one more": once("new", 1, [event("x", handlers=())]),
+    "old idempotency keys": PruneKeys(before=9, limit=3),
+    "a producer that is new": upload("p"),
+    "a producer that goes on": upload("p20000", 1),
+    "old replays": PruneReplays(before=5, limit=3),
+    "the end of a replay": FinishReplay(replay=1, now=9),
+}
+
+
+@pytest.mark.long
+def test_no_change_scans_a_table(full):
+    """Statements that go through SQLAlchemy, as the committer sends them."""
+    batches, asked = full.batches(), []
+
+    @sa.event.listens_for(batches._engine, "before_cursor_execute")
+    def remember(_connection, _cursor, statement, parameters, *_):
+        asked.append((statement, parameters))
+
+    for name, operation in CHANGES.items():
+        before = len(asked)
+        [reply] = batches.write([operation])
+        assert not isinstance(reply, Exception), (name, reply)
+        assert len(asked) > before, name
+    batches.close()
+    with connections.connect(full.url, "test", settings=connections.BY_INDEX) as connection:
+        found = [
+            fault
+            for statement, parameters in asked
+            if statement.lstrip().startswith(("SELECT", "WITH", "DELETE", "UPDATE"))
+            for fault in scans(connection, statement, parameters)
         ]
     assert not found, "\n\n".join(found)
 

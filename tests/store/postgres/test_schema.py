@@ -4,6 +4,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from busway.gateway.errors import BadSettings
+from busway.gateway.store.core.moving import NOT_MOVED, TABLES
 from busway.gateway.store.core.schema import metadata
 from busway.gateway.store.postgres import connections
 from busway.gateway.store.postgres.facade import PostgresDatabase
@@ -51,6 +52,13 @@ def test_a_new_database_has_the_tables_of_the_code(columns):
         for column in table.columns
     }
     assert {where: [type_, null] for where, (type_, null, _) in columns.items()} == named
+
+
+def test_each_table_is_moved_to_another_database_or_named(database):
+    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'busway'"
+    with psycopg.connect(database.url) as connection:
+        tables = {name for (name,) in connection.execute(query)}
+    assert tables - NOT_MOVED.keys() == {table.name for table in TABLES}
 
 
 def become(database, revision, oldest):

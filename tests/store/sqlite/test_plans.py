@@ -3,13 +3,18 @@
 import pytest
 import sqlalchemy as sa
 from busway.gateway.store.core import (
+    breakers,
+    idempotency,
     listings,
+    producers,
     pruning,
     reader,
     records,
     replays,
     result_log,
     run_changes,
+    schedules,
+    sources,
     waiting_runs,
 )
 from busway.gateway.store.sqlite import snapshot
@@ -47,9 +52,26 @@ from busway.gateway.store.sqlite import snapshot
         (waiting_runs._running, "runs_running"),
         (run_changes._ended, "runs_ended"),
         (run_changes._ended.where(run_changes._of(1)), "runs_ended"),
+        (replays._one, "SEARCH replays USING INTEGER PRIMARY KEY"),
+        (replays._page, "SEARCH replays USING INTEGER PRIMARY KEY (rowid<?)"),
+        (replays._old, "SEARCH runs USING INDEX runs_replay (replay=?)"),
+        (idempotency._known, "sqlite_autoindex_idempotency_keys_1 (owner=? AND name=?)"),
+        (idempotency._receipts, "sqlite_autoindex_idempotency_keys_1 (owner=? AND name=?)"),
+        (idempotency._numbers, "COVERING INDEX idempotency_keys_number (owner=?)"),
+        (idempotency._oldest, "idempotency_keys_created (created_at<?)"),
+        (producers._one, "SEARCH producers USING PRIMARY KEY (id=?)"),
+        (producers._lines, "SEARCH producers USING PRIMARY KEY (id=?)"),
+        (producers._forget, "SEARCH producers USING COVERING INDEX producers_updated (updated_at<?)"),
+        (producers._advance, "SEARCH producers USING PRIMARY KEY (id=?)"),
+        (schedules._one, "SEARCH schedules USING PRIMARY KEY (name=?)"),
+        (schedules._state, "SEARCH schedules USING PRIMARY KEY (name=?)"),
+        (schedules._page, "SEARCH schedules USING PRIMARY KEY (name>?)"),
+        (sources._one, "SEARCH sources USING PRIMARY KEY (name=?)"),
+        (breakers._state, "SEARCH breakers USING INTEGER PRIMARY KEY"),
+        (breakers._handler, "SEARCH handlers USING INTEGER PRIMARY KEY"),
     ],
 )
-def test_open_runs_are_found_by_a_partial_index(store, query, index):
+def test_rows_are_found_by_an_index(store, query, index):
     plan = explain(store, query)
     assert index in plan, plan
 

@@ -2,6 +2,8 @@
 
 import random
 
+from busway.gateway.store.core.moving import NOT_MOVED
+from busway.gateway.store.core.moving import TABLES as MOVED
 from busway.gateway.store.port.operations import PruneEvents, PruneResults
 
 from tests.store.conformance.test_completes import Play
@@ -37,6 +39,11 @@ def test_counts_and_trees_are_those_of_the_runs(store):
 def test_a_first_attempt_that_succeeds_without_output_needs_no_row(store):
     store.write(publish(event(), event()), settle(1), settle(2, report=report(log="a line\n")))
     assert rows(store, "SELECT run FROM attempts") == [(2,)]
+
+
+def test_each_table_is_moved_to_another_database_or_named(store):
+    tables = {name for (name,) in rows(store, "SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables - NOT_MOVED.keys() == {table.name for table in MOVED}
 
 
 def test_pruning_leaves_no_row(store):

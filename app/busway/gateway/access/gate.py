@@ -6,6 +6,7 @@ the request does not use it, or raises `Unauthorized`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import time
@@ -69,6 +70,7 @@ class Gate:
 
     Attributes:
         hooks: admits webhooks, which have a signature instead of a key.
+        loading: held while keys or sources are read and loaded, so that an older read replaces no newer one.
         keys: the API keys.
         edition: replaced when the keys change, and when their use is recorded. Until then and until an access
             ends, the same headers get the same access.
@@ -89,7 +91,7 @@ class Gate:
         self.clock, self._monotonic = clock, monotonic
         self._origins = origins or Origins()
         self._tickets, self._shared = Tickets(), shared
-        self.hooks = Hooks(clock)
+        self.hooks, self.loading = Hooks(clock), asyncio.Lock()
         self.keys = Keys(clock)
         self._tokens, self._closed = tokens, closed or tokens is not None
         self._sessions = Sessions(secret or secrets.token_bytes(32), clock)

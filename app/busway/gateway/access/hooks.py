@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable
 
 from busway.domain.source import SIGNATURE_HEADER, Source, signing_key
@@ -26,6 +27,9 @@ class Hooks:
 
     Args:
         clock: microseconds since 1970.
+
+    Attributes:
+        counts: what became of webhooks, by source and outcome. The name of what does not exist is empty.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
@@ -33,10 +37,13 @@ class Hooks:
         self._sources: dict[str, Source] = {}
         self._nobody = secrets.token_bytes(32)  # the key of what does not exist: no signature fits it
         self._refused: dict[str | None, tuple[int, str]] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
 
     def load(self, sources: list[Source]) -> None:
         """Replace the sources by those in the store."""
         self._sources = {source.name: source for source in sources}
+        for known in [known for known in self.counts if known[0] and known[0] not in self._sources]:
+            del self.counts[known]
 
     async def admit(self, name: str, headers: signatures.Headers, body: bytes) -> Source:
         """Return the source of a request. It takes the same time for a source that does not exist.
@@ -54,6 +61,7 @@ class Hooks:
         else:
             trouble = await asyncio.to_thread(signatures.check, *work)
         if source is None or trouble is not None:
+            self.counts["" if source is None else name, "refused"] += 1
             self._note(None if source is None else name, trouble or "")
             raise BadSignature(_REFUSED)
         return source

@@ -12,14 +12,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from busway.contract.sources import HookAnswer
+from busway.domain.event import NewEvent
 from busway.domain.source import Source
 from busway.gateway.api import answers
 from busway.gateway.api.describing import EXAMPLE_TEXT
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.stages import StagesDep
+from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import Unavailable
 from busway.gateway.ingest.deliveries import FORM, Challenge, Nothing, read_delivery
 from busway.gateway.ingest.publisher import EventWaiter, receipt
+from busway.gateway.store.port.operations import StoredEvent
 
 router = APIRouter(prefix="/v1/hooks", tags=["sources"])
 
@@ -74,18 +76,30 @@ async def receive_webhook(
     for key, value in request.scope["headers"]:
         headers.setdefault(key.decode("latin-1"), []).append(value.decode("latin-1"))
     body = await request.body()
-    source = await stages.gate.hooks.admit(name, headers, body)
-    found = await read_delivery(source, headers, body, stages.clock(), stages.settings.max_event_bytes)
-    if isinstance(found, Challenge):
-        return Response(found.text, media_type="text/plain")
-    if source.paused:
-        raise Unavailable("this source is paused: send the webhook again later", retry_after=60)
-    if isinstance(found, Nothing):
-        return _answer(source, HookAnswer(None))
+    hooks = stages.gate.hooks
+    source = await hooks.admit(name, headers, body)
+    outcome = "failed"
+    try:
+        found = await read_delivery(source, headers, body, stages.clock(), stages.settings.max_event_bytes)
+        if isinstance(found, Challenge):
+            outcome = "ignored"
+            return Response(found.text, media_type="text/plain")
+        if source.paused:
+            raise Unavailable("this source is paused: send the webhook again later", retry_after=60)
+        if isinstance(found, Nothing):
+            outcome = "ignored"
+            return _answer(source, HookAnswer(None))
+        stored = await _store(stages, found)
+        outcome = "duplicate" if stored.duplicate else "stored"
+        return _answer(source, HookAnswer(receipt(found, stored)))
+    finally:
+        hooks.counts[name, outcome] += 1
+
+
+async def _store(stages: Stages, event: NewEvent) -> StoredEvent:
     waiter = EventWaiter(asyncio.get_running_loop().create_future())
-    stages.publisher.submit_event(found, waiter)
-    stored = await waiter.stored
-    return _answer(source, HookAnswer(receipt(found, stored[0])))
+    stages.publisher.submit_event(event, waiter)
+    return (await waiter.stored)[0]
 
 
 def _answer(source: Source, answer: HookAnswer) -> Response:

@@ -134,8 +134,9 @@ async def _created(stages: Stages, id_: int, secret: str) -> Response:
 
 async def load_keys(stages: Stages) -> None:
     """Load the keys from the store into the gate, and close connections whose key is no longer valid."""
-    for id_ in stages.gate.load(await stages.reader.keys()):
-        stages.hub.revoke(id_)
+    async with stages.gate.loading:
+        for id_ in stages.gate.load(await stages.reader.keys()):
+            stages.hub.revoke(id_)
 
 
 class KeyUse:

@@ -50,6 +50,7 @@ async def read_metrics(stages: StagesDep) -> Response:
     registry.register(
         _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
     )
+    registry.register(_Collected([*_past_and_time(stages), *_webhooks(stages)]))
     registry.register(_Collected([*_cell(stages), *_broker(stages)]))
     registry.register(_Collected([*_door(), *_memory(stages), *_log_lines()]))
     ProcessCollector(registry=registry)
@@ -163,6 +164,36 @@ def _store(stages: Stages) -> Iterator[Metric]:
 
 def _one(name: str, text: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, text, buckets=histogram.cumulative(), sum_value=histogram.total)
+
+
+def _past_and_time(stages: Stages) -> Iterator[Metric]:
+    replays, firings = stages.replays, stages.schedules.firings
+    yield GaugeMetricFamily(
+        "busway_replays_unfinished", "Unfinished replays, if this node leads.", value=replays.unfinished
+    )
+    yield CounterMetricFamily(
+        "busway_replay_runs", "Runs that this node has created for replays.", value=replays.created
+    )
+    yield CounterMetricFamily(
+        "busway_schedule_firings", "Events that this node has published for schedules.", value=firings.fired
+    )
+    yield CounterMetricFamily(
+        "busway_schedule_missed",
+        "How often this node has left out firings that a schedule had missed.",
+        value=firings.missed,
+    )
+
+
+def _webhooks(stages: Stages) -> Iterator[Metric]:
+    received = CounterMetricFamily(
+        "busway_webhooks_received",
+        "Webhooks received. Outcome: `stored`, `duplicate`, `ignored` (nothing to store), `refused` (the "
+        "signature is wrong, or there is no such source) or `failed`.",
+        labels=["source", "outcome"],
+    )
+    for labels, number in sorted(stages.gate.hooks.counts.items()):
+        received.add_metric(labels, number)
+    yield received
 
 
 def _door() -> Iterator[Metric]:

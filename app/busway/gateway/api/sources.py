@@ -139,7 +139,8 @@ async def load_access(stages: Stages) -> None:
 
 async def load_sources(stages: Stages) -> None:
     """Load the sources from the store into what admits webhooks."""
-    stages.gate.hooks.load(await stages.reader.sources())
+    async with stages.gate.loading:
+        stages.gate.hooks.load(await stages.reader.sources())
 
 
 async def _spread(stages: Stages) -> None:

@@ -36,6 +36,10 @@ class Firings:
         rules: decide which handlers an event starts.
         clock: microseconds since 1970.
         renew: waits until `rules` has the handlers of the store.
+
+    Attributes:
+        fired: events that this node has published for schedules, also when a client asked for it.
+        missed: how often this node has left out firings that were missed.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Firings:
         self._next: dict[str, int] = {}  # of each schedule that will fire
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.fired = self.missed = 0
 
     def start(self) -> None:
         """Fire from now on: this node leads. First comes what was missed."""
@@ -125,10 +130,11 @@ class Firings:
             self._next.pop(name, None)
             return
         now, after = self._clock(), schedule.after
-        firings, until = schedule.due(now)
-        if until is None:
+        due = schedule.due(now)
+        if due is None:
             self._set_next(name, schedule.timing.next(after))
             return
+        firings = due.firings
         try:
             events = [schedule.published(firing, now) for firing in firings]
         except FieldError as problem:
@@ -137,7 +143,7 @@ class Firings:
             return
         for start in range(0, max(1, len(events)), EVENTS):
             part = firings[start : start + EVENTS]
-            last = until if start + EVENTS >= len(events) else part[-1]
+            last = due.until if start + EVENTS >= len(events) else part[-1]
             fire = Fire(
                 name=name,
                 version=schedule.version,
@@ -151,7 +157,10 @@ class Firings:
                 self._next.pop(name, None)
                 return
             after = last
-        self._set_next(name, schedule.timing.next(until))
+        if due.missed:
+            self.missed += 1
+            log.warning("the schedule %r has left out firings that were missed (catch_up)", name)
+        self._set_next(name, schedule.timing.next(due.until))
 
     async def _fire(self, fire: Fire) -> bool:
         """Commit a firing. Return False if the schedule was changed or fired meanwhile."""
@@ -159,9 +168,12 @@ class Firings:
             await self._match(fire.events)
             fire.rules = self._rules.version
             try:
-                return await self._commits.change(fire) is not None
+                stored = await self._commits.change(fire)
             except Outdated:
                 await self._renew()
+                continue
+            self.fired += sum(not one.duplicate for one in stored or ())
+            return stored is not None
 
     async def _match(self, events: list[NewEvent]) -> None:
         edition = None

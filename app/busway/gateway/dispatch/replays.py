@@ -46,6 +46,10 @@ class Replays:
         commits, reader: the store.
         registry: the handlers in force.
         clock: microseconds since 1970.
+
+    Attributes:
+        unfinished: replays that are not finished, 0 while another node leads.
+        created: runs that this node has created.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Replays:
         self._commits, self._reader, self._registry, self._clock = commits, reader, registry, clock
         self._changed = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
+        self.unfinished = self.created = 0
 
     def committed(self, change: Committed) -> None:
         """Look at the replays again if another node created or cancelled one."""
@@ -68,6 +73,7 @@ class Replays:
         """Drive them no more. A step that the committer already has is still written."""
         if self._driving is not None:
             self._driving.cancel()
+        self.unfinished = 0
 
     async def create(self, entry: RegisteredHandler, wanted: ReplayIn) -> ReplayRecord:
         """Create a replay of a handler.
@@ -170,6 +176,7 @@ class Replays:
     async def _advance(self) -> tuple[bool, bool]:
         """Advance each replay by one step. Return whether one advanced, and whether some are unfinished."""
         found = await self._reader.unfinished_replays(AHEAD)
+        self.unfinished = len(found)
         advanced = [await self._step(replay, runs) for replay, runs in found]
         return any(advanced), bool(found)
 
@@ -212,11 +219,10 @@ class Replays:
                 max_bytes=STEP_BYTES,
             )
             position, events = found.position, found.events
-        await self._commits.change(
-            ReplayEvents(
-                replay=replay.id, events=events, after=replay.position, until=position, now=self._clock()
-            )
+        step = ReplayEvents(
+            replay=replay.id, events=events, after=replay.position, until=position, now=self._clock()
         )
+        self.created += len(await self._commits.change(step))
 
 
 def _passes(test: Test, event: Event) -> bool:

@@ -4,7 +4,7 @@ Results are removed by their own age, from the start of their log, so that the l
 are removed a tree at a time: a root event and everything that came from it. The tree stays whole, with its
 runs and attempts, until every run has ended, every event is old and every result is removed. One unfinished
 run keeps its whole tree. A tree too large for one step is removed from its leaves to its root, so that the
-rest stays connected.
+rest stays connected. A replay is removed after its runs, which go with their events.
 
 Each step is one short operation of the committer, followed by a pause three times as long, in which
 publishing and outcomes get the store.
@@ -22,14 +22,15 @@ from busway.gateway.errors import BuswayError
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.once import IDEMPOTENT_FOR
 from busway.gateway.store.port.operations import Operation, PruneEvents, PruneResults
-from busway.gateway.store.port.prune_keys import PruneKeys
 from busway.gateway.store.port.reader import Reader
+from busway.gateway.store.port.retention import PruneKeys, PruneReplays
 
 log = logging.getLogger("busway.retention")
 
 STEP_EVENTS = 250
 STEP_RESULTS = 500
 STEP_KEYS = 500
+STEP_REPLAYS = 100
 STEP_BYTES = 4 << 20
 LOOK_EVENTS = 500  # events in one read
 PAUSE = 0.01  # minimum seconds between steps
@@ -71,6 +72,7 @@ class Retention:
         before = self._clock() - self._kept
         await self._prune_results(before)
         await self._prune_events(before)
+        await self._prune_replays(before)
         await self._prune_keys(self._clock() - IDEMPOTENT_FOR)
 
     async def _go_on(self) -> None:
@@ -87,6 +89,10 @@ class Retention:
     async def _prune_results(self, before: int) -> None:
         while (until := await self._reader.old_results(before, STEP_RESULTS, STEP_BYTES)) is not None:
             await self._step(PruneResults(until=until))
+
+    async def _prune_replays(self, before: int) -> None:
+        while await self._reader.old_replays(before):
+            await self._step(PruneReplays(before=before, limit=STEP_REPLAYS))
 
     async def _prune_keys(self, before: int) -> None:
         while await self._reader.old_keys(before):

@@ -36,22 +36,25 @@ class Schedules:
         commits, reader: the store.
         clock: microseconds since 1970.
         firings: publish the events while this node leads.
+
+    Attributes:
+        firings: what it was made with.
     """
 
     def __init__(self, commits: Commits, reader: Reader, clock: Callable[[], int], firings: Firings) -> None:
-        self._commits, self._reader, self._clock, self._firings = commits, reader, clock, firings
+        self._commits, self._reader, self._clock, self.firings = commits, reader, clock, firings
 
     def start(self) -> None:
         """Fire from now on: this node leads. First comes what was missed."""
-        self._firings.start()
+        self.firings.start()
 
     def stop(self) -> None:
         """Fire no more."""
-        self._firings.stop()
+        self.firings.stop()
 
     def look(self) -> None:
         """Read the schedules again: another node may have changed them."""
-        self._firings.look()
+        self.firings.look()
 
     async def create(self, new: ScheduleIn, event: str) -> Schedule:
         """Create a schedule. `event` is its event as received: payloads keep their text.
@@ -115,7 +118,7 @@ class Schedules:
         """
         if not await self._commits.change(DeleteSchedule(name=name)):
             raise _missing(name)
-        self._firings.look()
+        self.firings.look()
 
     async def run(self, name: str) -> Schedule:
         """Fire a schedule now, also a paused one. Its other firings stay.
@@ -128,7 +131,7 @@ class Schedules:
         while True:
             known = await self.live(name)
             try:
-                fired = await self._firings.run(known)
+                fired = await self.firings.run(known)
             except FieldError as problem:
                 raise Invalid(f"the schedule {name!r} has an event that is not valid: {problem}") from None
             if fired:
@@ -172,7 +175,7 @@ class Schedules:
         refused = await self._commits.change(SaveSchedule(schedule=schedule, most=MAX_SCHEDULES))
         if refused == "full":
             raise Conflict(f"there are {MAX_SCHEDULES} schedules, which is the limit: delete one")
-        self._firings.look()
+        self.firings.look()
         return refused is None
 
 

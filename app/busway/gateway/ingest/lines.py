@@ -11,6 +11,8 @@ from busway.gateway.ingest.reading import SLICE_BYTES, SLICE_EVENTS, accept_all,
 from busway.gateway.turns import Steps
 
 _BLANK = b" \t\r"
+SINGLY = 8_192  # bytes of lines that one step reads one by one: to say what is wrong takes long
+_EACH = 64  # what a line counts besides its bytes
 _NO_OBJECT = "an event must be a JSON object: NDJSON has one event a line"
 _decode = msgspec.json.Decoder().decode
 Line = bytes | int
@@ -105,7 +107,12 @@ def read_lines(
             return [(at, event) for (at, _), event in zip(kept, events, strict=True)], []
     accepted: list[tuple[int, NewEvent]] = []
     refused: list[tuple[int, str]] = []
+    spent = 0
     for at, line in kept:
+        if spent > SINGLY:
+            yield
+            spent = 0
+        spent += _EACH + (len(line) if isinstance(line, bytes) else 0)
         try:
             accepted.append((at, (yield from _read_line(line, now, max_event_bytes))))
         except BuswayError as problem:

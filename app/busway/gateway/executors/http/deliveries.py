@@ -37,6 +37,7 @@ log = logging.getLogger("busway.webhooks")
 MARKED_AFTER = 0.1  # seconds after which an attempt is reported as started
 GONE_REASON = "its URL answered 410 Gone"
 _PARTS = 64  # parts of a body after which others get a turn
+_MOST_ANSWERING = 10_000  # hosts
 
 
 class _CutOff(Exception):
@@ -47,14 +48,17 @@ class _CutOff(Exception):
 
 
 class _Delivery:
-    """One attempt. `started_at`: microseconds since 1970. `began`: seconds of the monotonic clock."""
+    """One attempt. `started_at`: microseconds since 1970. `began`: seconds of the monotonic clock.
+
+    `doubtful`: it is not known whether its host answers. `answered`: it did.
+    """
 
     def __init__(self, assignment: Assignment, url: WebURL, began: float) -> None:
         self.assignment, self.url, self.began = assignment, url, began
         self.started_at = time.time_ns() // 1000
         self.task: asyncio.Task[Answer]
         self.mark: asyncio.TimerHandle
-        self.cancelled = False
+        self.cancelled = self.answered = self.doubtful = False
 
 
 class Deliveries:
@@ -63,7 +67,8 @@ class Deliveries:
     Args:
         targets: decides which addresses are allowed.
         most: attempts at once. Each host may have as many as there are free places: half of them if it is the
-            only one, and a place for one more host is left whatever the others do.
+            only one, and a place for one more host is left whatever the others do. Hosts that are new, or did
+            not answer the last time, have three quarters of the places together, however many they are.
         max_result_bytes: a larger answer fails its attempt.
         secrets: returns those of a handler.
         epoch: returns the name of the database.
@@ -89,6 +94,8 @@ class Deliveries:
         self._gone = gone
         self._under_way: dict[int, _Delivery] = {}
         self._hosts: Counter[str] = Counter()
+        self._answering: dict[str, None] = {}  # hosts that answered the last time
+        self._doubtful = 0  # attempts under way to others
         self._loop = asyncio.get_running_loop()
         self._report: Listener = lambda _reports: None
         self._reports: list[WorkerReport] = []
@@ -124,10 +131,12 @@ class Deliveries:
     def offer(self, assignment: Assignment) -> bool:
         """Send an event. Return False if there is no room now."""
         url = read_url(assignment.target)
+        doubtful = url.origin not in self._answering
         if (
             self._closed
             or self._lease_has_ended()
             or not has_room(len(self._under_way), self._hosts[url.origin], self._most)
+            or (doubtful and 4 * self._doubtful >= 3 * self._most)
         ):
             self._refused = True
             return False
@@ -135,6 +144,8 @@ class Deliveries:
         delivery = _Delivery(assignment, url, time.monotonic())
         self._under_way[assignment.token] = delivery
         self._hosts[url.origin] += 1
+        delivery.doubtful = doubtful
+        self._doubtful += doubtful
         delivery.mark = loop.call_later(MARKED_AFTER, self._mark, delivery)
         delivery.task = loop.create_task(self._attempt(delivery))
         delivery.task.add_done_callback(lambda done: self._end(delivery, _answer(assignment, done)))
@@ -157,7 +168,7 @@ class Deliveries:
         assignment = delivery.assignment
         try:
             async with asyncio.timeout(assignment.timeout):
-                return await self._exchange(assignment, delivery.url)
+                return await self._exchange(delivery)
         except TimeoutError:
             return failed("Timeout", f"ran longer than {assignment.timeout:g} s")
         except TargetNotAllowed as problem:
@@ -169,7 +180,8 @@ class Deliveries:
         except httpcore.NetworkError as problem:
             return failed("ConnectionError", f"the connection broke: {problem or 'the target closed it'}")
 
-    async def _exchange(self, assignment: Assignment, url: WebURL) -> Answer:
+    async def _exchange(self, delivery: _Delivery) -> Answer:
+        assignment, url = delivery.assignment, delivery.url
         while True:  # a connection that was kept may turn out to be closed
             secrets = in_force(self._secrets(assignment.handler), time.time_ns() // 1000)
             headers, body = build(assignment, url, self._epoch(), secrets)
@@ -182,6 +194,7 @@ class Deliveries:
             try:
                 async with self._connections.connection(url) as connection:
                     response = await connection.handle_async_request(request)
+                    delivery.answered = True
                     try:
                         return await self._read(response)
                     finally:
@@ -213,9 +226,7 @@ class Deliveries:
         assignment = delivery.assignment
         delivery.mark.cancel()
         del self._under_way[assignment.token]
-        self._hosts[delivery.url.origin] -= 1
-        if not self._hosts[delivery.url.origin]:
-            del self._hosts[delivery.url.origin]
+        self._note_host(delivery)
         if answer.gone and assignment.run:
             self._gone(assignment.handler, assignment.target, GONE_REASON)
         if delivery.cancelled:
@@ -239,6 +250,20 @@ class Deliveries:
             )
         if self._refused:
             self._room()
+
+    def _note_host(self, delivery: _Delivery) -> None:
+        """Count an attempt that ended, and remember whether its host answered."""
+        host = delivery.url.origin
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+        self._doubtful -= delivery.doubtful
+        if delivery.answered:
+            self._answering[host] = None
+            if len(self._answering) > _MOST_ANSWERING:
+                del self._answering[next(iter(self._answering))]
+        elif not delivery.cancelled:
+            self._answering.pop(host, None)
 
     def _room(self) -> None:
         self._refused = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +14,9 @@ from busway.domain.weburl import Address, read_address
 Lookup = Callable[..., list[tuple[Any, ...]]]
 """`socket.getaddrinfo`."""
 
-_THREADS = 8
+_THREADS = 8  # of each kind
+_QUICK = 1.0  # seconds
+_MOST_QUICK = 10_000  # names
 _MOST = 16  # addresses of one name
 
 
@@ -22,7 +25,10 @@ class NotFound(Exception):
 
 
 class Resolver:
-    """Looks up names. Those who ask for the same name at once share one lookup; nothing is kept.
+    """Looks up names. Those who ask for the same name at once share one lookup; no address is kept.
+
+    Names that were found quickly the last time have threads of their own. So however many names have silent
+    servers, they delay only names that are new.
 
     Args:
         lookup: as `socket.getaddrinfo`.
@@ -31,6 +37,8 @@ class Resolver:
     def __init__(self, lookup: Lookup = socket.getaddrinfo) -> None:
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(_THREADS, "resolver")
+        self._quick_threads = ThreadPoolExecutor(_THREADS, "quick-resolver")
+        self._quick: dict[str, None] = {}  # names that were found quickly, those found last at the end
         self._under_way: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
 
     async def resolve(self, host: str, port: int) -> list[Address]:
@@ -52,16 +60,27 @@ class Resolver:
             task.exception()  # nobody may wait for it any more
 
     async def _ask(self, host: str, port: int) -> list[Address]:
-        loop = asyncio.get_running_loop()
+        loop, threads = asyncio.get_running_loop(), self._threads
+        if host in self._quick:
+            threads = self._quick_threads
         try:
-            found = await loop.run_in_executor(self._threads, self._find, host, port)
+            found, seconds = await loop.run_in_executor(threads, self._find, host, port)
         except (OSError, UnicodeError) as problem:
+            self._quick.pop(host, None)
             raise NotFound(f"the name {host} has no address: {problem}") from None
+        self._quick.pop(host, None)
+        if seconds < _QUICK:
+            self._quick[host] = None
+            if len(self._quick) > _MOST_QUICK:
+                del self._quick[next(iter(self._quick))]
         return [read_address(str(entry[4][0])) for entry in found][:_MOST]
 
-    def _find(self, host: str, port: int) -> list[tuple[Any, ...]]:
-        return self._lookup(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    def _find(self, host: str, port: int) -> tuple[list[tuple[Any, ...]], float]:
+        began = time.monotonic()
+        found = self._lookup(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        return found, time.monotonic() - began
 
     def close(self) -> None:
         """Wait for no thread: a lookup cannot be cancelled."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._quick_threads):
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -16,7 +16,7 @@ from busway.gateway.store.core.schema import idempotency_keys as keys
 from busway.gateway.store.core.transaction import IDEMPOTENCY_KEY, Snapshot
 from busway.gateway.store.port.once import IDEMPOTENT_FOR, KeptReceipt, NotStored, Once
 from busway.gateway.store.port.operations import Publish, PublishEncoded, StoredEvent
-from busway.gateway.store.port.prune_keys import PruneKeys
+from busway.gateway.store.port.retention import PruneKeys
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_receipts = msgspec.msgpack.Decoder(list[KeptReceipt]).decode

@@ -39,6 +39,20 @@ TABLES = (
     schema.trees,
     schema.idempotency_keys,
 )
+NOT_MOVED = {
+    "alembic_version": "the schema of each database has its own revisions",
+    "imports": "how far an import into this database has come",
+    "tickets": "expire after seconds, and are signed with the secret of their cell",
+    "head": "its numbers are in the header",
+    "counts": "in the header",
+    "last_errors": "in the header",
+    "cell": "its floor is in the header",
+    "commits": "of the nodes of one database",
+    "nodes": "of one database",
+    "terms": "of the nodes of one database",
+    "catalogs": "nodes store what their code defines when they start",
+}
+"""The other tables of each database, and why they are not moved."""
 _BY_NAME = {str(table.name): table for table in TABLES}
 PAGE_ROWS, PAGE_BYTES = 2_000, 4 << 20
 _TABLE = b'{"table":'

@@ -324,6 +324,10 @@ class CoreReader:
         """Return how the runs of an event ended. Stop at `limit` results or at `max_bytes`."""
         return await self._read(lambda snapshot: result_log.find_outcomes(snapshot, event, limit, max_bytes))
 
+    async def old_replays(self, before: int) -> bool:
+        """Return whether replays finished before `before` and have no stored runs."""
+        return await self._read(lambda snapshot: replays.find_old(snapshot, before), steady=False)
+
     async def old_keys(self, before: int) -> bool:
         """Return whether idempotency keys were stored before `before`."""
         return await self._read(lambda snapshot: idempotency.find_old_keys(snapshot, before), steady=False)

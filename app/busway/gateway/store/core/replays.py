@@ -36,6 +36,7 @@ from busway.gateway.store.core.schema import (
 from busway.gateway.store.core.transaction import REPLAY_RUN, Snapshot, ids
 from busway.gateway.store.port.operations import CancelReplay, CreateReplay, FinishReplay, ReplayEvents
 from busway.gateway.store.port.reader import PastEvents, ReplayRecord, ReplayResult
+from busway.gateway.store.port.retention import PruneReplays
 
 BEHIND = -1  # priority: runs of replays start when no other run of their handler waits
 LOOK = 2_000  # events in one read
@@ -89,6 +90,18 @@ _stretch = (
 _these = sa.select(*records.EVENT_COLUMNS).where(among(events.c.seq, sa.bindparam("events")))
 _roots = sa.select(events.c.seq, sa.func.coalesce(events.c.root, events.c.seq)).where(
     among(events.c.seq, sa.bindparam("events"))
+)
+_others = replays.alias()
+_in_runs = sa.case((replays.c.shadow == sa.literal_column("1"), -replays.c.id), else_=replays.c.id)
+_old = (
+    sa.select(replays.c.id)
+    .where(
+        replays.c.finished_at < sa.bindparam("before"),
+        replays.c.id < sa.select(sa.func.max(_others.c.id)).scalar_subquery(),
+        ~sa.exists().where(runs.c.replay == _in_runs),
+    )
+    .order_by(replays.c.id)
+    .limit(at_most())
 )
 _live = sa.select(handlers.c.id).where(handlers.c.id == sa.bindparam("id"), handlers.c.deleted == 0)
 
@@ -177,6 +190,15 @@ def finish(ledger: Ledger, operation: FinishReplay) -> bool:
     return True
 
 
+def prune(ledger: Ledger, operation: PruneReplays) -> int:
+    """Remove replays that finished long ago and have no stored runs."""
+    ledger.flush()
+    which = {"before": operation.before, "limit": operation.limit}
+    old = ids(ledger.transaction.fetch(_old, tuple[int], which))
+    ledger.transaction.execute(sa.delete(replays).where(replays.c.id.in_(old)))
+    return len(old)
+
+
 def _read(ledger: Ledger, replay: int) -> _Row | None:
     ledger.flush()
     return next(iter(ledger.transaction.fetch(_one, _Row, {"id": replay})), None)
@@ -218,6 +240,11 @@ def find_unfinished(snapshot: Snapshot, most: int) -> list[tuple[ReplayRecord, i
         ((left,),) = snapshot.fetch(_left_count, tuple[int], which)
         found.append((_shown(row, {}), left))
     return found
+
+
+def find_old(snapshot: Snapshot, before: int) -> bool:
+    """Implement `Reader.old_replays`."""
+    return bool(snapshot.fetch(_old, tuple[int], {"before": before, "limit": 1}))
 
 
 def find_past(

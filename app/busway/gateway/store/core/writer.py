@@ -59,7 +59,7 @@ from busway.gateway.store.port.operations import (
     Stopped,
     TakeDurable,
 )
-from busway.gateway.store.port.prune_keys import PruneKeys
+from busway.gateway.store.port.retention import PruneKeys, PruneReplays
 from busway.gateway.store.port.sources import DeleteSource, SaveSource
 from busway.gateway.store.port.uploads import Upload
 
@@ -102,6 +102,7 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     PruneResults: pruning.prune_results,
     PruneEvents: pruning.prune_events,
     PruneKeys: idempotency.prune_keys,
+    PruneReplays: replays.prune,
 }
 _OF_ATTEMPTS = frozenset({Settle, Append, Mark, Assign, Return})
 _NOTIFYING = frozenset({SaveHandler, Lead})

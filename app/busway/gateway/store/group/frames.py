@@ -37,7 +37,7 @@ from busway.gateway.store.port.operations import (
     TakeDurable,
     Unmoved,
 )
-from busway.gateway.store.port.prune_keys import PruneKeys
+from busway.gateway.store.port.retention import PruneKeys, PruneReplays
 from busway.gateway.store.port.sources import DeleteSource, SaveSource
 from busway.gateway.store.port.uploads import Upload, Uploaded
 
@@ -200,7 +200,7 @@ _REPLIES: dict[type[Operation], Any] = {
     TakeDurable: msgspec.msgpack.Decoder(Opened | None).decode,
     Acknowledge: msgspec.msgpack.Decoder(Unmoved).decode,
 }
-_Any = AnyOperation | Upload | RotateKey | UseKeys | SaveSource | DeleteSource | PruneKeys
+_Any = AnyOperation | Upload | RotateKey | UseKeys | SaveSource | DeleteSource | PruneKeys | PruneReplays
 _decode_small = msgspec.msgpack.Decoder(tuple[int | None, list[_Any]]).decode
 _decode_raw_batch = msgspec.msgpack.Decoder(RawBatch).decode
 _decode_operation = msgspec.msgpack.Decoder(_Any).decode

@@ -417,6 +417,9 @@ class Reader(Protocol):
     async def outcomes(self, event: int, limit: int, max_bytes: int) -> Outcomes:
         """Return how the runs of an event ended. Stop at `limit` results or at `max_bytes`."""
 
+    async def old_replays(self, before: int) -> bool:
+        """Return whether replays finished before `before` and have no stored runs, besides the newest one."""
+
     async def old_keys(self, before: int) -> bool:
         """Return whether idempotency keys were stored before `before`."""
 
