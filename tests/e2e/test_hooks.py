@@ -367,6 +367,7 @@ def test_a_bad_source_is_refused(service: Service, fields: dict[str, Any], where
 
 def test_a_name_is_taken_once(service: Service) -> None:
     make(service, "github", "taken")
+    make(service, "github", "taken-not")
     again = service.post("/v1/sources", {"name": "taken", "kind": "github", "type": "other"})
     assert again.status_code == 409
     assert service.ok("GET", "/v1/sources/taken")["type"] == "hooked.{event}"
