@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from busway.domain import jsonvalue
 from busway.domain.event_fields import accept
 from busway.domain.handler import FieldError
+from busway.domain.secret_values import Secrets
 
 _NOT_NAMED = {"specversion", "type", "data", "data_base64"}
 
@@ -73,6 +74,10 @@ class AttemptPort(Protocol):
     @property
     def cancelled(self) -> bool:
         """Whether the run was cancelled or its timeout expired."""
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets that handlers may read."""
 
     def publish(
         self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
@@ -164,6 +169,15 @@ class Context:
             self._log = logging.Logger(self.handler, logging.DEBUG)
             self._log.addHandler(_Notes(self._port, self._log_form))
         return self._log
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """Secrets by name, from `--secrets-file` and the variables `BUSWAY_SECRET_…` of the gateway.
+
+        Each look-up reads the present value. The values are masked in logs and errors of attempts, but not in
+        what a handler returns or publishes. A missing one is a `KeyError` that says where to put it.
+        """
+        return self._port.secrets
 
     @property
     def cancelled(self) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -28,6 +28,7 @@ from busway.domain.callables import ASYNC, kind_of, wants_context
 from busway.domain.event import to_event
 from busway.domain.event_fields import MAX_EVENT_BYTES, accept
 from busway.domain.jsonvalue import encode, encode_result
+from busway.domain.secret_values import given
 from busway.event import Event
 from busway.handlers import declared
 from busway.payloads import typed
@@ -35,6 +36,7 @@ from busway.payloads import typed
 __all__ = ["Cancelled", "RecordingContext", "context", "event", "run", "run_async"]
 
 _Given = str | int | bool | datetime | None
+_NO_SECRET = "give it to the test with context(secrets={{{name!r}: …}})"  # noqa: S105 - a message
 
 
 class Cancelled(Exception):
@@ -86,6 +88,7 @@ class Recording:
         self.published: list[Event] = []
         self.logs: list[str] = []
         self.handler, self.parent, self.cancelled = handler, parent, cancelled
+        self.secrets = given({}, _NO_SECRET)
 
     def publish(
         self, type_: str, data: bytes | None, binary: bool, attributes: dict[str, str | int | bool]
@@ -151,6 +154,7 @@ def context(
     attempt: int = 1,
     revision: int = 1,
     cancelled: bool = False,
+    secrets: Mapping[str, str] | None = None,
 ) -> RecordingContext:
     """Create a context without a gateway.
 
@@ -162,8 +166,10 @@ def context(
         attempt: the number of the attempt, from 1.
         revision: the handler's revision.
         cancelled: whether the run is already cancelled.
+        secrets: what `ctx.secrets` has, by name.
     """
     port = Recording(handler, parent, cancelled=cancelled)
+    port.secrets = given(dict(secrets or {}), _NO_SECRET)
     return RecordingContext(port, run=run, attempt=attempt, handler=handler, revision=revision)
 
 

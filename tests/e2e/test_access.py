@@ -109,6 +109,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("POST", "/v1/handlers/ok/resume", None, "handlers:write"),
     ("POST", "/v1/handlers/ok/test", {}, "handlers:write"),
     ("POST", "/v1/handlers/ok/secret", None, "handlers:write"),
+    ("GET", "/v1/audit", None, "admin"),
     ("POST", "/v1/keys", {}, "admin"),
     ("GET", "/v1/keys", None, "admin"),
     ("DELETE", "/v1/keys/99", None, "admin"),

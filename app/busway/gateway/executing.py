@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
+from busway.gateway import variables
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.pausing import Pauses
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.executors.http.deliveries import Deliveries
 from busway.gateway.executors.none import NoWorkers
 from busway.gateway.executors.port import Workers
+from busway.gateway.executors.python.host.environment import handler_environment
 from busway.gateway.executors.python.host.supervisor import Supervisor
 from busway.gateway.executors.together import Executors
 from busway.gateway.settings import Settings
+from busway.gateway.store.port.database import POSTGRES
 
 
 def make_executors(
@@ -52,4 +56,11 @@ def _make_workers(settings: Settings) -> Workers:
         max_event_bytes=settings.max_event_bytes,
         default_pool=settings.pool,
         reload=settings.reload,
+        environment=handler_environment(
+            {**os.environ, **variables.handler_secrets()},
+            user=settings.worker_user,
+            postgres=settings.database_url.startswith(POSTGRES),
+        ),
+        secrets=settings.secrets_file,
+        limits=settings.worker_limits,
     )

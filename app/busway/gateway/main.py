@@ -244,7 +244,8 @@ async def _begin(
     stages.registry.take(await reader.handlers(), version)
     code.load(catalog)
     take = partial(_take_lead, stages.commits, reader, stages.registry)
-    retention = Retention(stages.commits, reader, stages.settings.retention, nodes.clock)
+    kept = stages.settings.retention, stages.settings.audit_retention
+    retention = Retention(stages.commits, reader, kept[0], nodes.clock, kept[1])
     stack.callback(retention.stop)
     stack.callback(stages.schedules.stop)
     lead = partial(_lead, stages, code, retention, assigner)

@@ -23,10 +23,11 @@ from pydantic import (
 from busway.domain.addresses import AllowedTargets, read_networks
 from busway.domain.event_fields import MAX_DEPTH, MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
-from busway.gateway import variables
+from busway.gateway import confinement, variables
 from busway.gateway.access.origins import read_origin
 from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.errors import BadSettings
+from busway.gateway.executors.port import WorkerLimits
 from busway.gateway.nodes.notifications.broker import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.variables import Variable
@@ -106,11 +107,18 @@ class Settings(BaseModel):
     broker_url: _Text = ""
     role: Literal["all", "gateway", "worker"] = "all"
     retention: Annotated[int, BeforeValidator(_duration)] = Field(604_800, ge=1, le=3_153_600_000)
+    audit_retention: Annotated[int, BeforeValidator(_duration)] = Field(7_776_000, ge=1, le=3_153_600_000)
     allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_proxies)] = ()
     allow_target: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ()
     max_deliveries: int = Field(100, ge=1, le=10_000)
     reload: bool = False
+    secrets_file: Annotated[Path | None, PlainValidator(_path)] = None
+    worker_user: str = ""
+    worker_nice: int = Field(0, ge=0, le=19)
+    worker_file_bytes: int | None = Field(None, ge=4_194_304, le=1 << 50)
+    worker_open_files: int | None = Field(None, ge=64, le=1 << 30)
+    worker_processes: int | None = Field(None, ge=1, le=1 << 22)
     log_format: Literal["auto", "text", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -139,6 +147,17 @@ class Settings(BaseModel):
             ValueError: as from `read_broker`.
         """
         return read_broker(self.broker_url) if self.broker_url else None
+
+    @property
+    def worker_limits(self) -> WorkerLimits:
+        """The limits of the processes that run handler code."""
+        return WorkerLimits(
+            user=self.worker_user,
+            nice=self.worker_nice,
+            file_bytes=self.worker_file_bytes,
+            open_files=self.worker_open_files,
+            processes=self.worker_processes,
+        )
 
     def come_from(self, chosen: Mapping[str, Variable]) -> None:
         """Record where the values stand."""
@@ -240,6 +259,12 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
             f"{place('app_dir')}there is no folder {str(settings.app_dir)!r}: "
             "set --app-dir to the root of your project"
         )
+    if settings.secrets_file is not None and not settings.secrets_file.exists():
+        raise BadSettings(
+            f"{place('secrets_file')}there is no file or folder {str(settings.secrets_file)!r} with secrets"
+        )
+    if fault := confinement.fault(settings.worker_limits, settings.workers, settings.threads):
+        raise BadSettings(place(fault[0]) + fault[1])
 
 
 def _check_broker(settings: Settings) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger("busway")
 FILE = Path(".env")
 _PREFIX = "BUSWAY_"
 _CLIENT = {"url", "key"}  # of the commands that speak to a gateway
+_SECRET = "BUSWAY_SECRET_"  # noqa: S105 - how the names of secrets of handlers begin
 # Kubernetes describes each Service in variables that begin with its name.
 _LINK = re.compile(r"(?:tcp|udp|sctp)://.*", re.DOTALL)
 _SERVICE = re.compile(r"(?:\w+_)?(?:service_(?:host|port(?:_\w+)?)|port_[0-9]+_(?:tcp|udp|sctp)_\w+)")
@@ -54,6 +55,16 @@ def read() -> list[Variable]:
     ]
 
 
+def handler_secrets() -> dict[str, str]:
+    """Return the variables with secrets of handlers. The environment wins over `.env`.
+
+    Raises:
+        BadSettings: as from `read`.
+    """
+    found = {name: value for name, value in _file().items() if value is not None} | dict(os.environ)
+    return {name: value for name, value in found.items() if name.startswith(_SECRET)}
+
+
 def settings(names: Collection[str]) -> dict[str, Variable]:
     """Return the values of these settings. The environment wins over `.env`. Log variables that are ignored.
 
@@ -73,7 +84,7 @@ def settings(names: Collection[str]) -> dict[str, Variable]:
             )
         elif name in names:
             found[name] = variable
-        elif name not in _CLIENT and not of_kubernetes:
+        elif name not in _CLIENT and not name.startswith("secret_") and not of_kubernetes:
             log.warning("%s is unknown and ignored%s", place, _nearest(name, names))
     return found
 

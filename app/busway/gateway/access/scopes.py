@@ -49,6 +49,13 @@ class Access(msgspec.Struct, frozen=True):
         return not self.types or _matcher(self.types)(type_)
 
     @property
+    def actor(self) -> str:
+        """Who it is, for the audit log: `key:3`, `file:1099511627776`, `token:SUBJECT` or `open`."""
+        if self.source == "open":
+            return "open"
+        return f"{self.source}:{self.name if self.source == 'token' else self.key}"
+
+    @property
     def credential(self) -> str:
         """What it was identified by, for messages."""
         return "token" if self.source == "token" else "API key"

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from busway.gateway.access.gate import check_scope
 from busway.gateway.access.scopes import Access
+from busway.gateway.api.auditing import audits
 from busway.gateway.errors import Forbidden, Unauthorized
 
 
@@ -45,6 +46,10 @@ def need(*scopes: str, unlimited: bool = False) -> Callable[[Request], Access]:
     return check
 
 
-def needs(*scopes: str, unlimited: bool = False) -> list[Depends]:  # type: ignore[valid-type] # fastapi's Depends is a function to mypy
-    """Return the `dependencies` of a route that needs one of these scopes. `unlimited` as for `need`."""
-    return [Depends(need(*scopes, unlimited=unlimited))]
+def needs(*scopes: str, unlimited: bool = False, audit: str = "") -> list[Depends]:  # type: ignore[valid-type] # fastapi's Depends is a function to mypy
+    """Return the `dependencies` of a route that needs one of these scopes. `unlimited` as for `need`.
+
+    `audit`: what the route does, for the audit log.
+    """
+    found = [Depends(need(*scopes, unlimited=unlimited))]
+    return [*found, Depends(audits(audit))] if audit else found

@@ -26,6 +26,7 @@ _TAGS = [
     {"name": "results", "description": "The log of results of all handlers, in one order."},
     {"name": "sources", "description": "Webhooks of senders that sign their requests."},
     {"name": "service", "description": "Health, status and metrics."},
+    {"name": "audit", "description": "Who changed what."},
     {"name": "keys", "description": "API keys, scopes and tickets."},
 ]
 _KEY = "An API key, `bw_…`. While the gateway has no key, none is needed."

@@ -247,7 +247,7 @@ def _weight(one: Event | RunRecord) -> int:
 @router.post(
     f"/{{seq:{NUMBER}}}/cancel",
     summary="Cancel an event",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="event.cancelled"),
     responses=described(
         shapes.EventDetail,
         "The event with its runs.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from busway.contract import (
+    audit,
     events,
     handlers,
     keys,
@@ -274,6 +275,19 @@ ANSWERS: dict[Any, Any] = {
     },
     keys.NewKey: {**_KEY, "key": "bw_1_Wq3x…"},
     keys.KeyList: _page(_KEY),
+    audit.AuditList: _page(
+        {
+            "id": 7,
+            "time": _DONE,
+            "actor": "key:1",
+            "name": "me",
+            "address": "203.0.113.7",
+            "action": "handler.paused",
+            "object": "price",
+            "details": {"revision": 1},
+            "node": "web1",
+        }
+    ),
     keys.Ticket: {"ticket": "bwt_Zk9…", "expires_at": "2026-01-31T12:00:30.000000Z"},
     sessions.Session: {
         "by": "session",

@@ -109,7 +109,7 @@ def _newest(entry: RegisteredHandler) -> str | None:
     "/handlers",
     status_code=201,
     summary="Create a handler",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="handler.created"),
     openapi_extra=body(shapes.HandlerIn, _NEW),
     responses=described(
         shapes.Handler,
@@ -155,7 +155,7 @@ async def read_handler(stages: StagesDep, name: Name) -> Response:
 @router.patch(
     "/handlers/{name}",
     summary="Update a handler",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="handler.changed"),
     openapi_extra=body(shapes.HandlerChange, {"timeout": 30, "max_attempts": 3}),
     responses=described(
         shapes.Handler, "The updated handler.", example=examples.CHANGED, problems={404: NO_HANDLER}
@@ -174,7 +174,7 @@ async def change_handler(stages: StagesDep, name: Name, request: Request) -> Res
     "/handlers/{name}",
     status_code=204,
     summary="Delete a handler",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="handler.deleted"),
     responses=described(
         None, "The handler is deleted.", status=204, problems={404: NO_HANDLER, 409: _DECLARED}
     ),
@@ -188,7 +188,7 @@ async def delete_handler(stages: StagesDep, name: Spare) -> Response:
 @router.post(
     "/handlers/{name}/pause",
     summary="Pause a handler",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="handler.paused"),
     responses=described(
         shapes.Handler,
         "The paused handler.",
@@ -204,7 +204,7 @@ async def pause_handler(stages: StagesDep, name: Last) -> Response:
 @router.post(
     "/handlers/{name}/resume",
     summary="Resume a handler",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="handler.resumed"),
     responses=described(
         shapes.Handler,
         "The resumed handler.",
@@ -220,7 +220,7 @@ async def resume_handler(stages: StagesDep, name: Last) -> Response:
 @router.post(
     "/handlers/{name}/secret",
     summary="Rotate the secret of a handler",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="handler.secret_rotated"),
     responses=described(
         shapes.Handler,
         "The handler, with its new `secret`.",

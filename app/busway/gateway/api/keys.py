@@ -40,7 +40,7 @@ _NONE = ("The key does not exist.", "key 99 does not exist: GET /v1/keys lists t
     "",
     status_code=201,
     summary="Create an API key",
-    dependencies=needs("admin"),
+    dependencies=needs("admin", audit="key.created"),
     openapi_extra=body(shapes.KeyIn, {"name": "me", "scopes": ["admin"]}),
     responses=described(shapes.NewKey, "The key with its secret, which is shown only once.", status=201),
 )
@@ -75,7 +75,7 @@ async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) 
     f"/{{id:{NUMBER}}}/rotate",
     status_code=201,
     summary="Rotate an API key",
-    dependencies=needs("admin"),
+    dependencies=needs("admin", audit="key.rotated"),
     openapi_extra=body(shapes.RotateIn, {"overlap": 3600}),
     responses=described(
         shapes.NewKey,
@@ -107,7 +107,7 @@ async def rotate_key(
     f"/{{id:{NUMBER}}}",
     status_code=204,
     summary="Revoke an API key",
-    dependencies=needs("admin"),
+    dependencies=needs("admin", audit="key.revoked"),
     responses=described(None, "The key is revoked.", status=204, problems={404: _NONE}),
 )
 async def revoke_key(

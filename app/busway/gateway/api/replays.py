@@ -47,7 +47,7 @@ def _shown(record: ReplayRecord) -> shapes.Replay:
 @router.post(
     "/handlers/{name}/replay",
     summary="Replay events",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="replay.created"),
     openapi_extra=body(shapes.ReplayIn, _EXAMPLE),
     responses=described(shapes.Replay, "The replay.", problems={404: NO_HANDLER, 409: _TOO_MANY}),
 )
@@ -93,7 +93,7 @@ async def read_replay(stages: StagesDep, id: ReplayId) -> Response:  # noqa: A00
 @router.post(
     f"/replays/{{id:{NUMBER}}}/cancel",
     summary="Cancel a replay",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="replay.cancelled"),
     responses=described(
         shapes.Replay,
         "The cancelled replay.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Depends, FastAPI
 
 from busway.gateway.api import (
+    audit,
     docs_page,
     document,
     events,
@@ -30,8 +31,7 @@ from busway.gateway.api.answers import known_parameters
 
 _ROUTES = (
     events, handlers, trials, replays, runs, results, streaming, subscriptions, service, metrics, tickets,
-    sources, hooks, schedules, uploads, keys,
-    sessions,
+    sources, hooks, schedules, uploads, keys, sessions, audit,
 )  # fmt: skip
 
 

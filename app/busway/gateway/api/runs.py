@@ -110,7 +110,7 @@ async def read_run(stages: StagesDep, access: HolderDep, id: RunId) -> Response:
 @router.post(
     f"/{{id:{NUMBER}}}/retry",
     summary="Retry a run",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="run.retried"),
     responses=described(
         shapes.Run,
         "The run. It is available again.",
@@ -132,7 +132,7 @@ async def retry_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - t
 @router.post(
     f"/{{id:{NUMBER}}}/cancel",
     summary="Cancel a run",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="run.cancelled"),
     responses=described(
         shapes.Run,
         "The cancelled run.",
@@ -155,7 +155,7 @@ async def cancel_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - 
 @router.post(
     "/retry",
     summary="Retry runs",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="runs.retried"),
     openapi_extra=body(shapes.RetryIn, {"state": "dead"}),
     responses=described(shapes.RetryAnswer, "The number of retried runs.", problems={404: NO_HANDLER}),
 )

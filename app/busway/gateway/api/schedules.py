@@ -44,7 +44,7 @@ _NOT_PAUSED = ("The schedule is not paused.", "the schedule 'nightly-report' is 
     "",
     status_code=201,
     summary="Create a schedule",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="schedule.created"),
     openapi_extra=body(shapes.ScheduleIn, _NEW),
     responses=described(
         shapes.Schedule,
@@ -100,7 +100,7 @@ async def read_schedule(stages: StagesDep, name: Name) -> Response:
 @router.patch(
     "/{name}",
     summary="Update a schedule",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="schedule.changed"),
     openapi_extra=body(shapes.ScheduleChange, {"cron": "0 4 * * *"}),
     responses=described(shapes.Schedule, "The updated schedule.", problems={404: _NONE}),
 )
@@ -113,7 +113,7 @@ async def change_schedule(stages: StagesDep, name: Name, request: Request) -> Re
 @router.post(
     "/{name}/pause",
     summary="Pause a schedule",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="schedule.paused"),
     responses=described(
         shapes.Schedule,
         "The paused schedule.",
@@ -129,7 +129,7 @@ async def pause_schedule(stages: StagesDep, name: Name) -> Response:
 @router.post(
     "/{name}/resume",
     summary="Resume a schedule",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="schedule.resumed"),
     responses=described(shapes.Schedule, "The schedule.", problems={404: _NONE, 409: _NOT_PAUSED}),
 )
 async def resume_schedule(stages: StagesDep, name: Name) -> Response:
@@ -140,7 +140,7 @@ async def resume_schedule(stages: StagesDep, name: Name) -> Response:
 @router.post(
     "/{name}/run",
     summary="Fire a schedule now",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="schedule.run"),
     responses=described(shapes.Schedule, "The schedule. Its event is stored.", problems={404: _NONE}),
 )
 async def run_schedule(stages: StagesDep, name: Name) -> Response:
@@ -158,7 +158,7 @@ class _Body(msgspec.Struct):
     "/{name}",
     status_code=204,
     summary="Delete a schedule",
-    dependencies=needs("handlers:write"),
+    dependencies=needs("handlers:write", audit="schedule.deleted"),
     responses=described(None, "The schedule is deleted.", status=204, problems={404: _NONE}),
 )
 async def delete_schedule(stages: StagesDep, name: Spare) -> Response:

@@ -39,7 +39,7 @@ _TAKEN = ("The name is taken.", "there is a source 'repo' already: change it wit
     "",
     status_code=201,
     summary="Create a source of webhooks",
-    dependencies=needs("admin"),
+    dependencies=needs("admin", audit="source.created"),
     openapi_extra=body(shapes.SourceIn, {"name": "repo", "kind": "github", "type": "github.{event}"}),
     responses=described(
         shapes.SourceWithSecret, "The source with its secret, which is shown only once.", status=201,
@@ -92,7 +92,7 @@ async def get_source(stages: StagesDep, name: Name) -> Response:
 @router.patch(
     "/{name}",
     summary="Change a source of webhooks",
-    dependencies=needs("admin"),
+    dependencies=needs("admin", audit="source.changed"),
     openapi_extra=body(shapes.SourceChange, {"secret": None}),
     responses=described(
         (shapes.Source, shapes.SourceWithSecret), "The source. A new secret is shown only once.",
@@ -120,7 +120,7 @@ async def change_source(stages: StagesDep, name: Name, request: Request) -> Resp
     "/{name}",
     status_code=204,
     summary="Delete a source of webhooks",
-    dependencies=needs("admin"),
+    dependencies=needs("admin", audit="source.deleted"),
     responses=described(None, "The source is deleted.", status=204, problems={404: _NONE}),
 )
 async def delete_source(stages: StagesDep, name: Name) -> Response:

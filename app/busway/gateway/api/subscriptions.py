@@ -52,7 +52,7 @@ async def list_subscriptions(
     "/{name:path}",
     status_code=204,
     summary="Delete a durable subscription",
-    dependencies=needs("subscribe"),
+    dependencies=needs("subscribe", audit="subscription.deleted"),
     responses=described(
         None,
         "The durable subscription is deleted.",

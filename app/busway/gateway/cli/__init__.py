@@ -35,6 +35,7 @@ _COMMANDS = {
     "status": "status.status",
     "nodes": "nodes.nodes",
     "keys": "keys.app",
+    "audit": "audit.audit",
     "migrate": "database.migrate",
     "backup": "backup.backup",
     "export": "moving.export",

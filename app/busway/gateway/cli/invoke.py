@@ -45,6 +45,10 @@ def invoke(
     app_dir: Annotated[
         Path | None, setting("Root of your own project. [default: BUSWAY_APP_DIR, else current directory]")
     ] = None,
+    secrets_file: Annotated[
+        Path | None,
+        setting("File or folder with secrets, as for serve. [default: BUSWAY_SECRETS_FILE, else none]"),
+    ] = None,
     json_lines: Json = False,
 ) -> None:
     """Run one handler of the folder once, in this terminal, without a gateway.
@@ -53,13 +57,14 @@ def invoke(
     """
     folder = _folder(handlers, "handlers", "handlers", "`busway init` writes one, --handlers names another")
     root = _folder(app_dir, "app_dir", ".", "set --app-dir to the root of your project")
+    secrets = _secrets(secrets_file)
     given = {"type": type_, "source": source, "subject": subject, "id": id_}
     attributes = {name: value for name, value in given.items() if value is not None} | extensions(attribute)
     found = payload(data, file)
     from busway.gateway.cli.invoking import run_once  # noqa: PLC0415 - the help needs no msgspec
 
     done = run_once(
-        handler, attributes, found, folder=folder, app_dir=root,
+        handler, attributes, found, folder=folder, app_dir=root, secrets=secrets,
         attempt=attempt, debug=debug, json_lines=json_lines,
     )  # fmt: skip
     raise typer.Exit(0 if done else 1)
@@ -71,6 +76,19 @@ def _folder(option: Path | None, name: str, default: str, advice: str) -> Path:
         what = "handlers folder" if name == "handlers" else "folder"
         raise BadSettings(f"there is no {what} {str(folder)!r}: {advice}")
     return folder
+
+
+def _secrets(option: Path | None) -> Path | None:
+    """Return the file with secrets. Those of `.env` become variables, as `serve` has them."""
+    text = _variable("secrets_file")
+    path = option or (Path(text) if text else None)
+    if path is not None and not path.exists():
+        raise BadSettings(f"there is no file or folder {str(path)!r} with secrets: --secrets-file names it")
+    if find_spec("dotenv") is not None:
+        from busway.gateway import variables  # noqa: PLC0415 - it needs the gateway's packages
+
+        os.environ.update(variables.handler_secrets())
+    return path
 
 
 def _variable(name: str) -> str | None:

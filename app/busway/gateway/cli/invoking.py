@@ -26,6 +26,7 @@ from busway.domain.pattern import matcher
 from busway.event import Event
 from busway.gateway.cli.results import described
 from busway.gateway.errors import BadSettings
+from busway.gateway.executors.python.child import secret_files
 from busway.gateway.executors.python.child.failure import delay_of, describe, is_final
 from busway.gateway.executors.python.child.lifecycle import SetupFailed, prepare, teardown
 from busway.gateway.executors.python.child.loading import LoadedFolder, LoadedTarget, load
@@ -89,6 +90,7 @@ def run_once(
     *,
     folder: Path,
     app_dir: Path,
+    secrets: Path | None = None,
     attempt: int = 1,
     debug: bool = False,
     json_lines: bool = False,
@@ -102,6 +104,7 @@ def run_once(
         data: the event's payload.
         folder: the handlers folder.
         app_dir: the root of the user's project.
+        secrets: the file or folder with secrets. Those of variables are there in any case.
         attempt: the number of the attempt.
         debug: after an exception, start the debugger where it was raised.
         json_lines: print one JSON object per line.
@@ -109,12 +112,14 @@ def run_once(
     Raises:
         BadSettings: there is no such handler, or the event is invalid.
     """
+    secret_files.open_secrets(b"" if secrets is None else bytes(secrets.absolute()))
     roots = [os.fsencode(path.resolve()) for path in (folder, app_dir)]
     loaded = load(Boot(roots[0], {}, MAX_RESULT_BYTES, MAX_EVENT_BYTES, roots[1]))
     chosen = _choose(name, loaded, folder)
     event = _event(chosen.spec, attributes, data)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     port = Printed(chosen.name, event, json_lines=json_lines)
+    port.secrets = secret_files.secrets()
     output = redirect_stdout(sys.stderr) if json_lines else nullcontext()
     with asyncio.Runner() as runner, output:
         try:

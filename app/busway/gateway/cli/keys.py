@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from busway.gateway.cli.options import Database, Json, chosen_database, need_server, setting
 from busway.gateway.cli.output import note, print_json, print_table
 from busway.gateway.errors import BadSettings, BuswayError
+
+if TYPE_CHECKING:
+    from busway.gateway.store.port.audit import Audited, Change
 
 app = typer.Typer(
     help="Create, list and revoke API keys in the database.",
@@ -58,7 +61,7 @@ def create_key(
     except BuswayError as problem:
         raise _in_options(problem) from None
     with chosen_database(database_url, create=create, hint=_CREATE) as database:
-        id_ = database.apply(operation)
+        id_ = database.apply(_audited("key.created", operation))
     key = key_text(id_, secret)
     if json_lines:
         shown = {"scopes": operation.scopes, "types": operation.types, "database": database.shown}
@@ -66,6 +69,20 @@ def create_key(
     else:
         typer.echo(key)
     note(f"key {id_} {name!r} is in the database {database.shown}")
+
+
+def _audited(action: str, operation: Change) -> Audited:
+    """Return the operation with an entry of the audit log about the user who runs this command."""
+    import getpass  # noqa: PLC0415 - only the keys commands need these
+
+    from busway.gateway.main import clock  # noqa: PLC0415
+    from busway.gateway.store.port.audit import Audited, Entry  # noqa: PLC0415
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = None
+    return Audited(entry=Entry(actor="cli", name=user, action=action, time=clock()), operation=operation)
 
 
 def _in_options(problem: BuswayError) -> BuswayError:
@@ -142,7 +159,7 @@ def rotate_key(
         except BuswayError as problem:
             raise _in_options(problem) from None
         operation, secret = rotated(database.read_keys(), id_, wanted, clock())
-        new = database.apply(operation)
+        new = database.apply(_audited("key.rotated", operation))
         if new is None:
             raise ended(id_)
     key, until = key_text(new, secret), when(operation.until)
@@ -165,7 +182,7 @@ def revoke_key(
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
 
     with chosen_database(database_url, hint=_CREATE) as database:
-        revoked = database.apply(RevokeKey(id=id_, now=clock()))
+        revoked = database.apply(_audited("key.revoked", RevokeKey(id=id_, now=clock())))
     if not revoked:
         raise BuswayError(f"there is no key {id_} in {database.shown}: see `busway keys list`")
     if json_lines:

@@ -90,6 +90,9 @@ def serve(
             "How long finished events and results are kept, such as 90s, 30m, 12h, 7d, 4w. [default: 7d]"
         ),
     ] = None,
+    audit_retention: Annotated[
+        str | None, setting("How long entries of the audit log are kept. [default: 90d]")
+    ] = None,
     allow_origin: Annotated[
         list[str] | None,
         setting(
@@ -120,6 +123,23 @@ def serve(
             help="Load handler code again when it or your project changes.",
             show_default=False,
         ),
+    ] = None,
+    secrets_file: Annotated[
+        Path | None,
+        setting("Secrets of handlers (ctx.secrets): a file of lines NAME=value, or a folder of files."),
+    ] = None,
+    worker_user: Annotated[
+        str | None, setting("User that runs handler code; only if the gateway runs as root.")
+    ] = None,
+    worker_nice: Annotated[
+        int | None, setting("Added to the nice value of workers, 0 to 19. [default: 0]")
+    ] = None,
+    worker_file_bytes: Annotated[
+        int | None, setting("Largest file that handlers may write, in bytes.")
+    ] = None,
+    worker_open_files: Annotated[int | None, setting("Files that a worker may have open.")] = None,
+    worker_processes: Annotated[
+        int | None, setting("Processes and threads that the user of workers may have.")
     ] = None,
     log_format: Annotated[
         str | None,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from busway.domain.times import SECOND
 from busway.gateway.errors import BuswayError
+from busway.gateway.store.port.audit import PruneAudit
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.once import IDEMPOTENT_FOR
 from busway.gateway.store.port.operations import Operation, PruneEvents, PruneResults
@@ -46,11 +47,20 @@ class Retention:
         reader: finds what can be removed.
         seconds: how long finished work is kept.
         clock: microseconds since 1970.
+        audit_seconds: how long entries of the audit log are kept. None: for ever.
     """
 
-    def __init__(self, commits: Commits, reader: Reader, seconds: int, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        commits: Commits,
+        reader: Reader,
+        seconds: int,
+        clock: Callable[[], int],
+        audit_seconds: int | None = None,
+    ) -> None:
         self._commits, self._reader, self._clock = commits, reader, clock
         self._kept = seconds * SECOND
+        self._audit_kept = None if audit_seconds is None else audit_seconds * SECOND
         self._every = min(EVERY, max(1.0, seconds / 10))
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -74,6 +84,8 @@ class Retention:
         await self._prune_events(before)
         await self._prune_replays(before)
         await self._prune_keys(self._clock() - IDEMPOTENT_FOR)
+        if self._audit_kept is not None:
+            await self._prune_audit(self._clock() - self._audit_kept)
 
     async def _go_on(self) -> None:
         while True:
@@ -97,6 +109,10 @@ class Retention:
     async def _prune_keys(self, before: int) -> None:
         while await self._reader.old_keys(before):
             await self._step(PruneKeys(before=before, limit=STEP_KEYS))
+
+    async def _prune_audit(self, before: int) -> None:
+        while await self._reader.old_audit(before):
+            await self._step(PruneAudit(before=before, limit=STEP_KEYS))
 
     async def _prune_events(self, before: int) -> None:
         step = _Step()

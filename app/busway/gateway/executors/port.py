@@ -238,3 +238,21 @@ class Workers(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Describe zygote, pools and workers for `/v1/status`."""
+
+
+class WorkerLimits(msgspec.Struct, array_like=True, frozen=True):
+    """Limits of the processes that run handler code. None, 0 and an empty name: no limit.
+
+    Attributes:
+        user: the name of the user that they become before they import handler code.
+        nice: is added to their nice value.
+        file_bytes: the largest file that they may write.
+        open_files: descriptors that each of them may have open.
+        processes: processes and threads that their user may have.
+    """
+
+    user: str = ""
+    nice: int = 0
+    file_bytes: int | None = None
+    open_files: int | None = None
+    processes: int | None = None

@@ -38,6 +38,7 @@ TABLES = (
     schema.results,
     schema.trees,
     schema.idempotency_keys,
+    schema.audit,
 )
 NOT_MOVED = {
     "alembic_version": "the schema of each database has its own revisions",

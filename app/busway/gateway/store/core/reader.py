@@ -21,6 +21,7 @@ from busway.domain.run import Error, Run
 from busway.domain.schedule import Schedule
 from busway.domain.source import Source
 from busway.gateway.store.core import (
+    audit,
     durables,
     idempotency,
     listings,
@@ -47,6 +48,7 @@ from busway.gateway.store.core.schema import (
 )
 from busway.gateway.store.core.sources import find_sources
 from busway.gateway.store.core.transaction import Row, Snapshot
+from busway.gateway.store.port.audit import AuditQuery, AuditRecord
 from busway.gateway.store.port.reader import (
     NO_LIMIT,
     AttemptRecord,
@@ -387,6 +389,14 @@ class CoreReader:
     async def schedule(self, name: str) -> Schedule | None:
         """Return one schedule."""
         return await self._read(lambda snapshot: schedules.find_schedule(snapshot, name), steady=False)
+
+    async def audit(self, query: AuditQuery, limit: int) -> list[AuditRecord]:
+        """Return up to `limit` entries of the audit log, newest first."""
+        return await self._read(lambda snapshot: audit.find(snapshot, query, limit))
+
+    async def old_audit(self, before: int) -> bool:
+        """Return whether there is an entry of the audit log that is older than `before`."""
+        return await self._read(lambda snapshot: audit.is_old(snapshot, before), steady=False)
 
     async def schedules(self, after: str, limit: int) -> list[Schedule]:
         """Return up to `limit` schedules with a name above `after`, by name."""

@@ -392,6 +392,26 @@ idempotency_keys = sa.Table(
 sa.Index("idempotency_keys_number", idempotency_keys.c.owner, idempotency_keys.c.number)
 sa.Index("idempotency_keys_created", idempotency_keys.c.created_at)
 
+audit = sa.Table(
+    "audit",
+    metadata,
+    key("id"),
+    integer("time"),
+    text("actor"),
+    text("name", null=True),
+    text("address", null=True),
+    text("action"),
+    text("object", null=True),
+    text("details", null=True),
+    integer("node", null=True),  # that wrote it; null: a command did
+    sqlite_strict=True,
+)
+"""Who changed what."""
+sa.Index("audit_time", audit.c.time)
+sa.Index("audit_actor", audit.c.actor, audit.c.id)
+sa.Index("audit_action", audit.c.action, audit.c.id)
+sa.Index("audit_object", audit.c.object, audit.c.id)
+
 imports = sa.Table(
     "imports", metadata, sa.Column("source", sa.TEXT, primary_key=True), integer("pages"), sqlite_strict=True
 )

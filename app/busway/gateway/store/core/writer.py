@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from busway.gateway.store.core import (
+    audit,
     durables,
     handlers_keys,
     idempotency,
@@ -23,6 +24,7 @@ from busway.gateway.store.core import (
 )
 from busway.gateway.store.core.ledger import Ledger, Outdated, Unacknowledged
 from busway.gateway.store.core.transaction import Head, Transaction
+from busway.gateway.store.port.audit import Audited, PruneAudit, Record
 from busway.gateway.store.port.keys import RotateKey, UseKeys
 from busway.gateway.store.port.operations import (
     Acknowledge,
@@ -103,6 +105,8 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     PruneEvents: pruning.prune_events,
     PruneKeys: idempotency.prune_keys,
     PruneReplays: replays.prune,
+    Record: audit.record,
+    PruneAudit: audit.prune,
 }
 _OF_ATTEMPTS = frozenset({Settle, Append, Mark, Assign, Return})
 _NOTIFYING = frozenset({SaveHandler, Lead})
@@ -208,6 +212,22 @@ class Writer:
         return {(run, attempt, index): (number, completes) for number, run, attempt, index, completes in rows}
 
 
+def _apply_alone(ledger: Ledger, operation: Any) -> Any:
+    return _APPLY[type(operation)](ledger, operation)
+
+
+def _apply_audited(ledger: Ledger, operation: Audited) -> Any:
+    """Apply an operation, and store who asked for it."""
+    change: Any = operation.operation
+    reply = (_apply_current if ledger.head.rules else _apply_alone)(ledger, change)
+    if type(reply) is not Outdated:
+        audit.describe_change(ledger, operation, reply)
+    return reply
+
+
+_APPLY[Audited] = _apply_audited
+
+
 def _events(operation: Any) -> list[Any]:
     kind = type(operation)
     events: list[Any] = []
@@ -217,6 +237,8 @@ def _events(operation: Any) -> list[Any]:
         events = operation.published
     elif kind in _NOTIFYING:
         events = operation.notices
+    elif kind is Audited:
+        events = _events(operation.operation)
     return events
 
 

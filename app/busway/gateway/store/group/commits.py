@@ -27,6 +27,7 @@ from busway.gateway.store.group.completion import OUTCOMES, Completion, fail, re
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.group.process import Committer, Launched, open_committer
 from busway.gateway.store.group.queues import BACKLOG_BYTES, BACKLOG_OPERATIONS, QueuedOperation, Queues
+from busway.gateway.store.port.audit import audited
 from busway.gateway.store.port.commits import Again, CommitStats, Committed, Listener, Waiter
 from busway.gateway.store.port.operations import (
     Append,
@@ -241,7 +242,7 @@ class GroupCommits:
 
     def append(self, operation: Append, run: Run, handler: str) -> asyncio.Future[int]:
         """Append a partial result of `run`."""
-        stored: asyncio.Future[int] = self._loop.create_future()
+        stored = self._loop.create_future()
         self._outcome(operation, stored, 1, run, handler)
         return stored
 
@@ -261,7 +262,7 @@ class GroupCommits:
         if self._refusal is not None:
             raise Unavailable(self._refusal)
         if body is None:
-            body = frames.encode(operation)
+            body = frames.encode(audited(operation))
         self._queues.add_change(QueuedOperation(operation, body, waiter, weight, early=early))
         if not self._batch:
             self._kick()
@@ -269,9 +270,8 @@ class GroupCommits:
     def _outcome(
         self, operation: Operation, waiter: Waiter[Any] | None, weight: int, run: Run | None, handler: str
     ) -> None:
-        self._queues.outcomes.add(
-            QueuedOperation(operation, frames.encode(operation), waiter, weight, run, handler)
-        )
+        entry = QueuedOperation(operation, frames.encode(operation), waiter, weight, run, handler)
+        self._queues.outcomes.add(entry)
         if not self._batch and (self._sending is None or len(self._queues.outcomes.entries) >= SEND_NOW):
             self._kick()
 

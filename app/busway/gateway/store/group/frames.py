@@ -15,6 +15,7 @@ import msgspec
 
 from busway.domain.event import NewEvent
 from busway.domain.run import Run
+from busway.gateway.store.port.audit import Audited, PruneAudit, Record
 from busway.gateway.store.port.keys import RotateKey, UseKeys
 from busway.gateway.store.port.once import NotStored
 from busway.gateway.store.port.operations import (
@@ -200,7 +201,10 @@ _REPLIES: dict[type[Operation], Any] = {
     TakeDurable: msgspec.msgpack.Decoder(Opened | None).decode,
     Acknowledge: msgspec.msgpack.Decoder(Unmoved).decode,
 }
-_Any = AnyOperation | Upload | RotateKey | UseKeys | SaveSource | DeleteSource | PruneKeys | PruneReplays
+_Any = (
+    AnyOperation | Upload | RotateKey | UseKeys | SaveSource | DeleteSource | PruneKeys | PruneReplays
+    | Audited | Record | PruneAudit
+)  # fmt: skip
 _decode_small = msgspec.msgpack.Decoder(tuple[int | None, list[_Any]]).decode
 _decode_raw_batch = msgspec.msgpack.Decoder(RawBatch).decode
 _decode_operation = msgspec.msgpack.Decoder(_Any).decode

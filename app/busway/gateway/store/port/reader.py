@@ -16,6 +16,7 @@ from busway.domain.result import Result
 from busway.domain.run import Error, Run, RunState
 from busway.domain.schedule import Schedule
 from busway.domain.source import Source
+from busway.gateway.store.port.audit import AuditQuery, AuditRecord
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
@@ -457,6 +458,12 @@ class Reader(Protocol):
 
     async def schedule(self, name: str) -> Schedule | None:
         """Return one schedule."""
+
+    async def audit(self, query: AuditQuery, limit: int) -> list[AuditRecord]:
+        """Return up to `limit` entries of the audit log, newest first."""
+
+    async def old_audit(self, before: int) -> bool:
+        """Return whether there is an entry of the audit log that is older than `before`."""
 
     async def schedules(self, after: str, limit: int) -> list[Schedule]:
         """Return up to `limit` schedules with a name above `after`, by name."""

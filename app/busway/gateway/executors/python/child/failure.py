@@ -15,6 +15,7 @@ from types import TracebackType
 from busway.domain.classes import class_name, stored
 from busway.domain.jsonvalue import NotEncodable
 from busway.domain.run import Error
+from busway.gateway.executors.python.child import confining, masking
 from busway.handlers import Fail, Retry
 from busway.payloads import InvalidData
 
@@ -22,6 +23,7 @@ _OURS = (str(Path(__file__).parents[4]) + os.sep, "<frozen ")
 _IMPORTLIB = str(Path("importlib") / "__init__.py")
 _MESSAGE_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 64 * 1024
+_EDGE = 8 * 1024  # characters
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 _traceback_of = stored(BaseException, "__traceback__")
@@ -72,15 +74,22 @@ def is_exhaustion(problem: BaseException) -> bool:
 def clean(text: str, limit: int = _MESSAGE_LIMIT) -> str:
     """Return text that can be encoded as UTF-8, shortened in the middle if it is longer than `limit`."""
     text = str.__str__(text)  # a subclass may have methods of its own
-    left_out = len(text) - limit
+    left_out, half = len(text) - limit, limit // 2
     if left_out > 0:  # before it is copied, because it may be huge
-        text = f"{text[: limit // 2]}\n… {left_out} characters left out …\n{text[-limit // 2 :]}"
-    return text.encode("utf-8", "backslashreplace").decode()
+        # A secret at the cut is masked as a whole before the rest is cut off.
+        start, end = (
+            masking.masked(text[: half + _EDGE])[:half],
+            masking.masked(text[-half - _EDGE :])[-half:],
+        )
+        text = f"{start}\n… {left_out} characters left out …\n{end}"
+    return masking.masked(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _message(problem: BaseException) -> str:
     try:
-        return clean(str(problem))
+        text = clean(str(problem))
+        number = _errno_of(problem) if issubclass(type(problem), OSError) else None
+        return text + confining.cause(number, text, _traceback_of(problem))
     except BaseException as worse:
         return f"<its __str__ raised {clean(class_name(type(worse)))}>"
 

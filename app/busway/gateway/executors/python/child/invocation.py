@@ -16,9 +16,10 @@ from busway.context import Context, check_size
 from busway.domain.event_fields import MAX_PUBLISHED
 from busway.domain.jsonvalue import encode_result
 from busway.domain.run import Error, Outcome
+from busway.domain.secret_values import Secrets
 from busway.event import Event
 from busway.gateway.executors.port import Ended, Published
-from busway.gateway.executors.python.child import output
+from busway.gateway.executors.python.child import output, secret_files
 from busway.gateway.executors.python.child.cputime import CpuTime, starved
 from busway.gateway.executors.python.child.failure import delay_of, describe, is_exhaustion, is_final
 from busway.gateway.executors.python.child.lifecycle import SetupFailed
@@ -193,6 +194,11 @@ class Invocation:
             self.send_late(now=True)
         with self.shared.lock:
             self._over = True
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets that the operator gives to handlers."""
+        return secret_files.secrets()
 
     @property
     def cancelled(self) -> bool:

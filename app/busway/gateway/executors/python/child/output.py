@@ -13,9 +13,11 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from busway.domain.classes import class_name
+from busway.gateway.executors.python.child import masking
 from busway.gateway.executors.python.wire.slots import Page
 
 LIMIT = 64 * 1024
+_LINE = 4096  # characters of an unfinished line that wait, while secrets are masked
 _NOTE = "\n… output beyond 64 KiB was left out\n"
 _write = os.write
 thread_count = _thread._count  # noqa: SLF001 - much faster than threading.active_count()
@@ -27,12 +29,13 @@ _printing = threading.RLock()  # not Lock: a finalizer may print, too
 class Log:
     """The log of one attempt, at most 64 KiB. Its last lines are also in the page in case the worker dies."""
 
-    __slots__ = ("_lines", "_page", "_seat", "_size", "over")
+    __slots__ = ("_held", "_lines", "_page", "_seat", "_size", "over")
 
     def __init__(self, page: Page, seat: int) -> None:
         self._page, self._seat = page, seat
         self._lines: list[str] | None = None
         self._size = 0
+        self._held = ""
         self.over = False
 
     def write(self, text: str) -> None:
@@ -41,6 +44,19 @@ class Log:
             write_raw(2, text)
             return
         with _printing:  # threads of one attempt may print at the same time
+            self._add(self._whole_lines(text) if masking.is_masking() else text)
+
+    def _whole_lines(self, text: str) -> str:
+        """Return the text with secrets masked, but no unfinished line: it may have half a secret."""
+        whole = masking.masked(self._held + text)
+        end = whole.rfind("\n") + 1
+        if len(whole) - end > _LINE:
+            end = len(whole)
+        self._held = whole[end:]
+        return whole[:end]
+
+    def _add(self, text: str) -> None:
+        if text:
             self._page.print(self._seat, text.encode("utf-8", "backslashreplace"))
             if self._size > LIMIT:
                 return
@@ -51,6 +67,10 @@ class Log:
 
     def close(self) -> str | None:
         """Return the text, with a note if some was dropped, None if there is none. The attempt is over."""
+        if self._held:
+            with _printing:
+                held, self._held = self._held, ""
+                self._add(held)
         self.over = True
         if self._lines is None:
             return None
@@ -78,7 +98,7 @@ _forked = _Forked()
 
 def write_raw(descriptor: int, text: str) -> None:
     """Write text to a descriptor of the process."""
-    raw = memoryview(text.encode("utf-8", "backslashreplace"))
+    raw = memoryview(masking.masked(text).encode("utf-8", "backslashreplace"))
     with contextlib.suppress(OSError):  # handler code closed it, or the gateway has ended
         while raw:
             raw = raw[_write(descriptor, raw) :]

@@ -17,7 +17,7 @@ import msgspec
 
 from busway.domain.callables import ASYNC
 from busway.gateway.channel import BlockingChannel
-from busway.gateway.executors.python.child import logs, output
+from busway.gateway.executors.python.child import confining, logs, output, secret_files
 from busway.gateway.executors.python.child.coroutines import Coroutines
 from busway.gateway.executors.python.child.cputime import CpuTime
 from busway.gateway.executors.python.child.invocation import Invocation, Shared, peak_now
@@ -128,6 +128,7 @@ def _serve(
     os.dup2(given.output, 1)
     os.dup2(given.output, 2)
     os.close(given.output)
+    confining.limit_processes(boot.limits)
     _line_by_line()
     output.install()  # imports may have replaced the streams
     quiet_signals()
@@ -184,6 +185,7 @@ def main() -> NoReturn:
     output.install()
     logs.install()
     given = msgspec.json.decode(sys.argv[1], type=Executed)
+    secret_files.open_secrets(given.boot.secrets)
     folder = load(given.boot, announce=lambda file: output.outside(f"{file}: "))
     output.outside("")
     logs.settle()

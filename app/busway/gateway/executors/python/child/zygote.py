@@ -21,7 +21,7 @@ import time
 import msgspec
 
 from busway.gateway.channel import PAUSE, SCARCE, Buffer, pack, send_all
-from busway.gateway.executors.python.child import logs, output
+from busway.gateway.executors.python.child import confining, logs, output, secret_files
 from busway.gateway.executors.python.child import worker as child
 from busway.gateway.executors.python.child.loading import LoadedTarget, load
 from busway.gateway.executors.python.child.worker import Descriptors
@@ -104,6 +104,8 @@ class Zygote:
 
     def _load(self, boot: Boot) -> None:
         self._boot = boot
+        secret_files.open_secrets(boot.secrets)
+        confining.confine(boot.limits)
         kept = os.dup(1)
         folder = load(
             boot,
@@ -185,8 +187,9 @@ class Zygote:
         boot = msgspec.structs.replace(self._boot, skip=dict.fromkeys(self._boot.skip, ""))  # a short line
         what = msgspec.json.encode(Executed(spawn, boot, descriptors)).decode()
         line = command("busway.gateway.executors.python.child.worker", what)
+        variables = {**os.environ, **secret_files.environment()}
         try:
-            return os.posix_spawn(line[0], line, os.environ, setsid=True, setsigmask=child.STOPPING)
+            return os.posix_spawn(line[0], line, variables, setsid=True, setsigmask=child.STOPPING)
         finally:
             os.set_inheritable(self._lifeline, False)
 

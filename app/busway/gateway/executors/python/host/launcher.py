@@ -64,7 +64,7 @@ class Launcher:
             OSError: it could not be started.
         """
         while True:
-            link = Link(self._take, lifeline, self._shared.lease)
+            link = Link(self._take, lifeline, self._shared.lease, self._shared.environment)
             self._links.add(link)
             try:
                 loaded = await link.load(self._boot, timeout)

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -95,12 +95,19 @@ class Link:
         listener: receives the reports, in order.
         lifeline: the reading end of the pipe that closes when the gateway ends.
         lease: of the node.
+        environment: the variables of the process.
 
     Raises:
         OSError: the process cannot be started.
     """
 
-    def __init__(self, listener: Callable[[Link, ZygoteReport], None], lifeline: int, lease: Lease) -> None:
+    def __init__(
+        self,
+        listener: Callable[[Link, ZygoteReport], None],
+        lifeline: int,
+        lease: Lease,
+        environment: Mapping[str, str],
+    ) -> None:
         self._listener = listener
         self._buffer = Buffer(self._frame_limit)
         self._pidfds: list[int] = []
@@ -118,9 +125,9 @@ class Link:
         self.alive = True
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._start(lifeline, lease)
+        self._start(lifeline, lease, environment)
 
-    def _start(self, lifeline: int, lease: Lease) -> None:
+    def _start(self, lifeline: int, lease: Lease, environment: Mapping[str, str]) -> None:
         with contextlib.ExitStack() as given, contextlib.ExitStack() as undo:
             self._socket, theirs = socket.socketpair()
             undo.callback(self._socket.close)
@@ -139,7 +146,7 @@ class Link:
             # With only these arguments Python uses vfork and exec, so this process is not copied.
             with signals.blocked():
                 self._process = subprocess.Popen(  # noqa: S603 - our own program
-                    line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
+                    line, stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end, env=environment,
                     start_new_session=True, pass_fds=(theirs.fileno(), lifeline, stack, reader),
                 )  # fmt: skip
             undo.callback(self._process.wait)

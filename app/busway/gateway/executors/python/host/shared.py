@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from busway.gateway.executors.port import Listener, Room, WorkerReport
 from busway.gateway.executors.python.host.attempt import SentAttempt
@@ -90,6 +90,7 @@ class Shared:
         output: shows what handlers write.
         lease: until when attempts may run. Set before the first zygote starts.
         deaths: number of dead workers, by pool and cause.
+        environment: variables of the zygotes. Set before the first one starts.
     """
 
     def __init__(self, check: PeriodicCheck, limits: FrameLimits) -> None:
@@ -100,6 +101,7 @@ class Shared:
         self.changed, self.reload = asyncio.Event(), asyncio.Event()
         self.check, self.orphans, self.output = check, Orphans(), HandlerOutput()
         self.lease: Lease
+        self.environment: Mapping[str, str] = {}
         self.deaths: dict[str, Counter[str]] = {name: Counter() for name in ("process", "thread", "memory")}
 
     def remove(self, attempt: SentAttempt, pid: int | None) -> None:

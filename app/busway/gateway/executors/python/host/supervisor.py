@@ -6,13 +6,15 @@ import asyncio
 import itertools
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from busway.domain.callables import ASYNC
-from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned
+from busway.gateway.executors.port import Assignment, Catalog, Listener, Returned, WorkerLimits
 from busway.gateway.executors.python.host.attempt import now as read_clocks
 from busway.gateway.executors.python.host.checking import frame_limits
+from busway.gateway.executors.python.host.environment import handler_environment, let_read
 from busway.gateway.executors.python.host.generation import Generation, Plan
 from busway.gateway.executors.python.host.link import ZygoteLost
 from busway.gateway.executors.python.host.pool import Pool, PoolConfig
@@ -47,6 +49,10 @@ class Supervisor:
         growth: bytes by which a worker may grow over its attempts before it is replaced.
         reload: load the folder again when one of its files changes, or a file of the project in a directory
             that imports searched.
+        environment: variables of the processes with handler code. None: those of the gateway that are not
+            its own.
+        secrets: the file or folder with secrets of handlers.
+        limits: of the processes with handler code.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of the workers, each by name
@@ -63,18 +69,26 @@ class Supervisor:
         max_event_bytes: int = 1_048_576,
         growth: int = 256 * MIB,
         reload: bool = False,
+        environment: Mapping[str, str] | None = None,
+        secrets: Path | None = None,
+        limits: WorkerLimits = WorkerLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         self._import_timeout, self._reload = import_timeout, reload
         self._default_pool = "thread" if default_pool == "thread" else "process"
         project = bytes(app_dir.resolve()) if app_dir is not None else b""
         boot = Boot(bytes(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
+        boot.secrets, boot.limits = bytes(secrets.absolute()) if secrets is not None else b"", limits
+        self._user = limits.user
         self._plan = Plan(
             PoolConfig(processes, 1, threads, grace, growth),
             PoolConfig(1, threads, threads, grace, growth),
             itertools.count(1).__next__,
         )
-        limits = frame_limits(max_result_bytes, max_event_bytes)
-        self._shared = Shared(PeriodicCheck(self._check), limits)
+        frames = frame_limits(max_result_bytes, max_event_bytes)
+        self._shared = Shared(PeriodicCheck(self._check), frames)
+        self._shared.environment = (
+            handler_environment(os.environ, user=limits.user) if environment is None else environment
+        )
         self._generation = Generation(self._shared, self._plan, boot, Watched(handlers))
         self._generations: set[Generation] = set()
         self._former: list[Generation] = []
@@ -90,6 +104,7 @@ class Supervisor:
         """Start the zygote. Return what the handlers folder defines, without files that hang or crash."""
         become_subreaper()
         self._lifeline = os.pipe()
+        let_read(self._lifeline[0], self._user)
         self._shared.lease = Lease(create(), writes=True)
         self._generation = await self._load()
         self._generation.pools[self._default_pool].want()

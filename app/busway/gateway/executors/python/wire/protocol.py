@@ -8,7 +8,7 @@ from enum import IntEnum
 import msgspec
 
 from busway.domain.event import Event
-from busway.gateway.executors.port import Ended, HandlerFile, Number
+from busway.gateway.executors.port import Ended, HandlerFile, Number, WorkerLimits
 
 
 class ToWorker(IntEnum):
@@ -52,7 +52,8 @@ class Boot(msgspec.Struct, array_like=True):
     """What zygote and workers need to start. Limits in bytes.
 
     `folder`: the handlers folder. `skip`: files to skip, with the reason. `app_dir`: the root of the user's
-    project, empty if there is none. Folders are bytes, because their names need not be text.
+    project, empty if there is none. `secrets`: the file or folder with secrets of handlers, likewise.
+    Paths are bytes, because their names need not be text.
     """
 
     folder: bytes
@@ -60,6 +61,8 @@ class Boot(msgspec.Struct, array_like=True):
     max_result_bytes: int
     max_event_bytes: int
     app_dir: bytes = b""
+    secrets: bytes = b""
+    limits: WorkerLimits = WorkerLimits()
 
 
 class Loaded(msgspec.Struct, array_like=True):

@@ -1,0 +1,68 @@
+"""Who asks for a change, for the audit log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import Request
+
+from busway.gateway.access.scopes import Access
+from busway.gateway.api.stages import Stages
+from busway.gateway.store.port.audit import ACTIONS, Entry, Record, acting
+
+log = logging.getLogger("busway.audit")
+
+
+def audits(action: str) -> Callable[[Request], AsyncIterator[None]]:
+    """Return a dependency: what the route changes is stored with an entry of the audit log, and logged."""
+    assert action in ACTIONS, action  # noqa: S101 - of the routes, at import
+
+    async def act(request: Request) -> AsyncIterator[None]:
+        entry = entry_of(request, action, next(map(str, request.path_params.values()), None))
+        with acting(entry) as who:
+            yield
+        if who.changed:
+            log_entry(entry, who.object)
+
+    return act
+
+
+def entry_of(request: Request, action: str, object_: str | None = None) -> Entry:
+    """Return the entry for something that this request does."""
+    stages: Stages = request.scope["busway.stages"]
+    access: Access = request.scope["busway.access"]
+    return Entry(
+        actor=access.actor,
+        name=access.name or None,
+        address=request.client.host if request.client else None,
+        action=action,
+        object=object_,
+        time=stages.clock(),
+    )
+
+
+async def record(request: Request, action: str, object_: str | None = None, **details: Any) -> None:
+    """Store and log an entry about something that changes nothing in the store, such as a sign-in.
+
+    Raises:
+        Unavailable: it cannot be stored.
+    """
+    stages: Stages = request.scope["busway.stages"]
+    entry = entry_of(request, action, object_)
+    await stages.commits.change(Record(entry=entry, details=details))
+    log_entry(entry, object_)
+
+
+def log_entry(entry: Entry, object_: str | None) -> None:
+    """Write an entry to the log."""
+    log.info(
+        "%s%s by %s%s from %s",
+        entry.action,
+        f" {object_}" if object_ else "",
+        entry.actor,
+        f" ({entry.name})" if entry.name else "",
+        entry.address or "this machine",
+        extra={"action": entry.action, "object": object_, "actor": entry.actor, "address": entry.address},
+    )
