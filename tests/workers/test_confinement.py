@@ -89,7 +89,8 @@ def run(test):
 async def test_handlers_get_nothing_of_the_gateway(folder, pool, monkeypatch, tmp_path):
     gone = {
         "BUSWAY_DATABASE_URL": "postgresql://me:hunter22@db/x", "BUSWAY_KEY": "bw_1_hunter22",
-        "BUSWAY_BROKER_URL": "nats://me:hunter22@b", "BUSWAY_TLS_KEY": "/hunter22", "busway_jwt_key": "hunter22",
+        "BUSWAY_BROKER_URL": "nats://me:hunter22@b", "BUSWAY_TLS_KEY": "/hunter22",
+        "busway_jwt_key": "hunter22",
     }  # fmt: skip
     for name, value in {**gone, "BUSWAY_URL": "http://here", "SHOP": "open"}.items():
         monkeypatch.setenv(name, value)
@@ -162,8 +163,8 @@ async def test_secrets_of_a_file_are_read_and_masked(folder, pool, tmp_path, cap
         missing = (await bench.run("t:has", "NEW")).error
         assert missing.type == "MissingSecret"
         assert missing.message == (
-            f"there is no secret 'NEW': put it into {path} (--secrets-file), or set BUSWAY_SECRET_NEW where the "
-            "gateway starts"
+            f"there is no secret 'NEW': put it into {path} (--secrets-file), or set BUSWAY_SECRET_NEW "
+            "where the gateway starts"
         )
         put(path, {**VALUES, "NEW": "brand new"}, folder=in_folder)
         assert json.loads((await bench.run("t:has", "NEW")).data) == "brand new"
@@ -190,7 +191,8 @@ async def test_limits_of_files(folder, pool, tmp_path):
     async with kit.bench(folder, pool, limits=limits) as bench:
         large = (await bench.run("t:writes", str(tmp_path / "large"))).error
         assert large.message == (
-            "[Errno 27] File too large (--worker-file-bytes lets handlers write files of at most 4194304 bytes)"
+            "[Errno 27] File too large "
+            "(--worker-file-bytes lets handlers write files of at most 4194304 bytes)"
         )
         many = (await bench.run("t:opens")).error
         assert many.message.endswith("(--worker-open-files lets a worker have 128 files open)")

@@ -42,8 +42,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """Who asks for a change.
 
     Attributes:
-        actor: `key:3`, `file:…` (a key of the keys file), `token:SUBJECT`, `open` (the gateway has no keys), or
-            `cli` for a command on the database.
+        actor: `key:3`, `file:…` (a key of the keys file), `token:SUBJECT`, `open` (the gateway has no keys),
+            or `cli` for a command on the database.
         name: of the key, the subject of the token, or the user of the system that runs the command.
         address: of the client. None: it is a command.
         action: noun and verb, such as `handler.paused`.
