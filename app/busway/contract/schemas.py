@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from busway.contract import (
+    audit,
     events,
     filters,
     frames,
@@ -27,8 +28,8 @@ from busway.contract import (
 from busway.contract.scalars import PREFIX
 
 MODULES = (
-    events, filters, frames, handlers, keys, problems, replays, results, runs, schedules, service, sessions,
-    sources, uploads,
+    audit, events, filters, frames, handlers, keys, problems, replays, results, runs, schedules, service,
+    sessions, sources, uploads,
 )  # fmt: skip
 
 Schema = dict[str, Any]
