@@ -27,7 +27,6 @@ from busway.gateway.store.group.completion import OUTCOMES, Completion, fail, re
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.group.process import Committer, Launched, open_committer
 from busway.gateway.store.group.queues import BACKLOG_BYTES, BACKLOG_OPERATIONS, QueuedOperation, Queues
-from busway.gateway.store.port.audit import audited
 from busway.gateway.store.port.commits import Again, CommitStats, Committed, Listener, Waiter
 from busway.gateway.store.port.operations import (
     Append,
@@ -231,7 +230,8 @@ class GroupCommits:
             Conflict: from the future: an integrity rule refused it.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._change(operation, len(operation.events) if isinstance(operation, Publish) else 1, future)
+        weight = len(operation.events) if isinstance(operation, Publish) else 1
+        self._change(operation, weight, future, frames.encode_change(operation))
         return future
 
     def settle(
@@ -262,7 +262,7 @@ class GroupCommits:
         if self._refusal is not None:
             raise Unavailable(self._refusal)
         if body is None:
-            body = frames.encode(audited(operation))
+            body = frames.encode(operation)
         self._queues.add_change(QueuedOperation(operation, body, waiter, weight, early=early))
         if not self._batch:
             self._kick()

@@ -15,7 +15,7 @@ import msgspec
 
 from busway.domain.event import NewEvent
 from busway.domain.run import Run
-from busway.gateway.store.port.audit import Audited, PruneAudit, Record
+from busway.gateway.store.port.audit import Audited, PruneAudit, Record, audited
 from busway.gateway.store.port.keys import RotateKey, UseKeys
 from busway.gateway.store.port.once import NotStored
 from busway.gateway.store.port.operations import (
@@ -211,6 +211,11 @@ _decode_operation = msgspec.msgpack.Decoder(_Any).decode
 _decode_matched = msgspec.msgpack.Decoder(Publish | Upload | Settle).decode
 _decode_encoded = msgspec.msgpack.Decoder(PublishEncoded).decode
 _decode_plain = msgspec.msgpack.Decoder().decode
+
+
+def encode_change(operation: Operation) -> bytes:
+    """Encode an operation, with an entry of the audit log if somebody asks for it in this context."""
+    return encode(audited(operation))
 
 
 def decode_matched(body: bytes) -> Publish | Settle:
