@@ -96,9 +96,11 @@ def test_changes_are_recorded_with_who_made_them(service: Service) -> None:
     service.ok("DELETE", "/v1/sources/repo")
     service.ok("POST", f"/v1/keys/{helper['id']}/rotate", {"overlap": 0})
     service.ok("DELETE", f"/v1/keys/{helper['id']}")
+    service.ok("POST", "/v1/session", {"key": service.key})
     mine = [each["action"] for each in entries(service, "&actor=key:1")[::-1]]
     assert mine == [
         "key.created", "source.created", "source.changed", "source.deleted", "key.rotated", "key.revoked",
+        "session.created",
     ]  # fmt: skip
     log = service.log.read_text()
     assert "handler.paused mine by key:2 (helper) from 127.0.0.1" in log

@@ -53,7 +53,9 @@ class Access(msgspec.Struct, frozen=True):
         """Who it is, for the audit log: `key:3`, `file:1099511627776`, `token:SUBJECT` or `open`."""
         if self.source == "open":
             return "open"
-        return f"{self.source}:{self.name if self.source == 'token' else self.key}"
+        if self.source == "token":
+            return f"token:{self.name}"
+        return f"{'file' if self.source == 'file' else 'key'}:{self.key}"  # a session is that of a key
 
     @property
     def credential(self) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import Request
 
+from busway.gateway.access.proxies import client_address
 from busway.gateway.access.scopes import Access
 from busway.gateway.api.stages import Stages
+from busway.gateway.errors import Unavailable
 from busway.gateway.store.port.audit import ACTIONS, Entry, Record, acting
 
 log = logging.getLogger("busway.audit")
@@ -20,7 +23,8 @@ def audits(action: str) -> Callable[[Request], AsyncIterator[None]]:
     assert action in ACTIONS, action  # noqa: S101 - of the routes, at import
 
     async def act(request: Request) -> AsyncIterator[None]:
-        entry = entry_of(request, action, next(map(str, request.path_params.values()), None))
+        access: Access = request.scope["busway.access"]
+        entry = entry_of(request, access, action, next(map(str, request.path_params.values()), None))
         with acting(entry) as who:
             yield
         if who.changed:
@@ -29,30 +33,29 @@ def audits(action: str) -> Callable[[Request], AsyncIterator[None]]:
     return act
 
 
-def entry_of(request: Request, action: str, object_: str | None = None) -> Entry:
+def entry_of(request: Request, access: Access, action: str, object_: str | None = None) -> Entry:
     """Return the entry for something that this request does."""
     stages: Stages = request.scope["busway.stages"]
-    access: Access = request.scope["busway.access"]
     return Entry(
         actor=access.actor,
         name=access.name or None,
-        address=request.client.host if request.client else None,
+        address=client_address(request.scope) or None,
         action=action,
         object=object_,
         time=stages.clock(),
     )
 
 
-async def record(request: Request, action: str, object_: str | None = None, **details: Any) -> None:
-    """Store and log an entry about something that changes nothing in the store, such as a sign-in.
+async def record(request: Request, access: Access, action: str, **details: Any) -> None:
+    """Log and store an entry about something that changes nothing in the store, such as a sign-in.
 
-    Raises:
-        Unavailable: it cannot be stored.
+    While nothing can be stored it is only logged: people must be able to look at what is wrong.
     """
     stages: Stages = request.scope["busway.stages"]
-    entry = entry_of(request, action, object_)
-    await stages.commits.change(Record(entry=entry, details=details))
-    log_entry(entry, object_)
+    entry = entry_of(request, access, action)
+    log_entry(entry, None)
+    with contextlib.suppress(Unavailable):
+        await stages.commits.change(Record(entry=entry, details=details))
 
 
 def log_entry(entry: Entry, object_: str | None) -> None:

@@ -11,6 +11,7 @@ from busway.gateway.access.scopes import Access
 from busway.gateway.access.sessions import Use, set_cookie
 from busway.gateway.api import answers
 from busway.gateway.api.answers import when
+from busway.gateway.api.auditing import record
 from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.describing import body
@@ -44,6 +45,7 @@ async def sign_in(stages: StagesDep, request: Request) -> Response:
     """
     wanted = await read(request, shapes.SessionIn)
     access, token = stages.gate.sign_in(wanted.key, client_address(request.scope))
+    await record(request, access, "session.created")
     left = ((access.until or 0) - stages.clock()) // SECOND
     answer = _shown(access, 201)
     answer.headers["Set-Cookie"] = set_cookie(token, max(1, left), secure=_is_secure(request))

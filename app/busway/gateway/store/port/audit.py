@@ -188,6 +188,5 @@ ACTIONS: Mapping[str, str] = {
     "key.revoked": "an API key was revoked",
     "subscription.deleted": "a durable subscription was deleted",
     "session.created": "a browser signed in",
-    "session.deleted": "a browser signed out",
 }
 """All actions, with what each means."""
