@@ -22,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from busway.gateway.store.core.schema import SUCCEEDED
+from busway.gateway.store.core.transaction import COLUMNS, EVENT, MUTABLE, RESULT, RUN
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.checkpoints import FIRST, STEP, TRUNCATE_OVER
 from busway.gateway.store.sqlite.write_connection import BUSY, CACHE
@@ -31,7 +32,6 @@ from benchmarks.peers.answering import answer
 WAITING = 0  # the state in which a run is inserted
 PRAGMAS = ("wal_autocheckpoint=0", "synchronous=FULL", f"cache_size=-{CACHE}", f"busy_timeout={BUSY}")
 WRITTEN = ("events", "runs", "results", "counts", "head")
-INSERTED = "id, event, handler, root, priority, expires_at, created_at, counted, due, partitionkey"
 
 Rows = list[tuple[object, ...]]
 
@@ -101,27 +101,36 @@ class Recorded:
 
 def _commit(connection: sqlite3.Connection, before: Sequence[int], after: Sequence[int]) -> Commit:
     """Return the rows that were written between two places."""
-    results = _rows(connection, "SELECT * FROM results WHERE number > ? AND number <= ?", before[2], after[2])
-    runs = _rows(connection, f"SELECT {INSERTED} FROM runs WHERE id > ? AND id <= ?", before[1], after[1])
+    events = _inserted(connection, EVENT, "seq", before[0], after[0])
+    runs = _inserted(connection, RUN, "id", before[1], after[1])
+    results = _inserted(connection, RESULT, "number", before[2], after[2])
+    handler = COLUMNS[RESULT][1].index("handler")
     ended = _rows(
         connection,
-        f"SELECT {', '.join(f'runs.{name}' for name in (*statements.MUTABLE, 'id'))}"
+        f"SELECT {', '.join(f'runs.{name}' for name in (*MUTABLE, 'id'))}"
         " FROM results JOIN runs ON runs.id = results.run WHERE number > ? AND number <= ? ORDER BY number",
         before[2],
         after[2],
     )
     counts: Counter[tuple[object, int]] = Counter((run[2], WAITING) for run in runs)
     for result in results:
-        counts[result[3], WAITING] -= 1
-        counts[result[3], SUCCEEDED] += 1
+        counts[result[handler], WAITING] -= 1
+        counts[result[handler], SUCCEEDED] += 1
     return Commit(
-        _rows(connection, "SELECT * FROM events WHERE seq > ? AND seq <= ?", before[0], after[0]),
+        events,
         runs,
         ended,
         results,
         [(*key, change) for key, change in counts.items() if change],
         tuple(after),
     )
+
+
+def _inserted(connection: sqlite3.Connection, what: int, key: str, after: int, until: int) -> Rows:
+    """Return the rows of a table between two numbers, as its statement takes them."""
+    table, columns = COLUMNS[what]
+    names = ", ".join(f'"{name}"' for name in columns)
+    return _rows(connection, f"SELECT {names} FROM {table.name} WHERE {key} > ? AND {key} <= ?", after, until)
 
 
 def _rows(connection: sqlite3.Connection, query: str, *parameters: int) -> Rows:
@@ -154,10 +163,10 @@ def write(path: Path, commits: Sequence[Commit]) -> float:
 
 def _statements(commit: Commit) -> Iterator[tuple[str, Rows]]:
     """Yield the statements in the order in which Busway runs them."""
-    yield statements.INSERT_EVENT, commit.events
-    yield statements.INSERT_RUN, commit.runs
+    yield statements.INSERT[EVENT], commit.events
+    yield statements.INSERT[RUN], commit.runs
     yield statements.UPDATE_RUN, commit.ended
-    yield statements.INSERT_RESULT, commit.results
+    yield statements.INSERT[RESULT], commit.results
     yield statements.UPSERT_COUNT, commit.counts
 
 
