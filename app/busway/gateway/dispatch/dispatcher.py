@@ -388,7 +388,6 @@ class Dispatcher:
                 idle = 0 if started else idle + 1
             else:
                 lane.queued = False
-        turn.rotate(-1)  # when there is room for only one run, another handler gets it each time
 
     def _route(self, lane: Lane) -> _Route | None:
         """Return where the runs of a lane go, None if they must wait."""
