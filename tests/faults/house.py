@@ -299,8 +299,16 @@ def stopped(*pids: int) -> Iterator[None]:
 
 
 def _is_stopped(pid: int) -> bool:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return all((task / "stat").read_text().rpartition(")")[2].split()[0] in "TZ" for task in tasks)
+    return _states(pid) <= {"T", "Z"}
+
+
+def _states(pid: int) -> set[str]:
+    """Return the states of a process's threads."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def kill(*pids: int) -> None:
@@ -316,13 +324,16 @@ def gone(pid: int) -> bool:
 
 
 def at_rest(pid: int, looks: int = 10) -> Callable[[], bool]:
-    """Tell whether a process has used no time over so many looks: it waits in the kernel."""
-    seen: list[float] = []
+    """Tell whether over so many looks a process slept and used no time: it waits in the kernel.
+
+    One that only waits for a processor does not sleep.
+    """
+    seen: list[tuple[bool, float]] = []
 
     def probe() -> bool:
         times = psutil.Process(pid).cpu_times()
-        seen.append(times.user + times.system)
-        return len(seen) > looks and len(set(seen[-looks:])) == 1
+        seen.append((_states(pid) == {"S"}, times.user + times.system))
+        return len(seen) > looks and seen[-1][0] and len(set(seen[-looks:])) == 1
 
     return probe
 
