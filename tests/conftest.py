@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests import forked
+
 DEADLINE = 900.0  # seconds
 AGAIN = 5.0  # an event loop may swallow what a signal handler raises: ask again
 TAKE_LONG = (
@@ -50,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+    forked.fork_committers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
