@@ -25,7 +25,7 @@ from tests.e2e.service import clean_environment
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NOT_OURS = {"__pycache__", "build", "dist", "node_modules", "swagger-ui"}
+NOT_OURS = {"__pycache__", "build", "dist", "node_modules", "swagger-ui", "vendor"}
 
 
 def files(*names: str) -> Iterator[Path]:
@@ -225,10 +225,13 @@ def test_what_is_declared_is_used() -> None:
     assert modules(PEERS, CROSSBAR) - imported(sources("benchmarks/peers")) <= by_name
 
 
+VENDORED = {"swagger-ui-dist", "preact", "htm", "uplot"}
+
+
 def test_every_dependency_has_its_reason() -> None:
     text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `([a-z0-9-]+)` \| \S", text, re.MULTILINE))
-    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, "swagger-ui-dist"}
+    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, *VENDORED}
 
 
 # -- what stands in the files
@@ -270,14 +273,17 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_vendored_files_are_what_their_note_says() -> None:
-    folder = ROOT / "app/busway/gateway/api/static/swagger-ui"
+@pytest.mark.parametrize(("name", "count"), [("swagger-ui", 2), ("console/vendor", 5)])
+def test_the_vendored_files_are_what_their_note_says(name: str, count: int) -> None:
+    folder = ROOT / "app/busway/gateway/api/static" / name
     sums = re.findall(
         r"^([0-9a-f]{64})  (\S+)$", (folder / "VERSION").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert len(sums) == 2
-    for digest, name in sums:
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+    assert len(sums) == count
+    for digest, file in sums:
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest, file
+    reasons = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    assert name == "swagger-ui" or all(digest in reasons for digest, _ in sums)
 
 
 def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:

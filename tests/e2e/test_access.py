@@ -101,6 +101,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/handlers/ok/revisions", None, "handlers:read"),
     ("GET", "/v1/targets", None, "handlers:read"),
     ("GET", "/v1/status", None, "subscribe handlers:read"),
+    ("GET", "/v1/rates", None, "subscribe handlers:read"),
     ("GET", "/metrics", None, "handlers:read"),
     ("POST", "/v1/handlers", {}, "handlers:write"),
     ("PATCH", "/v1/handlers/ok", {}, "handlers:write"),
@@ -150,6 +151,7 @@ OF_ANOTHER_PATTERN = {
     ("GET", "/v1/replays/1/results"): 200,
     ("GET", "/v1/producers/1"): 404,
     ("GET", "/v1/status"): 403,
+    ("GET", "/v1/rates"): 403,
 }
 """What a key for events of other types gets from operations that its scopes allow."""
 FRAMES: dict[str, tuple[dict[str, Any], str | None]] = {
@@ -232,7 +234,7 @@ def test_every_operation_asks_for_its_scope(closed: Service, keys: dict[str, str
                 if not expected(scope, held, method, path)(status) and (method, held) != ("GET", "bare"):
                     wrong.append((method, path, f"session of {held}", status))
     assert not wrong
-    for path in ("/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"):
+    for path in ("/", "/healthz", "/readyz", "/docs", "/client.js", "/openapi.json", "/asyncapi.json"):
         assert service.get(path).status_code == 200
 
 

@@ -180,14 +180,18 @@ def test_the_frames_of_the_socket_are_named_in_the_asyncapi_document(service: Se
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
-@pytest.mark.parametrize("accept", [BROWSER, "*/*"])
-def test_the_root_leads_to_the_docs_page(service: Service, accept: str) -> None:
-    answer = service.get("/", headers={"Accept": accept})
-    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
-    assert "/docs" in answer.text  # for programs such as curl, which do not follow
-    assert service.request("HEAD", "/").status_code == 307
-    page = service.get(answer.headers["location"])
+def test_the_root_is_the_console_for_browsers_and_names_the_documents_to_programs(service: Service) -> None:
+    page = service.get("/", headers={"Accept": BROWSER})
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "unsafe" not in page.headers["content-security-policy"]
+    line = service.get("/", headers={"Accept": "*/*"})
+    assert (line.status_code, line.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert "/docs" in line.text
+    links = service.get("/", headers={"Accept": "application/json"})
+    assert (links.json()["docs"], links.json()["openapi"]) == ("/docs", "/openapi.json")
+    assert "Accept" in page.headers["vary"]
+    assert "Accept" in line.headers["vary"]
+    assert service.request("HEAD", "/").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/v1/<script>"])

@@ -121,6 +121,10 @@ class HandlerQueue(msgspec.Struct):
     handler: str
     runs: CountsByState
     waiting_in_memory: int
+    oldest: Annotated[
+        float | None,
+        Meta(description="Seconds for which the oldest run that is due has waited. Null: none is due."),
+    ]
 
 
 class Queues(msgspec.Struct):
@@ -238,3 +242,21 @@ class Status(msgspec.Struct, kw_only=True):
     files_that_do_not_import: list[BrokenFile]
     subscribers: Subscribers
     disk: Disk
+
+
+class RateSample(msgspec.Struct):
+    """What came within some seconds."""
+
+    time: Annotated[Time, Meta(description="The end of these seconds.")]
+    seconds: float
+    events: Annotated[int, Meta(description="Events stored, on all nodes.")]
+    results: Annotated[int, Meta(description="Results stored, on all nodes.")]
+    failures: Annotated[
+        int, Meta(description="Attempts that failed or were lost, on the node that answers this request.")
+    ]
+
+
+class Rates(msgspec.Struct):
+    """The last ten minutes, about one sample every four seconds."""
+
+    samples: Annotated[list[RateSample], Meta(description="The oldest first. None at the start.")]

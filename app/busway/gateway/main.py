@@ -26,6 +26,7 @@ from busway.gateway.api.upkeep import keep_up
 from busway.gateway.attempts import outcome_log
 from busway.gateway.attempts.depth import Depth
 from busway.gateway.attempts.inflight import InFlight
+from busway.gateway.attempts.rates import Rates
 from busway.gateway.attempts.recorder import Progress, Recorder, shift
 from busway.gateway.budget import Budgets
 from busway.gateway.dispatch.assigned import Assigned
@@ -222,6 +223,7 @@ async def _build(
         ),
         workers=workers,
         recorder=recorder,
+        rates=Rates(reader, recorder.durations, nodes.clock),
         assigned=assigned,
         hub=hub,
         subscribe=WebSocketShell(hub, publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import gzip
-import hashlib
 import re
-from importlib import resources
 
-import msgspec
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from busway.gateway.api import static_files
+from busway.gateway.api.static_files import CHECKED, FOREVER, StaticFile
 from busway.gateway.errors import NotFound
 
 _POLICY = (
@@ -21,22 +19,15 @@ _POLICY = (
     "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _CLIENT = "client.js"
-_MEDIA_TYPES = {
-    _CLIENT: "text/javascript; charset=utf-8",
-    "docs.css": "text/css; charset=utf-8",
-    "docs.js": "text/javascript; charset=utf-8",
-    "favicon.svg": "image/svg+xml",
-    "swagger-ui/swagger-ui.css": "text/css; charset=utf-8",
-    "swagger-ui/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+_NAMES = {
+    _CLIENT,
+    "docs.css",
+    "docs.js",
+    "favicon.svg",
+    "swagger-ui/swagger-ui.css",
+    "swagger-ui/swagger-ui-bundle.js",
 }
 _LINK = re.compile(rb'(?<=")docs/static/([a-z./-]+)(?=")')
-
-
-class _File(msgspec.Struct, frozen=True):
-    body: bytes
-    zipped: bytes
-    tag: str
-    media_type: str
 
 
 def install(app: FastAPI) -> None:
@@ -53,57 +44,30 @@ def install(app: FastAPI) -> None:
 
 
 async def _page(request: Request) -> Response:
-    return _answer(request, _html(), "no-cache")
+    return static_files.answer(request, _html(), CHECKED, _POLICY)
 
 
 async def _client(request: Request) -> Response:
-    return _answer(request, _file(_CLIENT), "no-cache")
+    return static_files.answer(request, _file(_CLIENT), CHECKED, _POLICY)
 
 
 async def _static(request: Request) -> Response:
     name = request.path_params["name"]
-    if name not in _MEDIA_TYPES:
+    if name not in _NAMES:
         raise NotFound(f"the docs page has no file {name!r}: open /docs")
     file = _file(name)
-    # Only a URL with the content's digest may be cached forever.
     named = request.query_params.get("v") == file.tag
-    return _answer(request, file, "public, max-age=31536000, immutable" if named else "no-cache")
-
-
-def _answer(request: Request, file: _File, caching: str) -> Response:
-    headers = {
-        "Cache-Control": caching,
-        "Content-Security-Policy": _POLICY,
-        "ETag": f'"{file.tag}"',
-        "Referrer-Policy": "no-referrer",
-        "Vary": "Accept-Encoding",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if file.tag in request.headers.get("If-None-Match", ""):
-        return Response(status_code=304, headers=headers)
-    if "gzip" not in request.headers.get("Accept-Encoding", ""):
-        return Response(file.body, headers=headers, media_type=file.media_type)
-    headers["Content-Encoding"] = "gzip"
-    return Response(file.zipped, headers=headers, media_type=file.media_type)
-
-
-def _load(name: str) -> bytes:
-    return resources.files("busway.gateway.api").joinpath("static", name).read_bytes()
-
-
-def _make(body: bytes, media_type: str) -> _File:
-    tag = hashlib.sha256(body).hexdigest()[:16]
-    return _File(body, gzip.compress(body, 6, mtime=0), tag, media_type)
+    return static_files.answer(request, file, FOREVER if named else CHECKED, _POLICY)
 
 
 @functools.cache
-def _file(name: str) -> _File:
-    return _make(_load(name), _MEDIA_TYPES[name])
+def _file(name: str) -> StaticFile:
+    return static_files.make(static_files.load(name), name)
 
 
 @functools.cache
-def _html() -> _File:
+def _html() -> StaticFile:
     def named(link: re.Match[bytes]) -> bytes:
         return link[0] + b"?v=" + _file(link[1].decode()).tag.encode()
 
-    return _make(_LINK.sub(named, _load("docs.html")), "text/html; charset=utf-8")
+    return static_files.make(_LINK.sub(named, static_files.load("docs.html")), "docs.html")

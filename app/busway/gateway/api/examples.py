@@ -18,7 +18,7 @@ from busway.contract import (
     sources,
     uploads,
 )
-from busway.contract.scalars import CURSOR
+from busway.contract.scalars import CURSOR, TIME
 from busway.version import __version__
 
 _ORDER, _PRICED = "01980c8e-7a10-7c3e-9f0b-5c1d2e3f4a5b", "01980c8e-7a2c-7d41-8e65-0b9a1c7d3f28"
@@ -143,7 +143,9 @@ _STATUS = {
     "committer": {"pid": 4709, "healthy": True, "log_bytes": 189552, "log_blocked": False},
     "queues": {
         "publishes_and_outcomes": 0,
-        "handlers": [{"handler": "price", "runs": {"succeeded": 1, "dead": 1}, "waiting_in_memory": 0}],
+        "handlers": [
+            {"handler": "price", "runs": {"succeeded": 1, "dead": 1}, "waiting_in_memory": 0, "oldest": None}
+        ],
     },
     "files_that_do_not_import": [],
     "subscribers": {
@@ -304,5 +306,6 @@ ANSWERS: dict[Any, Any] = {
     service.Health: {"status": "alive"},
     service.Readiness: {"status": "ready", "trouble": []},
     service.Status: _STATUS,
+    service.Rates: {"samples": [{"time": TIME, "seconds": 4.0, "events": 40, "results": 120, "failures": 1}]},
 }
 """The usual answer of each type. A route whose answer differs names one of the others above."""

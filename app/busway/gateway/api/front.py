@@ -17,6 +17,7 @@ from busway.gateway.access.scopes import Access
 from busway.gateway.access.sessions import Use
 from busway.gateway.api import problems
 from busway.gateway.api.bodies import Disconnected, next_message, too_large
+from busway.gateway.api.console import PREFIX as CONSOLE
 from busway.gateway.api.hooks import PREFIX as HOOKS
 from busway.gateway.api.publishing import PublishEndpoint
 from busway.gateway.api.sessions import PATH as SESSION
@@ -93,7 +94,7 @@ class Front:
         if head:
             scope = {**scope, "method": "GET"}  # the server drops the body (RFC 9110, section 9.3.2)
         path = scope["path"]
-        public = path in PUBLIC or path.startswith("/docs/")
+        public = path in PUBLIC or path.startswith(("/docs/", CONSOLE))
         streams = path == EVENT_STREAM and scope["method"] == "GET"
         if stages is None:
             if streams:

@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 
 from busway.gateway.api import (
     audit,
+    console,
     docs_page,
     document,
     events,
@@ -43,6 +44,7 @@ def describe(rest: FastAPI) -> FastAPI:
             dependencies=[Depends(known_parameters)],
             generate_unique_id_function=lambda route: route.name,
         )
+    console.install(rest)
     docs_page.install(rest)
     problems.install(rest)
     rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it

@@ -6,11 +6,11 @@ import asyncio
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from starlette.responses import PlainTextResponse
 
 from busway.contract import service as shapes
 from busway.domain.handler import Handler
 from busway.domain.text import printable
+from busway.domain.times import SECOND
 from busway.gateway.access.scopes import Access
 from busway.gateway.api import answers, problems
 from busway.gateway.api.access import needs
@@ -25,17 +25,10 @@ from busway.version import __version__
 
 router = APIRouter(tags=["service"])
 
-_ROOT = f"Busway {__version__}: /docs is the documentation for browsers, /openapi.json for programs\n"
 _ASYNCAPI = {
     "schema": {"type": "object"},
     "example": {"asyncapi": "3.0.0", "info": {"title": "Busway", "version": __version__}, "channels": {}},
 }
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> Response:
-    """Redirect to the docs page. Its text is for programs that do not follow."""
-    return PlainTextResponse(_ROOT, 307, headers={"Location": "/docs"})
 
 
 @router.get("/v1/subscribe", include_in_schema=False)
@@ -136,6 +129,7 @@ def _dead_pools(stages: Stages) -> str | None:
 async def read_status(stages: StagesDep) -> Response:
     """Returns pools, workers, queues, subscribers, disk use, and files that cannot be imported."""
     counts = await stages.reader.counts()
+    oldest = await stages.reader.oldest(stages.clock())
     sizes = await asyncio.to_thread(stages.database.sizes)
     cell = stages.nodes.status()
     status = shapes.Status(
@@ -153,7 +147,7 @@ async def read_status(stages: StagesDep) -> Response:
         ),
         queues=shapes.Queues(
             stages.commits.backlog,
-            [_queue(stages, entry.handler, counts) for entry in stages.registry.live()],
+            [_queue(stages, entry.handler, counts, oldest) for entry in stages.registry.live()],
         ),
         files_that_do_not_import=stages.registry.broken_files(),
         subscribers=msgspec.convert(stages.hub.status(), shapes.Subscribers),
@@ -184,9 +178,42 @@ def _broker(stages: Stages) -> shapes.Broker | None:
     return None if found is None else shapes.Broker(**msgspec.structs.asdict(found))
 
 
-def _queue(stages: Stages, handler: Handler, counts: dict[int, dict[str, int]]) -> shapes.HandlerQueue:
+def _queue(
+    stages: Stages, handler: Handler, counts: dict[int, dict[str, int]], oldest: dict[int, int]
+) -> shapes.HandlerQueue:
+    since = oldest.get(handler.id)
     return shapes.HandlerQueue(
-        handler.name, counts.get(handler.id, {}), stages.dispatcher.waiting(handler.id)
+        handler.name,
+        counts.get(handler.id, {}),
+        stages.dispatcher.waiting(handler.id),
+        None if since is None else max(0, stages.clock() - since) / SECOND,
+    )
+
+
+@router.get(
+    "/v1/rates",
+    summary="Rates of the last ten minutes",
+    dependencies=needs("subscribe", "handlers:read", unlimited=True),
+    responses=described(shapes.Rates, "The samples."),
+)
+async def read_rates(stages: StagesDep) -> Response:
+    """Returns how many events, results and failures came in each few seconds of the last ten minutes.
+
+    They are kept in memory: after a start they begin again.
+    """
+    return answers.json(
+        shapes.Rates(
+            [
+                shapes.RateSample(
+                    when(sample.time),
+                    round(sample.seconds, 3),
+                    sample.events,
+                    sample.results,
+                    sample.failures,
+                )
+                for sample in stages.rates.samples
+            ]
+        )
     )
 
 

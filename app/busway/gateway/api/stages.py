@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 
 from busway.gateway.access.gate import Gate
+from busway.gateway.attempts.rates import Rates
 from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.budget import Budget, Budgets
 from busway.gateway.dispatch.assigned import Assigned
@@ -54,6 +55,7 @@ class Stages:
     schedules: Schedules
     workers: Workers
     recorder: Recorder
+    rates: Rates
     assigned: Assigned
     hub: Hub
     subscribe: WebSocketShell

@@ -18,7 +18,8 @@ async def keep_up(stages: Stages) -> None:
 
     Resume handlers whose breaker paused them long enough ago.
 
-    Record when keys were used, report subscribers that lag, and give free memory back when work has ended.
+    Record when keys were used, sample rates, report subscribers that lag, and give free memory back when
+    work has ended.
     """
     memory, use, nodes = IdleMemory(), keys.KeyUse(stages), stages.nodes
     lag = LagReports(stages.hub, stages.registry, stages.commits, nodes.clock, nodes.name)
@@ -29,6 +30,7 @@ async def keep_up(stages: Stages) -> None:
             lag.look()
             await keys.load_keys(stages)
             use.look()
+            await stages.rates.look()
             if nodes.leads:
                 await stages.changes.resume_due()
                 await stages.changes.cancel_left_over(await stages.reader.counts())

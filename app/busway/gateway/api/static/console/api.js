@@ -1,0 +1,154 @@
+// Requests to the public API. Nothing else of the gateway is used.
+
+import { store, useEffect, useRef, useState } from "./lib.js";
+
+/** The gateway refused a request. `status` is the HTTP status, `errors` the invalid fields. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail ?? problem.title ?? `the gateway answered ${status}`);
+    this.name = "Refused";
+    this.status = status;
+    this.errors = problem.errors ?? [];
+  }
+}
+
+/** The gateway cannot be reached. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The gateway does not answer. This page tries again by itself.");
+    this.name = "Unreachable";
+    this.status = 0;
+    this.errors = [];
+  }
+}
+
+/** `online`, and `visit`, which counts how often the gateway came back: what is shown is then loaded again. */
+export const connection = store({ online: true, visit: 0 });
+
+/** How this page is admitted: `needed` while it must sign in. */
+export const session = store({ needed: false, signedIn: false, name: null, csrf: null, key: null });
+
+const PROBE_EVERY = 1000; // ms
+const PAGE = 1000;
+
+export const address = (path) => new URL(path, document.baseURI);
+
+/** The gateway's address, as programs use it. */
+export const base = () => address(".").href.replace(/\/$/, "");
+
+/** Send a request. Returns the decoded answer, null if it has no body. Throws `Refused` or `Unreachable`. */
+export async function request(method, path, { body, headers = {}, signal } = {}) {
+  const { key, csrf } = session.get();
+  const sent = { Accept: "application/json", ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  if (key) sent.Authorization = `Bearer ${key}`;
+  if (csrf && method !== "GET") sent["Busway-CSRF"] = csrf;
+  let answer;
+  try {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    answer = await fetch(address(path), { method, headers: sent, body: text, signal, cache: "no-store" });
+  } catch (problem) {
+    if (problem.name === "AbortError") throw problem;
+    lost();
+    throw new Unreachable();
+  }
+  if (answer.ok) return read(answer);
+  const problem = await read(answer).catch(() => null);
+  if (answer.status === 401) {
+    session.set({ ...session.get(), needed: true, signedIn: false });
+  }
+  throw new Refused(answer.status, problem ?? {});
+}
+
+async function read(answer) {
+  const type = answer.headers.get("Content-Type") ?? "";
+  if (type.includes("json")) return answer.json();
+  const text = await answer.text();
+  return text === "" ? null : text;
+}
+
+export const get = (path, options) => request("GET", path, options);
+export const post = (path, body, options) => request("POST", path, { ...options, body });
+export const patch = (path, body) => request("PATCH", path, { body });
+export const remove = (path) => request("DELETE", path);
+
+/** A path with its query. Empty values are left out, lists are repeated. */
+export function query(path, parameters) {
+  const pairs = [];
+  for (const [name, value] of Object.entries(parameters)) {
+    for (const each of Array.isArray(value) ? value : [value]) {
+      if (each === null || each === undefined || each === "" || each === false) continue;
+      pairs.push(`${name}=${encodeURIComponent(each)}`);
+    }
+  }
+  return pairs.length ? `${path}?${pairs.join("&")}` : path;
+}
+
+/** All items of a list, page by page, at most `most`. `more` says whether there are others. */
+export async function all(path, { most = PAGE, signal } = {}) {
+  const items = [];
+  let after = null;
+  do {
+    const page = await get(query(path, { limit: Math.min(PAGE, most - items.length), after }), { signal });
+    items.push(...page.items);
+    after = page.next;
+  } while (after !== null && items.length < most);
+  return { items, more: after !== null };
+}
+
+let probing = false;
+
+/** Remember that the gateway is gone, and wait for it. */
+export function lost() {
+  if (connection.get().online) connection.set({ ...connection.get(), online: false });
+  if (!probing) probe();
+}
+
+async function probe() {
+  probing = true;
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, PROBE_EVERY));
+    try {
+      if ((await fetch(address("readyz"), { cache: "no-store" })).ok) break;
+    } catch {
+      // Not yet.
+    }
+  }
+  probing = false;
+  connection.set({ online: true, visit: connection.get().visit + 1 });
+}
+
+/**
+ * Load a path, again every so many milliseconds and when the gateway came back. A path of null loads nothing.
+ * `load` replaces the request. While a page is hidden, it is loaded less often.
+ */
+export function useQuery(path, { every = 0, load = get } = {}) {
+  const [state, setState] = useState({ path, data: null, error: null });
+  const again = useRef(null);
+  const { visit } = connection.use();
+  useEffect(() => {
+    if (path === null) return undefined;
+    const ending = new AbortController();
+    let timer = null;
+    const look = async () => {
+      clearTimeout(timer);
+      try {
+        const data = await load(path, { signal: ending.signal });
+        if (ending.signal.aborted) return;
+        setState({ path, data, error: null });
+      } catch (error) {
+        if (ending.signal.aborted) return;
+        setState((old) => ({ path, data: old.path === path ? old.data : null, error }));
+      }
+      if (every) timer = setTimeout(look, document.hidden ? every * 5 : every);
+    };
+    again.current = look;
+    look();
+    return () => {
+      ending.abort();
+      clearTimeout(timer);
+    };
+  }, [path, every, visit]);
+  const { data, error } = state.path === path ? state : { data: null, error: null };
+  return { data, error, loading: path !== null && data === null && error === null, reload: () => again.current?.() };
+}
