@@ -25,8 +25,8 @@ export class Unreachable extends Error {
 /** `online`, and `visit`, which counts how often the gateway came back: what is shown is then loaded again. */
 export const connection = store({ online: true, visit: 0 });
 
-/** How this page is admitted: `needed` while it must sign in. */
-export const session = store({ needed: false, signedIn: false, name: null, csrf: null, key: null });
+/** How this page is admitted: `needed` while it must sign in. `name` and `scopes` are those of its key. */
+export const session = store({ needed: false, signedIn: false, name: null, scopes: [] });
 
 const PROBE_EVERY = 1000; // ms
 const PAGE = 1000;
@@ -38,11 +38,9 @@ export const base = () => address(".").href.replace(/\/$/, "");
 
 /** Send a request. Returns the decoded answer, null if it has no body. Throws `Refused` or `Unreachable`. */
 export async function request(method, path, { body, headers = {}, signal } = {}) {
-  const { key, csrf } = session.get();
   const sent = { Accept: "application/json", ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
-  if (key) sent.Authorization = `Bearer ${key}`;
-  if (csrf && method !== "GET") sent["Busway-CSRF"] = csrf;
+  if (method !== "GET") sent["X-Busway-CSRF"] = "1"; // pages of other origins cannot send it
   let answer;
   try {
     const text = body === undefined ? undefined : JSON.stringify(body);
@@ -54,7 +52,7 @@ export async function request(method, path, { body, headers = {}, signal } = {})
   }
   if (answer.ok) return read(answer);
   const problem = await read(answer).catch(() => null);
-  if (answer.status === 401) {
+  if (answer.status === 401 && method + path !== "POSTv1/session") {
     session.set({ ...session.get(), needed: true, signedIn: false });
   }
   throw new Refused(answer.status, problem ?? {});

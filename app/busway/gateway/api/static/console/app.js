@@ -5,7 +5,7 @@ import { html, render, store, useEffect, useErrorBoundary, useState } from "./li
 import { stream } from "./live.js";
 import { PAGES } from "./pages.js";
 import { go, link, match, place } from "./router.js";
-import { signIn, signOut } from "./session.js";
+import { begin, signIn, signOut } from "./session.js";
 import { Dialog, Empty, Notices, Page, Question } from "./ui.js";
 import { plain } from "./text.js";
 
@@ -209,4 +209,5 @@ function App() {
   `;
 }
 
+begin();
 render(html`<${App} />`, document.querySelector("#app"));

@@ -1,8 +1,7 @@
 // Results as they come, over the WebSocket of the public client.
 
-import { address, post, session } from "./api.js";
+import { address, session } from "./api.js";
 import { store, useEffect, useRef } from "./lib.js";
-import { begun } from "./session.js";
 import { Busway, Gap } from "../../client.js";
 
 /** Whether the stream is open: null before the first use. */
@@ -12,16 +11,10 @@ let client = null;
 let users = 0;
 let closing = null;
 
-async function ticket() {
-  await begun;
-  if (!session.get().signedIn) return null;
-  return (await post("v1/tickets")).ticket;
-}
-
 function open() {
   clearTimeout(closing);
   users += 1;
-  client ??= new Busway(address(".").href, { ticket, onstatus: (told) => stream.set(told) });
+  client ??= new Busway(address(".").href, { onstatus: (told) => stream.set(told) });
   return client;
 }
 

@@ -1,22 +1,29 @@
-// Signing in and out. The key stays in the memory of this page.
+// Signing in and out. The key is sent once; then a cookie that scripts cannot read admits this page.
 
-import { get, session } from "./api.js";
+import { get, post, remove, session } from "./api.js";
 
-/** Resolves when it is known whether this page is admitted already. */
-export const begun = Promise.resolve();
+const NONE = { needed: false, signedIn: false, name: null, scopes: [] };
+
+/** Find out who this page is to the gateway. Without API keys there is nothing to sign in to. */
+export async function begin() {
+  try {
+    admitted(await get("v1/session"));
+  } catch {
+    // 401 shows the sign-in view; a gateway that does not answer is asked again by what the page loads.
+  }
+}
 
 /** Sign in with an API key. Throws if the gateway refuses it. */
 export async function signIn(key) {
-  session.set({ ...session.get(), key });
-  try {
-    await get("v1/events?limit=1");
-  } catch (problem) {
-    if (problem.status !== 403) throw problem; // a key that may not read events is a key
-  }
-  session.set({ ...session.get(), needed: false, signedIn: true });
+  admitted(await post("v1/session", { key }));
 }
 
-/** Sign out: this page forgets the key. */
+/** Sign out: the browser forgets the cookie. */
 export async function signOut() {
-  session.set({ needed: true, signedIn: false, name: null, csrf: null, key: null });
+  await remove("v1/session");
+  session.set({ ...NONE, needed: true });
+}
+
+function admitted({ by, name, scopes }) {
+  session.set({ ...NONE, signedIn: by !== "open", name, scopes });
 }
