@@ -123,7 +123,6 @@ MANY = "from busway import handler\n" + "".join(
 )
 
 
-@pytest.mark.one_database("on PostgreSQL a handler whose file no node has is not missing")
 def test_handlers_without_code_are_one_line_of_log_with_the_command_that_deletes_them(
     make_service: Serve,
 ) -> None:

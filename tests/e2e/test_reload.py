@@ -131,7 +131,6 @@ def test_a_handler_whose_annotation_breaks_waits_alone(reloading: Service) -> No
 
 
 @pytest.mark.long
-@pytest.mark.one_database("on PostgreSQL a handler whose file no node has is not missing")
 def test_handlers_come_and_go_with_the_code(reloading: Service) -> None:
     service = reloading
     service.write("more.py", "from busway import handler\n@handler('t')\ndef added(event): return 1\n")
@@ -189,7 +188,6 @@ make()
 """
 
 
-@pytest.mark.one_database("on PostgreSQL a handler whose file no node has is not missing")
 @pytest.mark.long
 def test_code_of_the_project_and_of_packages_belongs_to_the_folder(make_service: Serve) -> None:
     service = make_service(reload=True, workers=1)

@@ -54,9 +54,12 @@ class HandlerCode:
         self._changes, self._workers, self._used = changes, workers, used
         self._adopted, self._changed = asyncio.Event(), asyncio.Event()
 
-    def adopt(self, catalogs: list[bytes]) -> None:
-        """Use the handler code of all nodes. The leader declares it soon."""
-        self._registry.adopt([_decode_catalog(catalog) for catalog in catalogs])
+    def adopt(self, catalogs: list[bytes], later: list[bytes]) -> None:
+        """Use the handler code of all nodes. The leader declares it soon.
+
+        `later`: code that appeared later. No node has it now.
+        """
+        self._registry.adopt(list(map(_decode_catalog, catalogs)), list(map(_decode_catalog, later)))
         self._used()
         self._adopted.set()
 

@@ -318,7 +318,8 @@ def _share_runs(
 
     assigner = Assigner(commits, reader, in_flight, nodes, version, nodes.clock, refused, freed)
     in_flight.elsewhere, registry.offered = assigner, nodes.offered
-    nodes.serve(commits, reader, version, assigned, workers.extend_lease, assigner.looked)
+    name = registry.name_of
+    nodes.serve(commits, reader, version, assigned, name, workers.extend_lease, assigner.looked)
     commits.listen(assigner.committed)
     commits.listen(assigned.committed)
     return assigner

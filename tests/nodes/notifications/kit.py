@@ -81,9 +81,9 @@ class OverPostgres:
 
     async def tell(self, _node: Node, number: int) -> None:
         async with await psycopg.AsyncConnection.connect(self._url(self.port), autocommit=True) as connection:
-            cursor = await connection.execute("SELECT epoch FROM busway.cell")
-            [(epoch,)] = await cursor.fetchall()
-            await connection.cursor().execute(statements.NOTIFY, (channel(epoch), str(number)))
+            cursor = await connection.execute("SELECT epoch, secret FROM busway.cell")
+            [(epoch, secret)] = await cursor.fetchall()
+            await connection.cursor().execute(statements.NOTIFY, (channel(epoch, secret), str(number)))
 
     def close(self) -> None:
         self._drop()

@@ -44,13 +44,14 @@ class Assigned:
         self._unreported: set[int] = set()
         self._stopped = False
 
-    async def accept(self, node: int, ids: list[int]) -> None:
-        """Start the attempts of these runs that this node has.
+    async def accept(self, node: int, ids: list[int], known: list[RunningRun]) -> None:
+        """Start the attempts of these runs that this node has. Those that are not `known` are read.
 
         Raises:
             Unavailable: the store cannot be read.
         """
-        running = await self._reader.running(ids)
+        unknown = set(ids).difference(found.run.id for found in known)
+        running = [*known, *(await self._reader.running([*unknown]) if unknown else ())]
         for found in running:
             attempt = self._in_flight.runs.get(found.run.id)
             if found.node == node and (attempt is None or attempt.token != found.token):

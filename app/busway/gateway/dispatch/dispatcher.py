@@ -132,7 +132,8 @@ class Dispatcher:
         if change.handlers or change.rules:
             self._registry.take(change.handlers, change.rules)
             self._change_over()
-        if self._others or (self._leads and change.foreign and (change.ended or change.unread)):
+        unread = change.unread or (change.ended and not change.final)
+        if self._others or (self._leads and change.foreign and unread):
             self._follow_others(change)
             return
         for id_ in change.ended:
@@ -295,7 +296,7 @@ class Dispatcher:
         try:
             while self._others:
                 change = self._others[0]
-                ids = [*change.ended, *change.unread] if change.foreign else []
+                ids = [*(() if change.final else change.ended), *change.unread] if change.foreign else []
                 many = len(ids) > MOST_UNREAD
                 with self._holding.reading() as began:
                     waiting, running = await self._read_named(change.ended if many else ids)
@@ -303,7 +304,7 @@ class Dispatcher:
                     self._others.popleft()
                     # The attempts end first: an ordered run that waits again keeps its key.
                     for id_ in change.ended:
-                        if not (change.foreign and self._goes_on(id_, waiting, running)):
+                        if change.final or not (change.foreign and self._goes_on(id_, waiting, running)):
                             self._let_go(id_)
                     for run in (*change.runs, *fresh):
                         if self._holding.take(run):

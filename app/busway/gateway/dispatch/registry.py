@@ -93,6 +93,7 @@ class Registry:
         self.catalog: Catalog = []
         self.offered: Callable[[str], bool] | None = None
         self._current: Catalog | None = None  # None: it is this node's
+        self._away: set[str] = set()  # modules of code that is newer than that of all open nodes
         self._files: dict[str, HandlerFile] = {}
         self._kinds: dict[str, str] = {}
         self._own_kinds: dict[str, str] = {}
@@ -117,11 +118,14 @@ class Registry:
         self._use(catalog if self._current is None else self._current)
         self.take(handlers)
 
-    def adopt(self, catalogs: list[Catalog]) -> None:
+    def adopt(self, catalogs: list[Catalog], later: list[Catalog]) -> None:
         """Use the current code of all nodes: of each module the version that appeared last.
 
-        `catalogs`: those of the versions that open nodes have, by first appearance.
+        Args:
+            catalogs: those of the versions that open nodes have, by first appearance.
+            later: those of newer versions, which no open node has. Their nodes may be away for a moment.
         """
+        self._away = {file.module for catalog in later for file in catalog}
         modules: dict[str, Catalog] = {}
         for catalog in catalogs:
             newer: defaultdict[str, Catalog] = defaultdict(list)
@@ -244,6 +248,11 @@ class Registry:
         """Return a handler by number."""
         return self._entries.get(id_)
 
+    def name_of(self, id_: int) -> str | None:
+        """Return the name of a handler, by number."""
+        entry = self._entries.get(id_)
+        return None if entry is None else entry.handler.name
+
     def named(self, name: str) -> RegisteredHandler | None:
         """Return a handler by name, also a deleted one."""
         return self._by_name.get(name)
@@ -289,10 +298,12 @@ class Registry:
     def may_be_elsewhere(self, target: str) -> bool:
         """Return whether a node may have a target that the current code does not have.
 
-        That is so while a node offers it, and always if the current code does not even have its module: then
-        it may be in the handlers folder of a node that is away now.
+        That is so while a node offers it. And its module may be in the handlers folder of a node that is away
+        for a moment, unless newer code without it has appeared since.
         """
-        return self.is_in_other_code(target) or (self.offered is not None and not self.has_module(target))
+        return self.is_in_other_code(target) or (
+            target.partition(":")[0] in self._away and not self.has_module(target)
+        )
 
     def is_in_other_code(self, target: str) -> bool:
         """Return whether a node offers a target that the current code does not have."""

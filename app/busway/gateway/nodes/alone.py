@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from busway.domain.run import MAX_LOSSES
 from busway.gateway.nodes.notifications.port import BrokerStatus
-from busway.gateway.nodes.port import CellStatus, Led, NodeStatus, TakeLead
+from busway.gateway.nodes.port import CellStatus, CodeChanged, Led, NodeStatus, TakeLead
 from busway.gateway.store.port.cell import Offer, capacity
 from busway.gateway.store.port.operations import Lead
 from busway.version import __version__
@@ -80,7 +80,7 @@ class Alone:
         self,
         running: Callable[[], dict[str, int]],
         offers_changed: Callable[[], None],  # noqa: ARG002 - the port's
-        code_changed: Callable[[list[bytes]], None],  # noqa: ARG002 - the port's
+        code_changed: CodeChanged,  # noqa: ARG002 - the port's
     ) -> None:
         """Set the function that returns how many attempts this node runs by pool."""
         self._running = running

@@ -17,11 +17,12 @@ from busway.domain.run import MAX_LOSSES
 from busway.domain.weburl import is_url
 from busway.gateway.errors import Unavailable
 from busway.gateway.nodes.clock import CellClock
+from busway.gateway.nodes.following import Follower, Parts
 from busway.gateway.nodes.liveness import BEAT, LEASE, Liveness, own_row
 from busway.gateway.nodes.notifications.port import LOOK, BrokerStatus, Notifications
-from busway.gateway.nodes.port import AssignedRuns, CellStatus, Led, NodeStatus, TakeLead
+from busway.gateway.nodes.port import AssignedRuns, CellStatus, CodeChanged, Led, NodeStatus, TakeLead
 from busway.gateway.store.port.cell import CellLink, CellState, CommitRow, NodeRow, Offer, capacity
-from busway.gateway.store.port.commits import Commits, Committed
+from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.port.reader import Reader
 from busway.version import __version__
@@ -29,7 +30,6 @@ from busway.version import __version__
 log = logging.getLogger("busway.nodes")
 
 REST = 0.1  # seconds between two looks at the nodes, however many notifications come
-ROWS = 500  # commits in one read
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0  # seconds between attempts to connect
 PATIENCE = 10.0  # seconds to wait for handlers that another node changed
 SPREAD = 15.0  # seconds to wait for the other nodes: those that are gone are closed before
@@ -39,14 +39,6 @@ MOST_SKEW = 5_000_000  # microseconds between the clocks of this machine and the
 EXPELLED = (
     "other nodes took this one for gone, because it did not report for 10 s. What it held in memory is out "
     "of date. This gateway ends; start it again"
-)
-BEHIND = (
-    "this node is too far behind the others to know what they run, and it leads. This gateway ends; start it "
-    "again"
-)
-LACKS = (
-    "the database lacks commits that this node has seen, as after a failover to a replica that was behind. "
-    "This gateway ends; start it again"
 )
 
 
@@ -86,7 +78,9 @@ class CellNode:
         self._offer: Offer | None = None  # not told the others yet
         self._catalogs: dict[int, bytes] = {}  # of the handler code that nodes with workers have
         self._code = ""  # of this node
-        self._code_changed: Callable[[list[bytes]], None] = lambda _: None
+        self._code_of: dict[int, int] = {}  # by node with workers
+        self._replaced: set[int] = set()  # versions of handler code that a node had, and has replaced
+        self._code_changed: CodeChanged = lambda _, __: None
         self._assigned: AssignedRuns
         self._renewed_at = self._looked_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -95,8 +89,9 @@ class CellNode:
         self._commits: Commits
         self._reader: Reader
         self._version: Callable[[], int]
-        self._renew: Callable[[], Awaitable[None]]
-        self._applied: CommitRow
+        self._newest: CommitRow
+        self._follower: Follower
+        self._handler_name: Callable[[int], str | None]
         self._extend_lease: Callable[[int], None]
         self._looked: Callable[[], None]
         self._lease_end: int
@@ -113,7 +108,7 @@ class CellNode:
             )
         self._lease_end = _lease_end()
         self.id = await self._link.join(own_row(self.name, self._role, __version__, self.clock()))
-        self._applied = await self._link.newest()
+        self._newest = await self._link.newest()
         self.secret = await self._link.secret()
         self._notifications.open(self._link.epoch, self.secret)
         return self.id
@@ -124,6 +119,7 @@ class CellNode:
         reader: Reader,
         version: Callable[[], int],
         assigned: AssignedRuns,
+        handler_name: Callable[[int], str | None],
         extend_lease: Callable[[int], None],
         looked: Callable[[], None],
     ) -> None:
@@ -134,11 +130,13 @@ class CellNode:
             reader: reads from it.
             version: of the handlers that this node has.
             assigned: starts the attempts of runs that were assigned to this node.
+            handler_name: returns the name of a handler, by number.
             extend_lease: lets attempts run until then, in nanoseconds of CLOCK_BOOTTIME.
             looked: called when the open nodes were read.
         """
         self._commits, self._reader, self._version, self._assigned = commits, reader, version, assigned
         self._extend_lease, self._looked = extend_lease, looked
+        self._handler_name = handler_name
 
     @property
     def term(self) -> int:
@@ -157,7 +155,7 @@ class CellNode:
         self,
         running: Callable[[], dict[str, int]],
         offers_changed: Callable[[], None],
-        code_changed: Callable[[list[bytes]], None],
+        code_changed: CodeChanged,
     ) -> None:
         """Set what counts attempts of this node, and what is called when nodes offer something else."""
         self._running, self._offers_changed, self._code_changed = running, offers_changed, code_changed
@@ -194,7 +192,17 @@ class CellNode:
 
     def follow(self, take: TakeLead, led: Led, renew: Callable[[], Awaitable[None]]) -> None:
         """Apply what other nodes commit, and call `led` if this node leads later."""
-        self._renew = renew
+        parts = Parts(
+            self._commits,
+            self._reader,
+            self._assigned,
+            self._version,
+            self._handler_name,
+            lambda: self.leads,
+            self._end,
+            renew,
+        )
+        self._follower = Follower(self.id, self._newest, self._link, self._notifications, parts)
         self._extend_lease(self._lease_end)
         self._task = asyncio.create_task(self._run(take, led))
 
@@ -290,32 +298,34 @@ class CellNode:
     # -- the task
 
     async def _run(self, take: TakeLead, led: Led) -> None:
-        delay = 0.0
+        delay, heard = 0.0, False
         while not self._commits.lost.done():
             try:
                 if delay:
                     await asyncio.sleep(delay)
                     await self._link.open()
-                    await self._check_last()
-                await self._look(take, led)
+                    await self._follower.check_last()
+                await self._look(take, led, heard=heard)
                 delay, self._problem = 0.0, None
-                await self._notifications.wait()
+                heard = await self._notifications.wait()
             except Unavailable as problem:
+                heard = False
                 self._problem = problem.detail
                 if not delay:
                     log.error("this node cannot follow the others: %s", problem.detail)  # noqa: TRY400 - it says all
                 self._liveness.failed()
                 delay = min(delay * 2 or FIRST_DELAY, LONGEST_DELAY)
             except Exception as problem:
+                heard = False
                 self._problem = repr(problem)
                 log.exception("following the other nodes failed; trying again")
                 delay = LONGEST_DELAY
 
-    async def _look(self, take: TakeLead, led: Led) -> None:
+    async def _look(self, take: TakeLead, led: Led, *, heard: bool) -> None:
         now = time.monotonic()
         if now - self._renewed_at >= BEAT:
             lease_end = _lease_end()
-            if not await self._link.renew(self.id, self._applied.number, self._running()):
+            if not await self._link.renew(self.id, self._follower.applied.number, self._running()):
                 self._end(EXPELLED)
                 return
             self._extend_lease(lease_end)
@@ -331,7 +341,8 @@ class CellNode:
                 self._offer = self._offer or offer
                 raise
             self._notifications.notify(b"")
-        at_work = await self._catch_up()
+        at_work = await self._follower.catch_up(heard=heard)
+        self._turned.set()
         if self._version() > self._confirmed:
             await self.confirm(self._version())
         if now - self._looked_at >= (LOOK if at_work else REST):
@@ -349,74 +360,9 @@ class CellNode:
         sent = self.clock.monotonic()
         self.clock.measured(sent, await self._link.time())
 
-    async def _check_last(self) -> None:
-        """End this node if the database lacks the last commit that it applied."""
-        newest = await self._link.newest()
-        row = self._applied
-        if newest.number < row.number:
-            self._end(LACKS)
-        kept = await self._link.commits_after(row.number - 1, 1)
-        if kept and kept[0].number == row.number and kept[0] != row:
-            self._end(LACKS)
-
     def _end(self, why: str) -> None:
         if not self._commits.lost.done():
             self._commits.lost.set_result(why)
-
-    # -- commits of other nodes
-
-    async def _catch_up(self) -> bool:
-        """Apply new commits. Return whether there were some, and each of them concerned events or runs.
-
-        Others may have another leader.
-        """
-        at_work = False
-        while rows := await self._link.commits_after(self._applied.number, ROWS):
-            for row in rows:
-                at_work = bool(row.changes) or (row.event, row.result) != (
-                    self._applied.event,
-                    self._applied.result,
-                )
-                await self._apply(row)
-            self._turned.set()
-            if len(rows) < ROWS:
-                break
-        return at_work
-
-    async def _apply(self, row: CommitRow) -> None:
-        before, changes = self._applied, row.changes
-        missed = row.number != before.number + 1  # the rows between are not kept any more
-        if missed and self.leads:
-            self._end(BEHIND)
-        newer = row.rules > self._version()
-        handlers = await self._reader.handlers() if newer else []
-        if newer or changes.keys:
-            await self._renew()
-        foreign = row.node != self.id
-        if not foreign:
-            await self._commits.reached(row.number)
-        if foreign or newer or missed:
-            created = self.leads and foreign and not missed
-            self._commits.follow(
-                Committed(
-                    head=row.result,
-                    ended=changes.ended if foreign else [],
-                    handlers=handlers,
-                    rules=row.rules if newer else 0,
-                    foreign=foreign,
-                    unread=range(before.run + 1, row.run + 1) if created else (),
-                    rescan=missed,
-                    durables=changes.durables if foreign else (),
-                    node=row.node if foreign else 0,
-                    lingering=changes.lingering if foreign else (),
-                    stopped=changes.stopped if foreign else (),
-                    replays=changes.replays and foreign,
-                )
-            )
-        mine = [run for run, node in changes.assigned if node == self.id]
-        if mine:
-            await self._assigned.accept(self.id, mine)
-        self._applied = row
 
     # -- the leader
 
@@ -435,12 +381,18 @@ class CellNode:
     async def _follow_code(self) -> None:
         """Find out which handler code the nodes with workers have."""
         capable = [node for node in self._state.nodes if node.processes + node.threads]
-        codes = sorted({node.appeared for node in capable if node.appeared})
-        if not codes or codes == [*self._catalogs]:
+        code_of = {node.id: node.appeared for node in capable if node.appeared}
+        codes, known = sorted({*code_of.values()}), self._catalogs
+        self._replaced |= {code for node, code in self._code_of.items() if code_of.get(node, code) != code}
+        self._code_of = code_of
+        if not codes or codes == [*known]:
             return
-        known = self._catalogs
-        self._catalogs = {code: known.get(code) or await self._link.catalog(code) for code in codes}
-        self._code_changed([*self._catalogs.values()])
+        catalogs = {code: known.get(code) or await self._link.catalog(code) for code in codes}
+        later = await self._link.catalogs_after(codes[-1])
+        self._catalogs = catalogs
+        self._code_changed(
+            [*catalogs.values()], [catalog for code, catalog in later.items() if code not in self._replaced]
+        )
 
     async def _lead_if_nobody_does(self, take: TakeLead) -> bool:
         state = self._state

@@ -10,12 +10,21 @@ import msgspec
 from busway.gateway.nodes.notifications.port import BrokerStatus
 from busway.gateway.store.port.cell import Offer
 from busway.gateway.store.port.operations import Lead
+from busway.gateway.store.port.reader import RunningRun
 
 TakeLead = Callable[[Lead], Awaitable[bool]]
 """Applies the operation. Returns False if another node leads."""
 
 Led = Callable[[], Coroutine[Any, Any, None]]
 """Called when this node leads."""
+
+CodeChanged = Callable[[list[bytes], list[bytes]], None]
+"""Gets catalogs of handler code, as they were offered.
+
+Args:
+    those of all open nodes with workers, by first appearance.
+    those that appeared later, and which no node has replaced by its own code of now.
+"""
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):
@@ -61,8 +70,8 @@ class CellStatus(msgspec.Struct, kw_only=True):
 class AssignedRuns(Protocol):
     """The runs that the leader assigned to this node."""
 
-    async def accept(self, node: int, ids: list[int]) -> None:
-        """Start the attempts of these runs that this node has.
+    async def accept(self, node: int, ids: list[int], known: list[RunningRun]) -> None:
+        """Start the attempts of these runs that this node has. Those that are not `known` are read.
 
         Raises:
             Unavailable: the store cannot be read.
@@ -161,15 +170,14 @@ class Nodes(Protocol):
         self,
         running: Callable[[], dict[str, int]],
         offers_changed: Callable[[], None],
-        code_changed: Callable[[list[bytes]], None],
+        code_changed: CodeChanged,
     ) -> None:
         """Set functions.
 
         Args:
             running: returns how many attempts this node runs by pool.
             offers_changed: called when other nodes can run more, or something else.
-            code_changed: called when the nodes with workers have other versions of the handler code, with the
-                catalogs of all of them as they were offered, by first appearance.
+            code_changed: called when the nodes with workers have other versions of the handler code.
         """
 
     def offered(self, target: str) -> bool:

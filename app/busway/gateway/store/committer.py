@@ -51,6 +51,10 @@ class WriteConnection(Protocol):
         """The number of the newest commit, 0 if the database does not count them."""
 
     @property
+    def news(self) -> bytes:
+        """What the other nodes are to know of the newest commit, empty if they know or it is large."""
+
+    @property
     def files(self) -> list[FileId]:
         """The open files of the database, for the next committer."""
 
@@ -130,6 +134,7 @@ class Session:
             done = _done(*database.writer.write(batch.operations, batch.since))
             if database.commit:  # others may write, too
                 done.commit, done.waited = database.commit, database.writer.waited
+                done.news = database.news
             reply = pack(frames.DONE, number, frames.encode(done))
             why = database.problem(recent=True)
         except database.errors as problem:

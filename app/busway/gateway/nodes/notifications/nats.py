@@ -14,7 +14,7 @@ import random
 import socket
 import ssl
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 from nats import errors
@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 
 from busway.gateway.nodes.notifications.broker import Broker, Server
-from busway.gateway.nodes.notifications.port import LOOK, BrokerStatus
+from busway.gateway.nodes.notifications.port import KEPT, LOOK, BrokerStatus
 from busway.gateway.nodes.notifications.sealing import Seal
 
 log = logging.getLogger("busway.nodes")
@@ -81,7 +81,8 @@ class NatsNotifications:
         self._subject = ""
         self._seal = Seal("", b"")
         self._task: asyncio.Task[None] | None = None
-        self._unsent: bytes | None = None
+        self._unsent: deque[bytes] = deque(maxlen=KEPT)
+        self._taken: deque[bytes] = deque(maxlen=KEPT)  # messages that nobody has asked for yet
         self._wake = asyncio.Event()  # something is to be sent, or the connection has a problem
         self._heard = asyncio.Event()
         self._error: Exception | None = None  # that nats-py reported of the connection
@@ -96,8 +97,11 @@ class NatsNotifications:
         self._task = asyncio.create_task(self._run())
 
     def notify(self, message: bytes) -> None:
-        """Tell the other nodes. A message that is not sent yet is replaced."""
-        self._unsent = message
+        """Tell the other nodes."""
+        if not self._connected:
+            self._unsent.clear()  # others look by themselves
+        self._unsent.append(message)
+        self._taken.append(message)
         self._wake.set()
 
     async def wait(self) -> bool:
@@ -108,6 +112,12 @@ class NatsNotifications:
         heard = self._heard.is_set()
         self._heard.clear()
         return heard
+
+    def received(self) -> list[bytes]:
+        """Return the messages since the last call. This node's do not end a `wait`."""
+        received = [*self._taken]
+        self._taken.clear()
+        return received
 
     async def close(self) -> None:
         """Send what is not sent yet, if there is a connection, and close it."""
@@ -221,9 +231,8 @@ class NatsNotifications:
             self._wake.clear()
             self._check(client)
             async with asyncio.timeout(PATIENCE):
-                message, self._unsent = self._unsent, None
-                if message is not None:
-                    await client.publish(self._subject, self._seal.close(message))
+                while self._unsent:
+                    await client.publish(self._subject, self._seal.close(self._unsent.popleft()))
                     self._sent += 1
                 if self._closing or time.monotonic() - checked >= CHECK:
                     await client.rtt(int(PATIENCE))
@@ -247,11 +256,12 @@ class NatsNotifications:
 
     async def _receive(self, message: Msg) -> None:
         try:
-            self._seal.open(message.data)
+            content = self._seal.open(message.data)
         except ValueError as reason:
             self._ignored[str(reason)] += 1
         else:
             self._received += 1
+            self._taken.append(content)
             self._heard.set()
 
     def _found(self) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 LOOK = 1.0  # seconds between two looks at the cell without a notification
 LARGEST = 512 * 1024  # bytes of a message, with its seal
+KEPT = 200  # messages that are not sent or taken yet
 
 
 class BrokerStatus(msgspec.Struct, kw_only=True):
@@ -36,7 +37,7 @@ class Notifications(Protocol):
         """Begin to send and receive. `epoch` and `secret` are those of the cell."""
 
     def notify(self, message: bytes) -> None:
-        """Tell the other nodes. It returns at once. A later message may replace one that is not sent yet."""
+        """Tell the other nodes. It returns at once. If many are not sent yet, the oldest are not sent."""
 
     async def wait(self) -> bool:
         """Return when another node has notified, or False when it is time to look anyway.
@@ -44,6 +45,9 @@ class Notifications(Protocol):
         Raises:
             Unavailable: the database cannot be used, if notifications come from there.
         """
+
+    def received(self) -> list[bytes]:
+        """Return the messages since the last call, those of this node, too. Some of them may be lost."""
 
     async def close(self) -> None:
         """Send what is not sent yet, if that is possible, and stop."""

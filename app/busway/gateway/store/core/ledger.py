@@ -128,8 +128,11 @@ class Ledger:
     # -- reads
 
     def prepare(self, ids: Iterable[int], pairs: list[tuple[str, str]]) -> None:
-        """Load these runs, and look up which of these (id, source) are stored: `seen` gets their numbers."""
-        wanted = list(dict.fromkeys(ids))
+        """Load these runs, each named once, and look up which of these (id, source) are stored.
+
+        `seen` gets their numbers.
+        """
+        wanted = list(ids)
         if not (wanted or pairs):
             return
         rows, seen = self.transaction.load(wanted, pairs)

@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from busway.gateway.store.core.schema import attempts, events, idempotency_keys, results, runs
+from busway.gateway.store.port.news import Content
 from busway.gateway.store.port.operations import Lead
 
 Row = TypeVar("Row")
@@ -153,10 +154,20 @@ class Snapshot(Protocol):
 
 
 class Transaction(Snapshot, Protocol):
-    """The only transaction that writes. Its methods raise the driver's errors."""
+    """The only transaction that writes. Its methods raise the driver's errors.
 
-    def begin(self) -> Head:
+    Attributes:
+        several: whether other nodes use the database. Known after `begin`.
+    """
+
+    several: bool
+
+    def begin(self, runs: Sequence[int] = (), pairs: Sequence[tuple[str, str]] = ()) -> Head:
         """Begin, wait until nobody else writes, and return the newest numbers.
+
+        Args:
+            runs: as in `load`. What is read first may be read here, which saves a round trip.
+            pairs: as in `load`.
 
         Raises:
             Replaced: another writer took over. Nothing began.
@@ -227,6 +238,9 @@ class Transaction(Snapshot, Protocol):
 
     def put_errors(self, rows: Sequence[tuple[int, str]]) -> None:
         """Replace the newest error of handlers."""
+
+    def tell(self, content: Content | None) -> None:
+        """Let the other nodes know what this transaction writes, so that they need not read it."""
 
     def write_head(self, new: Head) -> None:
         """Write the newest numbers, just before `commit`."""

@@ -21,6 +21,7 @@ from busway.gateway.store.core import (
     schedules,
     settling,
     sources,
+    telling,
 )
 from busway.gateway.store.core.ledger import Ledger, Outdated, Unacknowledged
 from busway.gateway.store.core.transaction import Head, Transaction
@@ -113,6 +114,7 @@ _NOTIFYING = frozenset({SaveHandler, Lead})
 _RULES = frozenset({SaveHandler, CreateKey, RevokeKey, RotateKey, SaveSource, DeleteSource})
 _MATCHED = frozenset({Publish, PublishEncoded, Upload, Settle, SaveHandler, Assign, Fire})
 _PUBLISHING = frozenset({Publish, Upload, Fire})
+_Wanted = tuple[list[int], list[tuple[str, str]]]
 
 
 class Refused(msgspec.Struct):
@@ -153,11 +155,14 @@ class Writer:
         """
         transaction = self._transaction
         began = time.monotonic()
-        head = transaction.begin()
+        wanted = _wanted(operations, trusting=since is None)
+        head = transaction.begin(*wanted)
         self.waited = time.monotonic() - began
         known = self._unacknowledged(head, since)
         try:
-            replies = self._together(head, known, operations, trusting=not known)
+            replies = self._together(head, known, operations, wanted, trusting=not known)
+            if transaction.several:
+                transaction.tell(telling.collect(operations, replies))
             transaction.write_head(head)
             transaction.commit()
         except Exception as problem:
@@ -174,15 +179,11 @@ class Writer:
         return head.result, replies
 
     def _together(
-        self, head: Head, known: Unacknowledged, operations: Sequence[Any], *, trusting: bool
+        self, head: Head, known: Unacknowledged, operations: Sequence[Any], wanted: _Wanted, *, trusting: bool
     ) -> list[Any]:
         ledger = Ledger(self._transaction, head, known, trusting=trusting)
         ledger.operations = operations
-        events = [new for operation in operations for new in _events(operation)]
-        ledger.prepare(
-            [o.run for o in operations if type(o) in _OF_ATTEMPTS],
-            [(new.id, new.source) for new in events if not (new.made_id and trusting)],
-        )
+        ledger.prepare(*wanted)
         if head.rules:
             replies = [_apply_current(ledger, operation) for operation in operations]
         else:
@@ -196,7 +197,8 @@ class Writer:
         mine = msgspec.structs.replace(head)
         transaction.mark()
         try:
-            reply = self._together(mine, known, [operation], trusting=False)[0]
+            wanted = _wanted([operation], trusting=False)
+            reply = self._together(mine, known, [operation], wanted, trusting=False)[0]
             transaction.forget_mark()
         except Exception as problem:
             if not transaction.is_refusal(problem):
@@ -226,6 +228,15 @@ def _apply_audited(ledger: Ledger, operation: Audited) -> Any:
 
 
 _APPLY[Audited] = _apply_audited
+
+
+def _wanted(operations: Sequence[Any], *, trusting: bool) -> _Wanted:
+    """Return the runs, and the ids and sources of events, that these operations look up."""
+    events = [new for operation in operations for new in _events(operation)]
+    return (
+        list(dict.fromkeys(o.run for o in operations if type(o) in _OF_ATTEMPTS)),
+        [(new.id, new.source) for new in events if not (new.made_id and trusting)],
+    )
 
 
 def _events(operation: Any) -> list[Any]:

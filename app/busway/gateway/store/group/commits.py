@@ -74,7 +74,7 @@ class GroupCommits:
         self._batch_outcomes = 0
         self._suspects = 0  # outcomes at the head of their queue; a committer failed over one of them
         self._number, self._sent_at = 0, 0.0
-        self._commit = 0  # number of the newest commit
+        self.newest = 0  # number of the newest commit
         self._since = 0  # number of the newest result at the last reply
         self._unsure: int | None = None  # `_since` when the outcome of a batch became unknown
         self._resent = 0  # outcomes at the head of their queue that may be stored already
@@ -174,7 +174,7 @@ class GroupCommits:
 
     async def reached(self, number: int) -> None:
         """Wait until the listeners know of this commit of this node, unless its reply was lost."""
-        while self._commit < number and self._batch:
+        while self.newest < number and self._batch:
             await asyncio.sleep(REACHED)
         self._completion.finish()
 
@@ -348,9 +348,9 @@ class GroupCommits:
         if done.waited:
             self.stats.waits.add(done.waited)
         self._failure, self._delay = None, 0.0
-        self._since, self._commit = done.head, done.commit
+        self._since, self.newest = done.head, done.commit
         if self.notify is not None:
-            self.notify(b"%d" % done.commit)
+            self.notify(done.news or b"%d" % done.commit)
         self._kick()  # the committer writes the next batch during the notifications for this one
         self._completion.written(entries, done)
 
@@ -403,11 +403,11 @@ class GroupCommits:
 
     def _has_lost(self, commit: int) -> bool:
         """Return whether the database is not as this gateway left it. Then nothing is written any more."""
-        if commit < self._commit:
+        if commit < self.newest:
             self._refuse(LOST)
             if not self.lost.done():
                 self.lost.set_result(LOST)
-        self._commit = max(self._commit, commit)
+        self.newest = max(self.newest, commit)
         return self.lost.done()
 
     def _take_blocked(self, blocked: bool) -> None:

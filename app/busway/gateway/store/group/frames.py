@@ -137,7 +137,7 @@ class Done(msgspec.Struct, array_like=True):
     `head` is the newest result. `replies` has one reply for each operation. `refused` has the reasons for
     refused operations, by index. `commit` as in `Hello`. `outdated`: the indexes of operations that did
     nothing, because they were made from older handlers than the store has. `waited`: seconds until the batch
-    could begin, because others wrote.
+    could begin, because others wrote. `news`: what the other nodes are to know of it, if anything.
     """
 
     head: int
@@ -146,6 +146,7 @@ class Done(msgspec.Struct, array_like=True):
     commit: int = 0
     outdated: list[int] = []
     waited: float = 0.0
+    news: bytes = b""
 
 
 class RawDone(msgspec.Struct, array_like=True):
@@ -157,6 +158,7 @@ class RawDone(msgspec.Struct, array_like=True):
     commit: int = 0
     outdated: list[int] = []
     waited: float = 0.0
+    news: bytes = b""
 
 
 class Failed(msgspec.Struct, array_like=True):

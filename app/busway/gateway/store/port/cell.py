@@ -38,7 +38,7 @@ class Changes(msgspec.Struct, array_like=True):
 _NOTHING = Changes()
 
 
-class CommitRow(msgspec.Struct, kw_only=True):
+class CommitRow(msgspec.Struct, array_like=True, kw_only=True):
     """One commit: its number, the node that made it, and the newest numbers after it.
 
     `digest`: of the newest result. `rules`: the version of the handlers and keys.
@@ -150,6 +150,9 @@ class CellLink(Protocol):
     async def catalog(self, number: int) -> bytes:
         """Return what a version of handler code defines, as it was offered."""
 
+    async def catalogs_after(self, number: int) -> dict[int, bytes]:
+        """Return what the versions of handler code define that appeared after one, by number."""
+
     async def confirm(self, node: int, rules: int) -> None:
         """Say which version of handlers and keys a node has. From the first time on, others wait for it."""
 
@@ -168,5 +171,5 @@ class CellLink(Protocol):
     async def end_sessions(self, node: int) -> None:
         """End what a node that is gone has open, because it may hold a lock."""
 
-    async def wait(self, seconds: float) -> bool:
-        """Return when another node has notified, or False after `seconds`."""
+    async def wait(self, seconds: float) -> list[str]:
+        """Return what nodes have notified, when one has. Nothing after `seconds`."""

@@ -53,6 +53,7 @@ class Committed(msgspec.Struct, kw_only=True):
         lingering: those of `ended` whose attempt may still run on the node that has it.
         replays: whether another node created or cancelled a replay.
         stopped: runs whose attempt lingered or was cancelled on another node, and does not run any more.
+        final: its `ended` of another node do not wait again, and are not out of date.
     """
 
     runs: list[Run] = []
@@ -71,6 +72,7 @@ class Committed(msgspec.Struct, kw_only=True):
     lingering: Sequence[int] = ()
     replays: bool = False
     stopped: Sequence[int] = ()
+    final: bool = False
 
 
 class Outdated(Exception):
@@ -112,8 +114,10 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
-    `notify`: is called with the number of each commit of this node, as text, before the listeners. None: the
-    commit itself notifies the other nodes. Set it before the first commit.
+    `notify`: is called for each commit of this node, before the listeners, with encoded `News`, or with the
+    number as text if these are too large. None: the commit itself notifies the other nodes. Set it before the
+    first commit.
+    `newest`: the number of the newest commit of this node, 0 if there is only one node.
     `lost`: resolves with the reason when the database is not as this gateway left it. The gateway must end.
     `log_blocked`: a reader keeps the write-ahead log from being emptied, so it grows.
 
@@ -128,6 +132,7 @@ class Commits(Protocol):
     stats: CommitStats
     log_blocked: bool
     notify: Callable[[bytes], None] | None
+    newest: int
     lost: asyncio.Future[str]
 
     def listen(self, listener: Listener) -> None:

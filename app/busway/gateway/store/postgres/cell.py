@@ -72,7 +72,7 @@ class PostgresCellLink:
 
     def __init__(self, url: str, *, listens: bool = True) -> None:
         self._url, self._listens = url, listens
-        self.epoch = ""
+        self.epoch = self._channel = ""
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._name = "cell"
 
@@ -81,9 +81,10 @@ class PostgresCellLink:
         await self.close()
         with _failing():
             self._connection = await connections.connect_async(self._url, self._name)
-            [(self.epoch,)] = await self._rows("SELECT epoch FROM cell")
+            [(self.epoch, secret)] = await self._rows("SELECT epoch, secret FROM cell")
+            self._channel = channel(self.epoch, secret)
             if self._listens:
-                await self._rows(f"LISTEN {channel(self.epoch)}")
+                await self._rows(f"LISTEN {self._channel}")
 
     async def close(self) -> None:
         """Close the connection, if it is open."""
@@ -103,7 +104,7 @@ class PostgresCellLink:
     async def secret(self) -> bytes:
         """Return the secret of the cell, which only its nodes know."""
         with _failing():
-            [(secret,)] = await self._rows("SELECT secret FROM cell")
+            [(secret,)] = await self._rows(statements.SELECT_SECRET)
         return bytes(secret)
 
     async def time(self) -> int:
@@ -127,7 +128,7 @@ class PostgresCellLink:
             offered = offer.processes, offer.threads, offer.deliveries, offer.targets, offer.code
             await self._count(_OFFER, *offered, node)
             if self._listens:
-                await self._rows("SELECT pg_notify(%s, '')", channel(self.epoch))
+                await self._rows("SELECT pg_notify(%s, '')", self._channel)
 
     async def catalog(self, number: int) -> bytes:
         """Return what a version of handler code defines, as it was offered."""
@@ -136,6 +137,12 @@ class PostgresCellLink:
         if not rows:
             raise Unavailable("the catalog of the handler code is not in the database any more")
         return bytes(rows[0][0])
+
+    async def catalogs_after(self, number: int) -> dict[int, bytes]:
+        """Return what the versions of handler code define that appeared after one, by number."""
+        with _failing():
+            rows = await self._rows("SELECT number, catalog FROM catalogs WHERE number > %s", number)
+        return {number: bytes(catalog) for number, catalog in rows}
 
     async def confirm(self, node: int, rules: int) -> None:
         """Say which version of the handlers and keys a node has."""
@@ -147,7 +154,7 @@ class PostgresCellLink:
         with _failing():
             await self._count(_LEAVE, node)
             if self._listens:
-                await self._rows("SELECT pg_notify(%s, '')", channel(self.epoch))
+                await self._rows("SELECT pg_notify(%s, '')", self._channel)
 
     async def state(self) -> CellState:
         """Return the open nodes and the leader."""
@@ -172,13 +179,10 @@ class PostgresCellLink:
         with _failing():
             await self._rows(_END_SESSIONS, f"busway/committer/{node}", f"busway/cell/{node}")
 
-    async def wait(self, seconds: float) -> bool:
-        """Return when a node has notified, or False after `seconds`."""
-        heard = False
+    async def wait(self, seconds: float) -> list[str]:
+        """Return what nodes have notified, when one has. Nothing after `seconds`."""
         with _failing():
-            async for _ in self._open().notifies(timeout=seconds, stop_after=1):
-                heard = True
-        return heard
+            return [told.payload async for told in self._open().notifies(timeout=seconds, stop_after=1)]
 
     def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:

@@ -91,6 +91,7 @@ SELECT_LOST = """
     WHERE state = 2 AND NOT EXISTS (SELECT FROM nodes WHERE nodes.id = runs.node AND closed_at IS NULL)
     ORDER BY id
 """
+SELECT_SECRET = "SELECT secret FROM cell"  # noqa: S105 - a statement
 NOTIFY = "SELECT pg_notify(%b, %b)"
 SELECT_TERM = "SELECT term, node FROM terms ORDER BY term DESC LIMIT 1"
 INSERT_TERM = "INSERT INTO terms (term, node, began_at) VALUES (%b, %b, %b)"

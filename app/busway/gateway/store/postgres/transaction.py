@@ -1,11 +1,13 @@
 """The writing transaction of PostgreSQL.
 
 An advisory lock admits one writer. Statements are collected and sent together in a pipeline: a batch takes
-three round trips. Statements of every batch bypass SQLAlchemy for speed.
+two round trips. Statements of every batch bypass SQLAlchemy for speed.
 """
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import chain
@@ -25,12 +27,16 @@ from busway.gateway.store.core.transaction import (
     Head,
     Values,
 )
-from busway.gateway.store.port.cell import Changes
+from busway.gateway.store.port.cell import Changes, CommitRow
+from busway.gateway.store.port.news import Content, News, encoded
 from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.postgres import connections, statements
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
 COUNTS_EVERY = 200  # commits whose changes of counts are added up in one row
+MOST_NOTIFIED = 5_900  # bytes, which are less than 8,000 in Base64: the limit of NOTIFY
+MOST_TOLD = 32 * 1024  # bytes
+_PURPOSE = b"busway channel "
 _LOG = COLUMNS[ATTEMPT][1].index("log")
 _NODE = MUTABLE.index("node")
 
@@ -46,6 +52,8 @@ class PostgresTransaction(PostgresSnapshot):
 
     Attributes:
         newest: the newest row of `commits` that this object has written: number, event, run, result, digest.
+        news: of the newest commit, if it does not notify the other nodes and there are some. Empty if it is
+            large.
     """
 
     def __init__(
@@ -55,7 +63,12 @@ class PostgresTransaction(PostgresSnapshot):
         driver: Any = connection.connection.driver_connection
         self._driver: psycopg.Connection[Any] = driver
         self._epoch, self._node, self._notifies = epoch, node, notifies
-        self._several, self._rules, self._term = False, 0, 0
+        self.several, self._rules, self._term = False, 0, 0
+        self.news = b""
+        self._content: Content | None = None
+        self._channel = ""
+        self._before = (0, 0, 0, 0)  # newest event, run and result, and its digest
+        self._loaded: tuple[Any, list[Any], list[Any]] | None = None  # by `begin`: what, and the rows
         self._open: list[int] = []  # nodes whose rows are open
         self._waiting: list[tuple[str, Sequence[Any]]] = []
         self.newest: Values = (0,)
@@ -66,7 +79,7 @@ class PostgresTransaction(PostgresSnapshot):
         self._changed: dict[int, tuple[int, int | None]] = {}  # state and node of older runs, by id
         self._notes = Changes()  # except what `_changed` says
 
-    def begin(self) -> Head:
+    def begin(self, runs: Sequence[int] = (), pairs: Sequence[tuple[str, str]] = ()) -> Head:
         """Begin, wait until nobody else writes, and return the newest numbers.
 
         Raises:
@@ -74,10 +87,13 @@ class PostgresTransaction(PostgresSnapshot):
         """
         self._waiting, self._counts = [(statements.BEGIN, ()), (statements.LOCK, ())], []
         self._changed, self._notes = {}, Changes()
+        self._content, self.news = None, b""
         # A statement sees what was committed before it began, so the lock is taken in a statement of its own.
-        (row,) = self._read(statements.SELECT_STATE)
+        (row,), *found = self._send((statements.SELECT_STATE, ()), *_loading(runs, pairs))
+        self._loaded = ((runs, pairs), found[0] if runs else [], found[-1] if pairs else [])
         self._number, event, run, result, digest, rules, self._term, self._open = row
-        self._several = any(node != self._node for node in self._open)
+        self._before = (event, run, result, digest)
+        self.several = any(node != self._node for node in self._open)
         if self._node and self._node not in self._open:
             self.rollback()
             raise Expelled
@@ -135,12 +151,10 @@ class PostgresTransaction(PostgresSnapshot):
 
     def load(self, runs: Sequence[int], pairs: Sequence[tuple[str, str]]) -> tuple[list[Any], list[Any]]:
         """Read these runs, and the numbers of the events that are stored."""
-        queries: list[tuple[str, Sequence[Any]]] = []
-        if runs:
-            queries.append((statements.SELECT_RUNS, (list(runs),)))
-        if pairs:
-            queries.append((statements.SELECT_SEEN, tuple(map(list, zip(*pairs, strict=True)))))
-        found = self._send(*queries)
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and loaded[0] == (runs, pairs):
+            return loaded[1:]
+        found = self._send(*_loading(runs, pairs))
         return found[0] if runs else [], found[-1] if pairs else []
 
     def tree(self, root: int) -> Values | None:
@@ -178,14 +192,14 @@ class PostgresTransaction(PostgresSnapshot):
     def update_runs(self, rows: Sequence[Values]) -> None:
         """Update runs: `MUTABLE` and the id."""
         self._add(statements.UPDATE_RUN, *_transposed(rows))
-        if self._several:
+        if self.several:
             for row in rows:
                 self._changed[row[-1]] = row[0], row[_NODE]
 
     def update_settled(self, rows: Sequence[Values]) -> None:
         """Update runs: `SETTLED` and the id."""
         self._add(statements.UPDATE_SETTLED, *_transposed(rows))
-        if self._several:
+        if self.several:
             for row in rows:
                 self._changed[row[-1]] = row[0], None
 
@@ -210,11 +224,12 @@ class PostgresTransaction(PostgresSnapshot):
         number = self._number + 1
         self._head = (number, new.event, new.run, new.result, new.digest)
         counts = list(chain.from_iterable(self._counts))
-        changes = self._changes() if self._several else None
+        rules = new.rules or self._rules
+        changes = self._changes() if self.several else Changes()
         changed = msgspec.msgpack.encode(changes) if changes else b""
-        self._add(statements.INSERT_HEAD, *self._head, self._node, new.rules or self._rules, counts, changed)
-        if self._several and self._notifies:
-            self._add(statements.NOTIFY, channel(self._epoch), str(number))
+        self._add(statements.INSERT_HEAD, *self._head, self._node, rules, counts, changed)
+        if self.several:
+            self._notify(rules, changes)
         if number % COUNTS_EVERY == 0:
             self._send()
             self._add(statements.INSERT_COUNTS, number, list(chain.from_iterable(self.counts())))
@@ -238,6 +253,34 @@ class PostgresTransaction(PostgresSnapshot):
         self._add(statements.INSERT_TERM, operation.term, operation.node, operation.now)
         self._term = operation.term
         return True
+
+    def tell(self, content: Content | None) -> None:
+        """Let the other nodes know what this transaction writes, so that they need not read it."""
+        self._content = content
+
+    def _notify(self, rules: int, changes: Changes) -> None:
+        number, event, run, result, digest = self._head
+        row = CommitRow(
+            number=number,
+            node=self._node,
+            event=event,
+            run=run,
+            result=result,
+            digest=digest,
+            rules=rules,
+            changes=changes,
+        )
+        if self._content is not None:
+            self._content.final = all(state >= RUNNING for state, _ in self._changed.values())
+        news = encoded(News(row, self._before, self._content), MOST_NOTIFIED if self._notifies else MOST_TOLD)
+        if self._notifies:
+            text = base64.b64encode(news).decode() or str(number)
+            if not self._channel:
+                [(secret,)] = self._read(statements.SELECT_SECRET)
+                self._channel = channel(self._epoch, secret)
+            self._add(statements.NOTIFY, self._channel, text)
+        else:
+            self.news = news
 
     def lost_runs(self) -> list[int]:
         """Return the running runs that no open node has."""
@@ -280,7 +323,7 @@ class PostgresTransaction(PostgresSnapshot):
 
     def restore(self, bounds: Bounds, counts: Sequence[Values], errors: Sequence[tuple[int, str]]) -> None:
         """Write the head, the numbers of runs, and the newest errors. New ids go on behind those inserted."""
-        self._epoch = bounds.epoch
+        self._epoch, self._channel = bounds.epoch, ""
         self._add(statements.RESTORE_CELL, bounds.epoch, bounds.floor, bounds.floor_digest)
         self.add_counts(counts)
         if errors:
@@ -327,9 +370,21 @@ class PostgresTransaction(PostgresSnapshot):
         return [cursor.fetchall() for cursor in cursors]
 
 
-def channel(epoch: str) -> str:
-    """Return the name of the channel on which nodes hear of commits."""
-    return f"busway_{epoch}"
+def _loading(runs: Sequence[int], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, Sequence[Any]]]:
+    queries: list[tuple[str, Sequence[Any]]] = []
+    if runs:
+        queries.append((statements.SELECT_RUNS, (list(runs),)))
+    if pairs:
+        queries.append((statements.SELECT_SEEN, tuple(map(list, zip(*pairs, strict=True)))))
+    return queries
+
+
+def channel(epoch: str, secret: bytes) -> str:
+    """Return the name of the channel on which nodes hear of commits.
+
+    Only who may read the tables knows it: everybody who may connect to a database may listen to any channel.
+    """
+    return f"busway_{hmac.digest(secret, _PURPOSE + epoch.encode(), 'sha256').hex()[:32]}"
 
 
 def _transposed(rows: Sequence[Values]) -> list[Any]:

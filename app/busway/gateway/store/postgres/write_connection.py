@@ -59,6 +59,11 @@ class PostgresWriteConnection:
         return -1 if self._lacks else number
 
     @property
+    def news(self) -> bytes:
+        """What the other nodes are to know of the newest commit, if it has not told them."""
+        return self._transaction.news
+
+    @property
     def files(self) -> list[FileId]:
         """None: the server has them."""
         return []

@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from busway.gateway.store.core.transaction import Bounds, Head, Replaced, Values
+from busway.gateway.store.port.news import Content
 from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.sqlite import statements
 from busway.gateway.store.sqlite.schema import head
@@ -30,6 +31,8 @@ class SQLiteTransaction(SQLiteSnapshot):
         self._name, self._node = name, node
         self._cursor = connection.connection.cursor()
 
+    several = False
+
     def claim(self, node: str) -> Head:
         """Become the only committer. The next `begin` of any other raises `Replaced`.
 
@@ -48,7 +51,11 @@ class SQLiteTransaction(SQLiteSnapshot):
         self.commit()
         return newest
 
-    def begin(self) -> Head:
+    def begin(
+        self,
+        runs: Sequence[int] = (),  # noqa: ARG002 - the port's
+        pairs: Sequence[tuple[str, str]] = (),  # noqa: ARG002 - as above
+    ) -> Head:
         """Begin, and return the newest numbers.
 
         Raises:
@@ -142,6 +149,9 @@ class SQLiteTransaction(SQLiteSnapshot):
     def put_errors(self, rows: Sequence[tuple[int, str]]) -> None:
         """Replace the newest error of handlers."""
         self._cursor.executemany(statements.UPSERT_ERROR, rows)
+
+    def tell(self, content: Content | None) -> None:
+        """Do nothing: there are no other nodes."""
 
     def write_head(self, new: Head) -> None:
         """Write the newest numbers."""

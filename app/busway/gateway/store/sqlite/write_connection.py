@@ -38,6 +38,7 @@ class SQLiteWriteConnection:
     """
 
     commit = 0  # a file loses no commits
+    news = b""
     errors: tuple[type[Exception], ...] = (sa.exc.DBAPIError, sqlite3.Error)
 
     def __init__(self, path: Path, known: list[FileId] | None, node: str) -> None:

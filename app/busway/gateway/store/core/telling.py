@@ -1,0 +1,55 @@
+"""Collects what a small batch has written, for the other nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from busway.gateway.store.group.committed import new_runs
+from busway.gateway.store.port.news import Content, ToldAssignment, ToldResult
+from busway.gateway.store.port.operations import Append, Assign, Fire, Publish, Settle, Settled
+
+MOST = 16  # operations, and events of one: larger batches are read, which costs less for each
+
+
+def collect(operations: Sequence[Any], replies: Sequence[Any]) -> Content | None:
+    """Return what these operations wrote, None if it is much. Rare operations are left out."""
+    if len(operations) > MOST:
+        return None
+    content = Content()
+    for operation, reply in zip(operations, replies, strict=True):
+        kind = type(operation)
+        if kind is Settle and isinstance(reply, Settled) and reply.accepted:
+            _add_settled(content, operation, reply)
+        elif kind in {Publish, Fire} and isinstance(reply, list):
+            if len(operation.events) > MOST:
+                return None
+            content.runs += new_runs(operation.events, reply)
+        elif kind is Assign and reply is True:
+            content.assigned.append(
+                ToldAssignment(
+                    operation.run, operation.attempt, operation.token, operation.pool, operation.fence
+                )
+            )
+        elif kind is Append and isinstance(reply, int):
+            new = operation.result
+            content.results.append(
+                ToldResult(reply, operation.run, operation.revision, operation.attempt, new)
+            )
+    return content
+
+
+def _add_settled(content: Content, operation: Settle, settled: Settled) -> None:
+    if operation.result is not None:
+        content.results.append(
+            ToldResult(
+                settled.number,
+                operation.run,
+                operation.report.revision,
+                operation.attempt,
+                operation.result,
+                settled.completes,
+            )
+        )
+    if operation.published:
+        content.runs += new_runs(operation.published[:MOST], settled.stored[:MOST])
