@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import psycopg
 import pytest
 
 from .cells import leader_of
@@ -31,10 +32,26 @@ def one(event):
 """
 
 
+GPU = """
+from busway import handler
+
+@handler("gpu")
+def gpu(event):
+    return "special"
+"""
+
+
 def write(node: Service, name: str, source: str) -> None:
     node.options["node_name"] = name
     (node.handlers / "load.py").unlink()  # of the fixture
     node.write("shop.py", source)
+
+
+def offers(node: Service) -> list[tuple[str]]:
+    """The versions of code that are offered."""
+    with psycopg.connect(node.database_url) as connection:
+        query = "SELECT DISTINCT code FROM busway.nodes WHERE closed_at IS NULL AND code <> ''"
+        return connection.execute(query).fetchall()
 
 
 def timeout(node: Service) -> int:
@@ -112,17 +129,49 @@ def test_a_gateway_lists_the_targets_of_the_nodes_with_workers(nodes: list[Servi
     until(lambda: gateway.post("/v1/handlers", other).is_success, "the new target")
 
 
+def test_a_handler_is_missing_when_newer_code_has_no_file_of_it(nodes: list[Service]) -> None:
+    """While the only node with the file is away for a moment, its events wait."""
+    usual, special = nodes[:2]
+    write(usual, "usual", NEW)
+    write(special, "special", NEW)
+    special.write("gpu.py", GPU)
+    usual.start()
+    special.start()
+    assert ran(usual, "gpu")[0] == "special"
+    assert special.stop() == 0
+    waiting = usual.publish("gpu")
+    assert waiting["runs"] == 1
+    usual.stop()
+    usual.start()
+    assert usual.publish("gpu")["runs"] == 1
+    assert not usual.ok("GET", "/v1/handlers/gpu")["missing"]
+    usual.stop()
+    usual.write("shop.py", NEW + "\n\ndef three(event):\n    return 3\n")
+    usual.start()
+    until(lambda: usual.ok("GET", "/v1/handlers/gpu")["missing"], "the handler to be missing")
+    assert usual.publish("gpu")["runs"] == 0
+    special.start()
+    until(lambda: not usual.ok("GET", "/v1/handlers/gpu")["missing"], "the handler to be declared again")
+    usual.all_finished([waiting])
+
+
 @pytest.mark.fault
-def test_a_node_is_ready_only_when_its_handlers_are_declared(nodes: list[Service]) -> None:
+@pytest.mark.parametrize("leader_then", ["continues", "dies"])
+def test_a_node_is_ready_only_when_its_handlers_are_declared(nodes: list[Service], leader_then: str) -> None:
     """The leader is frozen meanwhile: events that the new node took before would start nothing."""
     leader, node, _ = nodes
     write(leader, "leader", OLD)
     leader.start()
     write(node, "node", OLD + '\n@handler("three")\ndef three(event):\n    return "new"\n')
     os.kill(leader.pid, signal.SIGSTOP)
+    node.process = node.launch()
+    if leader_then == "dies":
+        until(lambda: len(offers(node)) == 2, "the new node to offer its code")
+        leader.kill()
     try:
-        node.start()
+        node.announced()
         assert node.publish("three")["runs"] == 1
     finally:
-        os.kill(leader.pid, signal.SIGCONT)
+        if leader.process is not None:
+            os.kill(leader.pid, signal.SIGCONT)
     node.all_finished([node.publish("three")])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
 import signal
+import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +52,7 @@ def held(event, ctx):
         time.sleep(0.02)
     sign("end")
 """
+ROOT = Path(__file__).parents[2]
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'busway/%'"
 
 
@@ -74,46 +78,122 @@ def test_lost_doubled_and_late_notifications_cost_time_only(
             assert node.stop() == 0
 
 
-def test_all_nodes_end_when_the_database_lacks_commits_that_they_have_seen(tmp_path: Path) -> None:
-    with running() as server:
+@pytest.mark.parametrize("over", ["NOTIFY", "NATS"])
+def test_all_nodes_end_when_the_database_lacks_commits_that_they_have_seen(tmp_path: Path, over: str) -> None:
+    """A shadow replay and firings of a schedule are among the commits that are lost."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(running())
         server.create("cell")
         both = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            service = Service(tmp_path / name)
+            service = stack.enter_context(contextlib.closing(Service(tmp_path / name)))
             service.database_url = server.url("cell")
             service.write("load.py", HANDLERS)
             both.append(service)
-        try:
+        if over == "NATS":
+            broker = stack.enter_context(contextlib.closing(NatsServer().start()))
             for service in both:
-                service.start()
-            both[0].all_finished([both[0].publish("load.one", {"n": n}) for n in range(5)])
-            server.stop()
-            server.keep()
-            server.start()
-            leader = leader_of(both)
-            follower = both[1 - both.index(leader)]
-            with follower.connect() as websocket:
-                say(websocket, op="subscribe", id="s")
-                assert hear(websocket)["op"] == "subscribed"
-                until(lambda: leader.post("/v1/events", {"type": "nobody"}).status_code == 202, "it to go on")
-                leader.publish("load.one", {"n": 1})
-                cursor = hear(websocket)["cursor"]  # the follower has shown it, and has written nothing
-            server.kill()
-            server.go_back()
-            server.start()
-            for service in both:
-                assert service._reap() == 1
-                assert "lacks commits" in service.log.read_text()
-            for service in both:
-                service.start()
-            follower.all_finished([follower.publish("load.one", {"n": n}) for n in range(20)])
-            with follower.connect() as websocket:
-                say(websocket, op="subscribe", id="s", after=cursor)
-                assert hear(websocket)["recovered"] is False
-        finally:
-            for service in both:
-                service.close()
+                service.options["broker_url"] = broker.url()
+        for service in both:
+            service.start()
+        both[0].all_finished([both[0].publish("load.leaf", {"n": n}) for n in range(5)])
+        both[0].ok("POST", "/v1/handlers/leaf/pause")
+        shadow = both[1].ok("POST", "/v1/handlers/leaf/replay", {"types": ["load.leaf"], "shadow": True})[
+            "id"
+        ]
+        until(lambda: both[0].ok("GET", f"/v1/replays/{shadow}")["created"] == 5, "the runs of the replay")
+        both[1].ok("POST", "/v1/schedules", {"name": "tick", "every": "1s", "event": {"type": "nobody"}})
+        server.stop()
+        server.keep()
+        server.start()
+        leader = leader_of(both)
+        follower = both[1 - both.index(leader)]
+        with follower.connect() as websocket:
+            say(websocket, op="subscribe", id="s")
+            assert hear(websocket)["op"] == "subscribed"
+            until(lambda: leader.post("/v1/events", {"type": "nobody"}).status_code == 202, "it to go on")
+            leader.publish("load.one", {"n": 1})
+            cursor = hear(websocket)["cursor"]  # the follower has shown it, and has written nothing
+        follower.ok("POST", "/v1/handlers/leaf/resume")
+        until(lambda: shadows(follower, shadow) == 5, "the replay")
+        until(lambda: fired(follower), "a firing")
+        server.kill()
+        server.go_back()
+        server.start()
+        for service in both:
+            assert service._reap() == 1
+            assert "lacks commits" in service.log.read_text()
+        for service in both:
+            service.start()
+        follower.all_finished([follower.publish("load.one", {"n": n}) for n in range(20)])
+        with follower.connect() as websocket:
+            say(websocket, op="subscribe", id="s", after=cursor)
+            assert hear(websocket)["recovered"] is False
+        assert (shadows(leader, shadow), leader.ok("GET", "/v1/handlers/leaf")["paused"]) == (0, True)
+        leader.ok("POST", "/v1/handlers/leaf/resume")
+        until(lambda: leader.ok("GET", f"/v1/replays/{shadow}")["finished_at"], "the replay to end")
+        assert shadows(follower, shadow) == 5
+        before = fired(leader)
+        until(lambda: len(fired(leader)) > len(before), "another firing")
+
+
+def shadows(node: Service, replay: int) -> int:
+    """How many results a replay has."""
+    return sum(result["replay"] == replay for result in node.results(shadow="true"))
+
+
+def fired(node: Service) -> list[str]:
+    """The ids of the events of the schedule. None is there twice."""
+    page = node.get("/v1/events", params={"source": "/schedules/tick", "limit": 1000})
+    ids = [event["id"] for event in page.json()["items"]]
+    assert len(set(ids)) == len(ids)
+    return ids
+
+
+EARLIER = (
+    "588ff4240e3fdb67ddea10271fff5aec2951e2f0"  # its nodes may be open while the next release is installed
+)
+
+
+def earlier_release(folder: Path) -> str:
+    """Return a folder for PYTHONPATH that has an earlier release."""
+    folder.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", EARLIER, "app", "migrations"], cwd=ROOT, capture_output=True, check=False
+    )
+    if archive.returncode:
+        pytest.skip(f"the repository has no history: {archive.stderr.decode().strip()}")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    (folder / "migrations").rename(folder / "app/busway/migrations")
+    return str(folder / "app")
+
+
+def test_nodes_of_this_and_of_an_earlier_release_work_together(nodes: list[Service], tmp_path: Path) -> None:
+    print("BUSWAY_TEST_SEED", SEED)
+    first, old, last = nodes
+    old.variables["PYTHONPATH"] = earlier_release(tmp_path / "earlier")
+    for node in nodes:
+        node.start()
+    program = psutil.Process(old.pid).children(recursive=True)[0].environ()["PYTHONPATH"]
+    assert program.startswith(old.variables["PYTHONPATH"])
+    clients = Clients(nodes, SEED)
+    clients.acknowledged(20)  # a new node leads
+    assert leader_of(nodes) is first
+    first.kill()
+    last.stop()
+    assert leader_of([old]) is old
+    first.start()
+    last.start()
+    clients.acknowledged(20)
+    old.ok("POST", "/v1/handlers", {"name": "mixed", "target": "load:leaf", "events": ["mixed"]})
+    assert last.publish("mixed", {"n": 1})["runs"] == 1
+    old.kill()
+    del old.variables["PYTHONPATH"]
+    clients.acknowledged(20)
+    old.start()
+    clients.check(old)
 
 
 def test_another_node_leads_when_the_leader_is_killed_under_load(nodes: list[Service]) -> None:

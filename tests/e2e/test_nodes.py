@@ -384,6 +384,53 @@ def test_a_key_is_held_until_a_cancelled_attempt_on_another_node_has_stopped(
     assert [line[0] for line in lines] == sorted(line[0] for line in lines)
 
 
+STAYS = """
+import time
+from pathlib import Path
+from busway import handler
+
+def sign(what):
+    with open("{log}", "a") as file:
+        file.write(what + "\\n")
+
+@handler("busy", pool="thread", timeout=600)
+def busy(event, ctx):
+    while not ctx.cancelled:
+        time.sleep(0.01)
+
+@handler("stays", ordered=True, pool="thread", timeout=600)
+def stays(event):
+    sign(f"begin {{event.data}}")
+    while event.data == 1 and not Path("{go}").exists():
+        time.sleep(0.01)
+    sign(f"end {{event.data}}")
+"""
+
+
+@pytest.mark.long
+def test_a_new_leader_waits_for_cancelled_attempts_of_other_nodes(
+    nodes: list[Service], tmp_path: Path
+) -> None:
+    """A thread cannot be killed while others of its process run: its attempt holds the key until it ends."""
+    log, go = tmp_path / "log", tmp_path / "go"
+    for node, role in zip(nodes, ("gateway", "worker", "gateway"), strict=True):
+        node.options |= {"workers": 1, "threads": 4, "role": role}
+        node.write("stays.py", STAYS.format(log=str(log), go=str(go)))
+        node.start()
+    old, _, new = nodes
+    old.publish("busy")
+    first, second = (old.publish("stays", n, partitionkey="k")["seq"] for n in (1, 2))
+    until(lambda: log.exists() and "begin 1" in log.read_text(), "the attempt to start")
+    old.ok("POST", f"/v1/runs/{old.runs(event=first)[0]['id']}/cancel")
+    old.kill()
+    assert leader_of([new]) is new
+    new.all_finished([new.publish("stays", 3, partitionkey="other")])
+    go.touch()
+    assert new.finished(second)["runs"][0]["state"] == "succeeded"
+    lines = log.read_text().splitlines()
+    assert lines.index("end 3") < lines.index("end 1") < lines.index("begin 2")
+
+
 HOUR = 3600
 WRONG_CLOCK = f"""
 import time

@@ -390,6 +390,7 @@ async def _lead(stages: Stages, code: HandlerCode, retention: Retention, assigne
     await code.declare()
     if assigner is not None:
         assigner.adopt(await stages.dispatcher.adopt())
+        await assigner.adopt_lingering(await stages.dispatcher.adopt_lingering(stages.nodes.id))
     for handler in stages.registry.deleted():
         await stages.changes.cancel_waiting(handler)
     stages.dispatcher.start()

@@ -19,6 +19,7 @@ from busway.gateway.store.port.operations import (
     Cancel,
     CreateKey,
     Lead,
+    Retry,
     Return,
     RevokeKey,
     Settled,
@@ -91,6 +92,18 @@ class Cell:
         async def main():
             async with reading(self.database) as reader:
                 return [attempt.node for attempt in (await reader.run(id_))[1]]
+
+        return asyncio.run(main())
+
+    def lingering(self):
+        """Return the attempts that have ended and may still run: run, node, handler, key."""
+
+        async def main():
+            async with reading(self.database) as reader:
+                return [
+                    (found.run.id, found.node, found.run.handler, found.run.key)
+                    for found in await reader.lingering()
+                ]
 
         return asyncio.run(main())
 
@@ -190,16 +203,21 @@ def test_a_run_is_assigned_once_by_the_leader_to_an_open_node(cell):
 
 
 def test_what_may_still_run_and_what_has_stopped_is_noted(cell):
-    cell.published(event(), event(), event())
+    cell.published(event(partitionkey="k"), event(), event())
     cell.write(cell.one, cell.assign(1), cell.assign(2))
     cell.write(cell.one, Cancel(runs=[1, 3], now=NOW))  # the third waits
     assert cell.changes() == Changes([1, 3], lingering=[1])
+    cell.write(cell.one, Retry(runs=[1], now=NOW))  # which takes its key away
     assert cell.write(cell.two, settle(2, token=77, rules=3, lingers=True))[0].accepted
     assert cell.changes() == Changes([2], lingering=[2])
-    cell.write(cell.two, Stopped(runs=[1, 2]))
-    assert cell.changes() == Changes(stopped=[1, 2])
+    assert cell.lingering() == [(1, cell.two, 1, "k"), (2, cell.two, 1, None)]
+    cell.write(cell.two, Stopped(runs=[2, 3]))
+    assert cell.changes() == Changes(stopped=[2, 3])
+    assert cell.lingering() == [(1, cell.two, 1, "k")]
     cell.write(cell.two, settle(2, token=77, rules=3, lingers=True))
     assert not cell.changes()
+    assert lead(cell, cell.one, 1, (cell.two, 0)) == []
+    assert cell.lingering() == [], "their node is gone"
 
 
 def test_an_assigned_attempt_that_never_started_waits_again_under_the_same_number(cell):

@@ -127,12 +127,19 @@ class InFlight:
 
     def hold(self, attempt: Attempt) -> None:
         """Give an attempt its slot. Another node may have the attempt."""
-        run = attempt.run
-        self.runs[run.id] = attempt
+        self.runs[attempt.run.id] = attempt
+        self._take(attempt.run)
+
+    def _take(self, run: Run) -> None:
         self._slots[run.handler] += 1
         if run.key is not None:
             keys = self._keys[run.handler]
             keys[run.key] = keys.get(run.key, 0) + 1
+
+    def linger(self, attempt: Attempt) -> None:
+        """Give an attempt of another node its slot that has ended and may still run."""
+        self.lingering[attempt.run.id] = attempt
+        self._take(attempt.run)
 
     def release(self, id_: int) -> None:
         """Record that no node has the attempt of a run after all."""

@@ -84,8 +84,9 @@ class Assigned:
         here = self._in_flight
         for id_ in change.ended:
             if id_ in here.runs:
-                token = self._tokens.pop(id_, None)
-                if token is not None and (change.foreign or token in here.live or id_ in here.lingering):
+                assigned = self._tokens.pop(id_, None) is not None
+                runs = here.runs[id_].token in here.live or id_ in here.lingering
+                if runs or (assigned and change.foreign):
                     self._unreported.add(id_)
             elif self._waiting.pop(id_, None) is not None:  # it was cancelled before it started
                 self._unreported.add(id_)

@@ -101,6 +101,17 @@ class Assigner:
             if each.node is not None:
                 self._note(each.run.id, (each.node, each.pool, self._host_of(each)))
 
+    async def adopt_lingering(self, lingering: list[RunningRun]) -> None:
+        """Wait for attempts of other nodes that have ended and may still run. They are lingering already.
+
+        Raises:
+            Unavailable: the store cannot be read.
+        """
+        self._lingering |= {each.run.id: each.node or 0 for each in lingering}
+        if lingering:  # some may have stopped before they were recorded here
+            still = {each.run.id for each in await self._reader.lingering()}
+            self._stopped([each.run.id for each in lingering if each.run.id not in still])
+
     def _note(self, run: int, room: _Room) -> None:
         self._assigned[run] = room
         self._count(room, 1)

@@ -119,6 +119,26 @@ class Dispatcher:
                 adopted.append(found)
         return adopted
 
+    async def adopt_lingering(self, own: int) -> list[RunningRun]:
+        """Record the attempts of other nodes that have ended and may still run, before `start`.
+
+        `own`: the id of this node. Return them.
+
+        Raises:
+            Unavailable: the store cannot be read.
+        """
+        adopted = []
+        for found in await self._source.reader.lingering():
+            run, entry = found.run, self._registry.entry(found.run.handler)
+            if found.node == own or entry is None or run.id in self._in_flight.lingering:
+                continue
+            handler = entry.handler
+            self._in_flight.linger(
+                Attempt(0, run, found.attempt, handler.name, handler.revision, entry.spec, "")
+            )
+            adopted.append(found)
+        return adopted
+
     def stop(self) -> None:
         """Stop handing out runs. Waiting runs stay in the store."""
         self._open = False

@@ -334,6 +334,10 @@ class CoreReader:
         """Return whether idempotency keys were stored before `before`."""
         return await self._read(lambda snapshot: idempotency.find_old_keys(snapshot, before), steady=False)
 
+    async def lingering(self) -> list[RunningRun]:
+        """Return the runs whose attempt has ended and may still run. Their `token` is 0."""
+        return await self._read(waiting_runs.find_lingering)
+
     async def rules(self) -> int:
         """Return the version of the handlers and keys, 0 if only one node uses the database."""
         return await self._read(lambda snapshot: snapshot.rules(), steady=False)

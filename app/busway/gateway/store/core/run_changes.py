@@ -124,7 +124,7 @@ def cancel_runs(ledger: Ledger, found: Iterable[RunRow], error: Error | None, no
     for run in cancelled:
         if run.state == RUNNING:
             if run.node is not None:
-                ledger.transaction.lingers(run.id)
+                ledger.transaction.lingers(run.id, run.node)
             _record(ledger, run, Outcome.CANCELLED, error, now)
         _end(ledger, run, CANCELLED, Kind.CANCELLED, error, now, revisions[run.handler])
     return [run.id for run in cancelled]

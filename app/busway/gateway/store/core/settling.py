@@ -110,7 +110,7 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
     completes = completions.step(ledger, run, state if state > RUNNING else None, started)
     _close(ledger, run, operation, state)
     if operation.lingers:
-        ledger.transaction.lingers(run.id)
+        ledger.transaction.lingers(run.id, ledger.head.node)
     new = operation.result
     number = 0
     if new is not None:

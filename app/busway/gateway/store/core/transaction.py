@@ -129,6 +129,9 @@ class Snapshot(Protocol):
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""
 
+    def lingering(self) -> list[tuple[int, int, str | None]]:
+        """Return the runs whose attempt has ended and may still run: with its node and partition key."""
+
     def rules(self) -> int:
         """Return the version of the handlers and keys, 0 if only one node uses the database."""
 
@@ -257,7 +260,7 @@ class Transaction(Snapshot, Protocol):
     def may_assign(self, term: int, node: int) -> bool:
         """Return whether the term is the newest one and the node is open."""
 
-    def lingers(self, run: int) -> None:
+    def lingers(self, run: int, node: int | None) -> None:
         """Let the other nodes know that the attempt that ended may still run, on the node that has it."""
 
     def stopped(self, runs: Sequence[int]) -> None:

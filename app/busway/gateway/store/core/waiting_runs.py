@@ -53,6 +53,12 @@ _running = (
     .order_by(runs.c.id)
 )
 _running_of = _running.where(among(runs.c.id, sa.bindparam("ids")))
+_any = (
+    sa.select(*WAITING_COLUMNS)
+    .join(events, events.c.seq == runs.c.event)
+    .where(among(runs.c.id, sa.bindparam("ids")))
+    .order_by(runs.c.id)
+)
 _later = (
     _sized.where(_waiting, runs.c.due > sa.bindparam("after"), runs.c.due <= sa.bindparam("before"))
     .order_by(runs.c.due, runs.c.id)
@@ -128,6 +134,17 @@ def find_running(snapshot: Snapshot, ids: list[int] | None) -> list[RunningRun]:
     else:
         rows = snapshot.fetch(_running_of, RunningRow, {"ids": ids})
     return [running_run(row) for row in rows]
+
+
+def find_lingering(snapshot: Snapshot) -> list[RunningRun]:
+    """Implement `Reader.lingering`."""
+    known = {id_: (node, key) for id_, node, key in snapshot.lingering()}
+    found = []
+    for row in snapshot.fetch(_any, WaitingRow, {"ids": [*known]}) if known else ():
+        node, key = known[row.run]
+        run = msgspec.structs.replace(waiting_run(row), key=key)
+        found.append(RunningRun(run, run.attempt, 0, "", node))
+    return found
 
 
 def find_later(snapshot: Snapshot, after: int, before: int, limit: int, max_bytes: int) -> list[Run]:

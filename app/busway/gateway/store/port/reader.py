@@ -424,6 +424,9 @@ class Reader(Protocol):
     async def old_keys(self, before: int) -> bool:
         """Return whether idempotency keys were stored before `before`."""
 
+    async def lingering(self) -> list[RunningRun]:
+        """Return the runs whose attempt has ended and may still run. Their `token` is 0."""
+
     async def rules(self) -> int:
         """Return the version of the handlers and keys, 0 if only one node uses the database."""
 

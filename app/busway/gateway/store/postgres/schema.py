@@ -76,6 +76,14 @@ catalogs = sa.Table(
     sa.Column("catalog", sa.LargeBinary, nullable=False),  # what a version of handler code defines
 )
 
+lingering = sa.Table(
+    "lingering",
+    own,
+    sa.Column("run", sa.BigInteger, primary_key=True),  # its attempt has ended, and may still run
+    sa.Column("node", sa.BigInteger, nullable=False),  # that has the attempt
+    sa.Column("partitionkey", sa.Text, nullable=True),  # of the run when the attempt ended
+)
+
 terms = sa.Table(
     "terms",
     own,

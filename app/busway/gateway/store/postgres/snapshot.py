@@ -42,6 +42,7 @@ _bounds = sa.text("""
 _rules = sa.text("SELECT rules FROM commits ORDER BY number DESC LIMIT 1")
 # A node with 0 reads them later: it starts.
 _behind = sa.text("SELECT id FROM nodes WHERE closed_at IS NULL AND rules BETWEEN 1 AND :rules - 1")
+_lingering = sa.text("SELECT run, node, partitionkey FROM lingering ORDER BY run")
 _counts = sa.text("""
     WITH base AS MATERIALIZED (SELECT number, counts FROM counts ORDER BY number DESC LIMIT 1)
     SELECT counts FROM base
@@ -81,6 +82,10 @@ class PostgresSnapshot:
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""
         return Bounds(*self._rows(_bounds, {})[0])
+
+    def lingering(self) -> list[tuple[int, int, str | None]]:
+        """Return the runs whose attempt has ended and may still run: with its node and partition key."""
+        return self._rows(_lingering, {})
 
     def rules(self) -> int:
         """Return the version of the handlers and keys."""

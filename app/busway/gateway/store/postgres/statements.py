@@ -93,6 +93,15 @@ SELECT_LOST = """
 """
 SELECT_SECRET = "SELECT secret FROM cell"  # noqa: S105 - a statement
 NOTIFY = "SELECT pg_notify(%b, %b)"
+INSERT_LINGERING = (
+    "INSERT INTO lingering (run, node, partitionkey) SELECT id, %b, partitionkey FROM runs WHERE id = %b "
+    "ON CONFLICT (run) DO UPDATE SET node = excluded.node, partitionkey = excluded.partitionkey"
+)
+DELETE_LINGERING = "DELETE FROM lingering WHERE run = ANY (%b::bigint[])"
+CLEAR_LINGERING = (
+    "DELETE FROM lingering WHERE NOT EXISTS "
+    "(SELECT FROM nodes WHERE nodes.id = lingering.node AND closed_at IS NULL)"
+)
 SELECT_TERM = "SELECT term, node FROM terms ORDER BY term DESC LIMIT 1"
 INSERT_TERM = "INSERT INTO terms (term, node, began_at) VALUES (%b, %b, %b)"
 CLOSE_NODE = "UPDATE nodes SET closed_at = %b WHERE id = %b AND beat = %b AND closed_at IS NULL"

@@ -241,6 +241,7 @@ class PostgresTransaction(PostgresSnapshot):
         (newest,) = self._read(statements.SELECT_TERM)
         for id_, beat in operation.gone:
             self._add(statements.CLOSE_NODE, operation.now, id_, beat)
+        self._add(statements.CLEAR_LINGERING)
         closed = {id_ for id_, _ in operation.gone}
         self._open = [node for node in self._open if node not in closed]
         self._send()
@@ -290,13 +291,15 @@ class PostgresTransaction(PostgresSnapshot):
         """Return whether the term is the newest one and the node is open."""
         return term == self._term and node in self._open
 
-    def lingers(self, run: int) -> None:
+    def lingers(self, run: int, node: int | None) -> None:
         """Let the other nodes know that the attempt that ended may still run, on the node that has it."""
         self._notes.lingering.append(run)
+        self._add(statements.INSERT_LINGERING, node or 0, run)
 
     def stopped(self, runs: Sequence[int]) -> None:
         """Let the other nodes know that nothing of the attempts of these runs runs any more."""
         self._notes.stopped.extend(runs)
+        self._add(statements.DELETE_LINGERING, list(runs))
 
     def replays_changed(self) -> None:
         """Let the other nodes know that a replay was created or cancelled."""

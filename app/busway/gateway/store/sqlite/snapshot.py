@@ -83,6 +83,10 @@ class SQLiteSnapshot:
         """Return 0: one node uses the file."""
         return 0
 
+    def lingering(self) -> list[tuple[int, int, str | None]]:
+        """Return none: no other node may lead."""
+        return []
+
     def nodes_behind(self, rules: int) -> list[int]:  # noqa: ARG002 - part of the port
         """Return none: there is no other node."""
         return []

@@ -169,7 +169,7 @@ class SQLiteTransaction(SQLiteSnapshot):
         """Return False: there is no other node."""
         return False
 
-    def lingers(self, run: int) -> None:
+    def lingers(self, run: int, node: int | None) -> None:
         """Do nothing: there is no other node."""
 
     def stopped(self, runs: Sequence[int]) -> None:
