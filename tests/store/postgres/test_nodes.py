@@ -203,7 +203,7 @@ def test_a_run_is_assigned_once_by_the_leader_to_an_open_node(cell):
 
 
 def test_what_may_still_run_and_what_has_stopped_is_noted(cell):
-    cell.published(event(partitionkey="k"), event(), event())
+    cell.published(event(attributes={"partitionkey": "k"}), event(), event())
     cell.write(cell.one, cell.assign(1), cell.assign(2))
     cell.write(cell.one, Cancel(runs=[1, 3], now=NOW))  # the third waits
     assert cell.changes() == Changes([1, 3], lingering=[1])

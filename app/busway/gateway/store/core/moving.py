@@ -52,6 +52,7 @@ NOT_MOVED = {
     "nodes": "of one database",
     "terms": "of the nodes of one database",
     "catalogs": "nodes store what their code defines when they start",
+    "lingering": "of the nodes of one database",
 }
 """The other tables of each database, and why they are not moved."""
 _BY_NAME = {str(table.name): table for table in TABLES}
