@@ -386,6 +386,7 @@ def test_few_tests_of_behaviour_run_on_one_database_or_with_one_node_only() -> N
         ("test_command_page.py", "one_database", "examples of the docs"),
         ("test_connections.py", "one_node", "descriptors of one process"),
         ("test_database_files.py", "one_database", "files"),
+        ("test_doctor.py", "one_database", "a command without a gateway, on each database"),
         ("test_documents.py", "one_database", "the documents of the API"),
         ("test_environments.py", "one_database", "places and locales of the process"),
         ("test_faults.py", "one_database", "several gateways can use one PostgreSQL database"),

@@ -34,6 +34,7 @@ _COMMANDS = {
     "schedules": "schedules.schedules",
     "status": "status.status",
     "nodes": "nodes.nodes",
+    "doctor": "doctor.doctor",
     "keys": "keys.app",
     "audit": "audit.audit",
     "migrate": "database.migrate",

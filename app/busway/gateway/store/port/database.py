@@ -44,6 +44,24 @@ class Sizes(msgspec.Struct):
     free: int | None
 
 
+class Health(msgspec.Struct):
+    """What `busway doctor` tells of a database.
+
+    Attributes:
+        revision: of its schema, None if it does not exist yet.
+        user: who uses it: a process, or how many nodes. Empty if nobody does, or if that is not known.
+        unsafe: settings of the server by which acknowledged events can be lost, with their values.
+        trip: seconds until the server answers, the median of several. 0 without a server.
+        clock: the time of the server in seconds since 1970. 0 without a server.
+    """
+
+    revision: str | None
+    user: str = ""
+    unsafe: dict[str, str] = {}
+    trip: float = 0
+    clock: float = 0
+
+
 class Database(Protocol):
     """A database that a URL names. Nothing is opened before it is needed.
 
@@ -62,6 +80,13 @@ class Database(Protocol):
 
         Raises:
             BadSettings: it cannot be used.
+        """
+
+    def health(self) -> Health:
+        """Look at the database without changing anything.
+
+        Raises:
+            BadSettings: it cannot be used, or belongs to another program or a newer Busway.
         """
 
     def migrate(self, *, upgrade: bool = False) -> None:

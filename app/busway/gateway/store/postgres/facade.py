@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -16,7 +18,7 @@ from busway.gateway.store.core.handlers_keys import find_keys
 from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.port.cell import CellState
-from busway.gateway.store.port.database import Sizes
+from busway.gateway.store.port.database import Health, Sizes
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
 from busway.gateway.store.postgres import connections, statements
@@ -27,6 +29,7 @@ from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 from busway.gateway.store.postgres.transaction import PostgresTransaction
 
 OLDEST_SERVER = 150_000  # PostgreSQL 15
+_TRIPS = 9
 NAME_PRIMARY = "name the primary server"
 
 
@@ -53,6 +56,25 @@ class PostgresDatabase:
         """Return whether the database has the tables of Busway."""
         with self._connect() as connection:
             return _revision(connection, self.shown) is not None
+
+    def health(self) -> Health:
+        """Look at the database and its server without changing anything."""
+        with self._connect() as connection:
+            revision = _revision(connection, self.shown)
+            ask, taken = connection.exec_driver_sql, []
+            for _ in range(_TRIPS):
+                began = time.perf_counter()
+                clock = float(ask("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+                taken.append(time.perf_counter() - began)
+            unsafe = {}
+            for name in ("fsync", "full_page_writes", "synchronous_commit"):
+                if (value := str(ask(f"SHOW {name}").scalar_one())) == "off":
+                    unsafe[name] = value
+            nodes = 0
+            if revision is not None:
+                nodes = int(ask(f"SELECT count(*) FROM {SCHEMA}.nodes WHERE closed_at IS NULL").scalar_one())  # noqa: S608
+        user = f"{nodes} node{'s' if nodes > 1 else ''}" if nodes else ""
+        return Health(revision, user, unsafe, statistics.median(taken), clock)
 
     def migrate(self, *, upgrade: bool = False, importing: bool = False) -> None:
         """Create the tables, or upgrade them if asked. `importing`: an unfinished import is accepted."""

@@ -106,6 +106,19 @@ def migrate(path: Path, *, importing: bool = False) -> None:
         raise BadSettings(f"cannot use the database {str(path)!r}: {problem.strerror}") from None
 
 
+def revision(path: Path) -> str | None:
+    """Return the revision of the schema, None if there is no database. Changes nothing.
+
+    Raises:
+        BadSettings: the file is not a Busway database, or has a newer schema.
+    """
+    permissions.check(path)
+    try:
+        return _revision(path)[0]
+    except (sqlite3.Error, OSError) as problem:
+        raise BadSettings(f"cannot use the database {str(path)!r}: {cause(problem)}") from None
+
+
 @contextmanager
 def failing(path: Path, what: str) -> Iterator[None]:
     """Raise `Unavailable` for errors of the database. `what`: what cannot be done, such as `write to`."""

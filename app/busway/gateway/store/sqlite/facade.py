@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 from busway.gateway.errors import BadSettings
 from busway.gateway.store.core import moving
 from busway.gateway.store.port.cell import CellState
-from busway.gateway.store.port.database import Sizes
+from busway.gateway.store.port.database import Health, Sizes
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
 from busway.gateway.store.sqlite import database as sqlite
-from busway.gateway.store.sqlite.lock import Lock, lock
+from busway.gateway.store.sqlite.lock import Lock, lock, owner
 from busway.gateway.store.sqlite.reader import SQLiteReader
 from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot
 from busway.gateway.store.sqlite.transaction import SQLiteTransaction
@@ -36,6 +36,11 @@ class SQLiteDatabase:
     def exists(self) -> bool:
         """Return whether there is a database: a file that is not empty."""
         return sqlite.exists(self._path)
+
+    def health(self) -> Health:
+        """Look at the database without changing anything."""
+        revision = sqlite.revision(self._path)
+        return Health(revision, user=owner(self._path))
 
     def migrate(self, *, upgrade: bool = False) -> None:  # noqa: ARG002 - the port's
         """Create the database, or upgrade its schema: one gateway uses it."""

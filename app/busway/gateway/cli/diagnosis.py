@@ -1,0 +1,273 @@
+"""What `busway doctor` checks. Nothing is changed: no database is created or upgraded."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from busway.gateway.cli.call import Caller
+from busway.gateway.cli.output import flat, size
+from busway.gateway.errors import BadSettings, BuswayError
+from busway.gateway.store.databases import choose
+from busway.gateway.store.port.database import POSTGRES, Health
+
+if TYPE_CHECKING:
+    from busway.gateway.settings import Settings
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+PATIENCE = 60.0  # seconds for the import of all handler code
+ANSWERS = 3.0  # seconds for an address that may have a gateway or a broker
+SYNCS = 40
+SLOW_SYNC, SLOW_TRIP, NO_SYNC = 0.010, 0.005, 0.000_02  # seconds
+LITTLE_SPACE, NO_SPACE = 1 << 30, 100 << 20  # bytes
+DESCRIPTORS = 4096  # of one process: each connection and each worker takes some
+CLOCK = 2.0  # seconds that two clocks may differ
+OLDEST_YEAR = 2025
+
+
+class Check(NamedTuple):
+    """One finding.
+
+    Attributes:
+        name: what was checked.
+        state: `ok`, `warning` or `problem`.
+        found: what was found, one line.
+        advice: what to do, empty if nothing.
+    """
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def checks(settings: Settings, url: str, key: str | None) -> Iterator[Check]:
+    """Yield all checks of a machine with these settings, one after another.
+
+    Args:
+        settings: those of `busway serve`.
+        url: where a gateway may run.
+        key: for this gateway.
+    """
+    pool = f"{settings.pool} pool, " if settings.has_workers else ""
+    yield Check("settings", OK, f"role {settings.role}, {pool}listens on {settings.host}:{settings.port}")
+    yield from _handlers(settings)
+    yield from _database(settings)
+    yield from _broker(settings)
+    yield from _limits(settings)
+    yield from _gateway(settings, url, key)
+
+
+def _handlers(settings: Settings) -> Iterator[Check]:
+    """Import the folder in a process of its own, as workers do."""
+    if not settings.has_workers:
+        yield Check("handlers", OK, "this role runs none")
+        return
+    command = [sys.executable, "-m", "busway.gateway.cli.folder_report"]
+    command += [str(settings.handlers.absolute()), str(settings.app_dir.absolute())]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)  # noqa: S603 - itself
+        found = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        advice = "handler files must not wait or serve when they are imported"
+        yield Check("handlers", PROBLEM, f"the import takes longer than {PATIENCE:.0f} s", advice)
+        return
+    except (IndexError, ValueError):
+        last = flat(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+        yield Check(
+            "handlers", PROBLEM, f"the import ends the process: {last}", "import the files one by one"
+        )
+        return
+    for file, error in found["errors"].items():
+        yield Check(f"file {file}", PROBLEM, flat(error), f"python {settings.handlers / file} shows where")
+    for file, note in found["notes"]:
+        yield Check(f"file {file}", WARNING, flat(note))
+    if found["functions"]:
+        counted = ", ".join(f"{name}: {found[name]}" for name in ("files", "functions", "handlers"))
+        yield Check("handlers", OK, f"{settings.handlers} has {counted}")
+    elif not found["errors"]:
+        advice = "`busway init` writes a first handler"
+        yield Check("handlers", WARNING, f"no functions in {settings.handlers}", advice)
+
+
+def _database(settings: Settings) -> Iterator[Check]:
+    database = choose(settings.database_url)
+    try:
+        health = database.health()
+    except BadSettings as problem:
+        yield Check("database", PROBLEM, f"{settings.place('database_url')}{problem.detail}")
+        return
+    except BuswayError as problem:
+        yield Check("database", PROBLEM, problem.detail, "see that the server runs and can be reached")
+        return
+    if health.revision is None:
+        yield Check("database", OK, f"{database.shown} does not exist yet: `busway serve` creates it")
+    elif health.revision < database.revision:
+        found = f"{database.shown} has schema {health.revision}, this release has {database.revision}"
+        if settings.database_url.startswith(POSTGRES):
+            yield Check("database", PROBLEM, found, "run `busway migrate`")
+        else:
+            yield Check("database", WARNING, found, "`busway serve` upgrades it: run `busway backup` before")
+    else:
+        used = f", in use by {health.user}" if health.user else ""
+        yield Check("database", OK, f"{database.shown}, {size(database.sizes().total)}{used}")
+    if settings.database_url.startswith(POSTGRES):
+        yield from _server(health)
+    else:
+        yield from _disk(Path(database.shown).parent)
+
+
+def _server(health: Health) -> Iterator[Check]:
+    """Check a database server."""
+    for name, value in health.unsafe.items():
+        advice = "a crash of the server can lose events that were acknowledged: switch it on"
+        yield Check(name, WARNING, f"it is {value} on the database server", advice)
+    trip = f"{health.trip * 1000:.1f} ms for one answer of the server"
+    slow = health.trip > SLOW_TRIP
+    advice = "an event takes several: run the gateway closer to the server" if slow else ""
+    yield Check("round trip", WARNING if slow else OK, trip, advice)
+    yield _clock("database server", health.clock)
+
+
+def _disk(folder: Path) -> Iterator[Check]:
+    """Measure how long the disk takes to store 4 KiB, and how much is free."""
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        state = PROBLEM if free < NO_SPACE else WARNING if free < LITTLE_SPACE else OK
+        advice = "" if state == OK else "make room, or shorten --retention"
+        yield Check("disk space", state, f"{size(free)} free", advice)
+    try:
+        taken = sync_time(folder)
+    except OSError as problem:
+        advice = f"{folder} must be writable: the log of the database is written beside it"
+        yield Check("disk sync", PROBLEM, flat(str(problem.strerror)), advice)
+        return
+    found = f"{taken * 1000:.2f} ms to store 4 KiB safely"
+    if taken > SLOW_SYNC:
+        yield Check("disk sync", WARNING, found, "each commit waits for it: use a local disk, best an SSD")
+    elif taken < NO_SYNC:
+        advice = "no disk is so fast: after a power failure, acknowledged events may be missing"
+        yield Check("disk sync", WARNING, found, advice)
+    else:
+        yield Check("disk sync", OK, found)
+
+
+def sync_time(folder: Path) -> float:
+    """Return the median seconds of writing 4 KiB and waiting until they are on the disk of a folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    page, taken = os.urandom(4096), []
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(SYNCS):
+            began = time.perf_counter()
+            file.write(page)
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def _broker(settings: Settings) -> Iterator[Check]:
+    broker = settings.broker
+    for server in broker.servers if broker else ():
+        try:
+            with socket.create_connection((server.host, server.port), ANSWERS) as connection:
+                greeting = connection.recv(5)
+        except OSError as problem:
+            advice = "nodes notify each other over PostgreSQL meanwhile"
+            yield Check("broker", WARNING, f"{server.url}: {problem.strerror or problem}", advice)
+        else:
+            nats = greeting == b"INFO "
+            advice = "" if nats else "--broker-url names another kind of server"
+            found = f"{server.url} answers" + ("" if nats else ", but it is no NATS server")
+            yield Check("broker", OK if nats else PROBLEM, found, advice)
+
+
+def _limits(settings: Settings) -> Iterator[Check]:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    few = files != resource.RLIM_INFINITY and files < DESCRIPTORS
+    found = f"{files if files != resource.RLIM_INFINITY else 'any number of'} open files"
+    advice = "each connection takes one: raise it with `ulimit -n` or LimitNOFILE=" if few else ""
+    yield Check("open files", WARNING if few else OK, found, advice)
+    available = cpus()
+    wanted = settings.workers if settings.has_workers else 0
+    found = f"{available:g} CPUs, {wanted} workers"
+    many = wanted > 2 * max(available, 1)
+    advice = "workers that compute take turns: fewer need less memory (--workers)" if many else ""
+    yield Check("CPUs", WARNING if many else OK, found, advice)
+
+
+def cpus() -> float:
+    """Return how many CPUs this process may use: by affinity, and by the quota of its control group."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        allowed = min(allowed, int(quota) / int(period))
+    return allowed
+
+
+def _clock(whose: str, other: float) -> Check:
+    apart = time.time() - other
+    if abs(apart) > CLOCK:
+        direction = "ahead of" if apart > 0 else "behind"
+        found = f"this clock is {abs(apart):.0f} s {direction} that of the {whose}"
+        return Check("clock", WARNING, found, "let a time service such as chrony set both")
+    return Check("clock", OK, f"equal to that of the {whose}")
+
+
+def _gateway(settings: Settings, url: str, key: str | None) -> Iterator[Check]:
+    """Ask a gateway that runs, or see that one can listen."""
+    try:
+        with Caller(url, key, ANSWERS) as caller:
+            answer = caller.send("GET", "/readyz")
+    except BuswayError:
+        yield _port(settings)
+        if not settings.database_url.startswith(POSTGRES):
+            wrong = datetime.now(UTC).year < OLDEST_YEAR
+            advice = "set it: events get their time from it" if wrong else ""
+            yield Check("clock", PROBLEM if wrong else OK, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", advice)
+        return
+    told = _problem(answer)
+    if answer.is_success:
+        yield Check("gateway", OK, f"{url} is ready")
+    else:
+        detail = flat(str(told.get("detail", answer.status_code)))
+        yield Check("gateway", PROBLEM, f"{url} is not ready: {detail}", "see its log")
+    for trouble in told.get("trouble", []):
+        yield Check("gateway", WARNING, flat(str(trouble)), "`busway status` shows more")
+    if (date := answer.headers.get("date")) is not None:
+        with suppress(ValueError):
+            yield _clock("gateway", parsedate_to_datetime(date).timestamp())
+
+
+def _problem(answer: Any) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _port(settings: Settings) -> Check:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        with socket.create_server((settings.host, settings.port), reuse_port=False):
+            return Check("address", OK, f"{address} is free, no gateway runs there")
+    except OSError as problem:
+        advice = "stop what listens there, or choose another --port"
+        return Check("address", PROBLEM, f"{address}: {problem.strerror or problem}", advice)
