@@ -9,7 +9,9 @@
 #   make test-fast           the tests that need no gateway, in less than a minute
 #   make test-all            all tests, also the long ones; CI runs this
 #   make move                a million events from SQLite to PostgreSQL and back, every row compared; 10 GB of disk
-#   make lint                ruff, mypy, import rules
+#   make lint                ruff, mypy, import rules, bandit, lock files; needs no network
+#   make advisories          ask the registry for known faults of the locked packages; needs a network
+#   make release             wheel, sources, SBOM and checksums in dist; KEY=~/.ssh/id_ed25519 signs the checksums
 #   make bench               every row of the benchmark beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account: CPU time of an event
 #   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
@@ -52,7 +54,7 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads)
 
-.PHONY: run cluster test test-fast test-all soak move lint bench counted format lock clean
+.PHONY: run cluster test test-fast test-all soak move lint advisories release bench counted format lock clean
 .DEFAULT_GOAL := run
 
 # The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
@@ -116,6 +118,17 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app migrations tools
+	$(BIN)/python -m tools.locks
+
+# pip-audit has an environment of its own, like uv, and is no dependency.
+advisories: $(VENV)/.python
+	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
+	$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+KEY :=
+release: $(VENV)/.dev
+	$(BIN)/python -m tools.release dist $(if $(KEY),--key "$(KEY)")
 
 # The rows that need peers create environments for them.
 bench: $(VENV)/.bench

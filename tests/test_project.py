@@ -173,7 +173,14 @@ def test_the_locks_are_in_step_with_the_project(name: str, groups: list[dict[str
 
 def modules(*declared: dict[str, Requirement]) -> set[str]:
     """The modules by which these packages are imported."""
-    named = {"python-dotenv": "dotenv", "python-socketio": "socketio", "pyyaml": "yaml", "nats-py": "nats"}
+    named = {
+        "python-dotenv": "dotenv",
+        "python-socketio": "socketio",
+        "pyyaml": "yaml",
+        "nats-py": "nats",
+        "cyclonedx-python-lib": "cyclonedx",
+        "packageurl-python": "packageurl",
+    }
     return {named.get(name, name.replace("-", "_")) for name in itertools.chain(*declared)}
 
 
@@ -182,8 +189,8 @@ def test_what_is_imported_is_declared() -> None:
     plugin = {name: text for name, text in sources("app").items() if name == "app/busway/pytest_plugin.py"}
     assert "pytest" in imported(plugin)
     assert "pytest" not in imported({n: t for n, t in sources("app").items() if n not in plugin})
-    local = {path.stem for path in files("tests") if path.suffix == ".py"} | {"tests"}
-    assert imported(sources("tests", "examples")) - local <= modules(RUNTIME, DEVELOPMENT)
+    local = {path.stem for path in files("tests") if path.suffix == ".py"} | {"tests", "tools"}
+    assert imported(sources("tests", "examples", "tools")) - local <= modules(RUNTIME, DEVELOPMENT)
 
 
 def test_what_the_benchmark_imports_is_declared_for_the_environment_it_runs_in() -> None:
