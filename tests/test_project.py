@@ -180,6 +180,7 @@ def modules(*declared: dict[str, Requirement]) -> set[str]:
         "nats-py": "nats",
         "cyclonedx-python-lib": "cyclonedx",
         "packageurl-python": "packageurl",
+        "pyjwt": "jwt",
     }
     return {named.get(name, name.replace("-", "_")) for name in itertools.chain(*declared)}
 

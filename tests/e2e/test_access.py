@@ -1,4 +1,4 @@
-"""Keys and scopes, the open gateway on loopback, foreign origins."""
+"""Keys, tokens and scopes, the open gateway on loopback, foreign origins."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from busway.contract.keys import SCOPES
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests import forked
+from tests.issuers import TokenIssuer
 
 from .conftest import Serve
 from .service import PATIENCE, Service, hear, say, until
@@ -38,9 +39,15 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A gateway whose first key was made before it started."""
-    service = Service(tmp_path_factory.mktemp("closed"), workers=1)
+def issuer() -> Iterator[TokenIssuer]:
+    with TokenIssuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory, issuer: TokenIssuer) -> Iterator[Service]:
+    """A gateway whose first key was made before it started. It accepts tokens, too."""
+    service = Service(tmp_path_factory.mktemp("closed"), workers=1, **issuer.options)
     service.write("all.py", HANDLER)
     service.write("secret_plans.py", "1 / 0\n")
     service.admin = busway(service, "keys", "create", "me", "--create")
@@ -160,13 +167,16 @@ FRAMES: dict[str, tuple[dict[str, Any], str | None]] = {
     "unsubscribe": ({"id": "none"}, None),
     "ack": ({"id": "none", "cursor": "x"}, None),
     "ping": ({}, None),
+    "authenticate": ({"token": "x"}, "nothing"),  # it is refused, whoever sends it
 }
 """The frames of a client, and the scope that each asks for."""
 
 
 @pytest.fixture(scope="module")
-def keys(closed: Service) -> dict[str, str]:
-    """Keys by what is special about them: their scope, their type patterns, or how they ended."""
+def keys(closed: Service, issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Keys and tokens by what is special about them: scope, type patterns, or what is wrong with them."""
+    bad = issuer.bad_tokens(tmp_path_factory.mktemp("bad"))
+    some = ("expired", "of another audience", "alg none", "alg HS256, signed with the public key")
     both = ("publish", "subscribe")
     soon = datetime.now(UTC) + timedelta(seconds=1.5)
     expired = made(closed, "expired", "admin", expires_at=soon.isoformat())
@@ -180,7 +190,16 @@ def keys(closed: Service) -> dict[str, str]:
     closed.key = expired["key"]
     until(lambda: closed.get("/v1/status").status_code == 401, "the key to expire")
     closed.key = None
-    return {**found, "limited": limited, "expired": expired["key"], "revoked": revoked["key"]}
+    return {
+        **found,
+        "limited": limited,
+        "expired": expired["key"],
+        "revoked": revoked["key"],
+        "admin token": issuer.token("admin"),
+        "limited token": issuer.token(" ".join(both), busway_types=["other.**"]),
+        "token without scopes": issuer.token("openid"),
+        **{f"bad token: {name}": bad[name] for name in some},
+    }
 
 
 def session(service: Service, key: str) -> dict[str, str]:
@@ -192,11 +211,11 @@ def session(service: Service, key: str) -> dict[str, str]:
 
 def expected(scope: str, held: str, method: str, path: str) -> Callable[[int], bool]:
     """Return the test of the status that a key gets from an operation."""
-    if held in {"revoked", "expired", "none"}:
+    if held in {"revoked", "expired", "none"} or held.startswith("bad token"):
         return lambda status: status == 401
-    if held == "limited" and not {"publish", "subscribe"}.isdisjoint(scope.split()):
+    if held.startswith("limited") and not {"publish", "subscribe"}.isdisjoint(scope.split()):
         return lambda status: status == OF_ANOTHER_PATTERN[method, path]
-    if held in {*scope.split(), "admin"}:
+    if held in {*scope.split(), "admin", "admin token"}:
         return lambda status: status not in {401, 403} and status < 500
     return lambda status: status == 403
 
@@ -245,14 +264,17 @@ def test_every_frame_asks_for_its_scope(closed: Service, keys: dict[str, str]) -
     for held, key in {"none": None, **keys}.items():
         service.key = key
         with service.connect() as socket:
-            if held in {"none", "revoked", "expired"}:
+            if held in {"none", "revoked", "expired"} or held.startswith("bad token"):
                 with pytest.raises(ConnectionClosedError, match="4401"):
                     hear(socket)
                 continue
             for op, (frame, scope) in FRAMES.items():
                 say(socket, op=op, **frame)
                 answer = hear(socket)
-                allowed = scope is None or held in {scope, "admin"} or (held, op) == ("limited", "subscribe")
+                allowed = scope is None or held.removesuffix(" token") in {scope, "admin"}
+                allowed = (
+                    allowed or (held.split()[0], op) == ("limited", "subscribe")
+                ) and scope != "nothing"
                 assert (answer.get("code") == "not_allowed") is not allowed, (held, op, answer)
                 if answer["op"] == "subscribed":
                     say(socket, op="unsubscribe", id="s")

@@ -102,7 +102,7 @@ def test_equal_selections_are_one_value() -> None:
 class Listener:
     """Takes pieces as a connection with a free socket does; `free` False is a slow one."""
 
-    key: int | None = None
+    access = OPEN
 
     def __init__(self, hub: Hub, **fields: Any) -> None:
         self.hub = hub

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from busway.contract.frames import Selects
 from busway.domain.handler import Handler
+from busway.gateway.access.scopes import OPEN
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.store.port.reader import EventQuery
 from busway.gateway.subscribers import lagging
@@ -22,7 +23,7 @@ from tests.subscribers.kit import store
 class Deaf:
     """The other end of a subscription that takes nothing."""
 
-    key = None
+    access = OPEN
 
     def push(self, *_: object) -> bool:
         return False

@@ -34,7 +34,7 @@ CLOSES = {
     1012: "the gateway is restarting: connect again with your cursor",
     1013: "try again later",
     4400: "bad first message or query string",
-    4401: "the API key is missing, revoked or expired, or the ticket is unknown, used or expired",
+    4401: "the API key or token is missing, revoked or expired, or the ticket is unknown, used or expired",
     4408: "no progress for 60 s: read faster, and connect again with your cursor",
 }
 """The close codes of the WebSocket. The `close` event of the stream has the same codes."""
@@ -253,13 +253,31 @@ class AckFrame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_fie
     cursor: Annotated[Cursor, Meta(description="The cursor of an item or of a `results` frame.")]
 
 
+class AuthenticateFrame(
+    msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag="authenticate"
+):
+    """Go on with a fresh token. The gateway answers with `authenticated`, or with an `error`.
+
+    The connection ends when its token does. A fresh token of the same subject replaces it: its scopes and
+    type patterns hold for what follows. An open subscription keeps the type patterns that it was opened
+    with, so no token widens it. If the fresh token does not have all of them, or lacks the scope
+    `subscribe`, the subscription ends with an `error` with the code `not_allowed`. If the fresh token is
+    refused, the connection goes on with the one that it has.
+    """
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"ref": "r2", "token": "eyJhbGciOiJFUzI1NiIsImtpZCI6IjEifQ.eyJ…"}
+
+    ref: Ref = None
+    token: Annotated[str, Meta(description="A JSON Web Token. An API key is taken if it is the same one.")]
+
+
 class PingFrame(msgspec.Struct, forbid_unknown_fields=True, tag_field="op", tag="ping"):
     """Request a `pong`."""
 
     EXAMPLE: ClassVar[dict[str, Any]] = {}
 
 
-CLIENT_FRAMES = (SubscribeFrame, UnsubscribeFrame, PublishFrame, AckFrame, PingFrame)
+CLIENT_FRAMES = (SubscribeFrame, UnsubscribeFrame, PublishFrame, AckFrame, AuthenticateFrame, PingFrame)
 
 
 class _Position(msgspec.Struct, kw_only=True):
@@ -315,6 +333,15 @@ class PublishedFrame(Receipt, frozen=True, kw_only=True, tag_field="op", tag="pu
     ref: Ref
 
 
+class AuthenticatedFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="authenticated"):
+    """The connection has the rights of the token, and ends with it."""
+
+    EXAMPLE: ClassVar[dict[str, Any]] = {"ref": "r2", "expires_at": ITEM["time"]}
+
+    ref: Ref
+    expires_at: Annotated[Time | None, Meta(description="When the connection ends. Null: not by itself.")]
+
+
 class ErrorFrame(msgspec.Struct, kw_only=True, tag_field="op", tag="error"):
     """An error, for example an invalid frame. The connection stays open if possible."""
 
@@ -366,8 +393,24 @@ class FrameEvent(msgspec.Struct):
     datacontenttype: Annotated[str, one_of(["application/json"])] = "application/json"
 
 
-SERVER_FRAMES = (SubscribedFrame, UnsubscribedFrame, ResultsFrame, PublishedFrame, ErrorFrame, PongFrame)
-ServerFrame = SubscribedFrame | UnsubscribedFrame | ResultsFrame | PublishedFrame | ErrorFrame | PongFrame
+SERVER_FRAMES = (
+    SubscribedFrame,
+    UnsubscribedFrame,
+    ResultsFrame,
+    PublishedFrame,
+    AuthenticatedFrame,
+    ErrorFrame,
+    PongFrame,
+)
+ServerFrame = (
+    SubscribedFrame
+    | UnsubscribedFrame
+    | ResultsFrame
+    | PublishedFrame
+    | AuthenticatedFrame
+    | ErrorFrame
+    | PongFrame
+)
 
 
 class Query(msgspec.Struct, kw_only=True):

@@ -137,7 +137,15 @@ class Key(msgspec.Struct, kw_only=True):
     revoked_at: Annotated[Time | None, Meta(description="Null: it is not revoked.")]
     last_used_at: Annotated[
         Time | None,
-        Meta(description="About when it was used last, to a minute or two. Null: it was not used yet."),
+        Meta(
+            description="About when it was used last, to a minute or two. Null: it was not used yet, or "
+            "`source` is `file`."
+        ),
+    ]
+    source: Annotated[
+        str,
+        one_of(["database", "file"]),
+        Meta(description="Where it is declared. Only `--keys-file` changes a key whose source is `file`."),
     ]
 
 

@@ -225,6 +225,30 @@ class Broker(msgspec.Struct):
     ]
 
 
+class Tokens(msgspec.Struct):
+    """The keys of the issuer of tokens."""
+
+    source: Annotated[str, Meta(description="The URL of its JSON Web Key Set, or the file with its keys.")]
+    keys: Annotated[int, Meta(description="How many keys are known.")]
+    error: Annotated[
+        str | None, Meta(description="Why the set could not be read last time. Null: it could be read.")
+    ]
+
+
+class KeysFile(msgspec.Struct):
+    """The keys file."""
+
+    path: str
+    keys: Annotated[int, Meta(description="How many keys it declares.")]
+    error: Annotated[
+        str | None,
+        Meta(
+            description="Why the file as it is now cannot be used, so that the keys that it had before stay "
+            "valid. Null: it can be used."
+        ),
+    ]
+
+
 class Status(msgspec.Struct, kw_only=True):
     """The state of the service."""
 
@@ -233,7 +257,9 @@ class Status(msgspec.Struct, kw_only=True):
         str, Meta(description="`ready`, or why the gateway does not accept events.", examples=["ready"])
     ]
     started_at: Time
-    access: Annotated[str, Meta(description="Whether requests need an API key.")]
+    access: Annotated[str, Meta(description="Whether requests need an API key or a token.")]
+    tokens: Annotated[Tokens | None, Meta(description="Null without `--jwt-issuer`.")]
+    keys_file: Annotated[KeysFile | None, Meta(description="Null without `--keys-file`.")]
     nodes: Annotated[list[Node], Meta(description="The gateways that use the database, oldest first.")]
     broker: Annotated[Broker | None, Meta(description="Null without `--broker-url`.")]
     workers: Workers

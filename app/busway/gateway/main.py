@@ -13,16 +13,18 @@ from typing import Any
 from fastapi import FastAPI
 
 from busway.domain.run import Run, RunState
-from busway.gateway.access.gate import Gate
+from busway.gateway.access.keysfile import KeysFile
 from busway.gateway.access.origins import Origins
 from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.access.ticket import SharedTickets
+from busway.gateway.admitting import make_gate
 from busway.gateway.api import sources
 from busway.gateway.api.frames import publish_frame
 from busway.gateway.api.front import Front, HealthFront
+from busway.gateway.api.keys import take_declared
 from busway.gateway.api.routes import describe
 from busway.gateway.api.stages import Stages
-from busway.gateway.api.upkeep import keep_up
+from busway.gateway.api.upkeep import follow_keys_file, keep_up
 from busway.gateway.attempts import outcome_log
 from busway.gateway.attempts.depth import Depth
 from busway.gateway.attempts.inflight import InFlight
@@ -197,16 +199,21 @@ async def _build(
     hub = await _make_hub(cell, commits, reader, nodes.clock, turns)
     commits.match_again(Rematching(registry, nodes.current).take)
     publisher = Publisher(commits, registry, nodes.clock, settings.max_event_bytes, turns)
+    gate, token_keys = make_gate(
+        settings,
+        nodes.clock,
+        _shared_tickets(nodes, commits),
+        None if cell is None else cell.secret,
+        hub,
+        stack,
+    )
     stages = Stages(
         settings=settings,
         clock=nodes.clock,
         started_at=nodes.clock(),
-        gate=Gate(
-            nodes.clock,
-            Origins(settings.allow_origin),
-            shared=_shared_tickets(nodes, commits),
-            secret=None if cell is None else cell.secret,
-        ),
+        gate=gate,
+        token_keys=token_keys,
+        keys_file=None if settings.keys_file is None else KeysFile(settings.keys_file),
         publisher=publisher,
         database=database,
         nodes=nodes,
@@ -226,7 +233,9 @@ async def _build(
         rates=Rates(reader, recorder.durations, nodes.clock),
         assigned=assigned,
         hub=hub,
-        subscribe=WebSocketShell(hub, publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM),
+        subscribe=WebSocketShell(
+            hub, publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM, gate.renew
+        ),
         stream=StreamShell(hub),
         waits=Waits(hub, budgets.answers),
         answers=budgets.answers,
@@ -402,6 +411,11 @@ async def _lead(stages: Stages, code: HandlerCode, retention: Retention, assigne
 async def _open_doors(stages: Stages, stack: AsyncExitStack) -> None:
     """Load the keys and sources, then accept events."""
     await sources.load_access(stages)
+    if stages.keys_file is not None:
+        await asyncio.to_thread(stages.keys_file.read)
+        take_declared(stages, stages.keys_file)
+        following = asyncio.create_task(follow_keys_file(stages, stages.keys_file))
+        stack.callback(following.cancel)
     watch = asyncio.create_task(keep_up(stages))
     stack.callback(watch.cancel)
     stages.publisher.closed = None

@@ -19,6 +19,7 @@ import uvloop
 from busway.domain.loopback import is_loopback, resolvable
 from busway.domain.pattern import sample_type
 from busway.gateway import garbage, signals
+from busway.gateway.access import keysfile
 from busway.gateway.api.front import Front, HealthFront
 from busway.gateway.api.stages import Stages
 from busway.gateway.dispatch.registry import Registry
@@ -149,7 +150,10 @@ def _config(front: Front | HealthFront, settings: Settings) -> uvicorn.Config:
 
 
 def _check_access(settings: Settings, database: Database, listener: socket.socket) -> None:
-    if not is_loopback(listener.getsockname()[0]) and not database.read_keys():
+    if settings.jwt_issuer or is_loopback(listener.getsockname()[0]):
+        return
+    declared = settings.keys_file is not None and keysfile.read(settings.keys_file).keys
+    if not declared and not database.read_keys():
         raise BadSettings(
             f"{settings.place('host')}listening on {settings.host} needs an API key: create one with "
             f"`busway keys create NAME --create --database-url {_shown(settings, database)}`"

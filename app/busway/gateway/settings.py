@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,7 @@ from busway.domain.addresses import AllowedTargets, read_networks
 from busway.domain.event_fields import MAX_DEPTH, MAX_EVENT_BYTES
 from busway.domain.jsonvalue import MAX_RESULT_BYTES
 from busway.gateway import confinement, variables
+from busway.gateway.access import keysfile
 from busway.gateway.access.origins import read_origin
 from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.errors import BadSettings
@@ -31,6 +32,9 @@ from busway.gateway.executors.port import WorkerLimits
 from busway.gateway.nodes.notifications.broker import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.variables import Variable
+
+if TYPE_CHECKING:
+    from busway.gateway.access.issuer import Issuer
 
 _DEFAULT_DATABASE = "sqlite:///busway.db"
 _LONGEST_NAME = 255
@@ -66,6 +70,11 @@ def _proxies(value: Any) -> Any:
     return tuple(found)
 
 
+def _words(value: Any) -> Any:
+    texts = value if isinstance(value, list | tuple) else [value]
+    return tuple(word for text in texts for word in str(text).replace(",", " ").split())
+
+
 def _name(value: Any) -> str:
     name = str(value).strip()
     if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
@@ -80,6 +89,7 @@ def _path(value: Any) -> Path:
 # pydantic's own validators refuse names that are not UTF-8.
 _Text = Annotated[str, PlainValidator(str)]
 _Folder = Annotated[Path, PlainValidator(_path)]
+_Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class Settings(BaseModel):
@@ -112,6 +122,16 @@ class Settings(BaseModel):
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_proxies)] = ()
     allow_target: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ()
     max_deliveries: int = Field(100, ge=1, le=10_000)
+    keys_file: _Folder | None = None
+    jwt_issuer: _Text = ""
+    jwt_audience: _Words = ()
+    jwt_jwks_url: _Text = ""
+    jwt_key_file: _Folder | None = None
+    jwt_secret_file: _Folder | None = None
+    jwt_algorithm: _Words = ()
+    jwt_scope_claim: _Words = ("scope", "scp")
+    jwt_types_claim: str = Field("busway_types", min_length=1)
+    jwt_leeway: int = Field(10, ge=0, le=600)
     reload: bool = False
     secrets_file: Annotated[Path | None, PlainValidator(_path)] = None
     worker_user: str = ""
@@ -138,6 +158,33 @@ class Settings(BaseModel):
     def targets(self) -> AllowedTargets:
         """What decides where events may be sent."""
         return AllowedTargets(read_networks(self.allow_target))
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """Who signs the tokens that are accepted.
+
+        Raises:
+            IssuerError: as from `read_issuer`.
+        """
+        if not self.jwt_issuer:
+            return None
+        from busway.gateway.access.issuer import read_issuer  # noqa: PLC0415 - PyJWT is loaded if it is used
+        from busway.gateway.access.tokens import TokenRules  # noqa: PLC0415 - as above
+
+        rules = TokenRules(
+            issuer=self.jwt_issuer,
+            audience=self.jwt_audience,
+            algorithms=frozenset(self.jwt_algorithm),
+            scope_claims=self.jwt_scope_claim,
+            types_claim=self.jwt_types_claim,
+            leeway=self.jwt_leeway,
+        )
+        return read_issuer(
+            rules,
+            jwks_url=self.jwt_jwks_url,
+            key_file=self.jwt_key_file,
+            secret_file=self.jwt_secret_file,
+        )
 
     @property
     def broker(self) -> Broker | None:
@@ -242,6 +289,8 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
     if "database_url" in chosen:
         _database_url(chosen["database_url"])
     _check_broker(settings)
+    _check_issuer(settings, chosen)
+    _check_keys_file(settings)
     if settings.role != "all" and not settings.database_url.startswith(POSTGRES):
         raise BadSettings(
             place("role") + "roles are for several nodes on one PostgreSQL database, and SQLite has one: "
@@ -277,6 +326,28 @@ def _check_broker(settings: Settings) -> None:
         settings.broker  # noqa: B018 - it reads the files that the URL names
     except ValueError as problem:
         raise BadSettings(f"{settings.place('broker_url')}the broker {problem}") from None
+
+
+def _check_issuer(settings: Settings, chosen: Mapping[str, Variable]) -> None:
+    about = [name for name in chosen if name.startswith("jwt_") and name != "jwt_issuer"]
+    if about and not settings.jwt_issuer:
+        raise BadSettings(f"{settings.place(about[0])}tokens need an issuer: set --jwt-issuer, or remove it")
+    try:
+        settings.issuer  # noqa: B018 - it reads the files that the settings name
+    except ValueError as problem:
+        name = str(getattr(problem, "setting", "jwt_issuer"))
+        raise BadSettings(f"{settings.place(name) or f'{_option(name)}: '}{problem}") from None
+
+
+def _check_keys_file(settings: Settings) -> None:
+    if settings.keys_file is None:
+        return
+    try:
+        keysfile.read(settings.keys_file)
+    except ValueError as problem:
+        raise BadSettings(
+            f"{settings.place('keys_file')}the keys file {str(settings.keys_file)!r}: {problem}"
+        ) from None
 
 
 def _is_folder(path: Path) -> bool:

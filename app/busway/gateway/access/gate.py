@@ -20,6 +20,7 @@ from busway.domain.loopback import is_loopback
 from busway.gateway.access.hooks import Hooks
 from busway.gateway.access.keys import PREFIX, Keys
 from busway.gateway.access.origins import Origins, without_port
+from busway.gateway.access.pending import settled
 from busway.gateway.access.proxies import FORWARDING
 from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.access.sessions import (
@@ -176,6 +177,27 @@ class Gate:
         self._read_headers(headers, use)
         return tickets[0]
 
+    def holds(self, access: Access) -> bool:
+        """Return whether the token of an access is still valid."""
+        return self._tokens is not None and self._tokens.still_valid(access)
+
+    async def renew(self, access: Access, text: str) -> Access:
+        """Return the access that a fresh token gives to whoever has this one. A key does as well.
+
+        Raises:
+            Unauthorized: the token is not valid.
+            Forbidden: it is of somebody else, or the gateway is open.
+            Unavailable: it is not known now whether it is valid.
+        """
+        if self.open:
+            raise Forbidden("this gateway has no API keys and accepts no tokens: go on without one")
+        fresh = await settled(lambda: self._bearer(text))
+        if fresh.key != access.key:
+            raise Forbidden(
+                "this token is of another subject than the one of the connection: open another connection"
+            )
+        return fresh
+
     async def redeem(self, ticket: str) -> Access:
         """Use a ticket, and return the access that it gives.
 
@@ -270,7 +292,7 @@ class Gate:
     def _ticket_access(self, holder: Access | int | None) -> Access:
         """Return the current access of whoever a ticket names: a token, a key by its id, or nobody."""
         if isinstance(holder, Access):
-            if self._tokens is None or not self._tokens.still_valid(holder):
+            if not self.holds(holder):
                 raise Unauthorized("the token of this ticket has expired: get a new one with a fresh token")
             return holder
         if holder is None and self.open:

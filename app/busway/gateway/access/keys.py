@@ -111,22 +111,26 @@ class Keys:
     def take_used(self) -> set[int]:
         """Return the ids of the keys of the store that were used since the last call."""
         used, self._used = self._used, set()
-        return used & self._stored.keys()
+        return self.stored(used)
+
+    def stored(self, ids: Iterable[int | None]) -> set[int]:
+        """Return those ids that are of keys in the store."""
+        return {id_ for id_ in ids if id_ in self._stored}
 
     def _replace(self, stored: dict[int, KeyRecord], declared: dict[int, KeyRecord]) -> bool:
         known = self._records
         self._stored, self._declared, self._records = stored, declared, {**declared, **stored}
         if self._records == known:
             return False
-        self._accesses = {key.id: _access(key, "key") for key in stored.values()}
-        self._accesses |= {key.id: _access(key, "file") for key in declared.values() if key.id not in stored}
+        self._accesses = {key.id: _access(key) for key in self._records.values()}
         return True
 
     def _is_valid(self, key: KeyRecord) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._clock())
 
 
-def _access(key: KeyRecord, source: Literal["key", "file"]) -> Access:
+def _access(key: KeyRecord) -> Access:
+    source: Literal["key", "file"] = "file" if key.source == "file" else "key"
     return Access(
         key.id, frozenset(key.scopes), tuple(key.types or ()), key.name, source, until=key.expires_at
     )

@@ -29,7 +29,8 @@ _TAGS = [
     {"name": "audit", "description": "Who changed what."},
     {"name": "keys", "description": "API keys, scopes and tickets."},
 ]
-_KEY = "An API key, `bw_…`. While the gateway has no key, none is needed."
+_KEY = "An API key, `bw_…`. While the gateway has no key, and accepts no tokens, none is needed."
+_JWT = "A JSON Web Token of the issuer that the gateway was started with (`--jwt-issuer`)."
 _SESSION = (
     "The session of a page of the gateway itself, set by `POST /v1/session`. Over HTTPS its name is "
     "`__Host-busway_session`. Requests other than GET and HEAD need the header `X-Busway-CSRF`, too."
@@ -55,10 +56,11 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     components = document["components"]
     components["responses"] = _used(document)
     components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": _JWT},
         "key": {"type": "http", "scheme": "bearer", "description": _KEY},
         "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": _SESSION},
     }
-    document["security"] = [{"key": []}, {"session": []}]
+    document["security"] = [{"key": []}, {"token": []}, {"session": []}]
     others = {name: schema for name, schema in components["schemas"].items() if name not in _FASTAPI}
     shapes = schemas.components(set(schemas.refs(document)) & schemas.named().keys())
     components["schemas"] = dict(sorted({**others, **shapes}.items()))

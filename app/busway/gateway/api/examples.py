@@ -109,7 +109,7 @@ _RESULT = {
 }  # fmt: skip
 _KEY = {
     "id": 1, "name": "me", "scopes": ["admin"], "types": None, "created_at": _AT, "expires_at": None,
-    "revoked_at": None, "last_used_at": None,
+    "revoked_at": None, "last_used_at": None, "source": "database",
 }  # fmt: skip
 _POOL = {
     "processes": 2, "threads": 1, "running": 0, "delayed": False, "crash_loop": None, "error": None,
@@ -120,8 +120,9 @@ _POOL = {
         },
     ],
 }  # fmt: skip
-_STATUS = {
+_STATUS: dict[str, Any] = {
     "version": __version__, "state": "ready", "started_at": _AT,
+    "tokens": None, "keys_file": None,
     "access": "open on loopback: no API key exists",
     "nodes": [
         {

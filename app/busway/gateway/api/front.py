@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from busway.gateway.access import origins
 from busway.gateway.access.origins import Origins
+from busway.gateway.access.pending import settled
 from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.access.scopes import Access
 from busway.gateway.access.sessions import Use
@@ -153,8 +154,8 @@ def _use(scope: Scope, *, public: bool) -> Use:
 async def _admit(stages: Stages, scope: Scope, use: Use, streams: bool) -> Access:
     """Return the access of a request. `streams`: a ticket may replace its key."""
     if not streams:
-        return stages.gate.admit(scope["headers"], use)
-    access = stages.gate.admit_subscriber(scope["headers"], scope["query_string"])
+        return await settled(lambda: stages.gate.admit(scope["headers"], use))
+    access = await settled(lambda: stages.gate.admit_subscriber(scope["headers"], scope["query_string"]))
     return await stages.gate.redeem(access) if isinstance(access, str) else access
 
 

@@ -16,6 +16,7 @@ from busway.contract.problems import BadField
 from busway.domain import times
 from busway.domain.times import SECOND
 from busway.gateway.access.keys import key_text, new_secret
+from busway.gateway.access.keysfile import KeysFile
 from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
@@ -33,6 +34,10 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 USE_EVERY = 60.0  # seconds
 _ENDED = ("The key was revoked or has expired.", "key 3 was revoked or has expired: create another one")
+_DECLARED = (
+    "The key stands in the keys file.",
+    "key 1099511627776 stands in the keys file: change it there",
+)
 _NONE = ("The key does not exist.", "key 99 does not exist: GET /v1/keys lists the keys")
 
 
@@ -64,9 +69,10 @@ async def create_key(stages: StagesDep, request: Request) -> Response:
     responses=described(shapes.KeyList, "The keys, without their secrets."),
 )
 async def list_keys(stages: StagesDep, limit: Limit = 100, after: After = None) -> Response:
-    """Returns all keys, including revoked ones."""
+    """Returns all keys, including revoked ones. Those of the keys file come last."""
     start = answers.number(after) or 0
-    found = [key for key in await stages.reader.keys() if key.id > start][: limit + 1]
+    known = [*await stages.reader.keys(), *stages.gate.keys.declared]
+    found = [key for key in known if key.id > start][: limit + 1]
     shown = [shapes.Key(**_fields(key)) for key in found]
     return answers.part(stages, shown, limit, lambda key, _: str(key.id))
 
@@ -94,6 +100,7 @@ async def rotate_key(
 
     So programs can change over one after another. The default is one hour.
     """
+    _check_stored(stages, id)
     operation, secret = rotated(
         await stages.reader.keys(), id, await read(request, shapes.RotateIn), stages.clock()
     )
@@ -108,7 +115,7 @@ async def rotate_key(
     status_code=204,
     summary="Revoke an API key",
     dependencies=needs("admin", audit="key.revoked"),
-    responses=described(None, "The key is revoked.", status=204, problems={404: _NONE}),
+    responses=described(None, "The key is revoked.", status=204, problems={404: _NONE, 409: _DECLARED}),
 )
 async def revoke_key(
     stages: StagesDep,
@@ -118,11 +125,17 @@ async def revoke_key(
 
     The gateway stays closed when its last key is revoked: `busway keys create` makes another one.
     """
+    _check_stored(stages, id)
     if not await stages.commits.change(RevokeKey(id=id, now=stages.clock())):
         raise NotFound(f"key {id} does not exist: GET /v1/keys lists the keys")
     await load_keys(stages)
     await stages.nodes.spread()
     return Response(status_code=204)
+
+
+def _check_stored(stages: Stages, id_: int) -> None:
+    if any(key.id == id_ for key in stages.gate.keys.declared):
+        raise Conflict(f"key {id_} stands in the keys file: change it there")
 
 
 async def _created(stages: Stages, id_: int, secret: str) -> Response:
@@ -137,6 +150,12 @@ async def load_keys(stages: Stages) -> None:
     async with stages.gate.loading:
         for id_ in stages.gate.load(await stages.reader.keys()):
             stages.hub.revoke(id_)
+
+
+def take_declared(stages: Stages, file: KeysFile) -> None:
+    """Give the keys of the keys file to the gate, and close connections whose key is no longer in it."""
+    for id_ in stages.gate.declare(file.keys):
+        stages.hub.revoke(id_)
 
 
 class KeyUse:
@@ -158,7 +177,7 @@ class KeyUse:
             self._next = time.monotonic() + USE_EVERY
             self._recorded.clear()
             stages.gate.count_again()
-            used |= {sink.key for sink in stages.hub.sinks if sink.key is not None}
+            used |= stages.gate.keys.stored({sink.access.key for sink in stages.hub.sinks})
         used -= self._recorded
         if used:
             self._recorded |= used

@@ -51,7 +51,7 @@ async def read_metrics(stages: StagesDep) -> Response:
         _Collected([*_attempts(stages), *_workers(stages), *_store(stages), *_subscribers(stages)])
     )
     registry.register(_Collected([*_past_and_time(stages), *_webhooks(stages)]))
-    registry.register(_Collected([*_cell(stages), *_broker(stages)]))
+    registry.register(_Collected([*_cell(stages), *_broker(stages), *_access(stages)]))
     registry.register(_Collected([*_door(), *_memory(stages), *_log_lines()]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
@@ -238,6 +238,18 @@ def _cell(stages: Stages) -> Iterator[Metric]:
         "Commits that this node had not applied when it last reported.",
         value=this.lag if this else 0,
     )
+
+
+def _access(stages: Stages) -> Iterator[Metric]:
+    keys = stages.token_keys
+    if keys.source:
+        text = "Keys of the issuer of tokens that are known."
+        yield GaugeMetricFamily("busway_token_keys", text, value=len(keys))
+        text = "1 while they cannot be read."
+        yield GaugeMetricFamily("busway_token_keys_stale", text, value=keys.error is not None)
+    if stages.keys_file is not None:
+        text = "1 while the keys file cannot be used, so that the keys that it had before stay valid."
+        yield GaugeMetricFamily("busway_keys_file_stale", text, value=stages.keys_file.error is not None)
 
 
 def _broker(stages: Stages) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from busway.domain.pattern import Matcher
 from busway.gateway.access import gate
 from busway.gateway.access.gate import check_scope
 from busway.gateway.access.origins import Origins, sharing
+from busway.gateway.access.pending import KeysPending
 from busway.gateway.api import asking, uploading
 from busway.gateway.api.bodies import IDLE, too_large, too_slow
 from busway.gateway.api.stages import Gateway, Stages
@@ -46,15 +48,17 @@ class _Admitted:
         allowed: which event types the key may publish. None: all.
         edition: of the keys. None: the next request is checked again.
         until: when the key or token expires, in microseconds since 1970. None: never.
+        pending: the key that signed the token is being read: the head is admitted when that has ended.
     """
 
-    __slots__ = ("allowed", "codec", "edition", "until")
+    __slots__ = ("allowed", "codec", "edition", "pending", "until")
 
     def __init__(self) -> None:
         self.codec = PLAIN
         self.allowed: Matcher | None = None
         self.edition: object = None
         self.until: int | None = None
+        self.pending: KeysPending | None = None
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -104,6 +108,7 @@ class PublishEndpoint:
 
     def __init__(self, gateway: Gateway, max_body_bytes: int, allowed: Origins) -> None:
         self._gateway, self.max_body, self._allowed = gateway, max_body_bytes, allowed
+        self._taking: set[asyncio.Task[None]] = set()
 
     def admit(self, head: Head) -> Answer | None:
         """Refuse a request that may not publish, or has unsupported headers."""
@@ -125,6 +130,9 @@ class PublishEndpoint:
                 asking.check_upload(head.headers)
                 uploading.producer(head.headers)
             _check_headers(head.headers)
+            admitted.pending = None
+        except KeysPending as fault:
+            return self._admit_later(head, admitted, fault)
         except Exception as fault:
             head.admitted = None  # so that the door does not remember it
             return self._refusal(head, fault)
@@ -135,6 +143,14 @@ class PublishEndpoint:
         admitted.edition, admitted.until = admission.edition, access.until
         return None
 
+    def _admit_later(self, head: Head, admitted: _Admitted, pending: KeysPending) -> Answer | None:
+        """Admit a head once its body is there. Not that of NDJSON: its body may have no end."""
+        if choose(head.headers) is None:
+            head.admitted = None
+            return self._refusal(head, pending)
+        admitted.pending, admitted.edition = pending, None
+        return None
+
     def take(self, head: Head, body: bytes, respond: Respond) -> Hurry | None:
         """Store the events of a body, then answer with their receipts."""
         stages = self._gateway.stages
@@ -143,16 +159,46 @@ class PublishEndpoint:
             return None
         if head.asks is None:
             head.asks = any(name in self.carries for name, _ in head.headers)
+        admitted: Any = head.admitted
         try:
+            if admitted is None:  # another request with this head was refused while this body arrived
+                return self._take_again(head, body, respond, None)
+            if admitted.pending is not None:
+                self._take_later(admitted.pending, head, body, respond)
+                return None
             if head.asks:
                 return self._ask(stages, head, body, respond)
-            admitted: Any = head.admitted
             codec, allowed = admitted.codec, admitted.allowed
             waiter = _Waiter(self, head, respond)
             stages.publisher.submit(body, waiter, None, codec, head.headers, allowed)
         except Exception as fault:
             self.refuse(head, respond, fault)
         return None
+
+    def _take_again(
+        self, head: Head, body: bytes, respond: Respond, waited: KeysPending | None
+    ) -> Hurry | None:
+        """Admit a head again, and take the body if it may be. `waited`: for what that was done before."""
+        alone = Head(head.headers)
+        answer = self.admit(alone)
+        admitted: Any = alone.admitted
+        if answer is None and waited is not None and admitted.pending is not None:
+            answer = self._refusal(alone, waited)
+        if answer is None:
+            return self.take(alone, body, respond)
+        respond(answer)
+        return None
+
+    def _take_later(self, pending: KeysPending, head: Head, body: bytes, respond: Respond) -> None:
+        """Take a body once the key that signed the token of its head has been read."""
+
+        async def take() -> None:
+            await pending.wait()
+            self._take_again(head, body, respond, pending)
+
+        taking = asyncio.ensure_future(take())
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
 
     def _ask(self, stages: Stages, head: Head, body: bytes, respond: Respond) -> Hurry:
         """Store the events of a request that asks for more than their receipts."""

@@ -92,6 +92,17 @@ def _trouble(stages: Stages, *, named: bool) -> list[str]:
     return found
 
 
+def _keys_file(stages: Stages) -> shapes.KeysFile | None:
+    file = stages.keys_file
+    return None if file is None else shapes.KeysFile(str(file.path), len(file.keys), file.error)
+
+
+def _access_text(stages: Stages) -> str:
+    if stages.gate.open:
+        return "open on loopback: no API key exists"
+    return "by key or token" if stages.token_keys.source else "by key"
+
+
 def _obstacle(stages: Stages | None) -> str | None:
     if stages is None:
         return STARTING
@@ -136,7 +147,11 @@ async def read_status(stages: StagesDep) -> Response:
         version=__version__,
         state=_obstacle(stages) or "ready",
         started_at=when(stages.started_at),
-        access="open on loopback: no API key exists" if stages.gate.open else "by key",
+        access=_access_text(stages),
+        tokens=shapes.Tokens(stages.token_keys.source, len(stages.token_keys), stages.token_keys.error)
+        if stages.token_keys.source
+        else None,
+        keys_file=_keys_file(stages),
         workers=msgspec.convert(
             {**stages.workers.status(), "parked": stages.dispatcher.parked}, shapes.Workers
         ),

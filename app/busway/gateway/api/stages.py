@@ -9,6 +9,8 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 
 from busway.gateway.access.gate import Gate
+from busway.gateway.access.keysfile import KeysFile
+from busway.gateway.access.signers import IssuerKeys
 from busway.gateway.attempts.rates import Rates
 from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.budget import Budget, Budgets
@@ -41,6 +43,8 @@ class Stages:
     clock: Callable[[], int]
     started_at: int
     gate: Gate
+    token_keys: IssuerKeys
+    keys_file: KeysFile | None
     publisher: Publisher
     database: Database
     nodes: Nodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from busway.gateway.access.pending import KeysPending, settled
 from busway.gateway.access.scopes import Access
 from busway.gateway.access.sessions import Use
 from busway.gateway.api.stages import Gateway, Stages
@@ -42,9 +43,23 @@ class SubscribeEndpoint:
                 return partial(_redeem, stages, query, access)
         except Unauthorized as refusal:
             return partial(shell, query=query, access=refusal)
+        except KeysPending:
+            return partial(_admit_later, stages, query, headers)
         except BuswayError as error:
             return problem(error)
         return partial(shell, query=query, access=access)
+
+
+async def _admit_later(stages: Stages, query: bytes, headers: Headers, socket: Socket) -> None:
+    """Serve a socket whose token is signed with a key that is being read."""
+    try:
+        access: Access | Unauthorized = await settled(lambda: stages.gate.admit(headers, Use.SOCKET))
+    except Unauthorized as refusal:
+        access = refusal
+    except BuswayError as error:
+        await socket.close(1013, error.detail)
+        return
+    await stages.subscribe(socket, query=query, access=access)
 
 
 async def _redeem(stages: Stages, query: bytes, ticket: str, socket: Socket) -> None:

@@ -97,6 +97,50 @@ def _in_options(problem: BuswayError) -> BuswayError:
     return BadSettings(found or problem.detail)
 
 
+@app.command("declare")
+def declare_key(
+    name: Annotated[str, typer.Argument(help="Name of the key, such as its owner.")],
+    scope: Annotated[
+        list[str] | None,
+        setting("publish, subscribe, handlers:read, handlers:write or admin; repeatable. [default: admin]"),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        setting("Type pattern, such as 'order.**': the key publishes and reads only these; repeatable."),
+    ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="When the key expires, such as 2027-01-31T12:00:00Z.")
+    ] = None,
+    json_lines: Json = False,
+) -> None:
+    """Make a key for the file of --keys-file. Nothing is stored: it uses no database.
+
+    Standard output is what to add to the file: it has a digest, not the key. The key itself is shown only
+    once, on standard error. With --json, both are on standard output.
+    """
+    need_server()
+    from busway.contract.keys import KeyIn  # noqa: PLC0415 - only the keys commands need these
+    from busway.gateway.access import keysfile  # noqa: PLC0415
+    from busway.gateway.access.keys import declared_id, key_text  # noqa: PLC0415
+    from busway.gateway.api import decoding  # noqa: PLC0415
+    from busway.gateway.api.keys import new_key  # noqa: PLC0415
+    from busway.gateway.main import clock  # noqa: PLC0415
+
+    fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at, "types": types}
+    try:
+        wanted = decoding.fit(fields, KeyIn)
+        operation, secret = new_key(wanted, clock())
+    except BuswayError as problem:
+        raise _in_options(problem) from None
+    id_ = declared_id(operation.digest)
+    key, entry = key_text(id_, secret), keysfile.entry(name, operation.digest, wanted)
+    if json_lines:
+        print_json([{"id": id_, "name": name, "key": key, "entry": entry}])
+    else:
+        typer.echo(entry)
+        note(f"the key, which is shown only now: {key}")
+
+
 @app.command("list")
 def list_keys(database_url: Database = None, json_lines: Json = False) -> None:
     """List keys, without their secrets."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COMPLETES = 1.0  # seconds that shell completion waits for a gateway
 URL = "http://127.0.0.1:8000"
 SERVER = (
-    "alembic", "cronsim", "cryptography", "dotenv", "fastapi", "h2", "httpcore", "httptools", "nats",
+    "alembic", "cronsim", "cryptography", "dotenv", "fastapi", "h2", "httpcore", "httptools", "jwt", "nats",
     "prometheus_client", "psycopg", "pydantic", "sqlalchemy", "starlette", "tzdata", "uvicorn", "uvloop",
 )  # fmt: skip
 

@@ -116,6 +116,41 @@ def serve(
     max_deliveries: Annotated[
         int | None, setting("Events that are sent to URLs at once. [default: 100]")
     ] = None,
+    keys_file: Annotated[
+        Path | None, setting("File with API keys that a deployment declares, as digests (TOML).")
+    ] = None,
+    jwt_issuer: Annotated[
+        str | None, setting("Who signs JSON Web Tokens that are accepted instead of API keys: their `iss`.")
+    ] = None,
+    jwt_audience: Annotated[
+        list[str] | None, setting("Audience that tokens must be for: one of their `aud`; repeatable.")
+    ] = None,
+    jwt_jwks_url: Annotated[
+        str | None, setting("Where the issuer publishes its public keys, a JSON Web Key Set.")
+    ] = None,
+    jwt_key_file: Annotated[
+        Path | None, setting("File with public keys of the issuer in PEM, instead of a URL.")
+    ] = None,
+    jwt_secret_file: Annotated[
+        Path | None, setting("File with a secret that the issuer shares, instead of public keys.")
+    ] = None,
+    jwt_algorithm: Annotated[
+        list[str] | None,
+        setting(
+            "Algorithm with which tokens may be signed; repeatable. [default: RS256, PS256, ES256, EdDSA; "
+            "with a shared secret HS256]"
+        ),
+    ] = None,
+    jwt_scope_claim: Annotated[
+        list[str] | None,
+        setting("Claim with the scopes of a token; repeatable, the first one counts. [default: scope, scp]"),
+    ] = None,
+    jwt_types_claim: Annotated[
+        str | None, setting("Claim with the type patterns of a token. [default: busway_types]")
+    ] = None,
+    jwt_leeway: Annotated[
+        int | None, setting("Seconds by which the clock of the issuer may differ. [default: 10]")
+    ] = None,
     reload: Annotated[
         bool | None,
         typer.Option(

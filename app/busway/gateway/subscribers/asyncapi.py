@@ -53,6 +53,10 @@ connection and connects to `/v1/subscribe?ticket=…`. A ticket is valid once, f
 rights and the expiry of the key that requested it. The gateway refuses a key in a query string. It
 refuses pages of other origins with 403, unless it was started with `--allow-origin`.
 
+A connection ends with 4401 when its API key or token does. Before that, `authenticate` gives it a fresh
+token of the same subject. A fresh token never widens an open subscription, which keeps the type patterns
+that it was opened with. It ends with an `error` if the fresh token does not allow all of these.
+
 When results that a subscription has not received are deleted because of their age (`--retention`), it
 ends with an `error` with the code `bad_cursor`: subscribe again.
 
@@ -133,6 +137,12 @@ def document() -> dict[str, Any]:
                     "scheme": "bearer",
                     "description": "An API key: `busway keys create`.",
                 },
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A JSON Web Token of the issuer of `--jwt-issuer`.",
+                },
                 "ticket": {
                     "type": "httpApiKey",
                     "name": "ticket",
@@ -187,7 +197,7 @@ def _operation(action: str, summary: str, channel: str, names: Iterable[str]) ->
 
 
 def _server(protocol: str) -> dict[str, Any]:
-    ways = [{"$ref": f"#/components/securitySchemes/{way}"} for way in ("key", "ticket")]
+    ways = [{"$ref": f"#/components/securitySchemes/{way}"} for way in ("key", "token", "ticket")]
     return {"host": "127.0.0.1:8000", "protocol": protocol, "security": ways}
 
 

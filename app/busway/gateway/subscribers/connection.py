@@ -12,12 +12,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable
 
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import BadCursor, BuswayError, Gone, Unavailable
 from busway.gateway.subscribers.durables import superseded
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.ring import Piece
 from busway.gateway.subscribers.session import Ack, Open, Pong, Session, Start, Subscription, Unsubscribe
+from busway.gateway.subscribers.sinks import Expiry
 from busway.gateway.subscribers.wires import Wire, begin
 
 logger = logging.getLogger("busway.websocket")
@@ -43,11 +45,15 @@ class Connection:
         session: its protocol state.
         hub: the source of the results.
         wire: sends its text. If `wire.transport` is set, it reports progress and can be aborted.
-        key: the number of its API key.
+        access: of the client.
+
+    Attributes:
+        access: as above.
+        expiry: ends the connection with its access.
     """
 
-    def __init__(self, session: Session, hub: Hub, wire: Wire, key: int | None) -> None:
-        self.key = key
+    def __init__(self, session: Session, hub: Hub, wire: Wire, access: Access) -> None:
+        self.access = access
         self._session = session
         self._hub = hub
         self._wire = wire
@@ -61,6 +67,7 @@ class Connection:
         self._ended = False
         self._acknowledged = False
         self._loop = asyncio.get_running_loop()
+        self.expiry = Expiry(self, hub.durables.clock)
 
     @property
     def idle(self) -> bool:
@@ -126,6 +133,15 @@ class Connection:
             await self._hub.durables.settled()
         self.answer(effect.text)
 
+    def renew(self, ref: str | int | None, access: Access) -> None:
+        """Go on with another access of the same client. Subscriptions that it does not cover end."""
+        text, ended = self._session.authenticated(ref, access)
+        self.expiry.renew(access)
+        for subscription, refusal in ended:
+            self._leave(subscription)
+            self.answer(refusal)
+        self.answer(text)
+
     def answer(self, text: str) -> None:
         """Send an answer to the client, before any further results."""
         if self._ended or self._closing:
@@ -173,6 +189,7 @@ class Connection:
     def end(self) -> None:
         """Release everything. The socket is closed."""
         self._ended = True
+        self.expiry.stop()
         for subscription in self._session.end():
             self._leave(subscription)
         self._hub.exit(self)
@@ -193,7 +210,7 @@ class Connection:
         if known is not None:
             return await self._hub.locate((epoch, known))
         start = await self._hub.locate(after)
-        kept = await durables.begin(subscription, name, start.position, self.key)
+        kept = await durables.begin(subscription, name, start.position, self.access)
         return start if kept == start.position else await self._hub.locate((epoch, kept))
 
     def _refuse(self, subscription: Subscription, problem: BuswayError) -> None:

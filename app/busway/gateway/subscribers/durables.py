@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from busway.domain.cursor import Position
+from busway.gateway.access.scopes import OPEN, Access
 from busway.gateway.errors import BadCursor, BadSubscription, BuswayError, Conflict, Unavailable
 from busway.gateway.store.port.commits import Commits, Committed
 from busway.gateway.store.port.operations import (
@@ -93,7 +94,7 @@ class Durables:
         clock: Callable[[], int],
         others: Callable[[], set[int]] | None = None,
     ) -> None:
-        self._commits, self._reader, self._clock, self._others = commits, reader, clock, others
+        self._commits, self._reader, self.clock, self._others = commits, reader, clock, others
         self._names: dict[str, _NameState] = {}
         self._waiting: set[str] = set()
         self._writing: asyncio.Task[None] | None = None
@@ -182,11 +183,11 @@ class Durables:
         return bool(record and self._others and record.holder in self._others())
 
     async def begin(
-        self, subscription: Subscription, name: str, position: Position, key: int | None = None
+        self, subscription: Subscription, name: str, position: Position, access: Access = OPEN
     ) -> Position:
         """Store the first position of a name that has none. Return the position that the name has then.
 
-        `key`: the API key that creates it.
+        `access`: of the client that creates it.
 
         Raises:
             BadSubscription: another subscription took over the name.
@@ -199,9 +200,10 @@ class Durables:
                 name=name,
                 number=number,
                 digest=digest,
-                now=self._clock(),
+                now=self.clock(),
                 most=MAX_DURABLES,
-                key=key,
+                key=access.key,
+                types=list(access.types) or None,
                 most_of_key=MAX_OF_KEY,
             )
         )
@@ -296,7 +298,7 @@ class Durables:
                 (name, position.number, position.digest, self._names[name].generation)
                 for name, position in positions.items()
             ],
-            now=self._clock(),
+            now=self.clock(),
         )
         try:
             unmoved: Unmoved = await self._commits.change(operation)

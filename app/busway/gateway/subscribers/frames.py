@@ -11,6 +11,7 @@ from busway.contract import checking
 from busway.contract.frames import (
     CLIENT_FRAMES,
     AckFrame,
+    AuthenticateFrame,
     ErrorFrame,
     PingFrame,
     PongFrame,
@@ -36,7 +37,7 @@ from busway.gateway.errors import (
 EARLIEST: Final = "earliest"
 After = tuple[str, Position] | str | None
 """Where a subscription begins: None (now), EARLIEST, or a cursor as (epoch, position)."""
-ClientFrame = UnsubscribeFrame | AckFrame | PingFrame
+ClientFrame = UnsubscribeFrame | AckFrame | AuthenticateFrame | PingFrame
 
 _LARGE = 524_288  # characters
 _encode = msgspec.json.Encoder().encode
@@ -45,6 +46,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _SHAPES: dict[str, type[ClientFrame]] = {
     "unsubscribe": UnsubscribeFrame,
     "ack": AckFrame,
+    "authenticate": AuthenticateFrame,
     "ping": PingFrame,
 }
 _OPS = [str(frame.__struct_config__.tag) for frame in CLIENT_FRAMES]

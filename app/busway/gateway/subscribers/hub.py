@@ -15,7 +15,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from busway.domain.cursor import START, Position
 from busway.gateway.errors import Gone, Unavailable
@@ -28,6 +28,7 @@ from busway.gateway.subscribers.groups import Group, pick, ready
 from busway.gateway.subscribers.ring import Piece, Ring, cut
 from busway.gateway.subscribers.selection import Selection, compiled, predicate, scan, size
 from busway.gateway.subscribers.session import Start, Subscription
+from busway.gateway.subscribers.sinks import Sink
 from busway.gateway.turns import Turns
 
 READ_RESULTS = 500
@@ -65,21 +66,6 @@ FLOOR_AGE = 5.0  # seconds for which the oldest position is cached
 READS = 2  # concurrent reads of the store: leaves readers for other requests
 BEAT = 0.1  # seconds
 BEAT_FRAMES = 100  # empty frames a beat: 10,000 quiet sockets get one every ten seconds
-
-
-class Sink(Protocol):
-    """A connection as the hub sees it."""
-
-    key: int | None
-
-    def push(self, subscription: Subscription, piece: Piece) -> bool:
-        """Send the piece now. Return False, and send nothing, if the socket is busy."""
-
-    def lag(self, subscription: Subscription) -> None:
-        """Read the log for this subscription until it can `join` again."""
-
-    def close(self, code: int, reason: str, *, flush: bool) -> None:
-        """Close soon. With `flush`, first send everything up to the head."""
 
 
 class Hub:
@@ -283,7 +269,7 @@ class Hub:
     def revoke(self, key: int | None) -> None:
         """Close the connections of a key that is no longer valid. None: those opened before the first key."""
         for sink in list(self.sinks):
-            if sink.key == key:
+            if sink.access.key == key:
                 sink.close(4401, "the API key is missing, revoked or expired", flush=False)
 
     def status(self) -> dict[str, Any]:

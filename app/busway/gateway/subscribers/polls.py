@@ -9,6 +9,7 @@ from typing import Any
 
 from busway.contract.results import ItemList
 from busway.domain import cursor
+from busway.domain.times import SECOND
 from busway.gateway.access.scopes import Access
 from busway.gateway.budget import Budget
 from busway.gateway.errors import Unauthorized
@@ -26,7 +27,7 @@ class Poll:
     """One poll. The hub wakes it; it reads the results itself. `access`: of its request."""
 
     def __init__(self, polls: LongPolls, access: Access) -> None:
-        self.key, self._within = access.key, access.types
+        self.access = access
         self._refusal = ""
         self._polls, self._hub = polls, polls.hub
         self._subscription: Subscription | None = None
@@ -44,9 +45,11 @@ class Poll:
             Unavailable: too many answers or subscriptions are under way.
         """
         loop = asyncio.get_running_loop()
+        if self.access.until is not None:
+            seconds = min(seconds, (self.access.until - self._hub.durables.clock()) / SECOND)
         until = loop.time() + seconds
         while True:
-            page = await self._polls.read(wanted, after, limit, self._within)
+            page = await self._polls.read(wanted, after, limit, self.access.types)
             if self._refusal:
                 raise Unauthorized(self._refusal)
             left = until - loop.time()
@@ -92,7 +95,7 @@ class Poll:
         self._hub.leave(subscription)
 
     def _subscribe(self, wanted: Mapping[str, Any]) -> Subscription:
-        selection = select(read_selects(wanted), within=self._within)
+        selection = select(read_selects(wanted), within=self.access.types)
         self._hub.check_room(selection)
         subscription = Subscription("", selection)
         subscription.open = True

@@ -9,12 +9,14 @@ import msgspec
 
 from busway.contract.frames import (
     AckFrame,
+    AuthenticatedFrame,
+    AuthenticateFrame,
     PublishedFrame,
     SubscribedFrame,
     UnsubscribedFrame,
     UnsubscribeFrame,
 )
-from busway.domain import cursor
+from busway.domain import cursor, times
 from busway.domain.cursor import Position
 from busway.gateway.access.scopes import Access
 from busway.gateway.errors import BadCursor, BadRequest, BadSubscription, BuswayError, Forbidden
@@ -101,7 +103,14 @@ class Publish(msgspec.Struct, frozen=True):
     event: bytes
 
 
-Effect = Send | Open | Unsubscribe | Ack | Pong | Publish
+class Authenticate(msgspec.Struct, frozen=True):
+    """Check this token, then send the frame that `authenticated` or `failed` returns."""
+
+    ref: str | int | None
+    token: str
+
+
+Effect = Send | Open | Unsubscribe | Ack | Pong | Publish | Authenticate
 
 
 class Session:
@@ -193,6 +202,22 @@ class Session:
         """Return the answer to a failed publish."""
         return frames.error(problem, ref=ref)
 
+    def authenticated(
+        self, ref: str | int | None, access: Access
+    ) -> tuple[str, list[tuple[Subscription, str]]]:
+        """Go on with another access of the same client.
+
+        Returns:
+            the answer, and each subscription that ends because the access does not cover it, with the frame
+            that says so.
+        """
+        self._access = access
+        ended = [each for each in self.subscriptions.values() if not _covers(access, each.selection.within)]
+        problem = Forbidden("the new token does not allow all of this subscription: subscribe again")
+        refusals = [(each, self.refused(each, problem)) for each in ended]
+        expires_at = None if access.until is None else times.to_text(access.until)
+        return frames.write(AuthenticatedFrame(ref=ref, expires_at=expires_at)), refusals
+
     def end(self) -> list[Subscription]:
         """Close all subscriptions and return them."""
         ended = list(self.subscriptions.values())
@@ -217,6 +242,8 @@ class Session:
             return self._unsubscribe(frame.id)
         if isinstance(frame, AckFrame):
             return self._ack(frame)
+        if isinstance(frame, AuthenticateFrame):
+            return Authenticate(frames.echo(frame.ref), frame.token)
         return Pong(frames.PONG)
 
     def _subscribe(self, fields: Mapping[str, Any]) -> Open:
@@ -275,6 +302,11 @@ class Session:
         if not self._access.may("publish"):
             raise Forbidden("this API key may not publish: use one with the scope 'publish'")
         return Publish(ref, frames.read_event(frame, text))
+
+
+def _covers(access: Access, within: tuple[str, ...]) -> bool:
+    """Return whether a subscription within these type patterns, or all types, may go on with an access."""
+    return access.may("subscribe") and (not access.types or (bool(within) and {*within} <= {*access.types}))
 
 
 class StreamSession(Session):

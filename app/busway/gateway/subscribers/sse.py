@@ -64,7 +64,7 @@ class StreamShell:
         if head:
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._follow(session, opening, start, receive, StreamWire(send), access.key)
+        await self._follow(session, opening, start, receive, StreamWire(send), access)
 
     async def _locate(self, opening: Open) -> Start:
         try:
@@ -83,9 +83,9 @@ class StreamShell:
         start: Start,
         receive: Receive,
         wire: StreamWire,
-        key: int | None,
+        access: Access,
     ) -> None:
-        connection = Connection(session, self._hub, wire, key)
+        connection = Connection(session, self._hub, wire, access)
         self._hub.enter(connection)
         beat = _Heartbeat(connection, wire)
         _set_user_timeout(wire.transport)

@@ -9,12 +9,21 @@ from typing import Any
 
 from busway.gateway.access.scopes import Access
 from busway.gateway.door.port import Socket
-from busway.gateway.errors import BadRequest, BuswayError, Unauthorized, Unavailable
+from busway.gateway.errors import BadRequest, BuswayError, Forbidden, Unauthorized, Unavailable
 from busway.gateway.subscribers import cloudevents, frames
 from busway.gateway.subscribers.connection import PUBLISHES, Connection
 from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.oneline import read_query
-from busway.gateway.subscribers.session import Ack, Effect, Open, Pong, Publish, Session, Unsubscribe
+from busway.gateway.subscribers.session import (
+    Ack,
+    Authenticate,
+    Effect,
+    Open,
+    Pong,
+    Publish,
+    Session,
+    Unsubscribe,
+)
 from busway.gateway.turns import Line
 
 logger = logging.getLogger("busway.websocket")
@@ -24,6 +33,11 @@ _FRAME = 500  # what a frame counts besides its bytes
 SUBPROTOCOLS = ("busway.v1", cloudevents.SUBPROTOCOL)
 
 Publisher = Callable[[bytes, Access, Line], Awaitable[dict[str, Any]]]
+Renew = Callable[[Access, str], Awaitable[Access]]
+
+
+async def _no_tokens(_access: Access, _token: str) -> Access:
+    raise Forbidden("this gateway accepts no tokens: go on without one")
 
 
 class WebSocketShell:
@@ -34,10 +48,11 @@ class WebSocketShell:
         publish: stores an event (JSON text) behind those of its line and returns its receipt, or raises a
             `BuswayError`.
         max_frame: the maximum size of a client's frame in bytes.
+        renew: returns what a fresh token gives to a client that has this access, or raises a `BuswayError`.
     """
 
-    def __init__(self, hub: Hub, publish: Publisher, max_frame: int) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, publish: Publisher, max_frame: int, renew: Renew = _no_tokens) -> None:
+        self._hub, self._renew = hub, renew
         self._publish = publish
         self._max_frame = max_frame
 
@@ -61,19 +76,27 @@ class WebSocketShell:
         except BadRequest as problem:
             await socket.send(frames.error(problem))
             return await socket.close(4400, problem.detail)
-        return await _Served(self._hub, self._publish, self._max_frame, socket, access).run(fields)
+        served = _Served(self._hub, self._publish, self._max_frame, self._renew, socket, access)
+        return await served.run(fields)
 
 
 class _Served:
     """One accepted connection."""
 
-    def __init__(self, hub: Hub, publish: Publisher, max_frame: int, socket: Socket, access: Access) -> None:
-        self._socket = socket
+    def __init__(
+        self,
+        hub: Hub,
+        publish: Publisher,
+        max_frame: int,
+        renew: Renew,
+        socket: Socket,
+        access: Access,
+    ) -> None:
+        self._socket, self._renew = socket, renew
         self._publish = publish
         self._max_frame = max_frame
-        self._access = access
         self._session = Session(access, hub.epoch, cloudevents=socket.subprotocol == cloudevents.SUBPROTOCOL)
-        self._connection = Connection(self._session, hub, socket, access.key)
+        self._connection = Connection(self._session, hub, socket, access)
         self._publishing: set[asyncio.Task[None]] = set()
         self._line = Line()
         hub.enter(self._connection)
@@ -123,8 +146,18 @@ class _Served:
             self._connection.acknowledge(effect)
         elif isinstance(effect, Pong):
             await self._connection.pong(effect)
+        elif isinstance(effect, Authenticate):
+            await self._authenticate(effect)
         else:
             self._connection.answer(effect.text)
+
+    async def _authenticate(self, effect: Authenticate) -> None:
+        try:
+            access = await self._renew(self._connection.access, effect.token)
+        except BuswayError as problem:
+            self._connection.answer(self._session.failed(effect.ref, problem))
+        else:
+            self._connection.renew(effect.ref, access)
 
     async def _start_publish(self, effect: Publish) -> None:
         if len(self._publishing) >= PUBLISHES:
@@ -135,7 +168,7 @@ class _Served:
 
     async def _store(self, effect: Publish) -> None:
         try:
-            receipt = await self._publish(effect.event, self._access, self._line)
+            receipt = await self._publish(effect.event, self._connection.access, self._line)
             text = self._session.published(effect.ref, receipt)
         except BuswayError as problem:
             text = self._session.failed(effect.ref, problem)

@@ -36,7 +36,10 @@ class DurableRow(msgspec.Struct, array_like=True):
     types: str | None
 
 
-_types = sa.select(keys.c.types).where(keys.c.id == durables.c.key).scalar_subquery()
+# Older rows have no types of their own: their key is in the store.
+_types = sa.func.coalesce(
+    durables.c.types, sa.select(keys.c.types).where(keys.c.id == durables.c.key).scalar_subquery()
+)
 _columns = [durables.c[name] for name in DurableRow.__struct_fields__[:-1]]
 _one = sa.select(*_columns, _types).where(durables.c.name == sa.bindparam("name"))
 _page = (
@@ -86,7 +89,14 @@ def open_durable(ledger: Ledger, operation: OpenDurable) -> Opened | None:
     if total >= operation.most or (operation.key is not None and own >= operation.most_of_key):
         return None
     position = {"number": operation.number, "digest": operation.digest}
-    row = {"name": operation.name, **position, "created_at": operation.now, "key": operation.key}
+    types = None if operation.types is None else msgspec.json.encode(operation.types).decode()
+    row = {
+        "name": operation.name,
+        **position,
+        "created_at": operation.now,
+        "key": operation.key,
+        "types": types,
+    }
     transaction.execute(sa.insert(durables), {**row, "generation": 1, "holder": ledger.head.node})
     return Opened(operation.number, operation.digest, 1)
 

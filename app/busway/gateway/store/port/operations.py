@@ -325,7 +325,7 @@ class RedeemTicket(Operation, kw_only=True):
 class OpenDurable(Operation, kw_only=True):
     """Take over a durable name for a subscription of this node. Create it if there are fewer than `most`.
 
-    `key`: the number of the API key that creates it, which may have `most_of_key`.
+    `key`: the number of whoever creates it, who may have `most_of_key`. `types`: its type patterns.
 
     Reply: `Opened`, None if there are too many.
     """
@@ -336,6 +336,7 @@ class OpenDurable(Operation, kw_only=True):
     now: int
     most: int
     key: int | None = None
+    types: list[str] | None = None
     most_of_key: int = 1 << 62
 
 

@@ -59,7 +59,10 @@ class AttemptRecord(msgspec.Struct, kw_only=True):
 
 
 class KeyRecord(msgspec.Struct, kw_only=True):
-    """An API key without its secret. Times are microseconds since 1970."""
+    """An API key without its secret. Times are microseconds since 1970.
+
+    `source`: where it is declared, `database` or `file`.
+    """
 
     id: int
     name: str
@@ -70,6 +73,7 @@ class KeyRecord(msgspec.Struct, kw_only=True):
     revoked_at: int | None
     types: list[str] | None = None
     last_used_at: int | None = None
+    source: str = "database"
 
 
 class DurableRecord(msgspec.Struct, kw_only=True):

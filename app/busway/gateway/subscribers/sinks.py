@@ -1,0 +1,71 @@
+"""Connections as the hub sees them, and the end of those whose access ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from busway.domain.times import SECOND
+from busway.gateway.access.scopes import Access
+from busway.gateway.subscribers.ring import Piece
+from busway.gateway.subscribers.session import Subscription
+
+NOT_ALLOWED = 4401
+_LONGEST = 3600.0  # seconds: a timer measures by another clock than that of `until`
+
+
+class Sink(Protocol):
+    """A connection. `access`: of its client."""
+
+    access: Access
+
+    def push(self, subscription: Subscription, piece: Piece) -> bool:
+        """Send the piece now. Return False, and send nothing, if the socket is busy."""
+
+    def lag(self, subscription: Subscription) -> None:
+        """Read the log for this subscription until it can `join` again."""
+
+    def close(self, code: int, reason: str, *, flush: bool) -> None:
+        """Close soon. With `flush`, first send everything up to the head."""
+
+
+class Expiry:
+    """Closes a connection when the access of its client ends.
+
+    Args:
+        sink: the connection.
+        clock: microseconds since 1970.
+    """
+
+    def __init__(self, sink: Sink, clock: Callable[[], int]) -> None:
+        self._sink, self._clock = sink, clock
+        self._next: asyncio.TimerHandle | None = None
+        self._look()
+
+    def renew(self, access: Access) -> None:
+        """Let the client have another access from now on."""
+        self.stop()
+        self._sink.access = access
+        self._look()
+
+    def stop(self) -> None:
+        """Close nothing any more."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _look(self) -> None:
+        until = self._sink.access.until
+        if until is None:
+            return
+        left = (until - self._clock()) / SECOND
+        if left > 0:
+            self._next = asyncio.get_running_loop().call_later(min(left, _LONGEST), self._look)
+        else:
+            self._sink.close(NOT_ALLOWED, ended(self._sink.access), flush=False)
+
+
+def ended(access: Access) -> str:
+    """Return why a connection whose access has ended is closed."""
+    return f"the {access.credential} has expired: connect again with another one"
