@@ -127,7 +127,8 @@ def fill(service: Service, good: int = 5, waiting: int = 20) -> None:
     until(lambda: service.ok("GET", f"/v1/replays/{replayed}")["created"], "the replay to have runs")
     created = busway("keys", "create", "me", f"--database-url={service.database_url}", cwd=service.folder)
     service.key = created.stdout.strip()
-    until(lambda: service.get("/v1/handlers").status_code == 200, "the key to be known")
+    open_ = service.url + "/v1/handlers"
+    until(lambda: service.client.get(open_).status_code == 401, "the key to be needed")
     (service.folder / "receipt").write_text(send_once(service))
     service.kill()
 

@@ -65,7 +65,7 @@ def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
         try:
             check_media_type(media_type)
         except FieldError as fault:
-            found.append(fault)
+            found.append(fault.with_traceback(None))  # which would be a reference cycle
     return [*found, *(fault for fault in _attribute_faults(fields) if fault.field not in known)]
 
 
