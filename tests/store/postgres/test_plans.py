@@ -57,7 +57,8 @@ INSERT INTO trees SELECT i, 1, 0, 0, 0 FROM generate_series(1, 1000000, 10) AS i
 INSERT INTO producers SELECT 'p' || i, 1, 1, 0, 0, i, i FROM generate_series(1, 20000) AS i;
 INSERT INTO idempotency_keys SELECT i % 3, 'k' || i, i, '\\x00', '\\x00', i
     FROM generate_series(1, 1000000) AS i;
-INSERT INTO commits SELECT i, 1, i + 1000000, i + 1000000, i + 1000000, 0, 1, '{1,0,1}', '' FROM generate_series(1, 20000) AS i;
+INSERT INTO commits SELECT i, 1, i + 1000000, i + 1000000, i + 1000000, 0, 1, '{1,0,1}', ''
+    FROM generate_series(1, 20000) AS i;
 INSERT INTO counts SELECT i, '{1,0,1}' FROM generate_series(200, 20000, 200) AS i;
 INSERT INTO last_errors SELECT i % 20 + 1, i, '["a","b"]' FROM generate_series(1, 20000) AS i;
 """
