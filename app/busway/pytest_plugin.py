@@ -111,7 +111,11 @@ def _start(folder: Path, root: Path, options: list[str]) -> RunningGateway:
         *("--host=127.0.0.1", "--port=0", "--role=all", "--broker-url="),
         f"--database-url=sqlite:///{folder / 'busway.db'}",
     ]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BUSWAY_")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("BUSWAY_") or name.startswith("BUSWAY_SECRET_")
+    }
     with log.open("w", encoding="utf-8") as written:
         process = subprocess.Popen(  # noqa: S603 - our own program
             command,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -41,7 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A gateway with keys and secrets of handlers."""
     folder = tmp_path_factory.mktemp("audit")
     (folder / "secrets").write_text(f"TOKEN={TOKENS['TOKEN']}\n")
-    service = Service(folder, workers=1, secrets_file=folder / "secrets")
+    service = Service(folder, workers=1, secrets_file=folder / "secrets", log_level="debug")
     service.write("all.py", HANDLERS)
     service.key = service.admin = busway(service, "keys", "create", "me", "--create")
     service.variables = {"BUSWAY_SECRET_VARIABLE": TOKENS["VARIABLE"]}
@@ -148,6 +149,9 @@ def test_no_secret_is_left_anywhere(service: Service, tmp_path: Path) -> None:
     )["secret"]
     hook = service.ok("POST", "/v1/sources", {"name": "hook", "kind": "hmac", "type": "h"})["secret"]
     ticket = service.ok("POST", "/v1/tickets")["ticket"]
+    signed_in = service.post("/v1/session", {"key": service.key}).headers["set-cookie"]
+    cookie = signed_in.partition("=")[2].partition(";")[0]
+    assert len(cookie) > 20
     token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.s1gnature"
     for name in TOKENS:
         seq = service.publish("leaks", name)["seq"]
@@ -162,7 +166,10 @@ def test_no_secret_is_left_anywhere(service: Service, tmp_path: Path) -> None:
     lists = ("audit", "status", "keys", "sources", "handlers")
     shown += [json.dumps(service.ok("GET", f"/v1/{name}")) for name in lists]
     shown.append(service.log.read_text())
-    everywhere = {"key": key.partition("_")[2].partition("_")[2], "token": token, **TOKENS, "ticket": ticket}
+    everywhere = {"key": key.partition("_")[2].partition("_")[2], "ticket": ticket, "token": token, **TOKENS}
+    everywhere["cookie"] = cookie
+    if password := urlsplit(service.database_url).password:
+        everywhere["password"] = password
     kept_in_database = {"signing": signing, "hook": hook}  # they are needed to sign and to check signatures
     for name, secret in {**everywhere, **kept_in_database}.items():
         for text in shown:

@@ -64,6 +64,11 @@ def asks(event):
 
 def plain(event): return event.data
 
+@handler("secretive")
+def secretive(event, ctx):
+    import os
+    return [ctx.secrets["TOKEN"], ctx.secrets["OTHER"], "BUSWAY_SECRET_OTHER" in os.environ]
+
 @handler("order.*")
 async def awaits(event): raise ValueError("async")
 
@@ -104,6 +109,18 @@ def test_it_prints_what_the_handler_produces(project: Path) -> None:
     assert done.stderr.splitlines() == ["INFO pricing order.x", "INFO shop: of the shop"]
     assert done.returncode == 0
     assert [path.name for path in project.iterdir()] == ["handlers"], "something was stored"
+
+
+def test_it_has_secrets(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("TOKEN=of the file\n", encoding="utf-8")
+    words = ("invoke", "secretive", "--secrets-file", str(tmp_path / "secrets"))
+    done = busway(*words, cwd=project, BUSWAY_SECRET_OTHER="of a variable")
+    assert done.stdout == 'torn down\nsucceeded  ["of the file", "of a variable", false]\n'
+    done = busway("invoke", "secretive", cwd=project)
+    assert done.returncode == 1
+    assert "MissingSecret: there is no secret 'TOKEN': set BUSWAY_SECRET_TOKEN where" in done.stderr
+    done = busway("invoke", "secretive", "--secrets-file=nowhere", cwd=project)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
 def test_it_prints_json_lines(project: Path) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from busway.gateway import settings
+from busway.gateway import settings, variables
 from busway.gateway.errors import BadSettings
 
 from .conftest import Serve
@@ -78,6 +78,9 @@ def test_a_gateway_starts_beside_such_a_service(make_service: Serve, monkeypatch
         ("role", "worker"), ("role", "both"), ("broker_url", "nats://x"),
         ("database_url", "mysql://x"), ("handlers", "nowhere"), ("app_dir", "nowhere"),
         ("allow_origin", "app.example"), ("keep_alive", "0"), ("node_name", "a" * 256),
+        ("secrets_file", "nowhere"), ("worker_user", "no such user"), ("worker_nice", "20"),
+        ("worker_file_bytes", "9"), ("worker_open_files", "3"), ("worker_processes", "9"),
+        ("audit_retention", "long"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_named_with_its_place(
@@ -159,6 +162,25 @@ def test_the_option_wins_over_the_environment_and_that_over_dot_env(
     monkeypatch.setenv("busway_port", "2")
     assert settings.load().port == 2
     assert settings.load(port=3).port == 3
+
+
+def test_secrets_of_handlers_are_no_unknown_variables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / ".env").write_text("BUSWAY_SECRET_A=from the file\nBUSWAY_SECRET_B=b\nBUSWAY_WORKER_NICE=3\n")
+    monkeypatch.setenv("BUSWAY_SECRET_A", "a")
+    assert settings.load().worker_limits.nice == 3
+    assert variables.handler_secrets() == {"BUSWAY_SECRET_A": "a", "BUSWAY_SECRET_B": "b"}
+    assert logged(caplog) == []
+
+
+def test_a_limit_of_processes_leaves_room_for_workers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BadSettings, match="must be at least 104, which workers need with 2 processes and 32"):
+        settings.load(worker_processes=103, workers=2)
+    assert settings.load(worker_processes=104, workers=2).worker_limits.processes == 104
+    with pytest.raises(BadSettings, match="only a gateway that runs as root can"):
+        settings.load(worker_user="nobody")
 
 
 def bad_utf8(file: Path) -> None:

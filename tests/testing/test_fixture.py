@@ -17,10 +17,10 @@ import os
 from busway import handler
 
 @handler("t")
-def told(event):
+def told(event, ctx):
     import sys
     sys.stderr.flush()
-    return [os.getcwd(), os.environ.get("BUSWAY_POOL"), os.environ.get("SHOP")]
+    return [os.getcwd(), os.environ.get("BUSWAY_POOL"), os.environ.get("SHOP"), ctx.secrets.get("TOKEN")]
 """
 TEST = """
 def test_it(busway_gateway):
@@ -43,8 +43,9 @@ def test_the_projects_own_settings_do_not_choose_the_database_or_the_address(pro
     """Handlers run in the root directory without variables of Busway. A test that fails shows the log."""
     env = "BUSWAY_DATABASE_URL=sqlite:///precious.db\nBUSWAY_HOST=0.0.0.0\nBUSWAY_PORT=1\n"
     (project / ".env").write_text(env, encoding="utf-8")
-    said = run_pytest(project, BUSWAY_POOL="thread", BUSWAY_DATABASE_URL="sqlite:///precious.db", SHOP="open")
-    assert f"['{project}', None, 'open']" in said.stdout
+    given = {"BUSWAY_POOL": "thread", "SHOP": "open", "BUSWAY_SECRET_TOKEN": "given to handlers"}
+    said = run_pytest(project, BUSWAY_DATABASE_URL="sqlite:///precious.db", **given)
+    assert f"['{project}', None, 'open', 'given to handlers']" in said.stdout
     assert list(project.glob("*.db*")) == []
     assert "Captured stderr teardown" in said.stdout
     assert "draining" in said.stdout

@@ -137,6 +137,24 @@ def put(path: Path, values: dict[str, str], *, folder: bool) -> None:
         new.rename(path)
 
 
+@run
+async def test_executed_workers_have_secrets_and_limits(tmp_path, monkeypatch):
+    """An import that starts a thread keeps the zygote from forking."""
+    monkeypatch.setenv("BUSWAY_SECRET_TOKEN", VALUES["TOKEN"])
+    (tmp_path / "handlers").mkdir()
+    kit.write(tmp_path / "handlers", t=CODE + "\n    threading.Timer(1e6, print).start()\n")
+    limits = WorkerLimits(file_bytes=4 << 20)
+    async with kit.bench(tmp_path / "handlers", processes=1, limits=limits) as bench:
+        assert bench.supervisor.status()["zygote"]["starts_workers_by"] == "exec"
+        ended = await bench.run("t:tells", "TOKEN")
+        assert "s3cr3t" not in f"{ended.log}{ended.error}"
+        assert "printed ***" in ended.log
+        found = json.loads((await bench.run("t:looks")).data)
+        assert "s3cr3t" not in json.dumps(found)
+        large = (await bench.run("t:writes", str(tmp_path / "large"))).error
+        assert "--worker-file-bytes" in large.message
+
+
 @pytest.mark.parametrize("in_folder", [False, True])
 @run
 async def test_secrets_of_a_file_are_read_and_masked(folder, pool, tmp_path, caplog, in_folder):
