@@ -1,0 +1,156 @@
+"""What a node does with messages about commits: in any order, doubled, lost, out of date, of no commit."""
+
+import asyncio
+
+import msgspec
+import pytest
+from busway.gateway.nodes.following import LACKS, Follower, Parts
+from busway.gateway.store.core.writer import Writer
+from busway.gateway.store.port import news
+from busway.gateway.store.postgres.cell import PostgresCellLink
+from busway.gateway.store.postgres.transaction import PostgresTransaction
+
+from tests.store.databases import Postgres
+from tests.store.kit import event, over_the_wire, publish, settle
+
+from .test_nodes import Cell
+
+
+class CountingLink(PostgresCellLink):
+    reads = 0
+
+    async def commits_after(self, number, limit):
+        self.reads += 1
+        return await super().commits_after(number, limit)
+
+
+class Node:
+    """A node that records what it is told. Its `newest` commit is far behind all others."""
+
+    def __init__(self, cell):
+        self.newest = 0
+        self.messages, self.applied, self.started, self.ended = [], [], [], []
+        self._cell, self._link = cell, CountingLink(cell.database.url)
+
+    async def __aenter__(self):
+        await self._link.open()
+        parts = Parts(
+            self, None, self, lambda: 99, {1: "one"}.get, lambda: True, self.ended.append, asyncio.sleep
+        )
+        self._follower = Follower(self._cell.two, await self._link.newest(), self._link, self, parts)
+        await self.hear()
+        return self
+
+    async def __aexit__(self, *_):
+        await self._link.close()
+
+    async def hear(self, *messages):
+        """Return how often it read the log for these messages; without any, it looks by itself."""
+        before = self._link.reads
+        self.messages += messages
+        await self._follower.catch_up(heard=bool(messages))
+        return self._link.reads - before
+
+    def received(self):
+        received, self.messages = self.messages, []
+        return received
+
+    async def reached(self, _number):
+        raise AssertionError("this node commits nothing")
+
+    def follow(self, committed):
+        self.applied.append(committed)
+
+    async def accept(self, _node, ids, known):
+        self.started.append((ids, [(each.run.id, each.run.event.data, each.token) for each in known]))
+
+
+@pytest.fixture
+def cell(tmp_path, shared_folder):
+    database = Postgres(tmp_path, shared_folder)
+    yield Cell(database).begin()
+    database.close()
+
+
+def commit(cell, operation):
+    """Write an operation of the other node, and return the message about it."""
+    with cell.engine.connect() as connection:
+        transaction = PostgresTransaction(connection, "test", cell.one, notifies=False)
+        Writer(transaction).write(over_the_wire([operation]))
+        return transaction.news
+
+
+def way(cell, *events):
+    """Publish events, assign the run of the first, and settle it. Return the messages."""
+    return [
+        commit(cell, msgspec.structs.replace(publish(*events), rules=3)),
+        commit(cell, cell.assign()),
+        commit(cell, settle(1, token=77, rules=3)),
+    ]
+
+
+def test_messages_in_any_order_are_applied_once_in_that_of_commits_without_a_read(cell):
+    async def main():
+        async with Node(cell) as node:
+            first, second, third = way(cell, event())
+            assert await node.hear(third, first, first, second, third) == 0
+            assert [[run.id for run in each.runs] for each in node.applied] == [[1], [], []]
+            assert [[*each.unread] for each in node.applied] == [[], [], []]
+            assert [(each.ended, each.final) for each in node.applied][2] == ([1], True)
+            ((result, of),) = node.applied[2].results
+            assert (result.number, result.handler, result.run, of.data) == (1, "one", 1, b'{"n":1}')
+            assert node.started == [([1], [(1, b'{"n":1}', 77)])]
+            assert not node.ended
+
+    asyncio.run(main())
+
+
+def test_what_messages_lack_is_read(cell):
+    async def main():
+        async with Node(cell) as node:
+            messages = way(cell, event())
+            assert (
+                await node.hear(messages[0], b"7", messages[2]) == 1
+            )  # one is lost, one has the number only
+            assert [each.results for each in node.applied] == [[], [], []]
+            assert node.applied[2].ended == [1]
+            large = commit(cell, msgspec.structs.replace(publish(event(data=b"1" * 40_000)), rules=3))
+            assert await node.hear(large) == 0
+            assert [*node.applied[-1].unread] == [2]
+
+    asyncio.run(main())
+
+
+def test_content_that_a_later_commit_of_this_node_may_have_changed_is_not_used(cell):
+    async def main():
+        async with Node(cell) as node:
+            node.newest = 1_000
+            assert await node.hear(*way(cell, event())) == 0
+            assert [([*each.unread], each.runs, each.final) for each in node.applied] == [
+                ([1], [], False), ([], [], False), ([], [], False),
+            ]  # fmt: skip
+            assert node.started == [([1], [])]
+            assert len(node.applied[2].results) == 1  # a log does not change
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_message_of_a_commit_that_the_database_lacks_is_found_out(cell, follows):
+    """As after a failover: it came late, or was committed on the server that is gone."""
+
+    async def main():
+        async with Node(cell) as node:
+            told = news.decode(commit(cell, msgspec.structs.replace(publish(event()), rules=3)))
+            await node.hear()
+            lost = msgspec.structs.replace(
+                told,
+                row=msgspec.structs.replace(told.row, number=told.row.number + 1),
+                before=(told.row.event, told.row.run, told.row.result, told.row.digest + (not follows)),
+            )
+            assert await node.hear(news.encode(lost)) == (not follows)
+            assert len(node.applied) == 1 + follows
+            await node.hear()
+            assert node.ended == ([LACKS] if follows else [])
+
+    asyncio.run(main())
