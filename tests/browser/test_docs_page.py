@@ -79,6 +79,12 @@ def test_the_page_allows_no_inline_script_and_no_frame_around_it(service: Servic
     assert "<style" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["x-frame-options"] == "DENY"
+    for name, value in (("opener", "same-origin"), ("resource", "same-origin"), ("embedder", "require-corp")):
+        assert answer.headers[f"cross-origin-{name}-policy"] == value
+    assert "camera=()" in answer.headers["permissions-policy"]
+    assert "strict-transport-security" not in answer.headers  # that is for HTTPS
+    assert service.get("/v1/events").headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("name", ["docs.html", "../docs_page.py", "swagger-ui/VERSION", "%2e%2e/events.py"])

@@ -136,10 +136,13 @@ def test_a_page_of_an_allowed_origin_asks_first_and_reads_every_answer(service: 
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    for path in ("/v1/tickets", "/v1/events"):
+    unasked = service.get("/v1/events")  # caches must not give its answer to a page
+    assert (unasked.headers["vary"], "access-control-allow-origin" in unasked.headers) == ("Origin", False)
+    for path in service.ok("GET", "/openapi.json")["paths"]:
         answer = service.client.options(service.url + path, headers=asks)
         assert answer.status_code == 204, answer.text
         assert answer.headers["access-control-allow-origin"] == PAGE
+        assert "access-control-allow-credentials" not in answer.headers
         assert "POST" in answer.headers["access-control-allow-methods"]
         assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
         assert "Origin" in answer.headers["vary"]
@@ -152,6 +155,8 @@ def test_a_page_of_an_allowed_origin_asks_first_and_reads_every_answer(service: 
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"].lower() in {PAGE, "http://other.example:9000"}
         assert "Retry-After" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+        assert "Origin" in answer.headers["vary"]
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://app.example", f"{PAGE}:8443", "null"])

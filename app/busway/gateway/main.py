@@ -65,6 +65,7 @@ from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
 from busway.gateway.subscribers.waits import Waits
 from busway.gateway.subscribers.websocket import WebSocketShell
+from busway.gateway.tls import Certificate
 from busway.gateway.turns import Turns
 
 log = logging.getLogger("busway")
@@ -85,8 +86,13 @@ class Gateway:
     resolves then, or has the error of why not.
     """
 
-    def __init__(self, settings: Settings, committer: Launched | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        committer: Launched | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
+        self.settings, self._certificate = settings, certificate
         self.budgets = Budgets(settings.max_answers_bytes, settings.max_bodies_bytes)
         self._committer = committer
         self.stages: Stages | None = None
@@ -106,7 +112,7 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         try:
-            self.stages = await _build(self.settings, self.budgets, self._committer, stack)
+            self.stages = await _build(self.settings, self.budgets, self._committer, self._certificate, stack)
         except Exception as problem:
             self.ready.set_exception(problem)
             return
@@ -145,7 +151,11 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 
 
 async def _build(
-    settings: Settings, budgets: Budgets, committer: Launched | None, stack: AsyncExitStack
+    settings: Settings,
+    budgets: Budgets,
+    committer: Launched | None,
+    certificate: Certificate | None,
+    stack: AsyncExitStack,
 ) -> Stages:
     database = choose(settings.database_url)
     notifications = _make_notifications(settings)
@@ -240,6 +250,7 @@ async def _build(
         waits=Waits(hub, budgets.answers),
         answers=budgets.answers,
         bodies=budgets.bodies,
+        certificate=certificate,
     )
     await _begin(stages, code, await loading, assigner, stack)
     return stages
@@ -421,17 +432,20 @@ async def _open_doors(stages: Stages, stack: AsyncExitStack) -> None:
     stages.publisher.closed = None
 
 
-def create_app(settings: Settings, committer: Launched | None = None) -> tuple[Front | HealthFront, Gateway]:
+def create_app(
+    settings: Settings, committer: Launched | None = None, certificate: Certificate | None = None
+) -> tuple[Front | HealthFront, Gateway]:
     """Create the ASGI application of a gateway. Its lifespan starts and stops the gateway.
 
     Args:
         settings: the settings.
         committer: the committer process, if it is already launched to save time.
+        certificate: of the server, for the metrics.
 
     Returns:
         the application and its gateway.
     """
-    gateway = Gateway(settings, committer)
+    gateway = Gateway(settings, committer, certificate)
     rest = describe(
         FastAPI(
             lifespan=gateway.lifespan,

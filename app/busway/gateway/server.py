@@ -8,15 +8,12 @@ import json
 import logging
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
-import uvloop
 
-from busway.domain.loopback import is_loopback, resolvable
 from busway.domain.pattern import sample_type
 from busway.gateway import garbage, signals
 from busway.gateway.access import keysfile
@@ -27,11 +24,13 @@ from busway.gateway.door.protocol import HttpProtocol
 from busway.gateway.door.room import is_no_room
 from busway.gateway.door.websocket import PING_EVERY, PONG_WITHIN
 from busway.gateway.errors import BadSettings
+from busway.gateway.listening import Listener, Loop
 from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings, naming
 from busway.gateway.store.databases import choose
 from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.database import POSTGRES, Database
+from busway.gateway.tls import Certificate, CertificateError
 
 log = logging.getLogger("busway")
 
@@ -60,6 +59,7 @@ def run(settings: Settings, committer: Launched) -> int:
     Raises:
         BadSettings: the gateway cannot start with these settings.
     """
+    certificate = _certificate(settings)
     database = choose(settings.database_url)
     place = settings.place("database_url")
     with naming(place):
@@ -67,29 +67,46 @@ def run(settings: Settings, committer: Launched) -> int:
     try:
         with naming(place):
             database.migrate()
-        listener = _bind(settings)
-        _check_access(settings, database, listener)
-        listener.listen(BACKLOG)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            try:
-                return runner.run(_serve(settings, committer, listener))
-            finally:
-                signals.stop.then(lambda: os._exit(1))  # the loop cannot be called any more
+        listener = Listener(settings)
+        try:
+            _check_access(settings, database, listener)
+            listener.socket.listen(BACKLOG)
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                try:
+                    return runner.run(_serve(settings, committer, listener, certificate))
+                finally:
+                    signals.stop.then(lambda: os._exit(1))  # the loop cannot be called any more
+        finally:
+            listener.release()
     finally:
         lock.release()
 
 
-async def _serve(settings: Settings, committer: Launched, listener: socket.socket) -> int:
-    front, gateway = create_app(settings, committer)
-    server = _Server(_config(front, settings))
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.tls_cert is None:
+        return None
+    try:
+        return Certificate(settings.tls_cert, settings.tls_key)
+    except CertificateError as problem:
+        raise BadSettings(f"{settings.place('tls_cert', 'tls_key')}{problem}") from None
+
+
+async def _serve(
+    settings: Settings, committer: Launched, listener: Listener, certificate: Certificate | None
+) -> int:
+    front, gateway = create_app(settings, committer, certificate)
+    server = _Server(_config(front, settings, certificate))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_fault)
     signals.stop.then(lambda: loop.call_soon_threadsafe(stopping.set))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving = asyncio.create_task(server.serve(sockets=[listener.socket]))
+    following = None if certificate is None else asyncio.create_task(certificate.follow())
     try:
         return await _until_stopped(gateway, server, serving, stopping, listener)
     finally:
+        if following is not None:
+            following.cancel()
         server.should_exit = True
         await serving
 
@@ -99,7 +116,7 @@ async def _until_stopped(
     server: uvicorn.Server,
     serving: asyncio.Task[None],
     stopping: asyncio.Event,
-    listener: socket.socket,
+    listener: Listener,
 ) -> int:
     stop = asyncio.create_task(stopping.wait())
     waited: list[asyncio.Future[Any]] = [gateway.ready, serving, stop]
@@ -131,9 +148,12 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def _config(front: Front | HealthFront, settings: Settings) -> uvicorn.Config:
+def _config(
+    front: Front | HealthFront, settings: Settings, certificate: Certificate | None
+) -> uvicorn.Config:
     return uvicorn.Config(
         front,
+        ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
         http=HttpProtocol,
         ws="none",  # HttpProtocol handles WebSockets
         ws_ping_interval=PING_EVERY,
@@ -143,14 +163,15 @@ def _config(front: Front | HealthFront, settings: Settings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=5,
     )
 
 
-def _check_access(settings: Settings, database: Database, listener: socket.socket) -> None:
-    if settings.jwt_issuer or is_loopback(listener.getsockname()[0]):
+def _check_access(settings: Settings, database: Database, listener: Listener) -> None:
+    if settings.jwt_issuer or listener.local:
         return
     declared = settings.keys_file is not None and keysfile.read(settings.keys_file).keys
     if not declared and not database.read_keys():
@@ -160,29 +181,8 @@ def _check_access(settings: Settings, database: Database, listener: socket.socke
         )
 
 
-def _bind(settings: Settings) -> socket.socket:
-    host = resolvable(settings.host)
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, UnicodeError) as problem:
-        where, why = f"{settings.host}:{settings.port}", getattr(problem, "strerror", None) or problem
-        place = settings.place("host", "port")
-        raise BadSettings(
-            f"{place}cannot listen on {where}: {why}; choose another --host or --port"
-        ) from None
-    return listener
-
-
-def _announce(settings: Settings, listener: socket.socket, stages: Stages) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _announce(settings: Settings, listener: Listener, stages: Stages) -> None:
+    url = listener.address
     sizes = {"process": f"{settings.workers} workers", "thread": f"{settings.threads} threads"}
     size = sizes.get(settings.pool) or " and ".join(sizes.values())
     about = [] if settings.role == "all" else [f"role {settings.role}"]
@@ -191,11 +191,12 @@ def _announce(settings: Settings, listener: socket.socket, stages: Stages) -> No
     if not settings.serves_clients:
         sys.stdout.write(f"{lines[0]}\n")
         return
-    lines.append(f"  docs  {url}/docs")
+    if settings.uds is None:
+        lines.append(f"  docs  {url}/docs")
     event = _event_to_try(stages.registry)
     if event is not None:
         sent = f"-H 'Content-Type: application/json' -d {shlex.quote(event)}"
-        lines.append(f"  try   curl -s {url}/v1/events {sent}")
+        lines.append(f"  try   {listener.curl}/v1/events {sent}")
     if stages.gate.open:
         lines.append("  auth  no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")

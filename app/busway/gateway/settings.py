@@ -82,6 +82,12 @@ def _name(value: Any) -> str:
     return name
 
 
+def _mode(value: Any) -> Any:
+    if not re.fullmatch(r"0?[0-7]{3}", str(value)):
+        raise ValueError("must be three octal digits, such as 660")
+    return int(str(value), 8)
+
+
 def _path(value: Any) -> Path:
     return Path(value)
 
@@ -90,6 +96,7 @@ def _path(value: Any) -> Path:
 _Text = Annotated[str, PlainValidator(str)]
 _Folder = Annotated[Path, PlainValidator(_path)]
 _Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+_File = Annotated[Path | None, PlainValidator(_path)]
 
 
 class Settings(BaseModel):
@@ -100,6 +107,10 @@ class Settings(BaseModel):
     database_url: _Text = _DEFAULT_DATABASE
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    uds: _File = None
+    uds_mode: Annotated[int, BeforeValidator(_mode)] = Field(0o600, ge=0, le=0o777)
+    tls_cert: _File = None
+    tls_key: _File = None
     pool: Literal["process", "thread", "auto"] = "process"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
@@ -291,6 +302,8 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
     _check_broker(settings)
     _check_issuer(settings, chosen)
     _check_keys_file(settings)
+    if settings.tls_key is not None and settings.tls_cert is None:
+        raise BadSettings(f"{place('tls_key')}the key needs its certificate: set --tls-cert")
     if settings.role != "all" and not settings.database_url.startswith(POSTGRES):
         raise BadSettings(
             place("role") + "roles are for several nodes on one PostgreSQL database, and SQLite has one: "

@@ -1,7 +1,8 @@
 """Web origins: pages of other origins are refused unless the operator allows them. CORS for these.
 
-CORS is defined by the Fetch standard, https://fetch.spec.whatwg.org/#http-cors-protocol. Keys are sent in a
-header and never in a cookie, so credentials are not allowed and any request header is.
+CORS is defined by the Fetch standard, https://fetch.spec.whatwg.org/#http-cors-protocol. Pages of other
+origins send keys in a header, and cookies are for the gateway's own pages. So credentials are never allowed,
+and any request header is.
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class Origins:
         """Return whether a page of `origin` may send requests to `host`."""
         return is_own(origin, host) or self._allows(origin)
 
+    @property
+    def any(self) -> bool:
+        """Whether there are any, so that answers depend on the origin of a request."""
+        return bool(self._allowed)
+
     def allowed(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         """Return the origin of a request if it is in the allowed list, else None."""
         if not self._allowed:
@@ -118,7 +124,11 @@ def preflight(scope: Scope) -> Response | None:
 
 def _permissions(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     asked = headers.get(b"access-control-request-headers", b"").decode("latin-1")
-    granted = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Max-Age": REMEMBER}
+    granted = {
+        "Access-Control-Allow-Methods": _METHODS,
+        "Access-Control-Max-Age": REMEMBER,
+        "Vary": "Access-Control-Request-Headers, Access-Control-Request-Private-Network",
+    }
     if asked:
         granted["Access-Control-Allow-Headers"] = asked
     if headers.get(b"access-control-request-private-network") == b"true":
@@ -135,9 +145,9 @@ def sharing(origin: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def shared(send: Send, origin: bytes) -> Send:
-    """Wrap `send` so that a page of this origin can read any response."""
-    extra = sharing(origin)
+def shared(send: Send, origin: bytes | None) -> Send:
+    """Wrap `send` so that a page of this origin can read any response. None: of no other origin."""
+    extra = [(b"vary", b"Origin")] if origin is None else sharing(origin)
 
     @functools.wraps(send)  # code that needs the transport still finds it
     async def send_shared(message: Message) -> None:

@@ -14,16 +14,13 @@ from busway.gateway.api import static_files
 from busway.gateway.api.static_files import CHECKED, FOREVER, StaticFile
 from busway.gateway.errors import NotFound
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _CLIENT = "client.js"
 _NAMES = {
     _CLIENT,
     "docs.css",
     "docs.js",
     "favicon.svg",
+    "page.css",
     "swagger-ui/swagger-ui.css",
     "swagger-ui/swagger-ui-bundle.js",
 }
@@ -44,11 +41,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _page(request: Request) -> Response:
-    return static_files.answer(request, _html(), CHECKED, _POLICY)
+    return static_files.answer(request, _html(), CHECKED)
 
 
 async def _client(request: Request) -> Response:
-    return static_files.answer(request, _file(_CLIENT), CHECKED, _POLICY)
+    return static_files.answer(request, _file(_CLIENT), CHECKED)
 
 
 async def _static(request: Request) -> Response:
@@ -57,7 +54,7 @@ async def _static(request: Request) -> Response:
         raise NotFound(f"the docs page has no file {name!r}: open /docs")
     file = _file(name)
     named = request.query_params.get("v") == file.tag
-    return static_files.answer(request, file, FOREVER if named else CHECKED, _POLICY)
+    return static_files.answer(request, file, FOREVER if named else CHECKED)
 
 
 @functools.cache

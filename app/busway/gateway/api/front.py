@@ -78,8 +78,9 @@ class Front:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         stages = scope["busway.stages"] = self._gateway.stages
         origin = self._allowed.allowed(scope["headers"])
-        if origin is not None:
+        if self._allowed.any:  # caches must not give one origin the answer to another
             send = origins.shared(send, origin)
+        if origin is not None:
             answer = origins.preflight(scope)
             if answer is not None:
                 return await answer(scope, receive, send)

@@ -52,7 +52,7 @@ async def read_metrics(stages: StagesDep) -> Response:
     )
     registry.register(_Collected([*_past_and_time(stages), *_webhooks(stages)]))
     registry.register(_Collected([*_cell(stages), *_broker(stages), *_access(stages)]))
-    registry.register(_Collected([*_door(), *_memory(stages), *_log_lines()]))
+    registry.register(_Collected([*_door(), *_tls(stages), *_memory(stages), *_log_lines()]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
@@ -202,6 +202,25 @@ def _door() -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "busway_accept_errors", "Connections that could not be accepted.", value=counts.unaccepted
+    )
+
+
+def _tls(stages: Stages) -> Iterator[Metric]:
+    certificate = stages.certificate
+    if certificate is None:
+        return
+    yield GaugeMetricFamily(
+        "busway_tls_certificate_expiry_seconds",
+        "When the certificate in use expires, in seconds since 1970.",
+        value=certificate.expires_at,
+    )
+    yield CounterMetricFamily(
+        "busway_tls_reloads", "Changed certificates that were taken.", value=certificate.reloads
+    )
+    yield CounterMetricFamily(
+        "busway_tls_reload_failures",
+        "Changed certificates or keys that were refused.",
+        value=certificate.failures,
     )
 
 

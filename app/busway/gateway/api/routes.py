@@ -32,7 +32,7 @@ from busway.gateway.api.answers import known_parameters
 
 _ROUTES = (
     events, handlers, trials, replays, runs, results, streaming, subscriptions, service, metrics, tickets,
-    sources, hooks, schedules, uploads, keys, sessions, audit,
+    sources, hooks, schedules, uploads, sessions, keys, audit,
 )  # fmt: skip
 
 

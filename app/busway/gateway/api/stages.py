@@ -33,6 +33,7 @@ from busway.gateway.subscribers.hub import Hub
 from busway.gateway.subscribers.sse import StreamShell
 from busway.gateway.subscribers.waits import Waits
 from busway.gateway.subscribers.websocket import WebSocketShell
+from busway.gateway.tls import Certificate
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Stages:
     waits: Waits
     answers: Budget
     bodies: Budget
+    certificate: Certificate | None = None
 
 
 class Gateway(Protocol):

@@ -10,6 +10,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from busway.gateway.api.page_headers import POLICY, page_headers
+
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -42,7 +44,9 @@ def make(body: bytes, name: str) -> StaticFile:
     return StaticFile(body, gzip.compress(body, 6, mtime=0), tag, MEDIA_TYPES[name[name.rindex(".") :]])
 
 
-def answer(request: Request, file: StaticFile, caching: str, policy: str, vary: str = "") -> Response:
+def answer(
+    request: Request, file: StaticFile, caching: str, policy: str = POLICY, vary: str = ""
+) -> Response:
     """Answer with a file, or with 304 if the browser has it.
 
     Args:
@@ -53,12 +57,10 @@ def answer(request: Request, file: StaticFile, caching: str, policy: str, vary: 
         vary: another header on which the answer depends, besides `Accept-Encoding`.
     """
     headers = {
+        **page_headers(request, policy),
         "Cache-Control": caching,
-        "Content-Security-Policy": policy,
         "ETag": f'"{file.tag}"',
-        "Referrer-Policy": "no-referrer",
         "Vary": f"Accept-Encoding, {vary}" if vary else "Accept-Encoding",
-        "X-Content-Type-Options": "nosniff",
     }
     if file.tag in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)

@@ -14,6 +14,20 @@ from busway.gateway.cli.options import need_server, setting
 def serve(
     host: Annotated[str | None, setting("Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, setting("Port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    uds: Annotated[
+        Path | None, setting("Unix socket to listen on, instead of an address and a port.")
+    ] = None,
+    uds_mode: Annotated[
+        str | None,
+        setting("Permissions of the Unix socket: 600 for its owner, 660 also for its group. [default: 600]"),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        setting("Certificate in PEM form, with those of its issuers: serves HTTPS. Read again on changes."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, setting("Key of the certificate in PEM form. [default: in the file of --tls-cert]")
+    ] = None,
     pool: Annotated[
         str | None,
         setting("Where handlers run that do not choose a pool: process, thread or auto. [default: process]"),

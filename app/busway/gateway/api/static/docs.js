@@ -26,7 +26,24 @@ async function fetchStream(url, request) {
   return new Response(text + end, { status, statusText, headers });
 }
 
+// No script can set the cookie of a session, so a form that asks for it would be of no use.
+const withoutSession = () => ({
+  statePlugins: {
+    spec: {
+      wrapActions: {
+        updateJsonSpec: (original) => (spec) => {
+          const shown = structuredClone(spec);
+          delete shown.components?.securitySchemes?.session;
+          shown.security = shown.security?.filter((scheme) => !("session" in scheme));
+          return original(shown);
+        },
+      },
+    },
+  },
+});
+
 const ui = SwaggerUIBundle({
+  plugins: [withoutSession],
   url: "openapi.json",
   dom_id: "#operations",
   layout: "BaseLayout",
