@@ -176,6 +176,15 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return public, private
 
 
+def sealed(private: bytes) -> bytes:
+    """Return a key with a password."""
+    return serialization.load_pem_private_key(private, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+
+
 def server_context(public: Path, private: Path, *protocols: str) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(public, private)

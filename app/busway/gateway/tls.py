@@ -111,22 +111,22 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
+    asked = False
+
+    def password() -> str:  # without this, OpenSSL would ask on the terminal
+        nonlocal asked
+        asked = True
+        return ""
+
     try:
-        context.load_cert_chain(os.fspath(certificate), os.fspath(key), password=_no_password)
+        context.load_cert_chain(os.fspath(certificate), os.fspath(key), password=password)
     except (ssl.SSLError, OSError, ValueError) as problem:
-        reason = getattr(problem, "reason", None) or str(problem)
-        raise CertificateError(_EXPLAINED.get(reason, _UNFIT).format(certificate, key, reason)) from None
+        if asked:
+            raise CertificateError(f"the key {key} has a password: give one without") from None
+        reason = getattr(problem, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
+            raise CertificateError(f"the key {key} is not that of the certificate {certificate}") from None
+        raise CertificateError(
+            f"{certificate} and {key} are not a certificate and its key in PEM form ({reason or problem})"
+        ) from None
     return context
-
-
-_UNFIT = "{} and {} are not a certificate and its key in PEM form ({})"
-_EXPLAINED = {
-    "KEY_VALUES_MISMATCH": "the key {1} is not that of the certificate {0}",
-    "BAD_PASSWORD_READ": "the key {1} has a password: give one without",
-    "BAD_DECRYPT": "the key {1} has a password: give one without",
-}
-
-
-def _no_password() -> str:
-    """Return no password. Without this, OpenSSL would ask on the terminal."""
-    return ""
