@@ -427,6 +427,7 @@ def test_few_tests_of_behaviour_run_on_one_database_or_with_one_node_only() -> N
         ("test_signals.py", "one_node", "signals of one process"),
         ("test_standbys.py", "one_database", "has PostgreSQL servers of its own"),
         ("test_streams.py", "one_database", "standard streams of the process"),
+        ("test_transport.py", "one_node", "its nodes would share one Unix socket"),
         ("test_waiting.py", "one_node", "the memory of one process is looked at"),
         ("test_webhook_gateways.py", "one_database", "has a PostgreSQL server of its own"),
     ]

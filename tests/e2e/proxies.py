@@ -21,7 +21,7 @@ def nginx_for(folder: Path, site: str, port: int) -> list[str]:
     temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in
                         ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))  # fmt: skip
     main = (
-        f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
+        f"{'user root; ' * (os.geteuid() == 0)}daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
         f"http {{ access_log off; {temporary} include {folder}/busway.conf; }}\n"
     )
     (folder / "nginx.conf").write_text(main)

@@ -12,8 +12,9 @@ import pytest
 from websockets.sync.client import connect
 
 from .proxies import nginx_for, running
-from .service import PATIENCE, Service, unused_port
+from .service import PATIENCE, Service, until, unused_port
 from .test_command_line import busway
+from .test_transport import UnixService
 
 pytestmark = pytest.mark.one_database("has a proxy in front of the gateway")
 
@@ -110,3 +111,22 @@ def test_results_arrive_over_server_sent_events_as_they_come(client: httpx.Clien
             data = (json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:"))
             item = next(each for each in data if "event" in each)
             assert (item["event"]["seq"], item["data"]) == (seq, n)
+
+
+def test_nginx_reaches_a_unix_socket_and_says_who_its_clients_are(tmp_path: Path) -> None:
+    service = UnixService(tmp_path, uds=tmp_path / "bus.sock", workers=1, trusted_proxies="unix")
+    try:
+        service.start()
+        service.key = service.ok("POST", "/v1/keys", {"name": "me", "scopes": ["admin"]})["key"]
+        site = (FILES / "nginx-unix.conf").read_text(encoding="utf-8")
+        site = site.replace("unix:/run/busway/busway.sock", f"unix:{service.path}")
+        port = unused_port()
+        with running(tmp_path, port, nginx_for(tmp_path, site, port)):
+            url, wrong = f"http://127.0.0.1:{port}/v1/session", {"key": "bw_1_x"}
+            refused = until(lambda: (r := httpx.post(url, json=wrong)).status_code == 429 and r, "the limit")
+            assert refused.json()["title"] == "Too many requests"
+            elsewhere = {"X-Forwarded-For": "192.0.2.1"}  # what a client says of itself does not count
+            assert httpx.post(url, json=wrong, headers=elsewhere).status_code == 429
+            assert service.client.post("http://localhost/v1/session", json=wrong).status_code == 401
+    finally:
+        service.close()

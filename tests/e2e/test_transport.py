@@ -42,12 +42,9 @@ def command(service: Service, *words: str, **variables: str) -> Any:
 
 
 async def followed(url: str) -> Any:
-    async with Client(url) as client:
-        async with asyncio.timeout(PATIENCE):
-            results = client.subscribe("t", after="earliest")
-            await client.publish("t")
-            async for result in results:
-                return result.data
+    async with Client(url) as client, asyncio.timeout(PATIENCE):
+        await client.publish("t")
+        return (await anext(client.subscribe("t", after="earliest"))).data
 
 
 def test_clients_speak_https_and_wss_and_a_new_certificate_needs_no_restart(
@@ -159,7 +156,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.one_node("they do not start")
 @pytest.mark.parametrize(("options", "says"), REFUSED)
 def test_wrong_settings_end_the_start_with_one_line(
     make_service: Serve, tmp_path: Path, options: dict[str, Any], says: str
