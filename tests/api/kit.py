@@ -20,7 +20,7 @@ class Echo:
     path = "/echo"
     looks_at, carries = frozenset({b"x-refuse"}), frozenset({b"x-asks"})
     max_body = 100_000
-    idle = 0.2
+    idle, least = 0.2, 0
 
     def __init__(self):
         self.loop = None

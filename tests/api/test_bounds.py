@@ -9,7 +9,7 @@ import time
 import pytest
 from busway.gateway.api import answers
 from busway.gateway.budget import Budget
-from busway.gateway.door import deadlines
+from busway.gateway.door.deadlines import Times
 from busway.gateway.errors import Unavailable
 
 from tests.api.kit import HOST, PATIENCE, App, Direct, Peer, serving
@@ -117,9 +117,9 @@ def slow(port, path=b"/"):
     return sock
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch):
-    monkeypatch.setattr(deadlines, "STALL_TIMEOUT", 0.5)
+def test_a_client_that_does_not_read_its_answer_is_cut():
     app = Large()
+    app.times = Times(stall=0.5)
     app.answers = Budget(1 << 40, "answers")
     with serving(app) as (port, server), slow(port):
         wait(lambda: app.answers.used)
@@ -128,9 +128,9 @@ def test_a_client_that_does_not_read_its_answer_is_cut(monkeypatch):
 
 
 @pytest.mark.long
-def test_a_client_that_reads_slowly_gets_all_of_its_answer(monkeypatch):
-    monkeypatch.setattr(deadlines, "STALL_TIMEOUT", 3.0)
+def test_a_client_that_reads_slowly_gets_all_of_its_answer():
     app = Large()
+    app.times = Times(stall=3.0)
     app.answers = Budget(1 << 40, "answers")
     with serving(app) as (port, _), slow(port) as sock:
         size = 0

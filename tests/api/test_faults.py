@@ -7,6 +7,7 @@ import time
 
 import pytest
 from busway.gateway.door import heads, protocol, room
+from busway.gateway.door.deadlines import Times
 
 from tests.api.kit import HOST, Direct, Echo, Peer, post, serving
 
@@ -70,8 +71,8 @@ def test_connect_is_not_for_this_server(peer):
 
 @pytest.mark.parametrize("begun", [b"", b"G", b"POST /echo HTTP/1.1\r\nHost: localhost\r\nX: "])
 @pytest.mark.parametrize("after", [False, True])
-def test_a_head_has_its_time(app, monkeypatch, begun, after):
-    monkeypatch.setattr(protocol, "HEAD_WITHIN", 0.3)
+def test_a_head_has_its_time(app, begun, after):
+    app.times = Times(head=0.3)
     with serving(app, timeout_keep_alive=1) as (port, _):
         peer = Peer(port)
         if after:
@@ -85,8 +86,8 @@ def test_a_head_has_its_time(app, monkeypatch, begun, after):
         peer.close()
 
 
-def test_a_head_that_drips_has_no_more_time_than_another(app, monkeypatch):
-    monkeypatch.setattr(protocol, "HEAD_WITHIN", 0.5)
+def test_a_head_that_drips_has_no_more_time_than_another(app):
+    app.times = Times(head=0.5)
     with serving(app) as (port, _):
         peer = Peer(port)
         peer.sock.settimeout(0.05)
@@ -423,5 +424,6 @@ def test_a_refused_body_is_read_over_only_so_far(monkeypatch):
 
 
 def test_the_bounds_are_those_of_the_documents():
-    assert (protocol.HEAD_WITHIN, heads.LONGEST_HEAD, heads.MOST_FIELDS) == (30, 65_536, 100)
-    assert Echo.idle < protocol.HEAD_WITHIN
+    assert Times() == Times(head=30, body=30, least=1024, upload=60, stall=60)
+    assert (heads.LONGEST_HEAD, heads.MOST_FIELDS) == (65_536, 100)
+    assert Echo.idle < Times().head

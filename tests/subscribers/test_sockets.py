@@ -154,11 +154,11 @@ def test_a_slow_reader_gets_everything_in_order_and_costs_no_memory(tmp_path: Pa
 
 
 def test_a_reader_without_progress_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STALL_TIMEOUT", 0.5)
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.2)
     data = json.dumps("x" * 500_000).encode()
 
     async def claim(there: Store, server: Server) -> None:
+        there.hub.stall_timeout = 0.5
         with socket.socket() as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.connect(("127.0.0.1", server.port))

@@ -314,11 +314,11 @@ def test_a_slow_reader_gets_everything_in_order_and_costs_its_buffer(tmp_path: P
 
 
 def test_a_reader_without_progress_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STALL_TIMEOUT", 0.5)
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.2)
     data = json.dumps("x" * 500_000).encode()
 
     async def claim(there: Store, server: Server) -> None:
+        there.hub.stall_timeout = 0.5
         async with reluctant(server):
             for _ in range(4):
                 await there.produce(10, data=data)

@@ -135,17 +135,23 @@ class TooLarge(BuswayError):
 
 
 class UnsupportedMediaType(BuswayError):
-    """The Content-Type is not supported here. `accept_post`: the media types that are, if they are known."""
+    """The Content-Type or Content-Encoding is not supported here.
+
+    `accept_post`: the media types that are, if they are known. `accept_encoding`: the codings, likewise.
+    """
 
     status, title = 415, "Unsupported media type"
 
-    def __init__(self, detail: str, *, accept_post: str | None = None) -> None:
+    def __init__(
+        self, detail: str, *, accept_post: str | None = None, accept_encoding: str | None = None
+    ) -> None:
         super().__init__(detail)
-        self.accept_post = accept_post
+        self.accept_post, self.accept_encoding = accept_post, accept_encoding
 
     def headers(self) -> dict[str, str]:
         """Return the response headers of the error."""
-        return super().headers() | ({"Accept-Post": self.accept_post} if self.accept_post else {})
+        named = {"Accept-Post": self.accept_post, "Accept-Encoding": self.accept_encoding}
+        return super().headers() | {name: value for name, value in named.items() if value}
 
 
 class Misdirected(BuswayError):
@@ -161,9 +167,9 @@ class UpgradeRequired(BuswayError):
 
 
 class TooManyRequests(BuswayError):
-    """The client does this too often."""
+    """A key or an address does this too often, or is over one of its limits."""
 
-    status, title = 429, "Too many requests"
+    status, title, code = 429, "Too many requests", "too_many"
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail, retry_after=retry_after)

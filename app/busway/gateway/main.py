@@ -94,6 +94,7 @@ class Gateway:
     ) -> None:
         self.settings, self._certificate = settings, certificate
         self.budgets = Budgets(settings.max_answers_bytes, settings.max_bodies_bytes)
+        self.limits, self.times = settings.limits(), settings.times
         self._committer = committer
         self.stages: Stages | None = None
         self.ready: asyncio.Future[Stages] = asyncio.get_running_loop().create_future()
@@ -112,7 +113,7 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         try:
-            self.stages = await _build(self.settings, self.budgets, self._committer, self._certificate, stack)
+            self.stages = await _build(self, self._committer, self._certificate, stack)
         except Exception as problem:
             self.ready.set_exception(problem)
             return
@@ -151,12 +152,9 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 
 
 async def _build(
-    settings: Settings,
-    budgets: Budgets,
-    committer: Launched | None,
-    certificate: Certificate | None,
-    stack: AsyncExitStack,
+    gateway: Gateway, committer: Launched | None, certificate: Certificate | None, stack: AsyncExitStack
 ) -> Stages:
+    settings, budgets, limits = gateway.settings, gateway.budgets, gateway.limits
     database = choose(settings.database_url)
     notifications = _make_notifications(settings)
     nodes = _make_nodes(settings, database, notifications)
@@ -175,8 +173,7 @@ async def _build(
     if isinstance(nodes, CellNode):  # from `join` on it must report in time, which imports may prevent
         await asyncio.wait([loading])
     reader = await _open_store(database, nodes, commits, stack)
-    in_flight = InFlight(workers)
-    turns = Turns()
+    in_flight, turns = InFlight(workers), Turns()
     recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, nodes.clock, turns)
     recorder.depth = Depth(settings.max_depth, reader.chain)
     dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, nodes.clock)
@@ -206,7 +203,7 @@ async def _build(
     commits.listen(dispatcher.committed)
     if cell is not None:
         commits.listen(code.committed)
-    hub = await _make_hub(cell, commits, reader, nodes.clock, turns)
+    hub = await _make_hub(cell, commits, reader, nodes.clock, turns, gateway.times.stall)
     commits.match_again(Rematching(registry, nodes.current).take)
     publisher = Publisher(commits, registry, nodes.clock, settings.max_event_bytes, turns)
     gate, token_keys = make_gate(
@@ -244,13 +241,15 @@ async def _build(
         assigned=assigned,
         hub=hub,
         subscribe=WebSocketShell(
-            hub, publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM, gate.renew
+            hub, publish_frame(publisher), settings.max_event_bytes + FRAME_ROOM, gate.renew, limits
         ),
-        stream=StreamShell(hub),
+        stream=StreamShell(hub, limits),
         waits=Waits(hub, budgets.answers),
         answers=budgets.answers,
         bodies=budgets.bodies,
         certificate=certificate,
+        limits=limits,
+        times=gateway.times,
     )
     await _begin(stages, code, await loading, assigner, stack)
     return stages
@@ -302,10 +301,16 @@ async def _renew(stages: Stages) -> None:
 
 
 async def _make_hub(
-    cell: CellNode | None, commits: Commits, reader: Reader, clock: Callable[[], int], turns: Turns
+    cell: CellNode | None,
+    commits: Commits,
+    reader: Reader,
+    clock: Callable[[], int],
+    turns: Turns,
+    stall_timeout: float,
 ) -> Hub:
     durables = Durables(commits, reader, clock, None if cell is None else cell.others)
     hub = Hub(reader, commits.epoch, durables, turns)
+    hub.stall_timeout = stall_timeout
     await hub.start()
     commits.listen(hub.committed)
     if cell is not None:

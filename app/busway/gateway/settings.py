@@ -27,8 +27,10 @@ from busway.gateway import confinement, variables
 from busway.gateway.access import keysfile
 from busway.gateway.access.origins import read_origin
 from busway.gateway.access.proxies import TrustedProxies
+from busway.gateway.door.deadlines import TIMES, Times
 from busway.gateway.errors import BadSettings
 from busway.gateway.executors.port import WorkerLimits
+from busway.gateway.limits import Limits, Policy, read_rate
 from busway.gateway.nodes.notifications.broker import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.variables import Variable
@@ -75,6 +77,11 @@ def _words(value: Any) -> Any:
     return tuple(word for text in texts for word in str(text).replace(",", " ").split())
 
 
+def _rate(value: Any) -> str:
+    read_rate(str(value).strip())
+    return str(value).strip()
+
+
 def _name(value: Any) -> str:
     name = str(value).strip()
     if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
@@ -97,6 +104,9 @@ _Text = Annotated[str, PlainValidator(str)]
 _Folder = Annotated[Path, PlainValidator(_path)]
 _Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 _File = Annotated[Path | None, PlainValidator(_path)]
+_Rate = Annotated[str, PlainValidator(_rate)]
+_Networks = Annotated[tuple[str, ...], BeforeValidator(_targets)]
+_MOST = 1_000_000_000
 
 
 class Settings(BaseModel):
@@ -124,6 +134,20 @@ class Settings(BaseModel):
     max_depth: int = Field(MAX_DEPTH, ge=1, le=10_000)
     drain_timeout: float = Field(30, ge=0, le=86_400)
     keep_alive: int = Field(75, ge=1, le=86_400)
+    head_timeout: float = Field(TIMES.head, gt=0, le=86_400)
+    body_timeout: float = Field(TIMES.body, gt=0, le=86_400)
+    min_body_rate: int = Field(TIMES.least, ge=0, le=_MOST)
+    upload_timeout: float = Field(TIMES.upload, gt=0, le=86_400)
+    stall_timeout: float = Field(TIMES.stall, gt=0, le=86_400)
+    key_rate: _Rate = "none"
+    key_connections: int = Field(10_000, ge=0, le=_MOST)
+    key_subscriptions: int = Field(100_000, ge=0, le=_MOST)
+    key_bytes: int = Field(134_217_728, ge=0, le=1_099_511_627_776)
+    address_rate: _Rate = "none"
+    address_connections: int = Field(1_000, ge=0, le=_MOST)
+    address_subscriptions: int = Field(10_000, ge=0, le=_MOST)
+    address_bytes: int = Field(67_108_864, ge=0, le=1_099_511_627_776)
+    unlimited_address: _Networks = ("127.0.0.0/8", "::1/128")
     node_name: Annotated[str, PlainValidator(_name)] = Field(default_factory=socket.gethostname)
     broker_url: _Text = ""
     role: Literal["all", "gateway", "worker"] = "all"
@@ -131,7 +155,7 @@ class Settings(BaseModel):
     audit_retention: Annotated[int, BeforeValidator(_duration)] = Field(7_776_000, ge=1, le=3_153_600_000)
     allow_origin: Annotated[tuple[str, ...], BeforeValidator(_origins)] = ()
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_proxies)] = ()
-    allow_target: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ()
+    allow_target: _Networks = ()
     max_deliveries: int = Field(100, ge=1, le=10_000)
     keys_file: _Folder | None = None
     jwt_issuer: _Text = ""
@@ -195,6 +219,26 @@ class Settings(BaseModel):
             jwks_url=self.jwt_jwks_url,
             key_file=self.jwt_key_file,
             secret_file=self.jwt_secret_file,
+        )
+
+    @property
+    def times(self) -> Times:
+        """How long clients may take."""
+        return Times(
+            self.head_timeout, self.body_timeout, self.min_body_rate, self.upload_timeout, self.stall_timeout
+        )
+
+    def limits(self) -> Limits:
+        """Return the limits of each client. Nothing is used yet."""
+        return Limits(
+            Policy(read_rate(self.key_rate), self.key_connections, self.key_subscriptions, self.key_bytes),
+            Policy(
+                read_rate(self.address_rate),
+                self.address_connections,
+                self.address_subscriptions,
+                self.address_bytes,
+            ),
+            read_networks(self.unlimited_address),
         )
 
     @property

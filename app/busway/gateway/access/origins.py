@@ -75,7 +75,10 @@ def without_port(host: str) -> str:
 
 REMEMBER = "600"  # seconds for which a browser caches a preflight response
 _METHODS = "GET, POST, PATCH, DELETE, OPTIONS"
-_EXPOSED = b"ETag, Location, Preference-Applied, Producer-Seq, Retry-After, WWW-Authenticate"
+_EXPOSED = (
+    b"ETag, Location, Preference-Applied, Producer-Seq, RateLimit, RateLimit-Policy, Retry-After, "
+    b"WWW-Authenticate"
+)
 _ASKED = b"access-control-request-method"
 
 

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from starlette.types import Message, Receive
 
-from busway.gateway.errors import RequestTimeout, TooLarge
-
-IDLE = 30.0  # seconds that a request body may pause
+from busway.gateway.door.cycle import late_body
+from busway.gateway.door.deadlines import Pace, Times
+from busway.gateway.errors import TooLarge, UnsupportedMediaType
+from busway.gateway.limits import hits
 
 
 class Disconnected(Exception):
     """The client disconnected during its request."""
 
 
-async def next_message(receive: Receive) -> Message:
+async def next_message(receive: Receive, pace: Pace, times: Times) -> Message:
     """Receive the next part of a body.
 
     Raises:
-        RequestTimeout: nothing arrived for 30 seconds.
+        RequestTimeout: it did not come in time.
         Disconnected: the client disconnected.
     """
     try:
-        async with asyncio.timeout(IDLE):
+        async with asyncio.timeout(pace.left(asyncio.get_running_loop().time())):
             message = await receive()
     except TimeoutError:
-        raise too_slow() from None
+        hits["body_timeout"] += 1
+        raise late_body(times) from None
     _check_there(message)
+    pace.came(len(message.get("body", b"")))
     return message
 
 
@@ -38,11 +42,21 @@ def _check_there(message: Message) -> None:
 
 def too_large(limit: int) -> TooLarge:
     """Return the error for a body over the limit."""
+    hits["body_size"] += 1
     return TooLarge(
         f"the body is larger than {limit} bytes: send less at a time; for events --max-body-bytes changes it"
     )
 
 
-def too_slow() -> RequestTimeout:
-    """Return the error for a body that paused for too long."""
-    return RequestTimeout(f"no data of the body arrived for {IDLE:.0f} s: send the request again")
+def check_coding(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a compressed body: a small one could become very large.
+
+    Raises:
+        UnsupportedMediaType: it is one. The response names the codings that are supported (RFC 9110, 12.5.3).
+    """
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            raise UnsupportedMediaType(
+                "compressed bodies are not supported: send it without Content-Encoding",
+                accept_encoding="identity",
+            )

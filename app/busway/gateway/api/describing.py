@@ -10,6 +10,8 @@ import msgspec
 from busway.contract.problems import MEDIA_TYPE, BadField, Problem
 from busway.contract.schemas import Schema, ref
 from busway.gateway.api.examples import ANSWERS
+from busway.gateway.door.cycle import late_body
+from busway.gateway.door.deadlines import TIMES
 from busway.gateway.errors import (
     STARTING,
     BadCursor,
@@ -21,7 +23,6 @@ from busway.gateway.errors import (
     Invalid,
     Misdirected,
     NotFound,
-    RequestTimeout,
     TooLarge,
     TooManyRequests,
     Unauthorized,
@@ -71,7 +72,7 @@ PROBLEMS: dict[int, tuple[str, str, BuswayError]] = {
     408: (
         "RequestTimeout",
         "The request did not arrive completely in time.",
-        RequestTimeout("no data of the body arrived for 30 s: send the request again"),
+        late_body(TIMES),
     ),
     409: (
         "Conflict",
@@ -101,8 +102,10 @@ PROBLEMS: dict[int, tuple[str, str, BuswayError]] = {
     422: ("Invalid", "A field or a parameter is invalid or unknown.", Invalid.of([_BODY])),
     429: (
         "TooManyRequests",
-        "This was done too often. `Retry-After` says when to try again.",
-        TooManyRequests("too many wrong keys came from this address: try again later", retry_after=6),
+        "The API key or the address is over one of its limits. `Retry-After` says when to try again.",
+        TooManyRequests(
+            "too many requests of this key: the limit is 100 requests in 1 s: try again in a second"
+        ),
     ),
     503: (
         "Unavailable",

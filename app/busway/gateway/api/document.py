@@ -85,13 +85,13 @@ _FASTAPI = {"HTTPValidationError", "ValidationError"}  # FastAPI's 422, which th
 
 def _add_problems(path: str, operation: dict[str, Any]) -> None:
     """Add the problems that do not depend on the route itself."""
-    statuses = set() if path in _SIGNED else {403, 421}
+    statuses = {429} if path in _SIGNED else {403, 421, 429}
     if path not in _PUBLIC:
         statuses |= {401, 503}
     if path.startswith("/v1/"):
         statuses.add(422)
     if "requestBody" in operation:
-        statuses |= {400, 408, 413}
+        statuses |= {400, 408, 413, 415}
     if any(parameter["name"] == "after" for parameter in operation.get("parameters", ())):
         statuses.add(400)
     parameters = {parameter["name"] for parameter in operation.get("parameters", ())}

@@ -6,6 +6,8 @@ another ASGI server, `Front` calls the same endpoints. FastAPI serves everything
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +19,7 @@ from busway.gateway.access.proxies import TrustedProxies
 from busway.gateway.access.scopes import Access
 from busway.gateway.access.sessions import Use
 from busway.gateway.api import problems
-from busway.gateway.api.bodies import Disconnected, next_message, too_large
+from busway.gateway.api.bodies import Disconnected, check_coding, next_message, too_large
 from busway.gateway.api.console import PREFIX as CONSOLE
 from busway.gateway.api.hooks import PREFIX as HOOKS
 from busway.gateway.api.publishing import PublishEndpoint
@@ -25,7 +27,9 @@ from busway.gateway.api.sessions import PATH as SESSION
 from busway.gateway.api.stages import Gateway, Stages
 from busway.gateway.api.subscribing import SubscribeEndpoint
 from busway.gateway.door import asgi
+from busway.gateway.door.deadlines import Pace, Times
 from busway.gateway.errors import STARTING, BuswayError, NotFound, Unauthorized, Unavailable
+from busway.gateway.limits import Share
 from busway.gateway.subscribers.sse import ask_to_reconnect
 from busway.gateway.subscribers.wires import RawSend
 
@@ -62,6 +66,7 @@ class Front:
         self.publish = PublishEndpoint(gateway, max_body_bytes, allowed)
         self.sockets = SubscribeEndpoint(gateway, max_frame_bytes)
         self.bodies, self.answers = gateway.budgets.bodies, gateway.budgets.answers
+        self.limits, self.times = gateway.limits, gateway.times
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -104,38 +109,26 @@ class Front:
                 return
             if not public:
                 raise Unavailable(STARTING)
-        elif not path.startswith(HOOKS):  # these are admitted by their signature
-            try:
-                scope["busway.access"] = await _admit(stages, scope, _use(scope, public=public), streams)
-            except Unauthorized:
-                if not (public or path == SESSION):
-                    raise
-            if streams:
-                await stages.stream(scope, receive, cast("RawSend", send), scope["busway.access"], head=head)
+        share = None if stages is None else await _let_in(stages, scope, streams=streams, public=public)
+        check_coding(scope["headers"])
+        if share is not None and share.rated:
+            send = _showing(send, share)
+            if not share.spend():
+                await problems.response(share.too_fast())(scope, receive, send)
                 return
-        await self._rest(scope, self._bounded(receive, self._limit(path)), send)
+        if streams and stages is not None:
+            await stages.stream(scope, receive, cast("RawSend", send), scope["busway.access"], head=head)
+            return
+        body = _Body(receive, self._limit(path), share, self.times)
+        try:
+            await self._rest(scope, body.receive, send)
+        finally:
+            body.release()
 
     def _limit(self, path: str) -> int:
         """Return how large the body of a request may be. Tests of handlers and webhooks carry an event."""
         carries = path.endswith("/test") or path.startswith(HOOKS)
         return min(self._max_frame_bytes if carries else BODY_BYTES, self._max_body_bytes)
-
-    def _bounded(self, receive: Receive, limit: int) -> Receive:
-        size = 0
-
-        async def bounded() -> Message:
-            nonlocal size
-            if size < 0:
-                return await receive()
-            message = await next_message(receive)
-            size += len(message.get("body", b""))
-            if size > limit:
-                raise too_large(limit)
-            if not message.get("more_body", False):
-                size = -1
-            return message
-
-        return bounded
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == self.sockets.path:
@@ -150,6 +143,77 @@ def _use(scope: Scope, *, public: bool) -> Use:
     if scope["method"] in {"GET", "OPTIONS"}:
         return Use.PAGE if public else Use.READ
     return Use.READ if scope["path"] == SESSION else Use.CHANGE
+
+
+class _Body:
+    """The body of a request: its size, its speed, and the memory that its key may have.
+
+    Args:
+        receive: the server's.
+        limit: the most bytes that it may have.
+        share: what the key uses, None if it has no limits.
+        times: how long it may take.
+    """
+
+    def __init__(self, receive: Receive, limit: int, share: Share | None, times: Times) -> None:
+        self._receive, self._limit, self._share, self._times = receive, limit, share, times
+        self._pace = Pace(asyncio.get_running_loop().time(), times.body, times.least)
+        self._size, self._ended = 0, False
+
+    async def receive(self) -> Message:
+        """Receive the next part, then what the server says of the client.
+
+        Raises:
+            TooLarge, RequestTimeout, TooManyRequests, Disconnected: it is not received completely.
+        """
+        if self._ended:
+            return await self._receive()
+        message = await next_message(self._receive, self._pace, self._times)
+        size = len(message.get("body", b""))
+        if self._size + size > self._limit:
+            raise too_large(self._limit)
+        if self._share is not None:
+            self._share.check_bytes(size)
+            self._share.bytes += size
+        self._size += size
+        self._ended = not message.get("more_body", False)
+        return message
+
+    def release(self) -> None:
+        """Give its memory back."""
+        if self._share is not None:
+            self._share.bytes -= self._size
+
+
+def _showing(send: Send, share: Share) -> Send:
+    """Wrap `send` so that responses say how much of the rate is left."""
+
+    @functools.wraps(send)  # code that needs the transport still finds it
+    async def send_showing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            lines = [line.partition(b": ") for line in share.lines().splitlines()]
+            more = [(name, value) for name, _, value in lines]
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        await send(message)
+
+    return send_showing
+
+
+async def _let_in(stages: Stages, scope: Scope, *, streams: bool, public: bool) -> Share | None:
+    """Set the access of a request. Return what its key uses, None if that has no limits.
+
+    Raises:
+        Unauthorized, Forbidden, Misdirected: it may not come in.
+    """
+    if scope["path"].startswith(HOOKS):  # these are admitted by their signature
+        return None
+    try:
+        access = scope["busway.access"] = await _admit(stages, scope, _use(scope, public=public), streams)
+    except Unauthorized:
+        if not (public or scope["path"] == SESSION):
+            raise
+        return None
+    return stages.limits.of_key(access.key)
 
 
 async def _admit(stages: Stages, scope: Scope, use: Use, streams: bool) -> Access:
@@ -170,6 +234,7 @@ class HealthFront:
     def __init__(self, front: Front) -> None:
         self._front = front
         self.bodies, self.answers, self.proxies = front.bodies, front.answers, front.proxies
+        self.limits, self.times = front.limits, front.times
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""

@@ -18,10 +18,16 @@ from busway.gateway import log_limit, streams
 from busway.gateway.api.access import needs
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.door.room import counts
+from busway.gateway.limits import hits
 from busway.version import __version__
 
 router = APIRouter(tags=["service"])
 
+LIMITS = (
+    *("head_size", "head_timeout", "body_size", "body_timeout", "upload_timeout", "stalled"),
+    *("key_rate", "key_connections", "key_subscriptions", "key_bytes"),
+    *("address_rate", "address_connections", "address_subscriptions", "address_bytes"),
+)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _EXAMPLE = 'busway_events_accepted_total 3.0\nbusway_runs{handler="invoice",state="succeeded"} 3.0\n'
 
@@ -203,6 +209,14 @@ def _door() -> Iterator[Metric]:
     yield CounterMetricFamily(
         "busway_accept_errors", "Connections that could not be accepted.", value=counts.unaccepted
     )
+    reached = CounterMetricFamily(
+        "busway_limits_reached",
+        "Requests, connections and subscriptions that a limit ended or refused.",
+        labels=["limit"],
+    )
+    for name in LIMITS:
+        reached.add_metric([name], hits[name])
+    yield reached
 
 
 def _tls(stages: Stages) -> Iterator[Metric]:

@@ -18,14 +18,16 @@ from busway.gateway.access.gate import check_scope
 from busway.gateway.access.origins import Origins, sharing
 from busway.gateway.access.pending import KeysPending
 from busway.gateway.api import asking, uploading
-from busway.gateway.api.bodies import IDLE, too_large, too_slow
+from busway.gateway.api.bodies import check_coding, too_large
 from busway.gateway.api.stages import Gateway, Stages
 from busway.gateway.api.uploading import UploadIntake
-from busway.gateway.door.port import Answer, Head, Headers, Hurry, Intake, Respond, header_line, problem
-from busway.gateway.errors import STARTING, BuswayError, Unavailable, UnsupportedMediaType
+from busway.gateway.door.cycle import late_body
+from busway.gateway.door.port import Answer, Head, Hurry, Intake, Respond, header_line, problem
+from busway.gateway.errors import STARTING, BuswayError, Unavailable
 from busway.gateway.ingest.codecs.choosing import choose
 from busway.gateway.ingest.codecs.plain import PLAIN
 from busway.gateway.ingest.publisher import receipt
+from busway.gateway.limits import Share
 from busway.gateway.store.port.once import Once
 from busway.gateway.store.port.operations import StoredEvent
 
@@ -49,9 +51,10 @@ class _Admitted:
         edition: of the keys. None: the next request is checked again.
         until: when the key or token expires, in microseconds since 1970. None: never.
         pending: the key that signed the token is being read: the head is admitted when that has ended.
+        rated: what the key uses, if its requests are limited. None: they are not.
     """
 
-    __slots__ = ("allowed", "codec", "edition", "pending", "until")
+    __slots__ = ("allowed", "codec", "edition", "pending", "rated", "until")
 
     def __init__(self) -> None:
         self.codec = PLAIN
@@ -59,6 +62,7 @@ class _Admitted:
         self.edition: object = None
         self.until: int | None = None
         self.pending: KeysPending | None = None
+        self.rated: Share | None = None
 
 
 class _Waiter(msgspec.Struct, eq=False):
@@ -86,7 +90,7 @@ class _Waiter(msgspec.Struct, eq=False):
         else:
             body = _encode(receipt(events[0], stored[0]))
         lines = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        self.respond(self.endpoint.answer(self.head, 202, lines, body))
+        self.respond(self.endpoint.answer(self.head, 202, lines, body, len(events) if self.many else 1))
 
     def set_exception(self, fault: BaseException) -> None:
         """Answer with an error."""
@@ -104,11 +108,11 @@ class PublishEndpoint:
 
     path = "/v1/events"
     looks_at, carries = _LOOKS_AT, asking.HEADERS
-    idle = IDLE
 
     def __init__(self, gateway: Gateway, max_body_bytes: int, allowed: Origins) -> None:
         self._gateway, self.max_body, self._allowed = gateway, max_body_bytes, allowed
         self._taking: set[asyncio.Task[None]] = set()
+        self.idle, self.least = gateway.times.body, gateway.times.least
 
     def admit(self, head: Head) -> Answer | None:
         """Refuse a request that may not publish, or has unsupported headers."""
@@ -122,14 +126,19 @@ class PublishEndpoint:
         elif admitted.edition is admission.edition and (
             admitted.until is None or admission.clock() < admitted.until
         ):
-            return None
+            rated = admitted.rated
+            return None if rated is None or rated.spend() else self._refusal(head, rated.too_fast())
         try:
-            access = check_scope(admission.admit(head.headers), "publish")
+            access = admission.admit(head.headers)
+            head.share = share = stages.limits.of_key(access.key)
+            if share is not None and not share.spend():
+                raise share.too_fast()  # noqa: TRY301 - as the other reasons
+            check_scope(access, "publish")
             codec = choose(head.headers)
             if codec is None:
                 asking.check_upload(head.headers)
                 uploading.producer(head.headers)
-            _check_headers(head.headers)
+            check_coding(head.headers)
             admitted.pending = None
         except KeysPending as fault:
             return self._admit_later(head, admitted, fault)
@@ -140,6 +149,7 @@ class PublishEndpoint:
             head.streams, head.admitted = True, None
             return None
         admitted.codec, admitted.allowed = codec, access.allowed
+        admitted.rated = share if share is not None and share.rated else None
         admitted.edition, admitted.until = admission.edition, access.until
         return None
 
@@ -222,15 +232,15 @@ class PublishEndpoint:
     def open(self, head: Head, respond: Respond, unread: Callable[[int], None]) -> Intake:
         """Store the events of NDJSON as its lines arrive."""
         stages: Any = self._gateway.stages
-        return UploadIntake(stages, head.headers, partial(self.answer, head), respond, unread)
+        return UploadIntake(stages, head, partial(self.answer, head), respond, unread)
 
     def too_large(self, head: Head) -> Answer:
         """Refuse a body over the limit."""
         return self._refusal(head, too_large(self.max_body))
 
     def too_slow(self, head: Head) -> Answer:
-        """Refuse a body that paused for too long."""
-        return self._refusal(head, too_slow())
+        """Refuse a body that did not come in time."""
+        return self._refusal(head, late_body(self._gateway.times))
 
     def refuse(self, head: Head, respond: Respond, fault: BaseException) -> None:
         """Answer with an error."""
@@ -243,17 +253,17 @@ class PublishEndpoint:
         found = problem(fault)
         return self.answer(head, found.status, found.lines, found.body)
 
-    def answer(self, head: Head, status: int, lines: bytes, body: bytes) -> Answer:
-        """Build an answer. Pages of allowed origins get CORS headers."""
+    def answer(self, head: Head, status: int, lines: bytes, body: bytes, counts: int = 1) -> Answer:
+        """Build an answer. Pages of allowed origins get CORS headers.
+
+        `counts`: as how many requests its request counts.
+        """
         origin = self._allowed.allowed(head.headers)
         if origin is not None:
             lines += b"".join(map(header_line, sharing(origin)))
-        return Answer(status, lines, body)
-
-
-def _check_headers(headers: Headers) -> None:
-    for name, value in headers:
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise UnsupportedMediaType(
-                "compressed bodies are not supported: send it without Content-Encoding"
-            )
+        share = head.share
+        if share is not None:
+            if counts > 1:
+                share.charge(counts - 1)
+            lines += share.lines()
+        return Answer(status, lines, body, counts)

@@ -22,8 +22,10 @@ from busway.gateway.dispatch.registry import Registry
 from busway.gateway.dispatch.replays import Replays
 from busway.gateway.dispatch.schedules import Schedules
 from busway.gateway.dispatch.trials import Trials
+from busway.gateway.door.deadlines import Times
 from busway.gateway.executors.port import Workers
 from busway.gateway.ingest.publisher import Publisher
+from busway.gateway.limits import Limits
 from busway.gateway.nodes.port import Nodes
 from busway.gateway.settings import Settings
 from busway.gateway.store.port.commits import Commits
@@ -68,6 +70,8 @@ class Stages:
     waits: Waits
     answers: Budget
     bodies: Budget
+    limits: Limits
+    times: Times
     certificate: Certificate | None = None
 
 
@@ -76,6 +80,8 @@ class Gateway(Protocol):
 
     stages: Stages | None
     budgets: Budgets
+    limits: Limits
+    times: Times
 
 
 async def current_handlers(request: Request) -> None:

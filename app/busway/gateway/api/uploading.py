@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from busway.contract.uploads import PRODUCER_ID, UploadResult
 from busway.gateway.access.gate import check_scope
 from busway.gateway.api.stages import Stages
-from busway.gateway.door.port import Answer, Headers, Respond, problem
+from busway.gateway.door.port import Answer, Head, Headers, Respond, problem
 from busway.gateway.errors import BadRequest, BuswayError, Conflict, RequestTimeout, Unavailable
 from busway.gateway.ingest.upload import Parts, Upload
+from busway.gateway.limits import pace, part_of
 
 log = logging.getLogger("busway.api")
 
-IDLE = 60.0  # seconds that an upload may pause
 ID, SEQ = b"producer-id", b"producer-seq"
 HEADERS = frozenset({ID, SEQ})
 _ID = re.compile(PRODUCER_ID.encode())
@@ -58,24 +59,26 @@ class UploadIntake:
 
     Args:
         stages: of the gateway.
-        headers: of the request.
+        head: of the request.
         finish: makes answers.
         respond: sends the answer.
         unread: as for `Upload`.
     """
 
-    idle = IDLE
+    least = 0
     counted = True
 
     def __init__(
         self,
         stages: Stages,
-        headers: Headers,
+        head: Head,
         finish: Finish,
         respond: Respond,
         unread: Callable[[int], None],
     ) -> None:
         self._finish, self._respond = finish, respond
+        self.idle = stages.times.upload
+        headers, shares = head.headers, [share for share in (head.share, head.address) if share is not None]
         self._producer, first = producer(headers)
         parts = Parts(
             stages.publisher,
@@ -84,9 +87,10 @@ class UploadIntake:
             stages.registry,
             stages.clock,
             stages.settings.max_event_bytes,
-            stages.bodies,
+            part_of(stages.bodies, head.share),
             lambda: check_scope(stages.gate.admit(headers), "publish"),
             stages.gate.admit(headers).allowed,
+            partial(pace, shares),
         )
         self._upload = Upload(parts, self._producer, first, unread, self._done)
         self.add, self.whole, self.disconnect = self._upload.add, self._upload.end, self._upload.abandon
@@ -94,7 +98,7 @@ class UploadIntake:
     def too_slow(self) -> Answer:
         """Return the answer for an upload that stood still."""
         self._upload.abandon()
-        late = RequestTimeout(f"no data of the upload arrived for {IDLE:.0f} s")
+        late = RequestTimeout(f"no data of the upload arrived for {self.idle:g} s")
         return self._answer(self._upload.result, late)
 
     def end_with_response(self) -> None:

@@ -98,6 +98,61 @@ def serve(
     keep_alive: Annotated[
         int | None, setting("Seconds that an idle HTTP connection stays open. [default: 75]")
     ] = None,
+    head_timeout: Annotated[
+        float | None, setting("Seconds that the head of a request may take. [default: 30]")
+    ] = None,
+    body_timeout: Annotated[
+        float | None,
+        setting("Seconds that a request body may stand still, NDJSON excepted. [default: 30]"),
+    ] = None,
+    min_body_rate: Annotated[
+        int | None,
+        setting(
+            "Bytes a second that a request body must have on average after its first --body-timeout seconds, "
+            "NDJSON excepted; 0: any. [default: 1024]"
+        ),
+    ] = None,
+    upload_timeout: Annotated[
+        float | None, setting("Seconds that an upload of NDJSON may stand still. [default: 60]")
+    ] = None,
+    stall_timeout: Annotated[
+        float | None,
+        setting("Seconds after which a client is cut that reads nothing of what waits for it. [default: 60]"),
+    ] = None,
+    key_rate: Annotated[
+        str | None, setting("Requests of one API key, such as 100/s, 60/m, 1000/h. [default: none]")
+    ] = None,
+    key_connections: Annotated[
+        int | None,
+        setting("Open WebSockets and event streams of one API key; 0: any number. [default: 10000]"),
+    ] = None,
+    key_subscriptions: Annotated[
+        int | None, setting("Subscriptions of one API key; 0: any number. [default: 100000]")
+    ] = None,
+    key_bytes: Annotated[
+        int | None,
+        setting("Memory for requests under way of one API key, in bytes; 0: any. [default: 134217728]"),
+    ] = None,
+    address_rate: Annotated[
+        str | None, setting("Requests of one address, such as 100/s, 60/m, 1000/h. [default: none]")
+    ] = None,
+    address_connections: Annotated[
+        int | None, setting("Open connections of one address; 0: any number. [default: 1000]")
+    ] = None,
+    address_subscriptions: Annotated[
+        int | None, setting("Subscriptions of one address; 0: any number. [default: 10000]")
+    ] = None,
+    address_bytes: Annotated[
+        int | None,
+        setting("Memory for requests and unread answers of one address; 0: any. [default: 67108864]"),
+    ] = None,
+    unlimited_address: Annotated[
+        list[str] | None,
+        setting(
+            "An address or network that has no --address-… limits, such as 10.1.0.0/16; repeatable. "
+            "[default: 127.0.0.0/8, ::1]"
+        ),
+    ] = None,
     retention: Annotated[
         str | None,
         setting(

@@ -7,8 +7,10 @@ from asyncio import FIRST_COMPLETED
 from typing import Any
 
 from busway.gateway.door.cycle import UNREAD, Message, Receive, Send
+from busway.gateway.door.deadlines import Pace
 from busway.gateway.door.port import Answer, Endpoint, Head, Hurry, SocketEndpoint, relevant
 from busway.gateway.door.websocket import REASON_BYTES
+from busway.gateway.limits import Share
 
 
 async def publish(endpoint: Endpoint, scope: Message, receive: Receive, send: Send) -> None:
@@ -54,9 +56,11 @@ async def _gone(receive: Receive) -> None:
 async def _read(endpoint: Endpoint, head: Head, receive: Receive) -> bytes | Answer | None:
     """Return the body, why it is refused, or None: the client is gone."""
     parts, size, more = [], 0, True
+    loop = asyncio.get_running_loop()
+    pace = Pace(loop.time(), endpoint.idle, endpoint.least)
     while more:
         try:
-            async with asyncio.timeout(endpoint.idle):
+            async with asyncio.timeout(pace.left(loop.time())):
                 message = await receive()
         except TimeoutError:
             return endpoint.too_slow(head)
@@ -64,6 +68,7 @@ async def _read(endpoint: Endpoint, head: Head, receive: Receive) -> bytes | Ans
             return None
         parts.append(message.get("body", b""))
         size += len(parts[-1])
+        pace.came(len(parts[-1]))
         if size > endpoint.max_body:
             return endpoint.too_large(head)
         more = message.get("more_body", False)
@@ -117,6 +122,7 @@ class AsgiSocket:
     """A WebSocket that another server holds."""
 
     transport = None
+    share: Share | None = None
 
     def __init__(self, receive: Receive, send: Send, subprotocol: str | None) -> None:
         self._receive, self._send, self.subprotocol = receive, send, subprotocol

@@ -9,11 +9,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
+from busway.gateway.door.deadlines import Times
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request
+from busway.gateway.door.holding import Holding
 from busway.gateway.door.peer import Peer
 from busway.gateway.door.port import Answer, problem
 from busway.gateway.errors import BuswayError, RequestTimeout
+from busway.gateway.limits import ADDRESS
 
 log = logging.getLogger("busway.door")
 
@@ -23,10 +26,17 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 UNREAD = 65_536  # bytes of a body that wait for the application before reading pauses
-IDLE = 30.0  # seconds that a body may stand still
 
 _BAD_NAME = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def late_body(times: Times) -> RequestTimeout:
+    """Return the error for a body that does not come in time."""
+    return RequestTimeout(
+        f"the body did not come in time: nothing of it for {times.body:g} s, or less than {times.least} "
+        "bytes a second on average: send it again"
+    )
 
 
 def _status_line(status: int) -> bytes:
@@ -47,6 +57,7 @@ class Connection(Protocol):
     loop: asyncio.AbstractEventLoop
     flow: Flow
     half_closed: bool
+    holding: Holding
     default_headers: bytes
     peer: Peer
 
@@ -69,7 +80,6 @@ class Cycle:
         state: of the application's lifespan.
     """
 
-    idle = IDLE
     counted = False
 
     __slots__ = (
@@ -88,6 +98,8 @@ class Cycle:
         "_started",
         "_wake",
         "connection",
+        "idle",
+        "least",
         "scope",
         "transport",
     )  # fmt: skip
@@ -96,6 +108,8 @@ class Cycle:
         self.connection = connection
         self.transport = connection.transport
         self.scope = _scope(request, connection, state)
+        self.scope[ADDRESS] = connection.holding.share
+        self.idle, self.least = connection.holding.times.body, connection.holding.times.least
         self._body = bytearray()
         self._more = True
         self._end_delivered = False  # the application has the end of the body
@@ -134,8 +148,8 @@ class Cycle:
         self._awake()
 
     def too_slow(self) -> Answer:
-        """Return the answer for a body that stands still."""
-        return problem(RequestTimeout(f"no byte of the body came for {IDLE:.0f} s: send it again"))
+        """Return the answer for a body that does not come in time."""
+        return problem(late_body(self.connection.holding.times))
 
     def disconnect(self) -> None:
         """The client is gone."""
@@ -205,7 +219,7 @@ class Cycle:
             raise RuntimeError(f"{message['type']} is out of turn")
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        lines = [STATUS_LINES[status], self.connection.default_headers]
+        lines = [STATUS_LINES[status], self.connection.default_headers, self.connection.holding.lines]
         bodiless = status in {204, 304}
         for name, value in headers:
             if _BAD_NAME.search(name) or _BAD_VALUE.search(value):

@@ -1,4 +1,4 @@
-"""One deadline of a connection at a time, and one timer for all of them."""
+"""One deadline of a connection at a time, and one timer for all of them. How long everything may take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,30 @@ import asyncio
 import math
 from collections.abc import Callable
 
+import msgspec
+
 NEVER = math.inf
+
+
+class Times(msgspec.Struct, frozen=True):
+    """How long a client may take, in seconds.
+
+    Attributes:
+        head: for the head of a request.
+        body: how long a body may stand still, and after how long `least` is asked of it.
+        least: bytes a second that a body must have on average.
+        upload: how long NDJSON may stand still.
+        stall: how long a client may read nothing of what waits for it.
+    """
+
+    head: float = 30.0
+    body: float = 30.0
+    least: int = 1024
+    upload: float = 60.0
+    stall: float = 60.0
+
+
+TIMES = Times()
 
 
 class Deadline:
@@ -64,20 +87,58 @@ def _nothing() -> None:
     pass
 
 
-STALL_TIMEOUT = 60.0  # seconds without progress after which a client that does not read is cut
+class Pace:
+    """By when more of a body must come.
+
+    Args:
+        now: the time of the loop.
+        idle: seconds that the body may stand still, and after which `least` is asked of it.
+        least: bytes a second that it must have on average. 0: it may come slowly.
+    """
+
+    __slots__ = ("_began", "_came", "_idle", "_least", "_paused")
+
+    def __init__(self, now: float, idle: float, least: int) -> None:
+        self._began, self._idle, self._least = now, idle, least
+        self._came = 0
+        self._paused: float | None = None
+
+    def came(self, size: int) -> None:
+        """Count bytes of the body."""
+        self._came += size
+
+    def pause(self, now: float) -> None:
+        """Stop the clock: nothing is read from the socket."""
+        self._paused = now
+
+    def left(self, now: float) -> float:
+        """Return in how many seconds more must come. The clock goes on."""
+        if self._paused is not None:
+            self._began += now - self._paused
+            self._paused = None
+        if not self._least:
+            return self._idle
+        until = self._began + max(self._idle, self._came / self._least)
+        return max(0.0, min(self._idle, until - now))
+
+
 _LOOKS = 12
 
 
 class Stall:
-    """Runs an action when a transport had bytes to send for `STALL_TIMEOUT` seconds and sent none of them."""
+    """Runs an action when a transport had bytes to send for so many seconds and sent none of them."""
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, action: Callable[[], None]
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        action: Callable[[], None],
     ) -> None:
         self._transport, self._loop, self._action = transport, loop, action
         self._left = transport.get_write_buffer_size()
-        self._looks = 0
-        self._timer = loop.call_later(STALL_TIMEOUT / _LOOKS, self._look)
+        self._looks, self._every = 0, seconds / _LOOKS
+        self._timer = loop.call_later(self._every, self._look)
 
     def end(self) -> None:
         """Run no action."""
@@ -90,4 +151,4 @@ class Stall:
         if self._looks >= _LOOKS:
             self._action()
             return
-        self._timer = self._loop.call_later(STALL_TIMEOUT / _LOOKS, self._look)
+        self._timer = self._loop.call_later(self._every, self._look)

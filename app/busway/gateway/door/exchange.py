@@ -23,13 +23,13 @@ class Exchange:
 
     counted = False
 
-    __slots__ = ("_endpoint", "_head", "_parts", "_respond", "_size", "idle")
+    __slots__ = ("_endpoint", "_head", "_parts", "_respond", "_size", "idle", "least")
 
     def __init__(self, endpoint: Endpoint, head: Head, respond: Respond) -> None:
         self._endpoint, self._head, self._respond = endpoint, head, respond
         self._parts: list[bytes] = []
         self._size = 0
-        self.idle = endpoint.idle
+        self.idle, self.least = endpoint.idle, endpoint.least
 
     def add(self, part: bytes) -> None:
         """Take a part of the body."""
@@ -48,7 +48,7 @@ class Exchange:
         return self._endpoint.take(self._head, body, self._respond)
 
     def too_slow(self) -> Answer:
-        """Return the answer for a body that stands still."""
+        """Return the answer for a body that does not come in time."""
         return self._endpoint.too_slow(self._head)
 
     def disconnect(self) -> None:

@@ -298,9 +298,9 @@ class Known:
             return None
         data = [*filter(None, map(kept.data.get, lines)), *passing] if kept.data or passing else None
         if data:
-            admitted = known.admitted
-            known = Head(known.headers + data)
-            known.admitted = admitted
+            shared = known
+            known = Head(shared.headers + data)
+            known.admitted, known.share = shared.admitted, shared.share
         return known, lengths[0] - 1
 
     def reduce(self, headers: Headers) -> Head:
@@ -325,7 +325,7 @@ class Known:
             self._bytes = 0
             self._heads.clear()
         shared = Head([h for h in reduced.headers if h[0] in self.looks_at])
-        shared.admitted = reduced.admitted
+        shared.admitted, shared.share = reduced.admitted, reduced.share
         self._heads[key] = shared
 
 

@@ -23,10 +23,11 @@ class Peer:
 
     Attributes:
         address: as in `Client`.
+        is_proxy: whether it is trusted to say who its clients are.
         tls: whether the connection is encrypted. Then neither side can end its half alone.
     """
 
-    __slots__ = ("_proxies", "address", "port", "tls")
+    __slots__ = ("_proxies", "address", "is_proxy", "port", "tls")
 
     def __init__(self, transport: asyncio.Transport, app: Any) -> None:
         name = transport.get_extra_info("peername")
@@ -38,6 +39,7 @@ class Peer:
             self.address = LOCAL
         proxies: Proxies | None = getattr(app, "proxies", None)
         self._proxies = proxies if proxies is not None and proxies.trusts(self.address) else None
+        self.is_proxy = self._proxies is not None
         self.tls = transport.get_extra_info("sslcontext") is not None
         if self.tls:
             transport.set_write_buffer_limits(TLS_UNSENT)  # as without TLS; the default is 512 KiB

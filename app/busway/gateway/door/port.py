@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from busway.contract.uploads import UploadResult
 from busway.gateway.errors import BuswayError
+from busway.gateway.limits import Share
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -49,24 +50,31 @@ class Head:
     Requests whose heads agree in everything that matters may share one. `headers`: names in lower case, and
     values, of the headers that the endpoint looks at. `admitted` and `asks`: for the endpoint's own use, None
     in a new one. `streams`: the endpoint takes the body as it arrives, by `open`. Set it while `admitted` is
-    None.
+    None. `share`: what the API key uses, set by the endpoint, None if it has no limits. `address`: what the
+    address of the client uses, likewise, known to `open` alone.
     """
 
-    __slots__ = ("admitted", "asks", "headers", "streams")
+    __slots__ = ("address", "admitted", "asks", "headers", "share", "streams")
 
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
         self.admitted: object = None
+        self.share: Share | None = None
+        self.address: Share | None = None
         self.streams = False
         self.asks: bool | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A whole response; `lines` are its header lines as they go out."""
+    """A whole response; `lines` are its header lines as they go out.
+
+    `counts`: as how many requests its request counts.
+    """
 
     status: int
     lines: bytes
     body: bytes
+    counts: int = 1
 
 
 def relevant(names: frozenset[bytes], headers: Headers) -> Headers:
@@ -94,10 +102,12 @@ Hurry = Callable[[], None]
 class Intake(Protocol):
     """Takes a body as it arrives.
 
-    `idle`: seconds that the body may stand still. `counted`: it counts the memory that it takes.
+    `idle`: seconds that the body may stand still. `least`: bytes a second that it must have on average after
+    so many seconds, 0 for any. `counted`: it counts the memory that it takes.
     """
 
     idle: float
+    least: int
     counted: bool
 
     def add(self, part: bytes) -> None:
@@ -107,7 +117,7 @@ class Intake(Protocol):
         """The body is complete. Return as `Endpoint.take` does."""
 
     def too_slow(self) -> Answer:
-        """Return the answer for a body that stood still for `idle` seconds. Nothing follows."""
+        """Return the answer for a body that did not come in time. Nothing follows."""
 
     def disconnect(self) -> None:
         """The client is gone, or its body cannot be read on. Nothing follows, and no answer is needed."""
@@ -122,7 +132,7 @@ class Endpoint(Protocol):
     `looks_at`: the headers that it reads, in lower case. It is given no others but those that begin with
     `ce-`, which carry parts of the event, and `carries`, which may differ from request to request, too: the
     answer to `admit` must not depend on these. `max_body`: bytes.
-    `idle`: seconds that a body may stand still.
+    `idle`, `least`: as of an `Intake`, for a body that it does not take as it arrives.
     """
 
     path: str
@@ -130,6 +140,7 @@ class Endpoint(Protocol):
     carries: frozenset[bytes]
     max_body: int
     idle: float
+    least: int
 
     def admit(self, head: Head) -> Answer | None:
         """Answer a request whose body is not wanted; None to have the body read."""
@@ -152,18 +163,20 @@ class Endpoint(Protocol):
         """Answer a request whose body has more bytes than `max_body`."""
 
     def too_slow(self, head: Head) -> Answer:
-        """Answer a request whose body stood still for `idle` seconds."""
+        """Answer a request whose body did not come in time."""
 
 
 class Socket(Protocol):
     """An open WebSocket.
 
-    `transport`: the server's, None where it is unknown. `subprotocol`: the chosen one. A client that is gone
-    is an OSError, or nothing at all.
+    `transport`: the server's, None where it is unknown. `subprotocol`: the chosen one. `share`: what the
+    address of the client uses, None if it has no limits. A client that is gone is an OSError, or nothing at
+    all.
     """
 
     transport: Any
     subprotocol: str | None
+    share: Share | None
 
     async def receive(self) -> str | bytes | None:
         """Return the next message; None when there are no more."""

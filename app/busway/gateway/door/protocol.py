@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine
 from typing import Any
 
-from uvicorn import Config
-from uvicorn.server import ServerState
-
+from busway.gateway.door.accepted import Accepted
 from busway.gateway.door.bodies import Body, Chunked, Sized
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
-from busway.gateway.door.deadlines import NEVER, Deadline
+from busway.gateway.door.deadlines import NEVER, Deadline, Pace
 from busway.gateway.door.exchange import take_body
 from busway.gateway.door.flow import Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
-from busway.gateway.door.holding import Holding
 from busway.gateway.door.peer import Peer
-from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, header_line, problem
+from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, problem
 from busway.gateway.door.room import make_room
 from busway.gateway.door.websocket import WebSocket, handshake
-from busway.gateway.errors import BadRequest, BuswayError, RequestTimeout
+from busway.gateway.errors import BadRequest, BuswayError, HeadTooLarge, RequestTimeout, TooManyRequests
+from busway.gateway.limits import hits
 
-HEAD_WITHIN = 30.0  # seconds for a head: from the first byte of a connection or a request to its empty line
 PIPELINED = 65_536  # bytes behind an unanswered request before reading pauses
 DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the connection ends
 DISCARD_WITHIN = 30.0  # seconds, likewise
@@ -38,44 +34,24 @@ _turns = itertools.count()
 _EMPTY_LINES = (0x0D, 0x0A)
 
 
-class HttpProtocol(asyncio.Protocol):
+class HttpProtocol(Accepted):
     """A connection, as `asyncio` and uvicorn see it.
 
-    Args:
-        config: of uvicorn; the application may have `publish` (an `Endpoint`), `sockets` (a
-        `SocketEndpoint`) and `proxies`. server_state: what the server shares among connections.
-        app_state: of the application's lifespan.
+    The application may have `publish` (an `Endpoint`), `sockets` (a `SocketEndpoint`) and `proxies`.
     """
 
     __slots__ = (
-        "_advancing", "_answered", "_app", "_app_state", "_body", "_busy", "_config", "_cycle", "_deadline",
-        "_discarded", "_ending", "_endpoint", "_exchange", "_holding", "_hurry", "_keep_alive", "_known",
-        "_requests", "_rest", "_scanned", "_shared", "_socket", "_sockets", "_state", "_unread",
-        "_waiting_since", "default_headers", "flow", "half_closed", "loop", "peer", "transport",
+        "_advancing", "_answered", "_body", "_busy", "_cycle", "_deadline", "_discarded", "_ending",
+        "_endpoint", "_exchange", "_hurry", "_keep_alive", "_known", "_pace", "_requests", "_rest",
+        "_scanned", "_socket", "_sockets", "_unread", "_waiting_since", "peer",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        if not config.loaded:
-            config.load()
-        self.loop = _loop or asyncio.get_running_loop()
-        self.transport: asyncio.Transport
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.peer: Peer
-        self.flow: Flow
-        self.half_closed = False
-        self.default_headers = b""
-        self._shared: list[tuple[bytes, bytes]] | None = None  # what `default_headers` was made of
-        self._config, self._state, self._app_state = config, server_state, app_state
-        self._app: Any = config.loaded_app
         self._endpoint: Endpoint | None = getattr(self._app, "publish", None)
         self._sockets: SocketEndpoint | None = getattr(self._app, "sockets", None)
         self._known = None if self._endpoint is None else known_to(self._endpoint)
-        self._holding = Holding(self._app)
         self._rest: bytes | bytearray = b""  # what came and is not understood yet
         self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
         self._requests = False  # there was one
@@ -84,6 +60,7 @@ class HttpProtocol(asyncio.Protocol):
         self._busy = self._answered = self._advancing = False
         self._keep_alive = True
         self._body: Body | None = None  # None: it is whole
+        self._pace = Pace(0, 0, 0)  # of the body
         self._exchange: Intake | None = None
         self._cycle: Cycle | None = None
         self._socket: WebSocket | None = None
@@ -99,16 +76,20 @@ class HttpProtocol(asyncio.Protocol):
         self.peer = Peer(self.transport, self._app)
         self.flow = Flow(self.transport, self.loop)
         self._waiting_since = next(_turns)
-        self._deadline.set(HEAD_WITHIN, self._close)
+        self._deadline.set(self.holding.times.head, self._close)
         self._state.connections.add(self)  # type: ignore[arg-type]
         make_room(self._state.connections)
+        try:
+            self.holding.enter(self.peer)
+        except TooManyRequests as error:
+            self._refuse(error)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's own
         """Release everything."""
         self._state.connections.discard(self)
         self._ending = True
         self._deadline.close()
-        self._holding.end()
+        self.holding.end()
         self.flow.resume_writing()
         if self._socket is not None:
             self._socket.connection_lost()
@@ -150,11 +131,11 @@ class HttpProtocol(asyncio.Protocol):
         self.flow.pause_writing()
         self._read_on()
         if self._socket is None and (self._cycle is None or self._cycle.sized):
-            self._holding.pause(self.transport, self.cut)
+            self.holding.pause(self.transport, self.cut)
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._holding.resume()
+        self.holding.resume()
         self.flow.resume_writing()
         self._read_on()
         if self._rest and not self._busy:
@@ -215,11 +196,12 @@ class HttpProtocol(asyncio.Protocol):
             return False
         self._busy, self._answered, self._keep_alive = True, False, True
         self._deadline.at = NEVER
-        answer = endpoint.admit(found[0])
+        head = found[0]
+        answer = (self.holding.limited and self.holding.refusal(head.headers)) or endpoint.admit(head)
         if answer is not None:
             self._respond(answer)
         else:
-            self._hurry = endpoint.take(found[0], data[end + 4 :], self._respond)
+            self._hurry = endpoint.take(head, data[end + 4 :], self._respond)
         return True
 
     def _begin(self, rest: bytes | bytearray) -> bool:
@@ -235,8 +217,8 @@ class HttpProtocol(asyncio.Protocol):
         self._scanned = 0
         self._deadline.at = NEVER
         self._busy, self._answered = True, False
-        if self._holding.held:
-            self._holding.release()
+        if self.holding.held:
+            self.holding.release()
         if self._known is not None:
             found = self._known.find(bytes(rest[:end]))
             if found is not None:
@@ -252,11 +234,11 @@ class HttpProtocol(asyncio.Protocol):
         if not self._scanned:
             self._rest = rest = bytearray(rest)  # grows in place, however small its parts are
             if self._requests:
-                self._deadline.set(HEAD_WITHIN, self._head_too_slow)
+                self._deadline.set(self.holding.times.head, self._head_too_slow)
             else:
                 self._deadline.change(self._head_too_slow)  # its time began with the connection
         check_unfinished(rest, self._scanned)
-        self._holding.hold(len(rest) - self._holding.held)
+        self.holding.hold(len(rest) - self.holding.held)
         self._scanned = max(1, len(rest) - 3)
 
     def _route(self, head: bytes, rest: bytes | bytearray) -> None:
@@ -264,50 +246,60 @@ class HttpProtocol(asyncio.Protocol):
         request = self.peer.read(read(head))
         self._rest = rest
         self._keep_alive = request.keep_alive
-        sockets = self._sockets
-        if sockets is not None and request.opens(sockets.path):
+        sockets, known = self._sockets, self._known
+        publishes = known is not None and request.method == "POST" and request.path == known.path
+        answer = None if publishes else self.holding.refusal(request.headers)
+        if answer is not None:
+            self._turn_away(answer, request.length, expects=request.expects)
+        elif sockets is not None and request.opens(sockets.path):
             self._open(sockets, head, request)
-        elif self._known and request.method == "POST" and request.path == self._known.path:
-            reduced = self._known.reduce(request.headers)
+        elif known is not None and publishes:
+            reduced = known.reduce(request.headers)
             self._publish(reduced, request.length, expects=request.expects)
             if reduced.admitted is not None:
-                self._known.remember(head[:-4], request, reduced)
+                known.remember(head[:-4], request, reduced)
         else:
             self._start_cycle(request)
 
     def _publish(self, head: Head, length: int | None, *, expects: bool = False) -> None:
         """Pass a request to the publish endpoint."""
         endpoint: Any = self._endpoint
-        answer = endpoint.admit(head)
+        answer = (self.holding.limited and self.holding.refusal(head.headers)) or endpoint.admit(head)
         rest = self._rest
         here = length and length <= len(rest) and length <= endpoint.max_body and not head.streams
         if answer is None and here:
             self._rest = rest[length:]
             self._hurry = endpoint.take(head, bytes(rest[:length]), self._respond)
             return
-        self._frame(length)
         if answer is not None:
-            # Whether the body comes, only the client knows.
-            self._keep_alive = self._keep_alive and not expects
-            self._respond(answer)
+            self._turn_away(answer, length, expects=expects)
             return
+        self._frame(length)
+        head.address, self.holding.key_share = self.holding.share, head.share
         self._exchange = intake = take_body(endpoint, head, self._respond, self.unread)
         if self._body is None:
             self._hurry = intake.whole()
         else:
             if expects and not rest:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._deadline.set(intake.idle, self._body_too_slow)
+            self._begin_body(intake)
+
+    def _turn_away(self, answer: Answer, length: int | None, *, expects: bool) -> None:
+        """Answer a request whose body is not wanted. Whether it comes, only the client knows."""
+        self._frame(length)
+        self._keep_alive = self._keep_alive and not expects
+        self._respond(answer)
 
     def _start_cycle(self, request: Request) -> None:
         self._refresh_headers()
         self._frame(request.length)
+        self.holding.key_share = None
         self._cycle = cycle = Cycle(self, request, self._app_state)
         self._hurry = cycle.half_close
         if self._body is None:
             cycle.whole()
         else:
-            self._deadline.set(cycle.idle, self._body_too_slow)
+            self._begin_body(cycle)
         self._run(cycle.run(self._app))
 
     def _open(self, sockets: SocketEndpoint, head: bytes, request: Request) -> None:
@@ -320,16 +312,11 @@ class HttpProtocol(asyncio.Protocol):
             return
         protocol, accepted = handshake(head, sockets)
         self.transport.write(accepted)
-        self._socket = socket = WebSocket(self.transport, self.flow, protocol, self._config, self._holding)
+        self._socket = socket = WebSocket(self.transport, self.flow, protocol, self._config, self.holding)
         rest, self._rest = bytes(self._rest), b""
         self._run(socket.run(serve))
         if rest:
             socket.data_received(rest)
-
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(coroutine)
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
 
     # -- bodies
 
@@ -341,14 +328,23 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._body = None
 
+    def _begin_body(self, intake: Intake | Cycle) -> None:
+        self._pace = Pace(self.loop.time(), intake.idle, intake.least)
+        self._await_body()
+
+    def _await_body(self) -> None:
+        self._deadline.set(self._pace.left(self.loop.time()), self._body_too_slow)
+
     def _read_body(self, body: Body) -> bool:
         """Consume received bytes of the body; return True if the request is complete."""
+        before = len(self._rest)
         self._rest = body.feed(bytes(self._rest), self._take)
         if self._ending:
             return False
         if not body.done:
+            self._pace.came(before - len(self._rest))
             if not (self._answered or self._unread):
-                self._deadline.set(self._incoming.idle, self._body_too_slow)
+                self._await_body()
             return False
         self._body = None
         self._deadline.clear()
@@ -366,7 +362,7 @@ class HttpProtocol(asyncio.Protocol):
     def _take(self, part: bytes) -> None:
         if not self._answered:
             if not self._incoming.counted:
-                self._holding.hold(len(part))
+                self.holding.hold(len(part))
             self._incoming.add(part)
             return
         self._discarded += len(part)
@@ -386,16 +382,19 @@ class HttpProtocol(asyncio.Protocol):
             self._refresh_headers()
         end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
         content = answer.body if body else b""
-        parts = (STATUS_LINES[answer.status], self.default_headers, answer.lines, end, content)
+        holding = self.holding
+        parts = (STATUS_LINES[answer.status], self.default_headers, holding.lines, answer.lines, end, content)
         self.transport.write(b"".join(parts))
+        if answer.counts != 1 and holding.share is not None:
+            holding.share.charge(answer.counts - 1)
         self.answered(keep_alive=keep_alive)
 
     def answered(self, *, keep_alive: bool) -> None:
         """Continue after a complete response."""
         self._state.total_requests += 1
         self._answered = True
-        if self._holding.held:
-            self._holding.release()
+        if self.holding.held:
+            self.holding.release()
         if self._body is None and keep_alive and self._keep_alive:
             self._next()
         elif not (keep_alive and self._keep_alive):
@@ -430,6 +429,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._answered and self._busy:
             self._end()
             return
+        hits["head_size"] += isinstance(error, HeadTooLarge)
         if self._incoming is not None:
             self._incoming.disconnect()
         if self._cycle is not None and self._cycle.started:
@@ -457,10 +457,6 @@ class HttpProtocol(asyncio.Protocol):
         self._deadline.clear()
         self.transport.close()
 
-    def _refresh_headers(self) -> None:
-        self._shared = self._state.default_headers
-        self.default_headers = b"".join(map(header_line, self._shared))
-
     # -- reading and time
 
     def unread(self, size: int) -> None:
@@ -470,8 +466,9 @@ class HttpProtocol(asyncio.Protocol):
         self._unread = not self._unread
         if self._unread:
             self._deadline.clear()
+            self._pace.pause(self.loop.time())
         elif self._body is not None and not self._answered:
-            self._deadline.set(self._incoming.idle, self._body_too_slow)
+            self._await_body()
         if not self._advancing:
             self._read_on()
 
@@ -484,12 +481,15 @@ class HttpProtocol(asyncio.Protocol):
         self.flow.read(on=reading)
 
     def _head_too_slow(self) -> None:
-        self._refuse(RequestTimeout(f"the head did not come within {HEAD_WITHIN:.0f} s: send it at once"))
+        hits["head_timeout"] += 1
+        within = f"{self.holding.times.head:g} s"
+        self._refuse(RequestTimeout(f"the head did not come within {within}: send it at once"))
 
     def _body_too_slow(self) -> None:
         if self._answered or self._ending:
             return
         self._keep_alive = False
+        hits["body_timeout" if self._incoming.least else "upload_timeout"] += 1
         answer = self._incoming.too_slow()
         self._incoming.disconnect()
         if self._cycle is not None and self._cycle.started:

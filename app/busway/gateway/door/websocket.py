@@ -28,7 +28,7 @@ from busway.gateway.door.flow import Flow
 from busway.gateway.door.holding import Holding
 from busway.gateway.door.liveness import is_there
 from busway.gateway.door.port import Serve, SocketEndpoint
-from busway.gateway.errors import BadRequest, Unavailable, UpgradeRequired
+from busway.gateway.errors import BadRequest, TooManyRequests, Unavailable, UpgradeRequired
 
 log = logging.getLogger("busway.door")
 
@@ -91,6 +91,7 @@ class WebSocket:
     ) -> None:
         self.transport = transport
         self.subprotocol: str | None = protocol.subprotocol
+        self.share = holding.share
         self._holding = holding
         self._rest = bytearray()  # received, not parsed yet
         self._flow = flow
@@ -202,6 +203,8 @@ class WebSocket:
                 self._holding.hold(size - self._holding.held)
             except Unavailable:
                 self._fail(1013, "the messages of all clients take too much memory: try again later")
+            except TooManyRequests as problem:
+                self._fail(1013, problem.detail)
         self._flush()
 
     def eof_received(self) -> None:

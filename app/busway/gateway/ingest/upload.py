@@ -15,7 +15,7 @@ from busway.domain.event import NewEvent
 from busway.domain.handler import Rules
 from busway.domain.pattern import Matcher
 from busway.gateway.budget import Budget
-from busway.gateway.errors import Conflict, Overloaded, Unavailable
+from busway.gateway.errors import Conflict, Overloaded, TooManyRequests, Unavailable
 from busway.gateway.ingest import lines as ndjson
 from busway.gateway.ingest.publisher import Publisher, outside
 from busway.gateway.store.port.commits import Commits
@@ -95,6 +95,7 @@ class Parts(NamedTuple):
         budget: memory for what has arrived and is not stored.
         check: raises if the upload is not allowed any more. It is called before each batch.
         allowed: which event types the key may publish. None: all.
+        pace: counts lines for the rate of the client. Returns for how many seconds they have to wait.
     """
 
     publisher: Publisher
@@ -106,6 +107,7 @@ class Parts(NamedTuple):
     budget: Budget
     check: Callable[[], object]
     allowed: Matcher | None = None
+    pace: Callable[[int], float] = lambda _: 0.0
 
 
 class Upload:
@@ -276,8 +278,16 @@ class Upload:
         if self._over or self._problem:
             return
         self._sent, self._batch = batch, _Batch(batch.end)
-        self._patience = self._loop.time() + PATIENCE
-        self._submit()
+        try:
+            wait = self._parts.pace(batch.lines)
+        except TooManyRequests as problem:
+            self._lost(problem)
+            return
+        self._patience = self._loop.time() + wait + PATIENCE
+        if wait:
+            self._loop.call_later(wait, self._submit)
+        else:
+            self._submit()
 
     def _submit(self) -> None:
         """Send the batch to the store. Try again while too much waits there."""

@@ -50,7 +50,7 @@ class CloudEventsSocket:
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
-        self.transport = socket.transport
+        self.transport, self.share = socket.transport, socket.share
         self.subprotocol = socket.subprotocol
         self.receive = socket.receive
         self.close = socket.close

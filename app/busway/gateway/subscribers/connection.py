@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from busway.gateway.access.scopes import Access
 from busway.gateway.errors import BadCursor, BuswayError, Gone, Unavailable
+from busway.gateway.limits import Share, hits
 from busway.gateway.subscribers.durables import superseded
 from busway.gateway.subscribers.frames import After
 from busway.gateway.subscribers.hub import Hub
@@ -24,7 +25,6 @@ from busway.gateway.subscribers.wires import Wire, begin
 
 logger = logging.getLogger("busway.websocket")
 
-STALL_TIMEOUT = 60.0  # seconds without progress after which a socket is cut
 STALL_CHECKS = 12
 CLOSE_TIMEOUT = 2.0  # seconds that a close frame gets
 PUBLISHES = 64  # concurrent publishes of one connection
@@ -46,14 +46,18 @@ class Connection:
         hub: the source of the results.
         wire: sends its text. If `wire.transport` is set, it reports progress and can be aborted.
         access: of the client.
+        shares: what its key and its address use, if these have limits.
 
     Attributes:
         access: as above.
         expiry: ends the connection with its access.
     """
 
-    def __init__(self, session: Session, hub: Hub, wire: Wire, access: Access) -> None:
+    def __init__(
+        self, session: Session, hub: Hub, wire: Wire, access: Access, shares: Sequence[Share] = ()
+    ) -> None:
         self.access = access
+        self._shares, self._counted = shares, 0
         self._session = session
         self._hub = hub
         self._wire = wire
@@ -78,7 +82,7 @@ class Connection:
         """Resolve the start of a subscription, then begin it."""
         subscription = effect.subscription
         try:
-            self._hub.check_room(subscription.selection)
+            self.check_room(subscription)
             start = await self._locate(subscription, effect.after)
         except BuswayError as problem:
             return self._refuse(subscription, problem)
@@ -87,6 +91,24 @@ class Connection:
             refusal = Unavailable("the result log cannot be read now: subscribe again later")
             return self._refuse(subscription, refusal)
         return self.begin(subscription, start)
+
+    def check_room(self, subscription: Subscription) -> None:
+        """Check that there is room for another subscription.
+
+        Raises:
+            Unavailable: the selections of all connections take too much memory.
+            TooManyRequests: its key or its address has too many subscriptions.
+        """
+        self._count()
+        for share in self._shares:
+            share.check_subscriptions()
+        self._hub.check_room(subscription.selection)
+
+    def _count(self) -> None:
+        count = len(self._session.subscriptions)
+        for share in self._shares:
+            share.subscriptions += count - self._counted
+        self._counted = count
 
     def begin(self, subscription: Subscription, start: Start) -> None:
         """Begin a subscription at `start`, unless the connection is about to close."""
@@ -103,6 +125,7 @@ class Connection:
     def unsubscribe(self, effect: Unsubscribe) -> None:
         """End a subscription."""
         self._leave(effect.subscription)
+        self._count()
         self.answer(effect.text)
 
     def acknowledge(self, effect: Ack) -> None:
@@ -125,6 +148,7 @@ class Connection:
         """End a subscription whose durable name another subscription took over."""
         self._hub.leave(subscription)
         self.answer(self._session.refused(subscription, superseded(subscription.durable or "")))
+        self._count()
 
     async def pong(self, effect: Pong) -> None:
         """Answer a ping after the earlier acknowledgements are stored."""
@@ -192,6 +216,7 @@ class Connection:
         self.expiry.stop()
         for subscription in self._session.end():
             self._leave(subscription)
+        self._count()
         self._hub.exit(self)
         self._quiet_since.clear()
         self._drop()
@@ -217,6 +242,7 @@ class Connection:
         self._give_back(subscription)
         if subscription in self._session:
             self.answer(self._session.refused(subscription, problem))
+        self._count()
 
     def _leave(self, subscription: Subscription) -> None:
         self._hub.leave(subscription)
@@ -272,6 +298,7 @@ class Connection:
         except Gone as problem:
             self._give_back(subscription)
             text = self._session.refused(subscription, problem)
+            self._count()
             if self._session.single:
                 raise _Ended(1013, text) from None
             self._answers.append(text)
@@ -301,13 +328,15 @@ class Connection:
     async def _progress(self, rest: Awaitable[None]) -> None:
         sending = asyncio.ensure_future(rest)
         try:
-            left, looks = self._unsent(), 0
-            while not (await asyncio.wait({sending}, timeout=STALL_TIMEOUT / STALL_CHECKS))[0]:
+            left, looks, patience = self._unsent(), 0, self._hub.stall_timeout
+            while not (await asyncio.wait({sending}, timeout=patience / STALL_CHECKS))[0]:
                 now_left = self._unsent()
                 looks = looks + 1 if now_left >= left else 0
                 left = now_left
                 if looks >= STALL_CHECKS:
-                    raise _Ended(4408, "no progress for 60 s: read faster, connect again with your cursor")
+                    hits["stalled"] += 1
+                    why = f"no progress for {patience:g} s: read faster, connect again with your cursor"
+                    raise _Ended(4408, why)
             sending.result()
         finally:
             if not sending.cancel() and not sending.cancelled():

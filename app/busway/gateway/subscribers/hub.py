@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from busway.domain.cursor import START, Position
+from busway.gateway.door.deadlines import TIMES
 from busway.gateway.errors import Gone, Unavailable
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.reader import Reader
@@ -91,13 +92,12 @@ class Hub:
         self._turns = turns or Turns()
         self._selections: dict[Selection, int] = {}  # how many subscriptions have each
         self._selections_bytes = self._shared_bytes = 0
-        self.epoch = epoch
-        self.durables = durables
+        self.epoch, self.durables = epoch, durables
+        self.stall_timeout = TIMES.stall  # seconds
         self.latest = self._floor = START
         self.closing: tuple[int, str] | None = None
         self.reader = reader
-        self._floor_at = 0.0
-        self._ring_bytes = ring_bytes
+        self._floor_at, self._ring_bytes = 0.0, ring_bytes
         self._ring = Ring(ring_bytes, 0)
         self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
         self.sinks: dict[Sink, None] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from busway.gateway.access.scopes import Access
 from busway.gateway.errors import BadSubscription, BuswayError, Unavailable
+from busway.gateway.limits import ADDRESS, NO_LIMITS, Limits
 from busway.gateway.subscribers import stream
 from busway.gateway.subscribers.connection import Connection
 from busway.gateway.subscribers.hub import Hub
@@ -35,10 +36,11 @@ class StreamShell:
 
     Args:
         hub: the source of the results.
+        limits: of each client.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, limits: Limits = NO_LIMITS) -> None:
+        self._hub, self._limits = hub, limits
 
     async def __call__(
         self,
@@ -57,18 +59,25 @@ class StreamShell:
         if self._hub.closing:
             await ask_to_reconnect(scope, send, self._hub.closing[1])
             return
+        shares = self._limits.shares(access.key, scope.get(ADDRESS))
         session = StreamSession(access, self._hub.epoch)
         opening = session.begin(_fields(scope))
-        start = await self._locate(opening)
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        if head:
-            await send({"type": "http.response.body", "body": b""})
-            return
-        await self._follow(session, opening, start, receive, StreamWire(send), access)
+        wire = StreamWire(send)
+        with self._limits.connected(access.key):
+            connection = Connection(session, self._hub, wire, access, shares)
+            try:
+                start = await self._locate(connection, opening)
+                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                if head:
+                    await send({"type": "http.response.body", "body": b""})
+                    return
+                await self._follow(connection, opening, start, receive, wire)
+            finally:
+                connection.end()
 
-    async def _locate(self, opening: Open) -> Start:
+    async def _locate(self, connection: Connection, opening: Open) -> Start:
         try:
-            self._hub.check_room(opening.subscription.selection)
+            connection.check_room(opening.subscription)
             return await self._hub.locate(opening.after)
         except BuswayError:
             raise
@@ -77,15 +86,8 @@ class StreamShell:
             raise Unavailable("the result log cannot be read now: subscribe again later") from None
 
     async def _follow(
-        self,
-        session: StreamSession,
-        opening: Open,
-        start: Start,
-        receive: Receive,
-        wire: StreamWire,
-        access: Access,
+        self, connection: Connection, opening: Open, start: Start, receive: Receive, wire: StreamWire
     ) -> None:
-        connection = Connection(session, self._hub, wire, access)
         self._hub.enter(connection)
         beat = _Heartbeat(connection, wire)
         _set_user_timeout(wire.transport)
@@ -97,7 +99,6 @@ class StreamShell:
                 pass
         finally:
             beat.stop()
-            connection.end()
 
 
 class _Heartbeat:

@@ -9,7 +9,15 @@ from typing import Any
 
 from busway.gateway.access.scopes import Access
 from busway.gateway.door.port import Socket
-from busway.gateway.errors import BadRequest, BuswayError, Forbidden, Unauthorized, Unavailable
+from busway.gateway.errors import (
+    BadRequest,
+    BuswayError,
+    Forbidden,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
+from busway.gateway.limits import NO_LIMITS, Limits, Share, pace
 from busway.gateway.subscribers import cloudevents, frames
 from busway.gateway.subscribers.connection import PUBLISHES, Connection
 from busway.gateway.subscribers.hub import Hub
@@ -49,10 +57,18 @@ class WebSocketShell:
             `BuswayError`.
         max_frame: the maximum size of a client's frame in bytes.
         renew: returns what a fresh token gives to a client that has this access, or raises a `BuswayError`.
+        limits: of each client.
     """
 
-    def __init__(self, hub: Hub, publish: Publisher, max_frame: int, renew: Renew = _no_tokens) -> None:
-        self._hub, self._renew = hub, renew
+    def __init__(
+        self,
+        hub: Hub,
+        publish: Publisher,
+        max_frame: int,
+        renew: Renew = _no_tokens,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
+        self._hub, self._renew, self._limits = hub, renew, limits
         self._publish = publish
         self._max_frame = max_frame
 
@@ -76,8 +92,15 @@ class WebSocketShell:
         except BadRequest as problem:
             await socket.send(frames.error(problem))
             return await socket.close(4400, problem.detail)
-        served = _Served(self._hub, self._publish, self._max_frame, self._renew, socket, access)
-        return await served.run(fields)
+        shares = self._limits.shares(access.key, socket.share)
+        try:
+            with self._limits.connected(access.key):
+                served = _Served(
+                    self._hub, self._publish, self._max_frame, self._renew, socket, access, shares
+                )
+                return await served.run(fields)
+        except TooManyRequests as problem:
+            return await socket.close(1013, problem.detail)
 
 
 class _Served:
@@ -91,12 +114,14 @@ class _Served:
         renew: Renew,
         socket: Socket,
         access: Access,
+        shares: list[Share],
     ) -> None:
         self._socket, self._renew = socket, renew
+        self._rated = [share for share in shares if share.rated]
         self._publish = publish
         self._max_frame = max_frame
         self._session = Session(access, hub.epoch, cloudevents=socket.subprotocol == cloudevents.SUBPROTOCOL)
-        self._connection = Connection(self._session, hub, socket, access)
+        self._connection = Connection(self._session, hub, socket, access, shares)
         self._publishing: set[asyncio.Task[None]] = set()
         self._line = Line()
         hub.enter(self._connection)
@@ -115,6 +140,8 @@ class _Served:
     async def _receive(self) -> None:
         left = TURN
         while (message := await self._socket.receive()) is not None:
+            if self._rated and (wait := pace(self._rated, 1)):
+                await asyncio.sleep(wait)  # meanwhile nothing more is read from this socket
             if isinstance(message, bytes):
                 effect = self._session.binary()
             elif self._too_large(message):
