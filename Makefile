@@ -15,6 +15,7 @@
 #   make bench               every row of the benchmark beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account: CPU time of an event
 #   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
+#   make docs                the documentation as a site, in build/docs/site
 #   make counted             record the counted work of an event, with which a test compares
 #   make lock                update the locked dependencies
 #   make format              format the code, and let ruff fix what it can
@@ -54,7 +55,7 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads)
 
-.PHONY: run cluster test test-fast test-all soak move lint advisories release bench counted format lock clean
+.PHONY: run cluster test test-fast test-all soak move lint docs advisories release bench counted format lock clean
 .DEFAULT_GOAL := run
 
 # The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
@@ -113,6 +114,10 @@ soak: $(VENV)/.dev
 move: $(VENV)/.dev
 	SOAK_SECONDS=7200 $(BIN)/pytest -m soak -s tests/soak/test_million.py $(ARGS)
 
+# The documentation as a site, in build/docs/site. Its tools have an environment of their own.
+docs: $(VENV)/.docs
+	@$(BIN)/python docs/build_site.py $(VENV)/docs/bin
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -148,6 +153,7 @@ lock: $(VENV)/.python
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server -o requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra dev -c requirements.lock -o requirements-dev.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,tests/documents/node.txt,$(LOCK)) -o tests/documents/node.lock
+	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,docs/site.txt,$(LOCK)) -o docs/site.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra bench -c requirements.lock -o benchmarks/requirements.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,benchmarks/peers.txt,$(LOCK)) -o benchmarks/peers.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,benchmarks/crossbar.txt,$(LOCK)) -o benchmarks/crossbar.lock
@@ -174,6 +180,11 @@ $(VENV)/.dev: requirements-dev.lock requirements.lock pyproject.toml $(VENV)/.py
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.runtime $@
+
+$(VENV)/.docs: docs/site.lock $(VENV)/.dev
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/python -m pip install --quiet --require-hashes -r docs/site.lock
+	@touch $@
 
 $(VENV)/.bench: benchmarks/requirements.lock pyproject.toml $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/bench

@@ -130,9 +130,14 @@ RUNTIME = CLIENT | SERVER
 BUILD = required(PROJECT["dependency-groups"]["build"])
 DEVELOPMENT = required(PROJECT["project"]["optional-dependencies"]["dev"])
 BENCH = required(PROJECT["project"]["optional-dependencies"]["bench"])
-PEERS, CROSSBAR, NODE = (
+PEERS, CROSSBAR, NODE, SITE = (
     required(re.findall(r"^[^#\s].*$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
-    for name in ("benchmarks/peers.txt", "benchmarks/crossbar.txt", "tests/documents/node.txt")
+    for name in (
+        "benchmarks/peers.txt",
+        "benchmarks/crossbar.txt",
+        "tests/documents/node.txt",
+        "docs/site.txt",
+    )
 )
 
 
@@ -158,6 +163,7 @@ def locked(name: str) -> dict[str, dict[str, set[str]]]:
         ("benchmarks/peers.lock", [PEERS]),
         ("benchmarks/crossbar.lock", [CROSSBAR]),
         ("tests/documents/node.lock", [NODE]),
+        ("docs/site.lock", [SITE]),
     ],
 )
 def test_the_locks_are_in_step_with_the_project(name: str, groups: list[dict[str, Requirement]]) -> None:
@@ -239,7 +245,7 @@ VENDORED = {"swagger-ui-dist", "preact", "htm", "uplot"}
 def test_every_dependency_has_its_reason() -> None:
     text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `([a-z0-9-]+)` \| \S", text, re.MULTILINE))
-    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, *VENDORED}
+    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, *SITE, *VENDORED}
 
 
 # -- what stands in the files
