@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -41,9 +42,16 @@ end
 """
 
 
-def wrk(url: str, seconds: float, body: str = EVENT, connections: int = CONNECTIONS) -> Reading:
+def wrk(
+    url: str,
+    seconds: float,
+    body: str = EVENT,
+    connections: int = CONNECTIONS,
+    headers: Mapping[str, str] | None = None,
+) -> Reading:
     """POST the same body repeatedly in a closed loop, for whole seconds. As `_run`."""
-    return _run(url, seconds, _BODY % body, connections)
+    more = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in (headers or {}).items())
+    return _run(url, seconds, _BODY % body + more, connections)
 
 
 def wrk_each(url: str, seconds: float, before: str, after: str) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -10,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import busway as busway_client
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import ClientConnection
 
 from tests import forked
-from tests.issuers import TokenIssuer
+from tests.issuers import AUDIENCE, TokenIssuer
 
 from .conftest import Serve
 from .service import PATIENCE, Service, hear, items, say, until
@@ -115,6 +117,60 @@ def test_a_stream_ends_with_its_token(gateway: Service, issuer: TokenIssuer) -> 
         assert "token has expired" in text
         return
     pytest.fail("no token was long enough")
+
+
+def test_a_client_asks_a_function_for_its_key_and_again_when_it_is_refused(
+    gateway: Service, issuer: TokenIssuer
+) -> None:
+    service, asked = gateway, []
+
+    def one_after_another() -> str:
+        asked.append(1)
+        return issuer.token("publish subscribe", aud=AUDIENCE if len(asked) % 2 == 0 else "another")
+
+    async def coroutine() -> str:
+        return issuer.token("publish subscribe")
+
+    async def use(key: Any) -> None:
+        async with busway_client.Client(service.url, key) as client, client.subscribe("t") as stream:
+            await stream.open()
+            receipt = await client.publish("t")
+            async for item in stream:
+                assert item.event.seq == receipt.seq
+                break
+
+    asyncio.run(use(one_after_another))
+    assert len(asked) == 2
+    asyncio.run(use(coroutine))
+    asyncio.run(use(issuer.token("publish subscribe")))
+    with busway_client.SyncClient(service.url, one_after_another) as client:
+        client.publish("t")
+    with (
+        busway_client.SyncClient(service.url, lambda: issuer.token(aud="another")) as client,
+        pytest.raises(busway_client.BuswayClientError, match=r"another audience"),
+    ):
+        client.publish("t")
+
+
+@pytest.mark.long
+def test_a_subscription_of_a_client_goes_on_with_fresh_tokens(gateway: Service, issuer: TokenIssuer) -> None:
+    asked: list[str] = []
+
+    def short() -> str:
+        asked.append(issuer.token("publish subscribe", exp=int(time.time()) + 4))
+        return asked[-1]
+
+    async def use() -> None:
+        async with busway_client.Client(gateway.own_url, short) as client, client.subscribe("t") as stream:
+            await stream.open()
+            while len(asked) < 4:
+                receipt = await client.publish("t")
+                async for item in stream:
+                    if item.event.seq == receipt.seq:
+                        break
+                await asyncio.sleep(0.2)
+
+    asyncio.run(use())
 
 
 def test_a_gateway_goes_on_while_the_issuer_is_away_and_takes_its_new_keys(make_service: Serve) -> None:

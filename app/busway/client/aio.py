@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar, cast
 import httpx
 import msgspec
 
+from busway.client.credentials import Credentials, Key
 from busway.client.errors import BuswayClientError, Gap, Gateway, describe, refusal, unreachable
 from busway.client.following import NAME, Following, OnConnect, OnReconnect
 from busway.client.network import address, network
@@ -56,7 +57,10 @@ class Client:
 
     Args:
         url: URL of the gateway, such as `http://127.0.0.1:8000`.
-        key: an API key, if the gateway requires one.
+        key: an API key or a token, if the gateway requires one. Or a function that returns one, also a
+            coroutine function. It is called before the first request, and again shortly before the token
+            expires, or when the gateway refuses it. What is not a token is used for a minute. A plain
+            function runs in a thread.
         timeout: seconds for one request and for opening a subscription.
         on_reconnect: called before a subscription reconnects, with the reason and the delay in seconds.
         on_connect: called each time a subscription is open, at first and after reconnecting.
@@ -70,7 +74,7 @@ class Client:
     def __init__(
         self,
         url: str,
-        key: str | None = None,
+        key: Key | None = None,
         *,
         timeout: float = 30,
         on_reconnect: OnReconnect | None = None,
@@ -78,11 +82,11 @@ class Client:
     ) -> None:
         url = address(url)
         self._network = network(url)
-        self._gateway = Gateway(url, key, timeout, self._network.variable)
+        text = key if isinstance(key, str) else None
+        self._credentials = Credentials(key)
+        self._gateway = Gateway(url, text, timeout, self._network.variable, self._credentials.renews)
         self._on_reconnect, self._on_connect = on_reconnect, on_connect
-        self._http = httpx.AsyncClient(
-            headers=self._gateway.headers, timeout=timeout, **self._network.for_httpx()
-        )
+        self._http = httpx.AsyncClient(timeout=timeout, **self._network.for_httpx())
         self._following: set[Following] = set()
 
     async def __aenter__(self) -> Self:
@@ -214,6 +218,7 @@ class Client:
         following = Following(
             self._gateway,
             self._network,
+            self._credentials,
             wanted,
             self._on_reconnect,
             self._on_connect,
@@ -263,20 +268,27 @@ class Client:
         return await self._ask(shape, "POST", "/v1/events", body)
 
     async def _ask(self, shape: type[T], method: str, path: str, content: bytes | None = None) -> T:
-        url, kind = self._gateway.url, {"Content-Type": "application/json"}
-        try:
-            answer = await self._http.request(method, url + path, content=content, headers=kind)
-        except (httpx.ConnectError, httpx.ProxyError) as problem:
-            raise unreachable(self._gateway, problem) from problem
-        except (httpx.TransportError, httpx.InvalidURL) as problem:
-            why = "timed out" if isinstance(problem, httpx.TimeoutException) else describe(problem)
-            raise BuswayClientError(f"no answer from {url}: {why}") from problem
+        key = await self._credentials.text()
+        answer = await self._send(method, path, content)
+        if answer.status_code == 401 and self._credentials.refused(key):
+            answer = await self._send(method, path, content)
         if not answer.is_success:
             raise refusal(self._gateway, answer.status_code, answer.content)
         try:
             return msgspec.json.decode(answer.content, type=shape)
         except msgspec.MsgspecError:
             raise refusal(self._gateway, answer.status_code, b"") from None
+
+    async def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
+        url = self._gateway.url
+        headers = {"Content-Type": "application/json", **await self._credentials.headers()}
+        try:
+            return await self._http.request(method, url + path, content=content, headers=headers)
+        except (httpx.ConnectError, httpx.ProxyError) as problem:
+            raise unreachable(self._gateway, problem) from problem
+        except (httpx.TransportError, httpx.InvalidURL) as problem:
+            why = "timed out" if isinstance(problem, httpx.TimeoutException) else describe(problem)
+            raise BuswayClientError(f"no answer from {url}: {why}") from problem
 
 
 def _event(event: Mapping[str, Any]) -> bytes:

@@ -14,15 +14,17 @@ _KEYS = {401, 403, 4401, "not_allowed"}
 
 
 class Gateway(msgspec.Struct, frozen=True):
-    """The URL of a gateway, the API key, and the timeout for an answer in seconds.
+    """The URL of a gateway, the API key or token, and the timeout for an answer in seconds.
 
-    `proxy`: the variable of the environment that names the proxy, if there is one.
+    `renews`: a function returns the key. `proxy`: the variable of the environment that names the proxy, if
+    there is one.
     """
 
     url: str
     key: str | None = None
     timeout: float = 30
     proxy: str = ""
+    renews: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
@@ -36,6 +38,10 @@ class Gateway(msgspec.Struct, frozen=True):
 
     def described(self) -> str:
         """Return the gateway and the key without its secret, for error messages."""
+        if self.renews:
+            return f"{self.url}, with the key that the function returned"
+        if self.key and self.key.count(".") == 2:
+            return f"{self.url}, with a token"
         if not self.key:
             return f"{self.url}, without an API key"
         form = _KEY.match(self.key)

@@ -11,6 +11,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
+from busway.client.credentials import Credentials
 from busway.client.errors import (
     BuswayClientError,
     Gap,
@@ -24,6 +25,7 @@ from busway.client.network import Network
 from busway.contract.frames import (
     SERVER_FRAMES,
     AckFrame,
+    AuthenticateFrame,
     ErrorFrame,
     ResultsFrame,
     ServerFrame,
@@ -40,6 +42,7 @@ FATAL_CLOSES = {1008, 4400, 4401}
 FATAL_STATUS = {400, 401, 403, 404, 421}
 NAME = "s1"
 """The id of the one subscription of a connection."""
+TOKEN = "token"  # noqa: S105 - the `ref` of frames about tokens
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ServerFrame).decode
@@ -59,6 +62,7 @@ class Following:
     Args:
         gateway: the gateway.
         network: how to reach it.
+        credentials: what to say who the client is.
         wanted: the fields of the subscription.
         on_reconnect: called before it reconnects, with the reason and the delay in seconds.
         on_connect: called each time it is open.
@@ -73,6 +77,7 @@ class Following:
         self,
         gateway: Gateway,
         network: Network,
+        credentials: Credentials,
         wanted: SubscribeFrame,
         on_reconnect: OnReconnect | None,
         on_connect: OnConnect | None,
@@ -80,6 +85,10 @@ class Following:
     ) -> None:
         self.cursor = wanted.after
         self._gateway, self._network, self._wanted = gateway, network, wanted
+        self._credentials = credentials
+        self._key: str | None = None  # of the connection
+        self._refused: str | None = None  # the last one that the gateway refused
+        self._renewing: asyncio.Task[None] | None = None
         self._on_reconnect, self._on_connect, self._ended = on_reconnect, on_connect, ended
         self._socket: ClientConnection | None = None
         self.began = False
@@ -129,6 +138,8 @@ class Following:
     async def close(self) -> None:
         """Close. Iteration ends."""
         self._closing.set()
+        if self._renewing is not None:
+            self._renewing.cancel()
         await self._acknowledge(0)
         await self._hang_up()
         self._ended(self)
@@ -147,10 +158,11 @@ class Following:
                 return frame
 
     async def _connect(self) -> ClientConnection:
+        self._key = await self._credentials.text()
         try:
             return await connect(
                 self._gateway.socket,
-                additional_headers=self._gateway.headers,
+                additional_headers=await self._credentials.headers(),
                 proxy=self._network.proxy,
                 ssl=self._network.tls,
                 subprotocols=["busway.v1"],  # type: ignore[list-item] # a NewType of str
@@ -176,6 +188,8 @@ class Following:
         if not self._durable or self.cursor is None or not self.began:
             self.cursor = frame.cursor
         self.began, self._delay = True, FIRST_DELAY
+        if self._credentials.renews and self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
         if self._on_connect:
             self._on_connect()
 
@@ -190,6 +204,8 @@ class Following:
             ) from None
         if not isinstance(frame, ErrorFrame):
             return frame
+        if frame.ref == TOKEN:  # the connection goes on until the token that it has ends
+            return None
         if frame.code == "unavailable" or (frame.code == "bad_cursor" and self.began):
             raise _Unavailable(frame.detail)  # the next `subscribed` frame has the current bounds of the log
         raise refused(self._gateway, frame.detail, frame.code)
@@ -214,11 +230,34 @@ class Following:
             await self._socket.send(_encode(AckFrame(id=NAME, cursor=self.cursor)).decode())
             self._acknowledged, self._acknowledged_at = self.cursor, now
 
+    async def _renew(self) -> None:
+        """Send a fresh token before the one of the connection ends."""
+        while True:
+            await asyncio.sleep(max(1.0, self._credentials.left))
+            with contextlib.suppress(
+                Exception
+            ):  # without a fresh one, the gateway says how the connection ends
+                key = await self._credentials.text()
+                if key and key != self._key and self._socket is not None:
+                    self._key = key
+                    await self._socket.send(_encode(AuthenticateFrame(ref=TOKEN, token=key)).decode())
+
+    def _may_renew(self, failure: Exception) -> bool:
+        """Return whether a fresh key may help after the gateway refused the one of the connection."""
+        if not (isinstance(failure, ConnectionClosed) and failure.rcvd and failure.rcvd.code == 4401):
+            return False
+        refused, self._refused = self._refused, self._key
+        return refused != self._key and self._credentials.refused(self._key)
+
     async def _lost(self, failure: Exception) -> None:
         await self._hang_up()
         if self._closing.is_set():
             return
-        problem = _reason(self._gateway, failure, began=self.began)
+        problem = (
+            "the key or token of the connection has ended"
+            if self._may_renew(failure)
+            else _reason(self._gateway, failure, began=self.began)
+        )
         pause = self._delay * random.uniform(0.5, 1)  # noqa: S311 (spreads clients, hides nothing)
         self._delay = min(self._delay * 2, LAST_DELAY)
         if self._on_reconnect:

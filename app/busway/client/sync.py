@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from busway.client.aio import Client, OnResult
+from busway.client.credentials import Key
 from busway.client.following import OnConnect, OnReconnect
 from busway.client.subscription import Subscription
 from busway.client.waiting import Completed
@@ -114,7 +115,7 @@ class SyncClient:
     def __init__(
         self,
         url: str,
-        key: str | None = None,
+        key: Key | None = None,
         *,
         timeout: float = 30,
         on_reconnect: OnReconnect | None = None,

@@ -32,7 +32,7 @@ def _check_url(url: str) -> str:
 def _check_key(key: str | None) -> str | None:
     key = key.strip() if key else None
     if key and not (key.isascii() and key.isprintable()):  # HTTP would refuse it, and show it
-        raise BadSettings("--key (or BUSWAY_KEY) must be a key such as bw_1_…, without other characters")
+        raise BadSettings("--key (or BUSWAY_KEY) must be a key such as bw_1_…, or a token, and nothing else")
     return key or None
 
 
@@ -46,7 +46,7 @@ Key = Annotated[
         "--key",
         "-k",
         envvar="BUSWAY_KEY",
-        help="API key, if the gateway needs one.",
+        help="API key or token, if the gateway needs one.",
         callback=_check_key,
     ),
 ]

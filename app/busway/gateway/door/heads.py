@@ -21,7 +21,8 @@ LONGEST_HEAD = 65_536  # bytes
 MOST_FIELDS = 100
 _KEPT_BYTES = 4_194_304  # of lines, and of heads
 _KEPT_LINE = 512
-_KEPT_HEAD = 2_048
+_KEPT_LONG_LINE = 4_096  # of one that matters, such as a token
+_KEPT_HEAD = 6_144
 _OVERHEAD = 500  # bytes that a kept line or head takes besides its text
 
 _FIELD = re.compile(rb"([A-Za-z0-9-]+):[ \t]*((?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?)[ \t]*")
@@ -245,7 +246,7 @@ class _Lines(dict[bytes, bool]):
                 if data is not None:
                     passing.append(data)
                 continue
-            if len(line) > _KEPT_LINE and not length:
+            if len(line) > (_KEPT_LONG_LINE if matters else _KEPT_LINE) and not length:
                 continue
             self._bytes += 4 * len(line) + _OVERHEAD
             if self._bytes > _KEPT_BYTES:
