@@ -129,7 +129,7 @@ lint: $(VENV)/.dev
 # pip-audit has an environment of its own, like uv, and is no dependency.
 advisories: $(VENV)/.python
 	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
-	$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
 
 KEY :=
 release: $(VENV)/.dev

@@ -165,7 +165,7 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
     assert tables == {
         "node_names", "handlers", "handler_revisions", "keys", "sources", "durables", "producers",
         "replays", "schedules", "events", "runs", "attempts", "results", "trees", "breakers",
-        "idempotency_keys",
+        "idempotency_keys", "audit",
     }  # fmt: skip
 
     filled.database_url = target

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from busway.domain.run import RunState
 from busway.gateway.store.core.transaction import ATTEMPT, COLUMNS, MUTABLE, SETTLED
+from busway.gateway.store.port.audit import AuditQuery, Entry, PruneAudit, Record
 from busway.gateway.store.port.once import Once
 from busway.gateway.store.port.operations import FinishReplay, Publish
 from busway.gateway.store.port.reader import EventQuery, RunQuery
@@ -57,6 +58,8 @@ INSERT INTO trees SELECT i, 1, 0, 0, 0 FROM generate_series(1, 1000000, 10) AS i
 INSERT INTO producers SELECT 'p' || i, 1, 1, 0, 0, i, i FROM generate_series(1, 20000) AS i;
 INSERT INTO idempotency_keys SELECT i % 3, 'k' || i, i, '\\x00', '\\x00', i
     FROM generate_series(1, 1000000) AS i;
+INSERT INTO audit (id, time, actor, action, object)
+    SELECT i, i, 'key:' || i % 5, 'a.' || i % 20, 'o' || i FROM generate_series(1, 100000) AS i;
 INSERT INTO commits SELECT i, 1, i + 1000000, i + 1000000, i + 1000000, 0, 1, '{1,0,1}', ''
     FROM generate_series(1, 20000) AS i;
 INSERT INTO counts SELECT i, '{1,0,1}' FROM generate_series(200, 20000, 200) AS i;
@@ -164,6 +167,12 @@ READS = {
     "producer": lambda r: r.producer("p500"),
     "old keys": lambda r: r.old_keys(1 << 60),
     "old replays": lambda r: r.old_replays(1 << 60),
+    "audit": lambda r: r.audit(AuditQuery(before=50_000), 100),
+    "audit of an actor": lambda r: r.audit(AuditQuery(actor="key:3"), 100),
+    "audit of actions": lambda r: r.audit(AuditQuery(actions=["a.3", "a.4"]), 100),
+    "audit of an object": lambda r: r.audit(AuditQuery(object="o5"), 100),
+    "audit of a time": lambda r: r.audit(AuditQuery(since=99_000, until=99_500), 100),
+    "old audit": lambda r: r.old_audit(500),
     "schedule": lambda r: r.schedule("s"),
     "schedules": lambda r: r.schedules("", 100),
     "timings of schedules": lambda r: r.schedule_timings(),
@@ -246,6 +255,8 @@ CHANGES = {
     "a producer that goes on": upload("p20000", 1),
     "old replays": PruneReplays(before=5, limit=3),
     "the end of a replay": FinishReplay(replay=1, now=9),
+    "old entries of the audit log": PruneAudit(before=9, limit=3),
+    "an entry of the audit log": Record(entry=Entry(actor="cli", action="a.b", time=9)),
 }
 
 

@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 from busway.gateway.store.core import (
+    audit,
     breakers,
     idempotency,
     listings,
@@ -17,6 +18,7 @@ from busway.gateway.store.core import (
     sources,
     waiting_runs,
 )
+from busway.gateway.store.port.audit import AuditQuery
 from busway.gateway.store.sqlite import snapshot
 
 
@@ -68,6 +70,11 @@ from busway.gateway.store.sqlite import snapshot
         (schedules._page, "SEARCH schedules USING PRIMARY KEY (name>?)"),
         (sources._one, "SEARCH sources USING PRIMARY KEY (name=?)"),
         (breakers._state, "SEARCH breakers USING INTEGER PRIMARY KEY"),
+        (audit._old, "COVERING INDEX audit_time (time<?)"),
+        (audit.select(AuditQuery(before=9))[0], "SEARCH audit USING INTEGER PRIMARY KEY (rowid<?)"),
+        (audit.select(AuditQuery(actor="a"))[0], "audit_actor (actor=?)"),
+        (audit.select(AuditQuery(actions=["a"]))[0], "audit_action (action=?)"),
+        (audit.select(AuditQuery(object="a"))[0], "audit_object (object=?)"),
         (breakers._handler, "SEARCH handlers USING INTEGER PRIMARY KEY"),
     ],
 )

@@ -173,8 +173,14 @@ def is_old(snapshot: Snapshot, before: int) -> bool:
 
 def find(snapshot: Snapshot, query: AuditQuery, limit: int) -> list[AuditRecord]:
     """Return up to `limit` entries, newest first."""
+    found, which = select(query)
+    return snapshot.fetch(found, AuditRecord, {**which, "limit": limit})
+
+
+def select(query: AuditQuery) -> tuple[sa.Select[*tuple[Any, ...]], dict[str, Any]]:
+    """Return the statement for a query, and its parameters but the limit."""
     conditions: list[sa.ColumnElement[bool]] = []
-    which: dict[str, Any] = {"limit": limit}
+    which: dict[str, Any] = {}
     compared = (
         ("actor", audit.c.actor == sa.bindparam("actor")),
         ("actions", among(audit.c.action, sa.bindparam("actions"))),
@@ -188,5 +194,4 @@ def find(snapshot: Snapshot, query: AuditQuery, limit: int) -> list[AuditRecord]
         if value is not None:
             conditions.append(condition)
             which[name] = value
-    found = sa.select(*_columns).where(*conditions).order_by(audit.c.id.desc()).limit(at_most())
-    return snapshot.fetch(found, AuditRecord, which)
+    return sa.select(*_columns).where(*conditions).order_by(audit.c.id.desc()).limit(at_most()), which
