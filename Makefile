@@ -116,7 +116,7 @@ move: $(VENV)/.dev
 
 # The documentation as a site, in build/docs/site. Its tools have an environment of their own.
 docs: $(VENV)/.docs
-	@$(BIN)/python docs/build_site.py $(VENV)/docs/bin
+	@$(BIN)/python -m tools.documentation $(VENV)/docs/bin
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

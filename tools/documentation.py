@@ -1,6 +1,6 @@
 """Writes the pages of the documentation site and builds it: `make docs`.
 
-    python docs/build_site.py PROGRAMS
+    python -m tools.documentation PROGRAMS
 
 PROGRAMS is the folder with `mkdocs` and `oad` of `docs/site.lock`. The pages are those of docs/, README,
 CHANGELOG and SECURITY, with links as they are on the site, and a reference: commands from their help, HTTP
