@@ -237,6 +237,7 @@ def _fork() -> int:
 
 def _import_all() -> None:
     """Import what `busway` and the committer import, also what they import later."""
+    gc.disable()
     import alembic.command  # noqa: F401
     import busway.gateway.cli as commands
     import busway.gateway.nodes.notifications.nats
@@ -249,8 +250,8 @@ def _import_all() -> None:
 
     for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
         import_module(module.name)
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _become(request: dict[str, Any]) -> NoReturn:
@@ -296,7 +297,7 @@ def _be_committer(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         kept = descriptors[3]
         os.closerange(3, kept)
         os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-        gc.enable()
+        gc.enable()  # which the gateway disabled
         _become(request)
     except BaseException:
         traceback.print_exc()
