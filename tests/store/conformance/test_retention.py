@@ -8,7 +8,14 @@ import pytest
 from busway.domain.run import UNFINISHED, RunState
 from busway.gateway.dispatch import retention
 from busway.gateway.dispatch.retention import Retention
-from busway.gateway.store.port.operations import PruneEvents, PruneResults, Retry
+from busway.gateway.store.port.operations import (
+    CreateReplay,
+    FinishReplay,
+    PruneEvents,
+    PruneResults,
+    ReplayEvents,
+    Retry,
+)
 from busway.gateway.store.port.reader import EventQuery, RunQuery
 
 from tests.store.kit import NOW, Store, append, committing, event, publish, reading, run_of, settle, settling
@@ -61,6 +68,20 @@ def test_finished_old_events_are_deleted_with_all_rows(store):
     sweep(store)
     assert (events_of(store), store.results(), store.read("counts")) == ([], [], {})
     assert [store.read("run", id_) for id_ in (1, 2)] == [None, None]
+
+
+def test_a_finished_replay_is_removed_after_its_runs_unless_it_is_the_newest(store):
+    finish(store, event())
+    bounds = {"handler": 1, "types": ["**"], "after": 0, "before": 2, "shadow": False, "now": NOW}
+    for replay in (1, 2):
+        store.write_one(CreateReplay(**bounds, most=9))
+        store.write_one(ReplayEvents(replay=replay, events=[1], after=0, until=1, now=NOW))
+        store.write_one(settle(1 + replay))
+        assert store.write_one(FinishReplay(replay=replay, now=NOW + replay))
+    assert sweep(store, NOW + 6 * DAY) == []
+    sweep(store)
+    assert [replay.id for replay in store.read("replays", None, 9, 9)] == [2]
+    assert sweep(store) == []
 
 
 def test_young_events_stay(store):

@@ -57,7 +57,7 @@ INSERT INTO replays (id, handler, types, "after", "before", shadow, state, match
 INSERT INTO trees SELECT i, 1, 0, 0, 0 FROM generate_series(1, 1000000, 10) AS i;
 INSERT INTO producers SELECT 'p' || i, 1, 1, 0, 0, i, i FROM generate_series(1, 20000) AS i;
 INSERT INTO idempotency_keys SELECT i % 3, 'k' || i, i, '\\x00', '\\x00', i
-    FROM generate_series(1, 1000000) AS i;
+    FROM generate_series(1, 1000000, 10) AS i;
 INSERT INTO audit (id, time, actor, action, object)
     SELECT i, i, 'key:' || i % 5, 'a.' || i % 20, 'o' || i FROM generate_series(1, 100000) AS i;
 INSERT INTO commits SELECT i, 1, i + 1000000, i + 1000000, i + 1000000, 0, 1, '{1,0,1}', ''
