@@ -149,7 +149,7 @@ def serve(
     unlimited_address: Annotated[
         list[str] | None,
         setting(
-            "An address or network that has no --address-… limits, such as 10.1.0.0/16; repeatable. "
+            "An address or network without limits for each address, such as 10.1.0.0/16; repeatable. "
             "[default: 127.0.0.0/8, ::1]"
         ),
     ] = None,
