@@ -22,6 +22,7 @@ LOCKS = (
     "benchmarks/peers.lock",
     "benchmarks/crossbar.lock",
     "tests/documents/node.lock",
+    "docs/site.lock",
 )
 OWN = {"busway", "pip", "setuptools"}
 _PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)(?:\s*;\s*([^\\]+?))?\s*\\?$")
