@@ -24,6 +24,7 @@ LOCKS = (
     "tests/documents/node.lock",
     "docs/site.lock",
 )
+INSTALLED = {"requirements-dev.lock", "tests/documents/node.lock"}  # in the environment of checks and tests
 OWN = {"busway", "pip", "setuptools"}
 _PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)(?:\s*;\s*([^\\]+?))?\s*\\?$")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -66,13 +67,13 @@ def faults() -> list[str]:
     for name in LOCKS:
         entries, others = read((ROOT / name).read_text(encoding="utf-8"))
         found += [f"{name}: {line!r} is not one version with its hashes: run make lock" for line in others]
-        if name == "requirements-dev.lock":
+        if name in INSTALLED:
             for entry in entries:
                 locked.setdefault(entry.name, set()).add(entry.version)
     for each in metadata.distributions():
         name = canonical(each.name)
         if name not in OWN and each.version not in locked.get(name, set()):
-            found.append(f"{name} {each.version} is installed here, and is not in requirements-dev.lock")
+            found.append(f"{name} {each.version} is installed here, and not locked: run make .venv/.dev")
     explained = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
     for line in metadata.requires("busway") or ():
         direct = canonical(re.split(r"[\s<>=!~;\[]", line, maxsplit=1)[0])
