@@ -36,6 +36,8 @@ class Checkpoints:
 
     Attributes:
         blocked: a reader has kept the log from being emptied for longer than reads of the gateway take.
+        failed: a checkpoint failed other than for readers. The connection must not sync again: a second sync
+            may succeed although the disk does not have what the first one was to write.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Checkpoints:
         self._unfinished = False
         self._again = 0.0
         self._behind_since: float | None = None
-        self.blocked = False
+        self.blocked = self.failed = False
 
     @property
     def due(self) -> bool:
@@ -92,8 +94,10 @@ class Checkpoints:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
             _, pages, written = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
             self._note(complete=written == pages)
-        except (sa.exc.DBAPIError, sqlite3.Error):
-            pass  # no commit is lost, and the next checkpoint tries again
+        except (sa.exc.DBAPIError, sqlite3.Error) as problem:
+            # No commit is lost: what is not in the database yet is in the log, and synced there.
+            code = getattr(getattr(problem, "orig", problem), "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+            self.failed = code & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
 

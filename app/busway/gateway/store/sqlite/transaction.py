@@ -33,6 +33,10 @@ class SQLiteTransaction(SQLiteSnapshot):
 
     several = False
 
+    def close(self) -> None:
+        """Forget the statements. Otherwise SQLite keeps the files of a closed connection open."""
+        self._cursor.close()
+
     def claim(self, node: str) -> Head:
         """Become the only committer. The next `begin` of any other raises `Replaced`.
 

@@ -79,22 +79,22 @@ class SQLiteWriteConnection:
     def written(self) -> None:
         """Checkpoint if the log grew enough."""
         self._checkpoints.written()
+        self._replace_failed()
 
     def idle(self) -> None:
         """Checkpoint in a pause."""
         self._checkpoints.idle()
+        self._replace_failed()
 
     def reopen(self) -> int:
         """Reconnect after an error and return the newest result number.
 
         It truncates the write-ahead log, because the disk may be full.
         """
-        self._connection.close()
-        self._connect()
+        self._reconnect()
         self._checkpoints.truncate()
-        head = self.newest()
-        self._files.opened()
-        return head
+        self._replace_failed()
+        return self.newest()
 
     def newest(self) -> int:
         """Return the number of the newest result."""
@@ -107,6 +107,17 @@ class SQLiteWriteConnection:
             self._connection.close()
         else:  # SQLite would remove the log by its name, which may be that of another file now
             os._exit(0)
+
+    def _replace_failed(self) -> None:
+        """Reconnect if a checkpoint failed: what could not be synced must not be synced again."""
+        if self._checkpoints.failed:
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        self._transaction.close()
+        self._connection.close()
+        self._connect()
+        self._files.opened()
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
