@@ -316,3 +316,13 @@ def test_a_head_with_a_long_line_that_differs_is_not_known(name):
         request = heads.read(head + b"\r\n\r\n")
         known.remember(head, request, known.reduce(request.headers))
         assert known.find(head) is None
+
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)
+
+
+@pytest.mark.parametrize("line", [b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n", b"PROXY UNKNOWN\r\n", V2])
+def test_the_proxy_protocol_is_refused(peer, line):
+    peer.send(line + post(b"x"))
+    assert peer.read()[0] == 400
+    assert peer.ended()

@@ -7,7 +7,7 @@ import threading
 import pytest
 from busway.gateway import listening
 from busway.gateway.api.page_headers import page_headers
-from busway.gateway.door import protocol
+from busway.gateway.door.deadlines import TIMES, Times
 from busway.gateway.tls import Certificate, CertificateError
 from starlette.requests import Request
 
@@ -51,15 +51,16 @@ def peers():
         peer.close()
 
 
-def over(certificate):
-    return serving(Direct(), loop=LOOP, ssl_context_factory=lambda *_: certificate.context)
+def over(certificate, times=TIMES):
+    app = Direct()
+    app.times = times
+    return serving(app, loop=LOOP, ssl_context_factory=lambda *_: certificate.context)
 
 
 def test_requests_and_deadlines_are_those_without_tls(pair, peers, monkeypatch, caplog):
-    monkeypatch.setattr(protocol, "HEAD_WITHIN", 0.5)
     monkeypatch.setattr(listening, "HANDSHAKE_WITHIN", 0.5)
     monkeypatch.setattr(listening, "SHUTDOWN_WITHIN", 0.5)
-    with over(Certificate(*pair)) as (port, server):
+    with over(Certificate(*pair), Times(head=0.5)) as (port, server):
         peer = peers(port, pair[0])
         for body in (b"one", b"x" * 90_000):
             peer.send(post(body))
