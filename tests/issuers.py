@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -30,7 +31,7 @@ class TokenIssuer:
     """Signs tokens with ES256. `asked`: how often its set of keys was read. `down`: it answers 503."""
 
     def __init__(self) -> None:
-        self.asked, self.down, self.body = 0, False, b""
+        self.asked, self.down, self.body, self.status = 0, False, b"", 200
         self._keys: dict[str, ec.EllipticCurvePrivateKey] = {}
         self.add("1")
 
@@ -39,9 +40,11 @@ class TokenIssuer:
 
             def do_GET(self) -> None:
                 self.issuer.asked += 1
-                self.send_response(503 if self.issuer.down else 200)
+                self.send_response(503 if self.issuer.down else self.issuer.status)
+                self.send_header("Location", "http://127.0.0.1:9/")
                 self.end_headers()
-                self.wfile.write(self.issuer.body)
+                with contextlib.suppress(OSError):  # who reads no more of it
+                    self.wfile.write(self.issuer.body)
 
             def log_message(self, *_: object) -> None:
                 pass

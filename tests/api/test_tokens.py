@@ -228,6 +228,25 @@ def test_without_any_keys_yet_it_is_not_known_whether_a_token_is_good(issuer: To
         asyncio.run(claim(own))
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [(302, b"", "answers 302"), (200, b" " * 1_048_577, "more than"), (200, b"{}", "no JSON Web Key Set")],
+)
+def test_an_answer_that_is_no_set_of_keys_is_not_taken(status: int, body: bytes, says: str) -> None:
+    async def claim(own: TokenIssuer) -> None:
+        own.status, own.body = status, body
+        keys = KeySet(own.url)
+        keys.start(lambda: None)
+        with pytest.raises(KeysPending) as pending:
+            keys.missed()
+        await pending.value.wait()
+        assert says in str(keys.error)
+        keys.stop()
+
+    with TokenIssuer() as own:
+        asyncio.run(claim(own))
+
+
 def pem(key: Any) -> bytes:
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     data: bytes = key.public_bytes(serialization.Encoding.PEM, spki)

@@ -77,7 +77,8 @@ def test_the_examples_are_frames_that_the_gateway_takes_and_sends(service: Servi
             frame = hear(socket)
             said[frame["op"]] = frame
     names = document()["operations"]["receive"]["messages"]
-    assert {name["$ref"].rpartition("/")[2] for name in names} <= said.keys()
+    elsewhere = {"authenticated"}  # tests/e2e/test_tokens.py: this gateway accepts no tokens
+    assert {name["$ref"].rpartition("/")[2] for name in names} - elsewhere <= said.keys()
     for op, frame in said.items():
         assert frame.keys() == example(op).keys(), op
     assert said["results"]["items"][0].keys() == example("results")["items"][0].keys()

@@ -4,6 +4,7 @@ import pytest
 from busway.domain.cursor import Position
 from busway.gateway.store.port.operations import (
     Acknowledge,
+    CreateKey,
     DeleteDurable,
     OpenDurable,
     Opened,
@@ -49,6 +50,24 @@ def test_opening_again_keeps_the_position(log):
         None,
     )
     assert log.read("durable", "b") is None
+
+
+def test_a_name_keeps_the_type_patterns_of_whoever_created_it(log):
+    key = log.write_one(CreateKey(name="k", digest=b"d", scopes=["subscribe"], now=NOW, types=["a.*"]))
+    # A token, a key of a file, an unlimited key, and a name that was created before names had types.
+    log.write(
+        opening("token", key=-(1 << 63), types=["b", "c.**"]),
+        opening("file", key=1 << 40, types=["b"]),
+        opening("all", key=key + 1),
+        opening("old", key=key),
+    )
+    assert log.write_one(opening("token", key=7, types=["d"])) is not None  # it exists
+    assert {record.name: record.types for record in log.read("durables", "", 9)} == {
+        "token": ("b", "c.**"),
+        "file": ("b",),
+        "all": (),
+        "old": ("a.*",),
+    }
 
 
 def test_one_key_cannot_take_all_names(log):

@@ -54,7 +54,7 @@ PROBLEMS: dict[int, tuple[str, str, BuswayError]] = {
     ),
     401: (
         "Unauthorized",
-        "The API key is missing, unknown, revoked or expired.",
+        "The API key or token is missing, unknown, revoked or expired.",
         Unauthorized(
             "missing API key: send `Authorization: Bearer KEY` (`busway keys create NAME` creates one)"
         ),
