@@ -14,6 +14,7 @@ import base64
 import binascii
 import enum
 import hmac
+import math
 import re
 import secrets
 from collections import OrderedDict
@@ -175,14 +176,14 @@ class SignIns:
         wait = self._free_at.get(_group(address), 0.0) - self._monotonic() - (self.WRONG - 1) * self.EVERY
         if wait > 0:
             raise TooManyRequests(
-                "too many wrong keys came from this address: try again later", retry_after=int(wait) + 1
+                "too many wrong keys came from this address: try again later", retry_after=math.ceil(wait)
             )
 
     def wrong(self, address: str) -> None:
         """Count a wrong sign-in."""
         name, now = _group(address), self._monotonic()
         self._free_at[name] = max(self._free_at.pop(name, now), now) + self.EVERY
-        if len(self._free_at) > self.MOST:
+        while len(self._free_at) > self.MOST:
             self._free_at.popitem(last=False)
 
 
