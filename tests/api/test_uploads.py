@@ -9,8 +9,8 @@ import threading
 import time
 import uuid
 
+import msgspec
 import pytest
-from busway.gateway.api.uploading import UploadIntake
 from busway.gateway.errors import Unauthorized
 from busway.gateway.ingest import upload
 from busway.gateway.main import create_app
@@ -197,7 +197,8 @@ def test_an_upload_that_ends_early_leaves_nothing_and_goes_on_later(gateway, typ
     producer = b"Producer-Id: %b\r\n" % type_.encode()
     lines = [line(type_, number) for number in range(5)]
     peer, budget = gateway.peer(), gateway.gateway.budgets.bodies
-    monkeypatch.setattr(UploadIntake, "idle", 0.3 if end == "slow" else PATIENCE)
+    times = msgspec.structs.replace(gateway.stages.times, upload=0.3 if end == "slow" else PATIENCE)
+    monkeypatch.setitem(vars(gateway.stages), "times", times)
     first, *_ = chunked(extra=producer)
     peer.send(first + chunk(b"".join(lines[:2]) + lines[2][:-2]))
     wait(lambda: gateway.events(type_) == [0, 1])
