@@ -27,7 +27,7 @@ class Console:
     """
 
     def __init__(self, page: Page, service: Service, *, refused: bool = False) -> None:
-        self.page, self.service, self._refused = page, service, refused
+        self.page, self.service, self.refused = page, service, refused
         self.faults: list[str] = []
         self.asked: list[str] = []
         page.set_default_timeout(PATIENCE * 1000)
@@ -37,7 +37,7 @@ class Console:
         page.on("request", self._request)
 
     def _fault(self, text: str) -> None:
-        if not AWAY.search(text) and not (self._refused and "the server responded with" in text):
+        if not AWAY.search(text) and not (self.refused and "the server responded with" in text):
             self.faults.append(text)
 
     def _request(self, request: Request) -> None:

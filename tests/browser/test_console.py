@@ -44,7 +44,18 @@ PAGES = {
     "/": "Overview",
     "/live": "Live",
     "/live?show=events": "Live",
+    "/events": "Events",
     "/events/1": "shop.order",
+    "/publish?type=shop.order": "Publish",
+    "/handlers": "Handlers",
+    "/handlers/price": "price",
+    "/runs": "Runs",
+    "/dead": "Dead runs",
+    "/schedules": "Schedules",
+    "/subscribers": "Subscribers",
+    "/nodes": "Nodes",
+    "/keys": "Keys",
+    "/audit": "Audit",
     "/nothing": "Not found",
 }
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -161,6 +172,140 @@ def test_an_event_shows_its_tree_its_attempts_and_its_results(console: Console) 
     page.get_by_text("Attempt 2").wait_for()
 
 
+def test_publish_takes_an_example_and_shows_the_results(console: Console) -> None:
+    page, service = console.page, console.service
+    console.open("/publish")
+    page.locator("[name=type]").fill("shop.order")
+    page.locator(".examples button").last.click()
+    page.locator("[name=data]").fill('{"item": "lamp", "quantity": true}')
+    page.get_by_text('"quantity": True').wait_for()
+    console.press("publish")
+    console.section("results").get_by_text("finished").wait_for()
+    console.section("results").get_by_text('{"billed":7}').wait_for()
+    curl = page.locator(".snippet pre").first.inner_text()
+    assert f"{service.own_url}/v1/events" in curl
+    page.locator("[name=data]").fill("{")
+    console.press("publish")
+    page.get_by_text("The data must be JSON").first.wait_for()
+    console.check()
+
+
+def test_a_handler_is_edited_tested_reset_and_replayed(console: Console) -> None:
+    page, service = console.page, console.service
+    console.open("/handlers")
+    page.get_by_role("link", name="price", exact=True).click()
+    console.press("edit")
+    console.refused = True
+    page.locator("dialog [name=timeout]").fill("0")
+    console.press("save")
+    page.locator("dialog [role=alert]").first.wait_for()
+    page.locator("dialog [name=timeout]").fill("30")
+    page.locator("dialog [name=filter]").fill('{"not": {"exact": {"subject": "x"}}}')
+    console.check()
+    console.press("save")
+    console.told("price has revision 2")
+    assert service.ok("GET", "/v1/handlers/price")["overrides"].keys() == {"timeout", "filter"}
+    console.section("revisions").locator(".added", has_text="timeout: 30").wait_for()
+    console.section("test").get_by_role("button", name="Take the newest event").click()
+    until(lambda: "source" in console.section("test").locator("textarea").input_value(), "the event")
+    console.section("test").locator("textarea").fill('{"type": "shop.order", "data": {"item": "pen"}}')
+    console.press("test")
+    console.section("outcome").get_by_text("pricing").wait_for()
+    console.section("outcome").get_by_text('"total": 7').first.wait_for()
+    console.press("reset")
+    console.told("The values of the code are back")
+    assert service.ok("GET", "/v1/handlers/price")["overrides"] == {}
+    console.section("replay").locator("[name=before]").fill("3")
+    console.press("replay")
+    console.section("replay").locator("tbody a").first.click()
+    page.get_by_text("0 of 1 differ").or_(page.get_by_text("0 of 2 differ")).wait_for()
+    page.get_by_text("Only differences").click()
+    console.section("differences").locator("tbody tr").first.wait_for()
+    console.check()
+
+
+def test_dead_runs_are_one_line_for_each_cause_and_are_retried(console: Console) -> None:
+    page, service = console.page, console.service
+    for n in range(3):
+        service.finished(service.publish("shop.order", {"item": "piano", "n": n})["seq"])
+    console.open("/dead?handler=price")
+    group = console.section("group")
+    group.get_by_text("all.py").or_(group.get_by_text("shop.py")).first.wait_for()
+    assert group.count() == 1
+    group.get_by_role("button", name="Show runs").click()
+    attempts = sum(run["attempt"] for run in service.runs(handler="price", state="dead"))
+    group.locator("tbody input").first.check()
+    console.press("retry-group")
+    console.told("1 run retried")
+
+    def tried() -> int:
+        return sum(run["attempt"] for run in service.runs(handler="price", state="dead"))
+
+    until(lambda: tried() == attempts + 1, "the run that was chosen")
+    page.locator("[data-action=retry-all]").click()
+    console.check()
+    page.locator("dialog .danger").click()
+    console.told("runs retried")
+    until(lambda: tried() > attempts + 3, "all of them")
+
+
+def test_runs_that_wait_are_retried_and_cancelled(console: Console) -> None:
+    page, service = console.page, console.service
+    service.ok("POST", "/v1/handlers/bill/pause")
+    service.publish("shop.priced", {"total": 1})
+    try:
+        console.open("/runs?handler=bill&state=available")
+        page.get_by_role("button", name="Cancel", exact=True).first.click()
+        page.locator("dialog .danger").click()
+        console.told("is cancelled")
+    finally:
+        service.ok("POST", "/v1/handlers/bill/resume")
+    console.open("/runs?handler=bill&state=cancelled")
+    page.get_by_role("button", name="Retry", exact=True).first.click()
+    console.told("is available again")
+
+
+def test_schedules_are_made_run_paused_and_deleted(console: Console) -> None:
+    page, service = console.page, console.service
+    console.open("/schedules")
+    console.press("add")
+    console.refused = True  # without a time at first
+    page.locator("dialog [name=name]").fill("hourly")
+    page.locator("dialog [name=type]").fill("shop.echo")
+    console.press("save")
+    page.locator("dialog [role=alert]").wait_for()
+    page.locator("dialog [name=every]").fill("1h")
+    page.locator("dialog [name=data]").fill('{"by": "clock"}')
+    console.check()
+    console.press("save")
+    console.told("hourly is scheduled")
+    page.get_by_role("button", name="Run hourly now").click()
+    until(lambda: "clock" in str(service.ok("GET", "/v1/events?type=shop.echo&limit=5")), "the event")
+    page.get_by_role("button", name="Pause hourly").click()
+    page.get_by_role("button", name="Resume hourly").wait_for()
+    page.get_by_role("button", name="Delete hourly").click()
+    page.locator("dialog .danger").click()
+    console.told("hourly is deleted")
+    console.open("/audit?object=hourly")
+    page.get_by_text("schedule.deleted").wait_for()
+    console.check()
+
+
+def test_subscribers_are_listed_with_what_they_select_and_how_far_they_are_behind(console: Console) -> None:
+    page, service = console.page, console.service
+    with service.subscribed(types=["shop.echo"], durable="billing"):
+        console.open("/subscribers")
+        row = console.section("connected").locator("tr", has_text="billing")
+        row.get_by_text("live").wait_for()
+        row.get_by_text("shop.echo").wait_for()
+        console.section("durables").get_by_text("connected").wait_for()
+        console.check()
+    console.section("durables").get_by_text("away").wait_for()
+    page.get_by_role("button", name="Delete billing").click()
+    page.locator("dialog .danger").click()
+    console.told("The durable name is deleted")
+
+
 HOSTILE: dict[str, Any] = {
     "script": "<script>document.title = 'broken'</script><img src=x onerror=alert(1)>",
     "long": "x" * 900_000,
@@ -212,6 +357,8 @@ def test_a_closed_gateway_asks_for_a_key_and_comes_back_to_the_page(browser: Bro
         until(lambda: service.ok("GET", "/v1/status")["subscribers"]["live"], "the subscription")
         service.publish("shop.echo", {"n": 1})
         console.page.get_by_text('{"n": 1}').wait_for()
+        console.open("/keys")
+        console.page.get_by_role("button", name="Revoke key 1").wait_for()
         console.page.get_by_role("button", name="Sign out").click()
         console.page.get_by_role("heading", name="Sign in").wait_for()
         assert console.faults == []

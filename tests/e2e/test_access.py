@@ -109,6 +109,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/targets", None, "handlers:read"),
     ("GET", "/v1/status", None, "subscribe handlers:read"),
     ("GET", "/v1/rates", None, "subscribe handlers:read"),
+    ("GET", "/v1/subscribers", None, "subscribe handlers:read"),
     ("GET", "/metrics", None, "handlers:read"),
     ("POST", "/v1/handlers", {}, "handlers:write"),
     ("PATCH", "/v1/handlers/ok", {}, "handlers:write"),
@@ -159,6 +160,7 @@ OF_ANOTHER_PATTERN = {
     ("GET", "/v1/producers/1"): 404,
     ("GET", "/v1/status"): 403,
     ("GET", "/v1/rates"): 403,
+    ("GET", "/v1/subscribers"): 403,
 }
 """What a key for events of other types gets from operations that its scopes allow."""
 FRAMES: dict[str, tuple[dict[str, Any], str | None]] = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from busway.contract.handlers import BrokenFile
 from busway.contract.runs import CountsByState
-from busway.contract.scalars import Time, one_of
+from busway.contract.scalars import Page, Time, one_of
 
 
 class Health(msgspec.Struct):
@@ -153,6 +153,27 @@ class Subscribers(msgspec.Struct):
     ]
     head: Annotated[int, Meta(description="The number of the newest result.")]
     ring: Ring
+
+
+class Follower(msgspec.Struct, kw_only=True):
+    """An open subscription of a connected client."""
+
+    connection: Annotated[int, Meta(description="The number of its connection since the node started.")]
+    id: Annotated[str, Meta(description="Its id on the connection, `default` without a frame.")]
+    durable: Annotated[str | None, Meta(description="Its durable name.")]
+    key: Annotated[int | None, Meta(description="The number of its API key. Null: none was needed.")]
+    types: Annotated[list[str], Meta(description="Type patterns of the results' events. Empty: all types.")]
+    handlers: Annotated[list[str], Meta(description="Names of handlers. Empty: all handlers.")]
+    kinds: Annotated[list[str], Meta(description="Kinds of result. Empty: all kinds.")]
+    correlationid: str | None
+    filter: Annotated[Any, Meta(description="The filter, or null.")]
+    shadow: Annotated[bool, Meta(description="Whether it gets the results of shadow replays.")]
+    live: Annotated[bool, Meta(description="Whether it has received all results.")]
+    behind: Annotated[int, Meta(description="The number of results that it has not received.")]
+
+
+class FollowerList(Page[Follower]):
+    """A page of the subscriptions of one node, the slowest first."""
 
 
 class Disk(msgspec.Struct):

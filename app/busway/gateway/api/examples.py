@@ -257,6 +257,22 @@ ANSWERS: dict[Any, Any] = {
     runs.RetryAnswer: {"retried": 1},
     results.ItemList: _page(results.EXAMPLE, cursor=CURSOR),
     results.DurableSubscriptionList: _page(_DURABLE),
+    service.FollowerList: _page(
+        {
+            "connection": 1,
+            "id": "s1",
+            "durable": None,
+            "key": None,
+            "types": ["order.*"],
+            "handlers": [],
+            "kinds": [],
+            "correlationid": None,
+            "filter": None,
+            "shadow": False,
+            "live": True,
+            "behind": 0,
+        }
+    ),
     schedules.Schedule: _SCHEDULE,
     schedules.ScheduleList: _page(_SCHEDULE),
     uploads.UploadResult: {

@@ -23,6 +23,7 @@ from busway.gateway.api import (
     sessions,
     sources,
     streaming,
+    subscribers,
     subscriptions,
     tickets,
     trials,
@@ -31,8 +32,8 @@ from busway.gateway.api import (
 from busway.gateway.api.answers import known_parameters
 
 _ROUTES = (
-    events, handlers, trials, replays, runs, results, streaming, subscriptions, service, metrics, tickets,
-    sources, hooks, schedules, uploads, sessions, keys, audit,
+    events, handlers, trials, replays, runs, results, streaming, subscribers, subscriptions, service,
+    metrics, tickets, sources, hooks, schedules, uploads, sessions, keys, audit,
 )  # fmt: skip
 
 

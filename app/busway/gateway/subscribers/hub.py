@@ -100,7 +100,8 @@ class Hub:
         self._floor_at, self._ring_bytes = 0.0, ring_bytes
         self._ring = Ring(ring_bytes, 0)
         self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
-        self.sinks: dict[Sink, None] = {}
+        self.sinks: dict[Sink, int] = {}  # each with the number of its connection since the start
+        self._entered = 0
         self._queue: deque[Committed] = deque()
         self._started = self._scheduled = self._watched = self._beating = False
         self.on_results: Callable[[list[Entry]], None] | None = None  # gets each result, in log order
@@ -131,7 +132,8 @@ class Hub:
 
     def enter(self, sink: Sink) -> None:
         """Register a connection, so that the hub can close it."""
-        self.sinks[sink] = None
+        self._entered += 1
+        self.sinks[sink] = self._entered
 
     def exit(self, sink: Sink) -> None:
         """Remove a connection. Its subscriptions must have left."""
@@ -285,6 +287,20 @@ class Hub:
             "head": self.latest.number,
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }
+
+    def followers(self) -> list[tuple[int, int | None, Subscription, int]]:
+        """Return the open subscriptions, the slowest first.
+
+        Each has the number of its connection, the number of its API key, and how many results it has not
+        received.
+        """
+        found = [
+            (self.sinks.get(sink, 0), sink.key, each, 0 if each.live else self.latest.number - each.position)
+            for _, each, sink in self._quiet
+            if each.open
+        ]
+        found.sort(key=lambda one: (-one[3], one[0]))
+        return found
 
     def behind(self, least: int) -> dict[Subscription, int]:
         """Return the subscriptions that have not received at least so many results, and how many."""

@@ -79,7 +79,7 @@ export function query(path, parameters) {
       pairs.push(`${name}=${encodeURIComponent(each)}`);
     }
   }
-  return pairs.length ? `${path}?${pairs.join("&")}` : path;
+  return pairs.length ? `${path}${path.includes("?") ? "&" : "?"}${pairs.join("&")}` : path;
 }
 
 /** All items of a list, page by page, at most `most`. `more` says whether there are others. */

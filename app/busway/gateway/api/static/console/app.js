@@ -106,7 +106,7 @@ function Navigation({ current }) {
       (group) => html`<div class="group"><p class="dim" id=${`nav-${group}`}>${group}</p>
         <ul aria-labelledby=${`nav-${group}`}>
           ${PAGES.filter((page) => page.group === group).map(
-            (page) => html`<li><a href=${link(page.path)} aria-current=${page === current || page === current?.under ? "page" : undefined}>${page.title}</a></li>`,
+            (page) => html`<li><a href=${link(page.path)} aria-current=${page.path === (current?.under ?? current?.path) ? "page" : undefined}>${page.title}</a></li>`,
           )}
         </ul></div>`,
     )}
