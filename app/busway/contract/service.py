@@ -161,7 +161,13 @@ class Follower(msgspec.Struct, kw_only=True):
     connection: Annotated[int, Meta(description="The number of its connection since the node started.")]
     id: Annotated[str, Meta(description="Its id on the connection, `default` without a frame.")]
     durable: Annotated[str | None, Meta(description="Its durable name.")]
-    key: Annotated[int | None, Meta(description="The number of its API key. Null: none was needed.")]
+    key: Annotated[
+        int | None,
+        Meta(description="The number of its API key, negative for a token. Null: none was needed."),
+    ]
+    name: Annotated[
+        str | None, Meta(description="The name of the API key, or the subject of the token. Null: none.")
+    ]
     types: Annotated[list[str], Meta(description="Type patterns of the results' events. Empty: all types.")]
     handlers: Annotated[list[str], Meta(description="Names of handlers. Empty: all handlers.")]
     kinds: Annotated[list[str], Meta(description="Kinds of result. Empty: all kinds.")]

@@ -263,6 +263,7 @@ ANSWERS: dict[Any, Any] = {
             "id": "s1",
             "durable": None,
             "key": None,
+            "name": None,
             "types": ["order.*"],
             "handlers": [],
             "kinds": [],

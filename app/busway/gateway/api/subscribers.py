@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from busway.contract import service as shapes
+from busway.gateway.access.scopes import Access
 from busway.gateway.api import answers
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit
@@ -32,14 +33,15 @@ async def list_subscribers(stages: StagesDep, limit: Limit = 100, after: After =
     return answers.part(stages, [*map(_follower, found)], limit, lambda _, count: str(start + count))
 
 
-def _follower(found: tuple[int, int | None, Subscription, int]) -> shapes.Follower:
-    connection, key, subscription, behind = found
+def _follower(found: tuple[int, Access, Subscription, int]) -> shapes.Follower:
+    connection, access, subscription, behind = found
     selection = subscription.selection
     return shapes.Follower(
         connection=connection,
         id=subscription.id,
         durable=subscription.durable,
-        key=key,
+        key=access.key,
+        name=access.name or None,
         types=[*selection.types],
         handlers=sorted(selection.handlers),
         kinds=sorted(selection.kinds),

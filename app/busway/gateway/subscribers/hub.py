@@ -19,6 +19,7 @@ from typing import Any
 
 from busway.domain.cursor import START, Position
 from busway.gateway.door.deadlines import TIMES
+from busway.gateway.access.scopes import Access
 from busway.gateway.errors import Gone, Unavailable
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.reader import Reader
@@ -288,14 +289,19 @@ class Hub:
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }
 
-    def followers(self) -> list[tuple[int, int | None, Subscription, int]]:
+    def followers(self) -> list[tuple[int, Access, Subscription, int]]:
         """Return the open subscriptions, the slowest first.
 
-        Each has the number of its connection, the number of its API key, and how many results it has not
+        Each has the number of its connection, the access of its client, and how many results it has not
         received.
         """
         found = [
-            (self.sinks.get(sink, 0), sink.key, each, 0 if each.live else self.latest.number - each.position)
+            (
+                self.sinks.get(sink, 0),
+                sink.access,
+                each,
+                0 if each.live else self.latest.number - each.position,
+            )
             for _, each, sink in self._quiet
             if each.open
         ]

@@ -23,7 +23,7 @@ export function Handler({ name, query }) {
       <${Fields} one=${one} reload=${handler.reload} />
       <${Test} one=${one} like=${query.get("event")} />
       <${Replays} one=${one} />
-      <${Revisions} name=${name} newest=${one.revision} />
+      <${Revisions} key=${one.revision} name=${name} newest=${one.revision} />
       ${editing && html`<${Edit} one=${one} onClose=${() => setEditing(false)} onSaved=${handler.reload} />`}
     `}<//>
   <//>`;

@@ -13,7 +13,7 @@ export function Subscribers() {
           { name: "Subscription", cell: (one) => html`<${Name} text=${one.durable ?? one.id} most=${50} />` },
           { name: "State", cell: (one) => html`<${State} state=${one.live ? "live" : "lagging"} tone=${one.live ? "good" : undefined} />` },
           { name: "Behind", kind: "num", cell: (one) => number(one.behind) },
-          { name: "Key", kind: "num", cell: (one) => one.key ?? "–" },
+          { name: "Who", cell: (one) => (one.name ? html`<${Name} text=${one.name} most=${40} />` : html`<span class="dim">anybody</span>`) },
           { name: "Connection", kind: "num wide", cell: (one) => one.connection },
           { name: "What it selects", kind: "grow", cell: (one) => html`<code>${selection(one)}</code>` },
         ]}
