@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from busway.domain.cursor import START, Position
-from busway.gateway.door.deadlines import TIMES
 from busway.gateway.access.scopes import Access
+from busway.gateway.door.deadlines import TIMES
 from busway.gateway.errors import Gone, Unavailable
 from busway.gateway.store.port.commits import Committed
 from busway.gateway.store.port.reader import Reader

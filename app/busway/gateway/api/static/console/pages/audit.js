@@ -18,7 +18,7 @@ export function Audit({ query }) {
   };
   return html`<${Page} title="Audit" about="Who changed what, and when.">
     <form class="filters" onSubmit=${apply}>
-      ${Object.entries(FIELDS).map(([name, [label, hint]]) => html`<${Field} label=${label}><input type="search" name=${name} value=${wanted[name] ?? ""} placeholder=${hint} spellcheck="false" /><//>`)}
+      ${Object.entries(FIELDS).map(([name, [label, hint]]) => html`<${Field} label=${label}><input type="search" name=${name} defaultValue=${wanted[name] ?? ""} placeholder=${hint} spellcheck="false" /><//>`)}
       <button>Search</button>
     </form>
     <${Loaded} of=${entries}>${({ items, next }) => html`

@@ -54,7 +54,7 @@ export function Edit({ one, onClose, onSaved }) {
       ${FIELDS.map(({ name, write, options, hint, wide }) => html`<${Field} label=${name} hint=${hint} wide=${wide} error=${wrong(name)}>
         ${options
           ? html`<select name=${name}>${options.map((each) => html`<option value=${each} selected=${each === String(write(one[name]))}>${each || "default"}</option>`)}</select>`
-          : html`<input name=${name} value=${write(one[name])} spellcheck="false" />`}
+          : html`<input name=${name} defaultValue=${write(one[name])} spellcheck="false" />`}
       <//>`)}
       <div class="wide"><${Trouble} error=${error} /></div>
       <div class="buttons"><button class="primary" data-action="save">Save</button><button type="button" onClick=${onClose}>Discard</button></div>

@@ -19,7 +19,7 @@ export function Events({ query }) {
   };
   return html`<${Page} title="Events" about="Stored events, the newest first.">
     <form class="filters" onSubmit=${apply}>
-      ${Object.entries(FIELDS).map(([name, label]) => html`<${Field} label=${label}><input type="search" name=${name} value=${wanted[name] ?? ""} placeholder=${HINTS[name]} spellcheck="false" /><//>`)}
+      ${Object.entries(FIELDS).map(([name, label]) => html`<${Field} label=${label}><input type="search" name=${name} defaultValue=${wanted[name] ?? ""} placeholder=${HINTS[name]} spellcheck="false" /><//>`)}
       <button>Search</button>
     </form>
     <${Loaded} of=${events}>${({ items, next }) => html`

@@ -65,7 +65,7 @@ function Publish({ type, done, sent }) {
   };
   const curl = `curl -s ${base()}/v1/events -H 'Content-Type: application/json' -d '{"type": "${type}", "data": ${text.replaceAll("'", "'\\''")}}'`;
   return html`<form onSubmit=${submit} class="inline">
-    <label class="field"><span class="label">Type</span><input name="type" value=${type} required spellcheck="false" /></label>
+    <label class="field"><span class="label">Type</span><input name="type" defaultValue=${type} required spellcheck="false" /></label>
     <label class="field wide"><span class="label">Data (JSON)</span><input name="data" value=${text} onInput=${(event) => setText(event.target.value)} spellcheck="false" /></label>
     <button class="primary">Publish</button>
     ${sent && html`<p>Stored as event ${sent.seq}. ${plural(sent.runs, "run")} started.</p>`}

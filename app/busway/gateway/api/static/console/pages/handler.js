@@ -133,7 +133,7 @@ function Replays({ one }) {
       <${Field} label="Types"><input name="types" placeholder=${one.events.join(" ")} spellcheck="false" /><//>
       <${Field} label="After event"><input name="after" type="number" min="0" /><//>
       <${Field} label="Before event"><input name="before" type="number" min="0" /><//>
-      <label class="check"><input type="checkbox" name="shadow" checked /> Shadow</label>
+      <label class="check"><input type="checkbox" name="shadow" defaultChecked /> Shadow</label>
       <div class="buttons"><button data-action="replay">Replay</button></div>
     </form>
     <${Trouble} error=${error} />

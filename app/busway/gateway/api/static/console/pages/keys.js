@@ -64,7 +64,7 @@ function New({ first, onClose, onMade }) {
       <${Field} label="Expires after days" hint="empty: never"><input name="days" type="number" min="1" /><//>
       <${Field} label="Types" hint="patterns; empty: all. Only with publish and subscribe"><input name="types" placeholder="order.**" spellcheck="false" /><//>
       <fieldset class="wide"><legend>Scopes</legend>
-        ${Object.entries(SCOPES).map(([name, what]) => html`<label class="check"><input type="checkbox" name="scopes" value=${name} checked=${first && name === "admin"} /> <code>${name}</code> <span class="dim">${what}</span></label>`)}
+        ${Object.entries(SCOPES).map(([name, what]) => html`<label class="check"><input type="checkbox" name="scopes" value=${name} defaultChecked=${first && name === "admin"} /> <code>${name}</code> <span class="dim">${what}</span></label>`)}
       </fieldset>
       <div class="wide"><${Trouble} error=${error} /></div>
       <div class="buttons"><button class="primary" data-action="save">Create</button><button type="button" onClick=${onClose}>Discard</button></div>

@@ -9,6 +9,7 @@ const KINDS = ["partial", "succeeded", "failed", "lost", "dead", "cancelled", "c
 const KEPT = 1000; // rows in memory
 const SHOWN = 200; // rows on the page
 const DRAW_EVERY = 400; // ms
+const BEFORE = 50; // results that are there already when the page begins
 const POLL_EVERY = 1000; // ms, for events: only results are pushed
 
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
@@ -23,22 +24,29 @@ export function Live({ query }) {
   const [paused, setPaused] = useState(false);
   const [problem, setProblem] = useState(null);
   const parsed = useMemo(() => parse(filter), [filter]);
-  const cursor = useRef("latest");
   const selection = JSON.stringify([what, types, handlers, kinds, filter]);
-  const selected = useRef(selection);
-  if (selected.current !== selection) {
-    selected.current = selection;
-    cursor.current = "latest"; // another selection begins now
-  }
+  const [begun, setBegun] = useState(null); // the selection whose newest results are here
+  const cursor = useRef(null); // what comes after it follows
   useEffect(() => {
     feed.clear();
     setProblem(null);
+    if (what === "events" || parsed.error) return undefined;
+    const ending = new AbortController();
+    const begin = async () => {
+      const wanted = { types, handlers, kinds, filter: parsed.value && JSON.stringify(parsed.value), last: BEFORE };
+      const page = await get(withQuery("v1/results", wanted), { signal: ending.signal });
+      for (const item of page.items) feed.add(resultRow(item), false);
+      cursor.current = page.cursor;
+      setBegun(selection);
+    };
+    begin().catch((found) => ending.signal.aborted || setProblem(found));
+    return () => ending.abort();
   }, [selection]);
 
   const wanted = useMemo(() => {
-    if (what === "events" || paused || parsed.error) return null;
+    if (what === "events" || paused || begun !== selection) return null;
     return { types, handlers, kinds, filter: parsed.value, after: cursor.current };
-  }, [selection, paused]);
+  }, [selection, paused, begun]);
   useResults(
     wanted,
     (item) => {
@@ -102,7 +110,7 @@ function eventRow(event) {
 
 /** Rows that arrive, drawn a few times a second however many there are. */
 function useFeed() {
-  const kept = useRef({ rows: [], arrived: 0, drawn: false, times: [] });
+  const kept = useRef({ rows: [], total: 0, arrived: 0, drawn: false });
   const [, draw] = useState(0);
   useEffect(() => {
     let before = { at: performance.now(), arrived: kept.current.arrived };
@@ -110,6 +118,7 @@ function useFeed() {
       const { arrived } = kept.current;
       const at = performance.now();
       const rateBefore = kept.current.rate ?? 0;
+      if (arrived < before.arrived) before = { at, arrived }; // it was cleared
       if (at - before.at >= 1000) {
         kept.current.rate = ((arrived - before.arrived) / (at - before.at)) * 1000;
         before = { at, arrived };
@@ -122,22 +131,23 @@ function useFeed() {
   }, []);
   return useMemo(
     () => ({
-      add(row) {
+      add(row, counts = true) {
         const { rows } = kept.current;
         rows.push(row);
         if (rows.length > 2 * KEPT) rows.splice(0, rows.length - KEPT);
-        kept.current.arrived += 1;
+        kept.current.total += 1;
+        if (counts) kept.current.arrived += 1;
         kept.current.drawn = false;
       },
       clear() {
-        kept.current = { rows: [], arrived: 0, drawn: true, rate: 0 };
+        kept.current = { rows: [], total: 0, arrived: 0, drawn: true };
         draw((n) => n + 1);
       },
       get rows() {
         return kept.current.rows.slice(-SHOWN).reverse();
       },
       get left() {
-        return kept.current.arrived - Math.min(SHOWN, kept.current.rows.length);
+        return kept.current.total - Math.min(SHOWN, kept.current.rows.length);
       },
       get rate() {
         return kept.current.rate ?? 0;
@@ -189,10 +199,10 @@ function Filters({ what, types, handlers, kinds, filter, error }) {
     <div class="tabs" role="group" aria-label="What is shown">
       ${["results", "events"].map((name) => html`<button type="button" aria-pressed=${what === name} onClick=${() => change({ show: name === "events" ? name : null, kinds: null, handlers: null, filter: null })}>${name === "results" ? "Results" : "Events"}</button>`)}
     </div>
-    <${Field} label=${what === "results" ? "Types" : "Type"}><input type="search" name="types" value=${types.join(" ")} placeholder="order.* invoice.**" spellcheck="false" /><//>
+    <${Field} label=${what === "results" ? "Types" : "Type"}><input type="search" name="types" defaultValue=${types.join(" ")} placeholder="order.* invoice.**" spellcheck="false" /><//>
     ${what === "results" && html`
-      <${Field} label="Handlers"><input type="search" name="handlers" value=${handlers.join(" ")} placeholder="all" spellcheck="false" /><//>
-      <${Field} label="Filter"><input type="search" name="filter" value=${filter} placeholder='{"exact": {"subject": "x"}}' spellcheck="false" /><//>
+      <${Field} label="Handlers"><input type="search" name="handlers" defaultValue=${handlers.join(" ")} placeholder="all" spellcheck="false" /><//>
+      <${Field} label="Filter"><input type="search" name="filter" defaultValue=${filter} placeholder='{"exact": {"subject": "x"}}' spellcheck="false" /><//>
     `}
     <button>Apply</button>
     ${what === "results" && html`<div class="chips" role="group" aria-label="Kinds of result">
