@@ -300,6 +300,12 @@ def test_the_vendored_files_are_what_their_note_says(name: str, count: int) -> N
     assert name == "swagger-ui" or all(digest in reasons for digest, _ in sums)
 
 
+def test_pictures_of_the_docs_are_small() -> None:
+    pictures = [*(ROOT / "docs").rglob("*.png")]
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size > 100 * 1024] == []
+
+
 def test_the_image_is_made_of_files_that_are_there_and_not_ignored() -> None:
     wanted = re.findall(
         r"^COPY (?!--)(.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE

@@ -28,13 +28,18 @@ async def list_subscribers(stages: StagesDep, limit: Limit = 100, after: After =
 
     They change while a client reads one page after the other.
     """
+    hub = stages.hub
+    found = [
+        (0 if each.live else hub.latest.number - each.position, number, sink.access, each)
+        for number, sink, each in hub.followers()
+    ]
+    found.sort(key=lambda one: (-one[0], one[1]))
     start = answers.number(after) or 0
-    found = stages.hub.followers()[start : start + limit + 1]
-    return answers.part(stages, [*map(_follower, found)], limit, lambda _, count: str(start + count))
+    shown = [_follower(*one) for one in found[start : start + limit + 1]]
+    return answers.part(stages, shown, limit, lambda _, count: str(start + count))
 
 
-def _follower(found: tuple[int, Access, Subscription, int]) -> shapes.Follower:
-    connection, access, subscription, behind = found
+def _follower(behind: int, connection: int, access: Access, subscription: Subscription) -> shapes.Follower:
     selection = subscription.selection
     return shapes.Follower(
         connection=connection,

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 from busway.domain.cursor import START, Position
-from busway.gateway.access.scopes import Access
 from busway.gateway.door.deadlines import TIMES
 from busway.gateway.errors import Gone, Unavailable
 from busway.gateway.store.port.commits import Committed
@@ -289,24 +288,9 @@ class Hub:
             "ring": {"results": len(self._ring), "bytes": self._ring.bytes},
         }
 
-    def followers(self) -> list[tuple[int, Access, Subscription, int]]:
-        """Return the open subscriptions, the slowest first.
-
-        Each has the number of its connection, the access of its client, and how many results it has not
-        received.
-        """
-        found = [
-            (
-                self.sinks.get(sink, 0),
-                sink.access,
-                each,
-                0 if each.live else self.latest.number - each.position,
-            )
-            for _, each, sink in self._quiet
-            if each.open
-        ]
-        found.sort(key=lambda one: (-one[3], one[0]))
-        return found
+    def followers(self) -> list[tuple[int, Sink, Subscription]]:
+        """Return the open subscriptions, each with its connection and the number of that."""
+        return [(n, sink, each) for _, each, sink in self._quiet if each.open and (n := self.sinks.get(sink))]
 
     def behind(self, least: int) -> dict[Subscription, int]:
         """Return the subscriptions that have not received at least so many results, and how many."""

@@ -10,7 +10,7 @@ import { RunActions } from "./event.js";
 const MOST = 5000; // runs that are grouped
 const LISTED = 50; // runs of a group that are listed
 const PARALLEL = 4;
-const STATES = { dead: "Dead", retryable: "Wait for another attempt", cancelled: "Cancelled" };
+const STATES = { dead: "Dead", retryable: "Will retry", cancelled: "Cancelled" };
 
 const load = (path, options) => all(path, { ...options, most: MOST });
 
