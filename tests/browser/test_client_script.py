@@ -61,6 +61,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def page(browser: Browser, service: Service) -> Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     page.goto(f"{service.url}/docs")  # under its Content-Security-Policy
     yield page
     context.close()
@@ -83,6 +84,7 @@ def test_what_a_page_receives_through_kills_and_cuts_is_exactly_the_log(
     with Cutter(int(service.options["port"])) as relay:
         context = browser.new_context()
         page = context.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"{relay.url}/docs")
         page.evaluate(BEGIN)
         life = Disturbance(service, relay)
@@ -162,6 +164,7 @@ def test_an_event_that_is_refused_is_thrown(page: Page) -> None:
 @pytest.mark.parametrize("number", range(3))
 def test_an_example_of_the_page_on_clients_runs(browser: Browser, shop: Service, number: int) -> None:
     page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     page.goto(f"{shop.url}/docs")
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.e2e.examples import MakeRun
-from tests.e2e.service import Service, until
+from tests.e2e.service import PATIENCE, Service, until
 
 from .visit import Visit
 
@@ -159,6 +159,7 @@ def test_an_unknown_address_is_a_page_that_leads_to_the_docs(
     page = browser.new_context(
         viewport={"width": PHONE[0], "height": PHONE[1]}, color_scheme=theme
     ).new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     answer = page.goto(f"{service.url}/<b>nothing/here")
     assert answer is not None
     assert answer.status == 404

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, Request, Route
 
-from tests.e2e.service import Service
+from tests.e2e.service import PATIENCE, Service
 
 TELL = """
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -23,6 +23,7 @@ class Visit:
         self.page, self.service = page, service
         self.asked: list[str] = []
         self.faults: list[str] = []
+        page.set_default_timeout(PATIENCE * 1000)
         page.add_init_script(TELL)
         page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
