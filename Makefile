@@ -12,6 +12,7 @@
 #   make lint                ruff, mypy, import rules, bandit, lock files; needs no network
 #   make advisories          ask the registry for known faults of the locked packages; needs a network
 #   make release             wheel, sources, SBOM and checksums in dist; KEY=~/.ssh/id_ed25519 signs the checksums
+#   make fuzz SECONDS=3600   bytes at random for each reader of what comes from outside, so long for each
 #   make bench               every row of the benchmark beside its peers, under 20 minutes
 #   make bench ROW=publish   one row, or several: ROW="publish latency"; ROW=account: CPU time of an event
 #   make bench ROW=publish BESIDE=fastapi                     one row beside one peer, in about a minute
@@ -55,7 +56,7 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads)
 
-.PHONY: run cluster test test-fast test-all soak move lint docs advisories release bench counted format lock clean
+.PHONY: run cluster test test-fast test-all fuzz soak move lint docs advisories release bench counted format lock clean
 .DEFAULT_GOAL := run
 
 # The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
@@ -117,6 +118,10 @@ move: $(VENV)/.dev
 # The documentation as a site, in build/docs/site. Its tools have an environment of their own.
 docs: $(VENV)/.docs
 	@$(BIN)/python -m tools.documentation $(VENV)/docs/bin
+
+# Bytes at random for each reader of what comes from outside, for so many seconds each.
+fuzz: $(VENV)/.dev
+	FUZZ_SECONDS=$(SECONDS) $(PYTEST) --dist load tests/test_fuzz.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
