@@ -28,7 +28,6 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +40,7 @@ _OF_PYTHON = ("PYTHON", "LC_", "LANG", "LD_")
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}.get(os.uname().machine)
 _CLONE_PARENT = 0x8000
 _lock = threading.Lock()
+_STARTED_WITH = {name: value for name, value in os.environ.items() if name.startswith(_OF_PYTHON)}
 _signature = inspect.signature(subprocess.Popen._execute_child)
 _popen = subprocess.Popen
 
@@ -146,10 +146,11 @@ def _can_fork(given: dict[str, Any]) -> bool:
     commits = _runs(given, _COMMITTER)
     passed = len(given["pass_fds"]) == commits and bool(given["start_new_session"]) == commits
     plain = given["preexec_fn"] is None and passed and not given["shell"]
-    own = _of_python(os.environ)
+    own = dict(_STARTED_WITH)
     if commits:  # it finds our package with it
         own["PYTHONPATH"] = os.pathsep.join([str(_ROOT / "app"), *filter(None, [own.get("PYTHONPATH")])])
-    same = own == _of_python(os.environ if given["env"] is None else given["env"])
+    asked = os.environ if given["env"] is None else given["env"]
+    same = own == {name: value for name, value in asked.items() if name.startswith(_OF_PYTHON)}
     other_user = given.get("gid") or given.get("uid")
     ours = commits or _runs(given, _PROGRAM)
     return ours and plain and same and not other_user and _SYS_CLONE is not None
@@ -157,10 +158,6 @@ def _can_fork(given: dict[str, Any]) -> bool:
 
 def _runs(given: dict[str, Any], program: list[str]) -> bool:
     return isinstance(given["args"], list | tuple) and [*given["args"][: len(program)]] == program
-
-
-def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_OF_PYTHON)}
 
 
 def _ask(request: dict[str, Any], streams: list[int]) -> int:

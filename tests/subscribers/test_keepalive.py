@@ -43,7 +43,7 @@ async def heard_pings(client: RawPeer, count: int) -> list[Frame]:
 
 
 def test_a_peer_that_is_gone_is_found_within_a_minute_of_its_last_sign() -> None:
-    config = _config(None, Settings())  # type: ignore[arg-type]
+    config = _config(None, Settings(), None)  # type: ignore[arg-type]
     assert (config.ws_ping_interval, config.ws_ping_timeout) == (websocket.PING_EVERY, websocket.PONG_WITHIN)
     assert websocket.PING_EVERY + websocket.PONG_WITHIN < 60
 

@@ -67,7 +67,7 @@ class EchoApp:
 @contextlib.asynccontextmanager
 async def echoing() -> AsyncIterator[int]:
     """An echo server on the gateway's own settings, but for the lifespan, which it has none of."""
-    config = server._config(EchoApp(), Settings(max_event_bytes=1 << 20))  # type: ignore[arg-type]
+    config = server._config(EchoApp(), Settings(max_event_bytes=1 << 20), None)  # type: ignore[arg-type]
     config.lifespan = "off"
     running = uvicorn.Server(config)
     running.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
