@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.e2e.service import Service, until
+from tests.marks import few
 
 from .console import NARROW, WIDE, Console
 
@@ -82,7 +83,7 @@ def console(browser: Browser, service: Service) -> Iterator[Console]:
     assert console.faults == []
 
 
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("theme", few(THEMES, "light"))
 def test_each_page_fits_its_screen_and_is_accessible(
     browser: Browser, service: Service, theme: Literal["light", "dark"]
 ) -> None:
@@ -136,6 +137,7 @@ def test_live_shows_what_comes_filters_it_pauses_and_resumes_without_a_gap(conso
     page.locator("td", has_text="piano").first.wait_for()
 
 
+@pytest.mark.long
 def test_the_page_says_that_the_gateway_is_gone_and_resumes_at_its_cursor(console: Console) -> None:
     page, service = console.page, console.service
     console.open("/live?filter=" + quote('{"exact": {"subject": "outage"}}'))
@@ -176,6 +178,7 @@ def test_an_event_shows_its_tree_its_attempts_and_its_results(console: Console) 
     page.get_by_text("Attempt 2").wait_for()
 
 
+@pytest.mark.long
 def test_publish_takes_an_example_and_shows_the_results(console: Console) -> None:
     page, service = console.page, console.service
     console.open("/publish")
@@ -230,6 +233,7 @@ def test_a_handler_is_edited_tested_reset_and_replayed(console: Console) -> None
     console.check()
 
 
+@pytest.mark.long
 def test_dead_runs_are_one_line_for_each_cause_and_are_retried(console: Console) -> None:
     page, service = console.page, console.service
     for n in range(3):
@@ -255,6 +259,7 @@ def test_dead_runs_are_one_line_for_each_cause_and_are_retried(console: Console)
     until(lambda: tried() > attempts + 3, "all of them")
 
 
+@pytest.mark.long
 def test_runs_that_wait_are_retried_and_cancelled(console: Console) -> None:
     page, service = console.page, console.service
     service.ok("POST", "/v1/handlers/bill/pause")
@@ -271,6 +276,7 @@ def test_runs_that_wait_are_retried_and_cancelled(console: Console) -> None:
     console.told("is available again")
 
 
+@pytest.mark.long
 def test_schedules_are_made_run_paused_and_deleted(console: Console) -> None:
     page, service = console.page, console.service
     console.open("/schedules")
@@ -297,6 +303,7 @@ def test_schedules_are_made_run_paused_and_deleted(console: Console) -> None:
     console.check()
 
 
+@pytest.mark.long
 def test_subscribers_are_listed_with_what_they_select_and_how_far_they_are_behind(console: Console) -> None:
     page, service = console.page, console.service
     with service.subscribed(types=["shop.echo"], durable="billing"):
@@ -320,6 +327,7 @@ HOSTILE: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_hostile_data_is_text_and_cut(console: Console) -> None:
     page, service = console.page, console.service
     html = "<b>shop</b><script>"
@@ -341,14 +349,25 @@ def test_hostile_data_is_text_and_cut(console: Console) -> None:
     console.check()
 
 
+@pytest.mark.long
 def test_a_closed_gateway_asks_for_a_key_and_comes_back_to_the_page(browser: Browser, tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.write("shop.py", HANDLERS)
     service.start()
-    key = service.ok("POST", "/v1/keys", {"name": "console", "scopes": ["admin"]})["key"]
     context = browser.new_context()
     console = Console(context.new_page(), service, refused=True)
     try:
+        console.open("/keys")
+        console.press("add")
+        console.page.locator("dialog [name=name]").fill("console")
+        console.check()
+        console.press("save")
+        key = console.page.locator("dialog pre").inner_text()
+        until(lambda: any("POST" in asked and "session" in asked for asked in console.asked), "the session")
+        console.page.locator("dialog").get_by_role("button", name="Close").click()
+        console.page.get_by_role("button", name="Revoke key 1").wait_for()
+        console.page.get_by_role("button", name="Sign out").click()
+        console.page.get_by_role("heading", name="Sign in").wait_for()
         console.open("/live?types=shop.echo")
         console.page.get_by_role("heading", name="Sign in").wait_for()
         console.check()
@@ -372,6 +391,7 @@ def test_a_closed_gateway_asks_for_a_key_and_comes_back_to_the_page(browser: Bro
         service.close()
 
 
+@pytest.mark.long
 def test_the_first_visit_leads_to_a_result_without_leaving_the_page(browser: Browser, tmp_path: Path) -> None:
     service = Service(tmp_path)
     service.write("shop.py", HANDLERS)

@@ -1,5 +1,6 @@
-import { all, post, remove, useQuery } from "../api.js";
+import { all, post, remove, session, useQuery } from "../api.js";
 import { html, useState } from "../lib.js";
+import { signIn } from "../session.js";
 import { plain } from "../text.js";
 import { Action, Dialog, Empty, Field, Loaded, Name, Page, Snippet, State, Table, Time, Trouble } from "../ui.js";
 
@@ -9,6 +10,13 @@ export function Keys() {
   const keys = useQuery("v1/keys", { every: 5000, load: all });
   const [adding, setAdding] = useState(false);
   const [secret, setSecret] = useState(null);
+  const show = async (made) => {
+    setAdding(false);
+    setSecret(made);
+    // The first key closes the gateway. The sign-in view would take the place of the key, which is shown only once.
+    if (!session.get().signedIn) await signIn(made.key);
+    keys.reload();
+  };
   const live = (keys.data?.items ?? []).filter((one) => !one.revoked_at);
   return html`<${Page} title="Keys" about="What lets programs and people in." actions=${html`<button type="button" class="primary" onClick=${() => setAdding(true)} data-action="add">New key</button>`}>
     <${Loaded} of=${keys}>${({ items }) => html`<${Table} label="API keys" rows=${items} id=${(one) => one.id}
@@ -28,7 +36,7 @@ export function Keys() {
         </div>` },
       ]}
       empty=${html`<${Empty} title="No key yet."><p>Without a key everybody on this machine has full access. The first key closes the gateway: make it one with the scope admin, and sign in with it.</p><//>`} />`}<//>
-    ${adding && html`<${New} first=${!live.length} onClose=${() => setAdding(false)} onMade=${(made) => { setAdding(false); setSecret(made); keys.reload(); }} />`}
+    ${adding && html`<${New} first=${!live.length} onClose=${() => setAdding(false)} onMade=${show} />`}
     ${secret && html`<${Dialog} title=${`Key ${secret.id}: ${plain(secret.name)}`} onClose=${() => setSecret(null)} wide>
       <p>Copy the key now. It is shown only once.</p>
       <${Snippet} label="API key" text=${secret.key} />
@@ -52,7 +60,7 @@ function New({ first, onClose, onMade }) {
     const made = { name: form.get("name").trim(), scopes: form.getAll("scopes"), types: types.length ? types : null };
     if (days) made.expires_at = new Date(Date.now() + days * 86_400_000).toISOString();
     try {
-      onMade(await post("v1/keys", made));
+      await onMade(await post("v1/keys", made));
     } catch (problem) {
       setError(problem);
     }
