@@ -1,4 +1,4 @@
-"""What admission costs: single events a second with a key, and with a token, beside an open gateway."""
+"""What admission costs: single events a second with a key, a token and limits, beside an open gateway."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def key(place: Path) -> tuple[list[str], str]:
     command = [sys.executable, "-m", "busway", "keys", "create", "bench", "--create"]
     command += [f"--database-url=sqlite:///{place / 'bench.db'}"]
     return [], subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def limits(place: Path) -> tuple[list[str], str]:
+    """Create a key, and limit requests of it and of every address, those of loopback too."""
+    options, text = key(place)
+    rates = ["--key-rate=1000000/s", "--address-rate=1000000/s", "--unlimited-address=192.0.2.1"]
+    return [*options, *rates], text
 
 
 def token(place: Path) -> tuple[list[str], str]:
@@ -71,14 +78,20 @@ def busway(prepare: Prepare) -> Iterator[Once]:
 
 ROW = Row(
     name="access",
-    title=f"single events a second with a key and with a token, {CONNECTIONS} connections",
+    title=f"single events a second with a key, with a token and with limits, {CONNECTIONS} connections",
     sides=(
         Side(OURS, "an open gateway; synced, process pool, no subscriber", lambda: busway(nobody)),
         Side("busway_key", "the same, each request with an API key", lambda: busway(key)),
         Side("busway_token", "the same, each request with a token of 900 bytes", lambda: busway(token)),
+        Side(
+            "busway_limits",
+            "the same, with an API key, and rates of key and address that are never reached",
+            lambda: busway(limits),
+        ),
     ),
     comparisons=(
         Comparison("requests_per_s", (OURS,), must=0.95, aim=1, side="busway_key"),
         Comparison("requests_per_s", (OURS,), must=0.95, aim=1, side="busway_token"),
+        Comparison("requests_per_s", (OURS,), must=0.95, aim=1, side="busway_limits"),
     ),
 )
