@@ -416,6 +416,7 @@ def test_few_tests_of_behaviour_run_on_one_database_or_with_one_node_only() -> N
         ("test_handler_log.py", "one_database", "what handlers write to the log"),
         ("test_handlers.py", "one_node", "counts lines of one log"),
         ("test_handlers.py", "one_node", "what one process prints"),
+        ("test_hostile.py", "one_database", "connections that clients spoil"),
         ("test_invoke.py", "one_database", "runs handlers without a gateway"),
         ("test_make.py", "one_database", "starts PostgreSQL itself"),
         ("test_memory.py", "one_database", "memory of workers"),
