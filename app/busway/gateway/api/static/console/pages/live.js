@@ -7,8 +7,9 @@ import { Clock, Empty, Field, Name, notify, Page, State, Table } from "../ui.js"
 
 const KINDS = ["partial", "succeeded", "failed", "lost", "dead", "cancelled", "completed"];
 const KEPT = 1000; // rows in memory
-const SHOWN = 200; // rows on the page
+const SHOWN = 100; // rows on the page
 const DRAW_EVERY = 400; // ms
+const FAST = 50; // rows a second from which on a page is drawn only once a second: nobody reads faster
 const BEFORE = 50; // results that are there already when the page begins
 const POLL_EVERY = 1000; // ms, for events: only results are pushed
 
@@ -114,6 +115,7 @@ function useFeed() {
   const [, draw] = useState(0);
   useEffect(() => {
     let before = { at: performance.now(), arrived: kept.current.arrived };
+    let drawnAt = 0;
     const timer = setInterval(() => {
       const { arrived } = kept.current;
       const at = performance.now();
@@ -124,6 +126,8 @@ function useFeed() {
         before = { at, arrived };
       }
       if (document.hidden || (kept.current.drawn && kept.current.rate === rateBefore)) return;
+      if (kept.current.rate > FAST && at - drawnAt < 1000) return;
+      drawnAt = at;
       kept.current.drawn = true;
       draw((n) => n + 1);
     }, DRAW_EVERY);
