@@ -79,7 +79,8 @@ class SQLiteWriteConnection:
     def written(self) -> None:
         """Checkpoint if the log grew enough."""
         self._checkpoints.written()
-        self._replace_failed()
+        if self._checkpoints.failed:  # a call for each batch would cost more
+            self._reconnect()
 
     def idle(self) -> None:
         """Checkpoint in a pause."""
