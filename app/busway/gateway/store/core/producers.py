@@ -23,9 +23,9 @@ _newest = (
     .offset(sa.bindparam("most", type_=sa.BigInteger))
     .scalar_subquery()
 )
-_forget = sa.delete(producers).where(
-    (producers.c.updated_at < sa.bindparam("oldest")) | (producers.c.updated_at <= _newest)
-)
+# Two statements: for one with OR, newer versions of SQLite read the whole table.
+_forget_old = sa.delete(producers).where(producers.c.updated_at < sa.bindparam("oldest"))
+_forget_most = sa.delete(producers).where(producers.c.updated_at <= _newest)
 _advance = (
     sa.update(producers)
     .where(producers.c.id == sa.bindparam("which"))
@@ -58,7 +58,8 @@ def upload(ledger: Ledger, operation: Upload) -> Uploaded:
         added = {f"new_{name}": count for name, count in counts.items()}
         transaction.execute(_advance, {"which": id_, "moment": operation.now, **added})
     else:
-        transaction.execute(_forget, {"oldest": operation.oldest, "most": operation.most - 1})
+        transaction.execute(_forget_old, {"oldest": operation.oldest})
+        transaction.execute(_forget_most, {"most": operation.most - 1})
         times = {"created_at": operation.now, "updated_at": operation.now}
         transaction.execute(sa.insert(producers), {"id": id_, **counts, **times})
     return Uploaded(lines + operation.lines, stored)
