@@ -83,11 +83,8 @@ class Share:
         self._quota = self._tokens = float(policy.rate.quota) if policy.rate else 0.0
         self._speed = policy.rate.quota / policy.rate.window if policy.rate else 0.0  # a second
         self._at = clock()
-        self._line, self._low, self._high = (
-            b"",
-            0.0,
-            0.0,
-        )  # the fields, and for how many tokens they are right
+        self._line = b""  # the fields
+        self._low = self._high = 0.0  # for which numbers of tokens they are right
         self.connections = self.subscriptions = self.bytes = 0
 
     # -- requests
