@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -184,7 +185,9 @@ def check(service: Service, *clients: Publisher | Subscriber) -> None:
 def _check_lost(service: Service, log: list[dict[str, Any]]) -> None:
     """Each lost attempt has one result, after its partials and before any result of the next attempt."""
     places = [(i["run"], i["attempt"], i["index"]) for i in log]
-    assert len(set(places)) == len(places), "an attempt ended twice, or has a partial twice"
+    twice = {place for place, count in Counter(places).items() if count > 1}
+    found = [item for item, place in zip(log, places, strict=True) if place in twice]
+    assert not found, f"attempts that ended twice, or have a partial twice: {found}"
     lost = {(i["run"], i["attempt"]) for i in log if i["kind"] == "lost"}
     for run in {run for run, _ in lost}:
         attempts = service.ok("GET", f"/v1/runs/{run}")["attempts"]

@@ -72,11 +72,11 @@ def cell(tmp_path, shared_folder):
     database.close()
 
 
-def commit(cell, operation):
-    """Write an operation of the other node, and return the message about it."""
+def commit(cell, *operations):
+    """Write operations of the other node in one commit, and return the message about it."""
     with cell.engine.connect() as connection:
         transaction = PostgresTransaction(connection, "test", cell.one, notifies=False)
-        Writer(transaction).write(over_the_wire([operation]))
+        Writer(transaction).write(over_the_wire(operations))
         return transaction.news
 
 
@@ -117,6 +117,20 @@ def test_what_messages_lack_is_read(cell):
             large = commit(cell, msgspec.structs.replace(publish(event(data=b"1" * 40_000)), rules=3))
             assert await node.hear(large) == 0
             assert [*node.applied[-1].unread] == [2]
+
+    asyncio.run(main())
+
+
+def test_a_node_starts_only_its_own_runs_of_a_commit_that_assigns_some_to_others_too(cell):
+    async def main():
+        async with Node(cell) as node:
+            created = commit(cell, msgspec.structs.replace(publish(*(event(n) for n in "abc")), rules=3))
+            shared = [
+                msgspec.structs.replace(cell.assign(), run=run, token=70 + run, node=who)
+                for run, who in ((1, cell.one), (2, cell.two), (3, cell.one))
+            ]
+            assert await node.hear(created, commit(cell, *shared)) == 0
+            assert node.started == [([2], [(2, b'{"n":1}', 72)])]
 
     asyncio.run(main())
 

@@ -176,7 +176,7 @@ class Follower:
             )
         mine = [run for run, node in changes.assigned if node == self._node]
         if mine:
-            await self._parts.assigned.accept(self._node, mine, self._started(current))
+            await self._parts.assigned.accept(self._node, mine, self._started(mine, current))
         self.applied = row
         return bool(changes) or (row.event, row.result) != (before.event, before.result)
 
@@ -219,11 +219,11 @@ class Follower:
             results.append((result, run.event))
         return results
 
-    def _started(self, content: Content | None) -> list[RunningRun]:
-        """Return the attempts that need not be read."""
+    def _started(self, mine: list[int], content: Content | None) -> list[RunningRun]:
+        """Return the attempts of this node that need not be read. The message has those of all nodes."""
         started = []
         for each in [] if content is None else content.assigned:
-            run = self._recent.get(each.run)
+            run = self._recent.get(each.run) if each.run in mine else None
             if run is not None and (run.attempt, run.fence) == (each.attempt - 1, each.fence):
                 started.append(RunningRun(run, each.attempt, each.token, each.pool, self._node))
         return started
