@@ -99,9 +99,10 @@ def test_a_key_is_given_once_and_kept_for_the_next_visit(visit: Visit) -> None:
     visit.service.key = visit.service.ok("POST", "/v1/keys", {"name": "docs", "scopes": ["admin"]})["key"]
     visit.open()
     visit.page.locator(".auth-wrapper .authorize").first.click()
-    visit.page.locator(".modal-ux input").fill(visit.service.key or "")
-    visit.page.locator(".modal-ux button.authorize").click()
-    visit.page.locator(".modal-ux button.btn-done").click()
+    form = visit.page.locator(".modal-ux form").filter(has_text="An API key")
+    form.locator("input").fill(visit.service.key or "")
+    form.locator("button.authorize").click()
+    form.locator("button.btn-done").click()
     visit.page.reload()
     visit.page.locator(".opblock").first.wait_for()
     status, listed = visit.execute("get", "/v1/runs")

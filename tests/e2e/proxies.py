@@ -32,7 +32,8 @@ def nginx_for(folder: Path, site: str, port: int) -> list[str]:
 def running(folder: Path, port: int, command: list[str]) -> Iterator[None]:
     """Run a proxy that listens on this port."""
     name, *arguments = command
-    program = shutil.which(name)
+    # Debian's nginx is in /usr/sbin, which the PATH of users lacks.
+    program = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if program is None and os.environ.get("CI") != "true":
         pytest.skip(f"no {name} on this machine")
     assert program, f"CI has no {name}: .ci/run installs it"

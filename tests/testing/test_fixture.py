@@ -68,7 +68,7 @@ def test_a_folder_that_is_not_there_is_one_line(project: Path) -> None:
     assert said.returncode == 1
     assert "did not start: busway: --handlers: there is no handlers folder 'handlers'" in said.stdout
     (project / "pytest.ini").write_text("[pytest]\nbusway_options = --handlers jobs\n", encoding="utf-8")
-    assert f"['{project}', None, None]" in run_pytest(project).stdout
+    assert f"['{project}', None, None, None]" in run_pytest(project).stdout
 
 
 def test_a_scope_that_is_none_is_named(project: Path) -> None:

@@ -33,7 +33,7 @@ from busway.gateway.api.answers import known_parameters
 
 _ROUTES = (
     events, handlers, trials, replays, runs, results, streaming, subscribers, subscriptions, service,
-    metrics, tickets, sources, hooks, schedules, uploads, sessions, keys, audit,
+    metrics, tickets, sources, hooks, schedules, uploads, audit, sessions, keys,
 )  # fmt: skip
 
 

@@ -39,31 +39,37 @@ class Expiry:
     """
 
     def __init__(self, sink: Sink, clock: Callable[[], int]) -> None:
-        self._sink, self._clock = sink, clock
+        self._sink: Sink | None = sink
+        self._clock = clock
         self._next: asyncio.TimerHandle | None = None
         self._look()
 
     def renew(self, access: Access) -> None:
         """Let the client have another access from now on."""
-        self.stop()
-        self._sink.access = access
+        self._cancel()
+        if self._sink is not None:
+            self._sink.access = access
         self._look()
 
     def stop(self) -> None:
-        """Close nothing any more."""
+        """Close nothing any more, and forget the connection, which has this object."""
+        self._cancel()
+        self._sink = None
+
+    def _cancel(self) -> None:
         if self._next is not None:
             self._next.cancel()
             self._next = None
 
     def _look(self) -> None:
-        until = self._sink.access.until
-        if until is None:
+        sink = self._sink
+        if sink is None or sink.access.until is None:
             return
-        left = (until - self._clock()) / SECOND
+        left = (sink.access.until - self._clock()) / SECOND
         if left > 0:
             self._next = asyncio.get_running_loop().call_later(min(left, _LONGEST), self._look)
         else:
-            self._sink.close(NOT_ALLOWED, ended(self._sink.access), flush=False)
+            sink.close(NOT_ALLOWED, ended(sink.access), flush=False)
 
 
 def ended(access: Access) -> str:
