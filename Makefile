@@ -4,7 +4,7 @@
 #   make run DATABASE_URL=postgresql://me@localhost/busway    the same on PostgreSQL
 #   make run POOL=thread PORT=8001 HANDLERS=my/handlers ARGS="--drain-timeout 5"
 #   make cluster             three nodes on PostgreSQL and NATS, which it starts; on ports 8000 to 8002, or from PORT on
-#   make test                the tests, in about five minutes on two cores; ARGS="tests/workers -x" for some of them
+#   make test                the tests, in about six minutes on two cores; ARGS="tests/workers -x" for some of them
 #   make test PYTHON=python3.15      use this Python; .venv is created again if it has another one
 #   make test-fast           the tests that need no gateway, in less than a minute
 #   make test-all            all tests, also the long ones; CI runs this

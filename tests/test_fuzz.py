@@ -33,6 +33,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.domain.test_filter import admits
+from tests.marks import few
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES = 200
@@ -162,7 +163,7 @@ def spoilt(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
     return st.binary(max_size=200) | changed()
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", few(READERS, "codecs"))
 def test_no_input_is_a_fault(name: str) -> None:
     read, seeds = READERS[name]
 

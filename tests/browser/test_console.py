@@ -160,6 +160,7 @@ def test_the_page_says_that_the_gateway_is_gone_and_resumes_at_its_cursor(consol
     page.get_by_text("offline").wait_for(state="detached")
 
 
+@pytest.mark.long
 def test_an_event_shows_its_tree_its_attempts_and_its_results(console: Console) -> None:
     page, service = console.page, console.service
     console.open("/events/1")
@@ -197,6 +198,7 @@ def test_publish_takes_an_example_and_shows_the_results(console: Console) -> Non
     console.check()
 
 
+@pytest.mark.long
 def test_a_handler_is_edited_tested_reset_and_replayed(console: Console) -> None:
     page, service = console.page, console.service
     console.open("/handlers")
