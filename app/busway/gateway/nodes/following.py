@@ -141,13 +141,14 @@ class Follower:
         missed = row.number != before.number + 1  # the rows between are not kept any more
         if missed and self._parts.leads():
             self._parts.end(BEHIND)
+        foreign = row.node != self._node
+        if not foreign:
+            # First: handlers that are read now would replace what a later commit of this node changes.
+            await self._parts.commits.reached(row.number)
         newer = row.rules > self._parts.version()
         handlers = await self._parts.reader.handlers() if newer else []
         if newer or changes.keys:
             await self._parts.renew()
-        foreign = row.node != self._node
-        if not foreign:
-            await self._parts.commits.reached(row.number)
         if content is not None:
             self._remember(content.runs)
         # What a later commit of this node changed, which was applied before, is out of date.
