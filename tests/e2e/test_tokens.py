@@ -134,9 +134,9 @@ def test_a_client_asks_a_function_for_its_key_and_again_when_it_is_refused(
         async with busway_client.Client(service.url, key) as client, client.subscribe("t") as stream:
             await stream.open()
             receipt = await client.publish("t")
-            async for item in stream:
-                assert item.event.seq == receipt.seq
-                break
+            async for item in stream:  # a node may be behind: then it has results of before
+                if item.event.seq == receipt.seq:
+                    break
 
     asyncio.run(use(one_after_another))
     assert len(asked) == 2
