@@ -298,7 +298,7 @@ class Status(msgspec.Struct, kw_only=True):
 
 
 class RateSample(msgspec.Struct):
-    """What came within some seconds."""
+    """Counts of a few seconds."""
 
     time: Annotated[Time, Meta(description="The end of these seconds.")]
     seconds: float

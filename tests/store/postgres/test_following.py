@@ -11,7 +11,7 @@ from busway.gateway.store.postgres.cell import PostgresCellLink
 from busway.gateway.store.postgres.transaction import PostgresTransaction
 
 from tests.store.databases import Postgres
-from tests.store.kit import event, over_the_wire, publish, settle
+from tests.store.kit import event, handler, over_the_wire, publish, settle
 
 from .test_nodes import Cell
 
@@ -131,6 +131,37 @@ def test_a_node_starts_only_its_own_runs_of_a_commit_that_assigns_some_to_others
             ]
             assert await node.hear(created, commit(cell, *shared)) == 0
             assert node.started == [([2], [(2, b'{"n":1}', 72)])]
+
+    asyncio.run(main())
+
+
+def test_handlers_that_this_node_changed_itself_are_not_read(cell):
+    """The message may come before the reply of the committer. What is read then may be out of date later."""
+
+    class Own(Node):
+        version, read = 3, 0
+
+        async def reached(self, _number):
+            self.version = 4  # its listeners know the handler now
+
+        async def handlers(self):
+            self.read += 1
+            return []
+
+        async def renew(self):
+            pass
+
+    async def main():
+        async with Own(cell) as node:
+            node._follower._parts = node._follower._parts._replace(
+                reader=node, version=lambda: node.version, renew=node.renew
+            )
+            with cell.engine.connect() as connection:
+                transaction = PostgresTransaction(connection, "test", cell.two, notifies=False)
+                Writer(transaction).write(over_the_wire([handler("three", rules=3)]))
+            assert news.decode(transaction.news).row.rules == 4
+            assert await node.hear(transaction.news) == 0
+            assert (node.read, node.applied) == (0, [])
 
     asyncio.run(main())
 

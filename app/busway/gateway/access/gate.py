@@ -182,7 +182,7 @@ class Gate:
         return self._tokens is not None and self._tokens.still_valid(access)
 
     async def renew(self, access: Access, text: str) -> Access:
-        """Return the access that a fresh token gives to whoever has this one. A key does as well.
+        """Return the access that a fresh token gives to the bearer of this one. A key does as well.
 
         Raises:
             Unauthorized: the token is not valid.
@@ -290,7 +290,7 @@ class Gate:
         return self._tokens.identify(text)
 
     def _ticket_access(self, holder: Access | int | None) -> Access:
-        """Return the current access of whoever a ticket names: a token, a key by its id, or nobody."""
+        """Return the current access of the holder of a ticket: a token, a key by its id, or None."""
         if isinstance(holder, Access):
             if not self.holds(holder):
                 raise Unauthorized("the token of this ticket has expired: get a new one with a fresh token")

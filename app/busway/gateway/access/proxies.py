@@ -2,7 +2,7 @@
 
 `client_address` is the only function that says where a request of an ASGI scope comes from. The door calls
 `TrustedProxies.client` once for each request and puts the answer into the scope (`client`, `scheme` and the
-`Host` header), so what stands behind it does not see the proxy.
+`Host` header), so later code does not see the proxy.
 
 References:
     Forwarded: RFC 7239. X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host have no standard.

@@ -16,8 +16,8 @@ class Access(msgspec.Struct, frozen=True):
     """Who sent a request, and what it may do.
 
     Attributes:
-        key: a number for whoever it is, None while the gateway is open. It is the id of an API key, and a
-            negative number for the subject of a token.
+        key: a number that identifies the client, None while the gateway is open. It is the id of an API key,
+            and a negative number for the subject of a token.
         scopes: what the key or the token grants.
         types: patterns: it concerns only events of these types. Empty: of all types.
         name: for people: the name of the key, or the subject of the token. Empty while the gateway is open.

@@ -4,8 +4,9 @@ The cookie names the key and has no part of its secret. It is signed with the se
 valid on every node. It ends with its key, or after `LIFETIME`. Signing out removes it from the browser; a
 copy of it stays valid until then, so revoke the key of a stolen one.
 
-A browser sends a cookie with every request, whoever caused it. So a request that may change something must
-come from a page of the gateway itself, and have a header that pages of other origins cannot send (CSRF).
+A browser sends a cookie with every request, also with those that other sites cause. So a request that may
+change something must come from a page of the gateway itself, and have a header that pages of other origins
+cannot send (CSRF).
 """
 
 from __future__ import annotations

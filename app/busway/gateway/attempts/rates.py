@@ -18,7 +18,7 @@ _FAILURES = (Outcome.FAILED, Outcome.LOST)
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
-    """What came since the sample before: `seconds` before `time`, which is in microseconds since 1970."""
+    """The counts of the `seconds` before `time`, which is in microseconds since 1970."""
 
     time: int
     seconds: float

@@ -293,7 +293,7 @@ durables = sa.Table(
     integer("key", null=True),
     integer("generation", default="1"),
     integer("holder", null=True),  # the node that has its subscription, if several use the database
-    text("types", null=True),  # JSON: the type patterns of whoever created it
+    text("types", null=True),  # JSON: the type patterns of its creator
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )

@@ -45,7 +45,7 @@ class Sizes(msgspec.Struct):
 
 
 class Health(msgspec.Struct):
-    """What `busway doctor` tells of a database.
+    """What `busway doctor` reports about a database.
 
     Attributes:
         revision: of its schema, None if it does not exist yet.

@@ -325,7 +325,7 @@ class RedeemTicket(Operation, kw_only=True):
 class OpenDurable(Operation, kw_only=True):
     """Take over a durable name for a subscription of this node. Create it if there are fewer than `most`.
 
-    `key`: the number of whoever creates it, who may have `most_of_key`. `types`: its type patterns.
+    `key`: the number of the client that creates it, which may have `most_of_key`. `types`: its type patterns.
 
     Reply: `Opened`, None if there are too many.
     """

@@ -122,7 +122,7 @@ export function Notices() {
   </div>`;
 }
 
-/** A button for something that takes a while. It tells what came of it. `confirm` is asked before. */
+/** A button for a slow action. It shows the outcome. With `confirm` it asks first. */
 export function Action({ run, done, confirm, kind = "", disabled = false, children, label, name }) {
   const [busy, setBusy] = useState(false);
   const press = async () => {
@@ -211,7 +211,7 @@ export function Empty({ title, children }) {
 }
 
 export function Trouble({ error }) {
-  if (!error || error instanceof Unreachable) return null; // the bar at the top tells of the latter
+  if (!error || error instanceof Unreachable) return null; // the bar at the top shows that the gateway is unreachable
   return html`<div class="trouble" role="alert">
     <p>${plain(error.message)}</p>
     ${error.errors?.length > 0 &&
