@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
@@ -34,13 +35,25 @@ def free(event, ctx):
 """
 
 
-def waits_because(service: Service, handler: str, why: str) -> None:
-    """Wait until each node, which gets every second request, says why the handler waits."""
+def on_each_node(service: Service, known: Callable[[], bool], what: str) -> None:
+    """Wait until nodes, which get requests in turn, all have the same code, and each of them knows something.
 
+    Until then a node may run the code of before: that is right, and its runs say so.
+    """
+
+    def settled() -> bool:
+        nodes = service.ok("GET", "/v1/status")["nodes"]
+        return len({node["code"] for node in nodes}) <= 1 and known()
+
+    # An odd number of requests changes turns: each node is asked for its nodes.
+    until(lambda: all(settled() for _ in range(2)), what)
+
+
+def waits_because(service: Service, handler: str, why: str) -> None:
     def known() -> bool:
         return all(service.ok("GET", f"/v1/handlers/{handler}")["waits_because"] == why for _ in range(2))
 
-    until(known, f"{handler} to wait")
+    on_each_node(service, known, f"{handler} to wait")
 
 
 def put(service: Service, version: int) -> None:
@@ -58,11 +71,11 @@ def value(service: Service, seq: int) -> object:
     return result["data"]
 
 
-def is_current(service: Service, version: int) -> bool:
-    """Whether a handler made over HTTP runs this version. Of several nodes, one may reload later."""
-    found = value(service, service.publish("m")["seq"])
-    assert found == [version, version] or service.beside is not None
-    return found == [version, version]
+def reloaded(service: Service, version: int, *handlers: str) -> None:
+    def known() -> bool:
+        return all(revision(service, name) == version for name in handlers for _ in range(2))
+
+    on_each_node(service, known, f"revision {version} on each node")
 
 
 @pytest.fixture
@@ -85,11 +98,11 @@ def test_a_changed_file_makes_a_new_revision_and_runs_record_what_they_ran(reloa
     assert value(service, service.publish("t")["seq"]) == [1, 1]
     for version in (2, 3):
         put(service, version)
-        until(lambda version=version: revision(service) == version, "the new revision")
-        seq = service.publish("t")["seq"]
-        assert value(service, seq) == [version, version]
-        assert service.run_of(seq)["revision"] == version
-        until(lambda version=version: is_current(service, version), "the new code, on each node")
+        reloaded(service, version, "versioned", "mine")
+        for type_ in ("t", "m"):
+            seq = service.publish(type_)["seq"]
+            assert value(service, seq) == [version, version]
+            assert service.run_of(seq)["revision"] == version
     mark.with_name("mark.go").touch()
     assert value(service, running) == [1, 1]
     assert service.run_of(running)["revision"] == 1
@@ -230,10 +243,8 @@ def test_code_of_the_project_and_of_packages_belongs_to_the_folder(make_service:
     assert value(service, service.publish("billed")["seq"]) == [1, 1]
 
     save("import nowhere\n")
-    until(lambda: service.ok("GET", "/v1/handlers/bill")["waits_because"], "the handler to wait")
+    waits_because(service, "bill", "no file imports its module, and all.py does not import")
     seq = service.publish("billed")["seq"]
-    waits = service.ok("GET", "/v1/handlers/bill")
-    assert waits["waits_because"] == "no file imports its module, and all.py does not import"
     save(JOBS.format(version=2))
     assert value(service, seq) == [2, 2]
 
