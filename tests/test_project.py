@@ -421,6 +421,7 @@ def test_few_tests_of_behaviour_run_on_one_database_or_with_one_node_only() -> N
         ("test_make.py", "one_database", "starts PostgreSQL itself"),
         ("test_memory.py", "one_database", "memory of workers"),
         ("test_metrics.py", "one_node", "what one process counts"),
+        ("test_monitoring.py", "one_node", "what one process counts"),
         ("test_moving.py", "one_database", "moves between both databases"),
         ("test_network.py", "one_database", "proxies and certificates of clients"),
         ("test_node_code.py", "one_database", "has a PostgreSQL server of its own"),

@@ -1,4 +1,4 @@
-"""The alerts and the dashboard by Prometheus' own `promtool`: they parse, and alerts fire on made-up series."""
+"""The alerts and the dashboard by Prometheus' own `promtool`: they parse, and alerts fire when they must."""
 
 from __future__ import annotations
 
