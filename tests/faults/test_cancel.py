@@ -68,7 +68,7 @@ def test_cancel_racing_completion_a_thousand_times(house: House) -> None:
     assert len(race.hit) + len(race.spared) == RACES
     print(f"{len(race.hit)} cancelled, {len(race.spared)} had ended before")
     assert min(len(race.hit), len(race.spared)) > 0, "one side always won: the race shows nothing"
-    until(lambda: house.idle() and not house.runs(state="running") + house.runs(state="available"), "rest")
+    until(lambda: house.idle() and not house.runs(state="available") + house.runs(state="running"), "rest")
     finals: dict[int, list[str]] = {run: [] for run in race.hit | race.spared}
     for item in house.results(after=before, handlers="hits_or_misses"):
         if item["kind"] in FINAL:

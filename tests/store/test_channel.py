@@ -15,7 +15,7 @@ import pytest
 from busway.gateway.channel import HEADER, Buffer, Channel, Frame, pack
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group import frames
-from busway.gateway.store.group.process import Launched, open_committer
+from busway.gateway.store.group.process import Committer, Launched, open_committer
 from busway.gateway.store.port.operations import Publish
 
 from tests.store.kit import event
@@ -87,6 +87,19 @@ def test_a_committer_that_speaks_nonsense_is_ended_at_once(tmp_path: Path, says:
             async with asyncio.timeout(PATIENCE / 2):  # it would wait for a minute
                 with pytest.raises(Unavailable):
                     await open_committer(tmp_path / "busway.db", lambda _frame: None, launched)
+            assert launched.process.returncode == -9
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", ["failed", "kill"])
+def test_a_committer_at_its_end_is_waited_for_although_the_store_closes_meanwhile(end: str) -> None:
+    async def scenario() -> None:
+        with impostor() as (launched, _):
+            ending = asyncio.create_task(getattr(Committer(launched, lambda _frame: None), end)())
+            await asyncio.sleep(0)
+            ending.cancel()
+            await asyncio.wait([ending])
             assert launched.process.returncode == -9
 
     asyncio.run(scenario())

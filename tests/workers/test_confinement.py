@@ -110,7 +110,8 @@ async def test_handlers_get_nothing_of_the_gateway(folder, pool, monkeypatch, tm
     assert "s3cr3t" not in seen
     assert "PATH" in found["child"]
     links = found["open"].values()
-    assert [link for link in links if not link.startswith((*OURS, "/proc/"))] == []
+    # Newer versions of libffi, which ctypes uses, keep their own file open.
+    assert [link for link in links if not link.startswith((*OURS, "/proc/")) and "/libffi." not in link] == []
     assert f"socket:[{inode}]" not in links
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from busway.gateway.executors.python.child.cputime import BRIEF, CpuTime
+from busway.gateway.executors.python.child.cputime import BRIEF, CpuTime, starved
 
 BURNT = 0.02
 
@@ -25,6 +25,7 @@ def measured(cpu_time, work, *arguments):
 
 def test_what_computes_is_told_from_what_waits_whatever_was_before():
     cpu_time = CpuTime()
+    starved()
     for work, low, high in [
         (burn, BURNT, 1.0),
         (time.sleep, 0.0, 0.01),
@@ -33,7 +34,8 @@ def test_what_computes_is_told_from_what_waits_whatever_was_before():
         (time.sleep, 0.0, 0.01),
     ]:
         cpu, took = measured(cpu_time, work, *[0.05] * (work is time.sleep))
-        assert low * 0.95 <= cpu <= min(high, took)
+        # Between attempts the thread is believed to compute; on a busy machine it may have waited for a CPU.
+        assert low * 0.95 - starved() <= cpu <= min(high, took)
         for _ in range(50):
             measured(cpu_time, int)
 

@@ -250,6 +250,34 @@ def test_nothing_secret_goes_to_a_server_without_the_tls_that_the_url_demands() 
     assert run(main()) == b""
 
 
+def test_a_node_is_connected_when_the_server_has_its_subscription() -> None:
+    async def main() -> None:
+        lines: list[bytes] = []
+        held = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"server_id":"x","version":"2.0.0","max_payload":1048576}\r\n')
+            with contextlib.closing(writer):
+                while line := await reader.readline():
+                    lines.append(line.split(b" ")[0].strip())
+                    if lines[-1] == b"PING":
+                        if b"SUB" in lines:
+                            await held.wait()
+                        writer.write(b"PONG\r\n")
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, node(f"nats://127.0.0.1:{port}", connected=False) as one:
+            await until(lambda: b"SUB" in lines and lines[-1] == b"PING")
+            await asyncio.sleep(0.05)
+            assert not state(one).connected
+            held.set()
+            await until(lambda: state(one).connected)
+            assert lines.index(b"SUB") < lines.index(b"PUB") < len(lines) - 1 - lines[::-1].index(b"PING")
+
+    run(main())
+
+
 def test_a_server_that_is_not_there_is_found_later_and_again(server: NatsServer) -> None:
     async def main() -> None:
         async with node(server.url(), connected=False) as one, node(server.url(), connected=False) as two:

@@ -58,6 +58,14 @@ class _Client(Client):
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
+    async def confirmed(self) -> None:
+        """Wait until the server has taken what was sent before, or refused it.
+
+        A first ping may overtake what nats-py has not written yet. When it is answered, all that is written.
+        """
+        for _ in range(2):
+            await self.rtt(int(PATIENCE))
+
     async def end(self) -> None:
         """Close the connection, also if the server does not answer."""
         transport = self._transport
@@ -212,7 +220,7 @@ class NatsNotifications:
                 )
                 # Others may have waited for this node. And a server that refuses to publish says so now.
                 await client.publish(self._subject, self._seal.close(b""))
-                await client.rtt(int(PATIENCE))
+                await client.confirmed()
             self._check(client)
         except BaseException as problem:
             await client.end()
@@ -221,7 +229,7 @@ class NatsNotifications:
             raise
         return client
 
-    async def _serve(self, client: Client) -> None:
+    async def _serve(self, client: _Client) -> None:
         """Send messages, and check that the server answers, until it does not or `close` was called."""
         checked = time.monotonic()
         while True:
@@ -235,7 +243,7 @@ class NatsNotifications:
                     await client.publish(self._subject, self._seal.close(self._unsent.popleft()))
                     self._sent += 1
                 if self._closing or time.monotonic() - checked >= CHECK:
-                    await client.rtt(int(PATIENCE))
+                    await client.confirmed()
                     checked = time.monotonic()
             if self._closing:
                 return

@@ -84,16 +84,23 @@ class Committer:
     async def failed(self) -> bool:
         """Wait until it ended, or kill it. Return whether it failed, and nobody killed it."""
         self._channel.close()
-        if not await self._until_ended(_END_TIMEOUT):
-            await self.kill()
+        try:
+            await self._until_ended(_END_TIMEOUT)
+        finally:  # also when the store is closed meanwhile: nobody else knows of this process any more
+            if self.process.returncode is None:
+                await self.kill()
         status = self.process.returncode
         return status > 0 or -status in _CRASHES
 
     async def kill(self) -> None:
-        """Kill the process and wait until it ended."""
+        """Kill the process and wait until it ended, also if this is cancelled meanwhile."""
         self._channel.close()
         self.process.kill()
-        await self._until_ended(math.inf)
+        ended = asyncio.ensure_future(self._until_ended(math.inf))
+        try:
+            await asyncio.shield(ended)
+        finally:
+            await ended
 
     async def _until_ended(self, timeout: float) -> bool:
         """Wait for the end of the process. It takes no thread and no descriptor, which may be out."""
