@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -93,6 +94,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/events", None, "subscribe"),
     ("GET", "/v1/events/1", None, "subscribe"),
     ("GET", "/v1/events/1/tree", None, "subscribe"),
+    ("GET", "/v1/events/1/subscribers", None, "subscribe handlers:read"),
     ("POST", "/v1/events/1/cancel", None, "handlers:write"),
     ("GET", "/v1/runs", None, "subscribe"),
     ("GET", "/v1/runs/1", None, "subscribe"),
@@ -106,6 +108,7 @@ ASKED: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/handlers", None, "handlers:read"),
     ("GET", "/v1/handlers/ok", None, "handlers:read"),
     ("GET", "/v1/handlers/ok/revisions", None, "handlers:read"),
+    ("GET", "/v1/handlers/ok/revisions/1", None, "handlers:write"),
     ("GET", "/v1/targets", None, "handlers:read"),
     ("GET", "/v1/status", None, "subscribe handlers:read"),
     ("GET", "/v1/rates", None, "subscribe handlers:read"),
@@ -161,6 +164,7 @@ OF_ANOTHER_PATTERN = {
     ("GET", "/v1/status"): 403,
     ("GET", "/v1/rates"): 403,
     ("GET", "/v1/subscribers"): 403,
+    ("GET", "/v1/events/1/subscribers"): 403,
 }
 """What a key for events of other types gets from operations that its scopes allow."""
 FRAMES: dict[str, tuple[dict[str, Any], str | None]] = {
@@ -238,7 +242,8 @@ def test_every_operation_asks_for_its_scope(closed: Service, keys: dict[str, str
     asked.add(("POST", "/v1/tickets"))  # for any key: tests/e2e/test_tickets.py
     asked |= {(method, "/v1/session") for method in ("POST", "GET", "DELETE")}  # tests/e2e/test_sessions.py
     asked.add(("POST", "/v1/hooks/{name}"))  # a signature replaces the key: tests/e2e/test_hooks.py
-    assert {(m, p.replace("{seq}", "{id}")) for m, p in told} == asked, "an operation is not in this test"
+    numbers = re.compile(r"\{(seq|revision)\}")
+    assert {(m, numbers.sub("{id}", p)) for m, p in told} == asked, "an operation is not in this test"
     wrong = []
     sessions = [(session(service, keys[held]), held) for held in ("admin", "subscribe")]
     sessions.append(({"Cookie": sessions[0][0]["Cookie"]}, "bare"))  # without what protects a change

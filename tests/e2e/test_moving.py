@@ -163,8 +163,8 @@ def test_a_gateway_moves_to_postgresql_and_back_with_everything(
     assert export(f"sqlite:///{tmp_path}/back.db", tmp_path / "third") == first
     tables = {json.loads(line).get("table") for line in first.splitlines()[1:-1]}
     assert tables == {
-        "node_names", "handlers", "handler_revisions", "keys", "sources", "durables", "producers",
-        "replays", "schedules", "events", "runs", "attempts", "results", "trees", "breakers",
+        "node_names", "handlers", "handler_revisions", "handler_files", "keys", "sources", "durables",
+        "producers", "replays", "schedules", "events", "runs", "attempts", "results", "trees", "breakers",
         "idempotency_keys", "audit",
     }  # fmt: skip
 

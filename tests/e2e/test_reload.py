@@ -6,6 +6,7 @@ import os
 import signal
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,16 @@ def revision(service: Service, name: str = "versioned") -> int:
     return number
 
 
+def detail(service: Service, number: int, name: str = "versioned") -> dict[str, Any]:
+    found: dict[str, Any] = service.ok("GET", f"/v1/handlers/{name}/revisions/{number}")
+    return found
+
+
+def source(service: Service, number: int, name: str = "versioned") -> str | None:
+    text: str | None = detail(service, number, name)["source"]
+    return text
+
+
 def value(service: Service, seq: int) -> object:
     service.finished(seq)
     (result,) = [r for r in service.results() if r["event"]["seq"] == seq and r["kind"] == "succeeded"]
@@ -111,6 +122,13 @@ def test_a_changed_file_makes_a_new_revision_and_runs_record_what_they_ran(reloa
         2,
         1,
     ]
+    for version in (1, 2, 3):
+        until(lambda version=version: source(service, version) == CODE.format(version=version), "its source")
+    assert source(service, 3, "mine") == source(service, 3)
+    assert service.get("/v1/handlers/versioned/revisions/4").status_code == 404
+    service.write("all.py", CODE.format(version=4) + f"# {'x' * 300_000}")
+    until(lambda: revision(service) == 4, "the new revision")
+    until(lambda: "300" in str(detail(service, 4)["source_missing"]), "why there is no source")
 
 
 @both

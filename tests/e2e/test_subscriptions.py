@@ -213,3 +213,49 @@ def _until_closed(socket: ClientConnection) -> None:
         while True:
             hear(socket)
     assert socket.protocol.close_code == 1012
+
+
+def recipients(service: Service, seq: int) -> dict[str, dict[str, Any]]:
+    """Return the subscriptions and names that have the result of an event, as the nodes see them together."""
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(2):  # each request goes to the next node
+        answer = service.ok("GET", f"/v1/events/{seq}/subscribers")
+        assert (answer["results"], answer["unfinished"], answer["truncated"]) == (1, 0, False)
+        for each in answer["items"]:
+            name = each["durable"] or each["id"]
+            if name not in found or each["connection"] is not None:
+                found[name] = each
+    return found
+
+
+def test_who_has_the_results_of_an_event_follows_from_their_positions(service: Service) -> None:
+    before = service.publish("n.who", {"even": True})["seq"]
+    service.finished(before)
+    with service.connect() as socket, service.connect() as slow:
+        opened(socket, "all", types=["n.who"])
+        opened(socket, "odd", types=["n.who"], filter={"not": EVEN})
+        opened(socket, "old", types=["n.who"], after="earliest")
+        opened(slow, "mine", durable="who", types=["n.who"])
+        seq = service.publish("n.who", {"even": True})["seq"]
+        service.finished(seq)
+        cursor = items(slow, 1)[-1]["cursor"]
+        until(lambda: recipients(service, seq).get("all", {}).get("received"), "the result to be sent")
+        found = recipients(service, seq)
+        assert found.keys() >= {"all", "old", "who"}
+        assert "odd" not in found, "its filter leaves the result out"
+        result = service.results(types="n.who")[-1]
+        assert found["all"]["pushed_at"] == result["time"] > found["all"]["since"]
+        assert (found["who"]["selected"], found["who"]["received"], found["who"]["acknowledged"]) == (1, 1, 0)
+        acknowledge(slow, cursor, "mine")
+        who = recipients(service, seq)["who"]
+        assert (who["acknowledged"], who["acknowledged_at"] is None) == (1, False)
+        earlier = recipients(service, before)
+        assert (earlier["all"]["received"], earlier["all"]["pushed_at"]) == (0, None), "it began later"
+        assert earlier["who"]["acknowledged"] == 0, "the name was created later"
+        until(lambda: recipients(service, before)["old"]["received"] == 1, "the log to be read")
+        assert recipients(service, before)["old"]["pushed_at"] is None, "it read the log, some time"
+    until(lambda: recipients(service, seq)["who"]["connection"] is None, "the connections to end")
+    away = recipients(service, seq)["who"]
+    assert (away["selected"], away["received"], away["acknowledged"]) == (None, None, 1)
+    assert service.get("/v1/events/99999/subscribers").status_code == 404
+    until(lambda: service.request("DELETE", "/v1/subscriptions/who").status_code == 204, "the name")

@@ -164,8 +164,8 @@ def test_changed_files_are_declared_again_until_that_works(folder, monkeypatch):
             nodes = Alone("here", time.time_ns)
             nodes.leads = True
             code = handler_code.HandlerCode(
-                Settings(handlers=folder), nodes, Registry(), FullDisk(), bench.supervisor, print
-            )
+                Settings(handlers=folder), nodes, Registry(), FullDisk(), bench.supervisor, print, None, None
+            )  # nobody follows its files: it stores no source
             task = asyncio.create_task(code.follow_folder())
             put(folder, 2)
             await bench.until(lambda: len(tries) == 2)

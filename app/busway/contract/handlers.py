@@ -292,6 +292,16 @@ class Revision(Settings, kw_only=True):
     file_digest: Annotated[str, Meta(description="Identifies the content of the target's source file.")]
 
 
+class RevisionDetail(Revision, kw_only=True):
+    """A revision with the source of its target."""
+
+    source: Annotated[
+        str | None,
+        Meta(description="The text of the target's source file. Null: `source_missing` says why."),
+    ]
+    source_missing: Annotated[str | None, Meta(description="Why there is no `source`. Null: there is one.")]
+
+
 class RevisionList(Page[Revision]):
     """A page of revisions of a handler, newest first."""
 

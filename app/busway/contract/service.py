@@ -178,6 +178,59 @@ class Follower(msgspec.Struct, kw_only=True):
     behind: Annotated[int, Meta(description="The number of results that it has not received.")]
 
 
+class Recipient(msgspec.Struct, kw_only=True):
+    """A subscription or a durable name, and how many results of an event it has."""
+
+    connection: Annotated[
+        int | None,
+        Meta(description="The number of its connection. Null: no subscription of this node uses the name."),
+    ]
+    id: Annotated[str | None, Meta(description="Its id on the connection.")]
+    durable: Annotated[str | None, Meta(description="Its durable name.")]
+    name: Annotated[
+        str | None, Meta(description="The name of the API key, or the subject of the token. Null: none.")
+    ]
+    selected: Annotated[
+        int | None,
+        Meta(
+            description="How many of the results it selects. Null: not known, because no subscription of "
+            "this node uses the durable name."
+        ),
+    ]
+    received: Annotated[
+        int | None, Meta(description="How many of those were sent to it since it began. Null: not known.")
+    ]
+    pushed_at: Annotated[
+        Time | None,
+        Meta(
+            description="When the newest of those was sent. Null: none was, or it read them from the log "
+            "later, at a time that is not kept."
+        ),
+    ]
+    since: Annotated[Time | None, Meta(description="When the subscription began.")]
+    acknowledged: Annotated[
+        int | None,
+        Meta(
+            description="How many of the results, from after its creation, the durable name has acknowledged "
+            "or passed. Null: it has no durable name."
+        ),
+    ]
+    acknowledged_at: Annotated[
+        Time | None, Meta(description="When the durable name acknowledged something last.")
+    ]
+
+
+class Recipients(msgspec.Struct):
+    """Who has the results of an event: of each of its runs the last result."""
+
+    results: Annotated[int, Meta(description="How many results the event has, at most 100.")]
+    unfinished: Annotated[
+        int, Meta(description="Runs that have not ended. While there are some, `results` is 0.")
+    ]
+    items: Annotated[list[Recipient], Meta(description="Those first that lack some.")]
+    truncated: Annotated[bool, Meta(description="Not all subscriptions and names were looked at.")]
+
+
 class FollowerList(Page[Follower]):
     """A page of the subscriptions of one node, the slowest first."""
 

@@ -12,10 +12,12 @@ import msgspec
 from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.registry import Registry, broken_files, code_digest, fault_of, not_loaded
 from busway.gateway.executors.port import Catalog, Workers
+from busway.gateway.handler_files import HandlerFiles
 from busway.gateway.nodes.port import Nodes
 from busway.gateway.settings import Settings
 from busway.gateway.store.port.cell import Offer
-from busway.gateway.store.port.commits import Committed, Outdated
+from busway.gateway.store.port.commits import Commits, Committed, Outdated
+from busway.gateway.store.port.reader import Reader
 
 log = logging.getLogger("busway")
 
@@ -39,6 +41,7 @@ class HandlerCode:
         changes: stores what the code declares.
         workers: run the code.
         used: is called after the current code of the nodes has changed.
+        commits, reader: the store, which gets the source.
     """
 
     def __init__(
@@ -49,9 +52,13 @@ class HandlerCode:
         changes: Changes,
         workers: Workers,
         used: Callable[[], None],
+        commits: Commits,
+        reader: Reader,
     ) -> None:
         self._settings, self._nodes, self._registry = settings, nodes, registry
         self._changes, self._workers, self._used = changes, workers, used
+        folders = [settings.handlers, settings.app_dir]
+        self._files = HandlerFiles(folders, commits, reader, nodes.clock)
         self._adopted, self._changed = asyncio.Event(), asyncio.Event()
 
     def adopt(self, catalogs: list[bytes], later: list[bytes]) -> None:
@@ -66,6 +73,7 @@ class HandlerCode:
     def load(self, catalog: Catalog) -> None:
         """Use the handler code of this node's folder."""
         self._registry.load([], catalog)
+        self._files.take(catalog)
         for broken in broken_files(catalog):
             log.error("%s, its handlers wait\n%s", fault_of(broken.file, catalog), broken.error)
         for left_out in not_loaded(catalog):
@@ -131,6 +139,12 @@ class HandlerCode:
         """Notice handlers that the leader has declared. A listener of commits, behind the dispatcher's."""
         if change.handlers:
             self._changed.set()
+
+    async def follow_files(self) -> None:
+        """Store the source of what was imported. Never returns."""
+        while True:
+            await self._files.changed()
+            await keep_trying(self._files.store, "the source of handlers could not be stored; trying again")
 
     async def follow_nodes(self) -> None:
         """While this node leads, declare the handlers when nodes offer other code. Never returns."""

@@ -180,7 +180,7 @@ async def _build(
     commits.listen(recorder.committed)
     assigned = Assigned(commits, reader, registry, in_flight, nodes.clock)
     assigner = _share_runs(nodes, commits, reader, registry, in_flight, dispatcher, assigned, workers)
-    code = HandlerCode(settings, nodes, registry, changes, workers, dispatcher.wake)
+    code = HandlerCode(settings, nodes, registry, changes, workers, dispatcher.wake, commits, reader)
     nodes.listen(in_flight.count, dispatcher.wake, code.adopt)
     trials = Trials(in_flight, changes, registry, placement, settings.max_event_bytes, nodes.clock)
 
@@ -279,7 +279,7 @@ async def _begin(
     else:
         await nodes.shared()
         await code.declared()
-    for following in (code.follow_folder(), code.follow_nodes()):
+    for following in (code.follow_folder(), code.follow_nodes(), code.follow_files()):
         stack.callback(asyncio.create_task(following).cancel)
     await _open_doors(stages, stack)
 

@@ -236,6 +236,14 @@ NEW_SECRET: dict[str, Any] = {
     "placed_in": {"pool": "http", "reason": "its target is a URL", "since": _AT},
 }  # fmt: skip
 CANCELLED_EVENT = {**_PARCEL_EVENT, "runs": [_CANCELLED]}
+_REVISION = {
+    **_FIELDS, "revision": 1, "created_at": _AT, "file_digest": _DIGEST, "source_missing": None,
+    "source": "from busway import handler\n\n\n@handler('order.created')\ndef price(event):\n    return 42\n",
+}  # fmt: skip
+_RECIPIENT = {
+    "connection": 1, "id": "s1", "durable": "billing", "name": None, "selected": 1, "received": 1,
+    "pushed_at": _DONE, "since": _AT, "acknowledged": 1, "acknowledged_at": _DONE,
+}  # fmt: skip
 
 ANSWERS: dict[Any, Any] = {
     events.Receipt: _RECEIPT,
@@ -247,6 +255,7 @@ ANSWERS: dict[Any, Any] = {
     handlers.Handler: _HANDLER,
     handlers.HandlerList: _page(_HANDLER),
     handlers.RevisionList: _page({**_FIELDS, "revision": 1, "created_at": _AT, "file_digest": _DIGEST}),
+    handlers.RevisionDetail: _REVISION,
     handlers.TargetList: _page(_TARGET),
     handlers.TrialAnswer: _TRIAL,
     replays.Replay: _REPLAY,
@@ -257,6 +266,7 @@ ANSWERS: dict[Any, Any] = {
     runs.RetryAnswer: {"retried": 1},
     results.ItemList: _page(results.EXAMPLE, cursor=CURSOR),
     results.DurableSubscriptionList: _page(_DURABLE),
+    service.Recipients: {"results": 1, "unfinished": 0, "items": [_RECIPIENT], "truncated": False},
     service.FollowerList: _page(
         {
             "connection": 1,

@@ -10,14 +10,18 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from busway.contract import handlers as shapes
 from busway.domain.handler import spec_of
 from busway.domain.signing import Secret
+from busway.domain.weburl import is_url
 from busway.gateway.api import answers, examples
 from busway.gateway.api.access import needs
 from busway.gateway.api.answers import After, Limit, when
 from busway.gateway.api.decoding import read
 from busway.gateway.api.describing import NO_HANDLER, body
 from busway.gateway.api.describing import answers as described
+from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.stages import Stages, StagesDep, current_handlers
 from busway.gateway.dispatch.registry import RegisteredHandler
+from busway.gateway.errors import NotFound
+from busway.gateway.store.port.code import KEPT_REVISIONS, MAX_SOURCE
 from busway.gateway.store.port.reader import RevisionRecord
 
 router = APIRouter(prefix="/v1", tags=["handlers"], dependencies=[Depends(current_handlers)])
@@ -25,7 +29,12 @@ router = APIRouter(prefix="/v1", tags=["handlers"], dependencies=[Depends(curren
 Name = Annotated[str, Path(description="The handler's name.", examples=["price"])]
 Last = Annotated[str, Path(description="The handler's name.", examples=["notify"])]
 Hook = Annotated[str, Path(description="The handler's name.", examples=["hook"])]
+Revision = Annotated[int, Path(description="The number of the revision.", ge=1, lt=1 << 62, examples=[1])]
 Spare = Annotated[str, Path(description="The handler's name.", examples=["spare"])]
+_NO_REVISION = (
+    "The handler or the revision does not exist.",
+    "handler 'price' has no revision 7: GET /v1/handlers/price/revisions lists them",
+)
 _TAKEN = (
     "A handler with this name exists.",
     "there is a handler 'try-me' already: change it with PATCH, or delete it",
@@ -258,12 +267,54 @@ async def list_revisions(stages: StagesDep, name: Name, limit: Limit = 100, afte
 
 
 def _revision(record: RevisionRecord) -> shapes.Revision:
-    return shapes.Revision(
+    return shapes.Revision(**_fields(record))
+
+
+def _fields(record: RevisionRecord) -> dict[str, Any]:
+    return {
         **msgspec.structs.asdict(spec_of(record.fields)),
-        revision=record.revision,
-        created_at=when(record.created_at),
-        file_digest=record.file_digest,
-    )
+        "revision": record.revision,
+        "created_at": when(record.created_at),
+        "file_digest": record.file_digest,
+    }
+
+
+@router.get(
+    f"/handlers/{{name}}/revisions/{{revision:{NUMBER}}}",
+    summary="Retrieve a revision with its source",
+    dependencies=needs("handlers:write"),
+    responses=described(shapes.RevisionDetail, "The revision.", problems={404: _NO_REVISION}),
+)
+async def read_revision(stages: StagesDep, name: Name, revision: Revision) -> Response:
+    """Returns the fields of a revision, and the text of the file that its target is in.
+
+    The source of the newest 50 revisions is kept, of files up to 256 KiB. It needs `handlers:write`, because
+    source code can have secrets in it.
+    """
+    handler = stages.changes.live(name).handler.id
+    found = await stages.reader.revisions(handler, revision + 1, 1)
+    if not found or found[0].revision != revision:
+        raise NotFound(
+            f"handler {name!r} has no revision {revision}: GET /v1/handlers/{name}/revisions lists them"
+        )
+    with stages.answers.hold(answers.PAGE_BYTES):
+        source, missing = await _source(stages, found[0])
+        return answers.json(shapes.RevisionDetail(**_fields(found[0]), source=source, source_missing=missing))
+
+
+async def _source(stages: Stages, record: RevisionRecord) -> tuple[str | None, str | None]:
+    """Return the source of a revision, or why there is none."""
+    if is_url(record.fields["target"]):
+        return None, "the target is a URL"
+    file = await stages.reader.code(record.file_digest) if record.file_digest else None
+    if file is None:
+        return None, (
+            f"it is not stored: only the source of the newest {KEPT_REVISIONS} revisions is, if the file did "
+            "not change while it was read"
+        )
+    if file.text is None:
+        return None, f"the file has {file.size} bytes: at most {MAX_SOURCE} bytes of text are stored"
+    return file.text, None
 
 
 @router.get(

@@ -15,6 +15,7 @@ from busway.gateway.api import (
     keys,
     metrics,
     problems,
+    recipients,
     replays,
     results,
     runs,
@@ -32,8 +33,8 @@ from busway.gateway.api import (
 from busway.gateway.api.answers import known_parameters
 
 _ROUTES = (
-    events, handlers, trials, replays, runs, results, streaming, subscribers, subscriptions, service,
-    metrics, tickets, sources, hooks, schedules, uploads, audit, sessions, keys,
+    events, recipients, handlers, trials, replays, runs, results, streaming, subscribers, subscriptions,
+    service, metrics, tickets, sources, hooks, schedules, uploads, audit, sessions, keys,
 )  # fmt: skip
 
 

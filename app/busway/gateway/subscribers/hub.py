@@ -174,7 +174,7 @@ class Hub:
         if group is None:
             group = groups[selection] = Group(selection)
         group.members[subscription] = sink
-        subscription.live = True
+        subscription.live, subscription.live_since = True, self.durables.clock()
         return True
 
     def leave(self, subscription: Subscription) -> None:
@@ -195,6 +195,7 @@ class Hub:
     def watch(self, subscription: Subscription, sink: Sink) -> None:
         """Send an open subscription empty frames that move its cursor while nothing matches."""
         selection = subscription.selection
+        subscription.first, subscription.since = subscription.position, self.durables.clock()
         if selection.filter is not None:
             self._filtered.add(subscription)
         if selection not in self._selections:

@@ -38,10 +38,15 @@ class Subscription:
         sent: the last number whose cursor was sent to the client.
         checked: the value of `sent` at the last heartbeat of the hub.
         live: whether the hub pushes to it.
+        since: when it began, `first`: after which result. Microseconds since 1970.
+        live_since: since when the hub pushes to it, if it does.
         size: bytes of memory that its selection takes.
     """
 
-    __slots__ = ("checked", "durable", "id", "live", "open", "position", "selection", "sent", "size")
+    __slots__ = (
+        "checked", "durable", "first", "id", "live", "live_since", "open", "position", "selection", "sent",
+        "since", "size",
+    )  # fmt: skip
 
     def __init__(self, name: str, selection: Selection, durable: str | None = None) -> None:
         self.id = name
@@ -51,6 +56,7 @@ class Subscription:
         self.position = 0
         self.sent = 0
         self.checked = 0
+        self.first = self.since = self.live_since = 0
         self.open = False
         self.live = False
 

@@ -25,6 +25,7 @@ TABLES = (
     schema.node_names,
     schema.handlers,
     schema.handler_revisions,
+    schema.handler_files,
     schema.breakers,
     schema.keys,
     schema.sources,

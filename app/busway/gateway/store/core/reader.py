@@ -22,6 +22,7 @@ from busway.domain.schedule import Schedule
 from busway.domain.source import Source
 from busway.gateway.store.core import (
     audit,
+    code,
     durables,
     idempotency,
     listings,
@@ -49,6 +50,7 @@ from busway.gateway.store.core.schema import (
 from busway.gateway.store.core.sources import find_sources
 from busway.gateway.store.core.transaction import Row, Snapshot
 from busway.gateway.store.port.audit import AuditQuery, AuditRecord
+from busway.gateway.store.port.code import CodeFile
 from busway.gateway.store.port.reader import (
     NO_LIMIT,
     AttemptRecord,
@@ -357,6 +359,14 @@ class CoreReader:
         find, most = listings.find_revisions, before or NO_LIMIT
         rows = await self._read(lambda snapshot: find(snapshot, handler, most, limit, max_bytes))
         return [records.revision(row) for row in rows]
+
+    async def code(self, digest: str) -> CodeFile | None:
+        """Return a source file by its digest."""
+        return await self._read(lambda snapshot: code.find(snapshot, digest))
+
+    async def code_digests(self) -> dict[str, int]:
+        """Return the digests of all source files, each with the time when a node last had it."""
+        return await self._read(code.find_digests)
 
     async def event_types(self, seqs: list[int]) -> dict[int, str]:
         """Return the types of events, by number."""

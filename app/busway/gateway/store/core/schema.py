@@ -279,6 +279,17 @@ handler_revisions = sa.Table(
     sqlite_strict=True,
 )
 
+handler_files = sa.Table(
+    "handler_files",
+    metadata,
+    sa.Column("digest", sa.TEXT, primary_key=True),
+    integer("size"),
+    text("text", null=True),  # null: too long, or no text
+    integer("seen_at"),  # when a node last had it
+    sqlite_strict=True,
+)
+"""The source of handler code, by `file_digest`."""
+
 breakers = sa.Table("breakers", metadata, key("handler"), text("state"), sqlite_strict=True)
 """What breakers count of the handlers that have one, and whose newest attempts failed."""
 

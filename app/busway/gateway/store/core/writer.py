@@ -10,6 +10,7 @@ import msgspec
 
 from busway.gateway.store.core import (
     audit,
+    code,
     durables,
     handlers_keys,
     idempotency,
@@ -26,6 +27,7 @@ from busway.gateway.store.core import (
 from busway.gateway.store.core.ledger import Ledger, Outdated, Unacknowledged
 from busway.gateway.store.core.transaction import Head, Transaction
 from busway.gateway.store.port.audit import Audited, PruneAudit, Record
+from busway.gateway.store.port.code import SaveCode
 from busway.gateway.store.port.keys import RotateKey, UseKeys
 from busway.gateway.store.port.operations import (
     Acknowledge,
@@ -83,6 +85,7 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     RetryDead: run_changes.retry_ended,
     Lead: run_changes.lead,
     SaveHandler: handlers_keys.save_handler,
+    SaveCode: code.save,
     CreateKey: handlers_keys.create_key,
     RevokeKey: handlers_keys.revoke_key,
     RotateKey: handlers_keys.rotate_key,

@@ -16,6 +16,7 @@ import msgspec
 from busway.domain.event import NewEvent
 from busway.domain.run import Run
 from busway.gateway.store.port.audit import Audited, PruneAudit, Record, audited
+from busway.gateway.store.port.code import SaveCode
 from busway.gateway.store.port.keys import RotateKey, UseKeys
 from busway.gateway.store.port.once import NotStored
 from busway.gateway.store.port.operations import (
@@ -205,7 +206,7 @@ _REPLIES: dict[type[Operation], Any] = {
 }
 _Any = (
     AnyOperation | Upload | RotateKey | UseKeys | SaveSource | DeleteSource | PruneKeys | PruneReplays
-    | Audited | Record | PruneAudit
+    | Audited | Record | PruneAudit | SaveCode
 )  # fmt: skip
 _decode_small = msgspec.msgpack.Decoder(tuple[int | None, list[_Any]]).decode
 _decode_raw_batch = msgspec.msgpack.Decoder(RawBatch).decode

@@ -17,6 +17,7 @@ from busway.domain.run import Error, Run, RunState
 from busway.domain.schedule import Schedule
 from busway.domain.source import Source
 from busway.gateway.store.port.audit import AuditQuery, AuditRecord
+from busway.gateway.store.port.code import CodeFile
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
@@ -444,6 +445,12 @@ class Reader(Protocol):
         self, handler: int, before: int | None = None, limit: int = NO_LIMIT, max_bytes: int = NO_LIMIT
     ) -> list[RevisionRecord]:
         """Return revisions of a handler, newest first: those below `before`. Stop as `runs` does."""
+
+    async def code(self, digest: str) -> CodeFile | None:
+        """Return the source file with this digest, None if it is not stored."""
+
+    async def code_digests(self) -> dict[str, int]:
+        """Return the digests of all stored source files, each with the time when a node last had it."""
 
     async def counts(self) -> dict[int, dict[str, int]]:
         """Return the number of runs in each state, by handler number."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "busway"
-REVISION = "0013"
+REVISION = "0014"
 """The newest migration."""
 OLDEST = "0002"
 """Programs from this migration on can use the tables as they are now, while newer programs use them, too."""

@@ -27,7 +27,7 @@ from busway.gateway.store.sqlite.schema import APPLICATION_ID
 from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot, readable
 from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 
-REVISION = "0018"
+REVISION = "0019"
 """The newest migration. An up-to-date database is recognized without loading Alembic."""
 
 _itself: Any = {}.get  # of None
