@@ -55,6 +55,7 @@ PAGES = {
     "/dead": "Dead runs",
     "/schedules": "Schedules",
     "/subscribers": "Subscribers",
+    "/webhooks": "Webhooks",
     "/nodes": "Nodes",
     "/keys": "Keys",
     "/audit": "Audit",
@@ -65,7 +66,7 @@ THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("console"))
+    service = Service(tmp_path_factory.mktemp("console"), reload=True)
     service.write("shop.py", HANDLERS)
     service.start()
     service.finished(service.publish("shop.order", {"item": "book"})["seq"])
@@ -152,12 +153,25 @@ def test_the_page_says_that_the_gateway_is_gone_and_resumes_at_its_cursor(consol
     page.get_by_text('{"n": 5}').wait_for()
     shown = page.locator("td code").all_inner_texts()
     assert shown == [f'{{"n": {n}}}' for n in range(5, 0, -1)]
-    console.open()
-    page.locator(".figures").wait_for()
+
+
+@pytest.mark.long
+def test_each_page_stands_a_gateway_that_is_killed_and_comes_back(browser: Browser, service: Service) -> None:
+    context = browser.new_context()
+    tabs = {path: Console(context.new_page(), service) for path in PAGES if path != "/nothing"}
+    for path, tab in tabs.items():
+        tab.open(path)
+        until(lambda tab=tab: tab.page.locator(".loading").count() == 0, "what the page loads")
     service.kill()
-    page.get_by_text("offline").wait_for()
+    for tab in tabs.values():
+        tab.page.get_by_text("offline").wait_for()
     service.start()
-    page.get_by_text("offline").wait_for(state="detached")
+    for path, tab in tabs.items():
+        tab.page.get_by_text("offline").wait_for(state="detached")
+        tab.page.get_by_role("heading", level=1, name=PAGES[path], exact=True).wait_for()
+        until(lambda tab=tab: tab.page.locator(".loading").count() == 0, "what the page loads")
+        assert (path, tab.faults, tab.page.locator("main .trouble").count()) == (path, [], 0)
+    context.close()
 
 
 @pytest.mark.long
@@ -262,6 +276,81 @@ def test_dead_runs_are_one_line_for_each_cause_and_are_retried(console: Console)
 
 
 @pytest.mark.long
+def test_what_changed_since_a_run_died_is_shown_line_by_line(console: Console) -> None:
+    page, service = console.page, console.service
+    dead = service.run_of(service.publish("shop.order", {"item": "piano"})["seq"])
+    assert dead["state"] == "dead"
+    service.write("shop.py", HANDLERS.replace('print("pricing"', 'print("<b>prices</b>"'))
+    until(lambda: service.ok("GET", "/v1/handlers/price")["revision"] > dead["revision"], "the new revision")
+    console.open("/dead?handler=price")
+    console.press("what-changed")
+    added = console.section("source-diff").locator(".added")
+    added.get_by_text('print("<b>prices</b>", event.data)').wait_for()
+    assert added.count() == 1
+    console.check()
+    console.open("/handlers/price")
+    console.section("source-diff").locator(".removed", has_text='print("pricing", event.data)').wait_for()
+    console.section("revisions").get_by_text("Source", exact=True).first.click()
+    console.section("revisions").locator("pre", has_text="def echo(event)").first.wait_for()
+    console.check()
+    assert page.evaluate(DIFFERS) == 0
+
+
+DIFFERS = """async () => {
+  const script = document.querySelector("script[type=module]").src;
+  const { lines } = await import(script.replace("app.js", "diff.js"));
+  const line = () => "abc"[Math.floor(Math.random() * 3)];
+  const random = () => Array.from({ length: Math.random() * 12 }, line).join("\\n");
+  const without = (all, kind) => all.filter((one) => one.kind !== kind).map((one) => one.text).join("\\n");
+  let wrong = 0;
+  for (let n = 0; n < 500; n += 1) {
+    const [before, after] = [random(), random()];
+    const found = lines(before, after);
+    wrong += without(found, "added") !== before || without(found, "removed") !== after;
+  }
+  return wrong;
+}"""
+
+
+@pytest.mark.long
+def test_sources_of_webhooks_are_made_rotated_paused_and_deleted(console: Console) -> None:
+    page, service = console.page, console.service
+    console.open("/webhooks")
+    console.press("add")
+    console.refused = True  # with a wrong type at first
+    page.locator("dialog [name=name]").fill("repo")
+    page.locator("dialog [name=kind]").select_option("hmac")
+    page.locator("dialog [name=type]").fill("repo.{nothing}")
+    console.press("save")
+    page.locator("dialog [role=alert]").first.wait_for()
+    page.locator("dialog [name=type]").fill("repo.{data.kind}")
+    console.check()
+    console.press("save")
+    secret = page.locator("dialog pre").last.inner_text()
+    assert page.locator("dialog pre").first.inner_text() == f"{service.own_url}/v1/hooks/repo"
+    console.check()
+    page.locator("dialog").get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Edit repo").click()
+    page.locator("dialog [name=filter]").fill('{"exact": {"data.kind": "push"}}')
+    console.press("save")
+    console.told("repo is changed")
+    page.get_by_role("button", name="Rotate the secret of repo").click()
+    console.press("rotate")
+    page.locator("dialog pre").last.wait_for()
+    assert page.locator("dialog pre").last.inner_text() != secret
+    page.locator("dialog").get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Pause repo").click()
+    page.get_by_role("button", name="Resume repo").wait_for()
+    found = service.ok("GET", "/v1/sources/repo")
+    assert (found["paused"], found["filter"]) == (True, {"exact": {"data.kind": "push"}})
+    assert found["previous_secret_until"] is not None
+    console.check()
+    page.get_by_role("button", name="Delete repo").click()
+    page.locator("dialog .danger").click()
+    console.told("repo is deleted")
+
+
+@pytest.mark.long
 def test_runs_that_wait_are_retried_and_cancelled(console: Console) -> None:
     page, service = console.page, console.service
     service.ok("POST", "/v1/handlers/bill/pause")
@@ -315,6 +404,14 @@ def test_subscribers_are_listed_with_what_they_select_and_how_far_they_are_behin
         row.get_by_text("shop.echo").wait_for()
         console.section("durables").get_by_text("connected").wait_for()
         console.check()
+        seq = service.publish("shop.echo", {"n": 1})["seq"]
+        service.finished(seq)
+        console.open(f"/events/{seq}")
+        row = console.section("recipients").locator("tr", has_text="billing")
+        row.get_by_text("received").wait_for()
+        row.get_by_text("1 of 1").wait_for()
+        console.check()
+    console.open("/subscribers")
     console.section("durables").get_by_text("away").wait_for()
     page.get_by_role("button", name="Delete billing").click()
     page.locator("dialog .danger").click()

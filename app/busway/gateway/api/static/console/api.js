@@ -28,7 +28,14 @@ export const connection = store({ online: true, visit: 0 });
 /** How this page is admitted: `needed` while it must sign in. `name` and `scopes` are those of its key. */
 export const session = store({ needed: false, signedIn: false, name: null, scopes: [] });
 
+/** Whether this page may do what needs a scope. */
+export function may(scope) {
+  const { signedIn, scopes } = session.get();
+  return !signedIn || scopes.includes(scope) || scopes.includes("admin");
+}
+
 const PROBE_EVERY = 1000; // ms
+const QUIET = 4000; // ms without a request after which the gateway is asked whether it is there
 const PAGE = 1000;
 
 export const address = (path) => new URL(path, document.baseURI);
@@ -42,6 +49,7 @@ export async function request(method, path, { body, headers = {}, signal } = {})
   if (body !== undefined) sent["Content-Type"] = "application/json";
   if (method !== "GET") sent["X-Busway-CSRF"] = "1"; // pages of other origins cannot send it
   let answer;
+  asked = Date.now();
   try {
     const text = body === undefined ? undefined : JSON.stringify(body);
     answer = await fetch(address(path), { method, headers: sent, body: text, signal, cache: "no-store" });
@@ -94,7 +102,15 @@ export async function all(path, { most = PAGE, signal } = {}) {
   return { items, more: after !== null };
 }
 
+let asked = Date.now();
 let probing = false;
+
+// A page that loads nothing again would not notice that the gateway is gone.
+setInterval(() => {
+  if (document.hidden || probing || Date.now() - asked < QUIET) return;
+  asked = Date.now();
+  fetch(address("healthz"), { cache: "no-store" }).catch(lost);
+}, QUIET / 2);
 
 /** Remember that the gateway is gone, and wait for it. */
 export function lost() {

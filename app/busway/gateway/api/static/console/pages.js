@@ -15,6 +15,7 @@ import { Replay } from "./pages/replay.js";
 import { Runs } from "./pages/runs.js";
 import { Schedules } from "./pages/schedules.js";
 import { Subscribers } from "./pages/subscribers.js";
+import { Webhooks } from "./pages/webhooks.js";
 
 /**
  * `path`: of the URL, `:name` is a parameter of the view. `view`: the component; it gets the parameters and `query`.
@@ -34,6 +35,7 @@ export const PAGES = [
   { path: "/dead", title: "Dead runs", group: "Work", key: "d", view: Dead },
   { path: "/schedules", title: "Schedules", group: "Work", key: "c", view: Schedules },
   { path: "/subscribers", title: "Subscribers", group: "Service", key: "s", view: Subscribers },
+  { path: "/webhooks", title: "Webhooks", group: "Service", key: "w", view: Webhooks },
   { path: "/nodes", title: "Nodes", group: "Service", key: "n", view: Nodes },
   { path: "/keys", title: "Keys", group: "Service", key: "k", view: Keys },
   { path: "/audit", title: "Audit", group: "Service", key: "a", view: Audit },

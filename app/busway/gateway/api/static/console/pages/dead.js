@@ -6,6 +6,7 @@ import { change, link } from "../router.js";
 import { number, plain, plural } from "../text.js";
 import { Action, Empty, Field, Loaded, Name, Page, State, Table, Text, Time } from "../ui.js";
 import { RunActions } from "./event.js";
+import { Comparison } from "./revisions.js";
 
 const MOST = 5000; // runs that are grouped
 const LISTED = 50; // runs of a group that are listed
@@ -96,7 +97,7 @@ function Group({ group, state, current, reload }) {
     <header class="section">
       <div class="what"><p><${State} state=${state} /> <strong>${plural(group.runs.length, "run")}</strong> of <a href=${link(`/handlers/${group.handler}`)}>${group.handler}</a>, newest <${Time} at=${newest.finished_at ?? newest.created_at} /></p>
         <p class="error"><strong><${Name} text=${group.error?.type ?? "no error"} /></strong>: <${Name} text=${group.error?.message ?? ""} most=${300} /></p>
-        <p class="dim">${place(traceback)} <${Changed} failed=${newest.revision} current=${current} /></p>
+        <p class="dim">${place(traceback)}</p>
       </div>
       <div class="buttons">
         <${Action} name="retry-group" run=${act("retry")} done=${(done) => `${plural(done, "run")} retried`}>Retry ${word}<//>
@@ -105,6 +106,7 @@ function Group({ group, state, current, reload }) {
         <button type="button" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? "Hide" : "Show"} runs</button>
       </div>
     </header>
+    <${Changed} name=${group.handler} failed=${newest.revision} current=${current} />
     ${open && html`
       ${traceback && html`<details><summary>Stack of the newest</summary><${Text} text=${traceback} label="Stack" /></details>`}
       <${Table} label=${`Runs of ${group.handler}`} rows=${group.runs.slice(0, LISTED)} id=${(run) => run.id} href=${(run) => link(`/events/${run.event}`, { run: run.id })}
@@ -129,9 +131,11 @@ function place(traceback) {
   return found && html`<code>${plain(found[1].split("/").slice(-2).join("/"))}:${found[2]}</code> in <code>${plain(found[3])}</code>.`;
 }
 
-function Changed({ failed, current }) {
+function Changed({ name, failed, current }) {
+  const [open, setOpen] = useState(false);
   if (!failed || !current) return null;
-  if (failed === current) return `The handler has not changed since (revision ${current}).`;
-  return html`<span>It failed under revision ${failed}; since then the handler has changed to revision ${current}.</span>`;
+  if (failed === current) return html`<p class="dim">The handler has not changed since (revision ${current}).</p>`;
+  return html`<p class="dim">It failed under revision ${failed}; since then the handler has changed to revision ${current}.${" "}
+      <button type="button" class="small" aria-expanded=${open} onClick=${() => setOpen(!open)} data-action="what-changed">${open ? "Hide" : "Show"} what changed</button></p>
+    ${open && html`<${Comparison} name=${name} from=${failed} to=${current} />`}`;
 }
-

@@ -24,6 +24,7 @@ export function Event({ seq, query }) {
       <${Waterfall} root=${root} chosen=${Number(query.get("run"))} />
       <${Run} root=${root} id=${Number(query.get("run")) || firstRun(root)} reload=${tree.reload} />
       <${Results} event=${root.event} unfinished=${unfinished} />
+      <${Recipients} seq=${root.event.seq} unfinished=${unfinished} />
     `}<//>
   <//>`;
 }
@@ -243,4 +244,35 @@ export function ResultTable({ items, label }) {
     { name: "Value", kind: "grow", cell: (item) => (item.error ? html`<${Name} text=${`${item.error.type}: ${item.error.message}`} most=${300} />` : html`<${Json} value=${item.data} binary=${item.data_base64} label=${`Result of ${item.handler}`} short />`) },
   ];
   return html`<${Table} label=${label} columns=${columns} rows=${items} id=${(item) => item.cursor} empty="No result yet, or they were deleted after the retention." />`;
+}
+
+// -- who has them
+
+function Recipients({ seq, unfinished }) {
+  const found = useQuery(`v1/events/${seq}/subscribers`, { every: unfinished ? 1000 : 5000 });
+  if (found.error?.status === 403) return null; // this key sees some types only, or may not read who subscribes
+  return html`<${Section} title="Who has its results" name="recipients">
+    <p class="dim">Of this event, without those that it caused: the last result of each run. Open subscriptions are those of the node that answers.</p>
+    <${Loaded} of=${found}>${({ results, items, truncated }) => html`
+      ${truncated && html`<p class="dim">There are more than are listed.</p>`}
+      <${Table} label="Who has its results" rows=${items} id=${(one) => `${one.connection} ${one.id} ${one.durable}`}
+        columns=${[
+          { name: "Subscription", kind: "grow", cell: (one) => html`<${Name} text=${one.durable ?? one.id} most=${50} />${one.name && html` <span class="dim"><${Name} text=${one.name} most=${40} /></span>`}` },
+          { name: "State", cell: (one) => html`<${State} ...${received(one)} />` },
+          { name: "Results", kind: "num", cell: (one) => (one.selected === null ? html`<span class="dim">not known</span>` : `${number(one.received)} of ${number(one.selected)}`) },
+          { name: "Sent", cell: (one) => (one.pushed_at ? html`<${Time} at=${one.pushed_at} />` : html`<span class="dim">${one.received ? "from the log, later" : "–"}</span>`) },
+          { name: "Subscribed", kind: "wide", cell: (one) => html`<${Time} at=${one.since} none="away" />` },
+          { name: "Acknowledged", cell: (one) => (one.acknowledged === null ? html`<span class="dim">no durable name</span>` : html`${number(one.acknowledged)} of ${number(results)}${one.acknowledged > 0 && html`, by <${Time} at=${one.acknowledged_at} />`}`) },
+        ]}
+        empty=${unfinished ? "Its runs have not ended." : results ? "No subscription of this node selects them, and there is no durable name." : "It has no result, or they were deleted after the retention."} />`}
+    <//>
+  <//>`;
+}
+
+/** Whether a subscription has all results, as a word. */
+function received(one) {
+  if (one.connection === null) return { state: one.acknowledged ? "acknowledged" : "away", tone: one.acknowledged ? "good" : "calm" };
+  if (one.received === one.selected) return { state: "received", tone: "good" };
+  if (one.pushed_at === null && one.received === 0) return { state: "not sent", tone: "calm" };
+  return { state: "behind", tone: "warn" };
 }

@@ -5,6 +5,7 @@ import { bytes, duration, number, plain, plural } from "../text.js";
 import { Action, Field, Json, Loaded, Name, notify, Page, Section, State, Table, Text, Time, Trouble } from "../ui.js";
 import { Edit } from "./edit.js";
 import { condition, Toggle } from "./overview.js";
+import { Revisions } from "./revisions.js";
 
 const SHOWN = ["target", "events", "filter", "pool", "timeout", "max_attempts", "backoff", "concurrency", "rate", "ordered", "memory", "breaker", "description"];
 
@@ -146,30 +147,4 @@ function Replays({ one }) {
         { name: "Begun", kind: "grow", cell: (each) => html`<${Time} at=${each.created_at} />` },
       ]} />`}<//>
   <//>`;
-}
-
-// -- revisions
-
-const VERSIONED = SHOWN.filter((name) => name !== "description");
-
-function Revisions({ name, newest }) {
-  const revisions = useQuery(`v1/handlers/${name}/revisions?limit=20`);
-  return html`<${Section} title="Revisions" name="revisions">
-    <${Loaded} of=${revisions}>${({ items }) => items.map((each, at) => html`<details class="attempt" key=${each.revision} open=${at === 0}>
-      <summary>Revision ${each.revision} ${each.revision === newest && html`<${State} state="current" tone="good" />`} <span class="dim"><${Time} at=${each.created_at} /></span></summary>
-      <${Difference} now=${each} before=${items[at + 1]} />
-    </details>`)}<//>
-  <//>`;
-}
-
-function Difference({ now, before }) {
-  if (!before) return html`<p class="dim">${now.revision === 1 ? "The first revision." : "The revision before it is not listed."}</p>`;
-  const changed = VERSIONED.filter((name) => JSON.stringify(now[name]) !== JSON.stringify(before[name]));
-  const file = now.file_digest !== before.file_digest;
-  return html`
-    ${file && html`<p>The source file changed: <code>${before.file_digest.slice(0, 12) || "none"}</code> → <code>${now.file_digest.slice(0, 12)}</code></p>`}
-    ${changed.length > 0 && html`<div class="diff" tabindex="0" role="group" aria-label="Changed fields">${changed.map((name) => html`
-      <div class="removed">- ${name}: ${plain(JSON.stringify(before[name]))}</div><div class="added">+ ${name}: ${plain(JSON.stringify(now[name]))}</div>`)}</div>`}
-    ${!file && !changed.length && html`<p class="dim">Nothing that is listed changed.</p>`}
-  `;
 }
