@@ -66,7 +66,7 @@ def test_each_command_prints_what_the_page_shows(service: Service, tmp_path: Pat
     environment = clean_environment()
     environment |= {"BUSWAY_URL": service.url, "PATH": f"{tmp_path}/bin:{environment['PATH']}"}
     commands = sessions()
-    assert len(commands) == 16
+    assert len(commands) == 17
     status = 0
     for command, printed in commands:
         with subprocess.Popen(

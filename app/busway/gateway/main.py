@@ -97,6 +97,7 @@ class Gateway:
         self.limits, self.times = settings.limits(), settings.times
         self._committer = committer
         self.stages: Stages | None = None
+        self.loading: asyncio.Task[Catalog] | None = None
         self.ready: asyncio.Future[Stages] = asyncio.get_running_loop().create_future()
         self.ready.add_done_callback(_retrieve)
 
@@ -118,6 +119,19 @@ class Gateway:
             self.ready.set_exception(problem)
             return
         self.ready.set_result(self.stages)
+
+    def starting(self) -> str:
+        """Return a log line for a start that takes long."""
+        if self.loading is not None and not self.loading.done():
+            return "still starting: waiting for the import of the handlers folder"
+        return "still starting: opening the database and reading what waits"
+
+    def draining(self, left: float) -> str:
+        """Return a log line for a drain that takes long. `left`: seconds until attempts are stopped."""
+        if self.stages is None:
+            return "still stopping"
+        running = sum(pool["running"] for pool in self.stages.workers.status()["pools"].values())
+        return f"still draining: {running} attempts run, {left:.0f} s left"
 
     async def drain(self) -> None:
         """Refuse new events, wait for running handlers, deliver their results, close the sockets."""
@@ -168,7 +182,7 @@ async def _build(
     workers = make_executors(settings, registry, changes, lambda: commits.epoch)
     stack.push_async_callback(workers.stop)
     # Import the handlers folder and open the store at the same time: both use other processes.
-    loading = asyncio.create_task(workers.start())
+    gateway.loading = loading = asyncio.create_task(workers.start())
     stack.callback(loading.cancel)
     if isinstance(nodes, CellNode):  # from `join` on it must report in time, which imports may prevent
         await asyncio.wait([loading])

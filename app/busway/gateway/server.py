@@ -9,7 +9,9 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -35,7 +37,11 @@ from busway.gateway.tls import Certificate, CertificateError
 log = logging.getLogger("busway")
 
 _EXAMPLE = '{"type": "order.created", "data": {"item": "book", "quantity": 2}}'
+FIRST_LINE, LONGEST_PAUSE = 5.0, 60.0  # seconds before a line that it still starts or drains
 BACKLOG = 4096  # pending connections: after a restart, all subscribers reconnect at once
+
+
+Announce = Callable[[Settings, Listener, Stages], None]
 
 
 class _Server(uvicorn.Server):
@@ -46,12 +52,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(settings: Settings, committer: Launched) -> int:
+def run(settings: Settings, committer: Launched, *, json_lines: bool = False) -> int:
     """Run a gateway until a signal stops it.
 
     Args:
         settings: the settings.
         committer: the committer process, which starts while this process imports.
+        json_lines: the address is printed as a JSON object.
 
     Returns:
         the exit status: 0 after a clean drain, 1 otherwise.
@@ -73,7 +80,8 @@ def run(settings: Settings, committer: Launched) -> int:
             listener.socket.listen(BACKLOG)
             with asyncio.Runner(loop_factory=Loop) as runner:
                 try:
-                    return runner.run(_serve(settings, committer, listener, certificate))
+                    announce = _announce_json if json_lines else _announce
+                    return runner.run(_serve(settings, committer, listener, certificate, announce))
                 finally:
                     signals.stop.then(lambda: os._exit(1))  # the loop cannot be called any more
         finally:
@@ -92,7 +100,11 @@ def _certificate(settings: Settings) -> Certificate | None:
 
 
 async def _serve(
-    settings: Settings, committer: Launched, listener: Listener, certificate: Certificate | None
+    settings: Settings,
+    committer: Launched,
+    listener: Listener,
+    certificate: Certificate | None,
+    announce: Announce,
 ) -> int:
     front, gateway = create_app(settings, committer, certificate)
     server = _Server(_config(front, settings, certificate))
@@ -103,7 +115,7 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener.socket]))
     following = None if certificate is None else asyncio.create_task(certificate.follow())
     try:
-        return await _until_stopped(gateway, server, serving, stopping, listener)
+        return await _until_stopped(gateway, server, serving, stopping, partial(announce, settings, listener))
     finally:
         if following is not None:
             following.cancel()
@@ -116,15 +128,16 @@ async def _until_stopped(
     server: uvicorn.Server,
     serving: asyncio.Task[None],
     stopping: asyncio.Event,
-    listener: Listener,
+    announce: Callable[[Stages], None],
 ) -> int:
     stop = asyncio.create_task(stopping.wait())
     waited: list[asyncio.Future[Any]] = [gateway.ready, serving, stop]
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    with _logging_often(gateway.starting):
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if gateway.ready.done():
         stages = gateway.ready.result()
         garbage.tune()
-        _announce(gateway.settings, listener, stages)
+        announce(stages)
         waited[0] = stages.commits.lost
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if stages.commits.lost.done():
@@ -136,10 +149,30 @@ async def _until_stopped(
         "draining: running handlers have %g s to finish, a second signal stops at once",
         gateway.settings.drain_timeout,
     )
-    await gateway.drain()
+    ends = time.monotonic() + gateway.settings.drain_timeout
+    with _logging_often(lambda: gateway.draining(max(ends - time.monotonic(), 0))):
+        await gateway.drain()
     server.should_exit = True
     await serving
     return 0
+
+
+@contextlib.contextmanager
+def _logging_often(text: Callable[[], str]) -> Iterator[None]:
+    """Log a line after some seconds, and again after longer and longer pauses, while the body waits."""
+
+    async def follow() -> None:
+        pause = FIRST_LINE
+        while True:
+            await asyncio.sleep(pause)
+            log.info("%s", text())
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    task = asyncio.create_task(follow())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -200,6 +233,19 @@ def _announce(settings: Settings, listener: Listener, stages: Stages) -> None:
     if stages.gate.open:
         lines.append("  auth  no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _announce_json(settings: Settings, listener: Listener, stages: Stages) -> None:
+    found = {
+        "url": listener.address,
+        "role": settings.role,
+        "pool": settings.pool if settings.has_workers else None,
+        "workers": settings.workers if settings.has_workers else 0,
+        "threads": settings.threads if settings.has_workers else 0,
+        "database": _shown(settings, stages.database),
+        "open": stages.gate.open,
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 def _shown(settings: Settings, database: Database) -> str:

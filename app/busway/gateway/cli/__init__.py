@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -79,14 +79,26 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command. An error prints one line and sets the exit status."""
+    """Run the command. An error prints one line, with `--json` an object, and sets the exit status."""
+    words = sys.argv[1:]
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     try:
-        app()
+        sys.exit(app(standalone_mode=not as_json))
     except BuswayError as problem:
-        typer.echo(f"busway: {problem.detail}", err=True)
-        sys.exit(2 if isinstance(problem, BadSettings) else 1)
+        _fail(problem.detail, 2 if isinstance(problem, BadSettings) else 1, as_json=as_json)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as problem:
+        if not hasattr(problem, "format_message"):  # wrong use, which has no public class in every Typer
+            raise
+        _fail(problem.format_message(), 2, as_json=as_json)
+
+
+def _fail(detail: str, status: int, *, as_json: bool) -> NoReturn:
+    from busway.gateway.cli.output import print_error  # noqa: PLC0415 - the help starts faster
+
+    print_error(detail, status, json_lines=as_json)
+    sys.exit(status)
 
 
 def _version(value: bool) -> None:

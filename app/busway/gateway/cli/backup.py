@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import Database, Json, need_server
-from busway.gateway.cli.output import print_json, progress, size
+from busway.gateway.cli.options import Database, DryRun, Json, need_server
+from busway.gateway.cli.output import print_json, print_plan, size
+from busway.gateway.cli.progress import BYTES, progress
 from busway.gateway.errors import BadSettings
 
 
 def backup(
     file: Annotated[Path, typer.Argument(help="The new file. It must not exist.", show_default=False)],
     database_url: Database = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
 ) -> None:
     """Copy the SQLite database to FILE, also while a gateway runs.
@@ -26,14 +28,19 @@ def backup(
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
     from busway.gateway.store.databases import choose  # noqa: PLC0415
     from busway.gateway.store.port.database import POSTGRES  # noqa: PLC0415
-    from busway.gateway.store.sqlite.backup import back_up  # noqa: PLC0415
+    from busway.gateway.store.sqlite.backup import back_up, check  # noqa: PLC0415
 
     url = settings.database_url(database_url)
     if url.startswith(POSTGRES):
         raise BadSettings("busway backup copies SQLite databases only: for PostgreSQL use pg_dump")
-    with progress("copying") as show:
-        copied = back_up(Path(url.removeprefix("sqlite:///")), file, show)
-    shown = choose(url).shown
+    path, shown = Path(url.removeprefix("sqlite:///")), choose(url).shown
+    if dry_run:
+        stored = check(path, file)
+        would = f"copy the database {shown} of {size(stored)} to {file.absolute()}"
+        print_plan(would, json_lines=json_lines, database=shown, file=str(file.absolute()), bytes=stored)
+        return
+    with progress("copying", BYTES) as show:
+        copied = back_up(path, file, show)
     if json_lines:
         print_json([{"database": shown, "file": str(file.absolute()), "bytes": copied}])
     else:

@@ -9,6 +9,7 @@ import typer
 
 from busway.gateway.cli.options import URL, Json, Key, Url, need_server, setting
 from busway.gateway.cli.output import Printer, print_json
+from busway.gateway.cli.progress import waiting
 from busway.gateway.errors import BadSettings
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ def doctor(
 def _print(found: Iterable[Check], *, json_lines: bool) -> bool:
     """Print checks as they are done, and return whether one found a problem."""
     printer, failed = Printer(), False
-    for check in found:
+    left = iter(found)
+    while True:
+        with waiting("checking", quiet=json_lines):
+            check = next(left, None)
+        if check is None:
+            return failed
         failed = failed or check.state == "problem"
         if json_lines:
             print_json([{"check": check.name, **check._asdict()} | {"advice": check.advice or None}])
@@ -62,4 +68,3 @@ def _print(found: Iterable[Check], *, json_lines: bool) -> bool:
         printer.pieces([f"{check.state:<7}", f"{check.name}: {check.found}"], [_STYLES[check.state], ""])
         if check.advice:
             printer.line(f"         {check.advice}", "dim")
-    return failed

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import Json, need_server
-from busway.gateway.cli.output import print_json
+from busway.gateway.cli.options import DryRun, Json, need_server
+from busway.gateway.cli.output import print_json, print_plan
 from busway.gateway.errors import BadSettings
 
 
 def openapi(
     folder: Annotated[Path, typer.Argument(help="Folder for the two documents.")] = Path("openapi"),
+    dry_run: DryRun = False,
     json_lines: Json = False,
 ) -> None:
     """Write the OpenAPI and AsyncAPI documents.
@@ -28,11 +29,23 @@ def openapi(
     from busway.gateway.subscribers import asyncapi  # noqa: PLC0415
 
     rest = describe(FastAPI(openapi_url=None, docs_url=None, redoc_url=None))
-    documents = {folder / "openapi.json": rest.openapi(), folder / "asyncapi.json": asyncapi.document()}
+    documents = {
+        file: json.dumps(document, indent=2) + "\n"
+        for file, document in (
+            (folder / "openapi.json", rest.openapi()),
+            (folder / "asyncapi.json", asyncapi.document()),
+        )
+    }
+    if dry_run:
+        for file, text in documents.items():
+            same = file.exists() and file.read_text(encoding="utf-8") == text
+            would = f"leave {file} as it is" if same else f"write {file}"
+            print_plan(would, json_lines=json_lines, file=str(file), changes=not same)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, document in documents.items():
-            file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        for file, text in documents.items():
+            file.write_text(text, encoding="utf-8")
     except OSError as problem:
         raise BadSettings(f"the folder {str(folder)!r} cannot be written: {problem.strerror}") from None
     if json_lines:

@@ -10,8 +10,8 @@ import typer
 
 from busway.domain.handler import NAME
 from busway.gateway.cli.call import Caller
-from busway.gateway.cli.options import URL, Json, Key, Url, handler_names
-from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_table
+from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, handler_names
+from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_plan, print_table
 from busway.gateway.errors import BadSettings, BuswayError
 
 Name = Annotated[
@@ -70,17 +70,35 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1]
 
 
-def pause(name: Name, json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
+def pause(
+    name: Name, dry_run: DryRun = False, json_lines: Json = False, url: Url = URL, key: Key = None
+) -> None:
     """Pause a handler: its runs wait.
 
     Attempts that have started finish. Nothing is lost.
     """
-    _switch(name, "pause", "is paused: its runs wait", json_lines=json_lines, url=url, key=key)
+    _check_name(name)
+    with Caller(url, key) as caller:
+        if dry_run:
+            if (found := caller.call("GET", f"/v1/handlers/{name}"))["paused"]:
+                raise BuswayError(f"the handler {name!r} is paused already")
+            _plan_switch("pause", found, json_lines=json_lines)
+            return
+        _switch(caller, name, "pause", "is paused: its runs wait", json_lines=json_lines)
 
 
-def resume(name: Name, json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
+def resume(
+    name: Name, dry_run: DryRun = False, json_lines: Json = False, url: Url = URL, key: Key = None
+) -> None:
     """Resume a paused handler: its runs start."""
-    _switch(name, "resume", "is resumed", json_lines=json_lines, url=url, key=key)
+    _check_name(name)
+    with Caller(url, key) as caller:
+        if dry_run:
+            if not (found := caller.call("GET", f"/v1/handlers/{name}"))["paused"]:
+                raise BuswayError(f"the handler {name!r} is not paused")
+            _plan_switch("resume", found, json_lines=json_lines)
+            return
+        _switch(caller, name, "resume", "is resumed", json_lines=json_lines)
 
 
 def delete(
@@ -95,6 +113,7 @@ def delete(
     missing: Annotated[
         bool, typer.Option("--missing", help="All handlers that code declared and no longer does.")
     ] = False,
+    dry_run: DryRun = False,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -111,6 +130,9 @@ def delete(
     with Caller(url, key) as caller:
         found = names or [item["name"] for item in caller.items("/v1/handlers", {}) if item["missing"]]
         for name in found:
+            if dry_run:
+                _plan_delete(caller, name, json_lines=json_lines)
+                continue
             caller.call("DELETE", f"/v1/handlers/{name}")
             if json_lines:
                 print_json([{"deleted": name}])
@@ -125,10 +147,28 @@ def _check_name(name: str) -> None:
         raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
 
 
-def _switch(name: str, action: str, done: str, *, json_lines: bool, url: str, key: str | None) -> None:
-    _check_name(name)
-    with Caller(url, key) as caller:
-        found = caller.call("POST", f"/v1/handlers/{name}/{action}")
+def _plan_delete(caller: Caller, name: str, *, json_lines: bool) -> None:
+    found = caller.call("GET", f"/v1/handlers/{name}")
+    if found["source"] == "code" and not found["missing"]:
+        raise BuswayError(f"code declares the handler {name!r}: remove its decorator, or pause it")
+    waiting = _waiting(found)
+    would = f"delete the handler {name} and cancel its waiting runs: {waiting}"
+    print_plan(would, json_lines=json_lines, handler=name, waiting_runs=waiting)
+
+
+def _plan_switch(action: str, handler: dict[str, Any], *, json_lines: bool) -> None:
+    name, waiting = handler["name"], _waiting(handler)
+    would = f"{action} the handler {name}, which has waiting runs: {waiting}"
+    print_plan(would, json_lines=json_lines, handler=name, waiting_runs=waiting)
+
+
+def _waiting(handler: dict[str, Any]) -> int:
+    runs: dict[str, int] = handler["stats"]["runs"]
+    return runs.get("available", 0) + runs.get("retryable", 0)
+
+
+def _switch(caller: Caller, name: str, action: str, done: str, *, json_lines: bool) -> None:
+    found = caller.call("POST", f"/v1/handlers/{name}/{action}")
     if json_lines:
         print_json([found])
     else:

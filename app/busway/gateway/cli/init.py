@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import SERVER
+from busway.gateway.cli.options import SERVER, DryRun, Json
+from busway.gateway.cli.output import print_json, print_plan
 from busway.gateway.errors import BuswayError
 
 _HANDLER = '''"""A first handler: Busway calls the function for each event of the type `user.created`."""
@@ -42,12 +43,22 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The new handlers folder.")] = Path(
         "handlers"
     ),
+    dry_run: DryRun = False,
+    json_lines: Json = False,
 ) -> None:
     """Write a handlers folder with one handler and its test, and print the next commands.
 
     It overwrites nothing.
     """
+    files = [str(folder / name) for name in FILES]
+    if dry_run:
+        check(folder)
+        print_plan(f"write {' and '.join(files)}", json_lines=json_lines, files=files)
+        return
     write(folder)
+    if json_lines:
+        print_json({"file": file} for file in files)
+        return
     typer.echo(report(folder, with_server=all(find_spec(name) for name in SERVER)))
 
 
@@ -57,19 +68,30 @@ def write(folder: Path) -> None:
     Raises:
         BuswayError: the folder has Python files already, or it cannot be written. Nothing was changed.
     """
+    check(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(path.name for path in folder.glob("*.py"))
-        if found:
-            raise BuswayError(
-                f"{str(folder)!r} has Python files already, such as {found[0]}: nothing was written. "
-                "Name a new folder: busway init DIR"
-            )
         for name, text in FILES.items():
             with (folder / name).open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as problem:
         raise BuswayError(f"{str(folder)!r} cannot be written: {problem.strerror}") from None
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that has Python files.
+
+    Raises:
+        BuswayError: it has, or it is not a folder.
+    """
+    found = sorted(path.name for path in folder.glob("*.py"))
+    if found:
+        raise BuswayError(
+            f"{str(folder)!r} has Python files already, such as {found[0]}: nothing was written. "
+            "Name a new folder: busway init DIR"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise BuswayError(f"{str(folder)!r} cannot be written: it is not a folder")
 
 
 def report(folder: Path, *, with_server: bool) -> str:

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from busway.gateway.cli.options import Database, Json, chosen_database, need_server, setting
-from busway.gateway.cli.output import note, print_json, print_table
+from busway.gateway.cli.options import (
+    SCOPES,
+    Database,
+    DryRun,
+    Json,
+    check_schema,
+    chosen_database,
+    need_server,
+    one_of,
+    setting,
+)
+from busway.gateway.cli.output import note, print_json, print_plan, print_table
 from busway.gateway.errors import BadSettings, BuswayError
 
 if TYPE_CHECKING:
@@ -20,6 +30,15 @@ app = typer.Typer(
 )
 
 
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        help="publish, subscribe, handlers:read, handlers:write or admin; repeatable. [default: admin]",
+        show_default=False,
+        autocompletion=one_of(*SCOPES),
+    ),
+]
 _TIMES = ("created_at", "expires_at", "revoked_at", "last_used_at")
 _CREATE = ", or create it with `busway keys create NAME --create`"
 
@@ -27,10 +46,7 @@ _CREATE = ", or create it with `busway keys create NAME --create`"
 @app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Name of the key, such as its owner.")],
-    scope: Annotated[
-        list[str] | None,
-        setting("publish, subscribe, handlers:read, handlers:write or admin; repeatable. [default: admin]"),
-    ] = None,
+    scope: Scopes = None,
     types: Annotated[
         list[str] | None,
         setting("Type pattern, such as 'order.**': the key publishes and reads only these; repeatable."),
@@ -42,6 +58,7 @@ def create_key(
         bool, typer.Option("--create", help="Create the database if it does not exist.")
     ] = False,
     database_url: Database = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
 ) -> None:
     """Create a key and print it. The key is shown only once.
@@ -61,6 +78,14 @@ def create_key(
     except BuswayError as problem:
         raise _in_options(problem) from None
     with chosen_database(database_url, create=create, hint=_CREATE) as database:
+        if dry_run:
+            check_schema(database)
+            scopes, new = operation.scopes, not database.exists()
+            would = f"create a key {name!r} for {' '.join(scopes)} in the database {database.shown}"
+            would += ", which would be created" if new else ""
+            shown = {"name": name, "scopes": scopes, "types": operation.types, "database": database.shown}
+            print_plan(would, json_lines=json_lines, **shown, creates_database=new)
+            return
         id_ = database.apply(_audited("key.created", operation))
     key = key_text(id_, secret)
     if json_lines:
@@ -100,10 +125,7 @@ def _in_options(problem: BuswayError) -> BuswayError:
 @app.command("declare")
 def declare_key(
     name: Annotated[str, typer.Argument(help="Name of the key, such as its owner.")],
-    scope: Annotated[
-        list[str] | None,
-        setting("publish, subscribe, handlers:read, handlers:write or admin; repeatable. [default: admin]"),
-    ] = None,
+    scope: Scopes = None,
     types: Annotated[
         list[str] | None,
         setting("Type pattern, such as 'order.**': the key publishes and reads only these; repeatable."),
@@ -183,6 +205,7 @@ def rotate_key(
     id_: Annotated[int, typer.Argument(metavar="ID", help="Id of the key, from `busway keys list`.")],
     overlap: Annotated[int, typer.Option(help="Seconds for which the old key stays valid.")] = 3600,
     database_url: Database = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
 ) -> None:
     """Create a key that replaces another one, and print it. The old key stays valid for a while.
@@ -202,7 +225,13 @@ def rotate_key(
             wanted = decoding.fit({"overlap": overlap}, RotateIn)
         except BuswayError as problem:
             raise _in_options(problem) from None
+        if dry_run:
+            check_schema(database)
         operation, secret = rotated(database.read_keys(), id_, wanted, clock())
+        if dry_run:
+            would = f"replace key {id_} {operation.key.name!r}, and let it end at {when(operation.until)}"
+            print_plan(would, json_lines=json_lines, id=id_, until=when(operation.until))
+            return
         new = database.apply(_audited("key.rotated", operation))
         if new is None:
             raise ended(id_)
@@ -218,6 +247,7 @@ def rotate_key(
 def revoke_key(
     id_: Annotated[int, typer.Argument(metavar="ID", help="Id of the key, from `busway keys list`.")],
     database_url: Database = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
 ) -> None:
     """Revoke a key. A running gateway refuses it within 5 seconds."""
@@ -226,9 +256,23 @@ def revoke_key(
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
 
     with chosen_database(database_url, hint=_CREATE) as database:
-        revoked = database.apply(_audited("key.revoked", RevokeKey(id=id_, now=clock())))
+        if dry_run:
+            check_schema(database)
+            found = [key for key in database.read_keys() if key.id == id_]
+        revoked = (
+            found if dry_run else database.apply(_audited("key.revoked", RevokeKey(id=id_, now=clock())))
+        )
     if not revoked:
         raise BuswayError(f"there is no key {id_} in {database.shown}: see `busway keys list`")
+    if dry_run:
+        (key,) = found
+        would = (
+            f"revoke key {id_} {key.name!r}"
+            if key.revoked_at is None
+            else f"change nothing: key {id_} is revoked"
+        )
+        print_plan(would, json_lines=json_lines, id=id_, revoked=key.revoked_at is not None)
+        return
     if json_lines:
         print_json([{"id": id_, "revoked": True, "database": database.shown}])
     else:

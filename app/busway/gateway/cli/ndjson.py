@@ -30,7 +30,7 @@ _AGAIN = {408, 429, 500, 502, 503, 504}
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 Show = Callable[[float, float], None]
-"""Called with the number of lines and of bytes that are sent."""
+"""Called with the number of bytes and of lines that are sent."""
 
 
 class Summary(msgspec.Struct):
@@ -78,6 +78,21 @@ def whole_lines(parts: Iterable[bytes | None], most: int = REQUEST_BYTES) -> Ite
         yield bytes(data)
 
 
+def completed(lines: bytes, defaults: Mapping[str, Any]) -> bytes:
+    """Return lines, each an event, with the fields that they do not have."""
+    if not defaults:
+        return lines
+    added = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in defaults.items()}
+    return b"".join(_with(added, line) + b"\n" for line in lines.removesuffix(b"\n").split(b"\n"))
+
+
+def _with(added: dict[str, msgspec.Raw], line: bytes) -> bytes:
+    try:
+        return msgspec.json.encode({**added, **_members(line)})
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return line  # it is blank, or the gateway says what is wrong with it
+
+
 class LineUpload:
     """Publishes lines.
 
@@ -86,16 +101,19 @@ class LineUpload:
         producer: the producer id. Lines that were sent with it before are not sent again.
         defaults: fields of events that do not have them.
         show: called while lines are sent.
+        summary: gets what became of them.
 
     Attributes:
         lines: how many lines the gateway has taken.
         summary: what became of them.
     """
 
-    def __init__(self, caller: Caller, producer: str, defaults: Mapping[str, Any], show: Show) -> None:
-        self.lines, self.summary = 0, Summary()
+    def __init__(
+        self, caller: Caller, producer: str, defaults: Mapping[str, Any], show: Show, summary: Summary
+    ) -> None:
+        self.lines, self.summary = 0, summary
         self._caller, self._producer, self._show = caller, producer, show
-        self._added = {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in defaults.items()}
+        self._defaults = defaults
         self._first = self._bytes = 0  # lines, and bytes, before the request that is under way
         self._lost = False  # an answer, which had counts
         self._before: dict[str, int] = {}  # what earlier uploads of this producer counted
@@ -180,7 +198,7 @@ class LineUpload:
             "Producer-Id": self._producer,
             "Producer-Seq": str(self._first),
         }
-        body = self._completed(lines)
+        body = completed(lines, self._defaults)
         headers["Content-Length"] = str(len(body))
         parts = self._shown(body, count, len(lines))
         try:
@@ -204,9 +222,9 @@ class LineUpload:
         """Yield the parts of a body, and show how far they have come."""
         for at in range(0, len(body), _CHUNK):
             share = at / len(body)
-            self._show(self._first + count * share, self._bytes + size * share)
+            self._show(self._bytes + size * share, self._first + count * share)
             yield body[at : at + _CHUNK]
-        self._show(self._first + count, self._bytes + size)
+        self._show(self._bytes + size, self._first + count)
 
     def _count(self, found: dict[str, Any]) -> None:
         summary = self.summary
@@ -214,19 +232,6 @@ class LineUpload:
         summary.duplicates += found["duplicates"]
         summary.rejected_total += found["rejected_total"]
         summary.rejected += found["rejected"][: SHOWN - len(summary.rejected)]
-
-    def _completed(self, lines: bytes) -> bytes:
-        """Return the lines with the default fields."""
-        if not self._added:
-            return lines
-        found = lines.removesuffix(b"\n").split(b"\n")
-        return b"".join(self._with_defaults(line) + b"\n" for line in found)
-
-    def _with_defaults(self, line: bytes) -> bytes:
-        try:
-            return msgspec.json.encode({**self._added, **_members(line)})
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return line  # it is blank, or the gateway says what is wrong with it
 
 
 class _Interrupted(msgspec.Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from busway.gateway.store.port.database import Database as Store
 
 _COMPLETES = 1.0  # seconds that shell completion waits for a gateway
+_COMPLETED = 100  # items that it offers at most
 URL = "http://127.0.0.1:8000"
 SERVER = (
     "alembic", "cronsim", "cryptography", "dotenv", "fastapi", "h2", "httpcore", "httptools", "jwt", "nats",
@@ -54,14 +55,52 @@ Key = Annotated[
 
 def handler_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of handlers for shell completion. None if no gateway answers at once."""
+    return [item["name"] for item in _listed(ctx, "/v1/handlers") if item["name"].startswith(incomplete)]
+
+
+def event_types(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the types and patterns that handlers have, for shell completion."""
+    found = {pattern for item in _listed(ctx, "/v1/handlers") for pattern in item["events"]}
+    if ctx.info_name == "publish":
+        found = {pattern for pattern in found if "*" not in pattern}
+    return sorted(pattern for pattern in found if pattern.startswith(incomplete))
+
+
+def run_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the newest runs with which a command can do something, for shell completion."""
+    states = {"retry": ("dead", "cancelled"), "cancel": ("running", "available", "retryable")}
+    found = [
+        (str(run["id"]), f"{run['state']} {run['handler']}")
+        for state in states.get(ctx.info_name or "", (None,))
+        for run in _listed(ctx, "/v1/runs", **({"state": state} if state else {}))
+    ]
+    return [(id_, about) for id_, about in found if id_.startswith(incomplete)]
+
+
+def replay_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the newest replays for shell completion."""
+    found = [(str(each["id"]), f"{each['state']} {each['handler']}") for each in _listed(ctx, "/v1/replays")]
+    return [(id_, about) for id_, about in found if id_.startswith(incomplete)]
+
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """Return a function that completes these words."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+def _listed(ctx: typer.Context, path: str, **params: str) -> list[dict[str, Any]]:
+    """Return the first items of a list of the gateway, none if it does not answer at once."""
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - only completion needs it
 
     try:
         with Caller(ctx.params.get("url") or URL, ctx.params.get("key"), _COMPLETES) as caller:
-            names = [str(item["name"]) for item in caller.items("/v1/handlers", {})]
+            return list(caller.items(path, params, _COMPLETED))
     except BuswayError:
         return []
-    return [name for name in names if name.startswith(incomplete)]
 
 
 Handler = Annotated[
@@ -81,7 +120,11 @@ Database = Annotated[
         "else .env, else sqlite:///busway.db."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+SCOPES = ("publish", "subscribe", "handlers:read", "handlers:write", "admin")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, and errors as JSON.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, say what would change, and change nothing.")
+]
 
 
 @contextmanager
@@ -107,6 +150,20 @@ def chosen_database(url: str | None, *, create: bool = False, hint: str = "") ->
                 f"there is no database {database.shown!r}: choose one with --database-url{hint}"
             )
         yield database
+
+
+def check_schema(database: Store) -> None:
+    """Refuse a database that the command would upgrade first.
+
+    Raises:
+        BadSettings: its schema is older, or it cannot be used.
+    """
+    revision = database.health().revision
+    if revision is not None and revision < database.revision:
+        raise BadSettings(
+            f"the database {database.shown!r} has schema {revision}, this release has {database.revision}: "
+            "run `busway migrate` first"
+        )
 
 
 def need_server() -> None:

@@ -1,7 +1,7 @@
 """What commands print: JSON lines, tables, and notes.
 
-On a terminal, tables fit its width: the last column wraps, and a table that is too wide becomes one block for
-each row. Otherwise each row is one line, without colours. Names and ids are never cut.
+On a terminal, tables fit its width: wide columns wrap between words, and a table that is still too wide
+becomes one block for each row. Otherwise each row is one line, without colours. Names and ids are never cut.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _GAP = "  "
-_LEAST = 24  # columns that are left for the last cell of a row, or the table becomes blocks
+_LEAST = 24  # columns that a cell has before it wraps, or the table becomes blocks
 STYLES = {
     "succeeded": "green",
     "partial": "cyan",
@@ -57,19 +55,26 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-@contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how much is done: call it with what is done and with all."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _all: None
-        return
-    with typer.progressbar(length=1, label=label, file=sys.stderr, show_pos=False) as bar:
+def print_error(detail: str, status: int, *, json_lines: bool) -> None:
+    """Print an error on standard error, as a line for a person or as a JSON object.
 
-        def show(done: int, all_: int) -> None:
-            bar.length = all_
-            bar.update(done - bar.pos)
+    `status`: the exit status.
+    """
+    if json_lines:
+        note(json.dumps({"error": detail, "exit_status": status}, ensure_ascii=not _writes_all(sys.stderr)))
+    else:
+        note(f"busway: {detail}")
 
-        yield show
+
+def print_plan(would: str, *, json_lines: bool, **fields: Any) -> None:
+    """Print what a command would do without `--dry-run`, such as `pause the handler price`.
+
+    `fields`: the objects that would change, for programs.
+    """
+    if json_lines:
+        print_json([{"dry_run": True, "would": would, **fields}])
+    else:
+        Printer().line(f"would {flat(would)}")
 
 
 def flat(text: str) -> str:
@@ -84,34 +89,50 @@ def block(text: str) -> str:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under the names of their columns. None and empty texts are shown as `-`."""
-    table = [columns, *([_cell(cell) for cell in row] for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    table = [[*columns], *([_cell(cell) for cell in row] for row in rows)]
     printer = Printer()
-    room = None
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
     if printer.width is not None:
-        room = printer.width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-        if room < min(widths[-1], _LEAST):
+        least = [_least(column) for column in zip(*table, strict=True)]
+        least[-1] = min(widths[-1], _LEAST)
+        if sum(least) + len(_GAP) * (len(widths) - 1) > printer.width:
             for row in table[1:]:
                 _print_block(columns, row, printer, printer.width)
             return
+        _shrink(widths, least, printer.width - len(_GAP) * (len(widths) - 1))
     for number, row in enumerate(table):
-        first, *more = _wrapped(row[-1], room)
-        cells = [*(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True))][:-1]
-        styles = [""] * len(row) if number else ["bold"] * len(row)
-        printer.pieces([*cells, first], styles)
-        indent = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
-        for line in more:
-            printer.line(" " * indent + line)
+        cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for place in range(max(map(len, cells))):
+            texts = [cell[place] if place < len(cell) else "" for cell in cells]
+            padded = [text + " " * (width - _width(text)) for text, width in zip(texts, widths, strict=True)]
+            printer.pieces(padded, ["" if number else "bold"] * len(row))
+
+
+def _least(cells: Sequence[str]) -> int:
+    """Return the least width of a column: no word of it is broken, and short cells stay in one line."""
+    longest = max(_width(word) for cell in cells for word in cell.split(" "))
+    return max(longest, min(max(map(_width, cells)), _LEAST))
+
+
+def _shrink(widths: list[int], least: Sequence[int], room: int) -> None:
+    """Make the widest columns narrower until all fit in so many columns."""
+    while (excess := sum(widths) - room) > 0:
+        *_, second, widest = sorted(
+            [0, *(width for width, low in zip(widths, least, strict=True) if width > low)]
+        )
+        place = next(n for n, width in enumerate(widths) if width == widest and width > least[n])
+        widths[place] = max(least[place], widest - excess, min(second, widest - 1))
 
 
 def _print_block(columns: Sequence[str], row: Sequence[str], printer: Printer, width: int) -> None:
     """Print a row as its first cell, then the others with their names, as many in a line as fit."""
-    printer.line(row[0], style="bold")
+    for part in _wrapped(row[0], width):
+        printer.line(part, style="bold")
     line: list[str] = []
     for name, value in zip(columns[1:], row[1:], strict=True):
         if value == "-":
             continue
-        first, *more = _wrapped(value, width - len(name) - 6)
+        first, *more = _wrapped(value, max(width - len(name) - 6, _LEAST // 2))
         pair = [f"{name.lower()}:", first]
         if line and (more or _width(_GAP.join(["", *line, *pair])) > width):
             _print_pairs(line, printer)
@@ -136,7 +157,7 @@ def print_fields(fields: Iterable[tuple[str, object]], printer: Printer | None =
     indent = 2 + max((len(name) for name, _ in shown), default=0) + len(_GAP)
     room = None if printer.width is None else max(printer.width - indent, _LEAST)
     for name, value in shown:
-        first, *more = _wrapped(value, room)
+        first, *more = _wrapped(value, room, whole=True)
         printer.pieces([f"  {name}".ljust(indent - len(_GAP)), first], ["dim", ""])
         for line in more:
             printer.line(" " * indent + line)
@@ -194,11 +215,25 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _wrapped(text: str, room: int | None) -> list[str]:
-    """Return the lines of a text. A word that does not fit stays whole."""
-    if room is None or len(text) <= room:
+def _wrapped(text: str, room: int | None, *, whole: bool = False) -> list[str]:
+    """Return the lines of a text, of so many columns. A longer word is broken, unless it shall stay whole."""
+    if room is None or _width(text) <= room:
         return [text]
-    return textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    from rich.cells import chop_cells  # noqa: PLC0415 - only terminals need it
+
+    lines: list[str] = []
+    line, used = "", 0
+    for word in text.split(" "):
+        width = _width(word)
+        if line and used + 1 + width <= room:
+            line, used = f"{line} {word}", used + 1 + width
+            continue
+        if line:
+            lines.append(line)
+        *broken, line = [word] if whole or width <= room else chop_cells(word, room)
+        lines += broken
+        used = _width(line)
+    return [*lines, line]
 
 
 def local(time: str) -> str:

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperCommand
 
 from busway.gateway.cli.event import NAMES, encode, extensions, payload
-from busway.gateway.cli.options import URL, Json, Key, Url
-from busway.gateway.cli.output import note, print_json
+from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, event_types
+from busway.gateway.cli.output import note, print_json, print_plan
 from busway.gateway.errors import BadSettings, BuswayError
 
 WAIT = "60"  # seconds of --wait without a number
@@ -42,7 +42,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(cls=_Publish)
 def publish(
     type_: Annotated[
-        str | None, typer.Argument(metavar="TYPE", help="Type of the event, such as order.created.")
+        str | None,
+        typer.Argument(
+            metavar="TYPE", help="Type of the event, such as order.created.", autocompletion=event_types
+        ),
     ] = None,
     pairs: Annotated[
         list[str] | None,
@@ -95,6 +98,7 @@ def publish(
             "that broke off goes on. The default is a new one."
         ),
     ] = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -110,7 +114,7 @@ def publish(
     if ndjson or (file is not None and file.suffix.lower() in _STREAMS):
         if id_ is not None or wait is not None or data is not None or pairs:
             raise BadSettings("--id, --wait, --data and KEY=VALUE are for one event, not for NDJSON")
-        _stream(file, event, url, key, producer_id)
+        _stream(file, event, url, key, producer_id, dry_run=dry_run)
         return
     if producer_id is not None:
         raise BadSettings("--producer-id is for NDJSON: give an --id to an event")
@@ -119,6 +123,9 @@ def publish(
     found = payload(data, file, pairs or (), stdin=True)
     if found is not None:
         event["data"] = found
+    if dry_run:
+        _check(event, url, key, json_lines=json_lines)
+        return
     if wait is not None:
         from busway.gateway.cli.waiting import publish_and_wait  # noqa: PLC0415 - only --wait needs it
 
@@ -130,10 +137,40 @@ def publish(
         print_json([caller.call("POST", "/v1/events", body=encode(event), names=NAMES)])
 
 
+def _check(event: dict[str, Any], url: str, key: str | None, *, json_lines: bool) -> None:
+    """Print what publishing an event would do."""
+    from busway.gateway.cli.call import Caller  # noqa: PLC0415 - the help starts faster
+    from busway.gateway.cli.checking import check_event, stored_as, takers  # noqa: PLC0415 - as above
+
+    found = check_event(event)
+    with Caller(url, key) as caller:
+        known = None if found.made_id else stored_as(caller, found)
+        handlers = takers(caller, found) if known is None else []
+    fields = {
+        "type": found.type,
+        "source": found.source,
+        "duplicate": known is not None,
+        "handlers": handlers,
+    }
+    if known is not None:
+        would = f"store nothing: event {known} has the same source and id"
+    elif handlers is None:
+        would = f"publish {found.type}; the key may not read which handlers take it"
+    else:
+        would = f"publish {found.type}, which starts runs of: {', '.join(handlers) or 'no handler'}"
+    print_plan(would, json_lines=json_lines, **fields)
+
+
 def _stream(
-    file: Path | None, defaults: dict[str, Any], url: str, key: str | None, producer: str | None
+    file: Path | None,
+    defaults: dict[str, Any],
+    url: str,
+    key: str | None,
+    producer: str | None,
+    *,
+    dry_run: bool,
 ) -> None:
-    """Publish the lines of a file and print how many were stored.
+    """Publish the lines of a file and print how many were stored. `dry_run`: only read them.
 
     Raises:
         BadSettings: the file cannot be read.
@@ -143,8 +180,9 @@ def _stream(
 
     from busway.contract.uploads import PRODUCER_ID  # noqa: PLC0415 - as above
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - as above
-    from busway.gateway.cli.ndjson import LineUpload, read_parts  # noqa: PLC0415 - as above
-    from busway.gateway.cli.rate import sending  # noqa: PLC0415 - as above
+    from busway.gateway.cli.checking import Checked, check_lines  # noqa: PLC0415 - as above
+    from busway.gateway.cli.ndjson import LineUpload, Summary, read_parts  # noqa: PLC0415 - as above
+    from busway.gateway.cli.progress import progress  # noqa: PLC0415 - as above
 
     if producer is not None and not re.fullmatch(PRODUCER_ID, producer):
         raise BadSettings("--producer-id has 1 to 128 characters of A-Z, a-z, 0-9, '.', '_', '~' and '-'")
@@ -157,15 +195,25 @@ def _stream(
     total = found.st_size if stat.S_ISREG(found.st_mode) else None
     if os.isatty(descriptor):
         note("reading events from the terminal, one a line: Ctrl-D ends")
-    with Caller(url, key) as caller, sending(total) as show:
-        upload = LineUpload(caller, producer or str(uuid.uuid4()), defaults, show)
-        try:
-            upload.publish(read_parts(descriptor))
-        except OSError as problem:
-            raise BadSettings(f"--file {file} cannot be read: {problem}") from None
-        finally:
-            print_json([msgspec.to_builtins(upload.summary)])
-            if opened:
-                os.close(descriptor)
-    if upload.summary.rejected_total:
-        raise BuswayError(f"rejected lines: {upload.summary.rejected_total}; the others are stored")
+    summary: Summary | Checked = Checked() if dry_run else Summary()
+    try:
+        with progress("checking" if dry_run else "sending", "lines", bounded=total is not None) as shown:
+
+            def show(size: float, lines: float) -> None:
+                shown(size, total, lines)
+
+            if isinstance(summary, Checked):
+                check_lines(read_parts(descriptor), defaults, show, summary)
+            else:
+                with Caller(url, key) as caller:
+                    upload = LineUpload(caller, producer or str(uuid.uuid4()), defaults, show, summary)
+                    upload.publish(read_parts(descriptor))
+    except OSError as problem:
+        raise BadSettings(f"--file {file} cannot be read: {problem}") from None
+    finally:
+        print_json([msgspec.to_builtins(summary)])
+        if opened:
+            os.close(descriptor)
+    if summary.rejected_total:
+        rest = "nothing was sent" if dry_run else "the others are stored"
+        raise BuswayError(f"rejected lines: {summary.rejected_total}; {rest}")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from busway.domain.handler import NAME
-from busway.gateway.cli.options import URL, Json, Key, Url, handler_names
-from busway.gateway.cli.output import Printer, console, counts, flat, note, print_json
+from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, event_types, handler_names, replay_ids
+from busway.gateway.cli.output import Printer, counts, flat, note, print_json, print_plan
 from busway.gateway.errors import BadSettings, BuswayError
 
 LOOK = 0.25  # seconds between requests for the progress
-NOTE_EVERY = 5.0  # seconds between lines about the progress without a terminal
 NAMES = {"types": "--types", "after": "--after", "before": "--before"}
 
 
@@ -33,6 +29,7 @@ def replay(
             "-t",
             metavar="PATTERN",
             help="Only events whose type matches; repeatable. Default: the handler's own patterns.",
+            autocompletion=event_types,
         ),
     ] = None,
     after: Annotated[
@@ -48,11 +45,18 @@ def replay(
         ),
     ] = False,
     follow: Annotated[
-        int | None, typer.Option(metavar="ID", help="Follow a replay that was started before.", min=1)
+        int | None,
+        typer.Option(
+            metavar="ID", help="Follow a replay that was started before.", min=1, autocompletion=replay_ids
+        ),
     ] = None,
     cancel: Annotated[
-        int | None, typer.Option(metavar="ID", help="Cancel a replay and its unfinished runs.", min=1)
+        int | None,
+        typer.Option(
+            metavar="ID", help="Cancel a replay and its unfinished runs.", min=1, autocompletion=replay_ids
+        ),
     ] = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -67,9 +71,18 @@ def replay(
         raise BadSettings("give the NAME of a handler, or --follow ID, or --cancel ID")
     if name is None and any(given is not None for given in started):
         raise BadSettings("--types, --after, --before and --shadow are for a new replay: give a NAME")
+    if dry_run and follow is not None:
+        raise BadSettings("--follow changes nothing: leave out --dry-run")
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - the help starts faster
 
     with Caller(url, key) as caller:
+        if dry_run:
+            if name is None:
+                _plan_cancel(caller, int(cancel or 0), json_lines=json_lines)
+            else:
+                wanted = _fields(types=types, after=after, before=before, shadow=shadow)
+                _plan(caller, name, wanted, json_lines=json_lines)
+            return
         if cancel is not None:
             found = caller.call("POST", f"/v1/replays/{cancel}/cancel")
             _print_end(found, json_lines=json_lines)
@@ -77,7 +90,7 @@ def replay(
         if name is None:
             found = caller.call("GET", f"/v1/replays/{follow}")
         else:
-            found = _start(caller, name, types=types, after=after, before=before, shadow=shadow)
+            found = _start(caller, name, _fields(types=types, after=after, before=before, shadow=shadow))
             note(f"replay {found['id']} of {found['handler']}: events {_range(found)}")
         try:
             found = _follow(caller, found)
@@ -93,14 +106,62 @@ def replay(
         raise BuswayError(f"replay {found['id']} was cancelled")
 
 
-def _start(caller: Any, name: str, **fields: Any) -> dict[str, Any]:
+def _fields(**given: Any) -> dict[str, Any]:
+    return {field: value for field, value in given.items() if value not in (None, False, [])}
+
+
+def _plan(caller: Any, name: str, wanted: dict[str, Any], *, json_lines: bool) -> None:
+    """Print what a replay would do.
+
+    Raises:
+        BuswayError: the gateway would refuse it.
+    """
+    from busway.domain.pattern import PatternError, matcher  # noqa: PLC0415 - as above
+
+    _check_name(name)
+    handler = caller.call("GET", f"/v1/handlers/{name}")
+    after, before, types = (
+        wanted.get("after", 0),
+        wanted.get("before"),
+        wanted.get("types") or handler["events"],
+    )
+    try:
+        matcher(types)
+    except PatternError as problem:
+        raise BadSettings(f"--types: {problem}") from None
+    if before is not None and after >= before:
+        raise BadSettings(
+            f"--after: after must be below before, which is {before}: both bounds are exclusive"
+        )
+    newest = next((event["seq"] for event in caller.items("/v1/events", {}, 1)), 0)
+    before = newest + 1 if before is None else min(before, newest + 1)
+    after = min(after, before - 1)
+    kind = "a shadow replay" if wanted.get("shadow") else "a replay"
+    found = {"after": after, "before": before, "types": types}
+    would = f"start {kind} of {name} with revision {handler['revision']}: events {_range(found)}"
+    print_plan(would, json_lines=json_lines, handler=name, shadow="shadow" in wanted, **found)
+
+
+def _plan_cancel(caller: Any, id_: int, *, json_lines: bool) -> None:
+    found = caller.call("GET", f"/v1/replays/{id_}")
+    if found["state"] != "running":
+        raise BuswayError(f"replay {id_} is {found['state']}: only running replays can be cancelled")
+    left = found["created"] - _ended(found)
+    would = f"cancel replay {id_} of {found['handler']} and its unfinished runs: {left}"
+    print_plan(would, json_lines=json_lines, replay=id_, runs=left)
+
+
+def _check_name(name: str) -> None:
     if not re.fullmatch(NAME, name):  # it would be another path
         raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
+
+
+def _start(caller: Any, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     import msgspec  # noqa: PLC0415 - the help starts faster
 
-    body = {field: value for field, value in fields.items() if value not in (None, False, [])}
+    _check_name(name)
     path = f"/v1/handlers/{name}/replay"
-    found: dict[str, Any] = caller.call("POST", path, body=msgspec.json.encode(body), names=NAMES)
+    found: dict[str, Any] = caller.call("POST", path, body=msgspec.json.encode(wanted), names=NAMES)
     return found
 
 
@@ -110,10 +171,12 @@ def _range(found: dict[str, Any]) -> str:
 
 def _follow(caller: Any, found: dict[str, Any]) -> dict[str, Any]:
     """Show the progress until the replay has ended, also over restarts of the gateway. Return it then."""
+    from busway.gateway.cli.progress import progress  # noqa: PLC0415 - as above
+
     away = False
-    with _progress() as show:
+    with progress("replaying", "runs") as show:
         while True:
-            show(found)
+            show(_share(found), 1, _ended(found), f"{_ended(found)} of {found['created']} runs")
             if found["finished_at"] is not None:
                 return found
             time.sleep(LOOK)
@@ -138,37 +201,6 @@ def _ask(caller: Any, id_: int) -> dict[str, Any] | None:
     return found
 
 
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Show a bar on a terminal, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _Lines().show
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True)) as bar:
-        task = bar.add_task("", total=1)
-
-        def show(found: dict[str, Any]) -> None:
-            bar.update(task, completed=_share(found), description=_described(found))
-
-        yield show
-
-
-class _Lines:
-    """Prints the progress as lines, if it changed, not too often."""
-
-    def __init__(self) -> None:
-        self._at, self._text = time.monotonic(), ""
-
-    def show(self, found: dict[str, Any]) -> None:
-        text = f"{_share(found):.0%}, {_described(found)}"
-        if time.monotonic() - self._at >= NOTE_EVERY and text != self._text:
-            self._at, self._text = time.monotonic(), text
-            note(text)
-
-
 def _share(found: dict[str, Any]) -> float:
     """Return how much is done: of the events that were examined, those whose runs have ended."""
     all_ = max(found["before"] - 1 - found["after"], 1)
@@ -179,10 +211,6 @@ def _share(found: dict[str, Any]) -> float:
 def _ended(found: dict[str, Any]) -> int:
     runs: dict[str, int] = found["runs"]
     return sum(runs.get(state, 0) for state in ("succeeded", "dead", "cancelled"))
-
-
-def _described(found: dict[str, Any]) -> str:
-    return f"{_ended(found)} of {found['created']} runs finished"
 
 
 def _compare(caller: Any, found: dict[str, Any], *, json_lines: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
@@ -100,5 +101,10 @@ def _data(data: Any) -> str:
 
 
 def _cut(text: str, room: int | None) -> str:
-    text = flat(text)
-    return text if room is None or len(text) <= room else f"{text[: room - 1]}…"
+    """Return a text of at most so many columns."""
+    if room is None:
+        return flat(text)
+    shown = flat(text[: room + 1])  # a value can have many MiB
+    if len(shown) == len(text) and cell_len(shown) <= room:
+        return shown
+    return f"{chop_cells(shown, room - 1)[0]}…"

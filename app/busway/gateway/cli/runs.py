@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from busway.domain.run import RunState
+from busway.domain.run import UNFINISHED, RunState
 from busway.gateway.cli.call import Caller
 from busway.gateway.cli.event import encode
-from busway.gateway.cli.options import URL, Handler, Json, Key, Url
+from busway.gateway.cli.options import URL, DryRun, Handler, Json, Key, Url, run_ids
 from busway.gateway.cli.output import (
     Printer,
     age,
@@ -20,15 +21,21 @@ from busway.gateway.cli.output import (
     flat,
     local,
     note,
+    print_error,
     print_fields,
     print_json,
+    print_plan,
     print_table,
     seconds_until,
     size,
 )
 from busway.gateway.errors import BadSettings, BuswayError
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="ID...", help="Numbers of runs.", min=1)]
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="ID...", help="Numbers of runs.", min=1, autocompletion=run_ids),
+]
+_RETRIED = ("dead", "cancelled", "retryable")
 
 
 def runs(
@@ -88,7 +95,12 @@ def _next(run: dict[str, Any]) -> str:
 
 
 def run(
-    id_: Annotated[int, typer.Argument(metavar="ID", help="Number of the run, from `busway runs`.", min=1)],
+    id_: Annotated[
+        int,
+        typer.Argument(
+            metavar="ID", help="Number of the run, from `busway runs`.", min=1, autocompletion=run_ids
+        ),
+    ],
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -161,6 +173,7 @@ def retry(
     ids: Ids = None,
     dead: Annotated[bool, typer.Option("--dead", help="Retry all dead runs.")] = False,
     handler: Handler = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -175,7 +188,11 @@ def retry(
         raise BadSettings("--handler needs --dead: it selects dead runs")
     with Caller(url, key) as caller:
         if ids:
-            _each(caller, ids, "retry", "is available again", json_lines=json_lines)
+            plan = _plan_retry if dry_run else None
+            _each(caller, ids, "retry", "is available again", plan, json_lines=json_lines)
+            return
+        if dry_run:
+            _plan_retries(caller, handler, json_lines=json_lines)
             return
         body = {"state": "dead", **({"handler": handler} if handler else {})}
         answer = caller.call("POST", "/v1/runs/retry", body=encode(body))
@@ -194,6 +211,7 @@ def cancel(
             help="Cancel the unfinished runs of this event, and of all events that its handlers published.",
         ),
     ] = None,
+    dry_run: DryRun = False,
     json_lines: Json = False,
     url: Url = URL,
     key: Key = None,
@@ -206,7 +224,11 @@ def cancel(
         raise BadSettings("give the IDs of runs, or --event for all runs of an event")
     with Caller(url, key) as caller:
         if ids:
-            _each(caller, ids, "cancel", "is cancelled", json_lines=json_lines)
+            plan = _plan_cancel if dry_run else None
+            _each(caller, ids, "cancel", "is cancelled", plan, json_lines=json_lines)
+            return
+        if dry_run:
+            _plan_cancel_event(caller, int(event or 0), json_lines=json_lines)
             return
         answer = caller.call("POST", f"/v1/events/{event}/cancel")
     if json_lines:
@@ -218,8 +240,53 @@ def cancel(
     Printer().line(f"event {event} is cancelled, its runs: {counts(states) or 'none'}")
 
 
-def _each(caller: Caller, ids: list[int], action: str, done: str, *, json_lines: bool) -> None:
-    """Do something with each run, also if it fails for some.
+Plan = Callable[[Caller, dict[str, Any]], str]
+"""Returns what would be done with a run. Raises `BuswayError` if it would be refused."""
+
+
+def _plan_retry(caller: Caller, run: dict[str, Any]) -> str:
+    id_, state, handler = run["id"], run["state"], run["handler"]
+    if state not in _RETRIED:
+        raise BuswayError(f"run {id_} is {state}: only dead, cancelled and retryable runs can be retried")
+    if caller.send("GET", f"/v1/handlers/{handler}").status_code == 404:
+        raise BuswayError(f"the handler {handler!r} of run {id_} is deleted: create it again first")
+    return f"make run {id_} of {flat(handler)}, which is {state}, available again"
+
+
+def _plan_cancel(_caller: Caller, run: dict[str, Any]) -> str:
+    id_, state = run["id"], run["state"]
+    if state not in UNFINISHED:
+        raise BuswayError(f"run {id_} is {state}: only unfinished runs can be cancelled")
+    return f"cancel run {id_} of {flat(run['handler'])}, which is {state}"
+
+
+def _plan_retries(caller: Caller, handler: str | None, *, json_lines: bool) -> None:
+    selected = {"state": "dead", **({"handler": handler} if handler else {})}
+    live = {item["name"] for item in caller.items("/v1/handlers", {})}
+    if handler and handler not in live:
+        raise BuswayError(f"there is no handler {handler!r}: `busway handlers` lists them")
+    count = sum(run["handler"] in live for run in caller.items("/v1/runs", selected))
+    would = f"make dead runs available again: {count}"
+    print_plan(would, json_lines=json_lines, runs=count)
+
+
+def _plan_cancel_event(caller: Caller, event: int, *, json_lines: bool) -> None:
+    states: dict[str, int] = {}
+    left = [caller.call("GET", f"/v1/events/{event}/tree")]
+    while left:
+        tree = left.pop()
+        left += tree["events"]
+        for each in tree["runs"]:
+            if each["state"] in UNFINISHED:
+                states[each["state"]] = states.get(each["state"], 0) + 1
+    would = f"cancel the unfinished runs that event {event} caused: {counts(states) or 'none'}"
+    print_plan(would, json_lines=json_lines, event=event, runs=sum(states.values()))
+
+
+def _each(
+    caller: Caller, ids: list[int], action: str, done: str, plan: Plan | None, *, json_lines: bool
+) -> None:
+    """Do something with each run, also if it fails for some. `plan`: only say what would be done.
 
     Raises:
         Exit: it failed for one or more. The status is 1.
@@ -227,10 +294,14 @@ def _each(caller: Caller, ids: list[int], action: str, done: str, *, json_lines:
     failed = False
     for id_ in dict.fromkeys(ids):
         try:
+            if plan is not None:
+                would = plan(caller, caller.call("GET", f"/v1/runs/{id_}"))
+                print_plan(would, json_lines=json_lines, run=id_)
+                continue
             found = caller.call("POST", f"/v1/runs/{id_}/{action}")
         except BuswayError as problem:
             failed = True
-            note(f"busway: {problem.detail}")
+            print_error(problem.detail, 1, json_lines=json_lines)
             continue
         if json_lines:
             print_json([found])

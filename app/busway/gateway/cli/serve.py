@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import need_server, setting
+from busway.gateway.cli.options import Json, need_server, setting
 
 
 def serve(
@@ -253,13 +253,14 @@ def serve(
         str | None,
         setting("Least level of log lines, also of handlers: debug, info, warning or error. [default: info]"),
     ] = None,
+    json_lines: Json = False,
 ) -> None:
     """Start the gateway.
 
-    Each option can also be set as an environment variable (--app-dir: BUSWAY_APP_DIR)
-    or in a file .env in the current directory.
+    Each option but --json can also be set as an environment variable (--app-dir: BUSWAY_APP_DIR)
+    or in a file .env in the current directory. With --json, the first line is a JSON object with the address.
     """
-    options = dict(locals())
+    options = {name: value for name, value in locals().items() if name != "json_lines"}
     gc.disable()  # objects of imports are permanent; the collector starts again when the gateway is ready
     need_server()
     from busway.gateway.store.group.process import launch  # noqa: PLC0415 - other commands start faster
@@ -276,4 +277,4 @@ def serve(
     logs.configure(chosen.log_format, chosen.log_level)
     from busway.gateway import server  # noqa: PLC0415 - wrong settings are told before its long imports
 
-    raise typer.Exit(server.run(chosen, committer))
+    raise typer.Exit(server.run(chosen, committer, json_lines=json_lines))

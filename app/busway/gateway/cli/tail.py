@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
-from busway.gateway.cli.options import URL, Json, Key, Url, handler_names, parsed
+from busway.gateway.cli.options import URL, Json, Key, Url, event_types, handler_names, one_of, parsed
 from busway.gateway.errors import BadSettings
+
+KINDS = ("partial", "succeeded", "failed", "lost", "dead", "cancelled", "completed")
 
 
 def tail(
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Types of events, such as 'order.*'. Default: all."),
+        typer.Argument(
+            metavar="[PATTERN]...",
+            help="Types of events, such as 'order.*'. Default: all.",
+            autocompletion=event_types,
+        ),
     ] = None,
     last: Annotated[
         int, typer.Option("--last", "-n", help="Number of the newest results to begin with.", min=0)
@@ -33,7 +39,10 @@ def tail(
     ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="Only results of this kind, such as succeeded or dead; repeatable."),
+        typer.Option(
+            help="Only results of this kind, such as succeeded or dead; repeatable.",
+            autocompletion=one_of(*KINDS),
+        ),
     ] = None,
     filter_: Annotated[
         str | None,

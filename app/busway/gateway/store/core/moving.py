@@ -7,8 +7,11 @@ by primary key. Bytes are base64. Equal databases make equal files.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import msgspec
@@ -18,6 +21,8 @@ from busway.gateway.errors import BadSettings
 from busway.gateway.store.core import schema
 from busway.gateway.store.core.constructs import at_most
 from busway.gateway.store.core.transaction import Bounds, Snapshot, Transaction
+
+log = logging.getLogger("busway.store")
 
 VERSION = 1
 UNFINISHED = "an import into it has not ended: run `busway import FILE` again"
@@ -158,18 +163,11 @@ def load(transaction: Transaction, file: BinaryIO) -> Iterator[int]:
     Raises:
         BadSettings: the database is not empty, or the file is not an export, damaged or cut off.
     """
-    first = file.readline(_HEADER_BYTES)
-    header = _read_header(first)
-    total = _read_trailer(file).rows
-    file.seek(len(first))
-    done = _begun(transaction, hashlib.sha256(first).hexdigest()[:32])
-    rows, place = 0, len(first)
-    for number, line in enumerate(file, 1):
-        place += len(line)
-        if not line.startswith(_TABLE):
-            break
-        page = _read_page(line, header, number)
-        rows += len(page.rows)
+    first, header, total = _open(file)
+    done = check_empty(transaction, _source(first))
+    place = len(first)
+    for number, (page, end) in enumerate(_read_pages(file, header, len(first), total), 1):
+        place = end
         if number > done.pages:
             try:
                 _write_page(transaction, header, page, Import(done.source, number))
@@ -178,27 +176,101 @@ def load(transaction: Transaction, file: BinaryIO) -> Iterator[int]:
                     raise
                 raise _damaged(number) from None
         yield place
-    if rows != total:
-        raise BadSettings(f"the file is damaged: it has {rows} rows instead of {total}; export it again")
     _finish(transaction, header)
     yield place
 
 
-def _begun(transaction: Transaction, source: str) -> Import:
+@contextmanager
+def upgrading(shown: str, revision: str | None, newest: str) -> Iterator[None]:
+    """Log that a database gets a new schema, and how long that took: a large one takes minutes."""
+    if revision is None:
+        yield
+        return
+    began = time.monotonic()
+    log.info("upgrading the database %s from schema %s to %s", shown, revision, newest)
+    yield
+    log.info("upgraded the database %s in %.1f s", shown, time.monotonic() - began)
+
+
+def usable(revision: str | None, wanted: str, shown: str) -> str | None:
+    """Return the revision of a database that can be checked without upgrading it, None if there is none.
+
+    Raises:
+        BadSettings: it must be upgraded first.
+    """
+    if revision is not None and revision < wanted:
+        raise BadSettings(f"the database {shown!r} has schema {revision}: run `busway migrate` first")
+    return revision
+
+
+def check(snapshot: Snapshot | None, file: BinaryIO) -> Iterator[int]:
+    """Read an export as `load` does, and write nothing. Yield and raise the same.
+
+    `snapshot`: of the database, None if it does not exist yet.
+    """
+    first, header, total = _open(file)
+    if snapshot is not None:
+        check_empty(snapshot, _source(first))
+    for _, place in _read_pages(file, header, len(first), total):
+        yield place
+
+
+def check_file(file: BinaryIO) -> None:
+    """Refuse a file that is not a whole export, before a database is created for it. It stays at its start.
+
+    Raises:
+        BadSettings: it is not.
+    """
+    _open(file)
+    file.seek(0)
+
+
+def _open(file: BinaryIO) -> tuple[bytes, Header, int]:
+    """Return the first line, as it is and read, and the number of rows. The pages follow in the file."""
+    first = file.readline(_HEADER_BYTES)
+    header = _read_header(first)
+    total = _read_trailer(file).rows
+    file.seek(len(first))
+    return first, header, total
+
+
+def _source(first: bytes) -> str:
+    return hashlib.sha256(first).hexdigest()[:32]
+
+
+def _read_pages(file: BinaryIO, header: Header, place: int, total: int) -> Iterator[tuple[Page, int]]:
+    """Yield each page, and how many bytes of the file are read.
+
+    Raises:
+        BadSettings: a page is damaged, or the rows are not so many.
+    """
+    rows = 0
+    for number, line in enumerate(file, 1):
+        place += len(line)
+        if not line.startswith(_TABLE):
+            break
+        page = _read_page(line, header, number)
+        rows += len(page.rows)
+        yield page, place
+    if rows != total:
+        raise BadSettings(f"the file is damaged: it has {rows} rows instead of {total}; export it again")
+
+
+def check_empty(snapshot: Snapshot, source: str) -> Import:
     """Return how far the import of this file has come.
 
     Raises:
         BadSettings: the database is not empty, or another file is being imported.
     """
-    found = transaction.fetch(_progress, tuple[str, int])
+    found = snapshot.fetch(_progress, tuple[str, int])
     if found and found[0][0] != source:
         raise BadSettings(
             "the database has the beginning of another import: continue that, or use a new database"
         )
     if found:
         return Import(*found[0])
-    bounds = transaction.bounds()
-    kept = any(transaction.fetch(_any(table), tuple[int]) for table in TABLES)
+    bounds = snapshot.bounds()
+    kept = any(snapshot.fetch(_any(table), tuple[int]) for table in TABLES)
     if bounds.event or bounds.result or kept:
         raise BadSettings("the database is not empty: import into a new one")
     return Import(source, 0)

@@ -153,5 +153,8 @@ class Database(Protocol):
             Unavailable: the database failed.
         """
 
+    def check(self, file: BinaryIO) -> Iterator[int]:
+        """Read an export as `load` does, and change nothing. Yield and raise the same."""
+
     def sizes(self) -> Sizes:
         """Return the disk use now."""

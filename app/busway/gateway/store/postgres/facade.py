@@ -136,6 +136,7 @@ class PostgresDatabase:
 
     def load(self, file: BinaryIO) -> Iterator[int]:
         """Write an export into an empty database."""
+        moving.check_file(file)
         self.migrate(importing=True)
         with self._failing("write to"), self._engine() as connection:
             try:
@@ -146,6 +147,20 @@ class PostgresDatabase:
             yield from moving.load(PostgresTransaction(connection, epoch), file)
             # The server does it some time later. Until then it does not know that the tables are large.
             connection.exec_driver_sql("ANALYZE events, runs, results, attempts, trees")
+
+    def check(self, file: BinaryIO) -> Iterator[int]:
+        """Read an export as `load` does, and change nothing."""
+        if moving.usable(self.health().revision, self.revision, self.shown) is None:
+            yield from moving.check(None, file)
+            return
+        with self._failing("read"), self._engine() as connection:
+            try:
+                connections.lock(connection, alone=True)
+            except Unusable as problem:
+                raise BadSettings(self._unusable(str(problem))) from None
+            connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO 0")  # a large file
+            yield from moving.check(PostgresSnapshot(connection), file)
 
     def sizes(self) -> Sizes:
         """Return the size of the database. What is free is not known here."""
@@ -215,7 +230,8 @@ class PostgresDatabase:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({statements.MIGRATION})")
             if _revision(connection, self.shown) is None:
                 connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-            command.upgrade(config, "head")
+            with moving.upgrading(self.shown, revision, REVISION):
+                command.upgrade(config, "head")
             connection.exec_driver_sql(f"UPDATE {SCHEMA}.cell SET oldest = %s", (OLDEST,))  # noqa: S608 - a constant
             connection.exec_driver_sql("COMMIT")
 

@@ -32,15 +32,13 @@ def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> i
     Args:
         path: the database.
         target: the new file.
-        progress: called with the pages that are copied, and with all pages.
+        progress: called with the bytes that are copied, and with all bytes.
 
     Raises:
         BadSettings: there is no Busway database, `target` exists or its folder does not.
         BuswayError: the copy cannot be written or read. Nothing is left of it.
     """
-    source = permissions.check(path)
-    if not source.exists():
-        raise BadSettings(f"there is no database {str(path)!r}: choose one with --database-url")
+    source = _source(path)
     _check_target(target)
     try:
         with new_file(target, permissions.MODE) as partial:
@@ -51,6 +49,36 @@ def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> i
     except OSError as problem:
         raise BuswayError(f"cannot write the copy {str(target)!r}: {problem.strerror}") from None
     return size
+
+
+def check(path: Path, target: Path) -> int:
+    """Return the size of a database in bytes if `back_up` can copy it to a new file. Changes nothing.
+
+    Raises:
+        BadSettings: as from `back_up`.
+        BuswayError: the database cannot be read.
+    """
+    source = _source(path)
+    check_new(target)
+    _check_target(target)
+    try:
+        with contextlib.closing(_open(source)) as database:
+            database.execute("PRAGMA query_only=ON")
+            database.execute("PRAGMA wal_autocheckpoint=0")
+            _check_content(source, database)
+            pages, size = (
+                database.execute(f"PRAGMA page_{name}").fetchone()[0] for name in ("count", "size")
+            )
+    except sqlite3.Error as problem:
+        raise BuswayError(f"cannot read {str(path)!r}: {problem}") from None
+    return int(pages) * int(size)
+
+
+def _source(path: Path) -> Path:
+    source = permissions.check(path)
+    if not source.exists():
+        raise BadSettings(f"there is no database {str(path)!r}: choose one with --database-url")
+    return source
 
 
 def _check_target(target: Path) -> None:
@@ -67,7 +95,10 @@ def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> 
         # The file has no name yet that anybody opens: it is synced once, at the end.
         copy.execute("PRAGMA journal_mode=OFF")
         copy.execute("PRAGMA synchronous=OFF")
-        database.backup(copy, pages=_STEP, progress=lambda _, left, all_: progress(all_ - left, all_))
+        (page,) = database.execute("PRAGMA page_size").fetchone()
+        database.backup(
+            copy, pages=_STEP, progress=lambda _, left, all_: progress(page * (all_ - left), page * all_)
+        )
         database.execute("COMMIT")
 
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from busway.gateway.errors import BadSettings, Conflict, Unavailable
 from busway.gateway.store.core.handlers_keys import find_keys
-from busway.gateway.store.core.moving import UNFINISHED
+from busway.gateway.store.core.moving import UNFINISHED, upgrading
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord
@@ -233,7 +233,8 @@ def _upgrade(path: Path, revision: str | None) -> None:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             if _current(connection) == revision:
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                with upgrading(str(path), revision, REVISION):
+                    command.upgrade(config, "head")
             connection.exec_driver_sql("COMMIT")
     finally:
         made.dispose()

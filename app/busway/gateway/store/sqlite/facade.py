@@ -81,6 +81,7 @@ class SQLiteDatabase:
 
     def load(self, file: BinaryIO) -> Iterator[int]:
         """Write an export into an empty database."""
+        moving.check_file(file)
         held = self.lock()
         try:
             sqlite.migrate(self._path, importing=True)
@@ -90,6 +91,22 @@ class SQLiteDatabase:
             made.dispose()
         finally:
             held.release()
+
+    def check(self, file: BinaryIO) -> Iterator[int]:
+        """Read an export as `load` does, and change nothing."""
+        health = self.health()
+        if health.user:
+            raise BadSettings(
+                f"{health.user} uses the database {self.shown!r}: stop it, or choose another file"
+            )
+        if moving.usable(health.revision, self.revision, self.shown) is None:
+            yield from moving.check(None, file)
+            return
+        made = sqlite.engine(self._path, "query_only=ON", create=False)
+        with sqlite.failing(self._path, "read"), made.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield from moving.check(SQLiteSnapshot(connection), file)
+        made.dispose()
 
     def sizes(self) -> Sizes:
         """Return the disk use now."""
