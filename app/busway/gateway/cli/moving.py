@@ -70,6 +70,7 @@ def load(
             total = os.fstat(opened.fileno()).st_size
             for done in database.check(opened) if dry_run else database.load(opened):
                 show(done, total)
+            show(total, total)
     except OSError as problem:
         raise BadSettings(f"cannot read {str(file)!r}: {problem.strerror}") from None
     where = {"file": str(file.absolute()), "database": database.shown}
