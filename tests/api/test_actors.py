@@ -17,7 +17,11 @@ ENTRY = Entry(actor="key:3", action="key.revoked", time=1)
         (Access(3, frozenset(), name="me"), "key:3"),
         (Access(3, frozenset(), name="me", source="session"), "key:3"),
         (Access(1 << 40, frozenset(), name="me", source="file"), f"file:{1 << 40}"),
-        (Access(-5, frozenset(), name="alice@example.com", source="token"), "token:alice@example.com"),
+        (
+            Access(-5, frozenset(), name="alice@example.com", source="token", signer="k"),
+            "token:alice@example.com",
+        ),
+        (Access(-5, frozenset(), name="alice", source="session", signer="k"), "token:alice"),
     ],
 )
 def test_actors(access: Access, actor: str) -> None:

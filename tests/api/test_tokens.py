@@ -16,6 +16,7 @@ from busway.gateway.access.issuer import Issuer, IssuerError, read_issuer
 from busway.gateway.access.jwks import KeySet
 from busway.gateway.access.pending import KeysPending, settled
 from busway.gateway.access.scopes import Access
+from busway.gateway.access.sessions import Use, set_cookie
 from busway.gateway.access.signing import KeysError, read_jwks, read_public
 from busway.gateway.access.tokens import TokenRules, Tokens
 from busway.gateway.errors import BuswayError, Forbidden, Unauthorized, Unavailable
@@ -320,6 +321,24 @@ def test_settings_that_do_not_fit_are_refused(issuer: TokenIssuer, tmp_path: Pat
             read_issuer(rules(issuer, **fields), **ways)
         assert refusal.value.setting == setting
     assert read_issuer(rules(issuer), secret_file=secret).rules.algorithms == {"HS256"}
+
+
+def test_a_token_signs_in_unless_it_has_too_many_patterns_for_a_cookie(
+    issuer: TokenIssuer, tokens: Tokens
+) -> None:
+    gate = Gate(clock, tokens=tokens)
+    many = [f"a{number}.{'x' * 60}" for number in range(38)]
+    access, cookie = gate.sign_in(issuer.token("publish", busway_types=many), "192.0.2.1")
+    assert (access.types, access.actor, access.credential) == (tuple(many), "token:shop", "token")
+    assert len(set_cookie(cookie, 43_200, secure=True)) < 4096
+    headers = [HERE, (b"cookie", f"busway_session={cookie}".encode())]
+    assert gate.admit(headers, Use.READ) == access
+    assert gate.holds(access)
+    with pytest.raises(Forbidden, match="too long for a cookie"):
+        gate.sign_in(
+            issuer.token("publish", busway_types=[*many, *(f"b{number}.{'x' * 60}" for number in range(6))]),
+            "192.0.2.1",
+        )
 
 
 def test_a_fresh_token_must_be_of_the_same_subject(issuer: TokenIssuer, tokens: Tokens) -> None:

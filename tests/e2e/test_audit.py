@@ -10,10 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from busway.gateway.store.port.audit import ACTIONS
 
 from tests import forked
+from tests.issuers import TokenIssuer
 
-from .service import PATIENCE, Service, clean_environment
+from .service import PATIENCE, Service, clean_environment, hear, say
 from .test_access import busway, made
 
 HANDLERS = """
@@ -38,11 +40,18 @@ TOKENS = {"TOKEN": "tok-5ecret-file", "VARIABLE": "tok-5ecret-variable"}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A gateway with keys and secrets of handlers."""
+def issuer() -> Iterator[TokenIssuer]:
+    with TokenIssuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, issuer: TokenIssuer) -> Iterator[Service]:
+    """A gateway with keys, tokens and secrets of handlers."""
     folder = tmp_path_factory.mktemp("audit")
     (folder / "secrets").write_text(f"TOKEN={TOKENS['TOKEN']}\n")
-    service = Service(folder, workers=1, secrets_file=folder / "secrets", log_level="debug")
+    options = {**issuer.options, "secrets_file": folder / "secrets", "log_level": "debug"}
+    service = Service(folder, workers=1, **options)
     service.write("all.py", HANDLERS)
     service.key = service.admin = busway(service, "keys", "create", "me", "--create")
     service.variables = {"BUSWAY_SECRET_VARIABLE": TOKENS["VARIABLE"]}
@@ -106,6 +115,19 @@ def test_changes_are_recorded_with_who_made_them(service: Service) -> None:
     log = service.log.read_text()
     assert "handler.paused mine by key:2 (helper) from 127.0.0.1" in log
     assert "key.created helper by key:1 (me) from 127.0.0.1" in log
+    more = {"handler.secret_rotated": "url2", "replay.cancelled": None, "subscription.deleted": "durable"}
+    hook = {"name": "url2", "target": "https://example.com/x", "events": ["never"]}
+    service.ok("POST", "/v1/handlers", hook)
+    service.ok("POST", "/v1/handlers/url2/secret")
+    replay = service.ok("POST", "/v1/handlers/waits/replay", {"types": ["waits"]})
+    service.ok("POST", f"/v1/replays/{replay['id']}/cancel")
+    with service.connect() as socket:
+        say(socket, op="subscribe", id="s", durable="durable")
+        assert hear(socket)["op"] == "subscribed"
+    service.ok("DELETE", "/v1/subscriptions/durable")
+    everything = {each["action"]: each["object"] for each in entries(service)}
+    assert {name: everything[name] for name in more} == {**more, "replay.cancelled": str(replay["id"])}
+    assert everything.keys() == ACTIONS.keys()
 
 
 def test_commands_are_recorded_and_the_log_is_filtered(service: Service) -> None:
@@ -141,16 +163,41 @@ def busway_at(service: Service, *words: str) -> str:
     return done.stdout
 
 
-def test_no_secret_is_left_anywhere(service: Service, tmp_path: Path) -> None:
+def signed_in(service: Service, credential: str | None) -> str:
+    """Sign in; return the value of the cookie."""
+    answer = service.post("/v1/session", {"key": credential}).headers["set-cookie"]
+    service.client.cookies.clear()
+    return str(answer.partition("=")[2].partition(";")[0])
+
+
+def of_tokens(service: Service, issuer: TokenIssuer) -> dict[str, str]:
+    """Use tokens in every way; return them, and what was issued for them."""
+    first, second = (issuer.token("publish subscribe admin", jti=name) for name in ("one", "two"))
+    service.key = first
+    service.publish("t")
+    found = {"token": first, "fresh token": second, "cookie of a token": signed_in(service, second)}
+    found["ticket of a token"] = service.ok("POST", "/v1/tickets")["ticket"]
+    used = service.ok("POST", "/v1/tickets")["ticket"]
+    service.key = None
+    with service.connect(f"?ticket={used}") as socket:
+        say(socket, op="authenticate", ref="a", token=second)
+        assert hear(socket)["op"] == "authenticated"
+        say(socket, op="authenticate", ref="b", token=second[:-4])
+        assert hear(socket)["op"] == "error"
+    service.key = service.admin
+    return {**found, "used ticket of a token": used, "signature": second.rpartition(".")[2]}
+
+
+def test_no_secret_is_left_anywhere(service: Service, issuer: TokenIssuer, tmp_path: Path) -> None:
     """After a full run, secrets of all kinds are only where they must be."""
+    tokens = of_tokens(service, issuer)
     key = made(service, "grepped", "publish", "subscribe")["key"]
     signing = service.ok(
         "POST", "/v1/handlers", {"name": "url", "target": "https://example.com/x", "events": ["never"]}
     )["secret"]
     hook = service.ok("POST", "/v1/sources", {"name": "hook", "kind": "hmac", "type": "h"})["secret"]
     ticket = service.ok("POST", "/v1/tickets")["ticket"]
-    signed_in = service.post("/v1/session", {"key": service.key}).headers["set-cookie"]
-    cookie = signed_in.partition("=")[2].partition(";")[0]
+    cookie = signed_in(service, service.key)
     assert len(cookie) > 20
     token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.s1gnature"
     for name in TOKENS:
@@ -159,7 +206,12 @@ def test_no_secret_is_left_anywhere(service: Service, tmp_path: Path) -> None:
         assert "token is ***" in attempt["log"]
         assert attempt["error"]["message"] == "wrong token ***"
     shown = [service.get("/metrics").text]
-    wrong = ({"Authorization": f"Bearer {token}"}, {"Authorization": f"Bearer {key}x"}, {"Cookie": token})
+    wrong = (
+        {"Authorization": f"Bearer {tokens['token'][:-5]}"},
+        {"Authorization": f"Bearer {token}"},
+        {"Authorization": f"Bearer {key}x"},
+        {"Cookie": token},
+    )
     shown += [service.client.get(f"{service.url}/v1/audit", headers=headers).text for headers in wrong]
     shown.append(service.client.get(f"{service.url}/v1/subscribe?ticket={ticket}x").text)
     shown.append(service.client.get(f"{service.url}/v1/events?key={key}").text)
@@ -167,7 +219,8 @@ def test_no_secret_is_left_anywhere(service: Service, tmp_path: Path) -> None:
     shown += [json.dumps(service.ok("GET", f"/v1/{name}")) for name in lists]
     shown.append(service.log.read_text())
     everywhere = {"key": key.partition("_")[2].partition("_")[2], "ticket": ticket, "token": token, **TOKENS}
-    everywhere["cookie"] = cookie
+    everywhere |= {**tokens, "cookie": cookie}
+    assert min(map(len, everywhere.values())) > 10
     if password := urlsplit(service.database_url).password:
         everywhere["password"] = password
     kept_in_database = {"signing": signing, "hook": hook}  # they are needed to sign and to check signatures

@@ -22,6 +22,7 @@ from tests.issuers import AUDIENCE, TokenIssuer
 from .conftest import Serve
 from .service import PATIENCE, Service, hear, items, say, until
 from .test_access import HANDLER, busway
+from .test_sessions import ask, signed_in
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,61 @@ def test_wrong_settings_for_tokens_end_with_one_line(make_service: Serve, tmp_pa
         (line,) = service.log.read_text().splitlines()[-1:]
         assert says in line
         assert "Traceback" not in service.log.read_text()
+
+
+def test_a_page_signs_in_with_a_token_and_ends_with_the_key_of_its_issuer(
+    make_service: Serve, tmp_path: Path
+) -> None:
+    """The file with the keys is read again when it has changed."""
+    with TokenIssuer() as issuer:
+        file, first = tmp_path / "issuer.pem", issuer.pem
+        file.write_bytes(first)
+        options = {"jwt_issuer": issuer.name, "jwt_audience": AUDIENCE, "jwt_key_file": file, "jwt_leeway": 0}
+        service = make_service(workers=1, **options).start()
+        end, own = int(time.time()) + 3600, service.own_url
+        token = issuer.token("publish subscribe", exp=end, busway_types=["t"])
+        answer, cookie = signed_in(service, token)
+        me = answer.json()
+        assert (me["by"], me["name"], me["scopes"], me["types"]) == (
+            "session", "shop", ["publish", "subscribe"], ["t"],
+        )  # fmt: skip
+        assert datetime.fromisoformat(me["expires_at"]).timestamp() == end
+        page = {"Origin": "OWN", "X_Busway_CSRF": "1"}
+        for path, body, status in (
+            ("/v1/events", {"type": "t"}, 202), ("/v1/events", {"type": "u"}, 403), ("/v1/keys", None, 403),
+            ("/v1/tickets", {}, 201),
+        ):  # fmt: skip
+            assert (
+                ask(service, "POST" if body is not None else "GET", path, cookie, body, **page) == status
+            ), path
+        service.key = issuer.token("admin", sub="root")
+        assert {each["actor"] for each in service.ok("GET", "/v1/audit?action=session.created")["items"]} == {
+            "token:shop"
+        }
+        service.key = None
+        with service.connect(headers={"Cookie": cookie}, origin=own, url=own) as socket:
+            say(socket, op="subscribe", id="s")
+            assert hear(socket)["op"] == "subscribed"
+            issuer.add("2")
+            file.write_bytes(first + issuer.pem)
+            service.key = issuer.token("admin", sub="root")
+            for url in service.urls:
+                until(lambda url=url: status_of(service, url).get("tokens", {}).get("keys") == 2, "both keys")
+            file.write_text("nothing")
+            for url in service.urls:
+                until(lambda url=url: status_of(service, url)["tokens"]["error"], "the error of the file")
+            assert "PEM" in service.logged("cannot be used, so those before stay valid")
+            say(socket, op="ping")
+            while hear(socket)["op"] != "pong":
+                pass
+            assert ask(service, "GET", "/v1/events", cookie) == 200
+            file.write_bytes(issuer.pem)
+            with pytest.raises(ConnectionClosedError, match="4401"):
+                _ = [hear(socket) for _ in iter(int, 1)]  # frames without results may come before
+        for url in service.urls:
+            until(lambda url=url: status_of(service, url)["tokens"]["keys"] == 1, "the file to be read")
+        assert ask(service, "GET", "/v1/events", cookie) == 401
+        assert service.post("/v1/session", {"key": token}).status_code == 401
 
 
 def test_keys_of_a_file_come_and_go_with_it(make_service: Serve, tmp_path: Path) -> None:

@@ -389,6 +389,10 @@ def test_close_codes(tmp_path: Path) -> None:
             assert await client.ask(op="ping") == {"op": "pong"}
             there.hub.revoke(7)
             assert (await close_code(client))[0] == (await close_code(other))[0] == 4401
+        there.hub.admits = lambda access: access != server.access  # revoked while the socket was opened
+        async with peer(server) as client:
+            assert (await close_code(client))[0] == 4401
+        there.hub.admits = lambda _: True
         async with peer(server) as client:
             await client.socket.send("x" * 70_000)
             assert (await close_code(client))[0] == 1009

@@ -232,6 +232,9 @@ def test_a_revoked_key_ends_its_streams(tmp_path: Path) -> None:
             await stream.hear()
             there.hub.revoke(7)
             assert json.loads((await stream.rest())[-1].data)["code"] == 4401
+        there.hub.admits = lambda access: access != server.access  # revoked while the stream was opened
+        async with streamed(server) as stream:
+            assert json.loads((await stream.rest())[-1].data)["code"] == 4401
 
     run(tmp_path, claim)
 

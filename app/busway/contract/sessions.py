@@ -14,7 +14,15 @@ from busway.contract.scalars import Time, one_of
 class SessionIn(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What signs in."""
 
-    key: Annotated[str, Meta(min_length=1, max_length=256, description="An API key.", examples=["bw_1_…"])]
+    key: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=16_384,
+            description="An API key, or a token of the issuer that the gateway accepts.",
+            examples=["bw_1_…"],
+        ),
+    ]
 
 
 class Session(msgspec.Struct, kw_only=True):
@@ -26,7 +34,7 @@ class Session(msgspec.Struct, kw_only=True):
         Meta(
             description="What gives the access. `open`: the gateway has no API keys, and everybody on its "
             "machine has full access. `key`: an API key of the database. `file`: one of the keys file. "
-            "`token`: a token. `session`: the cookie of an API key."
+            "`token`: a token. `session`: the cookie of an API key or a token."
         ),
     ]
     key: Annotated[

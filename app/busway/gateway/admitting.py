@@ -28,20 +28,19 @@ def make_gate(
         clock: microseconds since 1970.
         tickets: those that other nodes accept, too. None: there are no other nodes.
         secret: of the cell. None: there are no other nodes.
-        hub: has the connections, which end when the key that signed their token is gone.
+        hub: has the connections, which end with their access.
         stack: ends what has to be stopped.
     """
     issuer, origins = settings.issuer, Origins(settings.allow_origin)
     closed = settings.keys_file is not None
-    if issuer is None:
-        return Gate(clock, origins, shared=tickets, closed=closed, secret=secret), NO_KEYS
-    tokens, keys = issuer.tokens(clock)
+    tokens, keys = (None, NO_KEYS) if issuer is None else issuer.tokens(clock)
     gate = Gate(clock, origins, shared=tickets, tokens=tokens, closed=closed, secret=secret)
+    hub.admits = gate.holds
 
     def changed() -> None:
         gate.count_again()
         for sink in list(hub.sinks):
-            if sink.access.source == "token" and not gate.holds(sink.access):
+            if sink.access.signer and not gate.holds(sink.access):
                 sink.close(4401, "the key that signed the token is no longer one of its issuer", flush=False)
 
     keys.start(changed)

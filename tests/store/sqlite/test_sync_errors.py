@@ -1,4 +1,4 @@
-"""A disk that fails to sync: the commit fails, its connection is closed and never synced again.
+"""A disk that fails to sync or to write: the commit fails, its connection is closed and never synced again.
 
 Linux marks pages as clean that it could not write, so a second fsync of the same file says that all is well
 while the disk does not have them.
@@ -14,6 +14,7 @@ import pytest
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.port.reader import EventQuery
 
+from tests.marks import few
 from tests.store.conformance.test_faults import handled
 from tests.store.kit import event, publish
 
@@ -21,14 +22,17 @@ pytestmark = [
     pytest.mark.fault,
     pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
 ]
-SYNCS = "fsync,fdatasync"
+SYNCS, WRITES = "fsync,fdatasync", "pwrite64,ftruncate"
 
 
 @contextlib.asynccontextmanager
-async def failing(pid, log, error):
-    """Let every sync of a process fail. `log` gets what it opens, syncs and closes, from now on."""
-    command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"trace=openat,close,{SYNCS}"]
-    command += ["-e", f"inject={SYNCS}:error={error}"]
+async def failing(pid, log, error, calls=SYNCS):
+    """Let every sync of a process fail. `log` gets what it opens, syncs and closes, from now on.
+
+    `calls`: what fails instead.
+    """
+    command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"trace=openat,close,{SYNCS},{calls}"]
+    command += ["-e", f"inject={calls}:error={error}"]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     said = await asyncio.to_thread(tracer.stderr.readline)
     if "attached" not in said:
@@ -65,8 +69,12 @@ async def again(send):
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-def test_a_failed_sync_ends_the_connection_and_loses_nothing(database, tmp_path, error):
+@pytest.mark.parametrize(
+    ("calls", "error"),
+    few([(SYNCS, "EIO"), (SYNCS, "ENOSPC"), (WRITES, "EROFS")], (SYNCS, "EIO"), (WRITES, "EROFS")),
+)
+def test_a_failed_sync_or_write_ends_the_connection_and_loses_nothing(database, tmp_path, calls, error):
+    """EROFS: the kernel has made the file system read-only, as it does after an error of the disk."""
     log = tmp_path / "strace"
 
     async def main():
@@ -74,7 +82,7 @@ def test_a_failed_sync_ends_the_connection_and_loses_nothing(database, tmp_path,
             handling.take = lambda run: None
             await commits.publish(publish(event("before")))
             acknowledged = {"before"}
-            async with failing(commits.pid, log, error):
+            async with failing(commits.pid, log, error, calls):
                 for number in range(3):
                     with pytest.raises(Unavailable):
                         await commits.publish(publish(event(f"during-{number}")))

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from busway.domain.loopback import is_loopback
+from busway.gateway.access.grants import granted
 from busway.gateway.access.hooks import Hooks
 from busway.gateway.access.keys import PREFIX, Keys
 from busway.gateway.access.origins import Origins, without_port
@@ -55,6 +56,15 @@ class Tokens(Protocol):
 
     def still_valid(self, access: Access) -> bool:
         """Return whether the token of an access is still valid."""
+
+    def check(self, access: Access) -> None:
+        """Check the token of an access that this or another node gave before.
+
+        Raises:
+            Unauthorized: it is no longer valid.
+            KeysPending: it may be, once the keys of its issuer have been read.
+            Unavailable: they cannot be read.
+        """
 
 
 class Gate:
@@ -143,14 +153,17 @@ class Gate:
         )
 
     def sign_in(self, text: str, address: str) -> tuple[Access, str]:
-        """Return the access of an API key as a session, and the session's token.
+        """Return the access of an API key or a token as a session, and the session token.
 
         Args:
-            text: the key.
+            text: the key or the token.
             address: of the client.
 
         Raises:
-            Unauthorized: the key is unknown, expired or revoked.
+            Unauthorized: it is unknown, malformed, expired or revoked.
+            Forbidden: the type patterns of the token are too long for a cookie.
+            KeysPending: the keys of the issuer are being read.
+            Unavailable: they cannot be read.
             Conflict: the gateway is open.
             TooManyRequests: too many wrong keys came from the address.
         """
@@ -158,7 +171,7 @@ class Gate:
             raise Conflict("this gateway has no API keys, so nobody needs to sign in")
         self._sign_ins.check(address)
         try:
-            access = self.keys.identify(text.strip())
+            access = self._bearer(text.strip())
         except Unauthorized:
             self._sign_ins.wrong(address)
             raise
@@ -178,8 +191,14 @@ class Gate:
         return tickets[0]
 
     def holds(self, access: Access) -> bool:
-        """Return whether the token of an access is still valid."""
-        return self._tokens is not None and self._tokens.still_valid(access)
+        """Return whether an access that was given before is still good."""
+        if access.source == "open" or access.key is None:
+            return self.open
+        if access.signer:
+            return self._tokens is not None and self._tokens.still_valid(access)
+        return self.keys.current(access.key) is not None and (
+            access.until is None or self.clock() < access.until
+        )
 
     async def renew(self, access: Access, text: str) -> Access:
         """Return the access that a fresh token gives to the bearer of this one. A key does as well.
@@ -212,7 +231,7 @@ class Gate:
                 holder = self._tickets.redeem(ticket, self._monotonic())
         except TicketError as problem:
             raise Unauthorized(str(problem)) from None
-        return self._ticket_access(holder)
+        return await settled(lambda: self._ticket_access(holder))
 
     def ticket(self, access: Access) -> str:
         """Issue a ticket for this access.
@@ -220,7 +239,7 @@ class Gate:
         Raises:
             Unavailable: there are too many tickets.
         """
-        token = access if access.source == "token" else None
+        token = access if access.signer else None
         if self._shared is not None:
             return self._shared.issue(access.key, token)
         try:
@@ -276,13 +295,24 @@ class Gate:
             return None
         check_own_page(found, found.get(b"host", b"").decode("latin-1"), use)
         session = self._sessions.read(token)
-        access = self.keys.current(session.key)
-        if access is None:
+        if session.grant is not None:
+            access = self._check_token(granted(session.key, session.grant))
+        elif (found_key := self.keys.current(session.key)) is not None:
+            access = found_key
+        else:
             raise Unauthorized(
                 "the key of this session was revoked or has expired: sign in with another one",
                 reason="revoked or expired API key of a session",
             )
-        return msgspec.structs.replace(access, source="session", until=session.until)
+        ends = [each for each in (session.until, access.until) if each is not None]
+        return msgspec.structs.replace(access, source="session", until=min(ends))
+
+    def _check_token(self, access: Access) -> Access:
+        """Return the access of a token that was checked before, if the token is still valid."""
+        if self._tokens is None:
+            raise Unauthorized("this gateway accepts no tokens any more: use an API key")
+        self._tokens.check(access)
+        return access
 
     def _bearer(self, text: str) -> Access:
         if self._tokens is None or text.startswith(PREFIX):
@@ -292,9 +322,7 @@ class Gate:
     def _ticket_access(self, holder: Access | int | None) -> Access:
         """Return the current access of the holder of a ticket: a token, a key by its id, or None."""
         if isinstance(holder, Access):
-            if not self.holds(holder):
-                raise Unauthorized("the token of this ticket has expired: get a new one with a fresh token")
-            return holder
+            return self._check_token(holder)
         if holder is None and self.open:
             return OPEN
         if holder is None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
 from busway.domain.loopback import is_loopback
+from busway.gateway.access.filekeys import FileKeys
 from busway.gateway.access.jwks import KeySet
 from busway.gateway.access.signers import IssuerKeys
 from busway.gateway.access.signing import (
     PUBLIC,
     SHARED,
-    FixedKeys,
     KeysError,
     SigningKey,
     read_public,
@@ -25,7 +26,6 @@ from busway.gateway.access.tokens import TokenRules, Tokens
 
 USUAL = ("RS256", "PS256", "ES256", "EdDSA")
 """The algorithms that are allowed unless others are named, for public keys."""
-_MOST_BYTES = 1_048_576
 
 
 class IssuerError(ValueError):
@@ -46,17 +46,17 @@ class Issuer(msgspec.Struct, frozen=True):
 
     Attributes:
         rules: for tokens.
-        source: the file of the keys, or the URL of the issuer's JSON Web Key Set.
-        keys: from the file. Empty: the set has them.
+        jwks_url: the URL of the issuer's JSON Web Key Set. Empty: a file has the keys.
+        file: the keys of the file.
     """
 
     rules: TokenRules
-    source: str
-    keys: tuple[SigningKey, ...] = ()
+    jwks_url: str = ""
+    file: FileKeys | None = None
 
     def tokens(self, clock: Callable[[], int]) -> tuple[Tokens, IssuerKeys]:
         """Return what identifies the bearers of its tokens, and the keys, which have to be started."""
-        keys = FixedKeys(self.keys, self.source) if self.keys else KeySet(self.source)
+        keys = self.file or KeySet(self.jwks_url)
         return Tokens(self.rules, keys, clock), keys
 
 
@@ -80,8 +80,11 @@ def read_issuer(
     rules = msgspec.structs.replace(rules, algorithms=_algorithms(rules.algorithms, secret_file is not None))
     if jwks_url:
         return Issuer(rules, _url(jwks_url))
-    keys = _keys(rules, chosen[0], key_file, secret_file)
-    return Issuer(rules, str(key_file or secret_file), tuple(keys))
+    path, shared = key_file or secret_file or Path(), secret_file is not None
+    try:
+        return Issuer(rules, file=FileKeys(path, partial(_keys, rules, shared=shared)))
+    except KeysError as problem:
+        raise IssuerError(chosen[0], f"{str(path)!r} cannot be used: {problem}") from None
 
 
 def _algorithms(chosen: frozenset[str], shared: bool) -> frozenset[str]:
@@ -110,19 +113,14 @@ def _url(url: str) -> str:
     return url
 
 
-def _keys(
-    rules: TokenRules, setting: str, key_file: Path | None, secret_file: Path | None
-) -> Sequence[SigningKey]:
-    path = key_file or secret_file or Path()
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES)
-        keys = read_public(data) if key_file else [shared_key(read_secret(data))]
-    except OSError as problem:
-        raise IssuerError(setting, f"{str(path)!r} cannot be read: {problem.strerror}") from None
-    except KeysError as problem:
-        raise IssuerError(setting, f"{str(path)!r} cannot be used: {problem}") from None
+def _keys(rules: TokenRules, data: bytes, *, shared: bool) -> Sequence[SigningKey]:
+    """Return the keys in the content of a file.
+
+    Raises:
+        KeysError: it has none that can be used.
+    """
+    keys = [shared_key(read_secret(data))] if shared else read_public(data)
     if not any(rules.algorithms & key.algorithms for key in keys):
         names = ", ".join(sorted(frozenset[str]().union(*(key.algorithms for key in keys))))
-        raise IssuerError(setting, f"{str(path)!r} has keys for {names} only: allow one by --jwt-algorithm")
+        raise KeysError(f"it has keys for {names} only: allow one by --jwt-algorithm")
     return keys

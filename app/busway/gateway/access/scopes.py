@@ -22,9 +22,9 @@ class Access(msgspec.Struct, frozen=True):
         types: patterns: it concerns only events of these types. Empty: of all types.
         name: for people: the name of the key, or the subject of the token. Empty while the gateway is open.
         source: how it was identified: `key` (of the store), `file` (a key of the keys file), `token`,
-            `session` (the cookie of a key), or `open` (nobody had to say).
+            `session` (the cookie of a key or a token), or `open` (nobody had to say).
         until: microseconds since 1970 when it ends, or None.
-        signer: identifies the key that signed the token. Empty for others.
+        signer: identifies the key that signed the token, also that of a session. Empty for others.
     """
 
     key: int | None
@@ -53,14 +53,14 @@ class Access(msgspec.Struct, frozen=True):
         """Who it is, for the audit log: `key:3`, `file:1099511627776`, `token:SUBJECT` or `open`."""
         if self.source == "open":
             return "open"
-        if self.source == "token":
+        if self.signer:
             return f"token:{self.name}"
-        return f"{'file' if self.source == 'file' else 'key'}:{self.key}"  # a session is that of a key
+        return f"{'file' if self.source == 'file' else 'key'}:{self.key}"  # also of its sessions
 
     @property
     def credential(self) -> str:
         """What it was identified by, for messages."""
-        return "token" if self.source == "token" else "API key"
+        return "token" if self.signer else "API key"
 
 
 OPEN = Access(None, frozenset({"admin"}), source="open")

@@ -1,8 +1,9 @@
-"""Sessions of web pages: signed cookies that stand for an API key.
+"""Sessions of web pages: signed cookies that stand for an API key or a token.
 
-The cookie names the key and has no part of its secret. It is signed with the secret of the cell, so it is
-valid on every node. It ends with its key, or after `LIFETIME`. Signing out removes it from the browser; a
-copy of it stays valid until then, so revoke the key of a stolen one.
+The cookie names the key and has no part of its secret. For a token it says what that gives. It is signed with
+the secret of the cell, so it is valid on every node. It ends with its key or token, or after `LIFETIME`.
+Signing out removes it from the browser; a copy of it stays valid until then, so revoke the key of a stolen
+one.
 
 A browser sends a cookie with every request, also with those that other sites cause. So a request that may
 change something must come from a page of the gateway itself, and have a header that pages of other origins
@@ -24,6 +25,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 
 import msgspec
 
+from busway.gateway.access.grants import Grant, grant
 from busway.gateway.access.origins import is_own
 from busway.gateway.access.scopes import Access
 from busway.gateway.errors import Forbidden, TooManyRequests, Unauthorized
@@ -33,11 +35,12 @@ SECURE_COOKIE = f"__Host-{COOKIE}"
 """Its name over HTTPS: a browser takes it only over HTTPS and only from this very host."""
 CSRF = "X-Busway-CSRF"
 LIFETIME = 43_200.0  # seconds
+LONGEST = 3_800  # characters of a session token: browsers keep cookies of 4 KiB
 SESSION_HEADERS = frozenset({b"cookie", b"sec-fetch-site", CSRF.lower().encode()})
 """The headers that sessions need."""
 
 _COOKIE = re.compile(
-    rf"(?:^|;)\s*({SECURE_COOKIE}|{COOKIE})=(bws_[A-Za-z0-9_-]{{1,400}})\s*(?=;|$)", re.ASCII
+    rf"(?:^|;)\s*({SECURE_COOKIE}|{COOKIE})=(bws_[A-Za-z0-9_-]{{1,{LONGEST}}})\s*(?=;|$)", re.ASCII
 )
 _MAC = 32  # bytes
 
@@ -56,11 +59,19 @@ class Use(enum.Enum):
 
 
 class Session(msgspec.Struct, array_like=True, frozen=True):
-    """What a cookie says. `key`: the id of the API key. `until`: microseconds since 1970."""
+    """What a cookie says.
+
+    Attributes:
+        id: makes it another one than all others.
+        key: the id of the API key, or the number of the subject of a token.
+        until: microseconds since 1970 when it ends.
+        grant: what the token gives. None: it is the session of a key.
+    """
 
     id: bytes
     key: int
     until: int
+    grant: Grant | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,12 +91,23 @@ class Sessions:
         self._clock = clock
 
     def issue(self, access: Access) -> tuple[str, int]:
-        """Return a token for the key that gives an access, and when it ends."""
+        """Return a session token for the key or the token that gives an access, and when it ends.
+
+        Raises:
+            Forbidden: the type patterns of the token are too long for a cookie.
+        """
         end = self._clock() + round(LIFETIME * 1e6)
         if access.until is not None:
             end = min(end, access.until)
-        body = _encode(Session(secrets.token_bytes(8), access.key or 0, end))
-        return "bws_" + base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("="), end
+        given = grant(access) if access.signer else None
+        body = _encode(Session(secrets.token_bytes(8), access.key or 0, end, given))
+        text = "bws_" + base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("=")
+        if len(text) > LONGEST:
+            raise Forbidden(
+                "the type patterns of this token are too long for a cookie: send it as "
+                "`Authorization: Bearer TOKEN` with each request"
+            )
+        return text, end
 
     def read(self, text: str) -> Session:
         """Return what a token says.

@@ -7,8 +7,8 @@ algorithm a token names.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
-from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jwt
@@ -69,35 +69,6 @@ class SigningKeys(Protocol):
         """Return what identifies the keys that are good now."""
 
 
-class FixedKeys:
-    """Keys from a file. They stay the same while the gateway runs."""
-
-    def __init__(self, keys: Sequence[SigningKey], source: str) -> None:
-        self._keys, self.source = keys, source
-        self.error: str | None = None
-        self._signers = frozenset(key.signer for key in keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def start(self, changed: Callable[[], None]) -> None:
-        """Do nothing: they are known, and never change."""
-
-    def stop(self) -> None:
-        """Do nothing."""
-
-    def find(self, _kid: str | None, algorithm: str) -> list[SigningKey]:
-        """Return the keys that fit the algorithm: those of a file have no id."""
-        return [key for key in self._keys if algorithm in key.algorithms]
-
-    def missed(self) -> None:
-        """Do nothing: no other keys will come."""
-
-    def signers(self) -> frozenset[str]:
-        """Return what identifies the keys."""
-        return self._signers
-
-
 def read_public(data: bytes) -> list[SigningKey]:
     """Return the keys of a PEM file: public keys, or certificates.
 
@@ -127,7 +98,9 @@ def read_secret(data: bytes) -> bytes:
 def shared_key(secret: bytes) -> SigningKey:
     """Return a shared secret as a key, for the algorithms for which it is long enough."""
     algorithms = frozenset(name for name, least in SHARED.items() if len(secret) >= least)
-    return SigningKey(None, algorithms, secret, "shared")  # tickets show it: it says nothing of the secret
+    # Tickets and sessions show it. Who has one had a token, whose signature says as much of the secret.
+    signer = hmac.digest(secret, b"busway signer", "sha256").hex()[:16]
+    return SigningKey(None, algorithms, secret, signer)
 
 
 def read_jwks(data: bytes) -> list[SigningKey]:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from busway.gateway.access.grants import Grant, grant, granted
 from busway.gateway.access.scopes import Access
 
 LIFETIME = 30.0  # seconds
@@ -52,8 +53,8 @@ class SharedTickets:
 
         `token`: what the token gives that is used instead of a key.
         """
-        grant = None if token is None else _grant(token)
-        body = _encode(_Signed(secrets.token_bytes(16), key, self._clock(), grant))
+        given = None if token is None else grant(token)
+        body = _encode(_Signed(secrets.token_bytes(16), key, self._clock(), given))
         return "bwt_" + base64.urlsafe_b64encode(self._sign(body) + body).decode().rstrip("=")
 
     async def redeem(self, text: str) -> Access | int | None:
@@ -68,7 +69,7 @@ class SharedTickets:
             raise _expired()
         if not await self._redeem(signed.id.hex(), signed.at + round(REMEMBERED * 1e6)):
             raise _used()
-        return signed.key if signed.grant is None else _granted(signed.key, signed.grant)
+        return signed.key if signed.grant is None else granted(signed.key, signed.grant)
 
     def _read(self, text: str) -> _Signed:
         try:
@@ -84,28 +85,11 @@ class SharedTickets:
         return hmac.digest(self._secret, body, "sha256")[:_MAC]
 
 
-class _Grant(msgspec.Struct, array_like=True):
-    scopes: list[str]
-    types: tuple[str, ...]
-    name: str
-    until: int | None
-    signer: str
-
-
 class _Signed(msgspec.Struct, array_like=True):
     id: bytes
     key: int | None
     at: int
-    grant: _Grant | None = None
-
-
-def _grant(token: Access) -> _Grant:
-    return _Grant(sorted(token.scopes), token.types, token.name, token.until, token.signer)
-
-
-def _granted(key: int | None, grant: _Grant) -> Access:
-    scopes = frozenset(grant.scopes)
-    return Access(key, scopes, grant.types, grant.name, "token", grant.until, grant.signer)
+    grant: Grant | None = None
 
 
 _MAC = 16  # bytes

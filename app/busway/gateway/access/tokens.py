@@ -102,6 +102,20 @@ class Tokens:
         """Return whether a token that was valid has not expired, and its signing key is still one."""
         return (access.until or 0) > self._clock() and access.signer in self._keys.signers()
 
+    def check(self, access: Access) -> None:
+        """Check a token that was valid, here or on another node, by the access that it gave.
+
+        Raises:
+            Unauthorized: it has expired, or its signing key is no longer one.
+            KeysPending: the keys of its issuer are being read.
+            Unavailable: they could not be read yet.
+        """
+        if (access.until or 0) <= self._clock():
+            raise _refused("it has expired", "get a fresh one from its issuer")
+        if access.signer not in self._keys.signers():
+            self._keys.missed()
+            raise _refused("its signing key is no longer one of its issuer", "get a fresh one")
+
     def _remember(self, digest: bytes, access: Access) -> None:
         self._known[digest] = access
         self._bytes += _size(access)

@@ -148,8 +148,10 @@ class Asking:
         stages = self._stages
 
         def ended(found: Outcomes | None) -> None:
-            # A duplicate may have the (source, id) of an event whose type the key may not read.
-            if found is None or not all(self._access.sees(each.event.type) for each in found.results):
+            # A duplicate may have the (source, id) of an event whose type the key may not read. And the key
+            # may have been revoked meanwhile.
+            visible = found is not None and all(self._access.sees(each.event.type) for each in found.results)
+            if found is None or not (visible and stages.gate.holds(self._access)):
                 at = cursor.encode(stages.hub.epoch, self._latest)
                 self._respond(202, applied, encode(PendingReceipt(**msgspec.structs.asdict(one), cursor=at)))
                 return

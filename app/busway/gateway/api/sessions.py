@@ -1,4 +1,4 @@
-"""Routes for sessions: a web page signs in with an API key and keeps a cookie instead of the key."""
+"""Routes for sessions: a web page signs in with a key or a token, and keeps a cookie instead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from busway.contract import sessions as shapes
 from busway.domain.times import SECOND
+from busway.gateway.access.pending import settled
 from busway.gateway.access.proxies import client_address
 from busway.gateway.access.scopes import Access
 from busway.gateway.access.sessions import Use, set_cookie
@@ -37,14 +38,17 @@ router = APIRouter(prefix=PATH, tags=["keys"])
     ),
 )
 async def sign_in(stages: StagesDep, request: Request) -> Response:
-    """Takes an API key and sets a cookie that stands for it, for 12 hours at most. Scripts cannot read it.
+    """Takes an API key or a token, and sets a cookie that stands for it. Scripts cannot read the cookie.
+
+    It ends after 12 hours, or earlier with the key or the token.
 
     The cookie is for pages of the gateway itself: it counts only in requests whose `Origin` and
     `Sec-Fetch-Site` are the gateway's own. Requests other than GET and HEAD need the header
     `X-Busway-CSRF: 1`, too. `Authorization` comes before the cookie. Wrong keys of one address are limited.
     """
     wanted = await read(request, shapes.SessionIn)
-    access, token = stages.gate.sign_in(wanted.key, client_address(request.scope))
+    address = client_address(request.scope)
+    access, token = await settled(lambda: stages.gate.sign_in(wanted.key, address))
     await record(request, access, "session.created")
     left = ((access.until or 0) - stages.clock()) // SECOND
     answer = _shown(access, 201)

@@ -103,7 +103,8 @@ class Session:
 
     def __init__(self, channel: BlockingChannel, database: WriteConnection) -> None:
         self._channel, self._database = channel, database
-        self._in_trouble = self._broken = self._blocked = False
+        self._broken = self._blocked = False
+        self._trouble = ""  # why nothing is written, as the gateway knows it
 
     def run(self) -> None:
         """Write batches until the gateway closes its end.
@@ -125,7 +126,7 @@ class Session:
             if not received:
                 return
             for _, number, body in received:
-                if not self._in_trouble:
+                if not self._trouble:
                     self._write(number, frames.decode_batch(body))
 
     def _write(self, number: int, batch: frames.Batch) -> None:
@@ -156,9 +157,9 @@ class Session:
         database = self._database
         why = database.problem()
         if why is not None:
-            if not self._in_trouble:
+            if why != self._trouble:
                 self._report(why)
-        elif self._in_trouble:
+        elif self._trouble:
             self._go_on()
         elif database.due:
             database.idle()
@@ -171,14 +172,14 @@ class Session:
             self._channel.send(pack(frames.BLOCKED, 0, frames.encode(blocked)))
 
     def _report(self, why: str) -> None:
-        self._in_trouble = True
+        self._trouble = why
         self._send(frames.TROUBLE, 0, frames.Trouble(why))
 
     def _go_on(self) -> None:
         """Accept batches again. The gateway failed the last one, which may have been written."""
         database = self._database
         head = database.reopen() if self._broken else database.newest()
-        self._in_trouble = self._broken = False
+        self._trouble, self._broken = "", False
         self._send(frames.TROUBLE, 0, frames.Trouble("", head, database.commit))
 
     def _send(self, kind: int, number: int, what: msgspec.Struct) -> None:

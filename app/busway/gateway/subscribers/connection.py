@@ -49,8 +49,7 @@ class Connection:
         shares: what its key and its address use, if these have limits.
 
     Attributes:
-        access: as above.
-        expiry: ends the connection with its access.
+        access: as above, or that of the token with which the client went on.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Connection:
         self._ended = False
         self._acknowledged = False
         self._loop = asyncio.get_running_loop()
-        self.expiry = Expiry(self, hub.durables.clock)
+        self._expiry = Expiry(self, hub.durables.clock)  # ends it with its access
 
     @property
     def idle(self) -> bool:
@@ -160,7 +159,8 @@ class Connection:
     def renew(self, ref: str | int | None, access: Access) -> None:
         """Go on with another access of the same client. Subscriptions that it does not cover end."""
         text, ended = self._session.authenticated(ref, access)
-        self.expiry.renew(access)
+        self.access = access
+        self._expiry.renewed()
         for subscription, refusal in ended:
             self._leave(subscription)
             self.answer(refusal)
@@ -213,7 +213,7 @@ class Connection:
     def end(self) -> None:
         """Release everything. The socket is closed."""
         self._ended = True
-        self.expiry.stop()
+        self._expiry.stop()
         for subscription in self._session.end():
             self._leave(subscription)
         self._count()

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from busway.domain.cursor import START, Position
+from busway.gateway.access.scopes import Access
 from busway.gateway.door.deadlines import TIMES
 from busway.gateway.errors import Gone, Unavailable
 from busway.gateway.store.port.commits import Committed
@@ -29,7 +30,7 @@ from busway.gateway.subscribers.groups import Group, pick, ready
 from busway.gateway.subscribers.ring import Piece, Ring, cut
 from busway.gateway.subscribers.selection import Selection, compiled, predicate, scan, size
 from busway.gateway.subscribers.session import Start, Subscription
-from busway.gateway.subscribers.sinks import Sink
+from busway.gateway.subscribers.sinks import NOT_ALLOWED, REVOKED, Sink
 from busway.gateway.turns import Turns
 
 READ_RESULTS = 500
@@ -78,6 +79,9 @@ class Hub:
         durables: the durable subscriptions.
         turns: for pieces that take many comparisons.
         ring_bytes: memory for the newest results.
+
+    Attributes:
+        admits: returns whether an access is still good.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Hub:
         self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
         self.sinks: dict[Sink, int] = {}  # each with the number of its connection since the start
         self._entered = 0
+        self.admits: Callable[[Access], bool] = lambda _: True
         self._queue: deque[Committed] = deque()
         self._started = self._scheduled = self._watched = self._beating = False
         self.on_results: Callable[[list[Entry]], None] | None = None  # gets each result, in log order
@@ -131,9 +136,11 @@ class Hub:
             self._loop.call_soon(self._advance)
 
     def enter(self, sink: Sink) -> None:
-        """Register a connection, so that the hub can close it."""
+        """Register a connection, so that the hub can close it. One whose access ended meanwhile is closed."""
         self._entered += 1
         self.sinks[sink] = self._entered
+        if not self.admits(sink.access):
+            sink.close(NOT_ALLOWED, REVOKED, flush=False)
 
     def exit(self, sink: Sink) -> None:
         """Remove a connection. Its subscriptions must have left."""
@@ -273,7 +280,7 @@ class Hub:
         """Close the connections of a key that is no longer valid. None: those opened before the first key."""
         for sink in list(self.sinks):
             if sink.access.key == key:
-                sink.close(4401, "the API key is missing, revoked or expired", flush=False)
+                sink.close(NOT_ALLOWED, REVOKED, flush=False)
 
     def status(self) -> dict[str, Any]:
         """Return the state of the subscribers for `/v1/status`."""

@@ -12,13 +12,16 @@ from busway.gateway.subscribers.ring import Piece
 from busway.gateway.subscribers.session import Subscription
 
 NOT_ALLOWED = 4401
+REVOKED = "the API key or token is missing, revoked or expired"
 _LONGEST = 3600.0  # seconds: a timer measures by another clock than that of `until`
 
 
 class Sink(Protocol):
-    """A connection. `access`: of its client."""
+    """A connection."""
 
-    access: Access
+    @property
+    def access(self) -> Access:
+        """The access of its client, which may change."""
 
     def push(self, subscription: Subscription, piece: Piece) -> bool:
         """Send the piece now. Return False, and send nothing, if the socket is busy."""
@@ -44,11 +47,9 @@ class Expiry:
         self._next: asyncio.TimerHandle | None = None
         self._look()
 
-    def renew(self, access: Access) -> None:
-        """Let the client have another access from now on."""
+    def renewed(self) -> None:
+        """Go by the access that the client has now."""
         self._cancel()
-        if self._sink is not None:
-            self._sink.access = access
         self._look()
 
     def stop(self) -> None:

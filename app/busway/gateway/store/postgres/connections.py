@@ -116,7 +116,9 @@ def no_answer(patience: float = PATIENCE) -> str:
     return f"no answer for {patience:.0f} s"
 
 
-def connect(url: str, name: str, patience: float = math.inf, settings: Sequence[str] = ()) -> Connection:
+def connect(
+    url: str, name: str, patience: float = math.inf, settings: Sequence[str] = (), *, reads: bool = False
+) -> Connection:
     """Open a connection in autocommit mode.
 
     Args:
@@ -124,12 +126,13 @@ def connect(url: str, name: str, patience: float = math.inf, settings: Sequence[
         name: what uses the connection. It is shown in `pg_stat_activity`.
         patience: seconds after which the connection is closed if the server does not answer a statement.
         settings: more statements that set the session up.
+        reads: whether it only reads. Then a server that cannot be written will do, if there is no other.
 
     Raises:
         psycopg.OperationalError: the server cannot be reached or refuses the connection, or a connection pool
             shares its sessions.
     """
-    info = _info(url, name)
+    info = _info(url, name, reads=reads)
     connection = Connection.connect(info, autocommit=True)
     try:
         if process(connection) != connection.info.backend_pid:
@@ -177,9 +180,12 @@ async def connect_async(url: str, name: str) -> psycopg.AsyncConnection[Any]:
     return connection
 
 
-def _info(url: str, name: str) -> str:
+def _info(url: str, name: str, *, reads: bool = False) -> str:
     given: dict[str, Any] = conninfo_to_dict(url)
-    return make_conninfo(**(_DEFAULTS | {"application_name": f"busway/{name}"} | given))
+    defaults = _DEFAULTS | {"application_name": f"busway/{name}"}
+    if reads and "," not in str(given.get("host") or given.get("hostaddr") or ""):
+        del defaults["target_session_attrs"]
+    return make_conninfo(**(defaults | given))
 
 
 def _explained(problem: psycopg.Error, *, full: bool = False) -> psycopg.Error:
@@ -191,7 +197,13 @@ def _explained(problem: psycopg.Error, *, full: bool = False) -> psycopg.Error:
 
 
 def engine(
-    url: str, name: str, patience: float = math.inf, settings: Sequence[str] = (), **options: Any
+    url: str,
+    name: str,
+    patience: float = math.inf,
+    settings: Sequence[str] = (),
+    *,
+    reads: bool = False,
+    **options: Any,
 ) -> sa.Engine:
     """Return an engine in autocommit mode. Transactions begin and end with statements.
 
@@ -200,11 +212,12 @@ def engine(
         name: as in `connect`.
         patience: as in `connect`.
         settings: as in `connect`.
+        reads: as in `connect`.
         options: for `sqlalchemy.create_engine`.
     """
     return sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: connect(url, name, patience, settings),
+        creator=lambda: connect(url, name, patience, settings, reads=reads),
         isolation_level="AUTOCOMMIT",
         **options,
     )

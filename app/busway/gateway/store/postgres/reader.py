@@ -27,6 +27,7 @@ class _Snapshots:
             "reader",
             patience=PATIENCE,
             settings=("SET default_transaction_read_only TO on",),
+            reads=True,
             pool_size=threads,
             max_overflow=0,
             pool_reset_on_return="rollback",

@@ -65,7 +65,8 @@ INSERT_ERRORS = (
     "SELECT new.handler, %b, new.error FROM unnest(%b::bigint[], %b::text[]) AS new(handler, error) "
     "ON CONFLICT (handler, number) DO UPDATE SET error = excluded.error"
 )
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"  # whatever the server's defaults are
+# Whatever the server's default is. That transactions only read by default is respected: it says not to write.
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # Another process, on another server, too, may have the same number.
 SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 END_SESSION = """

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 
 from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Writer
@@ -77,7 +78,7 @@ class PostgresWriteConnection:
                 self._reconnect()
                 self._confirm()
             else:
-                self._connection.exec_driver_sql("SELECT 1")
+                self._look()
         except (sa.exc.DBAPIError, psycopg.Error, Unusable) as problem:
             self._broken = True
             silent = self._driver.silent
@@ -112,6 +113,17 @@ class PostgresWriteConnection:
         """Close the connection."""
         self._connection.close()
         self._engine.dispose()
+
+    def _look(self) -> None:
+        """Check that the server answers, and may be written. End a transaction that an error left open.
+
+        Raises:
+            Unusable: it is read-only.
+        """
+        if self._driver.info.transaction_status is not TransactionStatus.IDLE:
+            self._connection.exec_driver_sql("ROLLBACK")
+        if self._connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
+            raise Unusable("it is read-only, such as a replica")
 
     def _reconnect(self) -> None:
         fresh = self._engine.connect()

@@ -13,7 +13,7 @@ export async function begin() {
   }
 }
 
-/** Sign in with an API key. Throws if the gateway refuses it. */
+/** Sign in with an API key or a token. Throws if the gateway refuses it. */
 export async function signIn(key) {
   admitted(await post("v1/session", { key }));
 }

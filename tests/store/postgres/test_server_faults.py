@@ -1,0 +1,154 @@
+"""A server that cannot write: read-only while it runs, its disk full, its syncs failing.
+
+Publishing is refused, reading goes on, outcomes wait, and all goes on by itself.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+
+import pytest
+from busway.gateway.errors import Unavailable
+from busway.gateway.store.group.commits import GroupCommits
+from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.postgres.facade import PostgresDatabase
+from busway.gateway.store.postgres.reader import PostgresReader
+
+from tests.servers.postgres import NOBODY, running
+from tests.store.conformance.test_faults import fill_and_free, handled
+from tests.store.kit import event, publish, settle, settling, until
+from tests.store.sqlite.test_sync_errors import failing
+
+pytestmark = [pytest.mark.fault, pytest.mark.long]
+
+
+class Own:
+    """A new database on a server of its own."""
+
+    def __init__(self, server, options=""):
+        server.drop("busway")
+        self.url = server.create("busway", options)
+        PostgresDatabase(self.url).migrate()
+
+    def commits(self, launched=None):
+        return GroupCommits(self.url, launched)
+
+    def reader(self, threads=4):
+        return PostgresReader(self.url, threads)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as made:
+        yield made
+
+
+async def refused(commits):
+    """Publish until it is refused, and return why."""
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                await commits.publish(publish(event()))
+            except Unavailable as refusal:
+                return refusal.detail
+
+
+@contextlib.contextmanager
+def setting(server):
+    """The default of transactions. Sessions that are open get it soon."""
+    server.set("default_transaction_read_only", "on")
+    yield
+    server.set("default_transaction_read_only", "off")
+
+
+@contextlib.contextmanager
+def standby(server):
+    """The server becomes a standby, and later a primary again."""
+    server.stop()
+    signal = server.folder / "data" / "standby.signal"
+    signal.touch()
+    signal.chmod(0o644)
+    server.start()
+    yield
+    server.execute("SELECT pg_promote()")
+
+
+@pytest.mark.parametrize("fault", [setting, standby])
+def test_a_database_that_becomes_read_only_takes_nothing_until_it_can_be_written(server, fault):
+    own = Own(server)
+
+    async def main():
+        async with handled(own) as (commits, handling, reader):
+            handling.take = lambda run: None
+            await commits.publish(publish(event("first")))
+            [run] = await reader.waiting(1, 10)
+            with fault(server):
+                await refused(commits)
+                settled = settling(commits, settle(run.id, root=run.event.root), run)
+                await until(lambda: "read-only" in (commits.obstacle or ""))
+                assert (await reader.events(EventQuery(), 1000))[-1].id == "first"
+                assert not settled.done()
+            assert (await settled).accepted
+            await until(lambda: commits.healthy)
+            stored = await reader.events(EventQuery(), 1000)
+            assert [each.seq for each in stored[::-1]] == [*range(1, len(stored) + 1)]
+            assert (await commits.publish(publish(event("last"))))[0].seq == len(stored) + 1
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def small_disk(server):
+    """A folder of the server on a disk of 32 MiB."""
+    folder = server.folder / "small"
+    folder.mkdir()
+    options = f"size=32m,uid={NOBODY},gid={NOBODY},mode=700"
+    try:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, capture_output=True
+        )
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        pytest.skip("only root may mount")
+    server.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
+    yield folder
+    server.drop("busway")
+    server.execute("DROP TABLESPACE small")
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_of_the_server_fails_publishing_and_keeps_outcomes(server, small_disk):
+    ballast = small_disk / "ballast"
+
+    @contextlib.contextmanager
+    def full(_commits):
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        yield
+        ballast.unlink()
+
+    fill_and_free(Own(server, "TABLESPACE small"), full)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_a_server_that_cannot_sync_restarts_and_nothing_acknowledged_is_lost(server, tmp_path):
+    """PostgreSQL ends all sessions when a sync fails, and recovers from its log."""
+    own = Own(server)
+    writer = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'busway/committer/%'"
+
+    async def main():
+        async with handled(own) as (commits, handling, reader):
+            handling.take = lambda run: None
+            acknowledged = {"before": (await commits.publish(publish(event("before"))))[0].seq}
+            [(pid,)] = server.execute(writer)
+            async with failing(pid, tmp_path / "strace", "EIO"):
+                await refused(commits)
+            await until(lambda: commits.healthy)
+            acknowledged["after"] = (await commits.publish(publish(event("after"))))[0].seq
+            stored = {each.id: each.seq for each in await reader.events(EventQuery(), 1000)}
+            assert acknowledged.items() <= stored.items()
+            assert sorted(stored.values()) == [*range(1, len(stored) + 1)]
+
+    asyncio.run(main())
+    assert "PANIC" in (server.folder / "log").read_text()
