@@ -156,7 +156,7 @@ class Reader:
         if file:
             path = self.folder / file[1]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text[file.end() :], encoding="utf-8")
+            path.write_text(self._here(block.text[file.end() :]), encoding="utf-8")
         elif block.language == "console" and block.terminal:
             self.terminals[block.terminal].shows(self._local(block.text))
         elif block.language == "console":
@@ -165,10 +165,13 @@ class Reader:
                 while command.endswith("\\"):
                     more, _, output = output.partition("\n")
                     command = f"{command}\n{more}"
-                self._run(command, self._local(output))
+                self._run(self._here(command), self._local(output))
+
+    def _here(self, text: str) -> str:
+        return text.replace("127.0.0.1:8000", self._url.removeprefix("http://"))
 
     def _local(self, text: str) -> list[str]:
-        return without_marks(text.replace("http://127.0.0.1:8000", self._url).rstrip().splitlines())
+        return without_marks(self._here(text).rstrip().splitlines())
 
     def _run(self, command: str, lines: list[str]) -> None:
         terminal = Terminal(command, self.folder, self._environment)
