@@ -12,8 +12,11 @@ import configparser
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -173,6 +176,47 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     )
     about = [line for line in said.stderr.splitlines() if "busway.service" in line]
     assert (said.returncode, about) == (0, []), said.stderr
+
+
+def test_the_units_of_backups_are_such_that_systemd_takes(tmp_path: Path) -> None:
+    for name in ("busway-backup.service", "busway-backup.timer"):
+        text = (FILES / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(text.replace("/opt/busway/bin/busway", "/bin/true"), encoding="utf-8")
+    said = subprocess.run(
+        [program("systemd-analyze"), "verify", "--man=no", *sorted(tmp_path.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    about = [line for line in said.stderr.splitlines() if "busway-backup" in line]
+    assert (said.returncode, about) == (0, []), said.stderr
+
+
+def test_the_unit_of_backups_makes_a_copy_and_removes_old_ones(tmp_path: Path) -> None:
+    text = (FILES / "busway-backup.service").read_text(encoding="utf-8")
+    (database,) = re.findall(r"^Environment=BUSWAY_DATABASE_URL=sqlite:///(.+)$", text, re.MULTILINE)
+    (tmp_path / "busway").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m busway "$@"\n', encoding="utf-8")
+    (tmp_path / "busway").chmod(0o755)
+    backups = tmp_path / "backups/busway"
+    backups.mkdir(parents=True)
+    for name, days in (("old.db", 16), ("young.db", 13)):
+        (backups / name).touch()
+        os.utime(backups / name, (then := time.time() - days * 86_400, then))
+    ours = {"/opt/busway/bin": tmp_path, "/var/backups/busway": backups, "$$": "$", "%%": "%"}
+    for there, here in ours.items():
+        assert there in text, there
+        text = text.replace(there, str(here))
+    url = f"sqlite:///{tmp_path / 'busway.db'}"
+    assert database == "/var/lib/busway/busway.db"
+    run(tmp_path / "busway", "keys", "create", "me", "--create", BUSWAY_DATABASE_URL=url)
+    for command in re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE):
+        run(*shlex.split(command), BUSWAY_DATABASE_URL=url)
+    made = {path.name for path in backups.iterdir()}
+    assert "young.db" in made
+    assert "old.db" not in made
+    (copy,) = made - {"young.db"}
+    assert (backups / copy).stat().st_size > 100_000
+    assert (backups / copy).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.long

@@ -62,3 +62,12 @@ def test_its_application_is_that_of_the_page_on_projects_which_another_test_runs
     )
     assert tutorial == project
     assert len(tutorial) == 1
+
+
+def test_the_files_for_a_server_are_those_of_the_examples() -> None:
+    """What the page shows is what the tests of those files look at: all but comments."""
+    shown = [block.text for block in blocks(ROOT / "docs/tutorial.md") if block.language in {"ini", "text"}]
+    for name in ("busway.service", "busway-backup.service", "busway-backup.timer", "Caddyfile"):
+        text = (ROOT / "examples/deploy" / name).read_text(encoding="utf-8")
+        plain = "\n".join(line for line in text.splitlines() if not line.startswith("#")).strip() + "\n"
+        assert plain in shown, name
