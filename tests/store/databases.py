@@ -71,6 +71,9 @@ class Database(Protocol):
     def batches(self) -> Batches:
         """Open a connection that writes. Only for databases without a committer."""
 
+    def batches_of(self, node: int) -> Batches:
+        """Open a connection that writes as node 1 or 2, as if the database had both. The first one leads."""
+
     def commits(self, launched: Launched | None = None) -> GroupCommits:
         """Return commits that are not started yet. `launched`: the first committer process."""
 
@@ -100,10 +103,10 @@ class Database(Protocol):
 class SQLiteBatches:
     """Batches over one connection to a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, node: int | None = None) -> None:
         self.engine = sqlite.engine(path)
         self.connection = self.engine.connect()
-        self._writer = Writer(SQLiteTransaction(self.connection))
+        self._writer = Writer(SQLiteTransaction(self.connection, node=node))
 
     def write(self, operations: Sequence[Operation], since: int | None = None) -> list[Any]:
         replies = self._writer.write(operations, since)[1]
@@ -124,6 +127,9 @@ class SQLiteFile:
 
     def batches(self) -> SQLiteBatches:
         return SQLiteBatches(self.path)
+
+    def batches_of(self, node: int) -> SQLiteBatches:
+        return SQLiteBatches(self.path, node)
 
     def commits(self, launched: Launched | None = None) -> GroupCommits:
         return GroupCommits(sqlite.address(self.path), launched)
@@ -167,10 +173,10 @@ class SQLite(SQLiteFile):
 class PostgresBatches:
     """Batches over one connection to a server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, node: int = 0) -> None:
         self._engine = connections.engine(url, "test", poolclass=sa.NullPool)
         self._connection = self._engine.connect()
-        self._writer = Writer(PostgresTransaction(self._connection, "test"))
+        self._writer = Writer(PostgresTransaction(self._connection, "test", node))
 
     def write(self, operations: Sequence[Operation], since: int | None = None) -> list[Any]:
         replies = self._writer.write(operations, since)[1]
@@ -202,6 +208,13 @@ class Postgres:
     def batches(self) -> PostgresBatches:
         return PostgresBatches(self._facade.url)
 
+    def batches_of(self, node: int) -> PostgresBatches:
+        engine = connections.engine(self._facade.url, "test", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            for statement in _TWO_NODES:
+                connection.exec_driver_sql(statement)
+        return PostgresBatches(self._facade.url, node)
+
     def commits(self, launched: Launched | None = None) -> GroupCommits:
         return GroupCommits(self._facade.url, launched)
 
@@ -230,6 +243,13 @@ class Postgres:
         postgres().drop(self._name)
 
 
+_TWO_NODES = (
+    """
+    INSERT INTO nodes (id, name, version, boot, pid_namespace, pid, pid_started, opened_at)
+    SELECT n, 'node', '1', '', 0, 0, 0, 0 FROM generate_series(1, 2) AS n ON CONFLICT DO NOTHING
+    """,
+    "INSERT INTO terms VALUES (1, 1, 0) ON CONFLICT DO NOTHING",
+)
 _PATIENCE = 60.0  # seconds
 _numbers = itertools.count(1)
 _templates: list[str] = []

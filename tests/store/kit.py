@@ -71,9 +71,10 @@ def mark(run, attempt=1, token=None):
     )
 
 
-def append(run, index, attempt=1):
+def append(run, index, attempt=1, *, token=None):
     value = NewResult(kind=Kind.PARTIAL, index=index, data=b"%d" % index, time=NOW + 7)
-    return Append(run=run, event=1, handler=1, revision=1, attempt=attempt, result=value)
+    token = token or run * 1000 + attempt
+    return Append(run=run, token=token, event=1, handler=1, revision=1, attempt=attempt, result=value)
 
 
 def handler(name, number=0, *, rules=0, **fields):
@@ -88,6 +89,14 @@ class Store:
         self._runner = asyncio.Runner()
         self._open()
         self.write(handler("one"), handler("two"))
+
+    def write_as(self, node, *operations):
+        """Write one batch as node 1 or 2, of which the first leads. Return its replies."""
+        batches = self.database.batches_of(node)
+        try:
+            return batches.write(over_the_wire(operations))
+        finally:
+            batches.close()
 
     def _open(self):
         self.batches, self.reader = self.database.batches(), self.database.reader(threads=1)

@@ -183,11 +183,11 @@ def test_a_run_lives_its_life_in_one_batch(store):
     replies = store.write(
         publish(event("a")),
         mark(1, token=5),
-        append(1, 0),
+        append(1, 0, token=5),
         settle(1, token=5, state=RunState.RETRYABLE, due=NOW + 9),
         Retry(runs=[1], now=NOW + 1),
         mark(1, 2, token=6),
-        append(1, 0, attempt=2),
+        append(1, 0, attempt=2, token=6),
         Cancel(runs=[1], now=NOW + 2),
         settle(1, 2, token=6),
         Retry(runs=[1], now=NOW + 3),

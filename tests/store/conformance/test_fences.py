@@ -1,8 +1,8 @@
-"""Late outcomes are refused, and runs that a worker has do not expire."""
+"""Late outcomes and those of other nodes are refused, and runs that a worker has do not expire."""
 
 import pytest
 from busway.domain.run import Error, RunState
-from busway.gateway.store.port.operations import Cancel, Expire, Retry
+from busway.gateway.store.port.operations import Cancel, Expire, Retry, Return, Settled
 
 from tests.store.databases import ON_ALL
 from tests.store.kit import NOW, append, event, mark, publish, settle
@@ -48,6 +48,27 @@ def test_after_its_first_outcome_a_retried_run_has_no_fence(store):
     store.write(settle(1, token=9, state=RunState.RETRYABLE, fence=run.fence, due=NOW + 30))
     assert store.read("due", NOW + 60, 10)[0].fence == 0
     assert store.write_one(settle(1, attempt=2)).accepted
+
+
+def test_a_node_can_do_nothing_for_an_attempt_of_another_one(store):
+    store.write(publish(event()))
+    assert store.write_as(1, mark(1, token=7)) == [True]
+    before = store.read("run", 1)
+    foreign = (
+        append(1, 0, token=7),
+        settle(1, token=7),
+        settle(1, token=7, state=RunState.RETRYABLE, due=NOW + 30),
+        mark(1, token=7),
+        Return(run=1, token=7, now=NOW + 8),
+    )
+    refusals = [0, Settled(False), Settled(False), False, False]
+    assert store.write_as(2, *foreign) == refusals
+    assert store.write_as(1, append(1, 0, token=6)) == [0], "nor with another token"
+    assert (store.read("run", 1), store.results()) == (before, [])
+    own = store.write_as(1, append(1, 0, token=7), settle(1, token=7))
+    assert own == [1, Settled(True, 2, b'{"succeeded":1}')]
+    assert store.write_as(2, *foreign) == refusals
+    assert [result.number for result in store.results()] == [1, 2]
 
 
 def test_runs_that_workers_have_do_not_expire(store):

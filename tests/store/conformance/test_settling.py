@@ -92,8 +92,8 @@ def test_a_resent_operation_gets_its_reply_again_and_is_written_once(store):
     store.write(publish(event()))
     said = [
         mark(1, token=5),
-        append(1, 0),
-        append(1, 1),
+        append(1, 0, token=5),
+        append(1, 1, token=5),
         settle(1, token=5, root=1, published=[event(root=1, parent=1)]),
     ]
     first = store.write(*said, since=0)

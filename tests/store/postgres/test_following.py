@@ -4,14 +4,24 @@ import asyncio
 
 import msgspec
 import pytest
+from busway.domain.handler import Handler
+from busway.gateway.attempts.inflight import InFlight
+from busway.gateway.dispatch.assigned import Assigned
+from busway.gateway.dispatch.registry import Registry
+from busway.gateway.errors import Unavailable
 from busway.gateway.nodes.following import LACKS, Follower, Parts
 from busway.gateway.store.core.writer import Writer
 from busway.gateway.store.port import news
 from busway.gateway.store.postgres.cell import PostgresCellLink
+from busway.gateway.store.postgres.reader import PostgresReader
 from busway.gateway.store.postgres.transaction import PostgresTransaction
 
+from tests.dispatch.kit import CATALOG, Hands
+from tests.e2e.disturbance import Cutter
+from tests.ports import unused_port
+from tests.servers import chosen
 from tests.store.databases import Postgres
-from tests.store.kit import event, handler, over_the_wire, publish, settle
+from tests.store.kit import NOW, event, handler, over_the_wire, publish, settle
 
 from .test_nodes import Cell
 
@@ -61,7 +71,10 @@ class Node:
     def follow(self, committed):
         self.applied.append(committed)
 
-    async def accept(self, _node, ids, known):
+    async def find(self, _ids, known):
+        return known
+
+    def accept(self, _node, ids, known):
         self.started.append((ids, [(each.run.id, each.run.event.data, each.token) for each in known]))
 
 
@@ -80,25 +93,25 @@ def commit(cell, *operations):
         return transaction.news
 
 
-def way(cell, *events):
-    """Publish events, assign the run of the first, and settle it. Return the messages."""
+def publish_assign_and_settle(cell):
+    """Publish two events, assign the run of the first, and settle that of the second. Return the messages."""
     return [
-        commit(cell, msgspec.structs.replace(publish(*events), rules=3)),
+        commit(cell, msgspec.structs.replace(publish(event(), event()), rules=3)),
         commit(cell, cell.assign()),
-        commit(cell, settle(1, token=77, rules=3)),
+        commit(cell, settle(2, rules=3)),
     ]
 
 
 def test_messages_in_any_order_are_applied_once_in_that_of_commits_without_a_read(cell):
     async def main():
         async with Node(cell) as node:
-            first, second, third = way(cell, event())
+            first, second, third = publish_assign_and_settle(cell)
             assert await node.hear(third, first, first, second, third) == 0
-            assert [[run.id for run in each.runs] for each in node.applied] == [[1], [], []]
+            assert [[run.id for run in each.runs] for each in node.applied] == [[1, 2], [], []]
             assert [[*each.unread] for each in node.applied] == [[], [], []]
-            assert [(each.ended, each.final) for each in node.applied][2] == ([1], True)
+            assert [(each.ended, each.final) for each in node.applied][2] == ([2], True)
             ((result, of),) = node.applied[2].results
-            assert (result.number, result.handler, result.run, of.data) == (1, "one", 1, b'{"n":1}')
+            assert (result.number, result.handler, result.run, of.data) == (1, "one", 2, b'{"n":1}')
             assert node.started == [([1], [(1, b'{"n":1}', 77)])]
             assert not node.ended
 
@@ -108,15 +121,15 @@ def test_messages_in_any_order_are_applied_once_in_that_of_commits_without_a_rea
 def test_what_messages_lack_is_read(cell):
     async def main():
         async with Node(cell) as node:
-            messages = way(cell, event())
+            messages = publish_assign_and_settle(cell)
             assert (
                 await node.hear(messages[0], b"7", messages[2]) == 1
             )  # one is lost, one has the number only
             assert [each.results for each in node.applied] == [[], [], []]
-            assert node.applied[2].ended == [1]
+            assert node.applied[2].ended == [2]
             large = commit(cell, msgspec.structs.replace(publish(event(data=b"1" * 40_000)), rules=3))
             assert await node.hear(large) == 0
-            assert [*node.applied[-1].unread] == [2]
+            assert [*node.applied[-1].unread] == [3]
 
     asyncio.run(main())
 
@@ -166,13 +179,51 @@ def test_handlers_that_this_node_changed_itself_are_not_read(cell):
     asyncio.run(main())
 
 
+async def fails(read):
+    try:
+        await read()
+    except Unavailable:
+        return True
+    return False
+
+
+def test_a_commit_reaches_the_listeners_once_if_what_it_assigned_cannot_be_read_at_first(cell):
+    """The connection for reads is cut. The node tries the whole commit again."""
+
+    async def main(server, relay):
+        way = f"postgresql://postgres@127.0.0.1:{relay.port}/{cell.database.url.rpartition('/')[2]}"
+        reader = PostgresReader(f"{way.partition('?')[0]}?sslmode=disable&gssencmode=disable", 1)
+        await reader.open()
+        registry, hands = Registry(), Hands()
+        registry.load([Handler(id=1, name="one", overrides={"target": "a:b", "events": ["x"]})], CATALOG)
+        async with Node(cell) as node:
+            assigned = Assigned(node, reader, registry, InFlight(hands), lambda: NOW)
+            node._follower._parts = node._follower._parts._replace(assigned=assigned)
+            publish_assign_and_settle(cell)
+            relay.lead_to(unused_port())
+            relay.cut()
+            while not await fails(reader.rules):
+                pass
+            for _ in range(2):
+                assert await fails(node.hear)
+            relay.lead_to(server.port)
+            await node.hear()
+            assert [[*each.unread] for each in node.applied] == [[1, 2], [], []]
+            assert [each.ended for each in node.applied] == [[], [], [2]]
+            assert [(each.run, each.token) for each in hands.history] == [(1, 77)]
+        reader.close()
+
+    with Cutter(chosen.postgres().port) as relay:
+        asyncio.run(main(chosen.postgres(), relay))
+
+
 def test_content_that_a_later_commit_of_this_node_may_have_changed_is_not_used(cell):
     async def main():
         async with Node(cell) as node:
             node.newest = 1_000
-            assert await node.hear(*way(cell, event())) == 0
+            assert await node.hear(*publish_assign_and_settle(cell)) == 0
             assert [([*each.unread], each.runs, each.final) for each in node.applied] == [
-                ([1], [], False), ([], [], False), ([], [], False),
+                ([1, 2], [], False), ([], [], False), ([], [], False),
             ]  # fmt: skip
             assert node.started == [([1], [])]
             assert len(node.applied[2].results) == 1  # a log does not change

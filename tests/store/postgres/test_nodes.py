@@ -31,7 +31,18 @@ from busway.gateway.store.postgres.facade import PostgresDatabase
 from busway.gateway.store.postgres.transaction import PostgresTransaction
 
 from tests.store.databases import Postgres
-from tests.store.kit import NOW, event, handler, listening, mark, over_the_wire, publish, reading, settle
+from tests.store.kit import (
+    NOW,
+    append,
+    event,
+    handler,
+    listening,
+    mark,
+    over_the_wire,
+    publish,
+    reading,
+    settle,
+)
 
 CLOSED = "UPDATE nodes SET closed_at = 1 WHERE id = %s"
 NODE = NodeRow(
@@ -202,6 +213,16 @@ def test_a_run_is_assigned_once_by_the_leader_to_an_open_node(cell):
     assert cell.changes() == Changes([1], [])
 
 
+def test_only_the_node_that_leads_has_attempts_that_are_not_marked(cell):
+    cell.published(event())
+    [(before,)] = cell.ask("SELECT runs::text FROM runs")
+    assert cell.write(cell.two, mark(1), append(1, 0), settle(1, rules=3)) == [False, 0, Settled(False)]
+    assert cell.ask("SELECT runs::text FROM runs") == [(before,)]
+    assert (cell.count("results"), cell.count("attempts")) == (0, 0)
+    assert lead(cell, cell.two, 2, (cell.one, 0)) == []
+    assert cell.write(cell.two, append(1, 0), settle(1, rules=3))[1].accepted
+
+
 def test_what_may_still_run_and_what_has_stopped_is_noted(cell):
     cell.published(event(attributes={"partitionkey": "k"}), event(), event())
     cell.write(cell.one, cell.assign(1), cell.assign(2))
@@ -276,9 +297,11 @@ def test_a_leader_hands_over_to_the_next_one_and_keeps_its_attempts(cell):
 def test_each_attempt_names_the_node_that_had_it(cell):
     cell.published(*[event() for _ in range(5)])
     cell.write(cell.one, settle(1, rules=3), settle(2, state=RunState.RETRYABLE, rules=3), mark(3))
-    cell.write(cell.one, cell.assign(4), cell.assign(5))
-    assert [cell.nodes(run) for run in (1, 2, 3, 4, 5)] == [["one"], ["one"], ["one"], ["two"], ["two"]]
-    cell.write(cell.two, settle(2, 2, rules=3), settle(4, token=77, rules=3))
+    cell.write(cell.one, cell.assign(4), cell.assign(5), cell.assign(2, attempt=2))
+    assert [cell.nodes(run) for run in (1, 2, 3, 4, 5)] == [
+        ["one"], ["one", "two"], ["one"], ["two"], ["two"]
+    ]  # fmt: skip
+    cell.write(cell.two, settle(2, 2, token=77, rules=3), settle(4, token=77, rules=3))
     cell.write(cell.one, Cancel(runs=[5], now=NOW))
     cell.ask("UPDATE nodes SET name = 'other'")  # the names of the past are not those of the open nodes
     assert lead(cell, cell.two, 2, (cell.one, 0)) == [3]
@@ -317,7 +340,7 @@ def test_nodes_of_an_export_are_no_nodes_of_the_database_that_imports_it(cell, t
 def test_events_are_matched_again_when_the_store_has_newer_handlers(cell):
     async def main():
         commits = GroupCommits(cell.database.url)
-        await commits.start(cell.two)
+        await commits.start(cell.one)
         notified = listening(commits)
         asked = []
 

@@ -252,6 +252,7 @@ class Recorder:
         stored = self._commits.append(
             Append(
                 run=run.id,
+                token=attempt.token,
                 event=run.event.seq,
                 handler=run.handler,
                 revision=attempt.revision,

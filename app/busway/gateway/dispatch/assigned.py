@@ -42,16 +42,27 @@ class Assigned:
         self._returning: set[asyncio.Task[None]] = set()
         # Runs that have ended here, until nothing of them runs and the leader knows it.
         self._unreported: set[int] = set()
+        self._ended: set[int] | None = None  # of runs during a read: what it finds of them is out of date
         self._stopped = False
 
-    async def accept(self, node: int, ids: list[int], known: list[RunningRun]) -> None:
-        """Start the attempts of these runs that this node has. Those that are not `known` are read.
+    async def find(self, ids: list[int], known: list[RunningRun]) -> list[RunningRun]:
+        """Return those of these runs that run. Those that are not `known` are read.
 
         Raises:
             Unavailable: the store cannot be read.
         """
         unknown = set(ids).difference(found.run.id for found in known)
-        running = [*known, *(await self._reader.running([*unknown]) if unknown else ())]
+        if not unknown:
+            return known
+        self._ended = ended = set[int]()
+        try:
+            found = await self._reader.running([*unknown])
+        finally:
+            self._ended = None
+        return [*known, *(each for each in found if each.run.id not in ended)]
+
+    def accept(self, node: int, ids: list[int], running: list[RunningRun]) -> None:
+        """Start the attempts of these runs that this node has. `running`: what `find` has just returned."""
         for found in running:
             attempt = self._in_flight.runs.get(found.run.id)
             if found.node == node and (attempt is None or attempt.token != found.token):
@@ -82,6 +93,8 @@ class Assigned:
     def committed(self, change: Committed) -> None:
         """Forget the attempts that ended. Call it before they are released."""
         here = self._in_flight
+        if self._ended is not None:
+            self._ended.update(change.ended)
         for id_ in change.ended:
             if id_ in here.runs:
                 assigned = self._tokens.pop(id_, None) is not None

@@ -104,13 +104,15 @@ class Assigner:
     async def adopt_lingering(self, lingering: list[RunningRun]) -> None:
         """Wait for attempts of other nodes that have ended and may still run. They are lingering already.
 
+        If it fails, call it again, if only with those that were not passed before.
+
         Raises:
             Unavailable: the store cannot be read.
         """
         self._lingering |= {each.run.id: each.node or 0 for each in lingering}
-        if lingering:  # some may have stopped before they were recorded here
+        if adopted := [*self._lingering]:  # some may have stopped before they were recorded here
             still = {each.run.id for each in await self._reader.lingering()}
-            self._stopped([each.run.id for each in lingering if each.run.id not in still])
+            self._stopped([run for run in adopted if run not in still])
 
     def _note(self, run: int, room: _Room) -> None:
         self._assigned[run] = room

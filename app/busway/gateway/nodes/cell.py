@@ -332,14 +332,11 @@ class CellNode:
             self._renewed_at = now
             await self._measure_time()
         if self._offer is not None:
-            offer, self._offer = self._offer, None
-            self._offering = True  # until this node has seen it
+            offer, self._offering = self._offer, True  # until this node has seen it
             self._looked_at = float("-inf")
-            try:
-                await self._link.offer(self.id, offer)
-            except Unavailable:
-                self._offer = self._offer or offer
-                raise
+            await self._link.offer(self.id, offer)
+            if self._offer is offer:  # there may be a newer one
+                self._offer = None
             self._notifications.notify(b"")
         at_work = await self._follower.catch_up(heard=heard)
         self._turned.set()

@@ -151,8 +151,13 @@ class Follower:
             await self._parts.renew()
         if content is not None:
             self._remember(content.runs)
-        # What a later commit of this node changed, which was applied before, is out of date.
-        current = None if content is None or self._parts.commits.newest > row.number else content
+        current = self._current(row, content)
+        mine = [run for run, node in changes.assigned if node == self._node]
+        running = await self._parts.assigned.find(mine, self._started(mine, current)) if mine else []
+        if mine and current is not self._current(row, content):  # a commit of this node came meanwhile
+            current = None
+            running = await self._parts.assigned.find(mine, [])
+        # From here on nothing waits or fails: what is repeated would reach the listeners twice.
         if foreign or newer or missed:
             created = self._parts.leads() and foreign and not missed
             known = current is not None and len(current.runs) == row.run - before.run
@@ -175,11 +180,14 @@ class Follower:
                     replays=changes.replays and foreign,
                 )
             )
-        mine = [run for run, node in changes.assigned if node == self._node]
         if mine:
-            await self._parts.assigned.accept(self._node, mine, self._started(mine, current))
+            self._parts.assigned.accept(self._node, mine, running)
         self.applied = row
         return bool(changes) or (row.event, row.result) != (before.event, before.result)
+
+    def _current(self, row: CommitRow, content: Content | None) -> Content | None:
+        """Return the content of a commit, unless a later one of this node may have changed it."""
+        return None if self._parts.commits.newest > row.number else content
 
     def _remember(self, runs: list[Run]) -> None:
         for run in runs:

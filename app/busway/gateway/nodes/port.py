@@ -70,12 +70,15 @@ class CellStatus(msgspec.Struct, kw_only=True):
 class AssignedRuns(Protocol):
     """The runs that the leader assigned to this node."""
 
-    async def accept(self, node: int, ids: list[int], known: list[RunningRun]) -> None:
-        """Start the attempts of these runs that this node has. Those that are not `known` are read.
+    async def find(self, ids: list[int], known: list[RunningRun]) -> list[RunningRun]:
+        """Return those of these runs that run. Those that are not `known` are read.
 
         Raises:
             Unavailable: the store cannot be read.
         """
+
+    def accept(self, node: int, ids: list[int], running: list[RunningRun]) -> None:
+        """Start the attempts of these runs that this node has. `running`: what `find` has just returned."""
 
     def stop(self) -> None:
         """Give back what has not started, and all that comes later."""

@@ -60,6 +60,7 @@ class LagReports:
             self._last = now
             self._reported.add(worst)
             try:
-                self._commits.publish(Publish(rules=self._rules.version, events=[event]))
+                storing = self._commits.publish(Publish(rules=self._rules.version, events=[event]))
+                storing.add_done_callback(lambda done: done.cancelled() or done.exception())  # retrieves it
             except Unavailable:
                 self._reported.discard(worst)

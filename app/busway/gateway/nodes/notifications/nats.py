@@ -15,11 +15,11 @@ import socket
 import ssl
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any
 
 from nats import errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 
 from busway.gateway.nodes.notifications.broker import Broker, Server
@@ -33,22 +33,46 @@ AWAY = 0.2  # seconds between two looks at the cell while the broker is away
 CHECK = 5.0  # seconds between checks whether the server answers
 PATIENCE = 5.0  # seconds without an answer
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0  # seconds between attempts to connect
-_WAITING, _WAITING_BYTES = 1000, 4 << 20  # messages that are not read yet
 _FAILURES = (errors.Error, OSError, TimeoutError, ValueError)
 
 
 class _Client(Client):
     """Does what nats-py has no option for.
 
+    A message takes no task and no turn of the loop: neither on its way out, nor on its way in.
+
     Args:
         server: the server. TLS is required of it if its URL says so.
         nkey: the public key of this client.
+        take: gets each message.
     """
 
-    def __init__(self, server: Server, nkey: str | None) -> None:
+    def __init__(self, server: Server, nkey: str | None, take: Callable[[bytes], None]) -> None:
         super().__init__()
-        self._must_use_tls = server.tls
+        self._must_use_tls, self._take = server.tls, take
         self._public_nkey = nkey
+
+    async def _process_msg(self, _sid: int, _subject: bytes, _reply: bytes, data: bytes, _: bytes) -> None:
+        self._take(data)
+
+    def write_at_once(self) -> None:
+        """Let `publish_now` write to the socket itself, not at the end of the loop's turn."""
+        if (writer := self._writer()) is not None:
+            writer.transport.set_write_buffer_limits(high=0)
+
+    def publish_now(self, subject: str, message: bytes) -> bool:
+        """Send a message. Return False if it must wait, because others do, or is too large for the server."""
+        writer = self._writer()
+        if writer is None or self._pending or not self.is_connected or len(message) > self._max_payload:
+            return False
+        if writer.is_closing() or writer.transport.get_write_buffer_size():
+            return False
+        writer.write(b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(message), message))
+        return True
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        transport = self._transport
+        return transport._io_writer if isinstance(transport, TcpTransport) else None  # noqa: SLF001 - it has no other way
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """Refuse a server without TLS before anything secret is sent."""
@@ -68,9 +92,8 @@ class _Client(Client):
 
     async def end(self) -> None:
         """Close the connection, also if the server does not answer."""
-        transport = self._transport
-        if isinstance(transport, TcpTransport) and transport._io_writer is not None:  # noqa: SLF001 - it has no other way
-            transport._io_writer.transport.abort()  # noqa: SLF001 - as above
+        if (writer := self._writer()) is not None:
+            writer.transport.abort()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(PATIENCE):
                 await self.close()
@@ -89,12 +112,13 @@ class NatsNotifications:
         self._subject = ""
         self._seal = Seal("", b"")
         self._task: asyncio.Task[None] | None = None
+        self._client: _Client | None = None  # while it is connected
         self._unsent: deque[bytes] = deque(maxlen=KEPT)
         self._taken: deque[bytes] = deque(maxlen=KEPT)  # messages that nobody has asked for yet
         self._wake = asyncio.Event()  # something is to be sent, or the connection has a problem
         self._heard = asyncio.Event()
         self._error: Exception | None = None  # that nats-py reported of the connection
-        self._connected = self._closing = self._reported = False
+        self._closing = self._reported = False
         self._problem = "it has not been reached yet"
         self._sent = self._received = 0
         self._ignored: Counter[str] = Counter()
@@ -106,11 +130,18 @@ class NatsNotifications:
 
     def notify(self, message: bytes) -> None:
         """Tell the other nodes."""
-        if not self._connected:
-            self._unsent.clear()  # others look by themselves
-        self._unsent.append(message)
         self._taken.append(message)
+        if self._client is None:
+            self._unsent.clear()  # others look by themselves
+        elif not self._unsent and self._client.publish_now(self._subject, self._seal.close(message)):
+            self._sent += 1
+            return
+        self._unsent.append(message)
         self._wake.set()
+
+    @property
+    def _connected(self) -> bool:
+        return self._client is not None
 
     async def wait(self) -> bool:
         """Return when another node has, or may have, notified, or when it is time to look."""
@@ -145,7 +176,7 @@ class NatsNotifications:
             problem=None if self._connected else self._problem,
             sent=self._sent,
             received=self._received,
-            ignored=dict(self._ignored),
+            ignored=dict(+self._ignored),
         )
 
     # -- the connection
@@ -157,10 +188,10 @@ class NatsNotifications:
             try:
                 client = await self._connect()
                 try:
-                    self._found()
+                    self._found(client)
                     await self._serve(client)
                 finally:
-                    self._connected = False
+                    self._client = None
                     await client.end()
             except _FAILURES as problem:
                 self._lost(_cause(problem))
@@ -194,7 +225,7 @@ class NatsNotifications:
         identity = self._broker.identity()
         password = server.password
         self._error = None
-        client = _Client(server, identity.public if identity else None)
+        client = _Client(server, identity.public if identity else None, self._receive)
         try:
             async with asyncio.timeout(PATIENCE):
                 await client.connect(
@@ -212,12 +243,8 @@ class NatsNotifications:
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                 )
-                await client.subscribe(
-                    self._subject,
-                    cb=self._receive,
-                    pending_msgs_limit=_WAITING,
-                    pending_bytes_limit=_WAITING_BYTES,
-                )
+                client.write_at_once()
+                await client.subscribe(self._subject)
                 # Others may have waited for this node. And a server that refuses to publish says so now.
                 await client.publish(self._subject, self._seal.close(b""))
                 await client.confirmed()
@@ -256,24 +283,22 @@ class NatsNotifications:
             raise client.last_error or errors.ConnectionClosedError
 
     async def _on_error(self, problem: Exception) -> None:
-        if isinstance(problem, errors.SlowConsumerError):
-            self._ignored["overflow"] += 1
-        else:
-            self._error = problem
-            self._wake.set()
+        self._error = problem
+        self._wake.set()
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: bytes) -> None:
         try:
-            content = self._seal.open(message.data)
+            content = self._seal.open(message)
         except ValueError as reason:
             self._ignored[str(reason)] += 1
         else:
             self._received += 1
+            self._ignored["overflow"] += len(self._taken) == KEPT
             self._taken.append(content)
             self._heard.set()
 
-    def _found(self) -> None:
-        self._connected = True
+    def _found(self, client: _Client) -> None:
+        self._client = client
         self._heard.set()  # notifications were lost meanwhile
         log.info("notifications go over the broker %s", self._broker.url)
         self._reported = False

@@ -28,7 +28,7 @@ def mark(ledger: Ledger, operation: Mark) -> bool:
     run = ledger.run(operation.run)
     if run is None:
         return False
-    if run.state == RUNNING and run.token == operation.token:
+    if _runs_here(ledger, run, operation.token):
         if run.worker is None:  # it was assigned, or nobody knew the worker yet
             ledger.change(run, RUNNING)
             run.started_at, run.worker = operation.started_at, operation.worker
@@ -59,7 +59,7 @@ def assign(ledger: Ledger, operation: Assign) -> bool:
 def give_back(ledger: Ledger, operation: Return) -> bool:
     """Let a run wait again whose assigned attempt never started."""
     run = ledger.run(operation.run)
-    if run is None or run.state != RUNNING or run.token != operation.token:
+    if run is None or not _runs_here(ledger, run, operation.token):
         return False
     run.attempt -= 1
     ledger.change(run, 1 if run.attempt else 0)
@@ -81,7 +81,7 @@ def append(ledger: Ledger, operation: Append) -> int:
     if earlier:
         return earlier[0]
     run = ledger.run(operation.run)
-    if run is None or not (_runs_as(run, operation.attempt) or _waits_for(run, operation)):
+    if run is None or not (_runs_here(ledger, run, operation.token) or _waits_for(run, operation)):
         return 0
     return ledger.add_result(run, new, operation.revision, operation.attempt)
 
@@ -91,7 +91,8 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
     run = ledger.run(operation.run)
     if run is None:
         return Settled(False)
-    if not _is_under_way(run, operation):
+    running = run.state == RUNNING
+    if not (_runs_here(ledger, run, operation.token) if running else _waits_for(run, operation)):
         settled = _repeat_reply(ledger, run, operation)
         settled.paused = breakers.find_paused(ledger, operation)
         return settled
@@ -121,6 +122,12 @@ def settle(ledger: Ledger, operation: Settle) -> Settled:
         settled.paused = breakers.count(ledger, operation)
         settled.rules = ledger.head.rules
     return settled
+
+
+def is_unmarked(ledger: Ledger, operation: Mark | Append | Settle) -> bool:
+    """Return whether an operation is about an attempt that nobody has marked, of a run that waits for it."""
+    run = ledger.run(operation.run)
+    return run is not None and _waits_for(run, operation)
 
 
 def record(ledger: Ledger, run: int, attempt: int, report: Report, node: int | None) -> None:
@@ -154,8 +161,9 @@ def forget_attempt(run: RunRow) -> None:
     run.cpu_time = run.wall_time = run.peak_memory = None
 
 
-def _runs_as(run: RunRow, attempt: int) -> bool:
-    return run.state == RUNNING and run.attempt == attempt
+def _runs_here(ledger: Ledger, run: RunRow, token: int) -> bool:
+    """Return whether a run is marked as running with this token, on the node that writes."""
+    return run.state == RUNNING and run.token == token and run.node == ledger.head.node
 
 
 def _waits_for(run: RunRow, operation: Mark | Append | Settle | Assign) -> bool:
@@ -163,15 +171,11 @@ def _waits_for(run: RunRow, operation: Mark | Append | Settle | Assign) -> bool:
     return waits and fence(run.token) == operation.fence
 
 
-def _is_under_way(run: RunRow, operation: Settle) -> bool:
-    if run.state == RUNNING:
-        return run.token == operation.token
-    return _waits_for(run, operation)
-
-
 def _repeat_reply(ledger: Ledger, run: RunRow, operation: Settle) -> Settled:
     """Reply to a Settle that is refused, or that an earlier batch accepted and whose reply was lost."""
     if run.token != operation.token or run.attempt != operation.attempt:
+        return Settled(False)
+    if run.node not in {None, ledger.head.node}:
         return Settled(False)
     number, completes = ledger.unacknowledged.get((run.id, run.attempt, None), (0, None))
     stored = [StoredEvent(ledger.seen.get((new.id, new.source), 0), 0, True) for new in operation.published]

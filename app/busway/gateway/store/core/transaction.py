@@ -165,6 +165,10 @@ class Transaction(Snapshot, Protocol):
 
     several: bool
 
+    @property
+    def leads(self) -> bool:
+        """Whether the node that writes leads. Known after `begin`."""
+
     def begin(self, runs: Sequence[int] = (), pairs: Sequence[tuple[str, str]] = ()) -> Head:
         """Begin, wait until nobody else writes, and return the newest numbers.
 

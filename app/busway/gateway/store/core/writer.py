@@ -61,6 +61,7 @@ from busway.gateway.store.port.operations import (
     SaveHandler,
     SaveSchedule,
     Settle,
+    Settled,
     Stopped,
     TakeDurable,
 )
@@ -113,6 +114,8 @@ _APPLY: dict[type[Operation], Callable[[Ledger, Any], Any]] = {
     PruneAudit: audit.prune,
 }
 _OF_ATTEMPTS = frozenset({Settle, Append, Mark, Assign, Return})
+_UNMARKED: dict[type[Operation], Any] = {Mark: False, Append: 0, Settle: Settled(False)}
+"""The replies to a node that does not lead, if the attempt is not marked: it has no such attempts."""
 _NOTIFYING = frozenset({SaveHandler, Lead})
 _RULES = frozenset({SaveHandler, CreateKey, RevokeKey, RotateKey, SaveSource, DeleteSource})
 _MATCHED = frozenset({Publish, PublishEncoded, Upload, Settle, SaveHandler, Assign, Fire})
@@ -261,6 +264,8 @@ def _apply_current(ledger: Ledger, operation: Any) -> Any:
     head, kind = ledger.head, type(operation)
     if kind in _MATCHED and operation.rules < head.rules and not (kind is Settle and not operation.published):
         return Outdated()
+    if kind in _UNMARKED and not ledger.transaction.leads and settling.is_unmarked(ledger, operation):
+        return _UNMARKED[kind]
     reply = _APPLY[kind](ledger, operation)
     if kind in _RULES and type(reply) is not Outdated:
         head.rules += 1

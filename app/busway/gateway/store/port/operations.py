@@ -138,9 +138,10 @@ class Stopped(Operation, kw_only=True):
 
 
 class Append(Operation, kw_only=True):
-    """Append a partial result of a running attempt. Reply: its number, 0 if the attempt has ended."""
+    """Append a partial result of a running attempt, as in `Settle`. Reply: its number, 0 if it has ended."""
 
     run: int
+    token: int
     event: int
     handler: int
     revision: int
@@ -153,9 +154,9 @@ class Settle(Operation, kw_only=True):
     """Settle one attempt: store run state, attempt, result and published events, all or none.
 
     It is accepted once. If `Commits` sends it again, the store replies again without a second write.
-    The run must be marked as running with this `token`. An unmarked run must be waiting, with
-    `attempt - 1` attempts and with the same `fence` as when the attempt started. A manual retry sets a
-    new fence, so that the store refuses outcomes of earlier attempts.
+    The run must be marked as running with this `token`, on this node. An unmarked run must be waiting, with
+    `attempt - 1` attempts and the same `fence` as when the attempt started, and this node must lead. A manual
+    retry sets a new fence, so that the store refuses outcomes of earlier attempts.
     `rules` as in `Publish`, for the published events.
     `state` is the run's new state: a final one, or `retryable` or `available` to start again at `due`
     (None: at once).

@@ -78,7 +78,7 @@ LOCK = f"SELECT pg_advisory_xact_lock({ONE_WRITER})"
 _HEAD = "number, event, run, result, digest"
 SELECT_HEAD = f"SELECT {_HEAD} FROM commits ORDER BY number DESC LIMIT 1"  # noqa: S608 - made of constants
 SELECT_STATE = f"""
-    SELECT {_HEAD}, rules, (SELECT max(term) FROM terms),
+    SELECT {_HEAD}, rules, (SELECT ARRAY[term, node] FROM terms ORDER BY term DESC LIMIT 1),
         ARRAY(SELECT id FROM nodes WHERE closed_at IS NULL)
     FROM commits ORDER BY number DESC LIMIT 1
 """  # noqa: S608 - as above

@@ -31,6 +31,7 @@ from busway.gateway.store.port.cell import Changes, CommitRow
 from busway.gateway.store.port.news import Content, News, encoded
 from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.postgres import connections, statements
+from busway.gateway.store.postgres.pipeline import Pipeline
 from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
 COUNTS_EVERY = 200  # commits whose changes of counts are added up in one row
@@ -61,9 +62,10 @@ class PostgresTransaction(PostgresSnapshot):
     ) -> None:
         super().__init__(connection)
         driver: Any = connection.connection.driver_connection
-        self._driver: psycopg.Connection[Any] = driver
+        self._driver: connections.Connection = driver
+        self._pipeline = Pipeline(driver)
         self._epoch, self._node, self._notifies = epoch, node, notifies
-        self.several, self._rules, self._term = False, 0, 0
+        self.several, self._rules, self._term, self._leader = False, 0, 0, 0
         self.news = b""
         self._content: Content | None = None
         self._channel = ""
@@ -91,7 +93,7 @@ class PostgresTransaction(PostgresSnapshot):
         # A statement sees what was committed before it began, so the lock is taken in a statement of its own.
         (row,), *found = self._send((statements.SELECT_STATE, ()), *_loading(runs, pairs))
         self._loaded = ((runs, pairs), found[0] if runs else [], found[-1] if pairs else [])
-        self._number, event, run, result, digest, rules, self._term, self._open = row
+        self._number, event, run, result, digest, rules, (self._term, self._leader), self._open = row
         self._before = (event, run, result, digest)
         self.several = any(node != self._node for node in self._open)
         if self._node and self._node not in self._open:
@@ -252,7 +254,7 @@ class PostgresTransaction(PostgresSnapshot):
         if newest[1] != self._node and self._read(statements.IS_OPEN, newest[1])[0][0]:
             return False
         self._add(statements.INSERT_TERM, operation.term, operation.node, operation.now)
-        self._term = operation.term
+        self._term, self._leader = operation.term, operation.node
         return True
 
     def tell(self, content: Content | None) -> None:
@@ -286,6 +288,11 @@ class PostgresTransaction(PostgresSnapshot):
     def lost_runs(self) -> list[int]:
         """Return the running runs that no open node has."""
         return [id_ for (id_,) in self._read(statements.SELECT_LOST)]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads."""
+        return self._leader == self._node
 
     def may_assign(self, term: int, node: int) -> bool:
         """Return whether the term is the newest one and the node is open."""
@@ -366,11 +373,7 @@ class PostgresTransaction(PostgresSnapshot):
         if not (self._waiting or queries):
             return []
         waiting, self._waiting = self._waiting, []
-        with self._driver.pipeline():
-            for statement, parameters in waiting:
-                self._driver.execute(statement, parameters)
-            cursors = [self._driver.execute(statement, parameters) for statement, parameters in queries]
-        return [cursor.fetchall() for cursor in cursors]
+        return self._pipeline.run([*waiting, *queries], len(queries))
 
 
 def _loading(runs: Sequence[int], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, Sequence[Any]]]:

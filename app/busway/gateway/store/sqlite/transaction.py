@@ -31,7 +31,7 @@ class SQLiteTransaction(SQLiteSnapshot):
         self._name, self._node = name, node
         self._cursor = connection.connection.cursor()
 
-    several = False
+    several, leads = False, True
 
     def close(self) -> None:
         """Forget the statements. Otherwise SQLite keeps the files of a closed connection open."""
