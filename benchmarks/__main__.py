@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from busway.gateway.cli.progress import Shown, progress
+
 from benchmarks import account, plot, report
 from benchmarks.account import NAME as ACCOUNT
 from benchmarks.report import Record
@@ -141,11 +143,15 @@ def carry_out(plan: Plan, began: float) -> int:
     records: dict[str, Record] = {}
     accounted: Record | None = None
     total = len(plan.rows) + plan.account
-    for done, row in enumerate(plan.rows):
-        records[row.name] = _measured(row, plan.effort, _saying(began, done, total))
-    if plan.account:
-        say = _saying(began, len(plan.rows), total)
-        accounted = _caught(lambda: account.take(say, plan.effort), say)
+    with progress("measuring", "rows", prints=True) as show:
+        for done, row in enumerate(plan.rows):
+            say = _saying(began, done, total)
+            records[row.name] = _measured(row, plan.effort, say, _following(show, done, total))
+        if plan.account:
+            show(len(plan.rows), total, 0, "CPU time of an event")
+            say = _saying(began, len(plan.rows), total)
+            accounted = _caught(lambda: account.take(say, plan.effort), say)
+        show(total, total, 0, f"{total} rows")
     print("\n" + report.text(records, accounted))
     if plan.kept:
         _keep(plan, records, accounted)
@@ -164,9 +170,18 @@ def _keep(plan: Plan, records: dict[str, Record], accounted: Record | None) -> N
     print(f"\nkept in {report.PATH.relative_to(report.ROOT)}, drawn in {plot.PATH.relative_to(report.ROOT)}")
 
 
-def _measured(row: Row, effort: float, say: Say) -> Record:
+def _following(show: Shown, done: int, total: int) -> Callable[[float], None]:
+    """Return a function that shows how far a row has come."""
+
+    def took(part: float) -> None:
+        show(done + part, total, 0, f"row {done + 1} of {total}")
+
+    return took
+
+
+def _measured(row: Row, effort: float, say: Say, took: Callable[[float], None]) -> Record:
     """Measure a row. An error ends the row, not the run."""
-    found = _caught(lambda: report.record(measure(row, say, effort)), say)
+    found = _caught(lambda: report.record(measure(row, say, effort, took)), say)
     return found if "failed" not in found else report.record(Found(row)) | found
 
 

@@ -119,8 +119,11 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
-    """Start all sides, measure them in turn, end them. Missing sides are reported and left out."""
+def measure(row: Row, say: Say, effort: float = 1.0, took: Callable[[float], None] | None = None) -> Found:
+    """Start all sides, measure them in turn, end them. Missing sides are reported and left out.
+
+    `took`: called after each turn with the part of the row that is done.
+    """
     found = Found(row)
     with ExitStack() as stack:
         turns: dict[str, Once] = {}
@@ -129,6 +132,8 @@ def measure(row: Row, say: Say, effort: float = 1.0) -> Found:
                 turns[side.name] = _alone(side) if side.alone else stack.enter_context(side.open())
                 say(f"{row.name}: {side.name} is there")
         for turn in range(row.rounds):
+            if took is not None:
+                took(turn / row.rounds)
             for name in [name for name in turns if name not in found.missing]:
                 with _left_out(name, found, say):
                     reading = turns[name](effort)

@@ -255,29 +255,6 @@ def test_a_table_on_a_wide_terminal_is_a_table(service: Service) -> None:
     assert len(shown) == 5
 
 
-@pytest.mark.long
-def test_completion_knows_commands_states_and_handlers(service: Service) -> None:
-    def completed(line: str, url: str = service.url) -> list[str]:
-        words = {
-            "BUSWAY_URL": url,
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(line.count(" ")),
-            "_BUSWAY_COMPLETE": "complete_bash",
-        }
-        program = "import sys; sys.argv[0] = 'busway'; from busway.gateway.start import main; main()"
-        return forked.run(
-            [sys.executable, "-c", program], env={**clean_environment(), **words, "BUSWAY_URL": url},
-            capture_output=True, text=True, timeout=PATIENCE, check=False,
-        ).stdout.split()  # fmt: skip
-
-    assert {"runs", "run"} <= set(completed("busway ru"))
-    assert "dead" in completed("busway runs --state d")
-    assert "--handler" in completed("busway retry --h")
-    until(lambda: completed("busway pause h") == ["hang", "hello"], "an answer within a second")
-    until(lambda: completed("busway runs --handler hel") == ["hello"], "an answer within a second")
-    assert completed("busway pause h", "http://127.0.0.1:9") == []
-
-
 def test_an_upload_shows_rate_and_progress(service: Service, busway: Any, tmp_path: Path) -> None:
     file = tmp_path / "events.ndjson"
     file.write_text('{"type": "nobody.takes"}\n' * 5000)

@@ -116,13 +116,14 @@ class Shown:
 
 
 @contextmanager
-def progress(label: str, unit: str, *, bounded: bool = True) -> Iterator[Shown]:
+def progress(label: str, unit: str, *, bounded: bool = True, prints: bool = False) -> Iterator[Shown]:
     """Provide a `Shown` for something that takes long.
 
     Args:
         label: what is done, such as `exporting`.
         unit: of what is counted, such as `rows`.
         bounded: the total is known, so that there is a bar.
+        prints: meanwhile lines are printed on standard output, which appear above the bar.
     """
     if not on_terminal():
         yield Shown(label, unit, None)
@@ -133,8 +134,8 @@ def progress(label: str, unit: str, *, bounded: bool = True) -> Iterator[Shown]:
     columns: list[ProgressColumn] = [TextColumn(label)]
     if bounded:
         columns += [BarColumn(_BAR), TextColumn("{task.percentage:>3.0f}%")]
-    # Standard output may be a pipe, where the command prints its result.
-    with Bar(*columns, TextColumn("{task.description}"), redirect_stdout=False, **_where()) as bar:
+    above = prints and sys.stdout.isatty()  # it may be a pipe
+    with Bar(*columns, TextColumn("{task.description}"), redirect_stdout=above, **_where()) as bar:
         task = bar.add_task("", total=1)
 
         def draw(share: float | None, text: str) -> None:
