@@ -156,7 +156,7 @@ format: $(VENV)/.dev
 lock: $(VENV)/.python
 	test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server -o requirements.lock
-	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra dev -c requirements.lock -o requirements-dev.lock
+	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra otel --extra dev -c requirements.lock -o requirements-dev.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,tests/documents/node.txt,$(LOCK)) -o tests/documents/node.lock
 	$(VENV)/lock/bin/uv pip compile $(subst pyproject.toml,docs/site.txt,$(LOCK)) -o docs/site.lock
 	$(VENV)/lock/bin/uv pip compile $(LOCK) --group build --extra server --extra bench -c requirements.lock -o benchmarks/requirements.lock

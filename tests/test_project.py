@@ -128,6 +128,7 @@ CLIENT = required(PROJECT["project"]["dependencies"])
 SERVER = required(PROJECT["project"]["optional-dependencies"]["server"])
 RUNTIME = CLIENT | SERVER
 BUILD = required(PROJECT["dependency-groups"]["build"])
+OTEL = required(PROJECT["project"]["optional-dependencies"]["otel"])
 DEVELOPMENT = required(PROJECT["project"]["optional-dependencies"]["dev"])
 BENCH = required(PROJECT["project"]["optional-dependencies"]["bench"])
 PEERS, CROSSBAR, NODE, SITE = (
@@ -158,7 +159,7 @@ def locked(name: str) -> dict[str, dict[str, set[str]]]:
     ("name", "groups"),
     [
         ("requirements.lock", [RUNTIME, BUILD]),
-        ("requirements-dev.lock", [RUNTIME, BUILD, DEVELOPMENT]),
+        ("requirements-dev.lock", [RUNTIME, BUILD, OTEL, DEVELOPMENT]),
         ("benchmarks/requirements.lock", [RUNTIME, BUILD, BENCH]),
         ("benchmarks/peers.lock", [PEERS]),
         ("benchmarks/crossbar.lock", [CROSSBAR]),
@@ -187,17 +188,20 @@ def modules(*declared: dict[str, Requirement]) -> set[str]:
         "cyclonedx-python-lib": "cyclonedx",
         "packageurl-python": "packageurl",
         "pyjwt": "jwt",
+        "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+        "opentelemetry-proto": "opentelemetry",
+        "opentelemetry-sdk": "opentelemetry",
     }
     return {named.get(name, name.replace("-", "_")) for name in itertools.chain(*declared)}
 
 
 def test_what_is_imported_is_declared() -> None:
-    assert imported(sources("app", "migrations")) <= modules(RUNTIME) | {"pytest"}
+    assert imported(sources("app", "migrations")) <= modules(RUNTIME, OTEL) | {"pytest"}
     plugin = {name: text for name, text in sources("app").items() if name == "app/busway/pytest_plugin.py"}
     assert "pytest" in imported(plugin)
     assert "pytest" not in imported({n: t for n, t in sources("app").items() if n not in plugin})
     local = {path.stem for path in files("tests") if path.suffix == ".py"} | {"tests", "tools"}
-    assert imported(sources("tests", "examples", "tools")) - local <= modules(RUNTIME, DEVELOPMENT)
+    assert imported(sources("tests", "examples", "tools")) - local <= modules(RUNTIME, OTEL, DEVELOPMENT)
 
 
 def test_what_the_benchmark_imports_is_declared_for_the_environment_it_runs_in() -> None:
@@ -245,7 +249,7 @@ VENDORED = {"swagger-ui-dist", "preact", "htm", "uplot"}
 def test_every_dependency_has_its_reason() -> None:
     text = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `([a-z0-9-]+)` \| \S", text, re.MULTILINE))
-    assert explained == {*RUNTIME, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, *SITE, *VENDORED}
+    assert explained == {*RUNTIME, *OTEL, *BUILD, *DEVELOPMENT, *BENCH, *PEERS, *CROSSBAR, *SITE, *VENDORED}
 
 
 # -- what stands in the files

@@ -28,6 +28,7 @@ ELSEWHERE = {
     r"curl .*/v1/keys": "tests/e2e/test_access.py: it ends open access",
     r"curl .*/v1/session": "tests/e2e/test_sessions.py: an open gateway has nothing to sign in to",
     r"busway serve .*--(uds|tls-cert)|curl --unix-socket": "tests/e2e/test_transport.py",
+    r"OTEL_EXPORTER_OTLP_ENDPOINT=": "tests/e2e/test_traces.py",
     r"curl -H 'Authorization: Bearer bw_…' …": "it is no whole command",
 }
 README_HANDLER = """

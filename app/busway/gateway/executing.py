@@ -10,6 +10,7 @@ from busway.gateway.dispatch.changes import Changes
 from busway.gateway.dispatch.pausing import Pauses
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.executors.http.deliveries import Deliveries
+from busway.gateway.executors.http.request import build, build_traced
 from busway.gateway.executors.none import NoWorkers
 from busway.gateway.executors.port import Workers
 from busway.gateway.executors.python.host.environment import handler_environment
@@ -42,6 +43,7 @@ def make_executors(
         secrets=registry.secrets,
         epoch=epoch,
         gone=Pauses(changes).pause,
+        build=build_traced if settings.traces else build,
     )
     return Executors(_make_workers(settings), deliveries)
 
@@ -63,4 +65,5 @@ def _make_workers(settings: Settings) -> Workers:
         ),
         secrets=settings.secrets_file,
         limits=settings.worker_limits,
+        traces=settings.node_name if settings.traces else "",
     )

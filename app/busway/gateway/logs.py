@@ -20,7 +20,8 @@ log = logging.getLogger("busway")
 
 _FIELDS = (
     "handler", "run", "attempt", "max_attempts", "outcome", "state", "next_attempt_in", "seq", "type",
-    "error", "traceback", "output", "left_out", "action", "object", "actor", "address",
+    "event_id", "trace_id", "error", "traceback", "output", "left_out", "action", "object", "actor",
+    "address",
 )  # fmt: skip
 _EARLY = 1000  # records before the format is known
 

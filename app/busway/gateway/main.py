@@ -45,7 +45,6 @@ from busway.gateway.dispatch.trials import Trials
 from busway.gateway.executing import make_executors
 from busway.gateway.executors.port import Catalog, WorkerReport, Workers
 from busway.gateway.handler_code import HandlerCode, keep_trying
-from busway.gateway.ingest.publisher import Publisher
 from busway.gateway.ingest.rematching import Rematching
 from busway.gateway.nodes.alone import Alone
 from busway.gateway.nodes.cell import CellNode
@@ -66,6 +65,8 @@ from busway.gateway.subscribers.sse import StreamShell
 from busway.gateway.subscribers.waits import Waits
 from busway.gateway.subscribers.websocket import WebSocketShell
 from busway.gateway.tls import Certificate
+from busway.gateway.traces.switch import REQUEST_HEADERS
+from busway.gateway.tracing import hub_type, make_commits, make_publisher, show_attempts
 from busway.gateway.turns import Turns
 
 log = logging.getLogger("busway")
@@ -173,7 +174,7 @@ async def _build(
     notifications = _make_notifications(settings)
     nodes = _make_nodes(settings, database, notifications)
     stack.push_async_callback(nodes.close)
-    commits = GroupCommits(database.url, committer)
+    tracer, commits = make_commits(settings.traces, nodes, database.url, committer, stack)
     commits.notify = None if notifications is None else notifications.notify
     stack.push_async_callback(commits.close)
     registry = Registry(delivers=settings.has_workers)
@@ -187,7 +188,7 @@ async def _build(
     if isinstance(nodes, CellNode):  # from `join` on it must report in time, which imports may prevent
         await asyncio.wait([loading])
     reader = await _open_store(database, nodes, commits, stack)
-    in_flight, turns = InFlight(workers), Turns()
+    in_flight, turns = show_attempts(commits, InFlight(workers)), Turns()
     recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, nodes.clock, turns)
     recorder.depth = Depth(settings.max_depth, reader.chain)
     dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, nodes.clock)
@@ -217,9 +218,9 @@ async def _build(
     commits.listen(dispatcher.committed)
     if cell is not None:
         commits.listen(code.committed)
-    hub = await _make_hub(cell, commits, reader, nodes.clock, turns, gateway.times.stall)
+    hub = await _make_hub(hub_type(tracer), cell, commits, reader, nodes.clock, turns, gateway.times.stall)
     commits.match_again(Rematching(registry, nodes.current).take)
-    publisher = Publisher(commits, registry, nodes.clock, settings.max_event_bytes, turns)
+    publisher = make_publisher(tracer, commits, registry, nodes.clock, settings.max_event_bytes, turns)
     gate, token_keys = make_gate(
         settings,
         nodes.clock,
@@ -262,6 +263,7 @@ async def _build(
         answers=budgets.answers,
         bodies=budgets.bodies,
         certificate=certificate,
+        spans=None if tracer is None else tracer.counts,
         limits=limits,
         times=gateway.times,
     )
@@ -315,6 +317,7 @@ async def _renew(stages: Stages) -> None:
 
 
 async def _make_hub(
+    kind: Callable[..., Hub],
     cell: CellNode | None,
     commits: Commits,
     reader: Reader,
@@ -323,7 +326,7 @@ async def _make_hub(
     stall_timeout: float,
 ) -> Hub:
     durables = Durables(commits, reader, clock, None if cell is None else cell.others)
-    hub = Hub(reader, commits.epoch, durables, turns)
+    hub = kind(reader, commits.epoch, durables, turns)
     hub.stall_timeout = stall_timeout
     await hub.start()
     commits.listen(hub.committed)
@@ -477,5 +480,6 @@ def create_app(
     allowed = Origins(settings.allow_origin)
     frame = settings.max_event_bytes + FRAME_ROOM
     proxies = TrustedProxies(settings.trusted_proxies)
-    front = Front(gateway, rest, settings.max_body_bytes, frame, allowed, proxies)
+    carries = REQUEST_HEADERS if settings.traces else frozenset()
+    front = Front(gateway, rest, settings.max_body_bytes, frame, allowed, proxies, carries)
     return front if settings.serves_clients else HealthFront(front), gateway

@@ -33,6 +33,7 @@ from busway.gateway.executors.port import WorkerLimits
 from busway.gateway.limits import Limits, Policy, read_rate
 from busway.gateway.nodes.notifications.broker import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
+from busway.gateway.traces import switch
 from busway.gateway.variables import Variable
 
 if TYPE_CHECKING:
@@ -190,6 +191,11 @@ class Settings(BaseModel):
         return self.role != "worker"
 
     @property
+    def traces(self) -> bool:
+        """Whether the environment asks for traces."""
+        return switch.wanted()
+
+    @property
     def targets(self) -> AllowedTargets:
         """What decides where events may be sent."""
         return AllowedTargets(read_networks(self.allow_target))
@@ -343,6 +349,7 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
     place = settings.place
     if "database_url" in chosen:
         _database_url(chosen["database_url"])
+    switch.check()
     _check_broker(settings)
     _check_issuer(settings, chosen)
     _check_keys_file(settings)

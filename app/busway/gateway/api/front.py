@@ -49,6 +49,7 @@ class Front:
         max_frame_bytes: maximum size of a client's WebSocket frame.
         allowed: other origins whose pages may use this gateway.
         proxies: whose headers about the client are believed. The door uses them.
+        carries: as for `PublishEndpoint`.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Front:
         max_frame_bytes: int,
         allowed: Origins,
         proxies: TrustedProxies,
+        carries: frozenset[bytes] = frozenset(),
     ) -> None:
         self._gateway, self._rest = gateway, rest
         self._max_body_bytes, self._max_frame_bytes = max_body_bytes, max_frame_bytes
         self._allowed, self.proxies = allowed, proxies
-        self.publish = PublishEndpoint(gateway, max_body_bytes, allowed)
+        self.publish = PublishEndpoint(gateway, max_body_bytes, allowed, carries)
         self.sockets = SubscribeEndpoint(gateway, max_frame_bytes)
         self.bodies, self.answers = gateway.budgets.bodies, gateway.budgets.answers
         self.limits, self.times = gateway.limits, gateway.times

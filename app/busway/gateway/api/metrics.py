@@ -58,7 +58,7 @@ async def read_metrics(stages: StagesDep) -> Response:
     )
     registry.register(_Collected([*_past_and_time(stages), *_webhooks(stages)]))
     registry.register(_Collected([*_cell(stages), *_broker(stages), *_access(stages)]))
-    registry.register(_Collected([*_door(), *_tls(stages), *_memory(stages), *_log_lines()]))
+    registry.register(_Collected([*_door(), *_tls(stages), *_memory(stages), *_log_lines(), *_spans(stages)]))
     ProcessCollector(registry=registry)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE)
 
@@ -250,6 +250,19 @@ def _log_lines() -> Iterator[Metric]:
         "Log lines dropped because standard error was not read or could not be written.",
         value=queue.dropped if queue else 0,
     )
+
+
+def _spans(stages: Stages) -> Iterator[Metric]:
+    if stages.spans is None:
+        return
+    spans = CounterMetricFamily(
+        "busway_trace_spans",
+        "Spans of traces. Outcome: `sent`, `failed` (the collector did not take them), `dropped` (too many).",
+        labels=["outcome"],
+    )
+    for outcome, number in stages.spans.items():
+        spans.add_metric([outcome], number)
+    yield spans
 
 
 def _cell(stages: Stages) -> Iterator[Metric]:

@@ -104,12 +104,20 @@ class PublishEndpoint:
         gateway: the gateway that has the running stages.
         max_body_bytes: maximum size of a request body.
         allowed: other origins whose pages may use this gateway.
+        carries: other headers that it reads and that may differ from request to request.
     """
 
     path = "/v1/events"
-    looks_at, carries = _LOOKS_AT, asking.HEADERS
+    looks_at = _LOOKS_AT
 
-    def __init__(self, gateway: Gateway, max_body_bytes: int, allowed: Origins) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        max_body_bytes: int,
+        allowed: Origins,
+        carries: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.asks, self.carries = asking.HEADERS, asking.HEADERS | carries
         self._gateway, self.max_body, self._allowed = gateway, max_body_bytes, allowed
         self._taking: set[asyncio.Task[None]] = set()
         self.idle, self.least = gateway.times.body, gateway.times.least
@@ -168,7 +176,7 @@ class PublishEndpoint:
             self.refuse(head, respond, Unavailable(STARTING))
             return None
         if head.asks is None:
-            head.asks = any(name in self.carries for name, _ in head.headers)
+            head.asks = any(name in self.asks for name, _ in head.headers)
         admitted: Any = head.admitted
         try:
             if admitted is None:  # another request with this head was refused while this body arrived

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -73,6 +73,7 @@ class Stages:
     limits: Limits
     times: Times
     certificate: Certificate | None = None
+    spans: Mapping[str, int] | None = None
 
 
 class Gateway(Protocol):

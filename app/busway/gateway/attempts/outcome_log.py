@@ -6,6 +6,7 @@ import logging
 
 from busway.domain.run import Error, Outcome, RunState
 from busway.domain.times import SECOND
+from busway.domain.trace import named_trace
 from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.attempts.verdict import Verdict
 from busway.gateway.executors.port import Ended
@@ -41,11 +42,13 @@ class OutcomeLog:
         run, event, error = attempt.run, attempt.run.event, ended.error
         most = attempt.spec.max_attempts + run.granted + verdict.lost
         lost = ended.outcome is Outcome.LOST  # it does not count
+        traced = named_trace(event.attributes)
         number = f"{attempt.number}" if lost else f"{attempt.number} of {most}"
         log.log(
             level,
-            "%s run %d: attempt %s %s; %s (event %d %s)",
+            "%s run %d: attempt %s %s; %s (event %d %s%s)",
             attempt.handler, run.id, number, _what(ended), _next(wait), event.seq, event.type,
+            f", trace {traced}" if traced else "",
             extra={
                 "handler": attempt.handler,
                 "run": run.id,
@@ -56,6 +59,8 @@ class OutcomeLog:
                 "next_attempt_in": wait,
                 "seq": event.seq,
                 "type": event.type,
+                "event_id": event.id,
+                **({"trace_id": traced} if traced else {}),
                 "error": error and {"type": error.type, "message": error.message},
                 "traceback": _traceback(error),
                 "output": ended.log and ended.log[-_OUTPUT:],

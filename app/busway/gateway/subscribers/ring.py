@@ -40,6 +40,11 @@ class Piece:
         self._frames: dict[str, str] = {}
         self._events: str | None = None
 
+    @property
+    def items(self) -> list[bytes]:
+        """Its encoded results."""
+        return self._items
+
     def frame(self, name: str) -> str:
         """Return the `results` frame for the subscription `name`. Subscriptions of one name share it."""
         frame = self._frames.get(name)

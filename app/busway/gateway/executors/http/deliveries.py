@@ -18,7 +18,7 @@ from busway.domain.signing import Secret, in_force
 from busway.domain.weburl import KIND, WebURL, read_url
 from busway.gateway.executors.http.connections import Connections
 from busway.gateway.executors.http.network import CannotConnect, Network
-from busway.gateway.executors.http.request import build
+from busway.gateway.executors.http.request import Build, build
 from busway.gateway.executors.http.resolver import Lookup, Resolver
 from busway.gateway.executors.http.response import EXCERPT_BYTES, Answer, failed, read_answer
 from busway.gateway.executors.port import (
@@ -74,6 +74,7 @@ class Deliveries:
         epoch: returns the name of the database.
         gone: called with handler, target and reason when a receiver wants no more events.
         lookup: as `socket.getaddrinfo`.
+        build: makes the request of an attempt.
     """
 
     def __init__(
@@ -86,12 +87,13 @@ class Deliveries:
         epoch: Callable[[], str],
         gone: Callable[[str, str, str], None],
         lookup: Lookup = socket.getaddrinfo,
+        build: Build = build,
     ) -> None:
         self._resolver = Resolver(lookup)
         self._connections = Connections(Network(targets, self._resolver), most)
         self._most, self._max_result_bytes = most, max_result_bytes
         self._secrets, self._epoch = secrets, epoch
-        self._gone = gone
+        self._gone, self._build = gone, build
         self._under_way: dict[int, _Delivery] = {}
         self._hosts: Counter[str] = Counter()
         self._answering: dict[str, None] = {}  # hosts that answered the last time
@@ -184,7 +186,7 @@ class Deliveries:
         assignment, url = delivery.assignment, delivery.url
         while True:  # a connection that was kept may turn out to be closed
             secrets = in_force(self._secrets(assignment.handler), time.time_ns() // 1000)
-            headers, body = build(assignment, url, self._epoch(), secrets)
+            headers, body = self._build(assignment, url, self._epoch(), secrets)
             request = httpcore.Request(
                 "POST",
                 httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.path),

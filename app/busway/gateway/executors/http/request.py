@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from busway.domain import times
+from busway.domain import times, trace
 from busway.domain.cloudevents import declares_json, encode_header, text
 from busway.domain.event import Event
 from busway.domain.signing import sign
@@ -18,6 +19,8 @@ _JSON = "application/json"
 _TRACE = frozenset({"traceparent", "tracestate"})  # they have headers of their own, too
 
 Headers = list[tuple[bytes, bytes]]
+Build = Callable[[Assignment, WebURL, str, list[str]], tuple[Headers, bytes]]
+"""As `build`."""
 
 
 def build(assignment: Assignment, url: WebURL, epoch: str, secrets: list[str]) -> tuple[Headers, bytes]:
@@ -64,6 +67,20 @@ def build(assignment: Assignment, url: WebURL, epoch: str, secrets: list[str]) -
             headers.append((name.encode(), encoded))
     if "correlationid" not in event.attributes:
         headers.append((b"ce-correlationid", encode_header(event.correlationid).encode()))
+    return headers, body
+
+
+def build_traced(
+    assignment: Assignment, url: WebURL, epoch: str, secrets: list[str]
+) -> tuple[Headers, bytes]:
+    """Return what `build` does, with the span of the attempt as `traceparent`. `ce-traceparent` stays."""
+    headers, body = build(assignment, url, epoch, secrets)
+    event = assignment.event
+    context = trace.given(event.attributes)
+    if context is not None:
+        span = trace.attempt_span(event.source, event.id, assignment.run, assignment.attempt)
+        parent = str(trace.TraceContext(context.trace, span, context.sampled)).encode()
+        headers = [(name, parent if name == b"traceparent" else value) for name, value in headers]
     return headers, body
 
 

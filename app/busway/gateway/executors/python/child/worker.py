@@ -48,8 +48,15 @@ class Descriptors(msgspec.Struct, array_like=True):
 class Worker:
     """Processes frames until the socket closes."""
 
-    def __init__(self, shared: Shared, channel: BlockingChannel, ticker: Ticker, threads: int) -> None:
-        self._shared = shared
+    def __init__(
+        self,
+        shared: Shared,
+        channel: BlockingChannel,
+        ticker: Ticker,
+        threads: int,
+        invocation: type[Invocation] = Invocation,
+    ) -> None:
+        self._shared, self._invocation = shared, invocation
         self._channel = channel
         self._coroutines = Coroutines(shared)
         wait = self._coroutines.wait
@@ -82,7 +89,7 @@ class Worker:
                 for call in wire.decode_calls(body):
                     entry = self._shared.entries.get(call.target)
                     later = entry is not None and entry.kind in ASYNC
-                    (waiting if later else sync).append(Invocation(self._shared, call, entry))
+                    (waiting if later else sync).append(self._invocation(self._shared, call, entry))
             elif kind == ToWorker.PING:
                 self._shared.outbox.pong()
             elif kind == ToWorker.END:
@@ -144,8 +151,21 @@ def _serve(
     shared = Shared(
         entries, page, outbox, boot, os.getpid(), peak, peak, spawn.threads == 1, spawn.measures_memory
     )
-    Worker(shared, channel, ticker, spawn.threads).serve(code_digest)
+    if not boot.traces:
+        Worker(shared, channel, ticker, spawn.threads).serve(code_digest)
+    else:
+        _serve_traced(shared, channel, ticker, spawn.threads, code_digest)
     shared.outbox.flush()
+
+
+def _serve_traced(
+    shared: Shared, channel: BlockingChannel, ticker: Ticker, threads: int, code_digest: str
+) -> None:
+    from busway.gateway.executors.python.child import traces  # noqa: PLC0415 - loads OpenTelemetry
+
+    traces.begin(shared.boot.traces)
+    Worker(shared, channel, ticker, threads, traces.TracedInvocation).serve(code_digest)
+    traces.end()
 
 
 def _line_by_line() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import faulthandler
 import gc
+import importlib
 import os
 import select
 import signal
@@ -106,6 +107,8 @@ class Zygote:
         self._boot = boot
         secret_files.open_secrets(boot.secrets)
         confining.confine(boot.limits)
+        if boot.traces:  # for all workers
+            importlib.import_module("busway.gateway.executors.python.child.traces")
         kept = os.dup(1)
         folder = load(
             boot,

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterable
 
+from busway.domain.trace import named_trace
 from busway.gateway.executors.port import Assignment
 from busway.gateway.executors.python.host.attempt import SentAttempt
 from busway.gateway.log_limit import OUTPUT, LinesOfHandlers
@@ -84,9 +85,22 @@ def _write(assignment: Assignment, raw: bytes, before: int) -> int:
     else:  # an indented line belongs to the record before it
         level = before if line.startswith("    ") else logging.INFO
     if logger.isEnabledFor(level):
-        fields = {"handler": assignment.handler, "run": assignment.run, "attempt": assignment.attempt}
-        logger.log(level, "%s", line, extra=fields)
+        logger.log(level, "%s", line, extra=_fields(assignment))
     return level
+
+
+def _fields(assignment: Assignment) -> dict[str, str | int]:
+    event = assignment.event
+    fields: dict[str, str | int] = {
+        "handler": assignment.handler,
+        "run": assignment.run,
+        "attempt": assignment.attempt,
+        "seq": event.seq,
+        "type": event.type,
+        "event_id": event.id,
+    }
+    traced = named_trace(event.attributes)
+    return fields if traced is None else {**fields, "trace_id": traced}
 
 
 def _say_left_out(handler: str, lines: int) -> None:

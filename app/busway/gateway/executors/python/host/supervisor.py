@@ -53,6 +53,7 @@ class Supervisor:
             its own.
         secrets: the file or folder with secrets of handlers.
         limits: of the processes with handler code.
+        traces: the name of the node if handlers can make spans, else empty.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of the workers, each by name
@@ -72,12 +73,14 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         secrets: Path | None = None,
         limits: WorkerLimits = WorkerLimits(),  # noqa: B008 - it is frozen
+        traces: str = "",
     ) -> None:
         self._import_timeout, self._reload = import_timeout, reload
         self._default_pool = "thread" if default_pool == "thread" else "process"
         project = bytes(app_dir.resolve()) if app_dir is not None else b""
         boot = Boot(bytes(handlers.resolve()), {}, max_result_bytes, max_event_bytes, project)
         boot.secrets, boot.limits = bytes(secrets.absolute()) if secrets is not None else b"", limits
+        boot.traces = traces
         self._user = limits.user
         self._plan = Plan(
             PoolConfig(processes, 1, threads, grace, growth),

@@ -53,6 +53,7 @@ class Boot(msgspec.Struct, array_like=True):
 
     `folder`: the handlers folder. `skip`: files to skip, with the reason. `app_dir`: the root of the user's
     project, empty if there is none. `secrets`: the file or folder with secrets of handlers, likewise.
+    `traces`: the name of the node if handlers can make spans, else empty.
     Paths are bytes, because their names need not be text.
     """
 
@@ -63,6 +64,7 @@ class Boot(msgspec.Struct, array_like=True):
     app_dir: bytes = b""
     secrets: bytes = b""
     limits: WorkerLimits = WorkerLimits()
+    traces: str = ""
 
 
 class Loaded(msgspec.Struct, array_like=True):

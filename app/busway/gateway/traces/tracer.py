@@ -1,0 +1,348 @@
+"""Makes the spans of an event: publish, queue, process, settle, deliver.
+
+Names and attributes are those of OpenTelemetry's semantic conventions for messaging. Spans are made when they
+have ended, with the times that are known then. An event's payload is in no span.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+from busway.domain import trace
+from busway.domain.event import Attribute, Event, NewEvent
+from busway.domain.run import Error, Outcome, Run
+from busway.domain.trace import TraceContext
+from busway.gateway.executors.python.wire.spans import quiet, resource
+from busway.gateway.store.port.operations import Settle, Settled, StoredEvent
+from busway.gateway.traces.exporting import BoundedProcessor, Losses, collector
+from busway.version import __version__
+
+_MOST_EVENTS = 200  # publish spans of one request: they are made in one turn of the loop
+_STACK = 8192  # characters
+_PATIENCE = 3.0  # seconds for the last spans when the gateway ends
+_NO_PARENT = Context()
+
+
+class _ChosenIds(IdGenerator):
+    """Gives the next span the ids that were chosen for it."""
+
+    def __init__(self) -> None:
+        self.random = RandomIdGenerator()
+        self.trace = self.span = 0
+
+    def generate_trace_id(self) -> int:
+        return self.trace or self.random.generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        return self.span or self.random.generate_span_id()
+
+
+class EventTrace(msgspec.Struct, frozen=True):
+    """Where an event stands in its trace.
+
+    `own`: the span in which it was stored. `parent`: the publisher's span. None: the trace begins with `own`.
+    """
+
+    own: SpanContext
+    parent: SpanContext | None
+
+    @property
+    def below(self) -> Context:
+        """The context for spans below that of the event."""
+        return _below(self.own)
+
+
+def _below(context: SpanContext) -> Context:
+    return set_span_in_context(NonRecordingSpan(context), _NO_PARENT)
+
+
+class Tracer:
+    """Makes spans and sends them in the background.
+
+    Args:
+        node: the name of this node.
+        clock: microseconds since 1970.
+
+    Attributes:
+        counts: spans by what became of them: `sent`, `failed`, `dropped`.
+    """
+
+    def __init__(self, node: str, clock: Callable[[], int]) -> None:
+        quiet()
+        self._node, self._clock, self._ids = node, clock, _ChosenIds()
+        self._losses = Losses(collector())
+        self.counts: Mapping[str, int] = self._losses.counts
+        self._provider = TracerProvider(
+            resource=resource(node), id_generator=self._ids, shutdown_on_exit=False
+        )
+        self._provider.add_span_processor(BoundedProcessor(self._losses))
+        self._sampler = self._provider.sampler
+        self._tracer = self._provider.get_tracer("busway", __version__)
+
+    async def close(self) -> None:
+        """Send the last spans, but do not wait long for a collector that does not answer."""
+        ending = threading.Thread(target=self._provider.shutdown, name="busway-traces", daemon=True)
+        ending.start()
+        end = asyncio.get_running_loop().time() + _PATIENCE
+        while ending.is_alive() and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
+
+    def now(self) -> int:
+        """Return the time in microseconds since 1970."""
+        return self._clock()
+
+    # -- contexts
+
+    def begin(self, event: NewEvent, sent: tuple[str, str] | None = None) -> None:
+        """Give an event a trace if it names none: that of its request, or a new one.
+
+        `sent`: `traceparent` and `tracestate` of the request.
+        """
+        attributes = event.attributes
+        if trace.TRACEPARENT in attributes:
+            return
+        if sent is not None:
+            attributes[trace.TRACEPARENT] = sent[0]
+            if sent[1]:
+                attributes[trace.TRACESTATE] = sent[1]
+            return
+        new = self._ids.random.generate_trace_id()
+        own = trace.publish_span(event.source, event.id)
+        attributes[trace.TRACEPARENT] = str(TraceContext(new, own, self._samples(new)))
+
+    def _samples(self, trace_id: int) -> bool:
+        found = self._sampler.should_sample(None, trace_id, "publish", SpanKind.PRODUCER)
+        return found.decision is Decision.RECORD_AND_SAMPLE
+
+    def of(self, event: Event) -> EventTrace:
+        """Return where a stored event stands in its trace."""
+        return self._of(event.attributes, event.source, event.id, event.root, event.correlationid)
+
+    def _of(
+        self, attributes: Mapping[str, Attribute], source: str, id_: str, root: int, correlationid: str
+    ) -> EventTrace:
+        given, span = trace.given(attributes), trace.publish_span(source, id_)
+        if given is None:
+            new = trace.derived_trace(root, correlationid)
+            return EventTrace(_context(new, span, self._samples(new)), None)
+        state = _state(attributes.get(trace.TRACESTATE))
+        own = _context(given.trace, span, given.sampled, state)
+        if given.span == span:  # it began here
+            return EventTrace(own, None)
+        return EventTrace(own, _context(given.trace, given.span, given.sampled, state))
+
+    # -- spans
+
+    def published(
+        self, events: Sequence[NewEvent], stored: Sequence[StoredEvent], cause: SpanContext | None = None
+    ) -> None:
+        """Make the spans of events that were stored now. `cause`: the span of the attempt that published."""
+        now = self._clock()
+        for event, one in zip(events[:_MOST_EVENTS], stored, strict=False):
+            if not one.duplicate:
+                self._publish_span(event, one.seq, now, cause)
+        if len(events) > _MOST_EVENTS:
+            self._losses.add("dropped", len(events) - _MOST_EVENTS)
+
+    def refused(self, events: Sequence[NewEvent], problem: BaseException) -> None:
+        """Make the spans of events that could not be stored."""
+        now, error = self._clock(), Error(type(problem).__name__, str(problem))
+        for event in events[:_MOST_EVENTS]:
+            self._publish_span(event, 0, now, None, error)
+
+    def _publish_span(
+        self, event: NewEvent, seq: int, now: int, cause: SpanContext | None, error: Error | None = None
+    ) -> None:
+        place = self._of(event.attributes, event.source, event.id, event.root or seq, event.correlationid)
+        parent, links = place.parent, []
+        if cause is not None:
+            if cause.trace_id == place.own.trace_id:
+                parent = cause
+            else:
+                links.append(Link(cause))
+        attributes = self._about("publish", "send", event, seq)
+        attributes["messaging.message.body.size"] = len(event.data or b"")
+        context = _NO_PARENT if parent is None else _below(parent)
+        ids = place.own.trace_id, 0 if error else place.own.span_id
+        times = min(event.accepted_at, now), now
+        self._make(f"publish {event.type}", SpanKind.PRODUCER, context, ids, times, attributes, error, links)
+
+    def settled(self, operation: Settle, run: Run, handler: str, reply: Settled) -> None:
+        """Make the spans of an attempt whose outcome is stored, and of the events that it published."""
+        if not reply.accepted:
+            return
+        now, report = self._clock(), operation.report
+        attempt = self._attempt(
+            run,
+            handler,
+            operation.attempt,
+            (report.started_at, report.finished_at),
+            report.error,
+            {
+                "busway.handler.revision": report.revision,
+                "busway.outcome": str(report.outcome),
+                "busway.run.state": str(operation.state),
+                "busway.pool": report.pool,
+                "busway.worker": report.worker,
+            },
+        )
+        event = run.event
+        attributes = self._about("settle", "settle", event, event.seq)
+        times = min(report.finished_at, now), now
+        ids = attempt.trace_id, 0
+        self._make(f"settle {event.type}", SpanKind.INTERNAL, _below(attempt), ids, times, attributes)
+        self.published(operation.published, reply.stored, attempt)
+
+    def cancelled(self, run: Run, handler: str, attempt: int, started_at: int) -> None:
+        """Make the span of an attempt that was cancelled while it ran."""
+        error = Error("Cancelled", "the run was cancelled while this attempt ran")
+        outcome = {"busway.outcome": str(Outcome.CANCELLED)}
+        self._attempt(run, handler, attempt, (started_at, self._clock()), error, outcome)
+
+    def _attempt(
+        self,
+        run: Run,
+        handler: str,
+        attempt: int,
+        times: tuple[int, int],
+        error: Error | None,
+        more: Mapping[str, str | int | None],
+    ) -> SpanContext:
+        event, place = run.event, self.of(run.event)
+        own = _context(
+            place.own.trace_id,
+            trace.attempt_span(event.source, event.id, run.id, attempt),
+            place.own.trace_flags.sampled,
+            place.own.trace_state,
+        )
+        attributes = self._about("process", "process", event, event.seq)
+        attributes |= {
+            "messaging.consumer.group.name": handler,
+            "busway.handler": handler,
+            "busway.run": run.id,
+            "busway.attempt": attempt,
+        }
+        if run.replay:
+            attributes["busway.replay"] = abs(run.replay)
+        waited = min(run.since or times[0], times[0]), times[0]
+        ids = place.own.trace_id, 0
+        queue = {**attributes, "messaging.operation.name": "queue"}
+        del queue["messaging.operation.type"]
+        self._make(f"queue {handler}", SpanKind.INTERNAL, place.below, ids, waited, queue)
+        attributes |= {name: value for name, value in more.items() if value is not None}
+        ids = own.trace_id, own.span_id
+        self._make(f"process {event.type}", SpanKind.CONSUMER, place.below, ids, times, attributes, error)
+        return own
+
+    def delivered(
+        self, place: EventTrace, item: Delivered, subscription: str, times: tuple[int, int]
+    ) -> None:
+        """Make the span of a result that was sent to a subscriber."""
+        event = item.event
+        span = trace.attempt_span(event.source, event.id, item.run, item.attempt)
+        flags, state = place.own.trace_flags.sampled, place.own.trace_state
+        attempt = _context(place.own.trace_id, span, flags, state)
+        attributes = self._about("deliver", "send", event, event.seq)
+        attributes |= {
+            "messaging.destination.subscription.name": subscription,
+            "busway.handler": item.handler,
+            "busway.run": item.run,
+            "busway.attempt": item.attempt,
+            "busway.result": item.kind,
+        }
+        ids = attempt.trace_id, 0
+        self._make(f"deliver {event.type}", SpanKind.PRODUCER, _below(attempt), ids, times, attributes)
+
+    def _about(
+        self, name: str, type_: str, event: NewEvent | Event | DeliveredEvent, seq: int
+    ) -> dict[str, str | int]:
+        about: dict[str, str | int] = {
+            "messaging.system": "busway",
+            "messaging.operation.name": name,
+            "messaging.operation.type": type_,
+            "messaging.destination.name": event.type,
+            "messaging.message.id": event.id,
+            "cloudevents.event_id": event.id,
+            "cloudevents.event_source": event.source,
+            "cloudevents.event_type": event.type,
+            "busway.node": self._node,
+        }
+        if event.subject is not None:
+            about["cloudevents.event_subject"] = event.subject
+        if seq:
+            about["busway.event.seq"] = seq
+        return about
+
+    def _make(
+        self,
+        name: str,
+        kind: SpanKind,
+        context: Context,
+        ids: tuple[int, int],
+        times: tuple[int, int],
+        attributes: dict[str, Any],
+        error: Error | None = None,
+        links: Sequence[Link] = (),
+    ) -> None:
+        self._ids.trace, self._ids.span = ids
+        start, end = (moment * 1000 for moment in times)
+        if error is not None:
+            attributes["error.type"] = error.type
+        span = self._tracer.start_span(
+            name, context, kind, attributes, links, start_time=start, record_exception=False
+        )
+        if error is not None:
+            about = {"exception.type": error.type, "exception.message": error.message}
+            if error.traceback:
+                about["exception.stacktrace"] = error.traceback[-_STACK:]
+            span.add_event("exception", about, timestamp=end)
+            span.set_status(Status(StatusCode.ERROR, f"{error.type}: {error.message}"))
+        span.end(max(start, end))
+
+
+class DeliveredEvent(msgspec.Struct):
+    """What a result on its way to a subscriber says about its event."""
+
+    seq: int
+    id: str
+    type: str
+    source: str
+    subject: str | None
+
+
+class Delivered(msgspec.Struct):
+    """What a result on its way to a subscriber says that is in its span."""
+
+    kind: str
+    event: DeliveredEvent
+    handler: str
+    run: int
+    attempt: int
+
+
+def _context(trace_id: int, span: int, sampled: bool, state: TraceState | None = None) -> SpanContext:
+    return SpanContext(trace_id, span, True, TraceFlags(int(sampled)), state)
+
+
+def _state(value: Attribute | None) -> TraceState | None:
+    return TraceState.from_header([value]) if isinstance(value, str) and value else None
