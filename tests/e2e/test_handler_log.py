@@ -162,6 +162,7 @@ def test_each_failed_attempt_is_logged_with_its_next_one(service: Service) -> No
     assert {**first, **last} | {"timestamp": "", "event": ""} == {
         "handler": "fails", "run": run["id"], "attempt": 2, "max_attempts": 2, "outcome": "failed",
         "state": "dead", "next_attempt_in": None, "seq": receipt["seq"], "type": "fails",
+        "event_id": receipt["id"],
         "error": {"type": "ValueError", "message": error["message"]}, "traceback": error["traceback"],
         "output": "before it failed\n", "level": "error", "logger": "busway.runs",
         "timestamp": "", "event": "",

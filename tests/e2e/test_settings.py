@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from busway.gateway import settings, variables
 from busway.gateway.errors import BadSettings
+from busway.gateway.traces import switch
 
 from .conftest import Serve
 from .service import clean_environment
@@ -200,3 +204,80 @@ def test_a_broken_dot_env_is_one_clear_line(tmp_path: Path, make: object, words:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("busway: the file .env ")
     assert done.stderr.count("\n") == 1
+
+
+# -- traces
+
+MODULES = """
+import atexit, sys
+atexit.register(lambda: open({file!r}, "w").write("\\n".join(sys.modules)))
+from busway.gateway.start import main
+main()
+"""
+
+
+def test_without_an_endpoint_nothing_of_opentelemetry_is_loaded(make_service: Serve, tmp_path: Path) -> None:
+    head = "import sys\nfrom busway import handler\n"
+    code = head + "@handler('m', pool={0!r})\ndef {0}(event): return [*sys.modules]\n"
+    service = make_service()
+    for pool in ("process", "thread"):
+        service.write(f"{pool}_modules.py", code.format(pool))
+    file = tmp_path / "modules"
+    program = MODULES.format(file=str(file))
+    arguments = service.command()[service.command().index("serve") :]
+    service.launch = lambda: subprocess.Popen(  # type: ignore[method-assign]
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+    )
+    service.start()
+    service.finished(service.publish("m")["seq"])
+    loaded = [item["data"] for item in service.results()]
+    assert len(loaded) == 2
+    assert service.stop() == 0
+    for modules in loaded:
+        assert "busway" in modules
+        assert [name for name in modules if name.startswith("opentelemetry")] == []
+    gateway = file.read_text().split()
+    ours = [name for name in gateway if name.startswith("busway.gateway.traces")]
+    assert ours == ["busway.gateway.traces", "busway.gateway.traces.switch"]
+    # FastAPI imports OpenTelemetry's interface, which makes nothing without the rest.
+    heavy = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "google.protobuf")
+    assert [name for name in gateway if name.startswith(heavy) or name == "requests"] == []
+
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+
+
+def test_serve_without_the_packages_says_what_to_install(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['opentelemetry'] = None; from busway.gateway.start import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--port=0"],
+        env={**clean_environment(), **ENDPOINT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in line
+    assert "pip install 'busway[otel]'" in line
+
+
+def test_variables_of_traces() -> None:
+    assert not switch.wanted({})
+    assert not switch.wanted({**ENDPOINT, "OTEL_SDK_DISABLED": "true"})
+    assert not switch.wanted({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"})
+    assert switch.wanted({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector.example/v1/traces"})
+    switch.check({})
+    switch.check({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"})
+    bad: list[dict[str, Any]] = [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4318"},
+        {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {**ENDPOINT, "OTEL_BSP_MAX_QUEUE_SIZE": "many"},
+    ]
+    for environment in bad:
+        with pytest.raises(BadSettings, match=[*environment][-1]):
+            switch.check(environment)
