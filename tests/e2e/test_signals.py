@@ -129,6 +129,25 @@ def test_a_signal_drains(make_service: Serve, tmp_path: Path, number: int) -> No
     assert service.run_of(seq)["attempt"] == 1
 
 
+@pytest.mark.long
+def test_the_log_says_for_what_a_long_start_or_drain_waits(make_service: Serve, tmp_path: Path) -> None:
+    service = make_service(workers=1, drain_timeout=PATIENCE)
+    service.write("all.py", HANDLERS)
+    waits = "import time\nfrom pathlib import Path\nwhile not Path(NAME).exists(): time.sleep(0.01)\n"
+    service.write("slow.py", waits.replace("NAME", repr(str(tmp_path / "imports"))))
+    service.process = service.launch()
+    service.logged("still starting: waiting for the import of the handlers folder")
+    (tmp_path / "imports").touch()
+    service.announced()
+    began, end = tmp_path / "began", tmp_path / "end"
+    service.publish("waits", {"began": str(began), "end": str(end)})
+    until(began.exists, "the handler to begin")
+    service.terminate()
+    service.logged("still draining: 1 attempts run, ")
+    end.touch()
+    assert service._reap() == 0
+
+
 def test_a_second_signal_ends_it_at_once(make_service: Serve, tmp_path: Path) -> None:
     service = make_service(workers=1)
     service.write("all.py", HANDLERS)

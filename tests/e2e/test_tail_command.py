@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from tests import forked
 
@@ -114,17 +115,20 @@ def test_a_failure_has_its_run_the_next_attempt_and_a_hint(service: Service) -> 
         assert "and long " * 39 in second  # piped, it is not cut
 
 
-def test_a_terminal_gets_lines_of_its_width(service: Service) -> None:
-    service.finished(service.publish("greet.wide", "wide " * 100)["seq"])
-    ours, running = terminal(service, "tail", "greet.wide", "-n", "1", columns=120)
+@pytest.mark.parametrize(("data", "colour"), [("wide " * 100, ""), ("注文 🚚 " * 60, "1")])
+def test_a_terminal_gets_lines_of_its_width(service: Service, data: str, colour: str) -> None:
+    service.finished(service.publish("greet.wide", data)["seq"])
+    ours, running = terminal(service, "tail", "greet.wide", "-n", "1", columns=120, NO_COLOR=colour)
     with running:
         written = b""
-        while b"completes" not in written:
+        while b"completes" not in written or not written.endswith(b"\n"):
             written += os.read(ours, 1 << 16)
         running.kill()
     os.close(ours)
-    (said,) = [each for each in plain(written.decode()).splitlines() if "greet.wide #" in each]
-    assert len(said) <= 120
+    shown = written.decode()
+    assert ("\x1b[32msucceeded" in shown, "\x1b[" in shown) == (not colour, not colour)
+    (said,) = [each for each in plain(shown).splitlines() if "greet.wide #" in each]
+    assert cell_len(said) <= 120
     assert "…  completes 1 succeeded" in said
 
 
