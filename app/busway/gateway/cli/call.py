@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from busway.domain.handler import NAME
 from busway.gateway.errors import BadSettings, BuswayError
 
 if TYPE_CHECKING:
@@ -127,6 +128,17 @@ class Caller:
                 return
             after = {"after": page["next"]}
             most = None if most is None else most - len(page["items"])
+
+
+def check_name(name: str) -> str:
+    """Return the name of a handler for a path.
+
+    Raises:
+        BuswayError: it is none, and would be another path.
+    """
+    if not re.fullmatch(NAME, name):
+        raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
+    return name
 
 
 def explained(problem: BuswayClientError, names: Mapping[str, str] | None = None) -> BuswayError:

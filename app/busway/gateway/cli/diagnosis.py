@@ -55,8 +55,8 @@ class Check(NamedTuple):
     advice: str = ""
 
 
-def checks(settings: Settings, url: str, key: str | None) -> Iterator[Check]:
-    """Yield all checks of a machine with these settings, one after another.
+def checks(settings: Settings, url: str, key: str | None) -> Iterator[tuple[str, Iterator[Check]]]:
+    """Yield all checks of a machine with these settings, by what they look at.
 
     Args:
         settings: those of `busway serve`.
@@ -64,12 +64,13 @@ def checks(settings: Settings, url: str, key: str | None) -> Iterator[Check]:
         key: for this gateway.
     """
     pool = f"{settings.pool} pool, " if settings.has_workers else ""
-    yield Check("settings", OK, f"role {settings.role}, {pool}listens on {settings.host}:{settings.port}")
-    yield from _handlers(settings)
-    yield from _database(settings)
-    yield from _broker(settings)
-    yield from _limits(settings)
-    yield from _gateway(settings, url, key)
+    found = Check("settings", OK, f"role {settings.role}, {pool}listens on {settings.host}:{settings.port}")
+    yield "the settings", iter([found])
+    yield "the handlers folder", _handlers(settings)
+    yield "the database and its disk", _database(settings)
+    yield "the broker", _broker(settings)
+    yield "limits", _limits(settings)
+    yield "the gateway and the clock", _gateway(settings, url, key)
 
 
 def _handlers(settings: Settings) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from busway.gateway.cli.progress import waiting
 from busway.gateway.errors import BadSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from busway.gateway.cli.diagnosis import Check
 
@@ -46,21 +46,16 @@ def doctor(
     from busway.gateway.cli.diagnosis import PROBLEM, Check, checks  # noqa: PLC0415
 
     try:
-        found: Iterable[Check] = checks(settings.load(**options), url, key)
+        found: Iterable[tuple[str, Iterator[Check]]] = checks(settings.load(**options), url, key)
     except BadSettings as problem:
-        found = [Check("settings", PROBLEM, problem.detail)]
+        found = [("the settings", iter([Check("settings", PROBLEM, problem.detail)]))]
     raise typer.Exit(1 if _print(found, json_lines=json_lines) else 0)
 
 
-def _print(found: Iterable[Check], *, json_lines: bool) -> bool:
+def _print(found: Iterable[tuple[str, Iterator[Check]]], *, json_lines: bool) -> bool:
     """Print checks as they are done, and return whether one found a problem."""
     printer, failed = Printer(), False
-    left = iter(found)
-    while True:
-        with waiting("checking", quiet=json_lines):
-            check = next(left, None)
-        if check is None:
-            return failed
+    for check in _made(found, quiet=json_lines):
         failed = failed or check.state == "problem"
         if json_lines:
             print_json([{"check": check.name, **check._asdict()} | {"advice": check.advice or None}])
@@ -68,3 +63,15 @@ def _print(found: Iterable[Check], *, json_lines: bool) -> bool:
         printer.pieces([f"{check.state:<7}", f"{check.name}: {check.found}"], [_STYLES[check.state], ""])
         if check.advice:
             printer.line(f"         {check.advice}", "dim")
+    return failed
+
+
+def _made(found: Iterable[tuple[str, Iterator[Check]]], *, quiet: bool) -> Iterator[Check]:
+    """Yield each check when it is made. Meanwhile show what is checked if that takes long."""
+    for what, checks in found:
+        while True:
+            with waiting(f"checking {what}", quiet=quiet):
+                check = next(checks, None)
+            if check is None:
+                break
+            yield check

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
 
-from busway.domain.handler import NAME
-from busway.gateway.cli.call import Caller
+from busway.gateway.cli.call import Caller, check_name
 from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, handler_names
 from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_plan, print_table
 from busway.gateway.errors import BadSettings, BuswayError
@@ -77,7 +75,7 @@ def pause(
 
     Attempts that have started finish. Nothing is lost.
     """
-    _check_name(name)
+    check_name(name)
     with Caller(url, key) as caller:
         if dry_run:
             if (found := caller.call("GET", f"/v1/handlers/{name}"))["paused"]:
@@ -91,7 +89,7 @@ def resume(
     name: Name, dry_run: DryRun = False, json_lines: Json = False, url: Url = URL, key: Key = None
 ) -> None:
     """Resume a paused handler: its runs start."""
-    _check_name(name)
+    check_name(name)
     with Caller(url, key) as caller:
         if dry_run:
             if not (found := caller.call("GET", f"/v1/handlers/{name}"))["paused"]:
@@ -126,7 +124,7 @@ def delete(
     if bool(names) is missing:
         raise BadSettings("give the names of handlers, or --missing")
     for name in names or ():
-        _check_name(name)
+        check_name(name)
     with Caller(url, key) as caller:
         found = names or [item["name"] for item in caller.items("/v1/handlers", {}) if item["missing"]]
         for name in found:
@@ -140,11 +138,6 @@ def delete(
                 Printer().line(f"handler {name} is deleted")
     if not found:
         note("no handler is missing")
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(NAME, name):  # it would be another path
-        raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
 
 
 def _plan_delete(caller: Caller, name: str, *, json_lines: bool) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Annotated, Any
 
 import typer
 
-from busway.domain.handler import NAME
 from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, event_types, handler_names, replay_ids
 from busway.gateway.cli.output import Printer, counts, flat, note, print_json, print_plan
 from busway.gateway.errors import BadSettings, BuswayError
@@ -117,9 +115,9 @@ def _plan(caller: Any, name: str, wanted: dict[str, Any], *, json_lines: bool) -
         BuswayError: the gateway would refuse it.
     """
     from busway.domain.pattern import PatternError, matcher  # noqa: PLC0415 - as above
+    from busway.gateway.cli.call import check_name  # noqa: PLC0415 - as above
 
-    _check_name(name)
-    handler = caller.call("GET", f"/v1/handlers/{name}")
+    handler = caller.call("GET", f"/v1/handlers/{check_name(name)}")
     after, before, types = (
         wanted.get("after", 0),
         wanted.get("before"),
@@ -138,8 +136,11 @@ def _plan(caller: Any, name: str, wanted: dict[str, Any], *, json_lines: bool) -
     after = min(after, before - 1)
     kind = "a shadow replay" if wanted.get("shadow") else "a replay"
     found = {"after": after, "before": before, "types": types}
-    would = f"start {kind} of {name} with revision {handler['revision']}: events {_range(found)}"
-    print_plan(would, json_lines=json_lines, handler=name, shadow="shadow" in wanted, **found)
+    most = before - 1 - after
+    would = (
+        f"start {kind} of {name} with revision {handler['revision']}: events {_range(found)}, at most {most}"
+    )
+    print_plan(would, json_lines=json_lines, handler=name, shadow="shadow" in wanted, **found, most=most)
 
 
 def _plan_cancel(caller: Any, id_: int, *, json_lines: bool) -> None:
@@ -151,16 +152,12 @@ def _plan_cancel(caller: Any, id_: int, *, json_lines: bool) -> None:
     print_plan(would, json_lines=json_lines, replay=id_, runs=left)
 
 
-def _check_name(name: str) -> None:
-    if not re.fullmatch(NAME, name):  # it would be another path
-        raise BuswayError(f"{name!r} is not the name of a handler: `busway handlers` lists them")
-
-
 def _start(caller: Any, name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     import msgspec  # noqa: PLC0415 - the help starts faster
 
-    _check_name(name)
-    path = f"/v1/handlers/{name}/replay"
+    from busway.gateway.cli.call import check_name  # noqa: PLC0415 - as above
+
+    path = f"/v1/handlers/{check_name(name)}/replay"
     found: dict[str, Any] = caller.call("POST", path, body=msgspec.json.encode(wanted), names=NAMES)
     return found
 
