@@ -1,5 +1,7 @@
 """Reads return the right rows, in order, and use an index."""
 
+from functools import partial
+
 import pytest
 from busway.domain import cursor
 from busway.domain.cursor import Position
@@ -135,3 +137,22 @@ def test_counts_and_errors_are_kept_by_handler(store):
     store.write(publish(event(handlers=(1, 2)), event(), event()), mark(1), settle(3, state=RunState.DEAD))
     assert store.read("counts") == {1: {"running": 1, "dead": 1, "available": 1}, 2: {"available": 1}}
     assert store.read("last_errors") == {1: Error("ValueError", "bad")}
+
+
+def test_results_of_a_correlation_id_are_found_from_where_its_last_run_ended(store):
+    store.write(publish(event("a"), event("b", correlationid="a"), event("c"), event("other")))
+    for index in range(1, 4):
+        store.write(append(1, index), append(3, index))
+    store.write(settle(1), settle(2), *(append(4, index) for index in range(1, 30)))
+    read = partial(store.read, "correlated")
+    found = read("a", 0, 37, 100, 1 << 20)
+    assert [(each.run, each.index) for each in found.results] == [(2, None), (1, None), (1, 3), (1, 2), (1, 1)]
+    assert (found.until, found.reached) == (8, 0), "nothing above the last result of its runs"
+    few = read("a", 0, 37, 2, 1 << 20)
+    assert ([each.run for each in few.results], few.reached) == ([2, 1], 6)
+    assert len(read("a", 0, 37, 100, 1).results) == 1
+    assert [each.number for each in read("a", 0, few.reached, 100, 1 << 20).results] == [5, 3, 1]
+    assert [each.number for each in read("a", 4, 6, 100, 1 << 20).results] == [5]
+    assert read("c", 0, 37, 100, 1 << 20).until == 37, "its run has not ended"
+    nothing = read("nobody", 0, 37, 100, 1 << 20)
+    assert (nothing.results, nothing.until, nothing.reached) == ([], 0, 0)

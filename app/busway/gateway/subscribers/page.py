@@ -19,6 +19,7 @@ from busway.gateway.subscribers.hub import READ_BYTES, READ_RESULTS, Hub, resolv
 from busway.gateway.subscribers.selection import Selection, predicate, scan, select
 
 PAGE_RESULTS = 10_000  # results checked for one page
+CORRELATED_RESULTS = 100_000  # likewise, of one correlation id: the database looks at them
 PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -91,13 +92,23 @@ async def last_page(
         BadPattern, BadFilter, BadSubscription: as from `results_page`.
     """
     selection = select(read_selects(wanted or {}), within=within)
-    matches = predicate(selection)
     end, floor = await hub.reader.log_bounds()
     at = None if before is None else read_after(before)
     if isinstance(at, tuple):
         if at[0] != hub.epoch:
             raise Gone("the cursor belongs to another log: start again without `before`")
         end = min(end, at[1], key=lambda position: position.number)
+    page = None
+    if selection.correlationid is not None and selection.filter is None:
+        page = await _last_correlated(hub, selection, selection.correlationid, (floor, end), last)
+    return page or await _last_of_all(hub, selection, (floor, end), last)
+
+
+async def _last_of_all(
+    hub: Hub, selection: Selection, within: tuple[Position, Position], last: int
+) -> ItemList:
+    """Return the page, found by a look at all results before it."""
+    matches, (floor, end) = predicate(selection), within
     items: list[msgspec.Raw] = []
     passed = size = 0
     most = step = min(READ_RESULTS, scan(selection))
@@ -122,6 +133,42 @@ async def last_page(
                 size += len(items[-1])
                 if len(items) == last:
                     break
+    return await _ending(hub, items, (floor, end), number)
+
+
+async def _last_correlated(
+    hub: Hub, selection: Selection, correlationid: str, within: tuple[Position, Position], last: int
+) -> ItemList | None:
+    """Return the page of one correlation id, without a look at the results of all others before it.
+
+    None: too many events have the id.
+    """
+    matches, (floor, end) = predicate(selection), within
+    items: list[msgspec.Raw] = []
+    passed = size = 0
+    number = end.number
+    while number > floor.number and passed < CORRELATED_RESULTS and size < PAGE_BYTES and len(items) < last:
+        found = await hub.reader.correlated(correlationid, floor.number, number, READ_RESULTS, READ_BYTES)
+        if found is None:
+            return None
+        number = found.reached
+        passed += found.until - found.reached
+        for result in found.results:
+            entry = Entry(result)
+            if matches(entry):
+                items.append(msgspec.Raw(entry.item(hub.epoch)))
+                size += len(items[-1])
+                if len(items) == last:
+                    number = result.number - 1
+                    break
+    return await _ending(hub, items, within, number)
+
+
+async def _ending(
+    hub: Hub, items: list[msgspec.Raw], within: tuple[Position, Position], number: int
+) -> ItemList:
+    """Return a page that ends at the second of two positions. `number`: of the newest result before it."""
+    floor, end = within
     there = None if number <= floor.number else await hub.reader.position(number)
     older = None if there is None else cursor.encode(hub.epoch, there)
     return ItemList(cast("list[Item]", items[::-1]), older, cursor.encode(hub.epoch, end))

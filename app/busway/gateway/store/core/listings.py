@@ -123,7 +123,10 @@ def find_runs(snapshot: Snapshot, query: RunQuery, limit: int, max_bytes: int) -
     where: list[sa.ColumnElement[bool]] = []
     if query.handler is not None:
         number = sa.select(handlers.c.id).where(handlers.c.name == query.handler)
-        where.append(runs.c.handler == number.scalar_subquery())
+        ended = query.state is not None and STATE_CODES[query.state] >= CANCELLED
+        # Runs of a handler are many, those that were cancelled or died few: not by the index of handlers.
+        of = sa.literal_column("+runs.handler", runs.c.handler.type) if ended else runs.c.handler
+        where.append(of == number.scalar_subquery())
     if query.event is not None:
         where.append(runs.c.event == query.event)
     if query.before is not None:

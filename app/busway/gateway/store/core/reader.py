@@ -51,6 +51,7 @@ from busway.gateway.store.core.sources import find_sources
 from busway.gateway.store.core.transaction import Row, Snapshot
 from busway.gateway.store.port.audit import AuditQuery, AuditRecord
 from busway.gateway.store.port.code import CodeFile
+from busway.gateway.store.port.correlated import Correlated
 from busway.gateway.store.port.reader import (
     NO_LIMIT,
     AttemptRecord,
@@ -182,6 +183,13 @@ class CoreReader:
         return await self._read(
             lambda snapshot: result_log.find_with_events(snapshot, after, limit, max_bytes)
         )
+
+    async def correlated(
+        self, correlationid: str, after: int, until: int, limit: int, max_bytes: int
+    ) -> Correlated | None:
+        """Return the newest results of the events with a correlation id."""
+        find, which = result_log.find_correlated, (correlationid, after, until, limit, max_bytes)
+        return await self._read(lambda snapshot: find(snapshot, *which))
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""

@@ -10,6 +10,7 @@ from busway.gateway.store.core import listings, records
 from busway.gateway.store.core.constructs import among, at_most
 from busway.gateway.store.core.schema import SUCCEEDED, events, handlers, results, runs
 from busway.gateway.store.core.transaction import Snapshot
+from busway.gateway.store.port.correlated import MOST_EVENTS, SCANNED, Correlated
 from busway.gateway.store.port.reader import Outcomes
 
 _ROW_BYTES = 200  # size of a result without its data, in bytes
@@ -52,6 +53,68 @@ _last_results = (
     .order_by(results.c.number)
     .limit(at_most())
 )
+_named: sa.BindParameter[str] = sa.bindparam("correlationid", type_=sa.Text)
+_seqs = (
+    sa.select(events.c.seq)
+    .where(
+        events.c.seq.in_(
+            sa.union_all(
+                sa.select(events.c.seq).where(events.c.correlationid == _named).correlate(None),
+                sa.select(events.c.seq)
+                .where(events.c.id == _named, events.c.correlationid.is_(None))
+                .correlate(None),
+            )
+        )
+    )
+    .limit(at_most())
+)
+_ends = sa.select(sa.func.max(runs.c.last_result), sa.func.count() - sa.func.count(runs.c.last_result)).where(
+    among(runs.c.event, sa.bindparam("events"))
+)
+_numbers = (
+    sa.select(results.c.number, _size)
+    .where(
+        results.c.number > sa.bindparam("after"),
+        results.c.number <= sa.bindparam("until"),
+        among(results.c.event, sa.bindparam("events")),
+    )
+    .order_by(results.c.number.desc())
+    .limit(at_most())
+)
+_these = (
+    sa.select(*records.RESULT_COLUMNS)
+    .join(events, events.c.seq == results.c.event)
+    .join(handlers, handlers.c.id == results.c.handler)
+    .where(among(results.c.number, sa.bindparam("numbers")))
+    .order_by(results.c.number.desc())
+)
+
+
+def find_correlated(
+    snapshot: Snapshot, correlationid: str, after: int, until: int, limit: int, max_bytes: int
+) -> Correlated | None:
+    """Implement `Reader.correlated`. Runs that have ended say up to where there are results of theirs."""
+    wanted = {"correlationid": correlationid, "limit": MOST_EVENTS + 1}
+    seqs = [seq for (seq,) in snapshot.fetch(_seqs, tuple[int], wanted)]
+    if len(seqs) > MOST_EVENTS:
+        return None
+    which = {"events": sorted(seqs)}
+    [(last, open_)] = snapshot.fetch(_ends, tuple[int | None, int], which) if seqs else [(None, 0)]
+    if not open_:
+        until = min(until, last or 0)
+    begin = max(after, until - SCANNED)
+    span = {"after": begin, "until": until, "limit": limit, **which}
+    found = snapshot.fetch(_numbers, tuple[int, int], span) if until > begin else []
+    numbers = []
+    for number, size in found:
+        numbers.append(number)
+        max_bytes -= _ROW_BYTES + size
+        if max_bytes <= 0:
+            break
+    rows = snapshot.fetch(_these, records.ResultRow, {"numbers": sorted(numbers)}) if numbers else []
+    stopped = len(numbers) == limit or len(numbers) < len(found)
+    reached = numbers[-1] - 1 if stopped else min(begin, until)
+    return Correlated([records.result(row) for row in rows], reached, until)
 
 
 def find(snapshot: Snapshot, after: int, limit: int, max_bytes: int) -> list[Result]:

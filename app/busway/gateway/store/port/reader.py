@@ -18,6 +18,7 @@ from busway.domain.schedule import Schedule
 from busway.domain.source import Source
 from busway.gateway.store.port.audit import AuditQuery, AuditRecord
 from busway.gateway.store.port.code import CodeFile
+from busway.gateway.store.port.correlated import Correlated
 
 
 class RunRecord(msgspec.Struct, kw_only=True):
@@ -272,6 +273,14 @@ class Reader(Protocol):
 
     async def results_with_events(self, after: int, limit: int, max_bytes: int) -> list[tuple[Result, Event]]:
         """Return results as `results` does, each with its event. The size of each event counts once, too."""
+
+    async def correlated(
+        self, correlationid: str, after: int, until: int, limit: int, max_bytes: int
+    ) -> Correlated | None:
+        """Return the newest results of the events with a correlation id, above `after`, up to `until`.
+
+        Stop as `results` does, or after `SCANNED` results. None: more than `MOST_EVENTS` events have the id.
+        """
 
     async def event(self, seq: int) -> Event | None:
         """Return one event."""
