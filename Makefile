@@ -56,7 +56,7 @@ option = $(if $($(1)),--$(2) "$($(1))")
 OPTIONS = $(call option,HOST,host) $(call option,PORT,port) $(call option,POOL,pool) \
 	$(call option,WORKERS,workers) $(call option,THREADS,threads)
 
-.PHONY: run cluster test test-fast test-all fuzz soak move lint docs advisories release bench counted format lock clean
+.PHONY: run cluster test test-fast test-all fuzz soak soak-console move lint docs advisories release bench counted format lock clean
 .DEFAULT_GOAL := run
 
 # The examples have a database of their own, with sample data from the first start on. Remove examples.db* to begin again.
@@ -110,6 +110,10 @@ test-all: $(VENV)/.dev
 SECONDS := 3600
 soak: $(VENV)/.dev
 	SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -m soak -s tests/soak/test_soak.py $(ARGS)
+
+# The console at 500 results a second for so many seconds: memory and CPU of its pages in a real Chromium.
+soak-console: $(VENV)/.dev
+	SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -m soak -s tests/soak/test_console.py $(ARGS)
 
 # The files are in the temporary folder of pytest. ARGS="--basetemp=/somewhere" chooses another one.
 move: $(VENV)/.dev
