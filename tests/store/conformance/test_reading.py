@@ -146,7 +146,8 @@ def test_results_of_a_correlation_id_are_found_from_where_its_last_run_ended(sto
     store.write(settle(1), settle(2), *(append(4, index) for index in range(1, 30)))
     read = partial(store.read, "correlated")
     found = read("a", 0, 37, 100, 1 << 20)
-    assert [(each.run, each.index) for each in found.results] == [(2, None), (1, None), (1, 3), (1, 2), (1, 1)]
+    seen = [(each.run, each.index) for each in found.results]
+    assert seen == [(2, None), (1, None), (1, 3), (1, 2), (1, 1)]
     assert (found.until, found.reached) == (8, 0), "nothing above the last result of its runs"
     few = read("a", 0, 37, 2, 1 << 20)
     assert ([each.run for each in few.results], few.reached) == ([2, 1], 6)
