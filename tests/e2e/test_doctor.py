@@ -51,7 +51,16 @@ def test_a_new_folder_is_well_and_stays_as_it_is(place: Path) -> None:
     assert found["handlers"] == ("ok", "handlers has files: 1, functions: 1, handlers: 1 None")
     assert "does not exist yet" in found["database"][1]
     assert found["address"][0] == "ok"
-    assert {"settings", "disk space", "disk sync", "open files", "CPUs", "clock"} <= set(found)
+    assert {
+        "settings",
+        "disk space",
+        "disk sync",
+        "open files",
+        "processes",
+        "memory",
+        "CPUs",
+        "clock",
+    } <= set(found)
     assert [path for path in sorted(place.rglob("*")) if "__pycache__" not in str(path)] == before
 
 

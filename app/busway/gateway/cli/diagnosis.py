@@ -35,6 +35,8 @@ SYNCS = 40
 SLOW_SYNC, SLOW_TRIP, NO_SYNC = 0.010, 0.005, 0.000_02  # seconds
 LITTLE_SPACE, NO_SPACE = 1 << 30, 100 << 20  # bytes
 DESCRIPTORS = 4096  # of one process: each connection and each worker takes some
+PROCESSES = 256  # and threads, besides those of workers
+MEMORY, WORKER_MEMORY = 512 << 20, 64 << 20  # bytes for the gateway and for each worker, without handlers
 CLOCK = 2.0  # seconds that two clocks may differ
 OLDEST_YEAR = 2025
 
@@ -205,12 +207,45 @@ def _limits(settings: Settings) -> Iterator[Check]:
     found = f"{files if files != resource.RLIM_INFINITY else 'any number of'} open files"
     advice = "each connection takes one: raise it with `ulimit -n` or LimitNOFILE=" if few else ""
     yield Check("open files", WARNING if few else OK, found, advice)
-    available = cpus()
     wanted = settings.workers if settings.has_workers else 0
+    yield _processes(settings.threads if settings.has_workers else 0, wanted)
+    yield _memory(wanted)
+    available = cpus()
     found = f"{available:g} CPUs, {wanted} workers"
     many = wanted > 2 * max(available, 1)
     advice = "workers that compute take turns: fewer need less memory (--workers)" if many else ""
     yield Check("CPUs", WARNING if many else OK, found, advice)
+
+
+def _processes(threads: int, workers: int) -> Check:
+    """Check how many processes and threads there may be: of the control group, and of the user but root."""
+    limits = [_group("pids.max")]
+    if os.geteuid():
+        soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        limits.append(None if soft == resource.RLIM_INFINITY else soft)
+    most = min((limit for limit in limits if limit is not None), default=None)
+    if most is None:
+        return Check("processes", OK, "any number of processes and threads")
+    few = most < PROCESSES + threads + 4 * workers
+    advice = "workers have threads: raise it with `ulimit -u`, TasksMax= or --pids-limit" if few else ""
+    return Check("processes", WARNING if few else OK, f"{most} processes and threads", advice)
+
+
+def _memory(workers: int) -> Check:
+    """Check how much memory there may be: of the machine, and of the control group."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most = min(machine, _group("memory.max") or machine)
+    little = most < MEMORY + workers * WORKER_MEMORY
+    advice = "fewer workers need less (--workers); handlers come on top" if little else ""
+    return Check("memory", WARNING if little else OK, f"{size(most)}, {workers} workers", advice)
+
+
+def _group(name: str) -> int | None:
+    """Return a limit of the control group of this process, None if it has none."""
+    try:
+        return int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def cpus() -> float:
