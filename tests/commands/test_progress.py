@@ -1,4 +1,4 @@
-"""Progress without a terminal: lines that become rare. On a terminal: tests/e2e/test_moving.py and others."""
+"""Progress without a terminal: lines that become rare. On a terminal: tests/e2e/test_every_command.py."""
 
 from __future__ import annotations
 
