@@ -1,8 +1,9 @@
 """Follow a page as a reader does: write the files that it shows, type its commands, compare what they print.
 
-A block with the language `console` has commands after `$ ` and their output. `…` stands for any text.
-Commands that do not end, `busway serve` and `busway tail`, go on in terminals of their own; later blocks
-`console serve` and `console tail` show what these print next. A block that begins with `# path` is a file.
+A block with the language `console` has commands after `$ ` and their output. `…` stands for any text, alone
+in its line for any number of lines. Commands that do not end, `busway serve` and `busway tail`, go on in
+terminals of their own; later blocks `console serve` and `console tail` show what these print next. A block
+that begins with `# path` is a file.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _ANY = {
     r"\b\d+(?:\.\d+)? m?s\b": r"\d+(?:\.\d+)? m?s",
 }
 """What differs from run to run: times, ids, dates, durations."""
+_ANY_LINES = r"(?:.*\n)*?"
 _SPLIT = re.compile("(" + "|".join(["…", *_ANY]) + ")")
 
 
@@ -182,7 +184,11 @@ class Reader:
             return
         try:
             printed = terminal.ends()
-            whole = "\n".join(r"[\s\S]*?" if line == "…" else pattern(line).pattern for line in lines)
+            whole = "".join(
+                _ANY_LINES if line == "…" and number < len(lines) else r"[\s\S]*" if line == "…"
+                else pattern(line).pattern + "\n" * (number < len(lines))
+                for number, line in enumerate(lines, 1)
+            )  # fmt: skip
             fits = re.fullmatch(whole, "\n".join(printed))
             assert fits, "\n".join([f"$ {command}", *printed, "--- instead of", *lines])
         finally:

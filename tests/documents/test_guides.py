@@ -15,8 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e import proxies
 from tests.e2e.service import Service, clean_environment
 from tests.marks import few
+from tests.ports import unused_port
 
 from .console import Reader, blocks
 
@@ -89,6 +91,19 @@ def test_each_command_of_a_guide_prints_what_it_shows(service: Service, guide: s
             reader.follow(block)
     finally:
         reader.close()
+
+
+def test_a_proxy_opens_the_path_of_webhooks_only(service: Service, tmp_path: Path) -> None:
+    (location,) = (block.text for block in blocks(DOCS / "github.md") if block.language == "nginx")
+    there = location.replace("http://127.0.0.1:8000", service.url)
+    port = unused_port()
+    command = proxies.nginx_for(tmp_path, f"server {{ listen 80; {there} }}", port)
+    with proxies.running(tmp_path, port, command):
+        outside = f"http://127.0.0.1:{port}"
+        refused = service.client.post(f"{outside}/v1/hooks/nobody", json={})
+        assert (refused.status_code, refused.headers["content-type"]) == (401, "application/problem+json")
+        assert service.client.get(f"{outside}/v1/status").status_code == 404
+        assert service.client.get(f"{outside}/v1/hooks/../events").status_code == 404
 
 
 def test_the_code_before_a_move_runs() -> None:
