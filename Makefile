@@ -9,8 +9,9 @@
 #   make test-fast           the tests that need no gateway, in less than a minute
 #   make test-all            all tests, also the long ones; CI runs this
 #   make move                a million events from SQLite to PostgreSQL and back, every row compared; 10 GB of disk
-#   make lint                ruff, mypy, import rules, bandit, lock files; needs no network
+#   make lint                ruff, mypy, import rules, bandit, lock files, advisories; needs no network
 #   make advisories          ask the registry for known faults of the locked packages; needs a network
+#   make advisories CHECKOUT=…   the snapshot of advisories that make lint reads, from a database in the OSV format
 #   make release             wheel, sources, SBOM and checksums in dist; KEY=~/.ssh/id_ed25519 signs the checksums
 #   make fuzz SECONDS=3600   bytes at random for each reader of what comes from outside, so long for each
 #   make bench               every row of the benchmark beside its peers, under 20 minutes
@@ -123,9 +124,10 @@ move: $(VENV)/.dev
 docs: $(VENV)/.docs
 	@$(BIN)/python -m tools.documentation $(VENV)/docs/bin
 
-# Bytes at random for each reader of what comes from outside, for so many seconds each.
+# Bytes at random for each reader of what comes from outside, for so many seconds each, and as many requests for each
+# operation of the OpenAPI document.
 fuzz: $(VENV)/.dev
-	FUZZ_SECONDS=$(SECONDS) $(PYTEST) --dist load tests/test_fuzz.py $(ARGS)
+	FUZZ_SECONDS=$(SECONDS) $(PYTEST) --dist load tests/test_fuzz.py tests/documents/test_generated.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -134,11 +136,18 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app migrations tools
 	$(BIN)/python -m tools.locks
+	$(BIN)/python -m tools.advisories check
 
 # pip-audit has an environment of its own, like uv, and is no dependency.
+CHECKOUT :=
+ifneq "$(CHECKOUT)" ""
+advisories: $(VENV)/.dev
+	$(BIN)/python -m tools.advisories write "$(CHECKOUT)"
+else
 advisories: $(VENV)/.python
 	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
 	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+endif
 
 KEY :=
 release: $(VENV)/.dev

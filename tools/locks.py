@@ -2,8 +2,7 @@
 
     python -m tools.locks
 
-Whether a version has known faults is not among it: no package has a current database of advisories (that of
-safety-db is of 2021), and the services that know need a network. `make advisories` asks one of them.
+Whether a version has known faults is not among it: see `tools.advisories`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ HALF_SECONDS = 5.0
 
 @contextlib.contextmanager
 def busway() -> Iterator[Once]:
-    with running.busway() as gateway, running.program(_openloop()) as program:
+    with running.busway() as gateway, running.program(openloop()) as program:
         port, rounds = int(gateway.url.rpartition(":")[2]), itertools.count(1)
 
         def once(effort: float) -> Reading:
@@ -43,7 +43,7 @@ def busway() -> Iterator[Once]:
 
 @contextlib.contextmanager
 def crossbar() -> Iterator[Once]:
-    with crossbar_node.node() as port, running.program(_openloop()) as program:
+    with crossbar_node.node() as port, running.program(openloop()) as program:
         rounds = itertools.count(1)
         yield lambda effort: idle(program, "crossbar", port, effort, next(rounds))
 
@@ -66,7 +66,8 @@ def _named(phase: str, found: Reading) -> Reading:
     return {f"{phase}_{name}": value for name, value in found.items()}
 
 
-def _openloop() -> list[str]:
+def openloop() -> list[str]:
+    """Return the command of the program that makes the load."""
     return [sys.executable, "-m", "benchmarks.openloop"]
 
 

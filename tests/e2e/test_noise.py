@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import socket
 import struct
@@ -11,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.attacks import GOOD, KEY, frame, handshake
+
 from .service import Service, until
 
 pytestmark = pytest.mark.one_database("connections that clients spoil")
 
 ABORT = struct.pack("ii", 1, 0)
-KEY = base64.b64encode(bytes(16)).decode()
 CLOSE = b"\x88\x80" + bytes(4)
 
 
@@ -29,18 +29,6 @@ def service(tmp_path_factory: Any) -> Iterator[Service]:
 
 def connection(service: Service) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), 60)
-
-
-def handshake(*more: str, host: str = "localhost", path: str = "/v1/subscribe") -> bytes:
-    lines = (f"GET {path} HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade", *more)
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-GOOD = (f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13")
-
-
-def frame(opcode: int, data: bytes) -> bytes:
-    return struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, len(data)) + bytes(4) + data
 
 
 def publishes(count: int) -> bytes:

@@ -1,0 +1,65 @@
+"""Which locked versions an advisory concerns, and the snapshot of a database in the OSV format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import advisories
+
+ADVISORY = """
+id: PYSEC-1
+aliases: [CVE-1]
+details: |
+  It is
+  broken.
+affected:
+- package: {name: SQLAlchemy, ecosystem: PyPI}
+  ranges:
+  - type: GIT
+    events: [{introduced: "0"}]
+  - type: ECOSYSTEM
+    events: [{introduced: "0"}, {fixed: 1.3.0}, {introduced: 2.0.0}, {last_affected: 2.0.9}]
+  - type: ECOSYSTEM
+    events: [{introduced: "99"}]
+  versions: [0.9]
+- package: {name: never-locked, ecosystem: PyPI}
+"""
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    (tmp_path / "vulns").mkdir()
+    (tmp_path / "vulns" / "PYSEC-1.yaml").write_text(ADVISORY)
+    withdrawn = {
+        "id": "X",
+        "withdrawn": "2026-01-01T00:00:00Z",
+        "modified": "2026-01-02T00:00:00Z",
+        "affected": [],
+    }
+    (tmp_path / "vulns" / "X.json").write_text(json.dumps(withdrawn))
+    monkeypatch.setattr(advisories, "SNAPSHOT", tmp_path / "advisories.json")
+    assert advisories.write(tmp_path / "vulns").endswith(
+        "1 advisories of 1 locked packages, the newest of 2026-01-02"
+    )
+    found: dict[str, Any] = json.loads((tmp_path / "advisories.json").read_text())
+    return found
+
+
+def test_a_snapshot_says_which_versions_are_concerned(snapshot: dict[str, Any]) -> None:
+    packages = snapshot["packages"]
+    (advisory,) = packages["sqlalchemy"]
+    assert (advisory["id"], advisory["summary"]) == ("PYSEC-1", "It is broken.")
+    for version, concerned in (
+        ("0.1.dev1", True), ("1.2.99", True), ("1.3.0", False), ("1.3.0rc1", True), ("1.9", False),
+        ("2.0.0", True), ("2.0.9", True), ("2.0.9.post1", False), ("3", False), ("99.1", True),
+        ("odd!", True),
+    ):  # fmt: skip
+        assert advisories.affects(advisory, version) is concerned, version
+    locked = {"sqlalchemy": ["1.2.0"], "other": ["1.0"]}
+    assert advisories.findings(packages, locked, "") == ["sqlalchemy 1.2.0: PYSEC-1 (CVE-1): It is broken."]
+    assert advisories.findings(packages, locked, "| `CVE-1` | because |") == []
+    assert advisories.findings(packages, {"sqlalchemy": ["1.3.0"]}, "") == []
