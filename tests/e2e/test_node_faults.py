@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,8 @@ def test_lost_doubled_and_late_notifications_cost_time_only(
     nodes: list[Service], cell_server: PostgresServer, lost: float
 ) -> None:
     print("BUSWAY_TEST_SEED", SEED)
-    with contextlib.ExitStack() as stack:
-        relays = [stack.enter_context(Unreliable(cell_server.port, lost, SEED + n)) for n in range(3)]
-        for node, relay in zip(nodes, relays, strict=True):
-            node.database_url = (
-                f"postgresql://postgres@127.0.0.1:{relay.port}/cell?sslmode=disable&gssencmode=disable"
-            )
+    with losing(nodes, cell_server.port, lost) as relays:
+        for node in nodes:
             node.start()
         clients = Clients(nodes, SEED)
         clients.acknowledged(60)
@@ -168,32 +164,47 @@ def earlier_release(folder: Path) -> str:
     return str(folder / "app")
 
 
-def test_nodes_of_this_and_of_an_earlier_release_work_together(nodes: list[Service], tmp_path: Path) -> None:
+@contextlib.contextmanager
+def losing(nodes: list[Service], port: int, lost: float) -> Iterator[list[Unreliable]]:
+    """Let nodes reach the database through relays that lose, double, delay and reorder notifications."""
+    with contextlib.ExitStack() as stack:
+        relays = [stack.enter_context(Unreliable(port, lost, SEED + n)) for n in range(len(nodes))]
+        for node, relay in zip(nodes, relays, strict=True):
+            way = f"postgresql://postgres@127.0.0.1:{relay.port}/cell"
+            node.database_url = f"{way}?sslmode=disable&gssencmode=disable"
+        yield relays
+
+
+def test_nodes_of_this_and_of_an_earlier_release_work_together(
+    nodes: list[Service], cell_server: PostgresServer, tmp_path: Path
+) -> None:
+    """Messages between them are lost, and those of the one release mean nothing to the other."""
     print("BUSWAY_TEST_SEED", SEED)
     first, old, last = nodes
     old.variables["PYTHONPATH"] = earlier_release(tmp_path / "earlier")
     old.described = False
-    for node in nodes:
-        node.start()
-    programs = [child.environ()["PYTHONPATH"] for child in psutil.Process(old.pid).children()]
-    assert any(path.startswith(old.variables["PYTHONPATH"]) for path in programs)
-    clients = Clients([first, last], SEED)
-    clients.acknowledged(20)
-    receipts = [old.publish("load.leaf", {"n": n}) for n in range(20)]
-    assert leader_of(nodes) is first
-    first.kill()
-    last.stop()
-    assert leader_of([old]) is old
-    first.start()
-    last.start()
-    clients.acknowledged(20)
-    receipts += [old.publish("load.leaf", {"n": n}) for n in range(20)]
-    last.ok("POST", "/v1/handlers", {"name": "mixed", "target": "load:leaf", "events": ["mixed"]})
-    assert old.publish("mixed", {"n": 1})["runs"] == 1
-    old.kill()
-    clients.acknowledged(20)
-    first.all_finished(receipts)
-    clients.check(last)
+    with losing(nodes, cell_server.port, 0.3):
+        for node in nodes:
+            node.start()
+        programs = [child.environ()["PYTHONPATH"] for child in psutil.Process(old.pid).children()]
+        assert any(path.startswith(old.variables["PYTHONPATH"]) for path in programs)
+        clients = Clients([first, last], SEED)
+        clients.acknowledged(20)
+        receipts = [old.publish("load.leaf", {"n": n}) for n in range(20)]
+        assert leader_of(nodes) is first
+        first.kill()
+        last.stop()
+        assert leader_of([old]) is old
+        first.start()
+        last.start()
+        clients.acknowledged(20)
+        receipts += [old.publish("load.leaf", {"n": n}) for n in range(20)]
+        last.ok("POST", "/v1/handlers", {"name": "mixed", "target": "load:leaf", "events": ["mixed"]})
+        assert old.publish("mixed", {"n": 1})["runs"] == 1
+        old.kill()
+        clients.acknowledged(20)
+        first.all_finished(receipts)
+        clients.check(last)
 
 
 def test_another_node_leads_when_the_leader_is_killed_under_load(nodes: list[Service]) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
+from tests.issuers import TokenIssuer
 from tests.servers.postgres import PostgresServer
 
 from .conftest import Serve
 from .load import HANDLERS, Publisher, Subscriber, check
 from .service import Service, hear, say, until
+from .test_access import busway as key
 from .test_postgres import SEED, busway
 
 pytestmark = [
@@ -166,3 +172,71 @@ def test_a_url_of_a_standby_alone_is_refused_in_one_line(pair: Pair, tmp_path: P
             assert "read-only" in done.stderr
             assert "name the primary server" in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+class Caller(threading.Thread):
+    """Makes requests until it is told to stop. It knows what was accepted, and all statuses.
+
+    Args:
+        send: sends the request with a number, and returns the answer.
+    """
+
+    def __init__(self, send: Callable[[int], httpx.Response]) -> None:
+        super().__init__(daemon=True)
+        self._send, self.stopping = send, threading.Event()
+        self.accepted: list[int] = []
+        self.statuses: Counter[int] = Counter()
+        self.without_retry: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        for number in itertools.takewhile(lambda _: not self.stopping.is_set(), itertools.count()):
+            answer = self._send(number)
+            self.statuses[answer.status_code] += 1
+            if answer.is_success:
+                self.accepted.append(number)
+            elif answer.status_code not in {429, 503} or not answer.headers.get("Retry-After"):
+                self.without_retry.append(answer.text)
+
+    def some(self) -> None:
+        enough = len(self.accepted) + 5
+        until(lambda: self.without_retry or len(self.accepted) >= enough, "accepted requests")
+        assert self.without_retry == []
+
+
+def test_tokens_limits_and_the_audit_log_while_a_standby_takes_over(service: Service, pair: Pair) -> None:
+    """Requests get 503 or 429 with `Retry-After`. Each change has one entry, and each entry one change.
+
+    Changes of keys one after another do not keep events from being stored.
+    """
+    with TokenIssuer() as issuer:
+        service.options |= issuer.options | {"key_rate": "20/s"}
+        service.key = service.admin = key(service, "keys", "create", "me", "--create")
+        service.start()
+        pair.synchronous()
+        url, bearer = f"{service.url}/v1/events", {"Authorization": f"Bearer {issuer.token('publish')}"}
+        publishing = Caller(
+            lambda n: service.client.post(url, json={"type": "nobody", "id": f"p{n}"}, headers=bearer)
+        )
+        changing = Caller(lambda n: service.post("/v1/keys", {"name": f"k{n}", "scopes": ["subscribe"]}))
+        for caller in (publishing, changing):
+            caller.some()
+        pair.primary.kill()
+        until(lambda: publishing.statuses[503] and changing.statuses[503], "the gateway to refuse")
+        pair.standby.execute("SELECT pg_promote()")
+        for caller in (publishing, changing):
+            caller.some()
+            caller.stopping.set()
+            caller.join()
+            assert caller.without_retry == []
+        assert publishing.statuses[429]
+        stored = {id_ for (id_,) in pair.standby.execute("SELECT id FROM busway.events", "busway")}
+        assert stored >= {f"p{n}" for n in publishing.accepted}
+        query = "SELECT details::json ->> 'name' FROM busway.audit WHERE action = 'key.created'"
+        entries = sorted(name for (name,) in pair.standby.execute(query, "busway"))
+        keys = sorted(name for (name,) in pair.standby.execute("SELECT name FROM busway.keys", "busway"))
+        assert entries == keys
+        assert len(set(keys)) == len(keys)
+        assert set(keys) >= {f"k{n}" for n in changing.accepted}
+        assert "Traceback" not in service.log.read_text()
+        assert service.stop() == 0

@@ -1,17 +1,20 @@
 """What a node does with messages about commits: in any order, doubled, lost, out of date, of no commit."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
 from busway.domain.handler import Handler
-from busway.gateway.attempts.inflight import InFlight
+from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.dispatch.assigned import Assigned
+from busway.gateway.dispatch.assigner import Assigner
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.errors import Unavailable
 from busway.gateway.nodes.following import LACKS, Follower, Parts
 from busway.gateway.store.core.writer import Writer
 from busway.gateway.store.port import news
+from busway.gateway.store.port.operations import Cancel, Stopped
 from busway.gateway.store.postgres.cell import PostgresCellLink
 from busway.gateway.store.postgres.reader import PostgresReader
 from busway.gateway.store.postgres.transaction import PostgresTransaction
@@ -24,6 +27,8 @@ from tests.store.databases import Postgres
 from tests.store.kit import NOW, event, handler, over_the_wire, publish, settle
 
 from .test_nodes import Cell
+
+ONE = Handler(id=1, name="one", overrides={"target": "a:b", "events": ["x"]})
 
 
 class CountingLink(PostgresCellLink):
@@ -179,6 +184,29 @@ def test_handlers_that_this_node_changed_itself_are_not_read(cell):
     asyncio.run(main())
 
 
+class Reads(Cutter):
+    """A reader whose connection can be cut."""
+
+    def __init__(self, cell):
+        super().__init__(chosen.postgres().port)
+        self._name = cell.database.url.rpartition("/")[2].partition("?")[0]
+
+    def __enter__(self):
+        super().__enter__()
+        way = f"postgresql://postgres@127.0.0.1:{self.port}/{self._name}?sslmode=disable&gssencmode=disable"
+        self.reader = PostgresReader(way, 1)
+        return self
+
+    async def cut(self):
+        self.lead_to(unused_port())
+        super().cut()
+        while not await fails(self.reader.rules):
+            pass
+
+    def go_on(self):
+        self.lead_to(chosen.postgres().port)
+
+
 async def fails(read):
     try:
         await read()
@@ -190,31 +218,50 @@ async def fails(read):
 def test_a_commit_reaches_the_listeners_once_if_what_it_assigned_cannot_be_read_at_first(cell):
     """The connection for reads is cut. The node tries the whole commit again."""
 
-    async def main(server, relay):
-        way = f"postgresql://postgres@127.0.0.1:{relay.port}/{cell.database.url.rpartition('/')[2]}"
-        reader = PostgresReader(f"{way.partition('?')[0]}?sslmode=disable&gssencmode=disable", 1)
+    async def main(reads):
+        reader = reads.reader
         await reader.open()
         registry, hands = Registry(), Hands()
-        registry.load([Handler(id=1, name="one", overrides={"target": "a:b", "events": ["x"]})], CATALOG)
+        registry.load([ONE], CATALOG)
         async with Node(cell) as node:
             assigned = Assigned(node, reader, registry, InFlight(hands), lambda: NOW)
             node._follower._parts = node._follower._parts._replace(assigned=assigned)
             publish_assign_and_settle(cell)
-            relay.lead_to(unused_port())
-            relay.cut()
-            while not await fails(reader.rules):
-                pass
+            await reads.cut()
             for _ in range(2):
                 assert await fails(node.hear)
-            relay.lead_to(server.port)
+            reads.go_on()
             await node.hear()
             assert [[*each.unread] for each in node.applied] == [[1, 2], [], []]
             assert [each.ended for each in node.applied] == [[], [], [2]]
             assert [(each.run, each.token) for each in hands.history] == [(1, 77)]
         reader.close()
 
-    with Cutter(chosen.postgres().port) as relay:
-        asyncio.run(main(chosen.postgres(), relay))
+    with Reads(cell) as reads:
+        asyncio.run(main(reads))
+
+
+def test_an_attempt_that_lingered_on_another_node_is_looked_at_again_if_it_could_not_be_read(cell):
+    async def main(reads):
+        reader, in_flight, freed = reads.reader, InFlight(Hands()), []
+        await reader.open()
+        commit(cell, msgspec.structs.replace(publish(event()), rules=3))
+        commit(cell, cell.assign())
+        commit(cell, Cancel(runs=[1], now=NOW))
+        [found] = await reader.lingering()
+        in_flight.linger(Attempt(0, found.run, found.attempt, "one", 1, ONE.spec, ""))
+        assigner = Assigner(None, reader, in_flight, None, lambda: 3, lambda: NOW, None, freed.extend)
+        await reads.cut()
+        assert await fails(partial(assigner.adopt_lingering, [found]))
+        reads.go_on()
+        commit(cell, Stopped(runs=[1]))
+        assert assigner.lingers(1)
+        await assigner.adopt_lingering([])  # as when the node tries again to lead
+        assert ([run.id for run in freed], assigner.lingers(1)) == ([1], False)
+        reader.close()
+
+    with Reads(cell) as reads:
+        asyncio.run(main(reads))
 
 
 def test_content_that_a_later_commit_of_this_node_may_have_changed_is_not_used(cell):

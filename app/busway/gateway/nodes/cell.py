@@ -229,7 +229,9 @@ class CellNode:
 
     async def current(self) -> None:
         """Wait until this node has the handlers that the store has now."""
-        wanted = await self._reader.rules()
+        await self._until_version(await self._reader.rules())
+
+    async def _until_version(self, wanted: int) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
                 while self._version() < wanted:
@@ -241,6 +243,8 @@ class CellNode:
     async def spread(self) -> None:
         """Wait until all nodes have the handlers and keys that the store has now."""
         wanted = await self._reader.rules()
+        # This node, too: else changes of keys one after another keep it behind, and publishing waits for it.
+        await self._until_version(wanted)
         end = time.monotonic() + SPREAD
         while {*await self._reader.nodes_behind(wanted)} - {self.id}:
             if time.monotonic() > end:
