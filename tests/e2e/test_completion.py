@@ -86,6 +86,8 @@ def test_it_knows_commands_options_and_what_the_gateway_has(service: Service, co
     assert "dead" in complete("runs", "--state", "d")
     assert "--handler" in complete("retry", "--h")
     assert complete("tail", "--kind", "su") == ["succeeded"]
+    assert complete("serve", "--role", "g") == ["gateway"]
+    assert complete("invoke", f"--handlers={service.handlers}", "hel") == ["hello"]
     for words, known in (
         (("pause", "h"), {"hang", "hello"}),
         (("runs", "--handler", "hel"), {"hello"}),

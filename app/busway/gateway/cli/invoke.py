@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +15,45 @@ from busway.gateway.cli.event import extensions, payload
 from busway.gateway.cli.options import Json, setting
 from busway.gateway.errors import BadSettings
 
+_COMPLETED = 100  # files that are read for shell completion
+
+
+def declared_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of handlers that files of the folder declare, for shell completion.
+
+    The files are read and not imported, which could take long and print.
+    """
+    folder = ctx.params.get("handlers") or Path(_variable("handlers") or "handlers")
+    found: set[str] = set()
+    for file in sorted(Path(folder).glob("*.py"))[:_COMPLETED]:
+        with suppress(OSError, SyntaxError, ValueError):
+            found.update(filter(None, map(_declared, ast.walk(ast.parse(file.read_bytes())))))
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+def _declared(node: ast.AST) -> str | None:
+    """Return the name of the handler that a function is."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None
+    for decorator in node.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else None
+        if (
+            isinstance(decorator, ast.Call)
+            and getattr(called, "attr", getattr(called, "id", "")) == "handler"
+        ):
+            named = [each.value for each in decorator.keywords if each.arg == "name"]
+            constant = named[0].value if named and isinstance(named[0], ast.Constant) else node.name
+            return str(constant)
+    return None
+
 
 def invoke(
-    handler: Annotated[str, typer.Argument(help="Name of the handler, or a target such as orders:price.")],
+    handler: Annotated[
+        str,
+        typer.Argument(
+            help="Name of the handler, or a target such as orders:price.", autocompletion=declared_names
+        ),
+    ],
     data: Annotated[str | None, typer.Option("--data", "-d", help="Payload of the event as JSON.")] = None,
     file: Annotated[
         Path | None, typer.Option(help="File with the payload as JSON; - reads standard input.")

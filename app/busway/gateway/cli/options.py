@@ -179,9 +179,10 @@ def need_server() -> None:
         )
 
 
-def setting(text: str) -> Any:
-    """Return an option whose help text names its default."""
-    return typer.Option(help=text, show_default=False)
+def setting(text: str, *words: str) -> Any:
+    """Return an option whose help text names its default. `words`: its values, for shell completion."""
+    complete = one_of(*words) if words else None
+    return typer.Option(help=text, show_default=False, autocompletion=complete)
 
 
 def parsed(option: str, text: str) -> Any:

@@ -30,7 +30,12 @@ def serve(
     ] = None,
     pool: Annotated[
         str | None,
-        setting("Where handlers run that do not choose a pool: process, thread or auto. [default: process]"),
+        setting(
+            "Where handlers run that do not choose a pool: process, thread or auto. [default: process]",
+            "process",
+            "thread",
+            "auto",
+        ),
     ] = None,
     workers: Annotated[
         int | None, setting("Worker processes of the process pool. [default: number of CPUs]")
@@ -69,7 +74,10 @@ def serve(
         str | None,
         setting(
             "What this node does, where several use one database: all, gateway (runs no handlers) or worker "
-            "(serves only health checks and metrics). [default: all]"
+            "(serves only health checks and metrics). [default: all]",
+            "all",
+            "gateway",
+            "worker",
         ),
     ] = None,
     max_event_bytes: Annotated[int | None, setting("Largest event, in bytes. [default: 1048576]")] = None,
@@ -247,11 +255,22 @@ def serve(
     ] = None,
     log_format: Annotated[
         str | None,
-        setting("How logs look: text, json, or auto (text on a terminal, json otherwise). [default: auto]"),
+        setting(
+            "How logs look: text, json, or auto (text on a terminal, json otherwise). [default: auto]",
+            "auto",
+            "text",
+            "json",
+        ),
     ] = None,
     log_level: Annotated[
         str | None,
-        setting("Least level of log lines, also of handlers: debug, info, warning or error. [default: info]"),
+        setting(
+            "Least level of log lines, also of handlers: debug, info, warning or error. [default: info]",
+            "debug",
+            "info",
+            "warning",
+            "error",
+        ),
     ] = None,
     json_lines: Json = False,
 ) -> None:
