@@ -127,3 +127,10 @@ def test_the_application_after_a_move_from_fastapi(service: Service, tmp_path: P
             assert (await client.get("http://shop/invoices/17")).json() == {"pdf": "invoice-17.pdf"}
 
     asyncio.run(scenario())
+
+
+def test_the_commands_of_each_page_are_run() -> None:
+    pages = {page.stem for page in DOCS.glob("*.md") if any(b.language == "console" for b in blocks(page))}
+    assert pages - {"tutorial", "commands"} <= {*GUIDES}, (
+        "add it to GUIDES"
+    )  # these two have tests of their own
