@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -44,6 +45,8 @@ class TracedHub(Hub):
         super().__init__(*given, **options)
         self._tracer = tracer
         self._known: OrderedDict[tuple[int, int], _Known] = OrderedDict()
+        self._noted: Piece | None = None
+        self._items: list[tuple[_Known, Delivered]] = []
 
     def committed(self, commit: Committed) -> None:
         """Keep the traces of results for a while, and queue the commit."""
@@ -69,12 +72,19 @@ class TracedHub(Hub):
         return taken
 
     def _note(self, subscription: Subscription, piece: Piece) -> None:
+        if piece is not self._noted:  # very many subscriptions may get it
+            self._noted, self._items = piece, [*self._traced(piece)]
         now, name = self._tracer.now(), subscription.durable or subscription.id
+        for known, item in self._items:
+            if known.deliveries < MOST:
+                known.deliveries += 1
+                self._tracer.delivered(known.place, item, name, (known.at, now))
+
+    def _traced(self, piece: Piece) -> Iterator[tuple[_Known, Delivered]]:
         for text in piece.items:
             item, encoded = _item(text), text
             if not item.run and item.data:  # a CloudEvent with the result in it
                 item, encoded = _item(item.data), bytes(item.data)
             known = None if item.kind == Kind.PARTIAL else self._known.get((item.run, item.attempt))
             if known is not None and known.deliveries < MOST:
-                known.deliveries += 1
-                self._tracer.delivered(known.place, _delivered(encoded), name, (known.at, now))
+                yield known, _delivered(encoded)
