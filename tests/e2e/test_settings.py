@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busway.domain.event import NewEvent
 from busway.gateway import settings, variables
 from busway.gateway.errors import BadSettings
 from busway.gateway.traces import switch
@@ -281,3 +283,34 @@ def test_variables_of_traces() -> None:
     for environment in bad:
         with pytest.raises(BadSettings, match=[*environment][-1]):
             switch.check(environment)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argument", "least", "most"),
+    [
+        ("parentbased_always_on", "", 200, 200),
+        ("parentbased_always_off", "", 0, 0),
+        ("parentbased_traceidratio", "0.5", 40, 160),
+    ],
+)
+def test_the_sampler_decides_which_traces_begin(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, argument: str, least: int, most: int
+) -> None:
+    from busway.gateway.traces.tracer import Tracer
+
+    for name, value in {
+        **ENDPOINT,
+        "OTEL_TRACES_SAMPLER": sampler,
+        "OTEL_TRACES_SAMPLER_ARG": argument,
+    }.items():
+        monkeypatch.setenv(name, value)
+    tracer = Tracer("a", lambda: 0)
+    events = [
+        NewEvent(id=str(n), source="/", type="t", time=0, accepted_at=0, correlationid="c")
+        for n in range(200)
+    ]
+    for event in events:
+        tracer.begin(event)
+    sampled = [str(event.attributes["traceparent"]).endswith("-01") for event in events]
+    assert least <= sum(sampled) <= most
+    asyncio.run(tracer.close())
