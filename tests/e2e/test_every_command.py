@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,11 +22,13 @@ from rich.cells import cell_len
 from tests import forked
 
 from .service import PATIENCE, Service, clean_environment, until
-from .test_commands import on_terminal, plain
+from .test_commands import on_terminal, plain, terminal
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 CODE = """
+import time
+from pathlib import Path
 from busway import handler
 
 @handler("good")
@@ -32,6 +36,11 @@ def good(event): return "good"
 
 @handler("bad", max_attempts=1)
 def bad(event): raise ValueError("bad")
+
+@handler("slow")
+def slow(event):
+    yield "part"
+    while not Path(event.data).exists(): time.sleep(0.01)
 
 @handler("later", paused=True)
 def later(event): return "later"
@@ -274,6 +283,22 @@ def test_a_terminal_has_a_bar_with_amount_and_rate(place: Place, monkeypatch: py
         assert max(map(cell_len, drawn)) <= 80
     for made in place.folder.glob("bar*"):
         made.unlink()
+
+
+def test_a_wait_for_results_shows_and_leaves_nothing_but_them(place: Place, tmp_path: Path) -> None:
+    words = ("publish", "slow", "-d", json.dumps(str(tmp_path / "end")), "--wait")
+    ours, running = terminal(place.service, *words, columns=120)
+    written = b""
+    with running, contextlib.suppress(OSError):  # the other side has closed
+        while chunk := os.read(ours, 1 << 16):
+            written += chunk
+            if b"partial" in written and b"waiting for results" in written:
+                (tmp_path / "end").touch()
+    os.close(ours)
+    parts = re.split(r"\r?\x1b\[2K|\n|\r|\x1b\[[0-9?]*[A-Za-z]", plain(written.decode()))
+    first, second, last = [part for part in parts if part.strip() and "waiting for results" not in part]
+    assert (first.split()[1], second.split()[1]) == ("partial", "succeeded")
+    assert last.endswith("is completed: 1 succeeded")
 
 
 def test_serve_prints_its_address_as_json(tmp_path: Path) -> None:

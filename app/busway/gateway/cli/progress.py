@@ -13,9 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from busway.gateway.cli.output import console, duration, note, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FIRST_NOTE, LONGEST_PAUSE = 5.0, 60.0  # seconds before a line without a terminal
 _WINDOW = 30.0  # seconds over which the rate is taken
@@ -135,7 +138,9 @@ def progress(label: str, unit: str, *, bounded: bool = True, prints: bool = Fals
     if bounded:
         columns += [BarColumn(_BAR), TextColumn("{task.percentage:>3.0f}%")]
     above = prints and sys.stdout.isatty()  # it may be a pipe
-    with Bar(*columns, TextColumn("{task.description}"), redirect_stdout=above, **_where()) as bar:
+    with Bar(
+        *columns, TextColumn("{task.description}"), redirect_stdout=above, console=console(stderr=True)
+    ) as bar:
         task = bar.add_task("", total=1)
 
         def draw(share: float | None, text: str) -> None:
@@ -145,20 +150,24 @@ def progress(label: str, unit: str, *, bounded: bool = True, prints: bool = Fals
 
 
 @contextmanager
-def waiting(what: str, *, quiet: bool = False) -> Iterator[None]:
+def waiting(what: str, *, quiet: bool = False, over: Console | None = None) -> Iterator[None]:
     """Show that the command waits if the body takes long, such as `waiting for the database`.
 
     On a terminal it shows the seconds so far, and nothing of it stays. Otherwise it prints a line now and
-    then. The body prints nothing.
+    then. The body prints nothing, or on the console `over` alone.
 
     Args:
         what: for what it waits.
         quiet: print no lines.
+        over: a console on which the body prints.
     """
     ended = threading.Event()
-    show = _tick if on_terminal() else _note_often
-    thread = threading.Thread(target=show, args=(what, ended), daemon=True)
-    if not quiet or show is _tick:
+    if on_terminal():
+        where = over if over is not None and over.is_terminal else console(stderr=True)
+        thread = threading.Thread(target=_tick, args=(what, ended, where), daemon=True)
+    else:
+        thread = threading.Thread(target=_note_often, args=(what, ended), daemon=True)
+    if not quiet or on_terminal():
         thread.start()
     try:
         yield
@@ -173,20 +182,16 @@ def on_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _tick(what: str, ended: threading.Event) -> None:
+def _tick(what: str, ended: threading.Event, where: Console) -> None:
     if ended.wait(_PATIENCE):
         return
     from rich.progress import Progress as Bar  # noqa: PLC0415 - takes long
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as above
 
     columns = (SpinnerColumn(), TextColumn(what), TimeElapsedColumn())
-    with Bar(*columns, transient=True, redirect_stdout=False, redirect_stderr=False, **_where()) as bar:
+    with Bar(*columns, transient=True, console=where, redirect_stdout=False, redirect_stderr=False) as bar:
         bar.add_task("", total=None)
         ended.wait()
-
-
-def _where() -> dict[str, Any]:
-    return {"console": console(stderr=True)}
 
 
 def _note_often(what: str, ended: threading.Event) -> None:

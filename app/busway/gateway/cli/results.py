@@ -24,21 +24,24 @@ class Results:
     """Prints results, one a line, with `json_lines` as JSON objects.
 
     On a terminal the data is cut to its width; nothing else is ever cut.
+
+    Attributes:
+        console: where they are printed.
     """
 
     def __init__(self, *, json_lines: bool, console: Console | None = None) -> None:
         self._json_lines = json_lines
-        self._console = console or make_console()
+        self.console = console or make_console()
 
     def show(self, item: Item, next_attempt: str = "") -> None:
         """Print one result. `next_attempt` says when the next attempt starts, if that is known."""
         if self._json_lines:
-            file = self._console.file
+            file = self.console.file
             file.write(json_line(msgspec.json.encode(members(item)), file))
             file.flush()
         else:
-            width = self._console.width if self._console.file.isatty() else None
-            self._console.print(line(item, width, next_attempt), soft_wrap=True)
+            width = self.console.width if self.console.file.isatty() else None
+            self.console.print(line(item, width, next_attempt), soft_wrap=True)
 
 
 def members(item: Item) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import typer
@@ -12,6 +13,7 @@ from busway.client.aio import BuswayClientError, Client, Completed, Item, NotCom
 from busway.gateway.cli.call import explained
 from busway.gateway.cli.event import NAMES
 from busway.gateway.cli.output import counts, note
+from busway.gateway.cli.progress import waiting
 from busway.gateway.cli.results import Results
 from busway.gateway.errors import BuswayError
 
@@ -27,7 +29,10 @@ def publish_and_wait(
     """
     results = Results(json_lines=json_lines)
     try:
-        done = asyncio.run(_completed(url, key, event, seconds, results.show))
+        # JSON is written beside the console.
+        shown = waiting("waiting for results", quiet=True, over=results.console)
+        with nullcontext() if json_lines else shown:
+            done = asyncio.run(_completed(url, key, event, seconds, results.show))
     except NotCompleted as problem:
         if problem.event is None:
             raise BuswayError(
