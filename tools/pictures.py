@@ -31,7 +31,8 @@ def main() -> int:
         print("no Chromium on this machine: install the package chromium", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), handlers=ROOT / "examples" / "handlers")
+        shutil.copytree(ROOT / "examples" / "handlers", Path(folder) / "handlers")
+        service = Service(Path(folder), reload=True)
         service.start()
         try:
             seq = fill(service)
@@ -58,6 +59,10 @@ def fill(service: Service) -> int:
         time.sleep(0.1 + 0.25 * (n // 40 % 2))
     seq: int = service.publish("order.created", ORDERS[0])["seq"]
     until(lambda: not service.unfinished(), "the end of all runs")
+    orders = service.handlers / "orders.py"
+    text = orders.read_text(encoding="utf-8")
+    service.write("orders.py", text.replace('"lamp": 4900}', '"lamp": 4900, "piano": 420_000}'))
+    until(lambda: service.ok("GET", "/v1/handlers/price")["revision"] == 2, "the new revision")
     return seq
 
 
@@ -67,6 +72,7 @@ def take(browser: Browser, service: Service, seq: int) -> None:
         ("overview", "/", 1120, 660, "light"),
         ("event", f"/events/{seq}", 1120, 660, "dark"),
         ("dead", "/dead", 360, 640, "light"),
+        ("revisions", "/handlers/price", 360, 640, "dark"),
     ]
     for name, path, width, height, theme in views:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
@@ -75,6 +81,11 @@ def take(browser: Browser, service: Service, seq: int) -> None:
         page.locator("h1").wait_for()
         until(lambda page=page: page.locator(".loading").count() == 0, "the page")
         page.wait_for_timeout(1500)  # what is loaded after it, such as the stack of a dead run
+        if name == "dead":
+            page.locator("[data-action=what-changed]").first.click()
+        if name == "revisions":
+            page.locator("[data-section=revisions]").evaluate("section => section.scrollIntoView()")
+        page.wait_for_timeout(500)
         page.screenshot(path=str(PICTURES / f"console-{name}.png"))
         context.close()
 

@@ -1,7 +1,7 @@
-"""`make soak-console SECONDS=3600`: the console at 500 results a second, in a real Chromium.
+"""`make soak-console SECONDS=3600`: the console in a real Chromium, with many events and results.
 
-Two pages are open: Live, where all results arrive, and the overview. Each has a process of its own. Printed
-every minute: the memory that it shares with no other process, its CPU time, and what its page holds.
+At 500 results a second, two pages are open: Live, where all results arrive, and the overview. Each has a process
+of its own. Printed every minute: memory that it shares with no other process, CPU time, and what it holds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import Browser, CDPSession, Page
 
 from tests.browser.console import Console
-from tests.e2e.service import PATIENCE, Service
+from tests.e2e.service import PATIENCE, Service, until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 RATE = 500  # results a second
@@ -37,6 +37,16 @@ from busway import handler
 def price(event):
     return {"order": event.data["n"], "total": 42}
 """
+
+EVENTS = 100_000
+PAGES = ("/", "/live", "/events", "/events/1", "/handlers/price", "/runs", "/dead", "/subscribers", "/nodes")
+TIMES = """() => ({
+  paint: performance.getEntriesByName("first-contentful-paint")[0].startTime,
+  slowest: performance.getEntriesByType("resource")
+    .filter((each) => each.name.includes("/v1/"))
+    .map((each) => [each.duration, each.name.slice(location.origin.length)])
+    .sort((a, b) => b[0] - a[0])[0],
+})"""
 
 
 class Taken(NamedTuple):
@@ -145,3 +155,27 @@ def told(all_: list[Taken]) -> str:
         f"{last.at - all_[0].at:6.0f} s: {last.memory / (1 << 20):5.1f} MiB, {share(all_):6.1%} of a core, "
         f"heap {last.heap / (1 << 20):5.1f} MiB, {last.nodes} nodes,"
     )
+
+
+@pytest.mark.soak
+def test_each_page_with_many_events(browser: Browser, service: Service) -> None:
+    """Print how fast each page is. That is not checked: it depends on how busy the machine is."""
+    batch = 1_000
+    with httpx.Client(timeout=PATIENCE) as client:
+        for n in range(EVENTS // batch):
+            events = [{"type": "soak.order", "data": {"n": n * batch + m}} for m in range(batch)]
+            client.post(f"{service.own_url}/v1/events", json=events).raise_for_status()
+    until(lambda: not service.unfinished(), "the end of all runs")
+    console = Console(browser.new_context().new_page(), service)
+    for path in PAGES:
+        console.open(path)
+        until(lambda: console.page.locator(".loading").count() == 0, "what the page loads")
+        console.page.wait_for_timeout(3_000)  # and what it loads again
+        found = console.page.evaluate(TIMES)
+        took, name = found["slowest"]
+        print(
+            f"{path:16} first paint {found['paint']:6.0f} ms, slowest request {took:6.0f} ms ({name}), "
+            f"load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+        assert console.faults == []

@@ -173,9 +173,14 @@ function useEvents(on, type, feed) {
     let timer = null;
     const look = async () => {
       try {
-        const { items } = await get(withQuery("v1/events", { type, limit: SHOWN }));
-        if (ended) return;
         const first = last.current === null;
+        let page = await get(withQuery("v1/events", { type, limit: SHOWN }));
+        const items = [...page.items];
+        while (!first && page.next && items.at(-1)?.seq > last.current && items.length < KEPT && !ended) {
+          page = await get(withQuery("v1/events", { type, limit: SHOWN, after: page.next }));
+          items.push(...page.items);
+        }
+        if (ended) return;
         const fresh = items.filter((event) => first || event.seq > last.current);
         for (const event of fresh.reverse()) feed.add(eventRow(event));
         last.current = Math.max(last.current ?? 0, items[0]?.seq ?? 0);
