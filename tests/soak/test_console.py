@@ -1,7 +1,8 @@
 """`make soak-console SECONDS=3600`: the console in a real Chromium, with many events and results.
 
-At 500 results a second, two pages are open: Live, where all results arrive, and the overview. Each has a process
-of its own. Printed every minute: memory that it shares with no other process, CPU time, and what it holds.
+At 500 results a second, two pages are open: Live, where all results arrive, and the overview. Each has a
+process of its own. Printed every minute: memory that it shares with no other process, CPU time, and what it
+holds. Playwright has the browser keep the bodies of answers, so memory grows by them.
 """
 
 from __future__ import annotations

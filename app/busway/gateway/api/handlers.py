@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -53,8 +54,7 @@ _NEW = {"name": "try-me", "target": "orders:price", "events": ["order.created"]}
 
 
 async def _shown(stages: Stages, entries: list[RegisteredHandler]) -> list[shapes.Handler]:
-    counts = await stages.reader.counts()
-    errors = await stages.reader.last_errors()
+    counts, errors = await asyncio.gather(stages.reader.counts(), stages.reader.last_errors())
     return [
         _handler(
             stages,

@@ -139,9 +139,11 @@ def _dead_pools(stages: Stages) -> str | None:
 )
 async def read_status(stages: StagesDep) -> Response:
     """Returns pools, workers, queues, subscribers, disk use, and files that cannot be imported."""
-    counts = await stages.reader.counts()
-    oldest = await stages.reader.oldest(stages.clock())
-    sizes = await asyncio.to_thread(stages.database.sizes)
+    counts, oldest, sizes = await asyncio.gather(
+        stages.reader.counts(),
+        stages.reader.oldest(stages.clock()),
+        asyncio.to_thread(stages.database.sizes),
+    )
     cell = stages.nodes.status()
     status = shapes.Status(
         version=__version__,
