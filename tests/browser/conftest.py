@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.e2e.service import PATIENCE
+from tests.e2e.service import PATIENCE, Service
+
+from .console import HANDLERS, WIDE, Console
 
 FLAGS = (
     "--no-sandbox",  # Chromium refuses its sandbox to root
@@ -36,3 +38,23 @@ def browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("console"), reload=True)
+    service.write("shop.py", HANDLERS)
+    service.start()
+    service.finished(service.publish("shop.order", {"item": "book"})["seq"])
+    service.finished(service.publish("shop.order", {"item": "piano"})["seq"])
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def console(browser: Browser, service: Service) -> Iterator[Console]:
+    context = browser.new_context(viewport={"width": WIDE[0], "height": WIDE[1]})
+    console = Console(context.new_page(), service)
+    yield console
+    context.close()
+    assert console.faults == []

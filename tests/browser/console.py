@@ -14,6 +14,26 @@ from tests.e2e.service import PATIENCE, Service
 from .visit import TELL
 
 NARROW, WIDE = (360, 740), (1280, 900)
+HANDLERS = """
+from busway import Context, Fail, handler
+
+@handler("shop.order")
+def price(event, ctx: Context):
+    print("pricing", event.data)
+    if event.data.get("item") == "piano":
+        raise Fail("we do not sell pianos")
+    yield {"priced": 1}
+    ctx.publish("shop.priced", {"total": 7})
+    return {"total": 7}
+
+@handler("shop.priced")
+def bill(event):
+    return {"billed": event.data["total"]}
+
+@handler("shop.echo")
+def echo(event):
+    return event.data
+"""
 AWAY = re.compile(
     r"ERR_(CONNECTION|EMPTY|SOCKET|NETWORK|ABORTED|INCOMPLETE)|status of 503|WebSocket connection to"
 )
