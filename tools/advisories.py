@@ -149,12 +149,16 @@ def _ranges(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str | No
         yield first, None, None
 
 
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _YAML)  # noqa: S506 # nosec B506 - a safe loader
+
+
 def _advisories(folder: Path) -> Iterator[Mapping[str, Any]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix not in {".json", ".yaml"} or ".git" in path.relative_to(folder).parts:
             continue
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YAML)  # noqa: S506 - a safe one
+        found = json.loads(text) if path.suffix == ".json" else _read_yaml(text)
         if isinstance(found, dict) and "id" in found and "affected" in found:
             yield found
 
