@@ -6,7 +6,7 @@ import pytest
 from busway.gateway.access.gate import Gate
 from busway.gateway.access.keys import key_text
 from busway.gateway.access.sessions import LIFETIME, SignIns, Use, cookie_token, set_cookie
-from busway.gateway.errors import Conflict, Forbidden, TooManyRequests, Unauthorized
+from busway.gateway.errors import BadRequest, Conflict, Forbidden, TooManyRequests, Unauthorized
 
 from tests.api.test_tickets import HERE, Clocks, record
 
@@ -67,6 +67,28 @@ def test_a_session_is_good_for_its_time_on_every_node_of_the_cell_and_no_other()
 )
 def test_the_token_of_a_cookie(header: bytes | None, token: str | None) -> None:
     assert cookie_token(header) == token
+    assert cookie_token(header, encrypted=True) == (token if token == "bws_b" else None)
+
+
+def test_with_tls_a_cookie_that_another_host_planted_does_not_count() -> None:
+    gate = Clocks().gate(secret=SECRET, encrypted=True)
+    gate.load([record(1, "admin")])
+    _, token = gate.sign_in(key_text(1, "s1"), "192.0.2.1")
+    with pytest.raises(Unauthorized, match="missing API key"):
+        gate.admit(cookie(token), Use.READ)
+    own = set_cookie(token, 1, secure=True).partition(";")[0].encode()
+    assert gate.admit([*HERE, (b"cookie", own)], Use.READ).source == "session"
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"origin", b"sec-fetch-site"])
+def test_what_says_who_sends_a_request_stands_once(name: bytes) -> None:
+    gate = Clocks().gate()
+    gate.load([record(1, "admin")])
+    good = {b"authorization": f"Bearer {key_text(1, 's1')}".encode(), b"origin": b"http://localhost:8000"}
+    headers = [*HERE, *good.items(), (b"sec-fetch-site", b"same-origin")]
+    assert gate.admit(headers).source == "key"
+    with pytest.raises(BadRequest, match=f"the header {name.decode()} stands twice"):
+        gate.admit([(name, b"x"), *headers])
 
 
 def test_wrong_sign_ins_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

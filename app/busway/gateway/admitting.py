@@ -34,7 +34,15 @@ def make_gate(
     issuer, origins = settings.issuer, Origins(settings.allow_origin)
     closed = settings.keys_file is not None
     tokens, keys = (None, NO_KEYS) if issuer is None else issuer.tokens(clock)
-    gate = Gate(clock, origins, shared=tickets, tokens=tokens, closed=closed, secret=secret)
+    gate = Gate(
+        clock,
+        origins,
+        shared=tickets,
+        tokens=tokens,
+        closed=closed,
+        encrypted=settings.tls_cert is not None,
+        secret=secret,
+    )
     hub.admits = gate.holds
 
     def changed() -> None:

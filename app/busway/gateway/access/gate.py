@@ -10,7 +10,8 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -33,13 +34,14 @@ from busway.gateway.access.sessions import (
     cookie_token,
 )
 from busway.gateway.access.ticket import SharedTickets, TicketError, Tickets, TooManyTickets
-from busway.gateway.errors import Conflict, Forbidden, Misdirected, Unauthorized, Unavailable
+from busway.gateway.errors import BadRequest, Conflict, Forbidden, Misdirected, Unauthorized, Unavailable
 from busway.gateway.store.port.reader import KeyRecord
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 ADMISSION_HEADERS = frozenset({b"authorization", b"host", b"origin"}) | SESSION_HEADERS | FORWARDING
 """The headers that admission reads."""
+_SINGLE = (b"authorization", b"origin", b"sec-fetch-site")
 
 
 class Tokens(Protocol):
@@ -77,6 +79,8 @@ class Gate:
         shared: tickets that other nodes accept, too. None: there are no other nodes.
         tokens: identifies bearers of tokens. None: tokens are not accepted.
         closed: whether the gateway is not open either while there are no keys.
+        encrypted: whether all browsers use HTTPS. Then only the cookie of HTTPS counts, which no other host
+            can plant.
         secret: of the cell, which signs sessions. By default one that no other node knows.
 
     Attributes:
@@ -97,6 +101,7 @@ class Gate:
         *,
         tokens: Tokens | None = None,
         closed: bool = False,
+        encrypted: bool = False,
         secret: bytes | None = None,
     ) -> None:
         self.clock, self._monotonic = clock, monotonic
@@ -106,7 +111,7 @@ class Gate:
         self.keys = Keys(clock)
         self._tokens, self._closed = tokens, closed or tokens is not None
         self._sessions = Sessions(secret or secrets.token_bytes(32), clock)
-        self._sign_ins = SignIns(monotonic)
+        self._sign_ins, self._encrypted = SignIns(monotonic), encrypted
         self._ways = (self._by_bearer, self._by_session)
         self._valid_ids: set[int | None] = {None}
         self.edition = object()
@@ -139,6 +144,7 @@ class Gate:
             Forbidden: the request comes from a page of another origin that is not allowed, or it is not
                 protected as a session needs it.
             Misdirected: the gateway is open, and the Host is not loopback or a proxy forwarded the request.
+            BadRequest: a header that says who sends it stands twice.
             Unavailable: it is not known now whether the token is valid.
         """
         found = self._read_headers(headers, use)
@@ -250,7 +256,10 @@ class Gate:
 
     def _read_headers(self, headers: Headers, use: Use) -> dict[bytes, bytes]:
         """Check the origin of a request and return the headers that admission reads."""
-        found = {name: value for name, value in headers if name in ADMISSION_HEADERS}
+        given = [(name, value) for name, value in headers if name in ADMISSION_HEADERS]
+        found = dict(given)
+        if len(found) < len(given):
+            _check_single(given)
         host = found.get(b"host", b"").decode("latin-1")
         origin = found.get(b"origin")
         if origin is not None and not self._origins.admit(origin.decode("latin-1"), host):
@@ -290,7 +299,7 @@ class Gate:
 
     def _by_session(self, found: Mapping[bytes, bytes], use: Use) -> Access | None:
         """Identify a request by the cookie of a session."""
-        token = cookie_token(found.get(b"cookie"))
+        token = cookie_token(found.get(b"cookie"), encrypted=self._encrypted)
         if token is None:
             return None
         check_own_page(found, found.get(b"host", b"").decode("latin-1"), use)
@@ -342,6 +351,18 @@ class Gate:
         before, valid = self._valid_ids, self.keys.valid()
         self._valid_ids = {None} if self.open else {*valid}
         return before - self._valid_ids
+
+
+def _check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Check that no header stands twice that says who sends a request: proxies may read the other one.
+
+    Raises:
+        BadRequest: one does.
+    """
+    names = Counter(name for name, _ in headers)
+    twice = [name for name in _SINGLE if names[name] > 1]
+    if twice:
+        raise BadRequest(f"the header {twice[0].decode()} stands twice: send it once")
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:

@@ -134,12 +134,15 @@ def _ended() -> Unauthorized:
     return Unauthorized("this session has ended: sign in again with POST /v1/session", reason="ended session")
 
 
-def cookie_token(cookies: bytes | None) -> str | None:
-    """Return the session token of a `Cookie` header, None if it has none. The one of HTTPS comes first."""
+def cookie_token(cookies: bytes | None, *, encrypted: bool = False) -> str | None:
+    """Return the session token of a `Cookie` header, None if it has none. The one of HTTPS comes first.
+
+    `encrypted`: only that one counts. The other one can be planted by a site of the same domain.
+    """
     if cookies is None or COOKIE.encode() not in cookies:
         return None
     found = dict(reversed(_COOKIE.findall(cookies.decode("latin-1"))))
-    return found.get(SECURE_COOKIE) or found.get(COOKIE)
+    return found.get(SECURE_COOKIE) or (None if encrypted else found.get(COOKIE))
 
 
 def set_cookie(token: str, seconds: int, *, secure: bool) -> str:

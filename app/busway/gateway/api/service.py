@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -45,6 +46,10 @@ async def check_liveness() -> Response:
     return answers.json(shapes.Health("alive"))
 
 
+_HIDDEN = "this node cannot take events now: its log says why, and so does this page to those who send a key"
+"""The reason names files and servers."""
+
+
 @router.get(
     "/readyz",
     summary="Readiness probe",
@@ -62,9 +67,10 @@ async def check_readiness(request: Request) -> Response:
     """
     stages: Stages | None = request.scope["busway.stages"]
     obstacle = _obstacle(stages)
-    if obstacle or stages is None:
-        return problems.response(Unavailable(obstacle or STARTING))
     access: Access | None = request.scope.get("busway.access")
+    if stages is None or obstacle:
+        hidden = stages is not None and access is None and not stages.publisher.closed
+        return problems.response(Unavailable(_HIDDEN if hidden else obstacle or STARTING))
     named = access is not None and access.may("handlers:read")
     return answers.json(shapes.Readiness("ready", _trouble(stages, named=named)))
 
@@ -236,8 +242,11 @@ async def read_rates(stages: StagesDep) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    """Serve the OpenAPI document."""
-    return Response(msgspec.json.encode(request.app.openapi()), media_type="application/json")
+    """Serve the OpenAPI document. Anybody may ask for it, so it is made once: that takes long."""
+    state = request.app.state
+    if not hasattr(state, "openapi"):
+        state.openapi = msgspec.json.encode(request.app.openapi())
+    return Response(state.openapi, media_type="application/json")
 
 
 @router.get(
@@ -247,4 +256,9 @@ async def openapi(request: Request) -> Response:
 )
 async def read_asyncapi() -> Response:
     """Returns the AsyncAPI 3 document of the WebSocket and the event stream."""
-    return answers.json(asyncapi.document())
+    return Response(_asyncapi(), media_type="application/json")
+
+
+@functools.cache
+def _asyncapi() -> bytes:
+    return msgspec.json.encode(asyncapi.document())
