@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
-from cyclonedx.model import HashType
+from cyclonedx.contrib.hash.factories import HashTypeFactory
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.contact import OrganizationalEntity
@@ -30,6 +30,7 @@ from packageurl import PackageURL
 
 from tools.locks import ROOT, read
 
+_hashes = HashTypeFactory()
 SUMS, SIGNED_AS = "SHA256SUMS", "busway-release"
 _BUILD = """
 import sys
@@ -74,7 +75,7 @@ def sbom(epoch: str) -> str:
             name=entry.name, version=entry.version, type=ComponentType.LIBRARY,
             bom_ref=f"pkg:pypi/{entry.name}@{entry.version}",
             purl=PackageURL("pypi", None, entry.name, entry.version),
-            hashes=[HashType.from_composite_str(f"sha256:{digest}") for digest in entry.hashes],
+            hashes=[_hashes.from_composite_str(f"sha256:{digest}") for digest in entry.hashes],
             description=f"only if {entry.marker}" if entry.marker else None,
         )
         for entry in entries
