@@ -20,6 +20,8 @@ class MakeRun(Service):
         words: other variables of make.
     """
 
+    prepares = False
+
     def __init__(self, folder: Path, *words: str, **options: Any) -> None:
         super().__init__(folder, handlers=ROOT / "examples" / "handlers", **options)
         self.words = words

@@ -121,6 +121,8 @@ def required(extra: str = "", *others: str) -> set[str]:
 class Installed(Service):
     """`busway serve` of an environment, started in a folder of its own choice."""
 
+    prepares = False
+
     def __init__(self, environment: Environment, folder: Path, cwd: Path, **options: Any) -> None:
         super().__init__(folder, **options)
         self.environment, self.cwd = environment, cwd

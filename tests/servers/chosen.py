@@ -7,11 +7,18 @@ over NATS, BUSWAY_TEST_BROKER=some those of about every second folder.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
 import zlib
 from pathlib import Path
+
+from busway.gateway.store.sqlite import database as sqlite
 
 from tests.servers.nats import NatsServer
 from tests.servers.postgres import PostgresServer
@@ -59,13 +66,37 @@ def broker_of(folder: Path) -> str | None:
 
 
 def url_of(folder: Path) -> str:
-    """Return the URL of the database that belongs to a folder. It is empty at first."""
+    """Return the URL of the database that belongs to a folder.
+
+    Without `prepare` there is none if it is SQLite, and it is empty if it is PostgreSQL.
+    """
     if KIND == "sqlite":
         return f"sqlite:///{folder / 'busway.db'}"
     if folder not in _names:
         _names[folder] = f"e2e_{next(_numbers)}"
         postgres().create(_names[folder])
     return postgres().url(_names[folder])
+
+
+@functools.cache
+def _migrated() -> Path:
+    """Return a file with the newest schema."""
+    made = Path(tempfile.mkdtemp(prefix="busway-template-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    sqlite.migrate(made / "busway.db")
+    return made / "busway.db"
+
+
+def prepare(folder: Path) -> None:
+    """Make the database of a folder, if it is SQLite: a copy with its own epoch. Migrations take longer."""
+    path = folder / "busway.db"
+    if KIND == "sqlite" and not path.exists():
+        new = path.with_suffix(".new")
+        shutil.copy(_migrated(), new)
+        with contextlib.closing(sqlite3.connect(new)) as connection:
+            connection.execute("UPDATE head SET epoch = ?", (secrets.token_hex(8),))
+            connection.commit()
+        new.rename(path)
 
 
 def drop(folder: Path) -> None:
