@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -176,7 +177,7 @@ def _message(title: str, summary: str, shape: Shape, example: dict[str, Any]) ->
     return {
         "name": title,
         "title": title,
-        "summary": summary,
+        "summary": inspect.cleandoc(summary),  # from Python 3.13 on docstrings have no indentation
         "contentType": "application/json",
         "payload": schemas.ref(shape),
         "examples": [{"payload": example}],
