@@ -128,6 +128,17 @@ def failing(path: Path, what: str) -> Iterator[None]:
         raise Unavailable(f"cannot {what} the database {str(path)!r}, try again: {cause(problem)}") from None
 
 
+@contextmanager
+def opened(path: Path, what: str, *pragmas: str, create: bool = True) -> Iterator[sa.Connection]:
+    """Connect for this block alone, as `engine` and `failing` say. Nothing stays open when it raises."""
+    made = engine(path, *pragmas, create=create)
+    try:
+        with failing(path, what), made.connect() as connection:
+            yield connection
+    finally:
+        made.dispose()
+
+
 def apply(path: Path, operation: Operation) -> Any:
     """Write one operation and return its reply, even while a gateway runs. Migrates the database first.
 
@@ -137,12 +148,8 @@ def apply(path: Path, operation: Operation) -> Any:
         Unavailable: the database failed.
     """
     migrate(path)
-    made = engine(path)
-    try:
-        with failing(path, "write to"), made.connect() as connection:
-            reply = Writer(SQLiteTransaction(connection)).write([operation])[1][0]
-    finally:
-        made.dispose()
+    with opened(path, "write to") as connection:
+        reply = Writer(SQLiteTransaction(connection)).write([operation])[1][0]
     if isinstance(reply, Refused):
         raise Conflict(reply.why)
     return reply

@@ -73,11 +73,9 @@ class SQLiteDatabase:
     def export(self) -> Iterator[tuple[bytes, int, int]]:
         """Yield the lines of an export, each with the number of rows so far, and of all, at most."""
         self.migrate()
-        made = sqlite.engine(self._path, "query_only=ON", create=False)
-        with sqlite.failing(self._path, "read"), made.connect() as connection:
+        with sqlite.opened(self._path, "read", "query_only=ON", create=False) as connection:
             connection.exec_driver_sql("BEGIN")
             yield from moving.lines(SQLiteSnapshot(connection))
-        made.dispose()
 
     def load(self, file: BinaryIO) -> Iterator[int]:
         """Write an export into an empty database."""
@@ -85,10 +83,8 @@ class SQLiteDatabase:
         held = self.lock()
         try:
             sqlite.migrate(self._path, importing=True)
-            made = sqlite.engine(self._path)
-            with sqlite.failing(self._path, "write to"), made.connect() as connection:
+            with sqlite.opened(self._path, "write to") as connection:
                 yield from moving.load(SQLiteTransaction(connection), file)
-            made.dispose()
         finally:
             held.release()
 
@@ -102,11 +98,9 @@ class SQLiteDatabase:
         if moving.usable(health.revision, self.revision, self.shown) is None:
             yield from moving.check(None, file)
             return
-        made = sqlite.engine(self._path, "query_only=ON", create=False)
-        with sqlite.failing(self._path, "read"), made.connect() as connection:
+        with sqlite.opened(self._path, "read", "query_only=ON", create=False) as connection:
             connection.exec_driver_sql("BEGIN")
             yield from moving.check(SQLiteSnapshot(connection), file)
-        made.dispose()
 
     def sizes(self) -> Sizes:
         """Return the disk use now."""
