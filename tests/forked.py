@@ -61,6 +61,7 @@ class _Forked(subprocess.Popen[Any]):
             "folder": os.fspath(given["cwd"] or Path.cwd()),
             "group": given.get("process_group", -1),
             "session": bool(given["start_new_session"]),
+            "blocked": [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))],
         }
         try:
             self.pid = self._fork(request, [*streams, *given["pass_fds"]])
@@ -260,6 +261,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])  # not those of the process forked from
     _show(request["line"])
     module = request["line"].index("-m") + 1
     sys.path[0] = os.fspath(Path.cwd())
