@@ -133,7 +133,7 @@ def test_a_copy_continues_when_the_committer_is_killed(database, path, target):
             first = commits.pid
 
             def kill_once(done, _all):
-                if done <= 256:
+                if done <= 1 << 20:
                     os.kill(first, signal.SIGKILL)
 
             await asyncio.to_thread(back_up, path, target, kill_once)
@@ -246,14 +246,14 @@ def test_a_killed_copy_leaves_no_file_of_that_name(store, path, target):
         "from pathlib import Path\n"
         "from busway.gateway.store.sqlite.backup import back_up\n"
         "def wait(done, all_):\n"
-        "    print(done, flush=True)\n"
-        "    if done > 300: sys.stdin.read()\n"
+        "    print(done >> 20, flush=True)\n"
+        "    if done > 1 << 20: sys.stdin.read()\n"
         "back_up(Path(sys.argv[1]), Path(sys.argv[2]), wait)\n"
     )
     command = [sys.executable, "-c", code, str(path), str(target)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as copying:
         assert copying.stdout is not None
-        assert [int(copying.stdout.readline()) for _ in range(2)] == [256, 512]
+        assert [int(copying.stdout.readline()) for _ in range(2)] == [1, 2]  # MiB
         store.write(publish(event("meanwhile")))
         copying.kill()
     (left,) = target.parent.iterdir()
