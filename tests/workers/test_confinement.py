@@ -72,6 +72,7 @@ CODE = """
 """
 OURS = ("pipe:", "socket:", "/memfd:busway-", "/dev/null", "anon_inode:")
 ROOT = os.geteuid() == 0
+USER = "daemon"  # who has no other processes, as `nobody` has: PostgreSQL of the tests
 VALUES = {"TOKEN": "s3cr3t/tok\"en'", "PEM": "-----BEGIN KEY-----\nMIIBVgIBADANBgkq\n-----END KEY-----\n"}
 
 
@@ -229,20 +230,20 @@ async def test_another_user_and_its_processes(pool):
         folder.chmod(0o755)
         kit.write(folder, t=CODE)
         if subprocess.run(
-            ["cat", __file__, kit.__file__], user="nobody", capture_output=True, check=False
+            ["cat", __file__, kit.__file__], user=USER, capture_output=True, check=False
         ).returncode:
-            pytest.skip("the user nobody cannot read this checkout")
-        nobody = pwd.getpwnam("nobody")
-        limits = WorkerLimits(user="nobody", processes=100)
+            pytest.skip("the user of this test cannot read this checkout")
+        user = pwd.getpwnam(USER)
+        limits = WorkerLimits(user=USER, processes=100)
         async with kit.bench(folder, pool, limits=limits, reload=True) as bench:
             uid, groups, home, _ = json.loads((await bench.run("t:who")).data)
-            assert (uid, home) == (nobody.pw_uid, nobody.pw_dir)
+            assert (uid, home) == (user.pw_uid, user.pw_dir)
             assert 0 not in groups
             refused = (await bench.run("t:starts")).error
             assert "(--worker-processes lets the user of handlers have 100 processes" in refused.message
             before = bench.zygote()
             kit.write(folder, t=CODE + "\n    def more(event): return os.getuid()\n")
             await bench.until(lambda: bench.zygote() not in {before, None})
-            assert json.loads((await bench.run("t:more")).data) == nobody.pw_uid
+            assert json.loads((await bench.run("t:more")).data) == user.pw_uid
     finally:
         shutil.rmtree(folder)
