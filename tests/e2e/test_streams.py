@@ -222,4 +222,4 @@ def test_a_command_whose_output_cannot_be_written_says_so_in_one_line(
         said = process.stderr.read()
         assert process.wait(PATIENCE) == status, said
     assert "Traceback" not in said
-    assert said.count("busway: cannot write") == (1 if status and "2>" not in redirection else 0), said
+    assert said.count("cannot write") == (1 if status and "2>" not in redirection else 0), said
