@@ -24,8 +24,8 @@ LARGEST = 64 << 20  # bytes of a file whose digest is computed
 class HandlerFiles:
     """Stores each version of the files with handlers once, after its import.
 
-    A file is stored only with the digest that the import reported. So whoever imports cannot have the gateway
-    store a file that it could not read itself.
+    A file is stored only if it has the digest that the worker reported after the import. Workers may
+    have fewer rights than the gateway: they must not make it store, and show, a file that they cannot read.
 
     Args:
         folders: where the files are: the handlers folder, and the root of the user's project.

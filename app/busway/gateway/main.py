@@ -125,7 +125,7 @@ class Gateway:
         """Return a log line for a start that takes long."""
         if self.loading is not None and not self.loading.done():
             return "still starting: waiting for the import of the handlers folder"
-        return "still starting: opening the database and reading what waits"
+        return "still starting: opening the database and reading waiting runs"
 
     def draining(self, left: float) -> str:
         """Return a log line for a drain that takes long. `left`: seconds until attempts are stopped."""

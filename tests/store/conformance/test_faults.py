@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 from busway.domain.result import Kind
@@ -124,6 +124,21 @@ def large():
 
 def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(database):
     fill_and_free(database, shown(database, "full"))
+
+
+def filling(folder):
+    """Return what fills the disk of a folder meanwhile, as `full` of `fill_and_free`."""
+
+    @contextmanager
+    def full(_commits):
+        ballast = folder / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        yield
+        ballast.unlink()
+
+    return full
 
 
 def fill_and_free(database, full):

@@ -16,7 +16,7 @@ from busway.gateway.store.postgres.facade import PostgresDatabase
 from busway.gateway.store.postgres.reader import PostgresReader
 
 from tests.servers.postgres import NOBODY, running
-from tests.store.conformance.test_faults import fill_and_free, handled
+from tests.store.conformance.test_faults import fill_and_free, filling, handled
 from tests.store.kit import event, publish, settle, settling, until
 from tests.store.sqlite.test_sync_errors import failing
 
@@ -118,17 +118,7 @@ def small_disk(server):
 
 
 def test_a_full_disk_of_the_server_fails_publishing_and_keeps_outcomes(server, small_disk):
-    ballast = small_disk / "ballast"
-
-    @contextlib.contextmanager
-    def full(_commits):
-        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        yield
-        ballast.unlink()
-
-    fill_and_free(Own(server, "TABLESPACE small"), full)
+    fill_and_free(Own(server, "TABLESPACE small"), filling(small_disk))
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")

@@ -1,7 +1,6 @@
 """A disk that is really full, and a database that a new committer cannot open."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import subprocess
 import pytest
 from busway.gateway.errors import Unavailable
 
-from tests.store.conformance.test_faults import fill_and_free, handled
+from tests.store.conformance.test_faults import fill_and_free, filling, handled
 from tests.store.databases import SQLite
 from tests.store.kit import event, publish, until
 
@@ -29,17 +28,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_fails_publishing_and_keeps_outcomes_until_space_is_free(small_disk, shared_folder):
-    ballast = small_disk / "ballast"
-
-    @contextlib.contextmanager
-    def full(_commits):
-        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        yield
-        ballast.unlink()
-
-    fill_and_free(SQLite(small_disk, shared_folder), full)
+    fill_and_free(SQLite(small_disk, shared_folder), filling(small_disk))
 
 
 def test_a_committer_that_cannot_start_is_retried_and_operations_are_refused_meanwhile(database, path):

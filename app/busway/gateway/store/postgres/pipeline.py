@@ -65,7 +65,7 @@ class Pipeline:
             queries: how many of them, at the end, return rows that are wanted.
 
         Raises:
-            psycopg.Error: one of them failed, and those behind it did nothing. Or the connection broke.
+            psycopg.Error: a statement failed, and those after it had no effect; or the connection broke.
         """
         commands = [self._converted(*statement) for statement in statements]
         pg = self._pg
