@@ -105,6 +105,24 @@ def test_a_committer_at_its_end_is_waited_for_although_the_store_closes_meanwhil
     asyncio.run(scenario())
 
 
+def test_a_committer_whose_start_is_cancelled_is_ended_also_when_it_could_just_write() -> None:
+    hello = pack(frames.HELLO, 0, frames.encode(frames.Hello("epoch", 0, [])))
+
+    async def scenario(turns: int) -> bool:
+        with impostor() as (launched, theirs):
+            starting = asyncio.create_task(open_committer("", lambda _frame: None, launched))
+            await asyncio.sleep(0)
+            theirs.sendall(hello)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            await asyncio.wait([starting])
+            assert starting.cancelled() is (launched.process.returncode == -9)
+            return starting.cancelled()
+
+    assert {asyncio.run(scenario(turns)) for turns in range(8)} == {True, False}
+
+
 def test_parts_make_the_same_operation_and_the_same_batch() -> None:
     events = [event(str(n), data=b"1") for n in range(300)]
     for sizes in ([300], [15, 16, 269], [1] * 300):

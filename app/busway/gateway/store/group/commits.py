@@ -491,10 +491,10 @@ class GroupCommits:
             self._url, self._take, launched, self._files, *self._node, notifies=self.notify is None
         )
         hello = committer.hello.result()
-        self._committer, self._files = committer, hello.files
-        self.log_blocked = False
+        self._files, self.log_blocked = hello.files, False
         if self._has_lost(hello.commit):
+            await committer.kill()
             raise Unavailable(LOST)
+        self._committer, self._failure = committer, None
         self.epoch, self._completion.notified = hello.epoch, hello.head
-        self._failure = None
         return committer

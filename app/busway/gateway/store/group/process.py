@@ -190,11 +190,11 @@ async def open_committer(
     committer.open(frames.Open(os.fsencode(url), files, node, name, notifies))
     try:
         await _wait_for_hello(committer)
-    finally:
         if not committer.hello.done():
-            await committer.kill()
-    if not committer.hello.done():
-        raise Unavailable(committer.why or "the committer could not open the database")
+            raise Unavailable(committer.why or "the committer could not open the database")
+    except BaseException:  # also when this is cancelled as HELLO arrives: the caller does not get the process
+        await committer.kill()
+        raise
     return committer
 
 
