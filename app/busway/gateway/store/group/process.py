@@ -190,11 +190,12 @@ async def open_committer(
     committer.open(frames.Open(os.fsencode(url), files, node, name, notifies))
     try:
         await _wait_for_hello(committer)
-        if not committer.hello.done():
-            raise Unavailable(committer.why or "the committer could not open the database")
-    except BaseException:  # also when this is cancelled as HELLO arrives: the caller does not get the process
+    except BaseException:  # also if HELLO arrives at the same time: the caller does not get the process
         await committer.kill()
         raise
+    if not committer.hello.done():
+        await committer.kill()
+        raise Unavailable(committer.why or "the committer could not open the database")
     return committer
 
 
