@@ -26,15 +26,21 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None and os.environ.get("CI") != "true":
         pytest.skip("no Chromium on this machine: install the package chromium")
     assert program, "CI has no Chromium: .ci/run installs the package chromium"
+    return program
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=list(FLAGS), timeout=PATIENCE * 1000
+            executable_path=chromium, args=list(FLAGS), timeout=PATIENCE * 1000
         )
         yield browser
         browser.close()

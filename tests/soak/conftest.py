@@ -1,3 +1,3 @@
-from tests.browser.conftest import browser
+from tests.browser.conftest import browser, chromium
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]

@@ -1,26 +1,27 @@
 """`make soak-console SECONDS=3600`: the console in a real Chromium, with many events and results.
 
-At 500 results a second, two pages are open: Live, where all results arrive, and the overview. Each has a
-process of its own. Printed every minute: memory that it shares with no other process, CPU time, and what it
-holds. Playwright has the browser keep the bodies of answers, so memory grows by them.
+At 500 results a second, two pages are open: Live, where all results arrive, and the overview. Each is the
+only page of a plain Chromium, to which nothing is attached but for a moment each minute. Printed then: memory
+that its process shares with no other, CPU time, and what it holds.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, CDPSession, Page
+from playwright.sync_api import Browser
 
+from tests.browser.conftest import FLAGS
 from tests.browser.console import Console
+from tests.browser.plain import Plain, Taken
 from tests.e2e.service import PATIENCE, Service, until
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
@@ -30,7 +31,7 @@ WARM = 60.0  # seconds until a page has all that it keeps
 EVERY = 60.0
 MEMORY = 200 << 20
 CPU = 0.10  # of a core
-PRIVATE = re.compile(r"^Private_\w+:\s+(\d+) kB", re.MULTILINE)
+ROWS = "document.querySelectorAll('[data-row]').length"
 CODE = """
 from busway import handler
 
@@ -50,14 +51,13 @@ TIMES = """() => ({
 })"""
 
 
-class Taken(NamedTuple):
-    """What a page takes: private bytes of its process, seconds of CPU, bytes of its heap, DOM nodes."""
+class Look(NamedTuple):
+    """What a page takes at a time, with the bytes of its heap and its DOM nodes."""
 
     at: float
-    memory: int
-    cpu: float
-    heap: int
-    nodes: int
+    page: Taken
+    heap: float
+    nodes: float
 
 
 @pytest.fixture
@@ -79,82 +79,66 @@ def publish(service: Service, ending: threading.Event) -> None:
                 return
 
 
-def taken(session: CDPSession, pid: int) -> Taken:
-    found: dict[str, Any] = {}
-    for each in session.send("Performance.getMetrics")["metrics"]:
-        found[each["name"]] = each["value"]
-    private = PRIVATE.findall(Path(f"/proc/{pid}/smaps_rollup").read_text())
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return Taken(
-        time.monotonic(),
-        sum(map(int, private)) * 1024,
-        ticks / os.sysconf("SC_CLK_TCK"),
-        int(found["JSHeapUsedSize"]),
-        int(found["Nodes"]),
-    )
-
-
-def renderers(browser: Browser) -> dict[int, float]:
-    """Return the processes that draw pages, each with its CPU time."""
-    session = browser.new_browser_cdp_session()
-    found = session.send("SystemInfo.getProcessInfo")["processInfo"]
-    session.detach()
-    return {each["id"]: each["cpuTime"] for each in found if each["type"] == "renderer"}
-
-
-def renderer(browser: Browser, page: Page) -> int:
-    """Return the process of a page: the one that becomes busy with it."""
-    before = renderers(browser)
-    page.evaluate("() => { const end = performance.now() + 1000; while (performance.now() < end); }")
-    after = renderers(browser)
-    return max(after, key=lambda pid: after[pid] - before.get(pid, 0.0))
+def look(plain: Plain) -> Look:
+    metrics = plain.metrics()
+    return Look(time.monotonic(), plain.taken(), metrics["JSHeapUsedSize"], metrics["Nodes"])
 
 
 @pytest.mark.soak
-def test_the_console_stays_small(browser: Browser, service: Service) -> None:
-    watched: dict[str, tuple[CDPSession, int]] = {}
-    for path in ("/live", "/"):
-        page = browser.new_context().new_page()  # each context has a process of its own
-        Console(page, service).open(path)
-        session = page.context.new_cdp_session(page)
-        session.send("Performance.enable")
-        watched[path] = (session, renderer(browser, page))
-    assert len({pid for _, pid in watched.values()}) == len(watched)
+def test_the_console_stays_small(chromium: str, service: Service, tmp_path: Path) -> None:
+    watched: dict[str, Plain] = {}
     ending = threading.Event()
     publisher = threading.Thread(target=publish, args=(service, ending))
-    publisher.start()
-    seen: dict[str, list[Taken]] = {path: [] for path in watched}
+    seen: dict[str, list[Look]] = {"/live": [], "/": []}
     try:
-        end = time.monotonic() + SECONDS
-        page.wait_for_timeout(min(WARM, SECONDS / 4) * 1000)
+        publisher.start()
+        for n, path in enumerate(seen):
+            watched[path] = Plain(chromium, tmp_path / f"browser{n}", f"{service.own_url}/#{path}", FLAGS)
+            until(lambda plain=watched[path]: plain.evaluate(ROWS), f"rows on {path}")
+        begun = time.monotonic()
+        ending.wait(min(WARM, SECONDS / 4))
         while True:
-            for path, (session, pid) in watched.items():
-                seen[path].append(taken(session, pid))
-                print(path, told(seen[path]), f"load {os.getloadavg()[0]:.1f}", flush=True)
-            if time.monotonic() > end:
+            for path, plain in watched.items():
+                seen[path].append(look(plain))
+                print(
+                    path,
+                    told(seen[path]),
+                    f"{rate(service):.0f} results/s, load {os.getloadavg()[0]:.1f}",
+                    flush=True,
+                )
+            if time.monotonic() > begun + SECONDS:
                 break
-            page.wait_for_timeout(max(0.0, min(EVERY, end - time.monotonic())) * 1000)
+            ending.wait(max(0.0, min(EVERY, begun + SECONDS - time.monotonic())))
     finally:
         ending.set()
         publisher.join()
+        for plain in watched.values():
+            plain.close()
     for path, all_ in seen.items():
-        assert max(each.memory for each in all_) < MEMORY, path
+        assert max(each.page.memory for each in all_) < MEMORY, path
         assert share(all_) < CPU, path
         assert all_[-1].nodes < 2 * all_[0].nodes + 5_000, path
 
 
-def share(all_: list[Taken]) -> float:
-    """Return the part of a core that a page took since the first look."""
+def rate(service: Service) -> float:
+    """Return the results a second of the last minute."""
+    samples = service.ok("GET", "/v1/rates")["samples"][-12:]
+    return float(sum(each["results"] for each in samples) / sum(each["seconds"] for each in samples))
+
+
+def share(all_: list[Look], whole: bool = False) -> float:
+    """Return the part of a core that a page, or its whole browser, took since the first look."""
     first, last = all_[0], all_[-1]
-    return (last.cpu - first.cpu) / max(1.0, last.at - first.at)
+    took = last.page.browser_cpu - first.page.browser_cpu if whole else last.page.cpu - first.page.cpu
+    return took / max(1.0, last.at - first.at)
 
 
-def told(all_: list[Taken]) -> str:
+def told(all_: list[Look]) -> str:
     last = all_[-1]
+    memory, heap = (each / (1 << 20) for each in (last.page.memory, last.heap))
     return (
-        f"{last.at - all_[0].at:6.0f} s: {last.memory / (1 << 20):5.1f} MiB, {share(all_):6.1%} of a core, "
-        f"heap {last.heap / (1 << 20):5.1f} MiB, {last.nodes} nodes,"
+        f"{last.at - all_[0].at:6.0f} s: {memory:5.1f} MiB, {share(all_):6.1%} of a core, "
+        f"{share(all_, whole=True):.1%} with all of the browser, heap {heap:5.1f} MiB, {last.nodes:.0f} nodes"
     )
 
 
