@@ -234,9 +234,8 @@ class Following:
         """Send a fresh token before the one of the connection ends."""
         while True:
             await asyncio.sleep(max(1.0, self._credentials.left))
-            with contextlib.suppress(
-                Exception
-            ):  # without a fresh one, the gateway says how the connection ends
+            # Without a fresh one, the gateway says how the connection ends.
+            with contextlib.suppress(Exception):
                 key = await self._credentials.text()
                 if key and key != self._key and self._socket is not None:
                     self._key = key

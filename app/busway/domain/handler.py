@@ -295,6 +295,3 @@ RULES: dict[str, Callable[[Any], str | None]] = {
     "description": _check_description,
 }
 """All fields that a handler can have, each with the check of its value."""
-
-
-FIELDS = frozenset(RULES)

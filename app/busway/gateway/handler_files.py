@@ -17,7 +17,7 @@ from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.reader import Reader
 
 BATCH = 1 << 19  # bytes of source in one operation
-SEEN_EVERY = 86_400 * SECOND
+SEEN_EVERY = 86_400 * SECOND  # between records that a node still has its files
 LARGEST = 64 << 20  # bytes of a file whose digest is computed
 
 
@@ -41,7 +41,7 @@ class HandlerFiles:
         self._changed = asyncio.Event()
 
     def take(self, catalog: Catalog) -> None:
-        """Note what was imported. `follow` stores it."""
+        """Remember what was imported. `store` stores it."""
         self._catalog = [file for file in catalog if file.digest and file.targets]
         self._changed.set()
 

@@ -102,9 +102,8 @@ def _path(value: Any) -> Path:
 
 # pydantic's own validators refuse names that are not UTF-8.
 _Text = Annotated[str, PlainValidator(str)]
-_Folder = Annotated[Path, PlainValidator(_path)]
+_Path = Annotated[Path, PlainValidator(_path)]
 _Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-_File = Annotated[Path | None, PlainValidator(_path)]
 _Rate = Annotated[str, PlainValidator(_rate)]
 _Networks = Annotated[tuple[str, ...], BeforeValidator(_targets)]
 _MOST = 1_000_000_000
@@ -118,15 +117,15 @@ class Settings(BaseModel):
     database_url: _Text = _DEFAULT_DATABASE
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    uds: _File = None
+    uds: _Path | None = None
     uds_mode: Annotated[int, BeforeValidator(_mode)] = Field(0o600, ge=0, le=0o777)
-    tls_cert: _File = None
-    tls_key: _File = None
+    tls_cert: _Path | None = None
+    tls_key: _Path | None = None
     pool: Literal["process", "thread", "auto"] = "process"
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
     threads: int = Field(32, ge=1, le=1024)
-    handlers: _Folder = Path("handlers")
-    app_dir: _Folder = Path()
+    handlers: _Path = Path("handlers")
+    app_dir: _Path = Path()
     max_event_bytes: int = Field(MAX_EVENT_BYTES, ge=1, le=1_073_741_824)
     max_body_bytes: int = Field(33_554_432, ge=1, le=1_073_741_824)
     max_result_bytes: int = Field(MAX_RESULT_BYTES, ge=1, le=1_073_741_824)
@@ -158,18 +157,18 @@ class Settings(BaseModel):
     trusted_proxies: Annotated[tuple[str, ...], BeforeValidator(_proxies)] = ()
     allow_target: _Networks = ()
     max_deliveries: int = Field(100, ge=1, le=10_000)
-    keys_file: _Folder | None = None
+    keys_file: _Path | None = None
     jwt_issuer: _Text = ""
     jwt_audience: _Words = ()
     jwt_jwks_url: _Text = ""
-    jwt_key_file: _Folder | None = None
-    jwt_secret_file: _Folder | None = None
+    jwt_key_file: _Path | None = None
+    jwt_secret_file: _Path | None = None
     jwt_algorithm: _Words = ()
     jwt_scope_claim: _Words = ("scope", "scp")
     jwt_types_claim: str = Field("busway_types", min_length=1)
     jwt_leeway: int = Field(10, ge=0, le=600)
     reload: bool = False
-    secrets_file: Annotated[Path | None, PlainValidator(_path)] = None
+    secrets_file: _Path | None = None
     worker_user: str = ""
     worker_nice: int = Field(0, ge=0, le=19)
     worker_file_bytes: int | None = Field(None, ge=4_194_304, le=1 << 50)

@@ -11,7 +11,7 @@ from busway.gateway.dispatch.assigned import Assigned
 from busway.gateway.dispatch.assigner import Assigner
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.errors import Unavailable
-from busway.gateway.nodes.following import LACKS, Follower, Parts
+from busway.gateway.nodes.following import LACKS, CommitFollower, Parts
 from busway.gateway.store.core.writer import Writer
 from busway.gateway.store.port import news
 from busway.gateway.store.port.operations import Cancel, Stopped
@@ -52,7 +52,7 @@ class Node:
         parts = Parts(
             self, None, self, lambda: 99, {1: "one"}.get, lambda: True, self.ended.append, asyncio.sleep
         )
-        self._follower = Follower(self._cell.two, await self._link.newest(), self._link, self, parts)
+        self._follower = CommitFollower(self._cell.two, await self._link.newest(), self._link, self, parts)
         await self.hear()
         return self
 

@@ -76,7 +76,6 @@ class KeySet:
     Attributes:
         source: its URL.
         error: why the last read failed, None if it did not.
-        read_at: when the last good one ended, in monotonic seconds. None: there was none yet.
     """
 
     def __init__(
@@ -91,7 +90,6 @@ class KeySet:
         self._keys: list[SigningKey] = []
         self._signers: frozenset[str] = frozenset()
         self.error: str | None = None
-        self.read_at: float | None = None
         self._reading: asyncio.Future[None] | None = None
         self._next: asyncio.TimerHandle | None = None
         self._unknown_from = float("-inf")
@@ -173,8 +171,6 @@ class KeySet:
         if self._stopped:
             return
         self._log(error)
-        if error is None:
-            self.read_at = self._monotonic()
         self.error = error
         self._next = self._loop.call_later(REFRESH_EVERY if error is None else RETRY_EVERY, self._begin)
         reading, self._reading = self._reading, None

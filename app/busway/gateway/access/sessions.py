@@ -189,9 +189,8 @@ class SignIns:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._free_at: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # when all wrong ones of an address are forgotten
+        # When all wrong sign-ins of an address are forgotten.
+        self._free_at: OrderedDict[str, float] = OrderedDict()
 
     def check(self, address: str) -> None:
         """Check that an address may sign in.

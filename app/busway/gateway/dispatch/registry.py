@@ -311,10 +311,6 @@ class Registry:
             return False
         return target in self._own_kinds or self.elsewhere(target)
 
-    def is_offered(self, target: str) -> bool:
-        """Return whether there is a node that can run a target. True if there is only this one."""
-        return self.offered is None or self.can_run(target)
-
     def elsewhere(self, target: str) -> bool:
         """Return whether another node can run a target."""
         return self.offered is not None and self.offered(target)

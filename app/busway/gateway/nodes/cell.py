@@ -17,7 +17,7 @@ from busway.domain.run import MAX_LOSSES
 from busway.domain.weburl import is_url
 from busway.gateway.errors import Unavailable
 from busway.gateway.nodes.clock import CellClock
-from busway.gateway.nodes.following import Follower, Parts
+from busway.gateway.nodes.following import CommitFollower, Parts
 from busway.gateway.nodes.liveness import BEAT, LEASE, Liveness, own_row
 from busway.gateway.nodes.notifications.port import LOOK, BrokerStatus, Notifications
 from busway.gateway.nodes.port import AssignedRuns, CellStatus, CodeChanged, Led, NodeStatus, TakeLead
@@ -75,7 +75,7 @@ class CellNode:
         self._problem: str | None = None
         self._running: Callable[[], dict[str, int]] = dict
         self._offers_changed: Callable[[], None] = lambda: None
-        self._offer: Offer | None = None  # not told the others yet
+        self._offer: Offer | None = None  # not stored yet
         self._catalogs: dict[int, bytes] = {}  # of the handler code that nodes with workers have
         self._code = ""  # of this node
         self._code_of: dict[int, int] = {}  # by node with workers
@@ -90,7 +90,7 @@ class CellNode:
         self._reader: Reader
         self._version: Callable[[], int]
         self._newest: CommitRow
-        self._follower: Follower
+        self._follower: CommitFollower
         self._handler_name: Callable[[int], str | None]
         self._extend_lease: Callable[[int], None]
         self._looked: Callable[[], None]
@@ -202,7 +202,7 @@ class CellNode:
             self._end,
             renew,
         )
-        self._follower = Follower(self.id, self._newest, self._link, self._notifications, parts)
+        self._follower = CommitFollower(self.id, self._newest, self._link, self._notifications, parts)
         self._extend_lease(self._lease_end)
         self._task = asyncio.create_task(self._run(take, led))
 

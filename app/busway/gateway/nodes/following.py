@@ -36,7 +36,7 @@ LACKS = (
 
 
 class Parts(NamedTuple):
-    """What a node has that a `Follower` uses.
+    """What a node has that a `CommitFollower` uses.
 
     Attributes:
         commits: gets what other nodes commit.
@@ -59,7 +59,7 @@ class Parts(NamedTuple):
     renew: Callable[[], Awaitable[None]]
 
 
-class Follower:
+class CommitFollower:
     """Applies commits, in their order.
 
     Args:
@@ -78,7 +78,7 @@ class Follower:
     ) -> None:
         self._node, self.applied, self._parts = node, applied, parts
         self._link, self._notifications = link, notifications
-        self._told: dict[int, News] = {}  # by number
+        self._news: dict[int, News] = {}  # by number
         self._recent: dict[int, Run] = {}  # as they were created
         self._read_at = float("-inf")
 
@@ -98,14 +98,14 @@ class Follower:
         Others may have another leader. `heard`: the node was notified.
         """
         complete, at_work = self._take() and heard, False
-        while news := self._told.pop(self.applied.number + 1, None):
+        while news := self._news.pop(self.applied.number + 1, None):
             row = self.applied
             if news.before != (row.event, row.run, row.result, row.digest):
                 complete = False
                 break
             at_work = await self._apply(news.row, news.content)
-        complete &= not self._told
-        self._told.clear()
+        complete &= not self._news
+        self._news.clear()
         now = time.monotonic()
         if complete and now - self._read_at < LOOK:
             return at_work
@@ -132,7 +132,7 @@ class Follower:
                 complete = False
             else:
                 if news.row.number > self.applied.number:
-                    self._told[news.row.number] = news
+                    self._news[news.row.number] = news
         return complete
 
     async def _apply(self, row: CommitRow, content: Content | None) -> bool:
@@ -199,11 +199,11 @@ class Follower:
     def _results(self, row: CommitRow, content: Content) -> list[tuple[Result, Event]]:
         """Return the results of a commit, none if the message does not say all of them."""
         before = self.applied.result
-        told = [each for each in content.results if each.number > before]
-        if len(told) != row.result - before:
+        new_results = [each for each in content.results if each.number > before]
+        if len(new_results) != row.result - before:
             return []
         results = []
-        for each in told:
+        for each in new_results:
             run = self._recent.get(each.run)
             name = None if run is None else self._parts.handler_name(run.handler)
             if run is None or name is None:

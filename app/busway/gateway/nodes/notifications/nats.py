@@ -129,7 +129,7 @@ class NatsNotifications:
         self._task = asyncio.create_task(self._run())
 
     def notify(self, message: bytes) -> None:
-        """Tell the other nodes."""
+        """Notify the other nodes."""
         self._taken.append(message)
         if self._client is None:
             self._unsent.clear()  # others look by themselves

@@ -37,7 +37,7 @@ class Notifications(Protocol):
         """Begin to send and receive. `epoch` and `secret` are those of the cell."""
 
     def notify(self, message: bytes) -> None:
-        """Tell the other nodes. It returns at once. If many are not sent yet, the oldest are not sent."""
+        """Notify the other nodes. It returns at once. If many are not sent yet, the oldest are not sent."""
 
     async def wait(self) -> bool:
         """Return when another node has notified, or False when it is time to look anyway.

@@ -1,4 +1,4 @@
-"""The audit log. What an entry says of a change comes from the operation and its reply: it cannot differ."""
+"""The audit log. Entries are made from the operation and its reply, so they cannot differ from the change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from busway.gateway.store.port.operations import (
 )
 from busway.gateway.store.port.sources import DeleteSource, SaveSource
 
-Said = tuple[str | None, dict[str, Any]]
+Described = tuple[str | None, dict[str, Any]]
 """The object of a change, and details."""
 
 _newest = sa.select(sa.func.coalesce(sa.func.max(audit.c.id), 0))
@@ -40,68 +40,68 @@ _columns = [_node if name == "node" else audit.c[name] for name in AuditRecord._
 _old = (
     sa.select(audit.c.id).where(audit.c.time < sa.bindparam("before")).order_by(audit.c.time).limit(at_most())
 )
-_these = sa.delete(audit).where(audit.c.id.in_(_old))
+_prune = sa.delete(audit).where(audit.c.id.in_(_old))
 
 
-def _save_handler(_ledger: Ledger, operation: SaveHandler, _reply: Any) -> Said | None:
+def _save_handler(_ledger: Ledger, operation: SaveHandler, _reply: Any) -> Described | None:
     return operation.handler.name, {"revision": operation.handler.revision}
 
 
-def _create_key(_ledger: Ledger, operation: CreateKey, reply: Any) -> Said | None:
+def _create_key(_ledger: Ledger, operation: CreateKey, reply: Any) -> Described | None:
     return str(reply), {"name": operation.name, "scopes": operation.scopes, "types": operation.types}
 
 
-def _rotate_key(_ledger: Ledger, operation: RotateKey, reply: Any) -> Said | None:
+def _rotate_key(_ledger: Ledger, operation: RotateKey, reply: Any) -> Described | None:
     return None if reply is None else (str(operation.id), {"name": operation.key.name, "new": str(reply)})
 
 
-def _revoke_key(_ledger: Ledger, operation: RevokeKey, reply: Any) -> Said | None:
+def _revoke_key(_ledger: Ledger, operation: RevokeKey, reply: Any) -> Described | None:
     return (str(operation.id), {}) if reply else None
 
 
-def _save_source(_ledger: Ledger, operation: SaveSource, reply: Any) -> Said | None:
+def _save_source(_ledger: Ledger, operation: SaveSource, reply: Any) -> Described | None:
     return (operation.source.name, {"kind": operation.source.kind}) if reply else None
 
 
 def _named(
     _ledger: Ledger, operation: DeleteSource | DeleteSchedule | DeleteDurable, reply: Any
-) -> Said | None:
+) -> Described | None:
     return (operation.name, {}) if reply else None
 
 
-def _save_schedule(_ledger: Ledger, operation: SaveSchedule, reply: Any) -> Said | None:
+def _save_schedule(_ledger: Ledger, operation: SaveSchedule, reply: Any) -> Described | None:
     return (operation.schedule.name, {"version": operation.schedule.version}) if reply is None else None
 
 
-def _fire(_ledger: Ledger, operation: Fire, reply: Any) -> Said | None:
+def _fire(_ledger: Ledger, operation: Fire, reply: Any) -> Described | None:
     return None if reply is None else (operation.name, {"events": [stored.seq for stored in reply]})
 
 
-def _create_replay(ledger: Ledger, operation: CreateReplay, reply: Any) -> Said | None:
+def _create_replay(ledger: Ledger, operation: CreateReplay, reply: Any) -> Described | None:
     if not reply:
         return None
     asked = {name: getattr(operation, name) for name in ("types", "after", "before", "shadow")}
     return _handler(ledger, operation.handler), {"replay": str(reply), **asked}
 
 
-def _cancel_replay(_ledger: Ledger, operation: CancelReplay, reply: Any) -> Said | None:
+def _cancel_replay(_ledger: Ledger, operation: CancelReplay, reply: Any) -> Described | None:
     return None if reply is None else (str(operation.replay), {"runs": len(reply)})
 
 
-def _cancel(_ledger: Ledger, operation: Cancel, reply: Any) -> Said | None:
+def _cancel(_ledger: Ledger, operation: Cancel, reply: Any) -> Described | None:
     return (str(operation.runs[0]), {"runs": len(reply)}) if reply else None
 
 
-def _retry(_ledger: Ledger, operation: Retry, reply: Any) -> Said | None:
+def _retry(_ledger: Ledger, operation: Retry, reply: Any) -> Described | None:
     return (str(operation.runs[0]), {"runs": len(reply.ids)}) if reply.ids else None
 
 
-def _retry_dead(ledger: Ledger, operation: RetryDead, reply: Any) -> Said | None:
+def _retry_dead(ledger: Ledger, operation: RetryDead, reply: Any) -> Described | None:
     handler = None if operation.handler is None else _handler(ledger, operation.handler)
     return (handler, {"state": operation.state.value, "runs": len(reply)}) if reply else None
 
 
-_SAID: dict[type, Callable[[Ledger, Any, Any], Said | None]] = {
+_DESCRIBE: dict[type, Callable[[Ledger, Any, Any], Described | None]] = {
     SaveHandler: _save_handler,
     CreateKey: _create_key,
     RotateKey: _rotate_key,
@@ -125,11 +125,11 @@ def _handler(ledger: Ledger, number: int) -> str | None:
     return rows[0][0] if rows else None
 
 
-def describe_change(ledger: Ledger, operation: Audited, reply: Any) -> None:
+def record_change(ledger: Ledger, operation: Audited, reply: Any) -> None:
     """Store the entry of an operation that was applied, unless it changed nothing."""
-    said = _SAID[type(operation.operation)](ledger, operation.operation, reply)
-    if said is not None:
-        _insert(ledger, operation.entry, *said)
+    described = _DESCRIBE[type(operation.operation)](ledger, operation.operation, reply)
+    if described is not None:
+        _insert(ledger, operation.entry, *described)
 
 
 def record(ledger: Ledger, operation: Record) -> None:
@@ -163,7 +163,7 @@ def _text(value: str | None) -> str | None:
 def prune(ledger: Ledger, operation: PruneAudit) -> int:
     """Delete old entries."""
     which = {"before": operation.before, "limit": operation.limit}
-    return int(ledger.transaction.execute(_these, which).rowcount)
+    return int(ledger.transaction.execute(_prune, which).rowcount)
 
 
 def is_old(snapshot: Snapshot, before: int) -> bool:

@@ -11,7 +11,7 @@ from busway.gateway.store.core.schema import handler_files, handler_revisions, h
 from busway.gateway.store.core.transaction import Snapshot
 from busway.gateway.store.port.code import KEPT_REVISIONS, CodeFile, SaveCode
 
-UNUSED = 30 * 86_400 * SECOND
+UNUSED = 30 * 86_400 * SECOND  # after which a file without a revision is removed
 
 _which = handler_files.c.digest == sa.bindparam("which")
 _one = sa.select(handler_files.c.digest, handler_files.c.size, handler_files.c.text).where(_which)

@@ -246,8 +246,8 @@ class Transaction(Snapshot, Protocol):
     def put_errors(self, rows: Sequence[tuple[int, str]]) -> None:
         """Replace the newest error of handlers."""
 
-    def tell(self, content: Content | None) -> None:
-        """Let the other nodes know what this transaction writes, so that they need not read it."""
+    def add_news(self, content: Content | None) -> None:
+        """Add what this transaction writes to its message, so that the other nodes need not read it."""
 
     def write_head(self, new: Head) -> None:
         """Write the newest numbers, just before `commit`."""

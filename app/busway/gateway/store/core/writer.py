@@ -14,6 +14,7 @@ from busway.gateway.store.core import (
     durables,
     handlers_keys,
     idempotency,
+    news,
     producers,
     pruning,
     publishing,
@@ -22,7 +23,6 @@ from busway.gateway.store.core import (
     schedules,
     settling,
     sources,
-    telling,
 )
 from busway.gateway.store.core.ledger import Ledger, Outdated, Unacknowledged
 from busway.gateway.store.core.transaction import Head, Transaction
@@ -168,7 +168,7 @@ class Writer:
         try:
             replies = self._together(head, known, operations, wanted, trusting=not known)
             if transaction.several:
-                transaction.tell(telling.collect(operations, replies))
+                transaction.add_news(news.collect(operations, replies))
             transaction.write_head(head)
             transaction.commit()
         except Exception as problem:
@@ -229,7 +229,7 @@ def _apply_audited(ledger: Ledger, operation: Audited) -> Any:
     change: Any = operation.operation
     reply = (_apply_current if ledger.head.rules else _apply_alone)(ledger, change)
     if type(reply) is not Outdated:
-        audit.describe_change(ledger, operation, reply)
+        audit.record_change(ledger, operation, reply)
     return reply
 
 

@@ -1,4 +1,4 @@
-"""What a node tells the others of a commit. With its content they need not read it."""
+"""The message about a commit for the other nodes. With its content they need not read the commit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from busway.gateway.store.port.cell import CommitRow
 from busway.gateway.store.port.operations import NewResult
 
 
-class ToldResult(msgspec.Struct, array_like=True):
+class NewsResult(msgspec.Struct, array_like=True):
     """A new result. What the others know of its run is missing."""
 
     number: int
@@ -20,7 +20,7 @@ class ToldResult(msgspec.Struct, array_like=True):
     completes: bytes | None = None
 
 
-class ToldAssignment(msgspec.Struct, array_like=True):
+class NewsAssignment(msgspec.Struct, array_like=True):
     """An attempt that the node which `Changes.assigned` names is to start. `fence`: of the run before it."""
 
     run: int
@@ -37,8 +37,8 @@ class Content(msgspec.Struct, array_like=True):
     """
 
     runs: list[Run] = []
-    results: list[ToldResult] = []
-    assigned: list[ToldAssignment] = []
+    results: list[NewsResult] = []
+    assigned: list[NewsAssignment] = []
     final: bool = False
 
 
@@ -55,7 +55,7 @@ decode = msgspec.msgpack.Decoder(News).decode
 
 
 def encoded(news: News, most: int) -> bytes:
-    """Encode it in up to `most` bytes, without its content if need be. Empty: it is too large."""
+    """Encode a message in up to `most` bytes, without the content if necessary. Empty: it is too large."""
     whole = encode(news)
     if len(whole) > most and news.content is not None:
         whole = encode(News(news.row, news.before))

@@ -182,7 +182,8 @@ class PostgresCellLink:
     async def wait(self, seconds: float) -> list[str]:
         """Return what nodes have notified, when one has. Nothing after `seconds`."""
         with _failing():
-            return [told.payload async for told in self._open().notifies(timeout=seconds, stop_after=1)]
+            heard = self._open().notifies(timeout=seconds, stop_after=1)
+            return [notification.payload async for notification in heard]
 
     def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:

@@ -36,7 +36,7 @@ from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 
 COUNTS_EVERY = 200  # commits whose changes of counts are added up in one row
 MOST_NOTIFIED = 5_900  # bytes, which are less than 8,000 in Base64: the limit of NOTIFY
-MOST_TOLD = 32 * 1024  # bytes
+LARGEST_NEWS = 32 * 1024  # bytes
 _PURPOSE = b"busway channel "
 _LOG = COLUMNS[ATTEMPT][1].index("log")
 _NODE = MUTABLE.index("node")
@@ -257,8 +257,8 @@ class PostgresTransaction(PostgresSnapshot):
         self._term, self._leader = operation.term, operation.node
         return True
 
-    def tell(self, content: Content | None) -> None:
-        """Let the other nodes know what this transaction writes, so that they need not read it."""
+    def add_news(self, content: Content | None) -> None:
+        """Add what this transaction writes to its message, so that the other nodes need not read it."""
         self._content = content
 
     def _notify(self, rules: int, changes: Changes) -> None:
@@ -275,7 +275,9 @@ class PostgresTransaction(PostgresSnapshot):
         )
         if self._content is not None:
             self._content.final = all(state >= RUNNING for state, _ in self._changed.values())
-        news = encoded(News(row, self._before, self._content), MOST_NOTIFIED if self._notifies else MOST_TOLD)
+        news = encoded(
+            News(row, self._before, self._content), MOST_NOTIFIED if self._notifies else LARGEST_NEWS
+        )
         if self._notifies:
             text = base64.b64encode(news).decode() or str(number)
             if not self._channel:

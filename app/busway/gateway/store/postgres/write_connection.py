@@ -61,7 +61,7 @@ class PostgresWriteConnection:
 
     @property
     def news(self) -> bytes:
-        """What the other nodes are to know of the newest commit, if it has not told them."""
+        """The message about the newest commit, if the commit itself did not notify the other nodes."""
         return self._transaction.news
 
     @property

@@ -154,7 +154,7 @@ class SQLiteTransaction(SQLiteSnapshot):
         """Replace the newest error of handlers."""
         self._cursor.executemany(statements.UPSERT_ERROR, rows)
 
-    def tell(self, content: Content | None) -> None:
+    def add_news(self, content: Content | None) -> None:
         """Do nothing: there are no other nodes."""
 
     def write_head(self, new: Head) -> None:

@@ -1,4 +1,4 @@
-"""Collects what a small batch has written, for the other nodes."""
+"""Collects what a small batch has written, for the message to the other nodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from busway.gateway.store.group.committed import new_runs
-from busway.gateway.store.port.news import Content, ToldAssignment, ToldResult
+from busway.gateway.store.port.news import Content, NewsAssignment, NewsResult
 from busway.gateway.store.port.operations import Append, Assign, Fire, Publish, Settle, Settled
 
 MOST = 16  # operations, and events of one: larger batches are read, which costs less for each
 
 
 def collect(operations: Sequence[Any], replies: Sequence[Any]) -> Content | None:
-    """Return what these operations wrote, None if it is much. Rare operations are left out."""
+    """Return what these operations wrote, None if there are many. Rare operations are left out."""
     if len(operations) > MOST:
         return None
     content = Content()
@@ -27,14 +27,14 @@ def collect(operations: Sequence[Any], replies: Sequence[Any]) -> Content | None
             content.runs += new_runs(operation.events, reply)
         elif kind is Assign and reply is True:
             content.assigned.append(
-                ToldAssignment(
+                NewsAssignment(
                     operation.run, operation.attempt, operation.token, operation.pool, operation.fence
                 )
             )
         elif kind is Append and isinstance(reply, int):
             new = operation.result
             content.results.append(
-                ToldResult(reply, operation.run, operation.revision, operation.attempt, new)
+                NewsResult(reply, operation.run, operation.revision, operation.attempt, new)
             )
     return content
 
@@ -42,7 +42,7 @@ def collect(operations: Sequence[Any], replies: Sequence[Any]) -> Content | None
 def _add_settled(content: Content, operation: Settle, settled: Settled) -> None:
     if operation.result is not None:
         content.results.append(
-            ToldResult(
+            NewsResult(
                 settled.number,
                 operation.run,
                 operation.report.revision,
