@@ -6,8 +6,10 @@ import asyncio
 import os
 import re
 import runpy
+import subprocess
 import sys
 import threading
+import venv
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -110,6 +112,50 @@ def test_the_code_before_a_move_runs() -> None:
     for guide in ("from-fastapi", "from-sockets"):
         (before,) = (b for b in blocks(DOCS / f"{guide}.md") if re.match(r"(from|import) ", b.text))
         exec(compile(before.text, guide, "exec"), {"__name__": guide})
+
+
+IN_MEMORY = {"redis://localhost/0": "memory://", "redis://localhost/1": "cache+memory://"}
+CELERY = """
+import sys
+from celery.contrib.testing.worker import start_worker
+
+sent, up = [], iter([False, True, True])
+names = {"__name__": "tasks", "send": lambda *mail: sent.append(mail), "mail_server_is_up": lambda: next(up)}
+exec(sys.stdin.read(), names)
+again = names["send_welcome"].apply(args=["ada@example.com"])
+assert (again.get(), len(sent)) == ({"sent_to": "ada@example.com"}, 1)
+with start_worker(names["app"], pool="solo", perform_ping_check=False):
+    assert names["send_welcome"].delay("bob@example.com").get(timeout=60) == {"sent_to": "bob@example.com"}
+"""
+
+
+@pytest.mark.long
+def test_the_code_before_a_move_from_celery(tmp_path: Path) -> None:
+    """It runs with Celery as the benchmark has it, and with a broker in memory instead of Redis."""
+    environment = tmp_path / "celery"
+    venv.create(environment, with_pip=True)
+    (tmp_path / "celery.lock").write_text(locked_for("celery"), encoding="utf-8")
+    python = environment / "bin/python"
+    install = (*("-m", "pip", "install", "--quiet", "--require-hashes"), "-r", tmp_path / "celery.lock")
+    subprocess.run([python, *install], check=True)
+    (code,) = (b.text for b in blocks(DOCS / "from-celery.md") if b.text.startswith("# tasks.py\n"))
+    for address, ours in IN_MEMORY.items():
+        code = code.replace(address, ours)
+    done = subprocess.run([python, "-c", CELERY], input=code, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def locked_for(name: str) -> str:
+    """Return the entries of the benchmark's lock for a package and what it needs."""
+    lock = (DOCS.parent / "benchmarks/peers.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^(\S+?)==(.*\n(?: .*\n)+)", lock, re.MULTILINE)
+    needed, before = {name}, 0
+    while len(needed) > before:
+        before = len(needed)
+        needed |= {
+            each for each, text in entries if needed & {*re.findall(r"^ .*?([\w.-]+)$", text, re.MULTILINE)}
+        }
+    return "".join(f"{each}=={text}" for each, text in entries if each in needed)
 
 
 def test_the_application_after_a_move_from_fastapi(service: Service, tmp_path: Path) -> None:
