@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .environments import Environment, Installed, copy_sources, required, run
+from .environments import GREET, Environment, Installed, copy_sources, required, run
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
@@ -77,9 +77,6 @@ def elsewhere(tmp_path: Path) -> Path:
 def gateway(server: Environment, tmp_path: Path, elsewhere: Path) -> Iterator[Installed]:
     """The installed gateway; not started yet."""
     made = Installed(server, tmp_path, elsewhere)
-    made.write(
-        "greet.py",
-        "from busway import handler\n\n\n@handler('t')\ndef greet(event):\n    return [event.data]\n",
-    )
+    made.write("greet.py", GREET)
     yield made
     made.close()

@@ -86,6 +86,11 @@ class Environment:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet")
         run(*pip, "--no-deps", "--no-index", "--no-build-isolation", *what, cwd=cwd)
 
+    def link_installed(self, other: Environment) -> None:
+        """Make what is installed in another environment importable here."""
+        for name in other.names():
+            (self.site / name).symlink_to(other.site / name)
+
     def names(self) -> set[str]:
         """What stands in the environment and is no link: what was installed."""
         return {path.name for path in self.site.iterdir() if not path.is_symlink()} - {"__pycache__"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.marks import few
 from tests.test_project import SERVER, modules
 from tests.testing.test_how_to import run_pytest
 
-from .environments import Environment, Installed, required, run
+from .environments import GREET, Environment, Installed, required, run
 
 NEED_THE_SERVER = [
     "serve",
@@ -53,9 +54,19 @@ def test_commands_of_the_gateway_say_in_one_line_what_to_install(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def running(server: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """The installed gateway."""
+    folder = tmp_path_factory.mktemp("running")
+    made = Installed(server, folder, folder)
+    made.write("greet.py", GREET)
+    yield made.start()
+    made.close()
+
+
 @pytest.mark.long
-def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, elsewhere: Path) -> None:
-    gateway.start()
+def test_publish_handlers_and_tail_work(running: Installed, bare: Environment, elsewhere: Path) -> None:
+    gateway = running
     busway, url = bare.program("busway"), {"BUSWAY_URL": gateway.url}
     receipt = json.loads(run(busway, "publish", "t", "--data", "7", cwd=elsewhere, **url))
     assert receipt["runs"] == 1
@@ -71,13 +82,26 @@ def test_publish_handlers_and_tail_work(gateway: Installed, bare: Environment, e
         tail.terminate()
 
 
+HELP = """
+import contextlib, io, sys
+from busway.gateway.cli import main
+
+for command in sys.argv[1:]:
+    sys.argv[1:] = [command, "--help"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main()
+    assert "Usage: " in printed.getvalue(), command
+"""
+"""All in one process: most of the time of a command is its start."""
+
+
 @pytest.mark.long
 def test_help_and_completion_need_no_gateway(bare: Environment, elsewhere: Path) -> None:
     busway = bare.program("busway")
     commands = re.findall(r"^  ([a-z]+) {2,}", run(busway, "--help").partition("Commands:")[2], re.MULTILINE)
     assert {"serve", "keys", "runs"} <= set(commands)
-    for command in commands:
-        assert "Usage: " in run(busway, command, "--help", cwd=elsewhere)
+    run(bare.python, "-c", HELP, *commands, cwd=elsewhere)
     asked = {"_BUSWAY_COMPLETE": "complete_bash", "COMP_WORDS": "busway ke", "COMP_CWORD": "1"}
     assert run(busway, **asked).split() == ["keys"]
     asked |= {"COMP_WORDS": "busway serve --pool", "COMP_CWORD": "2"}
@@ -95,11 +119,11 @@ def test_together(busway_gateway): assert busway_gateway.client.wait("t", 7).res
 @pytest.mark.long
 @pytest.mark.parametrize(("extra", "passed"), few([("", 1), ("server", 2)], ("", 1)))
 def test_handlers_are_tested_with_pytest(
-    wheel: Path, gateway: Installed, tmp_path: Path, extra: str, passed: int
+    bare: Environment, gateway: Installed, tmp_path: Path, extra: str, passed: int
 ) -> None:
     made = Environment(tmp_path / "env")
     made.link(*required(extra), "pytest", "iniconfig", "pluggy", "packaging")
-    made.install(wheel)
+    made.link_installed(bare)
     (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
     said = run_pytest(tmp_path, python=made.python)
     assert f"{passed} passed" in said.stdout, said.stdout + said.stderr
@@ -108,8 +132,8 @@ def test_handlers_are_tested_with_pytest(
 
 @pytest.mark.long
 @pytest.mark.parametrize("client", ["Client", "SyncClient"])
-def test_the_clients_work(gateway: Installed, bare: Environment, elsewhere: Path, client: str) -> None:
-    gateway.start()
+def test_the_clients_work(running: Installed, bare: Environment, elsewhere: Path, client: str) -> None:
+    gateway = running
     program = {
         "SyncClient": f"""
 import busway
