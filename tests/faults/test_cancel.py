@@ -13,7 +13,7 @@ import pytest
 from .house import FINAL, PATIENCE, House, seeded, until
 
 pytestmark = pytest.mark.fault
-RACES, RACERS, BATCH = 1000, 4, 40
+RACES, RACERS, BATCH = 500, 4, 50  # in each of both pools
 NAP = 0.0006  # seconds that one unit of a handler's work takes
 
 

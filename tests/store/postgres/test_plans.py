@@ -1,4 +1,4 @@
-"""No query of PostgreSQL reads a whole table: the plans on a million events."""
+"""No query of PostgreSQL reads a whole table: the plans on 250,000 events."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ from busway.gateway.store.postgres import connections, statements
 from tests.store.databases import Postgres
 from tests.store.kit import event
 
-COUNT = 1_000_000
+COUNT = 250_000
 SMALL = {
     "handlers",
     "handler_revisions",
@@ -40,27 +40,27 @@ INSERT INTO events (seq, id, source, type, subject, time, accepted_at, correlati
 SELECT i, 'event-' || i, '/source/' || i % 50, 'type.' || i % 100,
     CASE WHEN i % 10 = 0 THEN 's' || i END, i, i,
     CASE WHEN i % 3 = 0 THEN 'event-' || i / 2 END, CASE WHEN i % 3 = 0 THEN i / 2 END, 0, '{"n":1}'
-FROM generate_series(1, 1000000) AS i;
+FROM generate_series(1, 250000) AS i;
 INSERT INTO runs (id, event, handler, root, priority, created_at, state, counted, attempt, due, partitionkey,
     expires_at, finished_at, last_result, replay)
 SELECT i, i, i % 20 + 1, i, 4, i, CASE WHEN i % 100 = 0 THEN 0 WHEN i % 1000 = 1 THEN 5 ELSE 3 END, 0,
     CASE WHEN i % 100 = 0 THEN 0 ELSE 1 END, CASE WHEN i % 200 = 0 THEN i END,
     CASE WHEN i % 500 = 0 THEN 'k' || i % 7 END, CASE WHEN i % 300 = 0 THEN i END, i, i,
     CASE WHEN i % 50 = 2 THEN -1 END
-FROM generate_series(1, 1000000) AS i;
+FROM generate_series(1, 250000) AS i;
 INSERT INTO results (number, run, event, handler, revision, attempt, kind, time, "binary", data)
-SELECT i, i, i, i % 20 + 1, 1, 1, 0, i, 0, '1' FROM generate_series(1, 1000000) AS i;
+SELECT i, i, i, i % 20 + 1, 1, 1, 0, i, 0, '1' FROM generate_series(1, 250000) AS i;
 INSERT INTO attempts (run, attempt, outcome, revision, started_at, finished_at, pool)
-SELECT i, 1, 1, 1, i, i, 'process' FROM generate_series(1, 1000000, 10) AS i;
+SELECT i, 1, 1, 1, i, i, 'process' FROM generate_series(1, 250000, 10) AS i;
 INSERT INTO replays (id, handler, types, "after", "before", shadow, state, matched, created, position,
     created_at) SELECT i, 1, '["**"]', 0, 9, 1, 0, 0, 0, 0, 1 FROM generate_series(1, 3) AS i;
-INSERT INTO trees SELECT i, 1, 0, 0, 0 FROM generate_series(1, 1000000, 10) AS i;
+INSERT INTO trees SELECT i, 1, 0, 0, 0 FROM generate_series(1, 250000, 10) AS i;
 INSERT INTO producers SELECT 'p' || i, 1, 1, 0, 0, i, i FROM generate_series(1, 20000) AS i;
 INSERT INTO idempotency_keys SELECT i % 3, 'k' || i, i, '\\x00', '\\x00', i
-    FROM generate_series(1, 1000000, 10) AS i;
+    FROM generate_series(1, 250000, 10) AS i;
 INSERT INTO audit (id, time, actor, action, object)
     SELECT i, i, 'key:' || i % 5, 'a.' || i % 20, 'o' || i FROM generate_series(1, 100000) AS i;
-INSERT INTO commits SELECT i, 1, i + 1000000, i + 1000000, i + 1000000, 0, 1, '{1,0,1}', ''
+INSERT INTO commits SELECT i, 1, i + 250000, i + 250000, i + 250000, 0, 1, '{1,0,1}', ''
     FROM generate_series(1, 20000) AS i;
 INSERT INTO counts SELECT i, '{1,0,1}' FROM generate_series(200, 20000, 200) AS i;
 INSERT INTO last_errors SELECT i % 20 + 1, i, '["a","b"]' FROM generate_series(1, 20000) AS i;
@@ -128,16 +128,16 @@ def contains(above, node):
 
 READS = {
     "bounds": lambda r: r.log_bounds(),
-    "position": lambda r: r.position(500_000),
-    "results": lambda r: r.results(500_000, 100, 1 << 20),
-    "results with events": lambda r: r.results_with_events(500_000, 100, 1 << 20),
+    "position": lambda r: r.position(125_000),
+    "results": lambda r: r.results(125_000, 100, 1 << 20),
+    "results with events": lambda r: r.results_with_events(125_000, 100, 1 << 20),
     "event": lambda r: r.event(5),
     "events": lambda r: r.events(EventQuery(), 100),
-    "events before": lambda r: r.events(EventQuery(before=500_000), 100),
+    "events before": lambda r: r.events(EventQuery(before=125_000), 100),
     "events of a type": lambda r: r.events(EventQuery(type="type.7"), 100),
     "events of a pattern": lambda r: r.events(EventQuery(type="type.*"), 100),
     "events within patterns": lambda r: r.events(EventQuery(within=("type.*", "other")), 100),
-    "types of events": lambda r: r.event_types([5, 500_000]),
+    "types of events": lambda r: r.event_types([5, 125_000]),
     "events of a source": lambda r: r.events(EventQuery(source="/source/3"), 100),
     "events of a subject": lambda r: r.events(EventQuery(subject="s10"), 100),
     "events of an id": lambda r: r.events(EventQuery(id="event-5"), 100),
@@ -153,13 +153,13 @@ READS = {
     "past events": lambda r: r.past_events(
         ["type.7"], lambda _: True, after=5, before=1 << 60, limit=9, max_bytes=1 << 20
     ),
-    "results of a replay": lambda r: r.replay_results(1, 500_000, 100, 1 << 20),
+    "results of a replay": lambda r: r.replay_results(1, 125_000, 100, 1 << 20),
     **{f"{s.value} runs": lambda r, s=s: r.runs(RunQuery(state=s), 100) for s in RunState},
     "runs of events": lambda r: r.runs_of([5, 6, 7], limit=10),
     "run": lambda r: r.run(1),
     "waiting": lambda r: r.waiting(1, 100, now=1 << 60),
-    "some that wait": lambda r: r.waiting_of([1, 500_000, 999_999], 1 << 20),
-    "some that run": lambda r: r.running([1, 500_000, 999_999]),
+    "some that wait": lambda r: r.waiting_of([1, 125_000, 249_999], 1 << 20),
+    "some that run": lambda r: r.running([1, 125_000, 249_999]),
     "rules": lambda r: r.rules(),
     "waiting without a key": lambda r: r.waiting(1, 100, now=1 << 60, keyless=True),
     "due": lambda r: r.due(1 << 60, 100),
@@ -169,7 +169,7 @@ READS = {
     "next due": lambda r: r.next_due(),
     "next expiry": lambda r: r.next_expiry(),
     "old results": lambda r: r.old_results(1 << 60, 100, 1 << 20),
-    "old roots": lambda r: r.old_roots(500_000, 1 << 60, 100),
+    "old roots": lambda r: r.old_roots(125_000, 1 << 60, 100),
     "layer": lambda r: r.layer([5, 6, 7], 1 << 60),
     "counts": lambda r: r.counts(),
     "last errors": lambda r: r.last_errors(),
@@ -227,7 +227,7 @@ WRITES = [
     (statements.SELECT_TERM, ()),
     (statements.CLOSE_NODE, (1, 1, 1)),
     (statements.SELECT_TREE, (5,)),
-    (statements.SELECT_RESULTS_AFTER, (999_990,)),
+    (statements.SELECT_RESULTS_AFTER, (249_990,)),
     (statements.UPDATE_RUN, (NOTHING,) * len(MUTABLE) + (ABSENT,)),
     (statements.UPDATE_SETTLED, (NOTHING,) * len(SETTLED) + (ABSENT,)),
     (statements.INSERT[ATTEMPT], (NOTHING,) * len(COLUMNS[ATTEMPT][1])),
@@ -343,7 +343,7 @@ def test_plans_of_writes_made_on_a_small_database_scan_no_table_when_it_is_large
         clear()
         write_all(on_none, 20)
         clear()
-        other.execute(re.sub(r"\b(1000000|20000)\b", "200", FILL))
+        other.execute(re.sub(r"\b(250000|20000)\b", "200", FILL))
         write_all(on_some, 20)
         clear()
         other.execute(FILL)
