@@ -22,6 +22,7 @@ from busway.gateway.api import sources
 from busway.gateway.api.frames import publish_frame
 from busway.gateway.api.front import Front, HealthFront
 from busway.gateway.api.keys import take_declared
+from busway.gateway.api.preparing import prepare_routes
 from busway.gateway.api.routes import describe
 from busway.gateway.api.stages import Stages
 from busway.gateway.api.upkeep import follow_keys_file, keep_up
@@ -103,23 +104,26 @@ class Gateway:
         self.ready.add_done_callback(_retrieve)
 
     @asynccontextmanager
-    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Start in the background, so that health checks get answers meanwhile. Stop at the end."""
         async with AsyncExitStack() as stack:
-            starting = asyncio.create_task(self._start(stack))
+            starting = asyncio.create_task(self._start(app, stack))
             try:
                 yield
             finally:
                 starting.cancel()
                 await asyncio.wait([starting])
 
-    async def _start(self, stack: AsyncExitStack) -> None:
+    async def _start(self, app: FastAPI, stack: AsyncExitStack) -> None:
+        preparing = asyncio.create_task(prepare_routes(app))  # while other processes start
         try:
-            self.stages = await _build(self, self._committer, self._certificate, stack)
+            stages = await _build(self, self._committer, self._certificate, stack)
+            await preparing
         except Exception as problem:
             self.ready.set_exception(problem)
             return
-        self.ready.set_result(self.stages)
+        self.stages = stages
+        self.ready.set_result(stages)
 
     def starting(self) -> str:
         """Return a log line for a start that takes long."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -14,7 +14,7 @@ from busway.gateway.errors import Forbidden, Unauthorized
 
 
 def holder(request: Request) -> Access:
-    """Return the access of the request. As a dependency, it admits every valid key.
+    """Return the access of the request.
 
     Raises:
         Unauthorized: the request has no valid key.
@@ -25,17 +25,21 @@ def holder(request: Request) -> Access:
     return access
 
 
-HolderDep = Annotated[Access, Depends(holder)]
-"""Parameter type of a route: FastAPI injects the access of the request."""
+async def _holder(request: Request) -> Access:  # FastAPI would call a plain function in a thread
+    return holder(request)
 
 
-def need(*scopes: str, unlimited: bool = False) -> Callable[[Request], Access]:
+HolderDep = Annotated[Access, Depends(_holder)]
+"""Parameter type of a route: FastAPI injects the access of the request. It admits every valid key."""
+
+
+def need(*scopes: str, unlimited: bool = False) -> Callable[[Request], Awaitable[Access]]:
     """Return a dependency that admits only keys with one of these scopes.
 
     `unlimited`: keys that are limited to type patterns are refused, too.
     """
 
-    def check(request: Request) -> Access:
+    async def check(request: Request) -> Access:  # not in a thread, as above
         access = holder(request)
         if not any(map(access.may, scopes)):
             check_scope(access, scopes[0])

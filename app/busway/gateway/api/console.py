@@ -6,7 +6,6 @@ release of the console has one path, and a browser keeps its files for ever.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from importlib import resources
 
@@ -18,6 +17,7 @@ from starlette.routing import Route
 
 from busway.gateway.api import answers, pages, static_files
 from busway.gateway.api.negotiation import prefers
+from busway.gateway.api.preparing import Prepared
 from busway.gateway.api.static_files import CHECKED, FOREVER, MEDIA_TYPES, StaticFile
 from busway.gateway.errors import NotFound
 from busway.version import __version__
@@ -59,7 +59,7 @@ def install(app: FastAPI) -> None:
 async def _root(request: Request) -> Response:
     """Answer with the console to browsers, with links as JSON to programs that ask for it, or with a line."""
     if pages.wants_page(request):
-        return static_files.answer(request, _release().page, CHECKED, _POLICY, vary="Accept")
+        return static_files.answer(request, (await _RELEASE.get()).page, CHECKED, _POLICY, vary="Accept")
     if prefers(request.headers.get("Accept", ""), "application/json", "text/plain"):
         answer = answers.json(_LINKS)
     else:
@@ -69,7 +69,7 @@ async def _root(request: Request) -> Response:
 
 
 async def _file(request: Request) -> Response:
-    release, name = _release(), request.path_params["name"]
+    release, name = await _RELEASE.get(), request.path_params["name"]
     if name not in release.files:
         raise NotFound(f"the console has no file {name!r}: open /")
     # During an upgrade a page of the other release may ask this node.
@@ -77,8 +77,7 @@ async def _file(request: Request) -> Response:
     return static_files.answer(request, release.files[name], FOREVER if same else CHECKED, _POLICY)
 
 
-@functools.cache
-def _release() -> _Release:
+def _make() -> _Release:
     bodies = {name: static_files.load(f"{_FOLDER}/{name}") for name in _names()}
     digest = hashlib.sha256()
     for name, body in bodies.items():
@@ -103,3 +102,6 @@ def _names() -> list[str]:
     for sub in ("pages", "vendor"):
         found += [f"{sub}/{each.name}" for each in folder.joinpath(sub).iterdir()]
     return sorted(name for name in found if name[name.rfind(".") :] in MEDIA_TYPES)
+
+
+_RELEASE = Prepared(_make)

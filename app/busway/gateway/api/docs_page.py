@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 
 from fastapi import FastAPI
@@ -11,10 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from busway.gateway.api import static_files
+from busway.gateway.api.preparing import Prepared
 from busway.gateway.api.static_files import CHECKED, FOREVER, StaticFile
 from busway.gateway.errors import NotFound
 
 _CLIENT = "client.js"
+_PAGE = "docs.html"
 _NAMES = {
     _CLIENT,
     "docs.css",
@@ -41,30 +42,29 @@ def install(app: FastAPI) -> None:
 
 
 async def _page(request: Request) -> Response:
-    return static_files.answer(request, _html(), CHECKED)
+    return static_files.answer(request, (await _FILES.get())[_PAGE], CHECKED)
 
 
 async def _client(request: Request) -> Response:
-    return static_files.answer(request, _file(_CLIENT), CHECKED)
+    return static_files.answer(request, (await _FILES.get())[_CLIENT], CHECKED)
 
 
 async def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in _NAMES:
         raise NotFound(f"the docs page has no file {name!r}: open /docs")
-    file = _file(name)
+    file = (await _FILES.get())[name]
     named = request.query_params.get("v") == file.tag
     return static_files.answer(request, file, FOREVER if named else CHECKED)
 
 
-@functools.cache
-def _file(name: str) -> StaticFile:
-    return static_files.make(static_files.load(name), name)
+def _make() -> dict[str, StaticFile]:
+    files = {name: static_files.make(static_files.load(name), name) for name in _NAMES}
 
-
-@functools.cache
-def _html() -> StaticFile:
     def named(link: re.Match[bytes]) -> bytes:
-        return link[0] + b"?v=" + _file(link[1].decode()).tag.encode()
+        return link[0] + b"?v=" + files[link[1].decode()].tag.encode()
 
-    return static_files.make(_LINK.sub(named, static_files.load("docs.html")), "docs.html")
+    return {**files, _PAGE: static_files.make(_LINK.sub(named, static_files.load(_PAGE)), _PAGE)}
+
+
+_FILES = Prepared(_make)

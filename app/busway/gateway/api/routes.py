@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from fastapi import Depends, FastAPI
 
 from busway.gateway.api import (
@@ -31,6 +32,7 @@ from busway.gateway.api import (
     uploads,
 )
 from busway.gateway.api.answers import known_parameters
+from busway.gateway.api.preparing import Prepared
 
 _ROUTES = (
     events, recipients, handlers, trials, replays, runs, results, streaming, subscribers, subscriptions,
@@ -50,4 +52,5 @@ def describe(rest: FastAPI) -> FastAPI:
     docs_page.install(rest)
     problems.install(rest)
     rest.openapi = lambda: document.openapi(rest)  # type: ignore[method-assign] # FastAPI's own way to extend it
+    rest.state.openapi = Prepared(lambda: msgspec.json.encode(rest.openapi()))
     return rest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -18,6 +17,7 @@ from busway.gateway.api.access import needs
 from busway.gateway.api.answers import when
 from busway.gateway.api.describing import JSON
 from busway.gateway.api.describing import answers as described
+from busway.gateway.api.preparing import Prepared
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import STARTING, Unavailable, UpgradeRequired
 from busway.gateway.nodes.port import NodeStatus
@@ -242,11 +242,9 @@ async def read_rates(stages: StagesDep) -> Response:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    """Serve the OpenAPI document. Anybody may ask for it, so it is made once: that takes long."""
-    state = request.app.state
-    if not hasattr(state, "openapi"):
-        state.openapi = msgspec.json.encode(request.app.openapi())
-    return Response(state.openapi, media_type="application/json")
+    """Serve the OpenAPI document."""
+    prepared: Prepared[bytes] = request.app.state.openapi
+    return Response(await prepared.get(), media_type="application/json")
 
 
 @router.get(
@@ -256,9 +254,7 @@ async def openapi(request: Request) -> Response:
 )
 async def read_asyncapi() -> Response:
     """Returns the AsyncAPI 3 document of the WebSocket and the event stream."""
-    return Response(_asyncapi(), media_type="application/json")
+    return Response(await _DOCUMENT.get(), media_type="application/json")
 
 
-@functools.cache
-def _asyncapi() -> bytes:
-    return msgspec.json.encode(asyncapi.document())
+_DOCUMENT = Prepared(lambda: msgspec.json.encode(asyncapi.document()))

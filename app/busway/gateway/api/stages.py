@@ -87,10 +87,11 @@ class Gateway(Protocol):
 
 async def current_handlers(request: Request) -> None:
     """Wait until this node has the handlers that the store has now. Another node may have changed them."""
-    await _stages(request).nodes.current()
+    stages: Stages = request.scope["busway.stages"]
+    await stages.nodes.current()
 
 
-def _stages(request: Request) -> Stages:
+async def _stages(request: Request) -> Stages:  # FastAPI would call a plain function in a thread
     stages: Stages = request.scope["busway.stages"]
     return stages
 
