@@ -85,6 +85,12 @@ class _Forked(subprocess.Popen[Any]):
 class Popen(_Forked):
     """As that of `subprocess`."""
 
+    def __exit__(self, kind: type[BaseException] | None, *more: Any) -> None:
+        """Wait for the end. A test that fails does not wait for a command that goes on for ever."""
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *more)
+
     def _can_fork(self, given: dict[str, Any]) -> bool:
         return _can_fork(given)
 
@@ -132,11 +138,7 @@ def run(
     if capture_output:
         more["stdout"] = more["stderr"] = subprocess.PIPE
     with Popen(command, **more) as process:
-        try:
-            written = process.communicate(input, timeout)
-        except BaseException:
-            process.kill()
-            raise
+        written = process.communicate(input, timeout)
     done = subprocess.CompletedProcess(command, process.returncode, *written)
     if check:
         done.check_returncode()

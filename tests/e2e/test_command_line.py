@@ -81,20 +81,23 @@ def test_what_is_published_shows_in_the_tail(service: Service, tmp_path: Path) -
         f"--after={newest(service)}",
         f"--url={service.url}",
     ]
-    tail = forked.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
-    assert tail.stdout is not None
     file = tmp_path / "payload.json"
     file.write_text('{"from": "file"}')
-    for words, text in ((("--data", '"x"'), None), (("--file", str(file)), None), (("--file", "-"), "[1]")):
-        done = busway("publish", "greet", *words, "-a", "colour=red", f"--url={service.url}", text=text)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["runs"] == 1
-    assert busway("publish", "other", "-a", "priority=9", f"--url={service.url}").returncode == 0
-    lines = [json.loads(tail.stdout.readline()) for _ in range(3)]
-    assert [line["data"][1] for line in lines] == ["x", {"from": "file"}, [1]]
-    tail.send_signal(signal.SIGINT)
-    assert tail.wait(PATIENCE) in {0, 130}
-    tail.stdout.close()
+    with forked.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment()) as tail:
+        assert tail.stdout is not None
+        for words, text in (
+            (("--data", '"x"'), None),
+            (("--file", str(file)), None),
+            (("--file", "-"), "[1]"),
+        ):
+            done = busway("publish", "greet", *words, "-a", "colour=red", f"--url={service.url}", text=text)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["runs"] == 1
+        assert busway("publish", "other", "-a", "priority=9", f"--url={service.url}").returncode == 0
+        lines = [json.loads(tail.stdout.readline()) for _ in range(3)]
+        assert [line["data"][1] for line in lines] == ["x", {"from": "file"}, [1]]
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(PATIENCE) in {0, 130}
 
 
 def test_ctrl_c_ends_the_tail_with_the_cursor_to_go_on_from(service: Service) -> None:
@@ -133,32 +136,29 @@ def test_the_tail_goes_on_after_a_restart(service: Service) -> None:
         f"--after={newest(service)}",
         f"--url={service.url}",
     ]
-    tail = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert tail.stdout is not None
-    service.publish("greet", 1)
-    assert json.loads(tail.stdout.readline())["data"][1] == 1
-    service.kill()
-    service.start()
-    service.publish("greet", 2)
-    assert json.loads(tail.stdout.readline())["data"][1] == 2
-    tail.kill()
-    tail.wait()
-    tail.stdout.close()
+    with forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as tail:
+        assert tail.stdout is not None
+        service.publish("greet", 1)
+        assert json.loads(tail.stdout.readline())["data"][1] == 1
+        service.kill()
+        service.start()
+        service.publish("greet", 2)
+        assert json.loads(tail.stdout.readline())["data"][1] == 2
+        tail.kill()
 
 
 def test_a_person_sees_lines_with_kind_type_and_value(service: Service) -> None:
     command = [sys.executable, "-m", "busway", "tail", f"--after={newest(service)}", f"--url={service.url}"]
-    tail = forked.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
-    assert tail.stdout is not None
-    service.publish("greet", "you")
-    line = tail.stdout.readline()
-    while "greet" not in line:
+    wide = {**os.environ, "COLUMNS": "200"}
+    with forked.Popen(command, stdout=subprocess.PIPE, text=True, env=wide) as tail:
+        assert tail.stdout is not None
+        service.publish("greet", "you")
         line = tail.stdout.readline()
-    assert "succeeded" in line
-    assert "hello" in line
-    tail.kill()
-    tail.wait()
-    tail.stdout.close()
+        while "greet" not in line:
+            line = tail.stdout.readline()
+        assert "succeeded" in line
+        assert "hello" in line
+        tail.kill()
 
 
 def test_handlers_are_listed(service: Service) -> None:

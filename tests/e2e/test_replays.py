@@ -276,17 +276,17 @@ def test_ctrl_c_leaves_a_replay_running_and_the_command_cancels_it(service: Serv
     receipt = service.publish("held.c")
     service.finished(receipt["seq"])
     mode("held", "yes")
-    following = forked.Popen(
+    with forked.Popen(
         [sys.executable, "-m", "busway", "replay", "held", "--types=held.c"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**clean_environment(), "BUSWAY_URL": service.url},
-    )  # fmt: skip
-    assert following.stderr is not None
-    started = following.stderr.readline()
-    (number,) = re.findall(r"replay (\d+) of held", started)
-    until(lambda: service.runs(replay=number), "the run of the replay")
-    following.send_signal(signal.SIGINT)
-    _, notes = following.communicate(timeout=PATIENCE)
+    ) as following:  # fmt: skip
+        assert following.stderr is not None
+        started = following.stderr.readline()
+        (number,) = re.findall(r"replay (\d+) of held", started)
+        until(lambda: service.runs(replay=number), "the run of the replay")
+        following.send_signal(signal.SIGINT)
+        _, notes = following.communicate(timeout=PATIENCE)
     assert f"busway replay --cancel {number}" in notes, notes
     assert service.ok("GET", f"/v1/replays/{number}")["state"] == "running"
     lines, _ = command(service, "--cancel", number)

@@ -285,8 +285,8 @@ async def _begin(
     stages.registry.take(await reader.handlers(), version)
     code.load(catalog)
     take = partial(_take_lead, stages.commits, reader, stages.registry)
-    kept = stages.settings.retention, stages.settings.audit_retention
-    retention = Retention(stages.commits, reader, kept[0], nodes.clock, kept[1])
+    settings = stages.settings
+    retention = Retention(stages.commits, reader, settings.retention, nodes.clock, settings.audit_retention)
     stack.callback(retention.stop)
     stack.callback(stages.schedules.stop)
     lead = partial(_lead, stages, code, retention, assigner)
@@ -301,7 +301,7 @@ async def _begin(
         await code.declared()
     for following in (code.follow_folder(), code.follow_nodes(), code.follow_files()):
         stack.callback(asyncio.create_task(following).cancel)
-    await _open_doors(stages, stack)
+    await _accept_events(stages, stack)
 
 
 def _make_replays(
@@ -445,7 +445,7 @@ async def _lead(stages: Stages, code: HandlerCode, retention: Retention, assigne
     stages.replays.start()
 
 
-async def _open_doors(stages: Stages, stack: AsyncExitStack) -> None:
+async def _accept_events(stages: Stages, stack: AsyncExitStack) -> None:
     """Load the keys and sources, then accept events."""
     await sources.load_access(stages)
     if stages.keys_file is not None:

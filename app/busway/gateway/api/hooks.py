@@ -19,8 +19,8 @@ from busway.gateway.api.describing import EXAMPLE_TEXT
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import Unavailable
-from busway.gateway.ingest.deliveries import FORM, Challenge, Nothing, read_delivery
 from busway.gateway.ingest.publisher import EventWaiter, receipt
+from busway.gateway.ingest.webhooks import FORM, Challenge, Nothing, read_webhook
 from busway.gateway.store.port.operations import StoredEvent
 
 router = APIRouter(prefix="/v1/hooks", tags=["sources"])
@@ -80,7 +80,7 @@ async def receive_webhook(
     source = await hooks.admit(name, headers, body)
     outcome = "failed"
     try:
-        found = await read_delivery(source, headers, body, stages.clock(), stages.settings.max_event_bytes)
+        found = await read_webhook(source, headers, body, stages.clock(), stages.settings.max_event_bytes)
         if isinstance(found, Challenge):
             outcome = "ignored"
             return Response(found.text, media_type="text/plain")

@@ -33,7 +33,7 @@ class Nothing(msgspec.Struct):
     """There is nothing to store: it is a ping, or the filter does not match."""
 
 
-async def read_delivery(
+async def read_webhook(
     source: Source, headers: Headers, body: bytes, now: int, max_event_bytes: int
 ) -> NewEvent | Challenge | Nothing:
     """Return the event of a webhook.
@@ -69,7 +69,7 @@ async def read_delivery(
             return _first(headers, what)
         return name if where == "event" else value_at(value, what)
 
-    event = _event(source, render(source.type, look), _delivery_id(source, headers, value), data, now)
+    event = _event(source, render(source.type, look), _webhook_id(source, headers, value), data, now)
     if value is None and data is not None:
         event.binary = True
         event.datacontenttype = media_type or None
@@ -150,8 +150,8 @@ def _event_name(kind: str, headers: Headers, value: Any) -> str | None:
     return value_at(value, "type")
 
 
-def _delivery_id(source: Source, headers: Headers, value: Any) -> str | None:
-    """Return the sender's id of a delivery, which a redelivery has again. None: there is none.
+def _webhook_id(source: Source, headers: Headers, value: Any) -> str | None:
+    """Return the id that the sender gave a webhook, which a repetition has again. None: there is none.
 
     Raises:
         Invalid: it is missing.
