@@ -237,10 +237,33 @@ def test_a_copy_that_is_made_while_the_gateway_runs_has_everything(gateway: Inst
     assert gateway.ok("GET", f"/v1/events/{seq}")["runs"][0]["state"] == "succeeded"
 
 
-def test_the_table_has_all_variables_and_options() -> None:
+def settings_table() -> list[list[str]]:
+    """The table of settings in docs/running.md: options, variables and defaults of each row."""
     text = (ROOT / "docs/running.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"^\| option \| variable .+?\n\n", text, re.MULTILINE | re.DOTALL)
-    rows = [line.split("|")[1:3] for line in table.strip().splitlines()[2:]]
+    return [line.split("|")[1:4] for line in table.strip().splitlines()[2:]]
+
+
+def test_the_table_has_the_defaults_of_the_code() -> None:
+    of_the_machine = {"node_name", "workers", "unlimited_address", "jwt_algorithm"}
+    for options, _, told in settings_table():
+        names = [option.replace("-", "_") for option in re.findall(r"`--([a-z-]+)`", options)]
+        values = told.replace("`", "").strip()
+        each = values.split(", ")
+        for name, value in zip(
+            names, each if len(each) == len(names) else [values] * len(names), strict=True
+        ):
+            if name not in Settings.model_fields or name in of_the_machine:
+                continue
+            default = getattr(Settings(), name)
+            if value in {"none", "off"}:
+                assert default in {None, "", (), "none", False}, name
+            else:
+                assert getattr(Settings.model_validate({name: value}), name) == default, name
+
+
+def test_the_table_has_all_variables_and_options() -> None:
+    rows = [row[:2] for row in settings_table()]
     options = [option for row in rows for option in re.findall(r"`--([a-z-]+)`", row[0])]
     found = [name for row in rows for name in re.findall(r"`(BUSWAY_\w+)`", row[1])]
     assert [f"BUSWAY_{option.upper().replace('-', '_')}" for option in options] == found
