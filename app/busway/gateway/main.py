@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -46,6 +46,7 @@ from busway.gateway.dispatch.trials import Trials
 from busway.gateway.executing import make_executors
 from busway.gateway.executors.port import Catalog, WorkerReport, Workers
 from busway.gateway.handler_code import HandlerCode, keep_trying
+from busway.gateway.ingest.publisher import Publisher
 from busway.gateway.ingest.rematching import Rematching
 from busway.gateway.nodes.alone import Alone
 from busway.gateway.nodes.cell import CellNode
@@ -67,8 +68,11 @@ from busway.gateway.subscribers.waits import Waits
 from busway.gateway.subscribers.websocket import WebSocketShell
 from busway.gateway.tls import Certificate
 from busway.gateway.traces.switch import REQUEST_HEADERS
-from busway.gateway.tracing import hub_type, make_commits, make_publisher, show_attempts
+from busway.gateway.tracing import codec_choice, trace_attempts, trace_commits, trace_deliveries
 from busway.gateway.turns import Turns
+
+if TYPE_CHECKING:
+    from busway.gateway.traces.tracer import Tracer
 
 log = logging.getLogger("busway")
 
@@ -178,9 +182,9 @@ async def _build(
     notifications = _make_notifications(settings)
     nodes = _make_nodes(settings, database, notifications)
     stack.push_async_callback(nodes.close)
-    tracer, commits = make_commits(settings.traces, nodes, database.url, committer, stack)
-    commits.notify = None if notifications is None else notifications.notify
-    stack.push_async_callback(commits.close)
+    store = GroupCommits(database.url, committer)
+    store.notify = None if notifications is None else notifications.notify
+    tracer, commits = trace_commits(settings.traces, nodes, store, stack)
     registry = Registry(delivers=settings.has_workers)
     changes = Changes(commits, registry, nodes.clock, nodes.current, nodes.spread, settings.targets.fault)
     placement = Placement(settings.pool, nodes.clock)
@@ -191,8 +195,8 @@ async def _build(
     stack.callback(loading.cancel)
     if isinstance(nodes, CellNode):  # from `join` on it must report in time, which imports may prevent
         await asyncio.wait([loading])
-    reader = await _open_store(database, nodes, commits, stack)
-    in_flight, turns = show_attempts(commits, InFlight(workers)), Turns()
+    reader = await _open_store(database, nodes, store, stack)
+    in_flight, turns = trace_attempts(tracer, InFlight(workers)), Turns()
     recorder = Recorder(commits, registry, in_flight, workers, settings.max_event_bytes, nodes.clock, turns)
     recorder.depth = Depth(settings.max_depth, reader.chain)
     dispatcher = Dispatcher(commits, reader, registry, in_flight, placement, nodes.clock)
@@ -222,9 +226,9 @@ async def _build(
     commits.listen(dispatcher.committed)
     if cell is not None:
         commits.listen(code.committed)
-    hub = await _make_hub(hub_type(tracer), cell, commits, reader, nodes.clock, turns, gateway.times.stall)
+    hub = await _make_hub(cell, commits, reader, nodes.clock, turns, gateway.times.stall, tracer)
     commits.match_again(Rematching(registry, nodes.current).take)
-    publisher = make_publisher(tracer, commits, registry, nodes.clock, settings.max_event_bytes, turns)
+    publisher = Publisher(commits, registry, nodes.clock, settings.max_event_bytes, turns)
     gate, token_keys = make_gate(
         settings,
         nodes.clock,
@@ -241,6 +245,7 @@ async def _build(
         token_keys=token_keys,
         keys_file=None if settings.keys_file is None else KeysFile(settings.keys_file),
         publisher=publisher,
+        choose_codec=codec_choice(tracer),
         database=database,
         nodes=nodes,
         commits=commits,
@@ -321,19 +326,20 @@ async def _renew(stages: Stages) -> None:
 
 
 async def _make_hub(
-    kind: Callable[..., Hub],
     cell: CellNode | None,
     commits: Commits,
     reader: Reader,
     clock: Callable[[], int],
     turns: Turns,
     stall_timeout: float,
+    tracer: Tracer | None,
 ) -> Hub:
     durables = Durables(commits, reader, clock, None if cell is None else cell.others)
-    hub = kind(reader, commits.epoch, durables, turns)
+    hub = Hub(reader, commits.epoch, durables, turns)
     hub.stall_timeout = stall_timeout
     await hub.start()
     commits.listen(hub.committed)
+    trace_deliveries(tracer, commits, hub)
     if cell is not None:
         commits.listen(durables.committed)
     return hub

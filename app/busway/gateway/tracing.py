@@ -1,81 +1,74 @@
-"""Composes the parts of a gateway that make spans, or those that make none.
+"""Connects what makes spans, if the environment asks for traces.
 
-They are chosen once, at the start, so a gateway without traces does nothing for them, and does not import
-OpenTelemetry.
+The parts of a gateway know nothing of it: it stands in front of the port for writes, chooses the codecs, and
+observes what the hub sends. It is connected once, at the start, so a gateway without traces does nothing for
+them, and does not import OpenTelemetry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from busway.domain.handler import Rules
 from busway.gateway.attempts.inflight import InFlight
-from busway.gateway.ingest.publisher import Publisher
+from busway.gateway.ingest.codecs.choosing import choose
+from busway.gateway.ingest.codecs.port import Choose
 from busway.gateway.nodes.port import Nodes
 from busway.gateway.store.group.commits import GroupCommits
-from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.subscribers.hub import Hub
-from busway.gateway.turns import Turns
 
 if TYPE_CHECKING:
     from busway.gateway.traces.tracer import Tracer
 
 
-def make_commits(
-    on: bool, nodes: Nodes, url: str, launched: Launched | None, stack: AsyncExitStack
-) -> tuple[Tracer | None, GroupCommits]:
-    """Return what makes the spans of this node, and what writes to the store. `stack` closes the first.
+def trace_commits(
+    on: bool, nodes: Nodes, commits: GroupCommits, stack: AsyncExitStack
+) -> tuple[Tracer | None, Commits]:
+    """Return what makes the spans of this node, and what writes to the store with them. `stack` closes both.
 
     Args:
-        on: whether there are traces. If not, the first is None.
+        on: whether there are traces. If not, the first is None, and the second `commits`.
         nodes: this node and the others.
-        url: of the database.
-        launched: a committer process to use.
+        commits: writes to the store.
         stack: ends with the gateway.
     """
     if not on:
-        return None, GroupCommits(url, launched)
+        stack.push_async_callback(commits.close)
+        return None, commits
     # OpenTelemetry is loaded if it is used.
     from busway.gateway.traces.commits import TracedCommits  # noqa: PLC0415 - as said
     from busway.gateway.traces.tracer import Tracer  # noqa: PLC0415 - as said
 
     tracer = Tracer(nodes.name, nodes.clock)
-    stack.push_async_callback(tracer.close)
-    return tracer, TracedCommits(url, launched, tracer)
+    stack.push_async_callback(tracer.close)  # after the last commit
+    stack.push_async_callback(commits.close)
+    return tracer, TracedCommits(commits, tracer)
 
 
-def show_attempts(commits: GroupCommits, in_flight: InFlight) -> InFlight:
+def trace_attempts(tracer: Tracer | None, in_flight: InFlight) -> InFlight:
     """Let the spans of cancelled attempts be made. Return the attempts in flight."""
-    show = getattr(commits, "show_attempts", None)
-    if show is not None:
-        show(in_flight.runs)
+    if tracer is not None:
+        tracer.attempts = in_flight.runs
     return in_flight
 
 
-def make_publisher(
-    tracer: Tracer | None,
-    commits: Commits,
-    rules: Rules,
-    clock: Callable[[], int],
-    max_event_bytes: int,
-    turns: Turns,
-) -> Publisher:
-    """Return what accepts events."""
+def codec_choice(tracer: Tracer | None) -> Choose:
+    """Return what chooses the codec of a request."""
     if tracer is None:
-        return Publisher(commits, rules, clock, max_event_bytes, turns)
-    from busway.gateway.traces.publisher import TracedPublisher  # noqa: PLC0415 - as above
+        return choose
+    from busway.gateway.traces.codecs import choose_traced  # noqa: PLC0415 - as above
 
-    return TracedPublisher(commits, rules, clock, max_event_bytes, turns, tracer)
+    return partial(choose_traced, tracer)
 
 
-def hub_type(tracer: Tracer | None) -> Callable[..., Hub]:
-    """Return what makes the hub."""
+def trace_deliveries(tracer: Tracer | None, commits: Commits, hub: Hub) -> None:
+    """Let the spans of deliveries be made. Do it before anything joins the hub."""
     if tracer is None:
-        return Hub
-    from busway.gateway.traces.hub import TracedHub  # noqa: PLC0415 - as above
+        return
+    from busway.gateway.traces.deliveries import Deliveries  # noqa: PLC0415 - as above
 
-    return partial(TracedHub, tracer)
+    deliveries = Deliveries(tracer)
+    commits.listen(deliveries.committed)
+    hub.on_sent = deliveries.sent

@@ -158,6 +158,8 @@ class Asking:
             items = [msgspec.Raw(encode_item(result, stages.hub.epoch)) for result in found.results]
             outcome = EventOutcome(one, items, found.truncated or msgspec.UNSET)  # type: ignore[arg-type]
             self._respond(200, applied, encode(outcome))
+            if stages.hub.on_sent is not None:
+                stages.hub.on_sent([bytes(item) for item in items], None)
 
         runs = one.runs if fresh else None
         self._waiting = stages.waits.events.begin(one.seq, runs, 0 if self._hurried else seconds, ended)

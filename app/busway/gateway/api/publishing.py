@@ -142,7 +142,7 @@ class PublishEndpoint:
             if share is not None and not share.spend():
                 raise share.too_fast()  # noqa: TRY301 - as the other reasons
             check_scope(access, "publish")
-            codec = choose(head.headers)
+            codec = stages.choose_codec(head.headers)
             if codec is None:
                 asking.check_upload(head.headers)
                 uploading.producer(head.headers)

@@ -24,6 +24,7 @@ from busway.gateway.dispatch.schedules import Schedules
 from busway.gateway.dispatch.trials import Trials
 from busway.gateway.door.deadlines import Times
 from busway.gateway.executors.port import Workers
+from busway.gateway.ingest.codecs.port import Choose
 from busway.gateway.ingest.publisher import Publisher
 from busway.gateway.limits import Limits
 from busway.gateway.nodes.port import Nodes
@@ -49,6 +50,7 @@ class Stages:
     token_keys: IssuerKeys
     keys_file: KeysFile | None
     publisher: Publisher
+    choose_codec: Choose
     database: Database
     nodes: Nodes
     commits: Commits

@@ -317,6 +317,8 @@ class Connection:
             return
         self._quiet_since[subscription] = now
         await self._put(delivery)
+        if self._hub.on_sent is not None and piece.count:
+            self._hub.on_sent(piece.items, subscription.durable or subscription.id)
 
     async def _put(self, text: str) -> None:
         rest = begin(self._wire.send(text))

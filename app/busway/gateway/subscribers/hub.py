@@ -30,7 +30,7 @@ from busway.gateway.subscribers.groups import Group, pick, ready
 from busway.gateway.subscribers.ring import Piece, Ring, cut
 from busway.gateway.subscribers.selection import Selection, compiled, predicate, scan, size
 from busway.gateway.subscribers.session import Start, Subscription
-from busway.gateway.subscribers.sinks import NOT_ALLOWED, REVOKED, Sink
+from busway.gateway.subscribers.sinks import NOT_ALLOWED, REVOKED, ObservedSink, Observer, Sink
 from busway.gateway.turns import Turns
 
 READ_RESULTS = 500
@@ -101,15 +101,15 @@ class Hub:
         self.latest = self._floor = START
         self.closing: tuple[int, str] | None = None
         self.reader = reader
-        self._floor_at, self._ring_bytes = 0.0, ring_bytes
+        self._entered, self._floor_at, self._ring_bytes = 0, 0.0, ring_bytes
         self._ring = Ring(ring_bytes, 0)
         self._groups: dict[str | None, dict[Selection, Group[Sink]]] = {None: {}}
         self.sinks: dict[Sink, int] = {}  # each with the number of its connection since the start
-        self._entered = 0
         self.admits: Callable[[Access], bool] = lambda _: True
         self._queue: deque[Committed] = deque()
         self._started = self._scheduled = self._watched = self._beating = False
         self.on_results: Callable[[list[Entry]], None] | None = None  # gets each result, in log order
+        self.on_sent: Observer | None = None  # set it before anything joins
         self._turned = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
         self._shared: dict[tuple[int, Selection], Piece] = {}
@@ -180,7 +180,7 @@ class Hub:
         group = groups.get(selection)
         if group is None:
             group = groups[selection] = Group(selection)
-        group.members[subscription] = sink
+        group.members[subscription] = sink if self.on_sent is None else ObservedSink(sink, self.on_sent)
         subscription.live, subscription.live_since = True, self.durables.clock()
         return True
 

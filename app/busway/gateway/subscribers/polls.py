@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from busway.contract.results import ItemList
 from busway.domain import cursor
@@ -53,6 +53,8 @@ class Poll:
             if self._refusal:
                 raise Unauthorized(self._refusal)
             left = until - loop.time()
+            if page.items and self._hub.on_sent is not None:
+                self._hub.on_sent(cast("list[bytes]", page.items), None)  # encoded already
             if page.items or left <= 0 or self._closed:
                 return page
             after = page.cursor

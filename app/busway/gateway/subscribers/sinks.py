@@ -33,6 +33,35 @@ class Sink(Protocol):
         """Close soon. With `flush`, first send everything up to the head."""
 
 
+class Observer(Protocol):
+    """Sees what is sent to clients."""
+
+    def __call__(self, items: list[bytes], name: str | None, /) -> None:
+        """See encoded results that were sent. `name`: of their subscription, None: in an answer over HTTP."""
+
+
+class ObservedSink:
+    """A connection whose pushed results an observer sees."""
+
+    __slots__ = ("_observer", "_sink", "close", "lag")
+
+    def __init__(self, sink: Sink, observer: Observer) -> None:
+        self._sink, self._observer = sink, observer
+        self.lag, self.close = sink.lag, sink.close
+
+    @property
+    def access(self) -> Access:
+        """The access of its client."""
+        return self._sink.access
+
+    def push(self, subscription: Subscription, piece: Piece) -> bool:
+        """Send the piece now, as the connection does."""
+        taken = self._sink.push(subscription, piece)
+        if taken and piece.count:
+            self._observer(piece.items, subscription.durable or subscription.id)
+        return taken
+
+
 class Expiry:
     """Closes a connection when the access of its client ends.
 

@@ -1,18 +1,15 @@
-"""Group commit that makes spans of what it stores."""
+"""Makes spans of what is stored."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from busway.domain.event import NewEvent
 from busway.domain.run import Run
-from busway.gateway.attempts.inflight import Attempt
-from busway.gateway.store.group.commits import GroupCommits
-from busway.gateway.store.group.process import Launched
-from busway.gateway.store.port.commits import Committed, Waiter
+from busway.gateway.store.port.commits import Commits, CommitStats, Committed, Waiter
 from busway.gateway.store.port.operations import (
     Fire,
     Mark,
@@ -26,25 +23,77 @@ from busway.gateway.store.port.uploads import Uploaded
 from busway.gateway.traces.tracer import Tracer
 
 
-class TracedCommits(GroupCommits):
-    """Implements `Commits`, as `GroupCommits` does."""
+class TracedCommits:
+    """Implements `Commits` in front of another one, of which it uses nothing but this port."""
 
-    def __init__(self, url: str, launched: Launched | None, tracer: Tracer) -> None:
-        super().__init__(url, launched)
-        self._tracer = tracer
-        self._attempts: Mapping[int, Attempt] = {}  # in flight, by run
+    def __init__(self, commits: Commits, tracer: Tracer) -> None:
+        self._commits, self._tracer = commits, tracer
         self._started: dict[int, int] = {}  # when long attempts started, by run
         self._settling: set[int] = set()
-        self.listen(self._committed)
+        commits.listen(self._committed)
+        self.listen, self.match_again = commits.listen, commits.match_again
+        self.reached, self.follow, self.drained = commits.reached, commits.follow, commits.drained
+        self.decode, self.append = commits.decode, commits.append
 
-    def show_attempts(self, attempts: Mapping[int, Attempt]) -> None:
-        """Set the attempts in flight."""
-        self._attempts = attempts
+    @property
+    def epoch(self) -> str:
+        """Identifies the log."""
+        return self._commits.epoch
+
+    @property
+    def stats(self) -> CommitStats:
+        """Statistics of commits."""
+        return self._commits.stats
+
+    @property
+    def log_blocked(self) -> bool:
+        """Whether the write-ahead log cannot be emptied."""
+        return self._commits.log_blocked
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest commit."""
+        return self._commits.newest
+
+    @property
+    def lost(self) -> asyncio.Future[str]:
+        """Resolves when the database lacks commits."""
+        return self._commits.lost
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the committer."""
+        return self._commits.pid
+
+    @property
+    def backlog(self) -> int:
+        """Number of operations of attempts that are not committed."""
+        return self._commits.backlog
+
+    @property
+    def saturated(self) -> bool:
+        """Whether no attempt should start."""
+        return self._commits.saturated
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nothing can be written."""
+        return self._commits.obstacle
+
+    @property
+    def healthy(self) -> bool:
+        """Whether commits succeed."""
+        return self._commits.healthy
+
+    def encode(self, events: list[NewEvent]) -> bytes:
+        """Encode a part of the events for `submit`."""
+        self._begin(events)
+        return self._commits.encode(events)
 
     def publish(self, operation: Publish) -> asyncio.Future[list[StoredEvent]]:
         """Store events."""
         self._begin(operation.events)
-        stored = super().publish(operation)
+        stored = self._commits.publish(operation)
         stored.add_done_callback(partial(self._stored, operation.events))
         return stored
 
@@ -57,14 +106,14 @@ class TracedCommits(GroupCommits):
         """Store events."""
         if encoded is None:
             self._begin(operation.events)
-        super().submit(operation, _Stored(waiter, operation.events, self._tracer), encoded)
+        self._commits.submit(operation, _Stored(waiter, operation.events, self._tracer), encoded)
 
     def change(self, operation: Operation) -> asyncio.Future[Any]:
         """Apply any other operation."""
         if not isinstance(operation, Publish | Fire):
-            return super().change(operation)
+            return self._commits.change(operation)
         self._begin(operation.events)
-        done = super().change(operation)
+        done = self._commits.change(operation)
         done.add_done_callback(partial(self._stored, operation.events))
         return done
 
@@ -73,13 +122,14 @@ class TracedCommits(GroupCommits):
     ) -> None:
         """Settle an attempt."""
         self._settling.add(run.id)
-        super().settle(operation, run, handler, _Settling(waiter, self._settled, operation, run, handler))
+        then = _Settling(waiter, self._settled, operation, run, handler)
+        self._commits.settle(operation, run, handler, then)
 
     def mark(self, operation: Mark) -> None:
         """Mark a run as running."""
-        if operation.run in self._attempts:
+        if operation.run in self._tracer.attempts:
             self._started[operation.run] = operation.started_at
-        super().mark(operation)
+        self._commits.mark(operation)
 
     def _begin(self, events: Sequence[NewEvent]) -> None:
         for event in events:
@@ -103,9 +153,9 @@ class TracedCommits(GroupCommits):
             self._tracer.settled(operation, run, handler, reply)
 
     def _committed(self, change: Committed) -> None:
-        """Make the spans of attempts that were cancelled. It is the first listener: they are in flight."""
+        """Make the spans of attempts that were cancelled. It listens first: they are in flight."""
         for run in change.ended:
-            attempt = self._attempts.get(run)
+            attempt = self._tracer.attempts.get(run)
             if attempt is None or run in self._settling or run not in self._started:
                 continue
             self._tracer.cancelled(attempt.run, attempt.handler, attempt.number, self._started.pop(run))

@@ -32,6 +32,7 @@ from busway.domain import trace
 from busway.domain.event import Attribute, Event, NewEvent
 from busway.domain.run import Error, Outcome, Run
 from busway.domain.trace import TraceContext
+from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.executors.python.wire.spans import quiet, resource
 from busway.gateway.store.port.operations import Settle, Settled, StoredEvent
 from busway.gateway.traces.exporting import BoundedProcessor, Losses, collector
@@ -85,6 +86,7 @@ class Tracer:
 
     Attributes:
         counts: spans by what became of them: `sent`, `failed`, `dropped`.
+        attempts: in flight, by run. Set it before the first attempt starts.
     """
 
     def __init__(self, node: str, clock: Callable[[], int]) -> None:
@@ -92,6 +94,7 @@ class Tracer:
         self._node, self._clock, self._ids = node, clock, _ChosenIds()
         self._losses = Losses(collector())
         self.counts: Mapping[str, int] = self._losses.counts
+        self.attempts: Mapping[int, Attempt] = {}
         self._provider = TracerProvider(
             resource=resource(node), id_generator=self._ids, shutdown_on_exit=False
         )
@@ -255,21 +258,22 @@ class Tracer:
         return own
 
     def delivered(
-        self, place: EventTrace, item: Delivered, subscription: str, times: tuple[int, int]
+        self, place: EventTrace, item: Delivered, subscription: str | None, times: tuple[int, int]
     ) -> None:
-        """Make the span of a result that was sent to a subscriber."""
+        """Make the span of a result that was sent to a client. `subscription`: its name, if it is of one."""
         event = item.event
         span = trace.attempt_span(event.source, event.id, item.run, item.attempt)
         flags, state = place.own.trace_flags.sampled, place.own.trace_state
         attempt = _context(place.own.trace_id, span, flags, state)
         attributes = self._about("deliver", "send", event, event.seq)
         attributes |= {
-            "messaging.destination.subscription.name": subscription,
             "busway.handler": item.handler,
             "busway.run": item.run,
             "busway.attempt": item.attempt,
             "busway.result": item.kind,
         }
+        if subscription:
+            attributes["messaging.destination.subscription.name"] = subscription
         ids = attempt.trace_id, 0
         self._make(f"deliver {event.type}", SpanKind.PRODUCER, _below(attempt), ids, times, attributes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -44,3 +44,7 @@ class Codec(msgspec.Struct, frozen=True):
 
     media_type: str | None
     read: Reader
+
+
+Choose = Callable[[Headers], Codec | None]
+"""Returns the codec for the headers of a request, None for NDJSON. Raises as `choosing.choose`."""

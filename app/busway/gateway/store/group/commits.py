@@ -57,6 +57,11 @@ class GroupCommits:
     Args:
         url: the database. It must be migrated and locked before `start`.
         launched: a committer process to use, if one is running.
+
+    Attributes:
+        notify: is called for each commit of this node, before the listeners, with encoded `News`, or with the
+            number as text if these are too large. None: the commit itself notifies the other nodes. Set it
+            before the first commit.
     """
 
     def __init__(self, url: str, launched: Launched | None = None) -> None:

@@ -114,13 +114,6 @@ class Waiter(Protocol[Reply_contra]):
 class Commits(Protocol):
     """Writes to the store. Operations that arrive during a commit are part of the next one.
 
-    `notify`: is called for each commit of this node, before the listeners, with encoded `News`, or with the
-    number as text if these are too large. None: the commit itself notifies the other nodes. Set it before the
-    first commit.
-    `newest`: the number of the newest commit of this node, 0 if there is only one node.
-    `lost`: resolves with the reason when the database is not as this gateway left it. The gateway must end.
-    `log_blocked`: a reader keeps the write-ahead log from being emptied, so it grows.
-
     Futures resolve after the commit was synced and all listeners were notified. If the outcome of a batch
     is unknown (disk full, committer killed), `publish` and `change` fail with `Unavailable`. So they do at
     once while nothing can be written (no committer, no database file).
@@ -128,12 +121,25 @@ class Commits(Protocol):
     what one of them contains, listeners get it in `refused`.
     """
 
-    epoch: str
-    stats: CommitStats
-    log_blocked: bool
-    notify: Callable[[bytes], None] | None
-    newest: int
-    lost: asyncio.Future[str]
+    @property
+    def epoch(self) -> str:
+        """Identifies the log of results in cursors."""
+
+    @property
+    def stats(self) -> CommitStats:
+        """Statistics since the gateway started."""
+
+    @property
+    def log_blocked(self) -> bool:
+        """Whether a reader keeps the write-ahead log from being emptied, so that it grows."""
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest commit of this node, 0 if there is only one node."""
+
+    @property
+    def lost(self) -> asyncio.Future[str]:
+        """Resolves with the reason when the database is not as this gateway left it. The gateway must end."""
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` after every commit. Listeners are called in the order in which they were added."""

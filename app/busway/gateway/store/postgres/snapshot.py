@@ -69,7 +69,7 @@ class PostgresSnapshot:
         parameters: Mapping[str, Any] | None = None,
     ) -> list[Row]:
         """Run a query and return its rows."""
-        rows = self._rows(query, parameters or {})
+        rows = self.rows(query, parameters or {})
         if get_origin(row) is tuple:
             return rows
         return [row(*map(_text, values)) for values in rows]
@@ -81,44 +81,45 @@ class PostgresSnapshot:
 
     def bounds(self) -> Bounds:
         """Return the bounds of the logs."""
-        return Bounds(*self._rows(_bounds, {})[0])
+        return Bounds(*self.rows(_bounds, {})[0])
 
     def lingering(self) -> list[tuple[int, int, str | None]]:
         """Return the runs whose attempt has ended and may still run: with its node and partition key."""
-        return self._rows(_lingering, {})
+        return self.rows(_lingering, {})
 
     def rules(self) -> int:
         """Return the version of the handlers and keys."""
-        return int(self._rows(_rules, {})[0][0])
+        return int(self.rows(_rules, {})[0][0])
 
     def nodes_behind(self, rules: int) -> list[int]:
         """Return the open nodes that have an older version of the handlers and keys."""
-        return [id_ for (id_,) in self._rows(_behind, {"rules": rules})]
+        return [id_ for (id_,) in self.rows(_behind, {"rules": rules})]
 
     def partition_keys(self, handler: int, after: str, limit: int) -> list[str]:
         """Return the first partition keys above `after` for which a handler has waiting runs, in order."""
-        return [key for (key,) in self._rows(_keys, {"handler": handler, "after": after, "limit": limit})]
+        return [key for (key,) in self.rows(_keys, {"handler": handler, "after": after, "limit": limit})]
 
     def first_of_keys(
         self, handler: int, keys: Sequence[str], now: int, limit: int
     ) -> list[tuple[int, int, int]]:
         """Return up to `limit` waiting runs of each key: its index, the run, the size of its event's data."""
         which = {"handler": handler, "keys": list(keys), "now": now, "limit": limit}
-        return self._rows(_first_of_keys, which)
+        return self.rows(_first_of_keys, which)
 
     def counts(self) -> list[tuple[int, int, int]]:
         """Return the number of runs of each handler in each state, those that are not 0."""
         total: Counter[tuple[int, int]] = Counter()
-        for (flat,) in self._rows(_counts, {}):
+        for (flat,) in self.rows(_counts, {}):
             for handler, state, n in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
                 total[handler, state] += n
         return [(*key, n) for key, n in sorted(total.items()) if n]
 
     def last_errors(self) -> list[tuple[int, str]]:
         """Return the newest error of each handler."""
-        return self._rows(_last_errors, {})
+        return self.rows(_last_errors, {})
 
-    def _rows(self, query: sa.Executable, parameters: Mapping[str, Any]) -> list[Any]:
+    def rows(self, query: sa.Executable, parameters: Mapping[str, Any]) -> list[Any]:
+        """Run a query of any kind and return its rows. Every read but `stream` comes here."""
         return [tuple(row) for row in self.connection.execute(query, parameters)]
 
 

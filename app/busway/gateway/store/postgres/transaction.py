@@ -360,9 +360,10 @@ class PostgresTransaction(PostgresSnapshot):
                 changes.assigned.append((id_, node))
         return changes
 
-    def _rows(self, query: sa.Executable, parameters: Any) -> list[Any]:
-        self._send()  # what the query is to see
-        return super()._rows(query, parameters)
+    def rows(self, query: sa.Executable, parameters: Any) -> list[Any]:
+        """Run a query and return its rows. It sees what this transaction has collected."""
+        self._send()
+        return super().rows(query, parameters)
 
     def _read(self, statement: str, *parameters: Any) -> list[Any]:
         return self._send((statement, parameters))[0]

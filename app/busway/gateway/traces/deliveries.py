@@ -1,23 +1,18 @@
-"""A hub that makes spans of what it sends to subscribers."""
+"""Makes spans of what is sent to clients."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from busway.domain.result import Kind
 from busway.gateway.store.port.commits import Committed
-from busway.gateway.subscribers.hub import Hub
-from busway.gateway.subscribers.ring import Piece
-from busway.gateway.subscribers.session import Subscription
-from busway.gateway.subscribers.sinks import Sink
 from busway.gateway.traces.tracer import Delivered, EventTrace, Tracer
 
 KEPT = 4096  # results whose traces are known
-MOST = 16  # subscribers of one result that have spans
+MOST = 16  # clients of one result that have spans
 
 
 class _Item(msgspec.Struct):
@@ -38,50 +33,36 @@ class _Known(msgspec.Struct):
     deliveries: int = 0
 
 
-class TracedHub(Hub):
-    """Pushes results, as `Hub` does. A partial has no span: an attempt may have very many."""
+class Deliveries:
+    """Makes the spans of results that were sent. A partial has none: an attempt may have very many."""
 
-    def __init__(self, tracer: Tracer, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
+    def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._known: OrderedDict[tuple[int, int], _Known] = OrderedDict()
-        self._noted: Piece | None = None
+        self._noted: list[bytes] | None = None
         self._items: list[tuple[_Known, Delivered]] = []
 
     def committed(self, commit: Committed) -> None:
-        """Keep the traces of results for a while, and queue the commit."""
+        """Keep the traces of results for a while. A listener of commits."""
         now = self._tracer.now()
         for result, event in commit.results:
             if result.kind is not Kind.PARTIAL:
                 self._known[result.run, result.attempt] = _Known(self._tracer.of(event), now)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
-        super().committed(commit)
 
-    async def read(self, subscription: Subscription) -> Piece | None:
-        """Return the next piece for a lagging subscription."""
-        piece = await super().read(subscription)
-        if piece is not None:
-            self._note(subscription, piece)
-        return piece
-
-    def _sent(self, subscription: Subscription, sink: Sink, piece: Piece) -> bool:
-        taken = super()._sent(subscription, sink, piece)
-        if taken:
-            self._note(subscription, piece)
-        return taken
-
-    def _note(self, subscription: Subscription, piece: Piece) -> None:
-        if piece is not self._noted:  # very many subscriptions may get it
-            self._noted, self._items = piece, [*self._traced(piece)]
-        now, name = self._tracer.now(), subscription.durable or subscription.id
+    def sent(self, items: list[bytes], name: str | None) -> None:
+        """Make the spans of results that a client got. An `Observer` of the hub."""
+        if items is not self._noted:  # very many subscriptions may get it
+            self._noted, self._items = items, [*self._traced(items)]
+        now = self._tracer.now()
         for known, item in self._items:
             if known.deliveries < MOST:
                 known.deliveries += 1
                 self._tracer.delivered(known.place, item, name, (known.at, now))
 
-    def _traced(self, piece: Piece) -> Iterator[tuple[_Known, Delivered]]:
-        for text in piece.items:
+    def _traced(self, items: list[bytes]) -> Iterator[tuple[_Known, Delivered]]:
+        for text in items:
             item, encoded = _item(text), text
             if not item.run and item.data:  # a CloudEvent with the result in it
                 item, encoded = _item(item.data), bytes(item.data)
