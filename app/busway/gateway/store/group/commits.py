@@ -57,16 +57,11 @@ class GroupCommits:
     Args:
         url: the database. It must be migrated and locked before `start`.
         launched: a committer process to use, if one is running.
-
-    Attributes:
-        notify: is called for each commit of this node, before the listeners, with encoded `News`, or with the
-            number as text if these are too large. None: the commit itself notifies the other nodes. Set it
-            before the first commit.
     """
 
     def __init__(self, url: str, launched: Launched | None = None) -> None:
         self.epoch, self.stats = "", CommitStats()
-        self.notify: Callable[[bytes], None] | None = None
+        self.notify: Callable[[bytes], None] | None = None  # gets `News` of commits. None: commits notify nodes
         self._url, self._launched = url, launched
         self._completion = Completion(self._ask_to_match)
         self._on_outdated: Callable[[Publish | Settle, Again], None] | None = None
