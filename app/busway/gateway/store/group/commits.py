@@ -61,7 +61,7 @@ class GroupCommits:
 
     def __init__(self, url: str, launched: Launched | None = None) -> None:
         self.epoch, self.stats = "", CommitStats()
-        self.notify: Callable[[bytes], None] | None = None  # gets `News` of commits. None: commits notify nodes
+        self.notify: Callable[[bytes], None] | None = None  # gets `News` of each commit. None: nothing does
         self._url, self._launched = url, launched
         self._completion = Completion(self._ask_to_match)
         self._on_outdated: Callable[[Publish | Settle, Again], None] | None = None
