@@ -87,7 +87,7 @@ def test_what_says_who_sends_a_request_stands_once(name: bytes) -> None:
     good = {b"authorization": f"Bearer {key_text(1, 's1')}".encode(), b"origin": b"http://localhost:8000"}
     headers = [*HERE, *good.items(), (b"sec-fetch-site", b"same-origin")]
     assert gate.admit(headers).source == "key"
-    with pytest.raises(BadRequest, match=f"the header {name.decode()} stands twice"):
+    with pytest.raises(BadRequest, match=f"the header {name.decode()} appears twice"):
         gate.admit([(name, b"x"), *headers])
 
 

@@ -34,7 +34,7 @@ REFUSED = {
     "https://10.1/": "unusual form",
     "https://[fe80::1%25eth0]/": "https://HOST/PATH",
     "http://93.184.216.34/": "only over https",
-    "https://-/": "no name of DNS",
+    "https://-/": "not a DNS name",
 }
 
 

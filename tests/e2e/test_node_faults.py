@@ -244,7 +244,7 @@ def test_nodes_that_were_frozen_or_cut_off_for_too_long_do_no_harm(
         relays[nodes.index(leader)].carry()
         for node in (follower, leader):
             assert node._reap() == 1
-            assert "took this one for gone" in node.log.read_text()
+            assert "considered this one gone" in node.log.read_text()
             node.start()
         clients.acknowledged(30)
         clients.check(leader)

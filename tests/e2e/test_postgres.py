@@ -257,7 +257,7 @@ def test_a_gateway_ends_when_another_one_used_its_database_meanwhile(
             other.close()
         relay.lead_to(server.port)
         assert service._reap() == 1
-        assert "took this one for gone" in service.log.read_text()
+        assert "considered this one gone" in service.log.read_text()
         service.start()
         service.all_finished([service.publish("load.one", {"n": n}) for n in range(5)])
         assert not service.runs(state="running")

@@ -87,7 +87,7 @@ def _read_host(host: str) -> Address | None:
         try:
             return IPv6Address(host[1:-1])
         except ValueError:
-            raise ValueError(f"the host {host} is no IPv6 address") from None
+            raise ValueError(f"the host {host} is not an IPv6 address") from None
     labels = host.removesuffix(".").split(".")
     if _NUMBER.fullmatch(labels[-1]):
         try:
@@ -98,7 +98,7 @@ def _read_host(host: str) -> Address | None:
                 "such as 203.0.113.7"
             ) from None
     if len(host) > _MAX_NAME or not all(map(_LABEL.fullmatch, labels)):
-        raise ValueError(f"the host {host[:_MAX_NAME]} is no name of DNS")
+        raise ValueError(f"the host {host[:_MAX_NAME]} is not a DNS name")
     return None
 
 

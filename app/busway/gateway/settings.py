@@ -373,7 +373,8 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
         )
     if settings.secrets_file is not None and not settings.secrets_file.exists():
         raise BadSettings(
-            f"{place('secrets_file')}there is no file or folder {str(settings.secrets_file)!r} with secrets"
+            f"{place('secrets_file')}there is no file or folder {str(settings.secrets_file)!r}: create it, "
+            "or choose another --secrets-file"
         )
     if fault := confinement.fault(settings.worker_limits, settings.workers, settings.threads):
         raise BadSettings(place(fault[0]) + fault[1])

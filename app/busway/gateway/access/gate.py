@@ -144,7 +144,7 @@ class Gate:
             Forbidden: the request comes from a page of another origin that is not allowed, or it is not
                 protected as a session needs it.
             Misdirected: the gateway is open, and the Host is not loopback or a proxy forwarded the request.
-            BadRequest: a header that says who sends it stands twice.
+            BadRequest: a header that says who sends it appears twice.
             Unavailable: it is not known now whether the token is valid.
         """
         found = self._read_headers(headers, use)
@@ -354,7 +354,7 @@ class Gate:
 
 
 def _check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Check that no header stands twice that says who sends a request: proxies may read the other one.
+    """Check that no header that says who sends a request appears twice: proxies may read the other one.
 
     Raises:
         BadRequest: one does.
@@ -362,7 +362,7 @@ def _check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
     names = Counter(name for name, _ in headers)
     twice = [name for name in _SINGLE if names[name] > 1]
     if twice:
-        raise BadRequest(f"the header {twice[0].decode()} stands twice: send it once")
+        raise BadRequest(f"the header {twice[0].decode()} appears twice: send it once")
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:

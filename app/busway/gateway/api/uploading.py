@@ -41,7 +41,7 @@ def producer(headers: Headers) -> tuple[str | None, int]:
     found = [(name, value) for name, value in headers if name in HEADERS]
     given = dict(found)
     if len(given) < len(found):
-        raise BadRequest("Producer-Id and Producer-Seq must not stand twice")
+        raise BadRequest("Producer-Id or Producer-Seq appears twice: send each once")
     id_, seq = given.get(ID), given.get(SEQ, b"0")
     if id_ is None:
         if SEQ in given:
@@ -98,7 +98,7 @@ class UploadIntake:
     def too_slow(self) -> Answer:
         """Return the answer for an upload that stood still."""
         self._upload.abandon()
-        late = RequestTimeout(f"no data of the upload arrived for {self.idle:g} s")
+        late = RequestTimeout(f"no data of the upload arrived for {self.idle:g} s: send what is left")
         return self._answer(self._upload.result, late)
 
     def end_with_response(self) -> None:

@@ -37,7 +37,7 @@ ASK_AGAIN = 0.005  # seconds between two questions whether they have confirmed
 GATEWAYS_FIRST = 1.0  # seconds that nodes with workers leave the lead to gateways
 MOST_SKEW = 5_000_000  # microseconds between the clocks of this machine and the database without a warning
 EXPELLED = (
-    "other nodes took this one for gone, because it did not report for 10 s. What it held in memory is out "
+    "other nodes considered this one gone, because it did not report for 10 s. What it held in memory is out "
     "of date. This gateway ends; start it again"
 )
 
@@ -248,7 +248,9 @@ class CellNode:
         end = time.monotonic() + SPREAD
         while {*await self._reader.nodes_behind(wanted)} - {self.id}:
             if time.monotonic() > end:
-                raise Unavailable("it is stored, but not all nodes have confirmed that they have it")
+                raise Unavailable(
+                    "stored, but not all nodes have confirmed it yet: `busway nodes` shows them"
+                )
             await asyncio.sleep(ASK_AGAIN)
 
     async def stop_following(self) -> None:

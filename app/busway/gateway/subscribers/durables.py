@@ -308,7 +308,7 @@ class Durables:
         except Exception:
             logger.exception("cannot write acknowledgements")
             return dict.fromkeys(
-                positions, Unavailable("that was not acknowledged, do it again: a fault of the gateway")
+                positions, Unavailable("internal error: the acknowledgement was not stored, send it again")
             )
         unknown = BadCursor("the cursor is not in this log: acknowledge a cursor that you received")
         return {

@@ -279,7 +279,8 @@ class Session:
         for other in self.subscriptions.values():
             if durable is not None and other.durable == durable:
                 raise BadSubscription(
-                    f"the subscription {other.id!r} of this connection uses the durable name {durable!r}"
+                    f"the subscription {other.id!r} of this connection uses the durable name {durable!r}: "
+                    "use another one"
                 )
 
     def _unsubscribe(self, name: str) -> Effect:
@@ -294,7 +295,9 @@ class Session:
             raise BadSubscription(f"{subscription.id!r} is not durable: subscribe with a name in 'durable'")
         position = frames.read_position(frame.cursor, self._epoch)
         if not subscription.open or position.number > subscription.sent:
-            raise BadCursor("the cursor is ahead of the results sent to this subscription")
+            raise BadCursor(
+                "the cursor is ahead of the results sent to this subscription: acknowledge a received one"
+            )
         return Ack(subscription, position)
 
     def _known(self, name: str) -> Subscription:

@@ -201,6 +201,8 @@ class _Served:
             text = self._session.failed(effect.ref, problem)
         except Exception:
             logger.exception("cannot publish the event of a frame")
-            fault = Unavailable("internal error: it is unknown whether the event was stored")
+            fault = Unavailable(
+                "internal error: it is unknown whether the event was stored, send it again with the same id"
+            )
             text = self._session.failed(effect.ref, fault)
         self._connection.answer(text)

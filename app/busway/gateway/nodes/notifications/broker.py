@@ -115,7 +115,7 @@ def read_broker(text: str) -> Broker:
     if sum((known is not None, "nkey" in files, "creds" in files)) > 1:
         raise ValueError("has several of user, nkey and creds: one of them is enough")
     if "tls_key" in files and "tls_cert" not in files:
-        raise ValueError("has a tls_key without tls_cert")
+        raise ValueError("has a tls_key without tls_cert: add the certificate")
     broker.context()
     broker.identity()
     return broker

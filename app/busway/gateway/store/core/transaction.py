@@ -25,10 +25,10 @@ class Unusable(Exception):
 
 
 class Expelled(Unusable):
-    """Other nodes took this one for gone. What it held in memory is out of date."""
+    """Other nodes considered this one gone. What it held in memory is out of date."""
 
     def __init__(self) -> None:
-        super().__init__("other nodes took this one for gone, because it did not report in time")
+        super().__init__("other nodes considered this one gone, because it did not report in time")
 
 
 class Replaced(Unusable):

@@ -44,7 +44,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds between retries while commits 
 PATIENCE = 2.0  # seconds that operations wait for another committer before they are refused
 LOST = (
     "the database is not as this gateway left it: it lacks commits, as after a failover to a replica that "
-    "was behind, or other nodes took this one for gone. This gateway ends; start it again"
+    "was behind, or other nodes considered this one gone. This gateway ends; start it again"
 )
 STOPPING = "the gateway is stopping: send this again when it is back"
 REACHED = 0.002  # seconds between looks whether a commit is known
