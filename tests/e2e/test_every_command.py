@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 from busway.gateway import cli
+from busway.gateway.access.keys import declared_id, key_text, new_secret
 from busway.gateway.store.databases import choose
 from rich.cells import cell_len
+from websockets.sync.client import connect
 
 from tests import forked
 
@@ -55,6 +57,30 @@ CHANGES = {  # each command that changes something, with what may follow it
     "pause": [("good",)],
     "resume": [("later",)],
     "delete": [("spare",), ("--missing",)],
+    "runs retry": [("{dead}",)],
+    "runs cancel": [("{waiting}",)],
+    "replays cancel": [("{replay}",)],
+    "handlers create": [("new", "target=all:good", "events=a.*", "events=b", "backoff.initial:=2")],
+    "handlers update": [("spare", "timeout=5", "filter.exact.subject=x"), ("spare", "--file=fields.json")],
+    "handlers put": [("new", "target=https://example.com/x", "events=a"), ("spare", "timeout=7")],
+    "handlers pause": [("good",)],
+    "handlers resume": [("later",)],
+    "handlers delete": [("spare",)],
+    "handlers secret": [("hook",)],
+    "schedules create": [("new", "cron=0 3 * * *", "timezone=Europe/Berlin", "event.type=a")],
+    "schedules update": [("hourly", "every=2h"), ("hourly", "event.data:=1", "event.type=b")],
+    "schedules put": [("new", "every=1h", "event.type=a"), ("hourly", "paused=true")],
+    "schedules pause": [("hourly",)],
+    "schedules resume": [("halted",)],
+    "schedules run": [("hourly",)],
+    "schedules delete": [("hourly",)],
+    "sources create": [("new", "kind=github", "type=github.{{event}}")],
+    "sources update": [("repo", "secret:=null"), ("repo", "description=x")],
+    "sources put": [("new", "kind=hmac", "type=a"), ("repo", "kind=github", "type=b")],
+    "sources pause": [("repo",)],
+    "sources resume": [("silent",)],
+    "sources delete": [("repo",)],
+    "subscriptions delete": [("billing",)],
     "keys create": [("you", "--scope=publish", "--database-url={keys}")],
     "keys rotate": [("1", "--database-url={keys}")],
     "keys revoke": [("1", "--database-url={keys}")],
@@ -65,10 +91,21 @@ CHANGES = {  # each command that changes something, with what may follow it
     "openapi": [("documents",)],
 }
 READS = {  # each other one, likewise
-    "runs": [(), ("--handler=bad",)],
     "run": [("{dead}",)],
-    "handlers": [()],
-    "schedules": [()],
+    "runs list": [(), ("--handler=bad",)],
+    "runs show": [("{dead}",)],
+    "replays list": [()],
+    "replays show": [("{replay}",)],
+    "handlers list": [()],
+    "handlers show": [("good",)],
+    "handlers test": [("good", "a=1"), ("later", "--type=x", "-a", "priority=9")],
+    "handlers revisions": [("good",), ("good", "1")],
+    "handlers targets": [()],
+    "schedules list": [()],
+    "schedules show": [("hourly",)],
+    "sources list": [()],
+    "sources show": [("repo",)],
+    "subscriptions list": [()],
     "status": [()],
     "nodes": [()],
     "audit": [("-n", "3")],
@@ -101,6 +138,50 @@ REFUSED = [  # refused with and without --dry-run, in the same words
     ("resume", "good"),
     ("delete", "good"),
     ("delete", "nobody"),
+    ("runs", "retry", "{done}"),
+    ("cancel", "--event={quiet}"),
+    ("replays", "cancel", "999999999"),
+    ("handlers", "create", "good", "target=all:good", "events=a"),
+    ("handlers", "create", "new", "target=all:nothing", "events=a"),
+    ("handlers", "create", "new", "target=https://127.0.0.1/x", "events=a"),
+    ("handlers", "create", "new", "target=ftp://example.com", "events=a"),
+    ("handlers", "create", "new", "target=all:good", "events=a..b"),
+    ("handlers", "create", "new", "target=all:good"),
+    ("handlers", "create", "new", "target=all:good", "events=a", "filter:={{}}"),
+    ("handlers", "create", "new", "target=all:good", "events=a", "colour=red"),
+    ("handlers", "create", "new", "target=all:good", "events"),
+    ("handlers", "create", "New", "target=all:good", "events=a"),
+    ("handlers", "create", "new", "--file=events.ndjson"),
+    ("handlers", "create", "new", "--file=nowhere.json"),
+    ("handlers", "update", "good", "timeout=soon"),
+    ("handlers", "update", "good", "timeout=0"),
+    ("handlers", "update", "spare", "target:=null"),
+    ("handlers", "update", "good", "pool=thread", "memory=5"),
+    ("handlers", "update", "nobody", "timeout=5"),
+    ("handlers", "put", "spare", "rate=often"),
+    ("handlers", "delete", "good"),
+    ("handlers", "secret", "good"),
+    ("handlers", "pause", "later"),
+    ("schedules", "create", "hourly", "every=1h", "event.type=a"),
+    ("schedules", "create", "new", "cron=0 25 * * *", "event.type=a"),
+    ("schedules", "create", "new", "cron=0 3 * * *", "timezone=Europe/Atlantis", "event.type=a"),
+    ("schedules", "create", "new", "every=1h", "cron=0 3 * * *", "event.type=a"),
+    ("schedules", "create", "new", "every=1h", "event.type=a b"),
+    ("schedules", "update", "hourly", "every=often"),
+    ("schedules", "put", "hourly", "every=0s"),
+    ("schedules", "pause", "halted"),
+    ("schedules", "resume", "hourly"),
+    ("schedules", "run", "nobody"),
+    ("schedules", "delete", "nobody"),
+    ("sources", "create", "repo", "kind=github", "type=a"),
+    ("sources", "create", "new", "kind=gitlab", "type=a"),
+    ("sources", "create", "new", "kind=stripe", "type=a"),
+    ("sources", "create", "new", "kind=github", "type={{"),
+    ("sources", "put", "repo", "kind=hmac"),
+    ("sources", "update", "repo", "kind=hmac"),
+    ("sources", "update", "nobody", "description=x"),
+    ("sources", "delete", "nobody"),
+    ("subscriptions", "delete", "nobody"),
     ("keys", "create", "you", "--scope=all", "--database-url={keys}"),
     ("keys", "create", "you", "--database-url=sqlite:///new.db"),
     ("keys", "rotate", "99", "--database-url={keys}"),
@@ -165,16 +246,22 @@ def run(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """Run a command in this process; return its status, its JSON lines, and what it says to people."""
 
     def program(*words: str) -> tuple[int, list[Any], list[str]]:
-        monkeypatch.setenv("BUSWAY_URL", place.service.url)
-        monkeypatch.setattr(sys, "argv", ["busway", *place.words(*words), "--json"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), [*map(json.loads, said.out.splitlines())], said.err.splitlines()
+        return _run(monkeypatch, capsys, place.service.url, *place.words(*words))
 
     monkeypatch.chdir(place.folder)
     return program
+
+
+def _run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, *words: str
+) -> tuple[int, list[Any], list[str]]:
+    monkeypatch.setenv("BUSWAY_URL", url)
+    monkeypatch.setattr(sys, "argv", ["busway", *words, "--json"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), [*map(json.loads, said.out.splitlines())], said.err.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +275,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     event = service.publish("later")["seq"]
     waiting = service.ok("GET", f"/v1/events/{event}")["runs"][0]["id"]
     service.ok("POST", "/v1/handlers", {"name": "spare", "target": "all:good", "events": ["spare"]})
+    hook = {"name": "hook", "target": "https://example.com/hook", "events": ["hook"]}
+    service.ok("POST", "/v1/handlers", hook)
+    hourly = {"every": "1h", "event": {"type": "hourly"}}
+    for name, paused in (("hourly", False), ("halted", True)):
+        service.ok("POST", "/v1/schedules", {"name": name, **hourly, "paused": paused})
+    for name, paused in (("repo", False), ("silent", True)):
+        made = {"name": name, "kind": "github", "type": "github.{event}", "paused": paused}
+        service.ok("POST", "/v1/sources", made)
+    with connect(f"{service.url.replace('http', 'ws')}/v1/subscribe") as socket:
+        socket.send('{"op": "subscribe", "id": "s", "durable": "billing"}')
+        assert json.loads(socket.recv())["op"] == "subscribed"
+    durables = "/v1/subscriptions"
+    until(lambda: not service.ok("GET", durables)["items"][0]["connected"], "the client to be gone")
+    quiet = service.publish("nobody.wants")["seq"]
     replay = service.ok("POST", "/v1/handlers/later/replay", {})["id"]
     until(lambda: service.ok("GET", f"/v1/replays/{replay}")["created"], "the replay to have runs")
     keys = f"sqlite:///{folder / 'keys.db'}"
@@ -197,10 +298,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     )  # fmt: skip
     assert made.stdout.startswith(b"bw_1_")
     (folder / "events.ndjson").write_text('{"type": "many"}\n\n{"type": "good", "data": 1}\n')
+    (folder / "fields.json").write_text('{"timeout": 9, "name": "spare"}')
     moved = b"".join(line for line, _, _ in choose(service.database_url).export())
     (folder / "moved.ndjson").write_bytes(moved)
     (folder / "cut.ndjson").write_bytes(moved[:-1])
-    ids = {"done": done, "dead": dead, "waiting": waiting, "event": event, "replay": replay}
+    ids = {"done": done, "dead": dead, "waiting": waiting, "event": event, "replay": replay, "quiet": quiet}
     yield Place(service, folder, {**ids, "keys": keys, "handlers": service.handlers})
     service.close()
 
@@ -210,6 +312,8 @@ def test_what_reads_prints_json_alone(place: Place, run: Run) -> None:
         for words in examples:
             status, lines, _ = run(*command.split(), *words)
             assert (status, all(isinstance(line, dict) for line in lines)) == (0, True), (command, lines)
+    for command in ("handlers", "schedules", "sources", "subscriptions", "replays", "runs"):
+        assert run(command) == run(command, "list"), command
 
 
 def test_what_is_refused_is_refused_in_a_dry_run_too(place: Place, run: Run) -> None:
@@ -221,6 +325,51 @@ def test_what_is_refused_is_refused_in_a_dry_run_too(place: Place, run: Run) -> 
         assert error["exit_status"] == refused[0], words
         assert run(*words, "--dry-run") == refused, words
     assert place.state() == before
+
+
+def test_a_key_without_the_scope_is_refused_in_a_dry_run_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    keys = {}
+    entries = ""
+    for name, more in {
+        "reader": 'scopes = ["handlers:read", "subscribe"]',
+        "writer": 'scopes = ["handlers:write"]',
+        "shop": 'scopes = ["publish"]\ntypes = ["shop.*"]',
+    }.items():
+        secret, digest = new_secret()
+        keys[name] = key_text(declared_id(digest), secret)
+        entries += f'[keys.{name}]\ndigest = "sha256:{digest.hex()}"\n{more}\n'
+    (tmp_path / "keys.toml").write_text(entries)
+    service = Service(tmp_path, workers=1, pool="thread", keys_file=tmp_path / "keys.toml")
+    service.write("all.py", CODE)
+    service.prepares = False
+    service.key = keys["reader"]
+    service.start()
+    try:
+        for name, words, error in SCOPES:
+            key = f"--key={keys[name]}"
+            tried = _run(monkeypatch, capsys, service.own_url, *words, key, "--dry-run")
+            status, _, told = _run(monkeypatch, capsys, service.own_url, *words, key)
+            assert (status, told) == (tried[0], tried[2]), words
+            assert (error in told[-1]) if error else (status, told) == (0, []), (words, told)
+    finally:
+        service.close()
+
+
+SCOPES = [  # the key, the command, and its error
+    ("reader", ("pause", "good"), "lacks the scope 'handlers:write'"),
+    ("reader", ("publish", "shop.sold"), "lacks the scope 'publish'"),
+    ("reader", ("replay", "good"), "lacks the scope 'handlers:write'"),
+    ("writer", ("sources", "delete", "nobody"), "lacks the scope 'admin'"),
+    ("writer", ("handlers", "put", "new", "target=all:good", "events=a"), None),
+    ("writer", ("pause", "good"), None),
+    ("writer", ("cancel", "99"), "run 99 does not exist"),
+    ("writer", ("retry", "--dead"), None),
+    ("shop", ("publish", "mail.sent"), "TYPE: this API key may not publish events of the type 'mail.sent'"),
+    ("shop", ("publish", "shop.sold"), None),
+]
 
 
 def test_lines_of_a_dry_run_are_read_as_by_the_gateway(place: Place, run: Run) -> None:

@@ -225,17 +225,18 @@ def _announce(settings: Settings, listener: Listener, stages: Stages) -> None:
         sys.stdout.write(f"{lines[0]}\n")
         return
     if settings.uds is None:
-        lines.append(f"  docs  {url}/docs")
+        lines += [f"  console   {url}/", f"  API docs  {url}/docs"]
     event = _event_to_try(stages.registry)
     if event is not None:
         sent = f"-H 'Content-Type: application/json' -d {shlex.quote(event)}"
-        lines.append(f"  try   {listener.curl}/v1/events {sent}")
+        lines.append(f"  try       {listener.curl}/v1/events {sent}")
     if stages.gate.open:
-        lines.append("  auth  no API key exists: anyone on this machine has full access")
+        lines.append("  auth      no API key exists: anyone on this machine has full access")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _announce_json(settings: Settings, listener: Listener, stages: Stages) -> None:
+    in_browser = settings.serves_clients and settings.uds is None
     found = {
         "url": listener.address,
         "role": settings.role,
@@ -244,6 +245,8 @@ def _announce_json(settings: Settings, listener: Listener, stages: Stages) -> No
         "threads": settings.threads if settings.has_workers else 0,
         "database": _shown(settings, stages.database),
         "open": stages.gate.open,
+        "console": f"{listener.address}/" if in_browser else None,
+        "docs": f"{listener.address}/docs" if in_browser else None,
     }
     sys.stdout.write(json.dumps(found) + "\n")
 

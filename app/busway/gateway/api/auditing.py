@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from busway.gateway.access.proxies import client_address
 from busway.gateway.access.scopes import Access
@@ -17,15 +17,21 @@ from busway.gateway.store.port.audit import ACTIONS, Entry, Record, acting
 
 log = logging.getLogger("busway.audit")
 
+DRY_RUN = "dry_run"
+DryRun = Annotated[
+    bool,
+    Query(description="Only check the request: 204 if it would change something, else the same error."),
+]
 
-def audits(action: str) -> Callable[[Request], AsyncIterator[None]]:
+
+def audits(action: str) -> Callable[..., AsyncIterator[None]]:
     """Return a dependency: what the route changes is stored with an entry of the audit log, and logged."""
     assert action in ACTIONS, action  # noqa: S101 - of the routes, at import
 
-    async def act(request: Request) -> AsyncIterator[None]:
+    async def act(request: Request, dry_run: DryRun = False) -> AsyncIterator[None]:
         access: Access = request.scope["busway.access"]
         entry = entry_of(request, access, action, next(map(str, request.path_params.values()), None))
-        with acting(entry) as who:
+        with acting(entry, dry_run=dry_run) as who:
             yield
         if who.changed:
             log_entry(entry, who.object)

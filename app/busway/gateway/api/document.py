@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from busway.contract import schemas
 from busway.gateway.access.sessions import COOKIE
+from busway.gateway.api.auditing import DRY_RUN
 from busway.gateway.api.describing import EXAMPLE_TEXT, problem_name, reference, shared_responses
 from busway.version import __version__
 
@@ -95,6 +96,8 @@ def _add_problems(path: str, operation: dict[str, Any]) -> None:
     if any(parameter["name"] == "after" for parameter in operation.get("parameters", ())):
         statuses.add(400)
     parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
+    if DRY_RUN in parameters:
+        operation["responses"].setdefault("204", {"description": "It was a dry run: nothing has changed."})
     responses = {int(status): response for status, response in operation["responses"].items()}
     if responses.get(422, {}).get("description") == "Validation Error":
         del responses[422]  # FastAPI's 422, which this API does not use

@@ -126,7 +126,8 @@ async def revoke_key(
     The gateway stays closed when its last key is revoked: `busway keys create` makes another one.
     """
     _check_stored(stages, id)
-    if not await stages.commits.change(RevokeKey(id=id, now=stages.clock())):
+    known = any(key.id == id for key in await stages.reader.keys())
+    if not known or not await stages.commits.change(RevokeKey(id=id, now=stages.clock())):
         raise NotFound(f"key {id} does not exist: GET /v1/keys lists the keys")
     await load_keys(stages)
     await stages.nodes.spread()

@@ -15,6 +15,7 @@ from busway.contract.problems import MEDIA_TYPE, BadField
 from busway.domain.pattern import PatternError
 from busway.gateway.api import pages
 from busway.gateway.errors import BadPattern, BadRequest, BuswayError, Invalid, NotFound
+from busway.gateway.store.port.audit import WouldChange
 
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
@@ -30,11 +31,15 @@ def response(error: BuswayError) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Add exception handlers that answer every error of the app as a problem document."""
+    """Add exception handlers that answer every error of the app as a problem document, and dry runs."""
 
     @app.exception_handler(BuswayError)
     async def ours(_: Request, error: BuswayError) -> Response:
         return response(error)
+
+    @app.exception_handler(WouldChange)
+    async def dry_run(_: Request, __: WouldChange) -> Response:
+        return Response(status_code=204)
 
     @app.exception_handler(RequestValidationError)
     async def bad_parameter(_: Request, error: RequestValidationError) -> Response:

@@ -30,6 +30,7 @@ _GONE = (
     "run 99 does not exist, or was deleted after --retention: GET /v1/runs lists runs",
 )
 _FINISHED = ("The run is finished.", "run 3 is succeeded: only unfinished runs can be cancelled")
+_RETRIED = {RunState.DEAD, RunState.CANCELLED, RunState.RETRYABLE}
 _NOT_NOW = (
     "The run waits, runs or succeeded, or its handler is deleted.",
     "run 3 is succeeded: only dead, cancelled and retryable runs can be retried",
@@ -121,9 +122,14 @@ async def read_run(stages: StagesDep, access: HolderDep, id: RunId) -> Response:
 async def retry_run(stages: StagesDep, id: RunId) -> Response:  # noqa: A002 - the contract's name
     """A dead or cancelled run gets `max_attempts` more attempts. A retryable run starts at once."""
     record, _ = await _found(stages, id)
-    if not await stages.commits.change(Retry(runs=[id], now=stages.clock())):
-        entry = stages.registry.named(record.handler)
-        if entry is None or entry.handler.deleted:
+    entry = stages.registry.named(record.handler)
+    deleted = entry is None or entry.handler.deleted
+    if (
+        deleted
+        or record.state not in _RETRIED
+        or not await stages.commits.change(Retry(runs=[id], now=stages.clock()))
+    ):
+        if deleted:
             raise Conflict(f"the handler {record.handler!r} of run {id} is deleted: create it again first")
         raise Conflict(f"run {id} is {record.state}: only dead, cancelled and retryable runs can be retried")
     return answers.json(shown(stages, (await _found(stages, id))[0]))

@@ -59,7 +59,8 @@ async def create_source(stages: StagesDep, request: Request) -> Response:
     known = await stages.reader.sources()
     if len(known) >= MAX_SOURCES:
         raise Conflict(f"there are {MAX_SOURCES} sources, and no more are possible: delete one")
-    if not await stages.commits.change(SaveSource(source=source)):
+    taken = any(each.name == source.name for each in known)
+    if taken or not await stages.commits.change(SaveSource(source=source)):
         raise Conflict(f"there is a source {source.name!r} already: change it with PATCH, or delete it")
     await _spread(stages)
     return answers.json(shapes.SourceWithSecret(**_shown(source, now), secret=secret), 201)
@@ -125,6 +126,7 @@ async def change_source(stages: StagesDep, name: Name, request: Request) -> Resp
 )
 async def delete_source(stages: StagesDep, name: Name) -> Response:
     """Its webhooks get 401 from now on. Its events stay."""
+    await _named(stages, name)
     if not await stages.commits.change(DeleteSource(name=name)):
         raise _unknown(name)
     await _spread(stages)

@@ -19,6 +19,11 @@ PAGE = 1000  # items of a page
 _COMMANDS = {
     "events": "",
     "handlers": ": `busway handlers` lists them",
+    "schedules": ": `busway schedules` lists them",
+    "sources": ": `busway sources` lists them",
+    "subscriptions": ": `busway subscriptions` lists them",
+    "replays": ": `busway replays` lists them",
+    "targets": ": `busway handlers targets` lists them",
     "keys": ": `busway keys list` lists them",
     "runs": ": `busway runs` lists runs",
 }
@@ -130,6 +135,11 @@ class Caller:
             most = None if most is None else most - len(page["items"])
 
 
+def dry(run: bool) -> dict[str, str]:
+    """Return the parameters of a request that changes something: with a dry run, it only checks."""
+    return {"dry_run": "true"} if run else {}
+
+
 def check_name(name: str) -> str:
     """Return the name of a handler for a path.
 
@@ -157,6 +167,9 @@ def explained(problem: BuswayClientError, names: Mapping[str, str] | None = None
     if problem.status == 401 or problem.code == 4401:
         return BuswayError(_key_refused(problem.detail))
     detail = _ADVICE.sub(lambda found: _COMMANDS.get(found[1], ""), problem.detail)
+    detail = detail.replace(
+        ": change it with PATCH, or delete it", ": `update` changes it, `delete` deletes it"
+    )
     first, colon, rest = detail.partition(": ")  # a frame of a WebSocket names its first bad field so
     if names and first in names:
         return BadSettings(f"{names[first]}{colon}{rest}")

@@ -8,15 +8,17 @@ from typing import Any
 
 import msgspec
 
+from busway.client.errors import refusal
+from busway.contract.problems import BadField
 from busway.domain.event import NewEvent
 from busway.domain.filter import View, compile_filter
 from busway.domain.pattern import matcher
-from busway.gateway.cli.call import Caller, field
+from busway.gateway.cli.call import Caller, explained, field
 from busway.gateway.cli.event import NAMES, encode
 from busway.gateway.cli.ndjson import LONGEST, SHOWN, Show, completed, whole_lines
-from busway.gateway.errors import BadSettings, BuswayError, Invalid
+from busway.gateway.errors import BadSettings, BuswayError, Forbidden, Invalid
 from busway.gateway.ingest.lines import read_lines
-from busway.gateway.ingest.reading import read_one
+from busway.gateway.ingest.reading import outside, read_one
 from busway.gateway.turns import finish
 
 
@@ -44,6 +46,24 @@ def check_event(event: Mapping[str, Any]) -> NewEvent:
     except BuswayError as problem:
         raise BadSettings(problem.detail) from None
     return found
+
+
+def check_access(caller: Caller, type_: str | None = None) -> None:
+    """Check that the key may publish, and events of this type if one is given.
+
+    Raises:
+        BuswayError: it may not; the words are those of the gateway.
+        BadSettings: it may not publish events of the type.
+    """
+    session = caller.call("GET", "/v1/session")
+    if not {"publish", "admin"} & {*session["scopes"]}:
+        kind, one = ("token", "token") if session["by"] == "token" else ("API key", "key")
+        refused = Forbidden(f"this {kind} lacks the scope 'publish': use a {one} that has it")
+    elif type_ is not None and session["types"] and not matcher(session["types"])(type_):
+        refused = Forbidden.of([BadField(["body", "type"], outside(type_))])
+    else:
+        return
+    raise explained(refusal(caller.gateway, refused.status, refused.document()), NAMES)
 
 
 def stored_as(caller: Caller, event: NewEvent) -> int | None:

@@ -1,4 +1,4 @@
-"""`busway handlers`, `pause`, `resume` and `delete`."""
+"""`busway handlers` with its verbs, and `pause`, `resume` and `delete`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from busway.gateway.cli.call import Caller, check_name
+from busway.gateway.cli.call import Caller, check_name, dry
+from busway.gateway.cli.handler_verbs import revisions, secret, targets, try_event
+from busway.gateway.cli.objects import add_verbs, verbs
 from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, handler_names
 from busway.gateway.cli.output import Printer, block, counts, note, print_json, print_plan, print_table
-from busway.gateway.errors import BadSettings, BuswayError
+from busway.gateway.errors import BadSettings
 
 Name = Annotated[
     str,
@@ -19,7 +21,10 @@ Name = Annotated[
     ),
 ]
 
+app = verbs("Handlers: which function or URL runs for which events.")
 
+
+@app.command("list")
 def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
     """List handlers, and files that could not be loaded."""
     with Caller(url, key) as caller:
@@ -31,7 +36,10 @@ def handlers(json_lines: Json = False, url: Url = URL, key: Key = None) -> None:
     elif items:
         print_table(("HANDLER", "EVENTS", "TARGET", "POOL", "REVISION", "RUNS", "NOTE"), map(_row, items))
     else:
-        note("no handlers: put a file with one into the handlers folder of the gateway")
+        note(
+            "no handlers: put a file with one into the handlers folder of the gateway, or "
+            "`busway handlers create NAME target=https://… events=TYPE` sends events to a URL"
+        )
     if not broken:
         return
     if json_lines:
@@ -75,28 +83,14 @@ def pause(
 
     Attempts that have started finish. Nothing is lost.
     """
-    check_name(name)
-    with Caller(url, key) as caller:
-        if dry_run:
-            if (found := caller.call("GET", f"/v1/handlers/{name}"))["paused"]:
-                raise BuswayError(f"the handler {name!r} is paused already")
-            _plan_switch("pause", found, json_lines=json_lines)
-            return
-        _switch(caller, name, "pause", "is paused: its runs wait", json_lines=json_lines)
+    _switch(url, key, name, "pause", "is paused: its runs wait", dry_run=dry_run, json_lines=json_lines)
 
 
 def resume(
     name: Name, dry_run: DryRun = False, json_lines: Json = False, url: Url = URL, key: Key = None
 ) -> None:
     """Resume a paused handler: its runs start."""
-    check_name(name)
-    with Caller(url, key) as caller:
-        if dry_run:
-            if not (found := caller.call("GET", f"/v1/handlers/{name}"))["paused"]:
-                raise BuswayError(f"the handler {name!r} is not paused")
-            _plan_switch("resume", found, json_lines=json_lines)
-            return
-        _switch(caller, name, "resume", "is resumed", json_lines=json_lines)
+    _switch(url, key, name, "resume", "is resumed", dry_run=dry_run, json_lines=json_lines)
 
 
 def delete(
@@ -128,11 +122,11 @@ def delete(
     with Caller(url, key) as caller:
         found = names or [item["name"] for item in caller.items("/v1/handlers", {}) if item["missing"]]
         for name in found:
+            caller.call("DELETE", f"/v1/handlers/{name}", params=dry(dry_run))
             if dry_run:
-                _plan_delete(caller, name, json_lines=json_lines)
-                continue
-            caller.call("DELETE", f"/v1/handlers/{name}")
-            if json_lines:
+                would = f"delete the handler {name} and cancel its waiting runs"
+                _plan(caller, name, would, json_lines=json_lines)
+            elif json_lines:
                 print_json([{"deleted": name}])
             else:
                 Printer().line(f"handler {name} is deleted")
@@ -140,18 +134,12 @@ def delete(
         note("no handler is missing")
 
 
-def _plan_delete(caller: Caller, name: str, *, json_lines: bool) -> None:
-    found = caller.call("GET", f"/v1/handlers/{name}")
-    if found["source"] == "code" and not found["missing"]:
-        raise BuswayError(f"code declares the handler {name!r}: remove its decorator, or pause it")
-    waiting = _waiting(found)
-    would = f"delete the handler {name} and cancel its waiting runs: {waiting}"
-    print_plan(would, json_lines=json_lines, handler=name, waiting_runs=waiting)
-
-
-def _plan_switch(action: str, handler: dict[str, Any], *, json_lines: bool) -> None:
-    name, waiting = handler["name"], _waiting(handler)
-    would = f"{action} the handler {name}, which has waiting runs: {waiting}"
+def _plan(caller: Caller, name: str, would: str, *, json_lines: bool) -> None:
+    """Print a plan with the number of waiting runs, if the key may read it."""
+    answer = caller.send("GET", f"/v1/handlers/{name}")
+    waiting = _waiting(answer.json()) if answer.is_success else None
+    if waiting is not None:
+        would += f": {waiting}" if would.endswith("runs") else f", which has waiting runs: {waiting}"
     print_plan(would, json_lines=json_lines, handler=name, waiting_runs=waiting)
 
 
@@ -160,9 +148,24 @@ def _waiting(handler: dict[str, Any]) -> int:
     return runs.get("available", 0) + runs.get("retryable", 0)
 
 
-def _switch(caller: Caller, name: str, action: str, done: str, *, json_lines: bool) -> None:
-    found = caller.call("POST", f"/v1/handlers/{name}/{action}")
-    if json_lines:
-        print_json([found])
-    else:
-        Printer().line(f"handler {name} {done}")
+def _switch(
+    url: str, key: str | None, name: str, action: str, done: str, *, dry_run: bool, json_lines: bool
+) -> None:
+    path = f"/v1/handlers/{check_name(name)}/{action}"
+    with Caller(url, key) as caller:
+        found = caller.call("POST", path, params=dry(dry_run))
+        if dry_run:
+            _plan(caller, name, f"{action} the handler {name}", json_lines=json_lines)
+        elif json_lines:
+            print_json([found])
+        else:
+            Printer().line(f"handler {name} {done}")
+
+
+add_verbs(app, "show", "create", "update", "put", kind="handlers")
+app.command("pause")(pause)
+app.command("resume")(resume)
+app.command("delete")(delete)
+app.command("test")(try_event)
+for verb in (revisions, secret, targets):
+    app.command(verb.__name__)(verb)

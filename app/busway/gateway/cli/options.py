@@ -55,12 +55,12 @@ Key = Annotated[
 
 def handler_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of handlers for shell completion. None if no gateway answers at once."""
-    return [item["name"] for item in _listed(ctx, "/v1/handlers") if item["name"].startswith(incomplete)]
+    return [item["name"] for item in listed(ctx, "/v1/handlers") if item["name"].startswith(incomplete)]
 
 
 def event_types(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the types and patterns that handlers have, for shell completion."""
-    found = {pattern for item in _listed(ctx, "/v1/handlers") for pattern in item["events"]}
+    found = {pattern for item in listed(ctx, "/v1/handlers") for pattern in item["events"]}
     if ctx.info_name == "publish":
         found = {pattern for pattern in found if "*" not in pattern}
     return sorted(pattern for pattern in found if pattern.startswith(incomplete))
@@ -72,14 +72,14 @@ def run_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     found = [
         (str(run["id"]), f"{run['state']} {run['handler']}")
         for state in states.get(ctx.info_name or "", (None,))
-        for run in _listed(ctx, "/v1/runs", **({"state": state} if state else {}))
+        for run in listed(ctx, "/v1/runs", **({"state": state} if state else {}))
     ]
     return [(id_, about) for id_, about in found if id_.startswith(incomplete)]
 
 
 def replay_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Return the newest replays for shell completion."""
-    found = [(str(each["id"]), f"{each['state']} {each['handler']}") for each in _listed(ctx, "/v1/replays")]
+    found = [(str(each["id"]), f"{each['state']} {each['handler']}") for each in listed(ctx, "/v1/replays")]
     return [(id_, about) for id_, about in found if id_.startswith(incomplete)]
 
 
@@ -92,7 +92,7 @@ def one_of(*words: str) -> Callable[[str], list[str]]:
     return complete
 
 
-def _listed(ctx: typer.Context, path: str, **params: str) -> list[dict[str, Any]]:
+def listed(ctx: typer.Context, path: str, **params: str) -> list[dict[str, Any]]:
     """Return the first items of a list of the gateway, none if it does not answer at once."""
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - only completion needs it
 

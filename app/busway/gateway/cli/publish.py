@@ -140,10 +140,11 @@ def publish(
 def _check(event: dict[str, Any], url: str, key: str | None, *, json_lines: bool) -> None:
     """Print what publishing an event would do."""
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - the help starts faster
-    from busway.gateway.cli.checking import check_event, stored_as, takers  # noqa: PLC0415 - as above
+    from busway.gateway.cli.checking import check_access, check_event, stored_as, takers  # noqa: PLC0415 - as above
 
     found = check_event(event)
     with Caller(url, key) as caller:
+        check_access(caller, found.type)
         known = None if found.made_id else stored_as(caller, found)
         handlers = takers(caller, found) if known is None else []
     fields = {
@@ -180,7 +181,7 @@ def _stream(
 
     from busway.contract.uploads import PRODUCER_ID  # noqa: PLC0415 - as above
     from busway.gateway.cli.call import Caller  # noqa: PLC0415 - as above
-    from busway.gateway.cli.checking import Checked, check_lines  # noqa: PLC0415 - as above
+    from busway.gateway.cli.checking import Checked, check_access, check_lines  # noqa: PLC0415 - as above
     from busway.gateway.cli.ndjson import LineUpload, Summary, read_parts  # noqa: PLC0415 - as above
     from busway.gateway.cli.progress import progress  # noqa: PLC0415 - as above
 
@@ -203,6 +204,8 @@ def _stream(
                 shown(size, total, lines)
 
             if isinstance(summary, Checked):
+                with Caller(url, key) as caller:
+                    check_access(caller)
                 check_lines(read_parts(descriptor), defaults, show, summary)
             else:
                 with Caller(url, key) as caller:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from busway.domain.run import UNFINISHED, RunState
-from busway.gateway.cli.call import Caller
+from busway.gateway.cli.call import Caller, dry
 from busway.gateway.cli.event import encode
+from busway.gateway.cli.objects import verbs
 from busway.gateway.cli.options import URL, DryRun, Handler, Json, Key, Url, run_ids
 from busway.gateway.cli.output import (
     Printer,
@@ -35,7 +36,6 @@ Ids = Annotated[
     list[int] | None,
     typer.Argument(metavar="ID...", help="Numbers of runs.", min=1, autocompletion=run_ids),
 ]
-_RETRIED = ("dead", "cancelled", "retryable")
 
 
 def runs(
@@ -191,11 +191,11 @@ def retry(
             plan = _plan_retry if dry_run else None
             _each(caller, ids, "retry", "is available again", plan, json_lines=json_lines)
             return
+        body = {"state": "dead", **({"handler": handler} if handler else {})}
+        answer = caller.call("POST", "/v1/runs/retry", params=dry(dry_run), body=encode(body))
         if dry_run:
             _plan_retries(caller, handler, json_lines=json_lines)
             return
-        body = {"state": "dead", **({"handler": handler} if handler else {})}
-        answer = caller.call("POST", "/v1/runs/retry", body=encode(body))
     if json_lines:
         print_json([answer])
     else:
@@ -227,10 +227,10 @@ def cancel(
             plan = _plan_cancel if dry_run else None
             _each(caller, ids, "cancel", "is cancelled", plan, json_lines=json_lines)
             return
+        answer = caller.call("POST", f"/v1/events/{event}/cancel", params=dry(dry_run))
         if dry_run:
             _plan_cancel_event(caller, int(event or 0), json_lines=json_lines)
             return
-        answer = caller.call("POST", f"/v1/events/{event}/cancel")
     if json_lines:
         print_json([answer])
         return
@@ -240,37 +240,44 @@ def cancel(
     Printer().line(f"event {event} is cancelled, its runs: {counts(states) or 'none'}")
 
 
-Plan = Callable[[Caller, dict[str, Any]], str]
-"""Returns what would be done with a run. Raises `BuswayError` if it would be refused."""
+Plan = Callable[[str], str]
+"""Returns what would be done with a run that is described so."""
 
 
-def _plan_retry(caller: Caller, run: dict[str, Any]) -> str:
-    id_, state, handler = run["id"], run["state"], run["handler"]
-    if state not in _RETRIED:
-        raise BuswayError(f"run {id_} is {state}: only dead, cancelled and retryable runs can be retried")
-    if caller.send("GET", f"/v1/handlers/{handler}").status_code == 404:
-        raise BuswayError(f"the handler {handler!r} of run {id_} is deleted: create it again first")
-    return f"make run {id_} of {flat(handler)}, which is {state}, available again"
+def _plan_retry(run: str) -> str:
+    return f"make {run} available again"
 
 
-def _plan_cancel(_caller: Caller, run: dict[str, Any]) -> str:
-    id_, state = run["id"], run["state"]
-    if state not in UNFINISHED:
-        raise BuswayError(f"run {id_} is {state}: only unfinished runs can be cancelled")
-    return f"cancel run {id_} of {flat(run['handler'])}, which is {state}"
+def _plan_cancel(run: str) -> str:
+    return f"cancel {run}"
+
+
+def _described(caller: Caller, id_: int) -> str:
+    """Return which run it is, with what the key may read."""
+    answer = caller.send("GET", f"/v1/runs/{id_}")
+    if not answer.is_success:
+        return f"run {id_}"
+    run = answer.json()
+    return f"run {id_} of {flat(run['handler'])}, which is {run['state']},"
 
 
 def _plan_retries(caller: Caller, handler: str | None, *, json_lines: bool) -> None:
     selected = {"state": "dead", **({"handler": handler} if handler else {})}
+    if any(caller.send("GET", path).status_code == 403 for path in ("/v1/handlers", "/v1/runs")):
+        would = "make dead runs available again; the key may not read how many"
+        print_plan(would, json_lines=json_lines, runs=None)
+        return
     live = {item["name"] for item in caller.items("/v1/handlers", {})}
-    if handler and handler not in live:
-        raise BuswayError(f"there is no handler {handler!r}: `busway handlers` lists them")
     count = sum(run["handler"] in live for run in caller.items("/v1/runs", selected))
     would = f"make dead runs available again: {count}"
     print_plan(would, json_lines=json_lines, runs=count)
 
 
 def _plan_cancel_event(caller: Caller, event: int, *, json_lines: bool) -> None:
+    if caller.send("GET", f"/v1/events/{event}").status_code == 403:
+        would = f"cancel the unfinished runs that event {event} caused; the key may not read how many"
+        print_plan(would, json_lines=json_lines, event=event, runs=None)
+        return
     states: dict[str, int] = {}
     left = [caller.call("GET", f"/v1/events/{event}/tree")]
     while left:
@@ -294,11 +301,11 @@ def _each(
     failed = False
     for id_ in dict.fromkeys(ids):
         try:
+            found = caller.call("POST", f"/v1/runs/{id_}/{action}", params=dry(plan is not None))
             if plan is not None:
-                would = plan(caller, caller.call("GET", f"/v1/runs/{id_}"))
+                would = plan(_described(caller, id_)).removesuffix(",")
                 print_plan(would, json_lines=json_lines, run=id_)
                 continue
-            found = caller.call("POST", f"/v1/runs/{id_}/{action}")
         except BuswayError as problem:
             failed = True
             print_error(problem.detail, 1, json_lines=json_lines)
@@ -309,3 +316,8 @@ def _each(
             Printer().line(f"run {id_} of {flat(found['handler'])} {done}")
     if failed:
         raise typer.Exit(1)
+
+
+app = verbs("Runs: an event that a handler processes.")
+for _name, _verb in (("list", runs), ("show", run), ("retry", retry), ("cancel", cancel)):
+    app.command(_name)(_verb)

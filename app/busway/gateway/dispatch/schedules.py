@@ -77,7 +77,7 @@ class Schedules:
             created_at=now,
             updated_at=now,
         )
-        if await self._save(schedule):
+        if await self._reader.schedule(name) is None and await self._save(schedule):
             return schedule
         raise Conflict(f"there is a schedule {name!r} already: change it with PATCH, or delete it")
 
@@ -116,6 +116,7 @@ class Schedules:
         Raises:
             NotFound: there is no such schedule.
         """
+        await self.live(name)
         if not await self._commits.change(DeleteSchedule(name=name)):
             raise _missing(name)
         self.firings.look()

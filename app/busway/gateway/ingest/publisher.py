@@ -17,6 +17,7 @@ from busway.gateway.errors import STARTING, Forbidden, Unavailable
 from busway.gateway.ingest.codecs.plain import PLAIN
 from busway.gateway.ingest.codecs.port import Codec, Headers
 from busway.gateway.ingest.idempotency import AcceptingOnce, Ending, KeysUnderWay, digest
+from busway.gateway.ingest.reading import outside
 from busway.gateway.store.port.commits import Commits, Waiter
 from busway.gateway.store.port.once import Once
 from busway.gateway.store.port.operations import Publish, StoredEvent
@@ -31,11 +32,6 @@ def receipt(event: NewEvent, stored: StoredEvent) -> Receipt:
     """Return the public receipt of a stored event."""
     runs = 0 if stored.duplicate else len(event.handlers)
     return Receipt(stored.seq, event.id, event.source, event.type, runs, stored.duplicate)
-
-
-def outside(type_: str) -> str:
-    """Return why a key that is limited to type patterns may not publish an event of another type."""
-    return f"this API key may not publish events of the type {type_!r}: its type patterns do not match"
 
 
 def _check_types(events: list[NewEvent], allowed: Matcher, *, many: bool) -> None:

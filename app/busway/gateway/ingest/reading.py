@@ -87,6 +87,11 @@ def is_array(body: bytes) -> bool:
     return _ARRAY.match(body) is not None
 
 
+def outside(type_: str) -> str:
+    """Return why a key that is limited to type patterns may not publish an event of another type."""
+    return f"this API key may not publish events of the type {type_!r}: its type patterns do not match"
+
+
 _ONE = 'the body must be one event, {"type": …, "data": …}, or an array of events'
 
 

@@ -17,7 +17,8 @@ from busway.domain.pattern import Matcher
 from busway.gateway.budget import Budget
 from busway.gateway.errors import Conflict, Overloaded, TooManyRequests, Unavailable
 from busway.gateway.ingest import lines as ndjson
-from busway.gateway.ingest.publisher import Publisher, outside
+from busway.gateway.ingest.publisher import Publisher
+from busway.gateway.ingest.reading import outside
 from busway.gateway.store.port.commits import Commits
 from busway.gateway.store.port.operations import Publish, StoredEvent
 from busway.gateway.store.port.reader import Reader

@@ -252,8 +252,11 @@ class Durables:
             Unavailable: the outcome is unknown.
         """
         await self.settled()
-        if name in self._names or self._elsewhere(await self._reader.durable(name) if self._others else None):
+        record = await self._reader.durable(name)
+        if name in self._names or self._elsewhere(record if self._others else None):
             raise Conflict(f"a subscription uses the durable name {name!r}: unsubscribe it first")
+        if record is None:
+            return False
         deleting = self._commits.change(DeleteDurable(name=name))
         # A subscription that claims the name now waits for the deletion, and then begins anew.
         state = self._names[name] = _NameState(asyncio.ensure_future(_nothing_after(deleting)))

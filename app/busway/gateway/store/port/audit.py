@@ -112,13 +112,19 @@ class AuditRecord(msgspec.Struct, array_like=True):
     node: str | None
 
 
+class WouldChange(Exception):
+    """A dry run has come to the first change: all checks before it passed. Nothing was submitted."""
+
+
 class Acting(msgspec.Struct):
     """Who asks for changes, until it is over.
 
-    `changed`: the operations that were submitted with an entry. `object`: of the last one.
+    `dry_run`: nothing is submitted; `WouldChange` is raised instead. `changed`: the operations that were
+    submitted with an entry. `object`: of the last one.
     """
 
     entry: Entry
+    dry_run: bool = False
     over: bool = False
     changed: int = 0
     object: str | None = None
@@ -128,12 +134,14 @@ _acting: ContextVar[Acting | None] = ContextVar("busway-acting", default=None)
 
 
 @contextmanager
-def acting(entry: Entry) -> Iterator[Acting]:
+def acting(entry: Entry, *, dry_run: bool = False) -> Iterator[Acting]:
     """Store this entry with changes that are submitted in this context, until the end of the `with`.
+
+    With `dry_run`, the first change raises `WouldChange` instead.
 
     Tasks and timers that begin meanwhile inherit the context. What they change after its end has no entry.
     """
-    who = Acting(entry)
+    who = Acting(entry, dry_run)
     before = _acting.get()
     _acting.set(who)
     try:
@@ -144,10 +152,16 @@ def acting(entry: Entry) -> Iterator[Acting]:
 
 
 def audited(operation: Operation) -> Operation:
-    """Return the operation as it is sent: with an entry, if somebody asked for it in this context."""
+    """Return the operation as it is sent: with an entry, if somebody asked for it in this context.
+
+    Raises:
+        WouldChange: it is a dry run.
+    """
     who = _acting.get()
     if who is None or who.over or not isinstance(operation, Change):
         return operation
+    if who.dry_run:
+        raise WouldChange
     who.changed += 1
     who.object = who.entry.object or _name(operation)
     return Audited(entry=who.entry, operation=operation)
