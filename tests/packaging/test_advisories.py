@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,22 @@ def test_a_snapshot_says_which_versions_are_concerned(snapshot: dict[str, Any]) 
     assert advisories.findings(packages, locked, "") == ["sqlalchemy 1.2.0: PYSEC-1 (CVE-1): It is broken."]
     assert advisories.findings(packages, locked, "| `CVE-1` | because |") == []
     assert advisories.findings(packages, {"sqlalchemy": ["1.3.0"]}, "") == []
+
+
+def test_without_a_snapshot_the_check_says_that_nothing_was_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advisories, "SNAPSHOT", tmp_path / "advisories.json")
+    wrong, text = advisories.check(date(2026, 1, 2))
+    assert wrong == []
+    assert text.startswith("NOT CHECKED: ")
+
+
+def test_answers_are_about_versions_that_are_locked() -> None:
+    answers = "| advisory | package | why |\n| --- | --- | --- |\n| `PYSEC-1` | `idna` 2.5 | because |\n"
+    assert advisories.outdated({"idna": ["2.5", "3.0"]}, answers) == []
+    assert advisories.outdated({"idna": ["3.0"]}, answers) == [
+        "`PYSEC-1`: the answer is about idna 2.5, which is not locked"
+    ]
+    kept = advisories.ANSWERS.read_text(encoding="utf-8")
+    assert len(advisories._ANSWER.findall(kept)) == kept.split("## Advisories")[1].count("\n| `")
