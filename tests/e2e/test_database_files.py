@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from tests.marks import few
 
 from .conftest import Serve
-from .service import PATIENCE, clean_environment, until
+from .service import PATIENCE, Service, clean_environment, until
 from .test_command_line import busway
 
 pytestmark = [pytest.mark.fault, pytest.mark.one_database("files")]
@@ -186,3 +187,73 @@ def test_a_running_gateway_names_the_setting_of_a_file_that_is_gone(make_service
     until(lambda: named in service.get("/readyz").json().get("detail", ""), "the gateway to say so")
     service.logged(named)
     file.with_name("elsewhere").rename(file)
+
+
+class Unprivileged(Service):
+    """A gateway that permissions hold for, also when root runs the tests."""
+
+    def command(self) -> list[str]:
+        return [*UNPRIVILEGED, *super().command()]
+
+
+def committer_of(gateway: int) -> int:
+    """Return the process that writes to the database of a gateway."""
+    children = [pid for task in Path(f"/proc/{gateway}/task").iterdir()
+                for pid in (task / "children").read_text().split()]  # fmt: skip
+    [found] = [int(pid) for pid in children if "committer" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.skipif(ROOT and shutil.which("setpriv") is None, reason="needs setpriv")
+def test_permissions_that_are_taken_away_stop_publishing_until_they_are_back(tmp_path: Path) -> None:
+    """Open files stay usable, so the first two cases need a new committer."""
+    service = Unprivileged(tmp_path, workers=1)
+    files = [tmp_path / name for name in ("busway.db", "busway.db-wal", "busway.db-shm")]
+    stored = 0
+    try:
+        service.start()
+        for paths, mode, reopens, says in (
+            (files, 0o400, True, "may not write it"),
+            (files[:1], 0o000, True, "may not write it"),
+            ([tmp_path], 0o000, False, "Permission denied"),
+        ):
+            service.publish("t")
+            before = [path.stat().st_mode for path in paths]
+            for path in paths:
+                path.chmod(mode)
+            if reopens:
+                os.kill(committer_of(service.pid), signal.SIGKILL)
+            until(lambda says=says: says in service.get("/readyz").text, "the gateway to say why")
+            refused = service.post("/v1/events", {"type": "t"})
+            assert refused.status_code == 503
+            assert "busway.db" in refused.json()["detail"]
+            stored += 1
+            assert len(service.ok("GET", "/v1/events")["items"]) == stored  # reading goes on
+            for path, old in zip(paths, before, strict=True):
+                path.chmod(old)
+            until(lambda: service.get("/readyz").status_code == 200, "the gateway to write again")
+        assert service.stop() == 0
+        assert "Traceback" not in service.log.read_text()
+    finally:
+        tmp_path.chmod(0o755)
+        service.close()
+
+
+def test_a_copy_over_the_open_database_ends_with_what_was_copied(make_service: Serve) -> None:
+    """`cp backup.db busway.db` beside a running gateway: name and inode stay."""
+    service = make_service(workers=1).start()
+    service.publish("first")
+    copy = service.folder / "backup.db"
+    done = busway("backup", str(copy), f"--database-url={service.database_url}", cwd=service.folder)
+    assert done.returncode == 0, done.stderr
+    service.publish("second")
+    shutil.copyfile(copy, service.database)
+    until(lambda: "is kept in" in service.get("/readyz").text, "the gateway to notice it")
+    assert service.post("/v1/events", {"type": "refused"}).status_code == 503
+    assert service.stop() == 0
+    assert service.database.read_bytes() == copy.read_bytes()
+    service.start()
+    service.publish("third")
+    assert [event["type"] for event in service.ok("GET", "/v1/events")["items"]] == ["third", "first"]
+    assert service.stop() == 0

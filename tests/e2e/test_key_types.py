@@ -107,6 +107,27 @@ def test_lines_of_other_types_are_rejected(limited: Service, roots: Roots) -> No
     assert total(service) == before + 2
 
 
+def test_a_producer_belongs_to_keys_with_the_same_patterns(limited: Service, roots: Roots) -> None:
+    """Otherwise a key could have lines of others skipped that it may not even publish."""
+    service, orders, before = limited, limited.key, total(limited)
+    headers = {"Content-Type": "application/x-ndjson", "Producer-Id": "import-1"}
+
+    def upload(type_: str, lines: int) -> tuple[int, int]:
+        content = f'{{"type": "{type_}"}}\n' * lines
+        answer = service.request("POST", "/v1/events", content=content, headers=headers)
+        return answer.json()["accepted"], int(answer.headers["Producer-Seq"])
+
+    assert upload("order.line", 3) == (3, 3)
+    service.key = service.admin
+    assert service.get("/v1/producers/import-1").status_code == 404
+    assert upload("bill.line", 5) == (5, 5)
+    service.key = made(service, "more orders", "publish", types=["order.**"])["key"]
+    assert service.ok("GET", "/v1/producers/import-1")["lines"] == 3
+    assert upload("order.line", 4) == (1, 4)  # a rotated key goes on
+    service.key = orders
+    assert total(service) == before + 9
+
+
 def test_lists_leave_out_what_it_may_not_read(limited: Service, roots: Roots) -> None:
     service = limited
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from busway.gateway.errors import BadSettings, BuswayError
 from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.backup import back_up
 
 from tests.store.databases import SQLiteFile
@@ -75,6 +76,7 @@ def test_a_copy_has_all_that_was_acknowledged_and_writers_do_not_wait_for_it(dat
     epoch = asyncio.run(main())
     assert ids(target) == [f"old {n}" for n in range(50)]
     assert len(ids(path)) > 53
+    sqlite.migrate(target)  # as `serve` does
 
     async def restored():
         copy = SQLiteFile(target)

@@ -9,11 +9,15 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from busway.gateway.errors import Unavailable
+from busway.gateway.errors import BadSettings, Unavailable
 from busway.gateway.store.group.process import open_committer
+from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite.backup import back_up
+from busway.gateway.store.sqlite.checkpoints import IDLE_BATCHES
+from busway.gateway.store.sqlite.content import DatabaseContent
 
 from tests.store.databases import SQLite
-from tests.store.kit import committing, event, publish, run_of, settle, settling, until
+from tests.store.kit import committing, event, publish, reading, run_of, settle, settling, until
 
 pytestmark = pytest.mark.fault
 
@@ -225,3 +229,114 @@ def test_readers_open_everything_at_the_start(database, path):
             reader.close()
 
     asyncio.run(main())
+
+
+COPIES = {
+    "a backup": lambda path, copy: back_up(path, copy, lambda _done, _all: None),
+    "the bare file": shutil.copyfile,
+}
+
+
+@pytest.mark.parametrize(("kind", "batches"), [("a backup", 1), ("a backup", 100), ("the bare file", 100)])
+def test_a_copy_over_the_open_file_is_noticed_and_nothing_is_mixed(database, path, kind, batches):
+    """As `cp` and `rsync --inplace` do it: name and inode stay. With 100 batches there was a checkpoint."""
+    copy = path.with_name("copy.db")
+
+    async def main():
+        async with committing(database) as commits:
+            await commits.publish(publish(event("first")))
+        COPIES[kind](path, copy)
+        async with committing(database) as commits, reading(database):
+            for number in range(batches):
+                await commits.publish(publish(event(f"lost-{number}")))
+            if batches > IDLE_BATCHES:
+                await until(lambda: path.read_bytes().count(b"lost-") >= batches)
+            shutil.copyfile(copy, path)
+            await until(lambda: commits.obstacle)
+            assert "overwritten" in commits.obstacle
+            with pytest.raises(Unavailable, match=path.name):
+                commits.publish(publish(event("refused")))
+            await until(lambda: "is kept in" in (commits.obstacle or ""))
+            assert str(next(path.parent.glob("busway.db-wal.*"))) in commits.obstacle
+            os.kill(commits.pid, signal.SIGKILL)  # the next committer writes nothing either
+            await until(lambda: commits.obstacle and "is kept in" not in commits.obstacle)
+
+    asyncio.run(main())
+    assert path.read_bytes() == copy.read_bytes()
+    [kept] = path.parent.glob("busway.db-wal.*")
+    assert kept.stat().st_size > 0
+    assert not path.with_name("busway.db-wal").exists()
+
+
+def test_a_gateway_that_is_stopped_at_once_leaves_what_was_copied_over_its_file(database, path):
+    copy = path.with_name("copy.db")
+
+    async def main():
+        async with committing(database) as commits, reading(database):
+            await commits.publish(publish(event("first")))
+            COPIES["a backup"](path, copy)
+            await commits.publish(publish(event("lost")))
+            shutil.copyfile(copy, path)
+
+    asyncio.run(main())
+    assert path.read_bytes() == copy.read_bytes()
+    assert not path.with_name("busway.db-wal").exists()
+    assert len([*path.parent.glob("busway.db-wal.*")]) == 1
+
+
+def test_what_leaves_the_content_as_it_was_is_no_fault(database, path):
+    """Also the checkpoint of another program, which only SQLite's own index of the log can tell."""
+    copy = path.with_name("copy.db")
+    batches, foreign = database.batches(), sqlite3.connect(path)
+    try:
+        [root] = foreign.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
+        [size] = foreign.execute("PRAGMA page_size").fetchone()
+        content = DatabaseContent(path, root, size)
+        batches.write([publish(event("first"))])
+        assert not content.changed()
+        os.utime(path)
+        assert not content.changed()
+        shutil.copyfile(path, copy)
+        shutil.copyfile(copy, path)
+        assert not content.changed()
+        foreign.execute("PRAGMA wal_checkpoint")
+        assert not content.changed()
+        batches.write([publish(event("second"))])
+        assert not content.changed()
+        foreign.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        batches.write([publish(event("third"))])
+        assert not content.changed()
+        shutil.copyfile(copy, path)
+        assert content.changed()
+    finally:
+        foreign.close()
+        batches.close()
+
+
+def test_a_restored_backup_does_not_get_the_log_of_the_database_that_it_replaced(database, path):
+    """A killed gateway leaves a log that SQLite would take for that of any file of the same name."""
+    copy = path.with_name("copy.db")
+
+    async def main():
+        async with committing(database) as commits, reading(database):
+            await commits.publish(publish(event("first")))
+            COPIES["a backup"](path, copy)
+            await commits.publish(publish(event("second")))
+            for ending in ("", "-wal"):  # what a power failure leaves
+                shutil.copyfile(f"{path}{ending}", path.with_name(f"killed.db{ending}"))
+
+    asyncio.run(main())
+    killed = path.with_name("killed.db")
+    before = killed.read_bytes()
+    copy.replace(killed)
+    log = killed.with_name("killed.db-wal")
+    with pytest.raises(BadSettings, match=r"killed\.db-wal' belongs to another database"):
+        sqlite.migrate(killed)
+    copied = killed.read_bytes()
+    killed.write_bytes(before)
+    sqlite.migrate(killed)
+    assert events_in(killed) == ["first", "second"]
+    killed.write_bytes(copied)
+    log.unlink(missing_ok=True)
+    sqlite.migrate(killed)
+    assert events_in(killed) == ["first"]

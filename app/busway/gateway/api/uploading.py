@@ -12,6 +12,7 @@ import msgspec
 from busway.contract.uploads import PRODUCER_ID, UploadResult
 from busway.gateway.access.gate import check_scope
 from busway.gateway.api.stages import Stages
+from busway.gateway.api.uploads import stored_id
 from busway.gateway.door.port import Answer, Head, Headers, Respond, problem
 from busway.gateway.errors import BadRequest, BuswayError, Conflict, RequestTimeout, Unavailable
 from busway.gateway.ingest.upload import Parts, Upload
@@ -80,6 +81,8 @@ class UploadIntake:
         self.idle = stages.times.upload
         headers, shares = head.headers, [share for share in (head.share, head.address) if share is not None]
         self._producer, first = producer(headers)
+        access = stages.gate.admit(headers)
+        stored = None if self._producer is None else stored_id(access, self._producer)
         parts = Parts(
             stages.publisher,
             stages.commits,
@@ -89,10 +92,10 @@ class UploadIntake:
             stages.settings.max_event_bytes,
             part_of(stages.bodies, head.share),
             lambda: check_scope(stages.gate.admit(headers), "publish"),
-            stages.gate.admit(headers).allowed,
+            access.allowed,
             partial(pace, shares),
         )
-        self._upload = Upload(parts, self._producer, first, unread, self._done)
+        self._upload = Upload(parts, stored, first, unread, self._done)
         self.add, self.whole, self.disconnect = self._upload.add, self._upload.end, self._upload.abandon
 
     def too_slow(self) -> Answer:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
 from busway.contract.uploads import PRODUCER_ID, Producer
+from busway.gateway.access.scopes import Access
 from busway.gateway.api import answers
-from busway.gateway.api.access import needs
+from busway.gateway.api.access import HolderDep, needs
 from busway.gateway.api.answers import when
 from busway.gateway.api.describing import Trouble
 from busway.gateway.api.describing import answers as described
@@ -29,6 +31,16 @@ _NONE: Trouble = (
 _EXAMPLE = '{"type": "order.created", "data": {"item": "book"}}\n{"type": "order.created"}\n'
 
 
+def stored_id(access: Access, id_: str) -> str:
+    """Return the id under which the store knows a producer. It belongs to keys with the same type patterns.
+
+    Otherwise a limited key could have lines of types that it may not publish skipped.
+    """
+    if not access.types:
+        return id_
+    return f"{sha256(' '.join(sorted(access.types)).encode()).hexdigest()[:16]}/{id_}"
+
+
 def describe(publish: dict[str, Any]) -> None:
     """Add NDJSON and its headers to the description of the route that publishes events."""
     publish["requestBody"]["content"]["application/x-ndjson"] = {
@@ -39,7 +51,8 @@ def describe(publish: dict[str, Any]) -> None:
         _header(
             "Producer-Id",
             "NDJSON only: names the lines that are sent, in one upload or several. Lines that an earlier "
-            "upload with this id sent are skipped. It is kept for seven days.",
+            "upload with this id sent are skipped. It is kept for seven days, and belongs to API keys with "
+            "the same type patterns.",
             {"type": "string", "pattern": PRODUCER_ID},
         ),
         _header(
@@ -63,6 +76,7 @@ def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, An
 )
 async def read_producer(
     stages: StagesDep,
+    access: HolderDep,
     id: Annotated[  # noqa: A002 - the contract's name
         str,
         Path(
@@ -76,12 +90,12 @@ async def read_producer(
 
     An upload that goes on sends the line of number `lines`, counted from 0, next.
     """
-    found = await stages.reader.producer(id)
+    found = await stages.reader.producer(stored_id(access, id))
     if found is None:
         raise NotFound(f"there is no producer {id!r}: it sent no line yet, or none for seven days")
     return answers.json(
         Producer(
-            id=found.id,
+            id=id,
             lines=found.lines,
             accepted=found.accepted,
             duplicates=found.duplicates,

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from busway.gateway.errors import BadSettings, BuswayError
 from busway.gateway.new_file import check_new, new_file
+from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite import permissions
 from busway.gateway.store.sqlite.schema import APPLICATION_ID
 
@@ -43,6 +44,7 @@ def back_up(path: Path, target: Path, progress: Callable[[int, int], None]) -> i
     try:
         with new_file(target, permissions.MODE) as partial:
             _copy(source, partial, progress)
+            _mark(partial)
             size = partial.stat().st_size
     except sqlite3.Error as problem:
         raise BuswayError(f"cannot copy {str(path)!r} to {str(target)!r}: {problem}") from None
@@ -100,6 +102,16 @@ def _copy(source: Path, partial: Path, progress: Callable[[int, int], None]) -> 
             copy, pages=_STEP, progress=lambda _, left, all_: progress(page * (all_ - left), page * all_)
         )
         database.execute("COMMIT")
+
+
+def _mark(copy: Path) -> None:
+    """Let the header say that the copy has no write-ahead log.
+
+    The next gateway changes it. Until then a log beside it is known to be that of another database.
+    """
+    with copy.open("r+b") as file:
+        file.seek(sqlite.VERSIONS)
+        file.write(sqlite.WITHOUT_LOG)
 
 
 def _open(file: Path) -> sqlite3.Connection:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from busway.gateway.store.sqlite.files import DatabaseFiles
+
 FIRST = 16 << 20
 STEP = 2 << 20
 TRUNCATE_OVER = 128 << 20
@@ -33,6 +35,7 @@ class Checkpoints:
         path: the database file.
         busy: normal lock timeout of the connection, in milliseconds.
         timer: seconds of a monotonic clock.
+        files: the open files. There is no checkpoint into a database that another program has overwritten.
 
     Attributes:
         blocked: a reader has kept the log from being emptied for longer than reads of the gateway take.
@@ -46,9 +49,10 @@ class Checkpoints:
         path: Path,
         busy: int,
         timer: Callable[[], float] = time.monotonic,
+        files: DatabaseFiles | None = None,
     ) -> None:
         self._connection, self._log, self._busy = connection, path.with_name(path.name + "-wal"), busy
-        self._timer = timer
+        self._timer, self._files = timer, files
         self._limit = FIRST
         self._batches = 0
         self._unfinished = False
@@ -90,6 +94,8 @@ class Checkpoints:
 
     def _run(self, mode: str) -> None:
         self._batches = 0
+        if self._files is not None and self._files.overwritten:
+            return
         try:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
             _, pages, written = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
@@ -100,6 +106,8 @@ class Checkpoints:
             self.failed = code & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
+            if self._files is not None:
+                self._files.checkpointed()
 
     def _note(self, *, complete: bool) -> None:
         now = self._timer()

@@ -30,6 +30,11 @@ from busway.gateway.store.sqlite.transaction import SQLiteTransaction
 REVISION = "0019"
 """The newest migration. An up-to-date database is recognized without loading Alembic."""
 
+VERSIONS = 18
+"""Where the header of a file has two bytes that say whether it has a write-ahead log."""
+
+WITHOUT_LOG = b"\x01\x01"
+
 _itself: Any = {}.get  # of None
 
 # For each value that is not a number or text, the driver looks for an adapter and raises two exceptions
@@ -192,11 +197,13 @@ def _revision(path: Path) -> tuple[str | None, bool, bool]:
     A copy that was made with `VACUUM INTO` has none. Changes nothing.
 
     Raises:
-        BadSettings: the file belongs to another program or to a newer Busway.
+        BadSettings: the file belongs to another program or to a newer Busway, or the log to another file.
         sqlite3.Error: the file is not a database.
+        OSError: it cannot be read.
     """
     if not path.exists() or path.stat().st_size == 0:
         return None, False, False
+    _check_log(path.resolve())
     connection = sqlite3.connect(path, timeout=_BUSY)
     try:
         if _is_empty(connection):
@@ -217,6 +224,19 @@ def _revision(path: Path) -> tuple[str | None, bool, bool]:
             "upgrade Busway, or choose another file with --database-url"
         )
     return revision, mode == "wal", unfinished
+
+
+def _check_log(path: Path) -> None:
+    """Raise BadSettings if SQLite would take the log of another database for that of this one."""
+    log = path.with_name(f"{path.name}-wal")
+    with path.open("rb") as file:
+        file.seek(VERSIONS)
+        versions = file.read(len(WITHOUT_LOG))
+    if versions == WITHOUT_LOG and log.exists() and log.stat().st_size > 0:
+        raise BadSettings(
+            f"the write-ahead log {str(log)!r} belongs to another database, which was in the place of "
+            f"{str(path)!r}: remove it to continue with {path.name!r}, or put the old file back"
+        )
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

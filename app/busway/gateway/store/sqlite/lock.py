@@ -14,6 +14,7 @@ from busway.gateway.errors import BadSettings
 from busway.gateway.store.sqlite import permissions
 
 _BYTE = 1 << 62  # the byte to lock: far behind the end of the database, and the bytes that SQLite locks
+_SHARED = 0x40000002, 510  # what SQLite locks in the file while a connection is open: first byte, bytes
 _HELD = {errno.EAGAIN, errno.EACCES}
 
 
@@ -49,16 +50,28 @@ def lock(path: Path) -> Lock:
         except OSError as problem:
             raise _refusal(path, problem, os.pread(beside, 20, 0)) from None
         database = _open(path, "database", opened)
-        # A lock of the open file: unlike SQLite's locks, it does not end when another descriptor is closed.
-        byte = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
         try:
-            fcntl.fcntl(database, fcntl.F_OFD_SETLK, byte)
+            _lock_bytes(database, fcntl.F_WRLCK, _BYTE, 1)
         except OSError as problem:
             raise _refusal(path, problem) from None
         with contextlib.suppress(OSError):  # a full disk: the number is only for the message
             os.ftruncate(beside, 0)
             os.pwrite(beside, f"{os.getpid()}\n".encode(), 0)
         return Lock(opened.pop_all())
+
+
+def keep_content(path: Path) -> None:
+    """Let no connection of this process checkpoint into the database when it is the last one that closes.
+
+    It holds until the end of the process.
+    """
+    with contextlib.suppress(OSError):
+        _lock_bytes(os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.F_RDLCK, *_SHARED)
+
+
+def _lock_bytes(descriptor: int, kind: int, first: int, size: int) -> None:
+    """Lock bytes of the open file. This ends with the file, not with any descriptor as SQLite's locks do."""
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", kind, os.SEEK_SET, first, size, 0))
 
 
 def owner(path: Path) -> str:

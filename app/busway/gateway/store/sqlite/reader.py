@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.core.reader import CoreReader
 from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite import files, lock
 from busway.gateway.store.sqlite.snapshot import SQLiteSnapshot
 
 
@@ -19,8 +20,9 @@ class _Snapshots:
     """Implements `Snapshots`."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._used = path.resolve(), False
         self._engine = sqlite.engine(
-            path.resolve(), "query_only=ON", pool_size=threads, max_overflow=0, pool_reset_on_return=None
+            self._path, "query_only=ON", pool_size=threads, max_overflow=0, pool_reset_on_return=None
         )
 
     @contextmanager
@@ -30,6 +32,7 @@ class _Snapshots:
         Raises:
             Unavailable: the database cannot be read.
         """
+        self._used = True
         try:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("BEGIN")
@@ -43,7 +46,9 @@ class _Snapshots:
             ) from problem
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. The last one checkpoints, unless the log was replaced or put aside."""
+        if self._used and not files.has_open_log(self._path):
+            lock.keep_content(self._path)
         self._engine.dispose()
 
 

@@ -1,11 +1,13 @@
 """The write connection of SQLite.
 
-While a file of the database is not where it was, nothing is written. The files stay open, so that writing
-can go on when they are back, and so that what was written is in the file, wherever that is now.
+While a file of the database is not where it was, or was overwritten, nothing is written. The files stay
+open, so that writing can go on when they are back, and so that what was written is in the file, wherever that
+is now.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -13,9 +15,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from busway.gateway.errors import BadSettings
+from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Writer
 from busway.gateway.store.group.frames import FileId
 from busway.gateway.store.sqlite import database as sqlite
+from busway.gateway.store.sqlite import permissions
 from busway.gateway.store.sqlite.checkpoints import Checkpoints
 from busway.gateway.store.sqlite.files import DatabaseFiles
 from busway.gateway.store.sqlite.transaction import SQLiteTransaction
@@ -34,6 +39,7 @@ class SQLiteWriteConnection:
 
     Raises:
         FilesChanged: these are not the same files.
+        Unusable: this process may not write them.
         sqlite3.Error, sqlalchemy.exc.DBAPIError: the database cannot be opened.
     """
 
@@ -48,10 +54,14 @@ class SQLiteWriteConnection:
         pragmas = (f"cache_size=-{CACHE}", f"busy_timeout={BUSY}")
         self._engine = sqlite.engine(path, *pragmas, create=False, poolclass=sa.NullPool)
         self._node: int | None = None
-        self._connect()
-        head = self._transaction.claim(node)
+        try:
+            self._connect()
+            head = self._transaction.claim(node)
+        except self.errors:
+            _explain(path)
+            raise
         self.epoch, self.head, self._node = head.epoch, head.result, head.node
-        self._files.opened()
+        self._opened()
 
     @property
     def files(self) -> list[FileId]:
@@ -103,9 +113,14 @@ class SQLiteWriteConnection:
 
     def close(self) -> None:
         """Checkpoint the write-ahead log into the database file and close it."""
+        if self._files.overwritten:
+            with contextlib.suppress(OSError):  # the log has said what to do
+                self._files.put_aside()
+            os._exit(0)
         self._checkpoints.truncate()
         if self._files.problem() is None:
             self._connection.close()
+            self._files.closed()
         else:  # SQLite would remove the log by its name, which may be that of another file now
             os._exit(0)
 
@@ -117,11 +132,25 @@ class SQLiteWriteConnection:
     def _reconnect(self) -> None:
         self._transaction.close()
         self._connection.close()
+        self._files.closed()
         self._connect()
-        self._files.opened()
+        self._opened()
+
+    def _opened(self) -> None:
+        pages = self._connection.exec_driver_sql("SELECT rootpage FROM sqlite_master WHERE name = 'head'")
+        size = self._connection.exec_driver_sql("PRAGMA page_size")
+        self._files.opened(int(pages.scalar_one()), int(size.scalar_one()))
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
         self._transaction = SQLiteTransaction(self._connection, self._name, self._node)
         self.writer = Writer(self._transaction)
-        self._checkpoints = Checkpoints(self._connection, self._path, BUSY)
+        self._checkpoints = Checkpoints(self._connection, self._path, BUSY, files=self._files)
+
+
+def _explain(path: Path) -> None:
+    """Raise Unusable if this process may not use the files: SQLite does not say which one it is."""
+    try:
+        permissions.check(path)
+    except BadSettings as problem:
+        raise Unusable(problem.detail) from None

@@ -1,0 +1,111 @@
+"""The content of the database file: detects that something other than a checkpoint has changed it.
+
+A program that copies another file over it (`cp`, `rsync --inplace`) keeps its name and inode. SQLite does not
+notice that: pages of both files would be mixed, and events that were acknowledged would be gone.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+SETTLED_AFTER = 1.0  # seconds without a change; then the copy over the file is probably complete
+_INDEX = struct.Struct("=I12x8s56xI28xI")  # of the index of the log, as SQLite's file format describes it
+
+
+class _Log(NamedTuple):
+    """How far the write-ahead log is checkpointed.
+
+    Attributes:
+        frames: the pages in it.
+        salt: changes when it begins again, which it does when all of it is in the database.
+        done: the pages that are in the database.
+        begun: those that a checkpoint has begun to write there.
+    """
+
+    frames: int
+    salt: bytes
+    done: int
+    begun: int
+
+
+class DatabaseContent:
+    """What the database file has since the last checkpoint.
+
+    Only between `__init__` and `close` may this process have connections to the database: closing a
+    descriptor of a file drops the locks that SQLite has on it.
+
+    Args:
+        path: the database file, which a connection of this process has open.
+        head_page: the number of the page that each commit changes.
+        page_size: bytes of a page.
+    """
+
+    def __init__(self, path: Path, head_page: int, page_size: int) -> None:
+        self._pages = [(page_size, page_size * (number - 1)) for number in (1, head_page)]
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._index = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        self.record()
+
+    def record(self) -> None:
+        """Remember the content: a checkpoint has written it."""
+        self._stamp, self._log = self._find_stamp(), self._find_log()
+        self._content = self._read()
+        self._changing: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def changed(self) -> bool:
+        """Return whether something other than a checkpoint has changed the content."""
+        stamp, log = self._find_stamp(), self._find_log()
+        if stamp == self._stamp:
+            self._log = log
+            return False
+        if self._checkpointed(log):  # by another program, which SQLite allows
+            self.record()
+            return False
+        if stamp[0] == self._stamp[0] and self._same():  # touched, or a copy of itself
+            self.record()
+            return False
+        if stamp != self._changing:
+            self._changing, self._since = stamp, time.monotonic()
+        return True
+
+    @property
+    def settled(self) -> bool:
+        """Whether the content that `changed` found has been there for a while."""
+        return self._changing is not None and time.monotonic() - self._since >= SETTLED_AFTER
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self._file)
+        os.close(self._index)
+
+    def _checkpointed(self, now: _Log) -> bool:
+        """Return whether there was a checkpoint since the last look."""
+        before = self._log
+        if now.salt == before.salt:
+            return now.begun > before.begun
+        return now.begun > 0 or before.done < before.frames
+
+    def _same(self) -> bool:
+        """Return whether the pages are as they were, on disk too."""
+        if self._read() != self._content:
+            return False
+        try:
+            os.fsync(self._file)
+        except OSError:
+            return False
+        return True
+
+    def _find_stamp(self) -> tuple[int, int]:
+        found = os.fstat(self._file)
+        return found.st_size, found.st_mtime_ns
+
+    def _find_log(self) -> _Log:
+        return _Log(*_INDEX.unpack(os.pread(self._index, _INDEX.size, 16).ljust(_INDEX.size, b"\0")))
+
+    def _read(self) -> list[bytes]:
+        return [os.pread(self._file, size, at) for size, at in self._pages]
