@@ -47,8 +47,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def _duration(value: Any) -> Any:
-    form = re.fullmatch(r"([0-9]+)([smhdw]?)", value.strip()) if isinstance(value, str) else None
-    return int(form[1]) * _UNITS[form[2] or "s"] if form else value
+    if not isinstance(value, str):
+        return value
+    form = re.fullmatch(r"([0-9]+)([smhdw]?)", value.strip())
+    if form is None:
+        raise ValueError("must be a whole number with s, m, h, d or w, such as 7d")
+    return int(form[1]) * _UNITS[form[2] or "s"]
 
 
 def _origins(value: Any) -> Any:
