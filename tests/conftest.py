@@ -89,7 +89,8 @@ def pytest_runtest_setup() -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     soak = float(os.environ.get("SOAK_SECONDS", "60")) if item.get_closest_marker("soak") else 0.0
-    with deadline(DEADLINE + soak):
+    fuzz = 60 * float(os.environ.get("FUZZ_SECONDS", "0"))  # it also counts requests for each operation
+    with deadline(DEADLINE + soak + fuzz):
         yield
 
 

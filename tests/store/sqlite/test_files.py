@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from busway.gateway.errors import BadSettings, Unavailable
@@ -143,15 +144,28 @@ def test_a_batch_is_not_acknowledged_once_the_file_is_gone(database, path):
     assert events_in(path)[: len(acknowledged)] == acknowledged
 
 
-def test_what_was_acknowledged_is_in_the_file_after_its_log_was_removed(database, path):
+@pytest.mark.parametrize("lost", [("-wal",), ("", "-wal", "-shm")])
+def test_what_was_acknowledged_is_in_the_open_file_after_files_were_removed(database, path, lost):
+    """As `rm` and `git clean` do it. Nothing is lost when the machine stops then, or the file is rescued."""
+    rescued = path.with_name("rescued.db")
+
     async def main():
-        async with committing(database) as commits:
+        async with committing(database) as commits, reading(database):
             await commits.publish(publish(event("kept")))
-            path.with_name("busway.db-wal").unlink()
+            for ending in lost:
+                path.with_name(f"{path.name}{ending}").unlink()
             await until(lambda: commits.obstacle)
+            folder = Path(f"/proc/{commits.pid}/fd")
+            [file, *_] = [each for each in folder.iterdir()
+                          if each.readlink().name.removesuffix(" (deleted)") == path.name]  # fmt: skip
+            await until(lambda: b"kept" in file.read_bytes())
+            shutil.copyfile(file, rescued)
+            os.kill(commits.pid, signal.SIGKILL)
 
     asyncio.run(main())
-    assert events_in(path) == ["kept"]
+    sqlite.migrate(rescued)
+    assert events_in(rescued) == ["kept"]
+    assert path.exists() is ("" not in lost)
 
 
 def test_a_committer_that_dies_meanwhile_opens_no_other_file(database, path, caplog):

@@ -78,6 +78,9 @@ class WriteConnection(Protocol):
     def idle(self) -> None:
         """Do what is due in a pause."""
 
+    def save(self) -> None:
+        """Let the open files have all that was written: nobody may be able to find one of them again."""
+
     def reopen(self) -> int:
         """Reconnect after an error and return the number of the newest result.
 
@@ -174,6 +177,8 @@ class Session:
     def _report(self, why: str) -> None:
         self._trouble = why
         self._send(frames.TROUBLE, 0, frames.Trouble(why))
+        if not self._broken:
+            self._database.save()
 
     def _go_on(self) -> None:
         """Accept batches again. The gateway failed the last one, which may have been written."""

@@ -100,6 +100,9 @@ class PostgresWriteConnection:
         """Do as after a batch."""
         self.written()
 
+    def save(self) -> None:
+        """Do nothing: a server has no files that could be lost."""
+
     def reopen(self) -> int:
         """Reconnect after an error and return the newest result number."""
         self._reconnect()

@@ -97,6 +97,10 @@ class SQLiteWriteConnection:
         self._checkpoints.idle()
         self._replace_failed()
 
+    def save(self) -> None:
+        """Checkpoint into the database file, wherever it is now: the log may be lost."""
+        self._checkpoints.truncate()
+
     def reopen(self) -> int:
         """Reconnect after an error and return the newest result number.
 
