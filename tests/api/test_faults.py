@@ -3,10 +3,11 @@
 import errno
 import json
 import socket
+import threading
 import time
 
 import pytest
-from busway.gateway.door import heads, protocol, room
+from busway.gateway.door import bodies, flow, heads, protocol, room
 from busway.gateway.door.deadlines import Times
 
 from tests.api.kit import HOST, Direct, Echo, Peer, post, serving
@@ -421,6 +422,42 @@ def test_a_refused_body_is_read_over_only_so_far(monkeypatch):
                 peer.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
                 time.sleep(0.001)
         peer.close()
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_very_many_small_requests_and_chunks_are_read_in_several_turns(monkeypatch, half_closed):
+    turns, go_on = [], protocol.HttpProtocol._go_on
+
+    def noted(self):
+        turns.append(len(self._rest))
+        go_on(self)
+
+    monkeypatch.setattr(protocol.HttpProtocol, "_go_on", noted)
+    chunks = b"".join(b"1\r\n%c\r\n" % (97 + n % 26) for n in range(30_000)) + b"0\r\n\r\n"
+    body = bytes(97 + n % 26 for n in range(30_000))
+    refused = post(b"", extra=b"X-Refuse: 1\r\n")
+    cases = (
+        (refused * 3_000, 3_000, (403, b"no"), 3_000 // flow.AT_ONCE - 50),
+        (CHUNKED % b"/echo" + chunks, 1, (200, body), 30_000 // bodies.LINES - 10),
+        (CHUNKED % b"/else" + chunks, 1, (200, b"/else:" + body), 30_000 // bodies.LINES - 10),
+    )
+    with serving(Direct()) as (port, _):
+        for sent, count, answer, least in cases:
+            turns.clear()
+            peer = Peer(port)
+            sending = threading.Thread(target=peer.send, args=(sent,))
+            sending.start()
+            for n in range(count):
+                if half_closed and n == count - 1:
+                    sending.join()
+                    peer.sock.shutdown(socket.SHUT_WR)
+                assert peer.read()[:2] == answer
+            sending.join()
+            if half_closed:
+                assert peer.ended()
+            peer.close()
+            assert len(turns) >= least
+            assert max(turns) <= 2 * flow.PIPELINED + 262_144
 
 
 def test_the_bounds_are_those_of_the_documents():

@@ -135,6 +135,19 @@ def test_a_header_is_printable_ascii_and_comes_back(value: str) -> None:
     assert cloudevents.decode_header(header.encode()) == value
 
 
+@pytest.mark.parametrize("value", ['"v"', "null"])
+def test_members_are_counted_before_they_are_looked_at(value: str) -> None:
+    """Each would take time, and 1 MiB has 50,000 of them."""
+    many = ",".join(f'"k{n}":{value}' for n in range(50_000))
+    text = f'{{"specversion":"1.0","id":"i","source":"/","type":"t",{many}}}'.encode()
+    for codec, body in ((STRUCTURED, text), (BATCH, b"[%b]" % text)):
+        with pytest.raises(Invalid) as refused:
+            read(codec, [], body)
+        assert [bad.msg for bad in refused.value.errors] == [
+            "an event has at most 1000 members: move some into data"
+        ]
+
+
 def test_an_integer_that_only_plain_json_may_have_leaves_as_a_string() -> None:
     event = NewEvent(
         id="i",

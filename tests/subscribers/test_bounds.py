@@ -45,7 +45,7 @@ def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch
             assert [answer["op"] for answer in answers] == ["pong"] * 20_000 + ["subscribed"]
 
     run(tmp_path, claim)
-    assert max(sizes) <= websocket.SLICE
+    assert max(sizes) <= websocket.SMALL_SLICE
     assert sum(sizes) > 20_000 * 19
 
 

@@ -60,12 +60,15 @@ def read(value: Any, shape: type[T], where: Sequence[str | int] = ("body",)) -> 
     raise Mismatch(list(itertools.islice(_bad(value, shape, tuple(where)), MOST)))
 
 
+_fields = functools.cache(msgspec.structs.fields)  # which evaluates the annotations each time
+
+
 @functools.cache
 def _rules(shape: type[msgspec.Struct]) -> list[tuple[str, Rule]]:
     """Return the fields of a type that have a rule, and their rules."""
     return [
         (field.encode_name, rule)
-        for field in msgspec.structs.fields(shape)
+        for field in _fields(shape)
         for alternative in _alternatives(field.type)
         if (rule := _rule(alternative)) is not None
     ]
@@ -106,7 +109,7 @@ def _bad_one(value: Any, type_: Any, loc: Loc) -> Iterator[BadField]:
 
 
 def _bad_members(value: dict[str, Any], shape: type[msgspec.Struct], loc: Loc) -> Iterator[BadField]:
-    fields = msgspec.structs.fields(shape)
+    fields = _fields(shape)
     for field in fields:
         if field.encode_name in value:
             yield from _bad(value[field.encode_name], field.type, (*loc, field.encode_name))

@@ -41,6 +41,8 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int) -> NewEvent:
     Raises:
         FieldError: a member is missing, unknown or invalid.
     """
+    if len(fields) > event_fields.MAX_ATTRIBUTES:
+        raise event_fields.too_many()
     if None in fields.values():
         fields = _set(fields)
     if not fields.keys() >= _REQUIRED:
@@ -56,6 +58,8 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int) -> NewEvent:
 
 def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
     """Return an error for each member that `accept` refuses."""
+    if len(fields) > event_fields.MAX_ATTRIBUTES:
+        return [event_fields.too_many()]
     fields = _set(fields)
     found = [fault for fault in _missing(fields) if fault.field != "type"]
     found += event_fields.faults(fields, now)

@@ -60,7 +60,7 @@ def accept(fields: dict[str, Any], data: bytes | None, now: int, source: str = "
 def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
     """Return an error for each member that `accept` refuses. Each is checked on its own."""
     if len(fields) > MAX_ATTRIBUTES:
-        return [_too_many()]
+        return [too_many()]
     data: dict[str, Any] = {name: fields[name] for name in ("data", "data_base64") if name in fields}
     others = [{name: value} for name, value in fields.items() if name not in {"type", *data}]
     found: list[FieldError] = []
@@ -73,13 +73,14 @@ def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
     return found
 
 
-def _too_many() -> FieldError:
+def too_many() -> FieldError:
+    """Return the error for an event with too many members."""
     return FieldError("", f"an event has at most {MAX_ATTRIBUTES} members: move some into data")
 
 
 def _read_others(event: NewEvent, fields: dict[str, Any], now: int) -> None:
     if len(fields) > MAX_ATTRIBUTES:
-        raise _too_many()
+        raise too_many()
     if fields.get("specversion", "1.0") != "1.0":
         raise FieldError("specversion", 'specversion must be "1.0": Busway accepts CloudEvents 1.0')
     time = _time(fields, "time")

@@ -12,13 +12,16 @@ from busway.gateway.errors import BadRequest, HeadTooLarge
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\x09\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x09\x20-\x7e\x80-\xff]*")
 
+LINES = 1_024  # that are read in one turn of the loop
+
 Take = Callable[[bytes], None]
 
 
 class Body(Protocol):
-    """A body that is being received. `done`: it is complete."""
+    """A body that is being received. `done`: it is complete. `paused`: go on in a later turn of the loop."""
 
     done: bool
+    paused: bool
 
     def feed(self, data: bytes, take: Take) -> bytes:
         """Give the body's part of `data` to `take`; return what is behind it, or not understood yet.
@@ -32,6 +35,7 @@ class Sized:
     """A body of so many bytes, at least one."""
 
     __slots__ = ("_left", "done")
+    paused = False
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -49,20 +53,27 @@ class Sized:
 class Chunked:
     """A chunked body. Extensions and trailers are ignored; together they have the limits of a head."""
 
-    __slots__ = ("_aside", "_fields", "_left", "_state", "done")
+    __slots__ = ("_aside", "_fields", "_left", "_state", "done", "paused")
 
     _SIZE, _DATA, _END, _TRAILERS = range(4)
 
     def __init__(self) -> None:
-        self.done = False
+        self.done = self.paused = False
         self._state = self._SIZE
         self._left = 0
         self._aside = self._fields = 0  # bytes of extensions and trailers; trailers
 
     def feed(self, data: bytes, take: Take) -> bytes:
-        """Take the chunks in `data`; return what is less than a line, to come again with more behind it."""
-        at, end = 0, len(data)
+        """Take the chunks in `data`; return what is less than a line, to come again with more behind it.
+
+        It pauses after many lines: 64 KiB may be 10,000 chunks of one byte.
+        """
+        at, end, lines = 0, len(data), 0
+        self.paused = False
         while at < end and not self.done:
+            if lines == LINES:
+                self.paused = True
+                break
             if self._state == self._DATA:
                 part = data[at : at + self._left]
                 take(part)
@@ -80,6 +91,7 @@ class Chunked:
                 break
             self._line(data[at : stop + 1])
             at = stop + 1
+            lines += 1
         return data[at:]
 
     def _line(self, line: bytes) -> None:
@@ -114,6 +126,13 @@ class Chunked:
         self._aside += size
         if self._aside > LONGEST_HEAD:
             raise _too_large()
+
+
+def framing(length: int | None) -> Body | None:
+    """Return the body of a request with this Content-Length. `length`: None if it is chunked."""
+    if length is None:
+        return Chunked()
+    return Sized(length) if length else None
 
 
 def _too_large() -> HeadTooLarge:

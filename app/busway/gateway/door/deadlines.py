@@ -9,6 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 NEVER = math.inf
+DISCARD_WITHIN = 30.0  # seconds for the rest of a body whose request is answered, before the connection ends
+LINGER = 2.0  # seconds that a refused client may go on sending before the connection is cut
 
 
 class Times(msgspec.Struct, frozen=True):

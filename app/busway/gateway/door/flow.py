@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+PIPELINED = 65_536  # bytes behind an unanswered request before reading pauses
+DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the connection ends
+AT_ONCE = 32  # requests of one connection that are answered in one turn of the loop
+
 
 class Flow:
     """Whether a connection's socket is read from, and whether it has room for more.

@@ -12,11 +12,11 @@ import itertools
 from typing import Any
 
 from busway.gateway.door.accepted import Accepted
-from busway.gateway.door.bodies import Body, Chunked, Sized
+from busway.gateway.door.bodies import Body, framing
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
-from busway.gateway.door.deadlines import NEVER, Deadline, Pace
+from busway.gateway.door.deadlines import DISCARD_WITHIN, LINGER, NEVER, Deadline, Pace
 from busway.gateway.door.exchange import take_body
-from busway.gateway.door.flow import Flow
+from busway.gateway.door.flow import AT_ONCE, DISCARDED, PIPELINED, Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.peer import Peer
 from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, problem
@@ -25,13 +25,7 @@ from busway.gateway.door.websocket import WebSocket, handshake
 from busway.gateway.errors import BadRequest, BuswayError, HeadTooLarge, RequestTimeout, TooManyRequests
 from busway.gateway.limits import hits
 
-PIPELINED = 65_536  # bytes behind an unanswered request before reading pauses
-DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the connection ends
-DISCARD_WITHIN = 30.0  # seconds, likewise
-LINGER = 2.0  # seconds that a refused client may go on sending before the connection is cut
-
 _turns = itertools.count()
-_EMPTY_LINES = (0x0D, 0x0A)
 
 
 class HttpProtocol(Accepted):
@@ -42,7 +36,7 @@ class HttpProtocol(Accepted):
 
     __slots__ = (
         "_advancing", "_answered", "_body", "_busy", "_cycle", "_deadline", "_discarded", "_ending",
-        "_endpoint", "_exchange", "_hurry", "_keep_alive", "_known", "_pace", "_requests", "_rest",
+        "_endpoint", "_exchange", "_hurry", "_keep_alive", "_known", "_later", "_pace", "_requests", "_rest",
         "_scanned", "_socket", "_sockets", "_unread", "_waiting_since", "peer",
     )  # fmt: skip
 
@@ -57,7 +51,7 @@ class HttpProtocol(Accepted):
         self._requests = False  # there was one
         self._waiting_since = self._discarded = 0
         self._deadline = Deadline(self.loop, self._close)
-        self._busy = self._answered = self._advancing = False
+        self._busy = self._answered = self._advancing = self._later = False
         self._keep_alive = True
         self._body: Body | None = None  # None: it is whole
         self._pace = Pace(0, 0, 0)  # of the body
@@ -120,7 +114,8 @@ class HttpProtocol(Accepted):
         if self._socket is not None:
             self._socket.eof_received()
             return False
-        if self._ending or self._body is not None or not (self._busy or (self._rest and not self._scanned)):
+        partial = self._body is not None and not self._later
+        if self._ending or partial or not (self._busy or (self._rest and not self._scanned)):
             return False
         if self._hurry is not None:
             self._hurry()
@@ -166,23 +161,38 @@ class HttpProtocol(Accepted):
     # -- requests
 
     def _advance(self) -> None:
-        """Process the received bytes as far as possible."""
-        self._advancing = True
+        """Process the received bytes as far as possible, very many small requests in several turns."""
+        if self._later:
+            return
+        self._advancing, left = True, AT_ONCE
         try:
             while self._rest and not self._ending:
                 if self._busy:
                     if self._body is None or not self._read_body(self._body):
                         break
+                elif not left:
+                    self._go_on_later()
+                    break
                 elif not self.flow.writable or not self._begin(self._rest):
                     break
+                else:
+                    left -= 1
         except BuswayError as error:
             self._refuse(error)
         finally:
             self._advancing = False
-        if self.half_closed and not self._busy:
+        if self.half_closed and not self._later and (self._body is not None or not self._busy):
             self._close()
         elif self._unread or self._rest or not (self.flow.reading and self.flow.writable):
             self._read_on()
+
+    def _go_on_later(self) -> None:
+        self._later = True
+        self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._later = False
+        self._advance()
 
     def _is_known(self, data: bytes) -> bool:
         """Answer a request that arrived whole and alone behind a known head: the usual case."""
@@ -206,7 +216,7 @@ class HttpProtocol(Accepted):
 
     def _begin(self, rest: bytes | bytearray) -> bool:
         """Start the next request; return False if its head is not complete."""
-        if rest[0] in _EMPTY_LINES:  # between requests they are nothing (RFC 9112, section 2.2)
+        if rest[0] in b"\r\n":  # between requests they are nothing (RFC 9112, section 2.2)
             rest = self._rest = rest.lstrip(b"\r\n")
             if not rest:
                 return False
@@ -274,7 +284,7 @@ class HttpProtocol(Accepted):
         if answer is not None:
             self._turn_away(answer, length, expects=expects)
             return
-        self._frame(length)
+        self._body = framing(length)
         head.address, self.holding.key_share = self.holding.share, head.share
         self._exchange = intake = take_body(endpoint, head, self._respond, self.unread)
         if self._body is None:
@@ -286,13 +296,13 @@ class HttpProtocol(Accepted):
 
     def _turn_away(self, answer: Answer, length: int | None, *, expects: bool) -> None:
         """Answer a request whose body is not wanted. Whether it comes, only the client knows."""
-        self._frame(length)
+        self._body = framing(length)
         self._keep_alive = self._keep_alive and not expects
         self._respond(answer)
 
     def _start_cycle(self, request: Request) -> None:
         self._refresh_headers()
-        self._frame(request.length)
+        self._body = framing(request.length)
         self.holding.key_share = None
         self._cycle = cycle = Cycle(self, request, self._app_state)
         self._hurry = cycle.half_close
@@ -320,14 +330,6 @@ class HttpProtocol(Accepted):
 
     # -- bodies
 
-    def _frame(self, length: int | None) -> None:
-        if length is None:
-            self._body = Chunked()
-        elif length:
-            self._body = Sized(length)
-        else:
-            self._body = None
-
     def _begin_body(self, intake: Intake | Cycle) -> None:
         self._pace = Pace(self.loop.time(), intake.idle, intake.least)
         self._await_body()
@@ -342,6 +344,8 @@ class HttpProtocol(Accepted):
         if self._ending:
             return False
         if not body.done:
+            if body.paused:
+                self._go_on_later()
             self._pace.came(before - len(self._rest))
             if not (self._answered or self._unread):
                 self._await_body()
@@ -417,11 +421,9 @@ class HttpProtocol(Accepted):
             return
         self._deadline.set(self._config.timeout_keep_alive, self._close)
         self._waiting_since = next(_turns)
-        if self._advancing:
-            return
-        if self._rest:
+        if self._rest and not self._advancing:
             self.loop.call_soon(self._advance)
-        elif not self.flow.reading:
+        elif not (self._advancing or self.flow.reading):
             self._read_on()
 
     def _refuse(self, error: BuswayError) -> None:
@@ -476,7 +478,7 @@ class HttpProtocol(Accepted):
         """Read or pause. The client of a stream is always read from, so that its disconnect is noticed."""
         if self._ending or self._socket is not None:
             return
-        behind = self._busy and self._body is None and len(self._rest) > PIPELINED
+        behind = (self._later or (self._busy and self._body is None)) and len(self._rest) > PIPELINED
         reading = not (self._unread or behind) and (self.flow.writable or self._cycle is not None)
         self.flow.read(on=reading)
 

@@ -35,6 +35,8 @@ log = logging.getLogger("busway.door")
 PING_EVERY = 20.0  # seconds
 PONG_WITHIN = 25.0  # seconds: a dead peer is detected within 50 s, whether or not it ever answered a ping
 SLICE = 32_768  # bytes that are parsed in one turn of the loop
+SMALL_SLICE = 4_096  # likewise, before frames came and while they are small: each takes time, however small
+SMALL = 256  # bytes of a small frame, on average
 UNCOUNTED = 16_384  # bytes of a message under way that do not count as memory
 MOST_FRAGMENTS = 16_384  # of one message
 CLOSE_WITHIN = 10.0  # seconds that the peer has to answer a close frame
@@ -94,6 +96,7 @@ class WebSocket:
         self.share = holding.share
         self._holding = holding
         self._rest = bytearray()  # received, not parsed yet
+        self._slice = SMALL_SLICE
         self._flow = flow
         self._loop = asyncio.get_running_loop()
         self._protocol = protocol
@@ -170,7 +173,7 @@ class WebSocket:
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes of the client, many of them in several turns: they may be very many frames."""
-        if not self._rest and len(data) <= SLICE:
+        if not self._rest and len(data) <= self._slice:
             self._feed(data)
             return
         if not self._rest:
@@ -181,8 +184,8 @@ class WebSocket:
     def _feed_rest(self) -> None:
         if not self._rest:
             return
-        part = bytes(self._rest[:SLICE])
-        del self._rest[:SLICE]
+        part = bytes(self._rest[: self._slice])
+        del self._rest[: self._slice]
         self._feed(part)
         if self._rest:
             self._loop.call_soon(self._feed_rest)
@@ -192,7 +195,9 @@ class WebSocket:
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        for event in protocol.events_received():
+        events = protocol.events_received()
+        self._slice = SMALL_SLICE if len(data) < SMALL * len(events) else SLICE
+        for event in events:
             if isinstance(event, Frame):
                 self._take(event)
         if protocol.parser_exc is not None or protocol.close_expected():

@@ -12,6 +12,7 @@ import msgspec
 from busway.contract.problems import BadField
 from busway.domain import cloudevents
 from busway.domain.cloudevents import accept, declares_json, decode_header, faults
+from busway.domain.event_fields import MAX_ATTRIBUTES
 from busway.domain.handler import FieldError
 from busway.domain.text import JSONError, decode_json
 from busway.gateway.errors import BadRequest
@@ -33,12 +34,14 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _STRING = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?')
 
 
-def _payload(_: dict[str, Any], raw: bytes | Part) -> bytes | None:
+def _payload(fields: dict[str, Any], raw: bytes | Part) -> bytes | None:
     """Return the JSON text of `data`.
 
     Raises:
         FieldError: a member appears twice. Decoders take either one, so each would see another event.
     """
+    if len(fields) > MAX_ATTRIBUTES:
+        return None  # `accept` refuses these before they are looked at
     members = _members(raw)
     size = sum(map(len, members)) + sum(map(len, members.values()))
     if len(raw) != size + 4 * len(members) + 1:  # it has white space, escapes, or more members
