@@ -27,11 +27,12 @@ from busway.gateway.store.port.reader import RevisionRecord
 
 router = APIRouter(prefix="/v1", tags=["handlers"], dependencies=[Depends(current_handlers)])
 
+# The examples differ: in the order of the docs page each operation succeeds on `make run`.
 Name = Annotated[str, Path(description="The handler's name.", examples=["price"])]
-Last = Annotated[str, Path(description="The handler's name.", examples=["notify"])]
-Hook = Annotated[str, Path(description="The handler's name.", examples=["hook"])]
+NotifyName = Annotated[str, Path(description="The handler's name.", examples=["notify"])]
+HookName = Annotated[str, Path(description="The handler's name.", examples=["hook"])]
 Revision = Annotated[int, Path(description="The number of the revision.", ge=1, lt=1 << 62, examples=[1])]
-Spare = Annotated[str, Path(description="The handler's name.", examples=["spare"])]
+SpareName = Annotated[str, Path(description="The handler's name.", examples=["spare"])]
 _NO_REVISION = (
     "The handler or the revision does not exist.",
     "handler 'price' has no revision 7: GET /v1/handlers/price/revisions lists them",
@@ -188,7 +189,7 @@ async def change_handler(stages: StagesDep, name: Name, request: Request) -> Res
         None, "The handler is deleted.", status=204, problems={404: NO_HANDLER, 409: _DECLARED}
     ),
 )
-async def delete_handler(stages: StagesDep, name: Spare) -> Response:
+async def delete_handler(stages: StagesDep, name: SpareName) -> Response:
     """Cancels its waiting runs. Running ones finish. A handler that code declares cannot be deleted (409)."""
     await stages.changes.delete(name)
     return Response(status_code=204)
@@ -205,7 +206,7 @@ async def delete_handler(stages: StagesDep, name: Spare) -> Response:
         problems={404: NO_HANDLER, 409: _PAUSED},
     ),
 )
-async def pause_handler(stages: StagesDep, name: Last) -> Response:
+async def pause_handler(stages: StagesDep, name: NotifyName) -> Response:
     """New runs wait. Attempts that have started finish."""
     return await _one(stages, await stages.changes.set_paused(name, paused=True))
 
@@ -221,7 +222,7 @@ async def pause_handler(stages: StagesDep, name: Last) -> Response:
         problems={404: NO_HANDLER, 409: _NOT_PAUSED},
     ),
 )
-async def resume_handler(stages: StagesDep, name: Last) -> Response:
+async def resume_handler(stages: StagesDep, name: NotifyName) -> Response:
     """Starts the waiting runs."""
     return await _one(stages, await stages.changes.set_paused(name, paused=False))
 
@@ -237,7 +238,7 @@ async def resume_handler(stages: StagesDep, name: Last) -> Response:
         problems={404: NO_HANDLER, 409: _NOT_SIGNED},
     ),
 )
-async def rotate_secret(stages: StagesDep, name: Hook) -> Response:
+async def rotate_secret(stages: StagesDep, name: HookName) -> Response:
     """Makes a new secret for a handler whose target is a URL. The answer shows it, once.
 
     For 24 hours the secret before signs, too: each request has both signatures. A third one ends at once.

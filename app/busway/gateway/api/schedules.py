@@ -22,7 +22,7 @@ from busway.gateway.errors import Unavailable
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 
 Name = Annotated[str, Path(description="The schedule's name.", examples=["nightly-report"])]
-Spare = Annotated[str, Path(description="The schedule's name.", examples=["spare"])]
+SpareName = Annotated[str, Path(description="The schedule's name.", examples=["spare"])]
 _READ_AT_ONCE = 100
 _NEW = {
     "name": "try-me", "cron": "0 3 * * *", "timezone": "Europe/Berlin",
@@ -161,7 +161,7 @@ class _Body(msgspec.Struct):
     dependencies=needs("handlers:write", audit="schedule.deleted"),
     responses=described(None, "The schedule is deleted.", status=204, problems={404: _NONE}),
 )
-async def delete_schedule(stages: StagesDep, name: Spare) -> Response:
+async def delete_schedule(stages: StagesDep, name: SpareName) -> Response:
     """It fires no more. The events that it published stay."""
     await stages.schedules.delete(name)
     return Response(status_code=204)
