@@ -47,7 +47,7 @@ def another(database, tmp_path, shared_folder):
 def contents(store):
     """Return what readers show of a database."""
     runs = store.read("runs", RunQuery(), 10_000)
-    names = ("log_bounds", "totals", "counts", "last_errors", "handlers", "keys", "next_due", "next_expiry")
+    names = ("log_bounds", "totals", "counts", "last_errors", "handlers", "keys", "next_expiry")
     return {
         "events": store.read("events", EventQuery(), 10_000),
         "results": store.results(),

@@ -166,7 +166,6 @@ READS = {
     "partition keys": lambda r: r.partition_keys(1, "", 100),
     "runs of keys": lambda r: r.key_runs(1, ["k0", "k1"], 1 << 60, 5, 1 << 20),
     "oldest": lambda r: r.oldest(1 << 60),
-    "next due": lambda r: r.next_due(),
     "next expiry": lambda r: r.next_expiry(),
     "old results": lambda r: r.old_results(1 << 60, 100, 1 << 20),
     "old roots": lambda r: r.old_roots(125_000, 1 << 60, 100),

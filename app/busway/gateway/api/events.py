@@ -60,10 +60,6 @@ _NOTHING_LEFT = (
     "No event of the tree has an unfinished run.",
     "neither event 3 nor an event of its tree has an unfinished run",
 )
-_UNDER_WAY = (
-    "The first request with this `Idempotency-Key` is in progress on this node.",
-    "the first request with this Idempotency-Key is still in progress: repeat it in a second",
-)
 Seq = Annotated[int, Path(description="The event's number.", ge=1, lt=1 << 63, examples=[1])]
 
 
@@ -91,7 +87,8 @@ async def publish_events(
         Header(
             description="Makes a request safe to repeat for 24 hours: the same request with the same key "
             "gets the same receipts, and stores nothing again. 1 to 255 visible ASCII characters, such as a "
-            "UUID. Each API key has its own. Another request with the same key gets 422.",
+            "UUID. Each API key has its own. Another request with the same key gets 422, and one that comes "
+            "while the first is in progress 409.",
             pattern="^[!-~]{1,255}$",
         ),
     ] = None,

@@ -74,7 +74,6 @@ _USUAL = {f"ce-{name}".encode(): name for name in cloudevents.REQUIRED} | {_CONT
 _BODY = "the body of the request is the data"
 _NO_HEADER = {"data": _BODY, "data_base64": _BODY, "datacontenttype": "Content-Type has it"}
 _PRIORITIES = frozenset("0123456789")
-_TWICE = "appears twice: send it once"
 
 
 def _read_structured(

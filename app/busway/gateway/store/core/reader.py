@@ -308,11 +308,6 @@ class CoreReader:
         """Return since when the longest waiting run of each handler could have started."""
         return await self._read(lambda snapshot: waiting_runs.find_oldest(snapshot, now))
 
-    async def next_due(self) -> int | None:
-        """Return the earliest due time of all waiting runs."""
-        query = sa.select(sa.func.min(runs.c.due)).where(_waiting, runs.c.due.is_not(None))
-        return await self._read(lambda snapshot: snapshot.fetch(query, tuple[int | None])[0][0])
-
     async def next_expiry(self) -> int | None:
         """Return the earliest `expires_at` of all runs that had no attempt."""
         query = sa.select(sa.func.min(runs.c.expires_at)).where(

@@ -404,9 +404,6 @@ class Reader(Protocol):
         Runs that are due after `now`, and handlers without waiting runs, are left out.
         """
 
-    async def next_due(self) -> int | None:
-        """Return the earliest due time of all waiting runs."""
-
     async def next_expiry(self) -> int | None:
         """Return the earliest `expires_at` of all runs that had no attempt."""
 
