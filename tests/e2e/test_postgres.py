@@ -321,14 +321,20 @@ def test_defaults_of_the_server_change_nothing(on_postgres: Service, server: Pos
         "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
         "lock_timeout": "1ms", "statement_timeout": "1s", "synchronous_commit": "off",
         "search_path": "public", "bytea_output": "escape", "jit_above_cost": "0", "enable_nestloop": "off",
+        "idle_session_timeout": "1s", "client_encoding": "LATIN1", "datestyle": "German",
+        "array_nulls": "off", "timezone": "Asia/Kathmandu", "transform_null_equals": "on",
+        "plan_cache_mode": "force_generic_plan",
     }  # fmt: skip
+    if int(server.execute("SHOW server_version_num")[0][0]) >= 170_000:
+        defaults["transaction_timeout"] = "1s"
     for name, value in defaults.items():
         server.execute(f"ALTER DATABASE busway SET {name} TO '{value}'")
     service = on_postgres
     service.write("load.py", HANDLERS)
     service.start()
-    with psycopg.connect(server.url("busway")) as other:
-        other.execute("SET lock_timeout TO 0")
+    timeouts = "'lock_timeout', 'statement_timeout', 'idle_session_timeout'"
+    with psycopg.connect(server.url("busway"), autocommit=True) as other:
+        other.execute(f"SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ({timeouts})")
         other.execute(f"SELECT pg_advisory_lock({ONE_WRITER})")  # as a command that takes long
         publishing = threading.Thread(target=service.publish, args=("load.one", {"n": 1}))
         publishing.start()
@@ -338,6 +344,12 @@ def test_defaults_of_the_server_change_nothing(on_postgres: Service, server: Pos
     publishing.join(PATIENCE)
     service.all_finished([service.publish("load.tree", {"n": n}) for n in range(10)])
     assert len(service.results(kinds="succeeded")) == 2 + 10 * 3
+    text = {"\u0153": ["\u20ac", "\U0001d11e"]}
+    seq = service.publish("text", text, subject="\u20ac\U0001d11e")["seq"]
+    time.sleep(2)  # longer than `idle_session_timeout`
+    event = service.ok("GET", f"/v1/events/{seq}")
+    assert (event["data"], event["subject"]) == (text, "\u20ac\U0001d11e")
+    assert "PostgreSQL" not in service.log.read_text()
 
 
 def test_connections_at_rest_are_few(on_postgres: Service, server: PostgresServer) -> None:

@@ -291,6 +291,22 @@ def test_numbers_that_do_not_fit_are_refused_and_others_kept(store, number):
     assert [e.id for e in store.read("events", EventQuery(), 9)] == (["b"] if number > 0 else ["b", "a"])
 
 
+def test_texts_that_are_too_long_for_an_index_are_refused_and_others_kept(store):
+    """An index of PostgreSQL takes 2,704 bytes. Each of these characters has four."""
+    chance = random.Random(1)
+    source = "".join(chr(chance.randrange(0x10000, 0x30000)) for _ in range(1024))
+    store.write(publish(event("a")))
+    child = event("child", source=source, root=1, parent=1)
+    replies = store.write(
+        publish(event("b")), publish(event("c", source=source)), settle(1, published=[child], root=1)
+    )
+    assert [isinstance(reply, Conflict) for reply in replies] in ([False] * 3, [False, True, True])
+    if isinstance(replies[1], Conflict):
+        assert "too long" in replies[1].detail
+    stored = {e.id for e in store.read("events", EventQuery(), 9)}
+    assert stored == {"a", "b"} | ({"c", "child"} if replies[1] == [StoredEvent(3, 3)] else set())
+
+
 def test_fields_of_handlers_are_any_json(store):
     values = {"ü\0": [None, True, 1.5, "\0'\\", {"": (1 << 53) + 1}], "text": TEXTS["long"], "a": 1, "A": 2}
     made = Handler(

@@ -8,16 +8,21 @@ import contextlib
 import shutil
 import subprocess
 
+import msgspec
+import psycopg
 import pytest
 from busway.gateway.errors import Unavailable
 from busway.gateway.store.group.commits import GroupCommits
+from busway.gateway.store.port.cell import Offer
 from busway.gateway.store.port.reader import EventQuery
+from busway.gateway.store.postgres.cell import PostgresCellLink
 from busway.gateway.store.postgres.facade import PostgresDatabase
 from busway.gateway.store.postgres.reader import PostgresReader
 
 from tests.servers.postgres import NOBODY, running
 from tests.store.conformance.test_faults import fill_and_free, filling, handled
 from tests.store.kit import event, publish, settle, settling, until
+from tests.store.postgres.test_nodes import Cell
 from tests.store.sqlite.test_sync_errors import failing
 
 pytestmark = [pytest.mark.fault, pytest.mark.long]
@@ -142,3 +147,37 @@ def test_a_server_that_cannot_sync_restarts_and_nothing_acknowledged_is_lost(ser
 
     asyncio.run(main())
     assert "PANIC" in (server.folder / "log").read_text()
+
+
+def test_commits_go_on_without_notifications_while_their_queue_is_full(server):
+    """A session that listens, in any database of the server, and stays in a transaction lets it fill."""
+    if int(server.execute("SHOW server_version_num")[0][0]) < 170_000:
+        pytest.skip("its queue has 8 GiB")
+    with running(max_notify_queue_pages="64") as own_server, psycopg.connect(own_server.url()) as stuck:
+        own = Own(own_server)
+        cell = Cell(own).begin()
+        stuck.execute("LISTEN anything")
+        stuck.commit()
+        stuck.execute("SELECT 1")
+        filling = "SELECT pg_notify('anything', n || repeat('x', 7900)) FROM generate_series(1, %s) AS n"
+        with contextlib.suppress(psycopg.errors.ProgramLimitExceeded):
+            while True:
+                cell.ask(filling, 1)
+
+        async def main():
+            link = PostgresCellLink(own.url)
+            await link.open()
+            await link.offer(cell.one, Offer(processes=1, code="code"))
+            commits = own.commits()
+            await commits.start(cell.one)
+            try:
+                sent = [msgspec.structs.replace(publish(event(f"{n}")), rules=3) for n in range(20)]
+                stored = await asyncio.gather(*[commits.publish(each) for each in sent])
+                assert [one.seq for [one] in stored] == [*range(1, 21)]
+                assert await link.wait(0.1) == []
+                assert commits.stats.failures == 0
+            finally:
+                await commits.close()
+                await link.close()
+
+        asyncio.run(main())

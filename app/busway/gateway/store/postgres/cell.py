@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -127,8 +128,7 @@ class PostgresCellLink:
                 await self._count(_PRUNE_CATALOGS, _CATALOGS)
             offered = offer.processes, offer.threads, offer.deliveries, offer.targets, offer.code
             await self._count(_OFFER, *offered, node)
-            if self._listens:
-                await self._rows("SELECT pg_notify(%s, '')", self._channel)
+            await self._tell()
 
     async def catalog(self, number: int) -> bytes:
         """Return what a version of handler code defines, as it was offered."""
@@ -153,8 +153,7 @@ class PostgresCellLink:
         """Close the row of a node, and let the others know, if the link listens."""
         with _failing():
             await self._count(_LEAVE, node)
-            if self._listens:
-                await self._rows("SELECT pg_notify(%s, '')", self._channel)
+            await self._tell()
 
     async def state(self) -> CellState:
         """Return the open nodes and the leader."""
@@ -184,6 +183,12 @@ class PostgresCellLink:
         with _failing():
             heard = self._open().notifies(timeout=seconds, stop_after=1)
             return [notification.payload async for notification in heard]
+
+    async def _tell(self) -> None:
+        """Let the other nodes look, if the link listens. They look once a second anyway."""
+        if self._listens:
+            with contextlib.suppress(psycopg.errors.ProgramLimitExceeded):  # the queue of NOTIFY is full
+                await self._rows("SELECT pg_notify(%s, '')", self._channel)
 
     def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:

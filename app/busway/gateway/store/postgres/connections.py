@@ -47,6 +47,15 @@ _SESSION = (
     "SET idle_in_transaction_session_timeout TO '10s'",
     "SET statement_timeout TO 0",
     "SET lock_timeout TO 0",
+    # `transaction_timeout` is new in PostgreSQL 17.
+    """
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('idle_session_timeout', 'transaction_timeout')
+    """,
+    "SET client_encoding TO utf8",
+    "SET datestyle TO iso",
+    "SET array_nulls TO on",
+    "SET plan_cache_mode TO auto",
     "SET client_min_messages TO warning",
     "SET jit TO off",  # all statements are short
     # A 202 means synced. Stricter settings of the server, such as remote_apply, stay.

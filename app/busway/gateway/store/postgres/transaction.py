@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import time
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import chain
@@ -37,6 +38,8 @@ from busway.gateway.store.postgres.snapshot import PostgresSnapshot
 COUNTS_EVERY = 200  # commits whose changes of counts are added up in one row
 MOST_NOTIFIED = 5_900  # bytes, which are less than 8,000 in Base64: the limit of NOTIFY
 LARGEST_NEWS = 32 * 1024  # bytes
+QUIET = 10.0  # seconds without NOTIFY after its queue was full
+_FULL_QUEUE = "PreCommit_Notify"  # the server's function; its messages may be in any language
 _PURPOSE = b"busway channel "
 _LOG = COLUMNS[ATTEMPT][1].index("log")
 _NODE = MUTABLE.index("node")
@@ -69,6 +72,7 @@ class PostgresTransaction(PostgresSnapshot):
         self.news = b""
         self._content: Content | None = None
         self._channel = ""
+        self._quiet_until = float("-inf")
         self._before = (0, 0, 0, 0)  # newest event, run and result, and its digest
         self._loaded: tuple[Any, list[Any], list[Any]] | None = None  # by `begin`: what, and the rows
         self._open: list[int] = []  # nodes whose rows are open
@@ -134,15 +138,26 @@ class PostgresTransaction(PostgresSnapshot):
         self._send()
 
     def is_refusal(self, problem: BaseException) -> bool:
-        """Return whether an error concerns one operation, and not the server or the connection."""
+        """Return whether an error concerns one operation, and not the server or the connection.
+
+        Or it concerns NOTIFY, because its queue is full, and a commit without one is possible: a session
+        somewhere on the server listens and stays in a transaction.
+        """
         cause = getattr(problem, "orig", None) or problem
+        if isinstance(cause, psycopg.errors.ProgramLimitExceeded):
+            if cause.diag.source_function == _FULL_QUEUE:
+                self._quiet_until = time.monotonic() + QUIET
+            return True
         return isinstance(cause, psycopg.IntegrityError | psycopg.DataError) or not isinstance(
             cause, psycopg.Error | sa.exc.SQLAlchemyError
         )
 
     def cause(self, problem: BaseException) -> str:
         """Return PostgreSQL's message."""
-        return connections.cause(problem)
+        text, cause = connections.cause(problem), getattr(problem, "orig", None) or problem
+        if isinstance(cause, psycopg.errors.ProgramLimitExceeded):
+            return f"a text is too long for an index of PostgreSQL, such as id and source together: {text}"
+        return text
 
     def execute(
         self, statement: sa.Executable, parameters: dict[str, Any] | list[dict[str, Any]] | None = None
@@ -275,6 +290,8 @@ class PostgresTransaction(PostgresSnapshot):
         )
         if self._content is not None:
             self._content.final = all(state >= RUNNING for state, _ in self._changed.values())
+        if self._notifies and time.monotonic() < self._quiet_until:
+            return  # the other nodes look once a second
         news = encoded(
             News(row, self._before, self._content), MOST_NOTIFIED if self._notifies else LARGEST_NEWS
         )
