@@ -441,6 +441,26 @@ def test_the_last_use_of_keys_is_recorded(service: Service) -> None:
 
     assert until(lambda: last_use(used), "the use to be recorded") > used["created_at"]
     assert last_use(unused) is None
+    before = commits(service)
+    service.key = used["key"]
+    for _ in range(200):
+        assert service.ok("GET", "/v1/session")["key"] == used["id"]
+    service.key = service.admin
+    assert commits(service) - before < 200  # no write for each request; nodes write now and then
+
+
+def commits(service: Service) -> float:
+    """How many commits all nodes have made."""
+    headers = {"Authorization": f"Bearer {service.key}"}
+    texts = [service.client.get(f"{url}/metrics", headers=headers).text for url in service.urls]
+    counts = [
+        float(line.split()[-1])
+        for text in texts
+        for line in text.splitlines()
+        if line.startswith("busway_commit_seconds_count")
+    ]
+    assert len(counts) == len(texts)
+    return sum(counts)
 
 
 def test_the_command_line_rotates_keys(service: Service) -> None:
