@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +26,11 @@ HANDLER = "from busway import handler\n@handler('greet')\ndef hello(event): retu
 Found = dict[str, tuple[str, str]]
 
 
-def doctor(folder: Path, *words: str, status: int = 0, **variables: str) -> Found:
-    """Run it in a folder and return state and text of each check."""
-    command = [sys.executable, "-m", "busway", "doctor", "--json", *words]
+def doctor(
+    folder: Path, *words: str, status: int = 0, before: tuple[str, ...] = (), **variables: str
+) -> Found:
+    """Run it in a folder, behind other words, and return state and text of each check."""
+    command = [*before, sys.executable, "-m", "busway", "doctor", "--json", *words]
     done = forked.run(
         command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
         env={**clean_environment(), "BUSWAY_URL": f"http://127.0.0.1:{unused_port()}", **variables},
@@ -131,6 +135,29 @@ def test_what_keeps_a_gateway_from_running_is_a_problem(
     found = doctor(place, status=1, **break_it(place))
     assert found[check][0] == "problem"
     assert text in found[check][1]
+
+
+def test_what_may_become_a_problem_is_a_warning(place: Path) -> None:
+    migrate = [sys.executable, "-m", "busway", "migrate"]
+    subprocess.run(migrate, cwd=place, check=True, capture_output=True)
+    with (place / ".env").open("a", encoding="utf-8") as file:
+        file.write("BUSWAY_SECRET_TOKEN=hidden\n")
+    ahead = time.time() + 3600
+    os.utime(place / "busway.db", (ahead, ahead))
+    for name in ("secrets", "keys.toml"):
+        (place / name).write_text("", encoding="utf-8")
+        (place / name).chmod(0o666)
+    (place / "secrets").write_text("TOKEN=hidden\n", encoding="utf-8")
+    few = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh")
+    found = doctor(place, status=1, before=few, BUSWAY_SECRETS_FILE="secrets", BUSWAY_KEYS_FILE="keys.toml")
+    assert found["file secrets"] == (
+        "warning", "every user of this machine may change it (--secrets-file) chmod o-rwx secrets"
+    )  # fmt: skip
+    assert found["file keys.toml"][1].endswith("chmod o-w keys.toml")
+    assert found["file .env"][1].endswith("chmod o-rwx .env")
+    assert "set the clock" in found["time of the database"][1]
+    assert found["open files"][0] == "problem"
+    assert "ulimit -n" in found["open files"][1]
 
 
 def test_a_taken_port_is_a_problem(place: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import socket
+import stat
 import statistics
 import subprocess
 import sys
@@ -19,6 +23,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from busway.gateway import variables
 from busway.gateway.cli.call import Caller
 from busway.gateway.cli.output import flat, size
 from busway.gateway.errors import BadSettings, BuswayError
@@ -35,10 +40,13 @@ SYNCS = 40
 SLOW_SYNC, SLOW_TRIP, NO_SYNC = 0.010, 0.005, 0.000_02  # seconds
 LITTLE_SPACE, NO_SPACE = 1 << 30, 100 << 20  # bytes
 DESCRIPTORS = 4096  # of one process: each connection and each worker takes some
+FEWEST_DESCRIPTORS = 128  # with fewer a gateway hardly serves anybody
 PROCESSES = 256  # and threads, besides those of workers
 MEMORY, WORKER_MEMORY = 512 << 20, 64 << 20  # bytes for the gateway and for each worker, without handlers
 CLOCK = 2.0  # seconds that two clocks may differ
 OLDEST_YEAR = 2025
+_SECRET = re.compile(rb"(?i)secret_|password|bw_\d|://[^/\s:]*:[^/\s@]+@")
+_ELSEWHERE = "make it usable for this user, or name another one with --database-url"
 
 
 class Check(NamedTuple):
@@ -68,11 +76,39 @@ def checks(settings: Settings, url: str, key: str | None) -> Iterator[tuple[str,
     pool = f"{settings.pool} pool, " if settings.has_workers else ""
     found = Check("settings", OK, f"role {settings.role}, {pool}listens on {settings.host}:{settings.port}")
     yield "the settings", iter([found])
+    yield "files with secrets", _secrets(settings)
     yield "the handlers folder", _handlers(settings)
     yield "the database and its disk", _database(settings)
     yield "the broker", _broker(settings)
     yield "limits", _limits(settings)
     yield "the gateway and the clock", _gateway(settings, url, key)
+
+
+def _secrets(settings: Settings) -> Iterator[Check]:
+    """Check who may read files with secrets, and who may write those with keys."""
+    secret = stat.S_IROTH | stat.S_IWOTH
+    files = {
+        "--tls-key": (settings.tls_key, secret),
+        "--jwt-secret-file": (settings.jwt_secret_file, secret),
+        "--secrets-file": (settings.secrets_file, secret),
+        "--keys-file": (settings.keys_file, stat.S_IWOTH),
+        "--jwt-key-file": (settings.jwt_key_file, stat.S_IWOTH),
+        "the settings": (variables.FILE if _has_secret(variables.FILE) else None, secret),
+    }
+    for what, (file, unwanted) in files.items():
+        with suppress(OSError):
+            if file is None or not (open_to := stat.S_IMODE(file.stat().st_mode) & unwanted):
+                continue
+            may = "change" if open_to & stat.S_IWOTH else "read"
+            mode = "o-rwx" if unwanted == secret else "o-w"
+            found = f"every user of this machine may {may} it ({what})"
+            yield Check(f"file {file}", WARNING, found, f"chmod {mode} {shlex.quote(str(file))}")
+
+
+def _has_secret(file: Path) -> bool:
+    with suppress(OSError):
+        return _SECRET.search(file.read_bytes()) is not None
+    return False
 
 
 def _handlers(settings: Settings) -> Iterator[Check]:
@@ -85,6 +121,11 @@ def _handlers(settings: Settings) -> Iterator[Check]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)  # noqa: S603 - itself
         found = json.loads(done.stdout.splitlines()[-1])
+    except OSError as problem:
+        advice = "this user must be able to start it, and enough processes (`ulimit -u`)"
+        found = f"{sys.executable} cannot be started: {problem.strerror}"
+        yield Check("handlers", PROBLEM, found, advice)
+        return
     except subprocess.TimeoutExpired:
         advice = "handler files must not wait or serve when they are imported"
         yield Check("handlers", PROBLEM, f"the import takes longer than {PATIENCE:.0f} s", advice)
@@ -112,7 +153,9 @@ def _database(settings: Settings) -> Iterator[Check]:
     try:
         health = database.health()
     except BadSettings as problem:
-        yield Check("database", PROBLEM, f"{settings.place('database_url')}{problem.detail}")
+        server = settings.database_url.startswith(POSTGRES)
+        advice = "see that the server runs and that --database-url names it" if server else _ELSEWHERE
+        yield Check("database", PROBLEM, f"{settings.place('database_url')}{problem.detail}", advice)
         return
     except BuswayError as problem:
         yield Check("database", PROBLEM, problem.detail, "see that the server runs and can be reached")
@@ -132,6 +175,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield from _server(health)
     else:
         yield from _disk(Path(database.shown).parent)
+        yield from _newest(Path(database.shown))
 
 
 def _server(health: Health) -> Iterator[Check]:
@@ -156,7 +200,9 @@ def _disk(folder: Path) -> Iterator[Check]:
     try:
         taken = sync_time(folder)
     except OSError as problem:
+        full = problem.errno == errno.ENOSPC
         advice = f"{folder} must be writable: the log of the database is written beside it"
+        advice = "make room on the disk, or name another one with --database-url" if full else advice
         yield Check("disk sync", PROBLEM, flat(str(problem.strerror)), advice)
         return
     found = f"{taken * 1000:.2f} ms to store 4 KiB safely"
@@ -167,6 +213,18 @@ def _disk(folder: Path) -> Iterator[Check]:
         yield Check("disk sync", WARNING, found, advice)
     else:
         yield Check("disk sync", OK, found)
+
+
+def _newest(database: Path) -> Iterator[Check]:
+    """Check that nothing was written later than now: the clock would have been set back since."""
+    for file in (database, database.with_name(f"{database.name}-wal")):
+        with suppress(OSError):
+            ahead = file.stat().st_mtime - time.time()
+            if ahead > CLOCK:
+                found = f"{file} was written {ahead:.0f} s after the time that it is now"
+                advice = "set the clock: runs wait until their time comes (chrony keeps it right)"
+                yield Check("time of the database", WARNING, found, advice)
+                return
 
 
 def sync_time(folder: Path) -> float:
@@ -192,7 +250,7 @@ def _broker(settings: Settings) -> Iterator[Check]:
             with socket.create_connection((server.host, server.port), ANSWERS) as connection:
                 greeting = connection.recv(5)
         except OSError as problem:
-            advice = "nodes notify each other over PostgreSQL meanwhile"
+            advice = "start it or correct --broker-url: nodes notify each other over PostgreSQL meanwhile"
             yield Check("broker", WARNING, f"{server.url}: {problem.strerror or problem}", advice)
         else:
             nats = greeting == b"INFO "
@@ -204,9 +262,10 @@ def _broker(settings: Settings) -> Iterator[Check]:
 def _limits(settings: Settings) -> Iterator[Check]:
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     few = files != resource.RLIM_INFINITY and files < DESCRIPTORS
+    none = few and files < FEWEST_DESCRIPTORS
     found = f"{files if files != resource.RLIM_INFINITY else 'any number of'} open files"
     advice = "each connection takes one: raise it with `ulimit -n` or LimitNOFILE=" if few else ""
-    yield Check("open files", WARNING if few else OK, found, advice)
+    yield Check("open files", PROBLEM if none else WARNING if few else OK, found, advice)
     wanted = settings.workers if settings.has_workers else 0
     yield _processes(settings.threads if settings.has_workers else 0, wanted)
     yield _memory(wanted)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from busway.gateway.cli.diagnosis import Check
 
+_SETTINGS = "correct it: `busway serve --help` lists the settings"
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
@@ -48,7 +49,7 @@ def doctor(
     try:
         found: Iterable[tuple[str, Iterator[Check]]] = checks(settings.load(**options), url, key)
     except BadSettings as problem:
-        found = [("the settings", iter([Check("settings", PROBLEM, problem.detail)]))]
+        found = [("the settings", iter([Check("settings", PROBLEM, problem.detail, _SETTINGS)]))]
     raise typer.Exit(1 if _print(found, json_lines=json_lines) else 0)
 
 
