@@ -77,6 +77,13 @@ def test_it_says_what_it_follows_and_where(service: Service) -> None:
         assert any(url in told for url in service.urls)
 
 
+def test_it_ends_when_nobody_reads_its_output_any_more(service: Service) -> None:
+    with tailing(service) as running:  # such as `busway tail | head`
+        assert running.stdout
+        running.stdout.close()
+        assert running.wait(PATIENCE) == 0
+
+
 def test_it_begins_with_the_last_results(service: Service) -> None:
     publish(service, "greet.one", 3, subject="s")
     publish(service, "greet.two", 3)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -188,7 +192,7 @@ async def tail(
     Raises:
         BuswayError: no gateway answers, or it refuses. `detail` is one line.
     """
-    with Caller(url, key, ANSWER) as caller:
+    with Caller(url, key, ANSWER) as caller, _while_read():
         shown = Tail(caller, json_lines=json_lines, console=console, notes=notes or make_console(stderr=True))
         try:
             after = await shown.begin(wanted)
@@ -215,6 +219,33 @@ async def tail(
             raise explained(problem, NAMES) from None
         except ValueError as problem:
             raise BuswayError(str(problem)) from None
+
+
+@contextmanager
+def _while_read() -> Iterator[None]:
+    """End this task as Ctrl-C does if standard output is a pipe and its reader is gone, as of `tail | head`.
+
+    Otherwise it would be noticed only with the next result.
+    """
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(1).st_mode)
+    except OSError:
+        is_pipe = False
+    task = asyncio.current_task()
+    if not is_pipe or task is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(1)
+        task.cancel()
+
+    loop.add_reader(1, gone)  # the end for writing: only an error makes it readable
+    try:
+        yield
+    finally:
+        loop.remove_reader(1)
 
 
 def _wait(seconds: float) -> str:
