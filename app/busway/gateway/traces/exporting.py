@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,33 @@ from busway.gateway.executors.python.wire.spans import batches, room
 log = logging.getLogger("busway.traces")
 
 _SAY_EVERY = 60.0  # seconds
+_LOOK = 5.0  # seconds for a collector to answer when the gateway starts
+
+
+class Reasons(logging.Handler):
+    """Keeps why the collector did not take spans the last time, from the log of OpenTelemetry's exporter.
+
+    That names no header and no address: both may have credentials. `last`: the reason, or empty.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+        exporter = logging.getLogger("opentelemetry.exporter")
+        exporter.setLevel(logging.WARNING)
+        exporter.propagate = False
+        exporter.handlers[:] = [self]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a reason: a status, or a kind of error."""
+        about = record.args if isinstance(record.args, tuple) else ()
+        for each in about:
+            if isinstance(each, int):
+                self.last = f"status {each}"
+                return
+        for each in about:
+            if isinstance(each, Exception):
+                self.last = type(each).__name__
 
 
 class Losses:
@@ -30,6 +58,7 @@ class Losses:
 
     def __init__(self, where: str) -> None:
         self.counts = Counter(sent=0, failed=0, dropped=0)
+        self._reasons = Reasons()
         self._where, self._said, self._lost = where, float("-inf"), 0
 
     def add(self, outcome: str, number: int) -> None:
@@ -41,9 +70,17 @@ class Losses:
         now = time.monotonic()
         if now - self._said >= _SAY_EVERY:
             lost, self._lost, self._said = self._lost, 0, now
-            log.warning(
-                "%d spans of traces are lost: %s does not take them, or too slowly", lost, self._where
-            )
+            why = self._reasons.last or "it is too slow"
+            log.warning("%s does not take spans (%s): %d are lost", self._where, why, lost)
+
+    def refused(self) -> None:
+        """Say that the collector does not take spans, before there are any."""
+        self._said = time.monotonic()
+        log.warning(
+            "%s does not take spans (%s): they are lost until it does. Check OTEL_EXPORTER_OTLP_ENDPOINT",
+            self._where,
+            self._reasons.last or "no answer",
+        )
 
 
 class CountedExporter(SpanExporter):
@@ -61,6 +98,14 @@ class CountedExporter(SpanExporter):
             self._losses.add("sent" if result is SpanExportResult.SUCCESS else "failed", len(spans))
         return result
 
+    def look(self) -> None:
+        """Find out in the background whether the collector takes spans, and say if it does not."""
+        threading.Thread(target=self._look, name="busway-traces-look", daemon=True).start()
+
+    def _look(self) -> None:
+        if OTLPSpanExporter(timeout=_LOOK).export(()) is not SpanExportResult.SUCCESS:
+            self._losses.refused()
+
     def shutdown(self) -> None:
         """Send no more."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
@@ -71,7 +116,9 @@ class BoundedProcessor(SpanProcessor):
 
     def __init__(self, losses: Losses) -> None:
         self.room, self._losses, self._taken = room(), losses, 0
-        self._batches = batches(CountedExporter(losses))
+        exporter = CountedExporter(losses)
+        exporter.look()
+        self._batches = batches(exporter)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Keep a span."""

@@ -15,7 +15,7 @@ import msgspec
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -100,6 +100,7 @@ class Tracer:
         )
         self._provider.add_span_processor(BoundedProcessor(self._losses))
         self._sampler = self._provider.sampler
+        self._by_parent = isinstance(self._sampler, ParentBased)
         self._tracer = self._provider.get_tracer("busway", __version__)
 
     async def close(self) -> None:
@@ -177,6 +178,8 @@ class Tracer:
         self, event: NewEvent, seq: int, now: int, cause: SpanContext | None, error: Error | None = None
     ) -> None:
         place = self._of(event.attributes, event.source, event.id, event.root or seq, event.correlationid)
+        if self._leaves_out(place.own):
+            return
         parent, links = place.parent, []
         if cause is not None:
             if cause.trace_id == place.own.trace_id:
@@ -209,11 +212,12 @@ class Tracer:
                 "busway.worker": report.worker,
             },
         )
-        event = run.event
-        attributes = self._about("settle", "settle", event, event.seq)
-        times = min(report.finished_at, now), now
-        ids = attempt.trace_id, 0
-        self._make(f"settle {event.type}", SpanKind.INTERNAL, _below(attempt), ids, times, attributes)
+        if not self._leaves_out(attempt):
+            event = run.event
+            attributes = self._about("settle", "settle", event, event.seq)
+            times = min(report.finished_at, now), now
+            ids = attempt.trace_id, 0
+            self._make(f"settle {event.type}", SpanKind.INTERNAL, _below(attempt), ids, times, attributes)
         self.published(operation.published, reply.stored, attempt)
 
     def cancelled(self, run: Run, handler: str, attempt: int, started_at: int) -> None:
@@ -238,6 +242,8 @@ class Tracer:
             place.own.trace_flags.sampled,
             place.own.trace_state,
         )
+        if self._leaves_out(own):
+            return own
         attributes = self._about("process", "process", event, event.seq)
         attributes |= {
             "messaging.consumer.group.name": handler,
@@ -261,6 +267,8 @@ class Tracer:
         self, place: EventTrace, item: Delivered, subscription: str | None, times: tuple[int, int]
     ) -> None:
         """Make the span of a result that was sent to a client. `subscription`: its name, if it is of one."""
+        if self._leaves_out(place.own):
+            return
         event = item.event
         span = trace.attempt_span(event.source, event.id, item.run, item.attempt)
         flags, state = place.own.trace_flags.sampled, place.own.trace_state
@@ -276,6 +284,10 @@ class Tracer:
             attributes["messaging.destination.subscription.name"] = subscription
         ids = attempt.trace_id, 0
         self._make(f"deliver {event.type}", SpanKind.PRODUCER, _below(attempt), ids, times, attributes)
+
+    def _leaves_out(self, span: SpanContext) -> bool:
+        """Return whether a trace has no spans, so that nothing is done for them."""
+        return self._by_parent and not span.trace_flags.sampled
 
     def _about(
         self, name: str, type_: str, event: NewEvent | Event | DeliveredEvent, seq: int
