@@ -26,6 +26,7 @@ from benchmarks.row import OURS, Comparison, Found, Row, Say, measure
 ROWS = (
     "publish", "ndjson", "end_to_end", "latency", "pools", "cpu", "io", "fanout", "sockets", "growth",
     "blocking", "start", "nodes", "cluster", "failover", "due", "webhooks", "waiting", "access", "hostile",
+    "traces",
 )  # fmt: skip
 QUICK_EFFORT, QUICK_ROUNDS = 0.25, 3  # with --beside: about a minute
 

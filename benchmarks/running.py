@@ -142,13 +142,16 @@ class Busway:
 
 
 @contextlib.contextmanager
-def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> Iterator[Busway]:
+def busway(
+    *options: str, handlers: str = NOOP, place: Path | None = None, variables: dict[str, str] | None = None
+) -> Iterator[Busway]:
     """Busway as `busway serve` starts it, synced, in the process pool unless the options change it.
 
     Args:
         options: for `busway serve`.
         handlers: the source of its handlers.
         place: the folder with its database `bench.db`; a new one if None.
+        variables: of its environment.
     """
     with contextlib.ExitStack() as stack:
         place = place or stack.enter_context(folder())
@@ -159,7 +162,8 @@ def busway(*options: str, handlers: str = NOOP, place: Path | None = None) -> It
         command = [sys.executable, "-m", "busway", "serve", f"--port={number}"]
         database = f"--database-url=sqlite:///{place / 'bench.db'}"
         command += [f"--handlers={place / 'handlers'}", database, *options]
-        yield Busway(url, stack.enter_context(running(command, url + "/readyz")), place)
+        process = stack.enter_context(running(command, url + "/readyz", env=variables))
+        yield Busway(url, process, place)
 
 
 class Program:

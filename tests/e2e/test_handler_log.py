@@ -174,6 +174,19 @@ def test_each_failed_attempt_is_logged_with_its_next_one(service: Service) -> No
     assert service.runs(handler="fails")[0]["error"]["traceback"] is None
 
 
+def test_lines_name_event_run_and_trace_without_traces_being_on(service: Service) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    receipt = service.publish("fails", traceparent=f"00-{trace}-00f067aa0ba902b7-00")
+    run = service.run_of(receipt["seq"])
+    names = {"trace_id": trace, "event_id": receipt["id"], "run": run["id"], "handler": "fails"}
+    assert {each["event"] for each in several(service, 2, logger="busway.handlers", **names)} == {
+        "before it failed"
+    }
+    assert all(
+        f"trace {trace}" in each["event"] for each in several(service, 2, logger="busway.runs", **names)
+    )
+
+
 @pytest.mark.parametrize(
     ("handler", "says"),
     [("slow", "timed out: it ran longer than 0.2 s"), ("dies", "failed: WorkerDied: exited with status 3")],

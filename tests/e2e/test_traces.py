@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from opentelemetry.semconv._incubating.attributes import cloudevents_attributes, messaging_attributes
+from opentelemetry.semconv.attributes import error_attributes
 
 from tests.ports import unused_port
 from tests.servers.collector import Collector, Span, collecting
@@ -165,6 +167,28 @@ def test_one_trace_shows_what_an_event_caused(service: Service, collector: Colle
     assert other["publish leaf"][0].parent == "b7ad6b7169203331"
     assert other["publish leaf"][0].links == [succeeded.id]
     assert other["send"][0].parent == other["process leaf"][0].id
+
+
+def test_names_of_attributes_are_those_of_the_conventions(service: Service, collector: Collector) -> None:
+    seq = service.publish("tree.names", subject="x")["seq"]
+    service.finished(seq)
+    arrived(collector, trace_of(service, seq), "settle tree.names", *["process branch.names"] * 2)
+    known = {f"exception.{name}" for name in ("type", "message", "stacktrace", "escaped")}
+    for module in (cloudevents_attributes, error_attributes, messaging_attributes):
+        known |= {value for value in vars(module).values() if isinstance(value, str)}
+    for span in collector.spans:
+        used = span.attributes.keys() | {name for _, about in span.events for name in about}
+        assert not [name for name in used - known if not name.startswith(("busway.", "shop."))], span.name
+
+
+def test_answers_that_waited_are_deliveries(service: Service, collector: Collector) -> None:
+    answer = service.request("POST", "/v1/events", json={"type": "leaf.wait"}, headers={"Prefer": "wait=60"})
+    assert answer.status_code == 200
+    assert service.ok("GET", "/v1/results?types=leaf.wait&kinds=succeeded&wait=60")["items"]
+    trace = trace_of(service, answer.json()["event"]["seq"])
+    if service.beside is None:  # else another node may have read the result much later
+        spans = arrived(collector, trace, *["deliver leaf.wait"] * 2, "process leaf.wait")
+        assert {span.parent for span in spans["deliver leaf.wait"]} == {spans["process leaf.wait"][0].id}
 
 
 def test_logs_name_event_run_and_trace(service: Service, collector: Collector) -> None:

@@ -187,6 +187,10 @@ class Tracer:
             else:
                 links.append(Link(cause))
         attributes = self._about("publish", "send", event, seq)
+        attributes["cloudevents.event_id"], attributes["cloudevents.event_type"] = event.id, event.type
+        attributes["cloudevents.event_source"] = event.source
+        if event.subject is not None:
+            attributes["cloudevents.event_subject"] = event.subject
         attributes["messaging.message.body.size"] = len(event.data or b"")
         context = _NO_PARENT if parent is None else _below(parent)
         ids = place.own.trace_id, 0 if error else place.own.span_id
@@ -298,13 +302,8 @@ class Tracer:
             "messaging.operation.type": type_,
             "messaging.destination.name": event.type,
             "messaging.message.id": event.id,
-            "cloudevents.event_id": event.id,
-            "cloudevents.event_source": event.source,
-            "cloudevents.event_type": event.type,
             "busway.node": self._node,
         }
-        if event.subject is not None:
-            about["cloudevents.event_subject"] = event.subject
         if seq:
             about["busway.event.seq"] = seq
         return about
