@@ -46,13 +46,15 @@ class Deliveries:
         """Keep the traces of results for a while. A listener of commits."""
         now = self._tracer.now()
         for result, event in commit.results:
-            if result.kind is not Kind.PARTIAL:
+            if result.kind is not Kind.PARTIAL and not self._tracer.is_unsampled(event.attributes):
                 self._known[result.run, result.attempt] = _Known(self._tracer.of(event), now)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
 
     def sent(self, items: list[bytes], name: str | None) -> None:
         """Make the spans of results that a client got. An `Observer` of the hub."""
+        if not self._known:
+            return
         if items is not self._noted:  # very many subscriptions may get it
             self._noted, self._items = items, [*self._traced(items)]
         now = self._tracer.now()
