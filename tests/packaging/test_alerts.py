@@ -17,6 +17,11 @@ RULES = ROOT / "examples/deploy/prometheus/busway.rules.yaml"
 
 # Alert: series when all is well, series when it is not, labels of the alert then; a sample each 15 s.
 SERIES: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str]]] = {
+    "BuswayGone": (
+        {'busway_info{instance="a"}': "1x80", 'busway_info{instance="b"}': "1x10"},
+        {'busway_info{instance="a"}': "1x10"},
+        {"severity": "critical"},
+    ),
     "BuswayNoLeader": (
         {'busway_leader_known{instance="a"}': "1x80", 'busway_leader_known{instance="b"}': "0x80"},
         {'busway_leader_known{instance="a"}': "0x80", 'busway_leader_known{instance="b"}': "0x80"},
@@ -90,6 +95,14 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str]]] = {
         {'busway_limits_reached_total{limit="key_rate"}': "0+1x80"},
         {'busway_limits_reached_total{limit="key_rate"}': "0+150x80"},
         {"severity": "info", "limit": "key_rate"},
+    ),
+    "BuswaySpansLost": (
+        {'busway_trace_spans_total{instance="a", outcome="sent"}': "0+9x80"},
+        {
+            'busway_trace_spans_total{instance="a", outcome="sent"}': "0+9x80",
+            'busway_trace_spans_total{instance="a", outcome="dropped"}': "0+9x80",
+        },
+        {"severity": "info", "instance": "a"},
     ),
     "BuswayLogLost": (
         {'busway_log_lines_dropped_total{instance="a"}': "7x80"},
