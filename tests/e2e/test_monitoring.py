@@ -25,7 +25,10 @@ DASHBOARD = json.loads((FILES / "grafana/busway.json").read_text(encoding="utf-8
 RULES = yaml.safe_load((FILES / "prometheus/busway.rules.yaml").read_text(encoding="utf-8"))["groups"]
 
 OF_PROMETHEUS = {"instance", "job"}  # labels that it adds
-ABSENT = {"busway_tls_certificate_expiry_seconds", "busway_trace_spans_total"}  # only with a certificate, traces
+ABSENT = {
+    "busway_tls_certificate_expiry_seconds",
+    "busway_trace_spans_total",
+}  # optional parts
 NAME = re.compile(r"\b(?:busway|process)_\w+")
 SELECTOR = re.compile(rf"({NAME.pattern})(?:\{{([^}}]*)\}})?")
 MATCHER = re.compile(r'(\w+)\s*(=~?|!=|!~)\s*"([^"]*)"')

@@ -149,10 +149,10 @@ def test_one_trace_shows_what_an_event_caused(service: Service, collector: Colle
             "busway.outcome": "succeeded",
             "busway.pool": "process",
             "busway.worker": detail["worker"],
-            "busway.node": processed.resource["service.instance.id"],
         }.items()
     )
     assert processed.resource["service.name"] == "busway"
+    assert processed.resource["busway.node"] == processed.resource["service.instance.id"]
     assert published.start <= processed.start <= processed.end <= spans["settle tree.a"][0].end
     failed, succeeded = sorted(spans["process branch.a"], key=lambda span: span.attributes["busway.attempt"])
     assert (failed.status, succeeded.status) == (2, 0)

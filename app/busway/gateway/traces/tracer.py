@@ -68,7 +68,7 @@ class Tracer:
 
     def __init__(self, node: str, clock: Callable[[], int]) -> None:
         quiet()
-        self._node, self._clock, self._random = node, clock, RandomIdGenerator()
+        self._clock, self._random = clock, RandomIdGenerator()
         self._losses = Losses(collector())
         self.counts: Mapping[str, int] = self._losses.counts
         self.attempts: Mapping[int, Attempt] = {}
@@ -198,7 +198,13 @@ class Tracer:
             },
         )
         event = run.event
-        attributes = self._about("settle", "settle", event, event.seq)
+        attributes = {
+            "messaging.system": "busway",
+            "messaging.operation.name": "settle",
+            "messaging.operation.type": "settle",
+            "messaging.destination.name": event.type,
+            "busway.run": run.id,
+        }
         times = min(report.finished_at, now), now
         own = self._below(attempt)
         self._make(f"settle {event.type}", SpanKind.INTERNAL, attempt, own, times, attributes)
@@ -231,8 +237,7 @@ class Tracer:
         if run.replay:
             attributes["busway.replay"] = abs(run.replay)
         waited = min(run.since or times[0], times[0]), times[0]
-        queue = {**attributes, "messaging.operation.name": "queue"}
-        del queue["messaging.operation.type"]
+        queue = {"busway.handler": handler, "busway.run": run.id, "busway.attempt": attempt}
         above = place.own
         self._make(f"queue {handler}", SpanKind.INTERNAL, above, self._below(above), waited, queue)
         attributes |= {name: value for name, value in more.items() if value is not None}
@@ -289,7 +294,6 @@ class Tracer:
             "messaging.operation.type": type_,
             "messaging.destination.name": event.type,
             "messaging.message.id": event.id,
-            "busway.node": self._node,
         }
         if seq:
             about["busway.event.seq"] = seq

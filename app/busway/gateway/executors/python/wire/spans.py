@@ -42,6 +42,7 @@ def resource(node: str) -> Resource:
         "service.version": __version__,
         "service.instance.id": node,
         "process.pid": os.getpid(),
+        "busway.node": node,
     }
     chosen = dict(Resource.create({}).attributes)
     if str(chosen.get("service.name", "")).startswith("unknown_service"):
