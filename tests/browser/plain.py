@@ -74,17 +74,16 @@ class Plain:
                 devtools.send(json.dumps({"id": n, "method": method, "params": parameters if last else {}}))
                 while (answer := json.loads(devtools.recv(PATIENCE))).get("id") != n:
                     pass
-        assert "error" not in answer, answer
-        result: dict[str, Any] = answer["result"]
-        return result
+        return answer
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of an expression on the page."""
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """Return the value of an expression on the page, None while the page is not there yet."""
+        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer.get("result", {}).get("result", {}).get("value")
 
     def metrics(self) -> dict[str, float]:
         """Return what the page's renderer counts, such as `JSHeapUsedSize` and `Nodes`."""
-        found = self.ask("Performance.enable", "Performance.getMetrics")["metrics"]
+        found = self.ask("Performance.enable", "Performance.getMetrics")["result"]["metrics"]
         return {each["name"]: each["value"] for each in found}
 
     def taken(self) -> Taken:

@@ -1,7 +1,7 @@
 """The console: the page at / for browsers, and its files.
 
-Scripts import one another by relative names, so the digest of all files is part of the path of each. One
-release of the console has one path, and a browser keeps its files for ever.
+A browser gets three files: the libraries, the modules as one script, the styles. The digest of all files is
+part of their path. One release of the console has one path, and a browser keeps its files for ever.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from busway.gateway.api import answers, pages, static_files
+from busway.gateway.api.bundle import bundle
 from busway.gateway.api.negotiation import prefers
 from busway.gateway.api.preparing import Prepared
-from busway.gateway.api.static_files import CHECKED, FOREVER, MEDIA_TYPES, StaticFile
+from busway.gateway.api.static_files import CHECKED, FOREVER, StaticFile
 from busway.gateway.errors import NotFound
 from busway.version import __version__
 
 PREFIX = "/console/"
 _FOLDER = "console"
-_PAGE = "index.html"
+_LIBRARIES = (
+    "theme.js",
+    "vendor/preact.umd.js",
+    "vendor/hooks.umd.js",
+    "vendor/htm.umd.js",
+    "vendor/uPlot.iife.min.js",
+)
+_STYLES = ("vendor/uPlot.min.css", "style.css")
 _POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -78,30 +86,33 @@ async def _file(request: Request) -> Response:
 
 
 def _make() -> _Release:
-    bodies = {name: static_files.load(f"{_FOLDER}/{name}") for name in _names()}
+    files = {
+        "libraries.js": b"\n".join(_load(name) for name in _LIBRARIES),
+        "console.js": bundle(_modules(), "app.js").encode(),
+        "console.css": b"\n".join(_load(name) for name in _STYLES),
+    }
+    page = _load("index.html")
     digest = hashlib.sha256()
-    for name, body in bodies.items():
-        digest.update(b"%s %d\n" % (name.encode(), len(body)))
+    for body in (page, *files.values()):
+        digest.update(b"%d\n" % len(body))
         digest.update(body)
-    prefix = f"console/{digest.hexdigest()[:16]}/"
-    html = bodies.pop(_PAGE).decode()
-    # Without these links a browser would learn of each script only from the one that imports it.
-    modules = [name for name in bodies if name.endswith(".js") and not name.startswith(("vendor/", "theme"))]
-    links = [f'<link rel="modulepreload" href="{prefix}{name}">' for name in modules]
-    html = html.replace("<!-- modules -->", "\n  ".join(links)).replace("console/static/", prefix)
-    return _Release(
-        prefix.split("/")[1],
-        {name: static_files.make(body, name) for name, body in bodies.items()},
-        static_files.make(html.encode(), _PAGE),
-    )
+    named = digest.hexdigest()[:16]
+    page = page.replace(b"console/static/", f"console/{named}/".encode())
+    made = {name: static_files.make(body, name) for name, body in files.items()}
+    return _Release(named, made, static_files.make(page, "index.html"))
 
 
-def _names() -> list[str]:
+def _load(name: str) -> bytes:
+    return static_files.load(f"{_FOLDER}/{name}")
+
+
+def _modules() -> dict[str, str]:
+    """Return the source of each module, and of the client that `live.js` imports, by its path."""
     folder = resources.files("busway.gateway.api").joinpath("static", _FOLDER)
-    found = [each.name for each in folder.iterdir()]
-    for sub in ("pages", "vendor"):
-        found += [f"{sub}/{each.name}" for each in folder.joinpath(sub).iterdir()]
-    return sorted(name for name in found if name[name.rfind(".") :] in MEDIA_TYPES)
+    names = [each.name for each in folder.iterdir()]
+    names += [f"pages/{each.name}" for each in folder.joinpath("pages").iterdir()]
+    found = {name: _load(name).decode() for name in names if name.endswith(".js")}
+    return {**found, "../../client.js": static_files.load("client.js").decode()}
 
 
 _RELEASE = Prepared(_make)

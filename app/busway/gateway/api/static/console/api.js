@@ -1,6 +1,7 @@
 // Requests to the public API. Nothing else of the gateway is used.
 
 import { store, useEffect, useRef, useState } from "./lib.js";
+import { parse } from "./text.js";
 
 /** The gateway refused a request. `status` is the HTTP status, `errors` the invalid fields. */
 export class Refused extends Error {
@@ -43,6 +44,18 @@ export const address = (path) => new URL(path, document.baseURI);
 /** The gateway's address, as programs use it. */
 export const base = () => address(".").href.replace(/\/$/, "");
 
+let closing = false;
+
+/** Do what closes the gateway and signs in. What else this page asks meanwhile is refused: that ends nothing. */
+export async function closed(act) {
+  closing = true;
+  try {
+    return await act();
+  } finally {
+    closing = false;
+  }
+}
+
 /** Send a request. Returns the decoded answer, null if it has no body. Throws `Refused` or `Unreachable`. */
 export async function request(method, path, { body, headers = {}, signal } = {}) {
   const sent = { Accept: "application/json", ...headers };
@@ -60,7 +73,7 @@ export async function request(method, path, { body, headers = {}, signal } = {})
   }
   if (answer.ok) return read(answer);
   const problem = await read(answer).catch(() => null);
-  if (answer.status === 401 && method + path !== "POSTv1/session") {
+  if (answer.status === 401 && !closing && method + path !== "POSTv1/session") {
     session.set({ ...session.get(), needed: true, signedIn: false });
   }
   throw new Refused(answer.status, problem ?? {});
@@ -68,8 +81,8 @@ export async function request(method, path, { body, headers = {}, signal } = {})
 
 async function read(answer) {
   const type = answer.headers.get("Content-Type") ?? "";
-  if (type.includes("json")) return answer.json();
   const text = await answer.text();
+  if (type.includes("json")) return parse(text);
   return text === "" ? null : text;
 }
 

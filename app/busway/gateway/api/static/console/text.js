@@ -7,6 +7,17 @@ export function plain(text) {
   return String(text).replace(ODD, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+const LONG = /\d{16}/; // what has no number of so many digits is read without looking at each
+
+/** Parse JSON. Whole numbers that JavaScript would round keep their digits: `JSON.stringify` writes them as they came. */
+export function parse(text) {
+  if (!JSON.rawJSON || !LONG.test(text)) return JSON.parse(text);
+  return JSON.parse(text, (_, value, { source }) => (typeof value === "number" && /^-?\d{16,}$/.test(source) && !Number.isSafeInteger(value) ? JSON.rawJSON(source) : value));
+}
+
+/** Whether a value is a number that `parse` kept as it came. */
+export const isRaw = (value) => Boolean(JSON.isRawJSON?.(value));
+
 /** A text of at most so many characters. */
 export function cut(text, most) {
   return text.length > most ? `${text.slice(0, most)}…` : text;
@@ -22,6 +33,7 @@ export function preview(value, most = 160) {
   const write = (each, depth) => {
     if (typeof each === "string") return put(JSON.stringify(each.slice(0, most)));
     if (each === null || typeof each !== "object") return put(String(each));
+    if (isRaw(each)) return put(each.rawJSON);
     if (depth > 6) return put("…");
     const list = Array.isArray(each);
     if (!put(list ? "[" : "{")) return false;

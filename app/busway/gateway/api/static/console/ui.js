@@ -231,19 +231,21 @@ export function Loaded({ of, children }) {
 
 /**
  * A table. Columns are `{name, cell, kind}`: kind is "num" for aligned numbers, "grow" for what takes the room that
- * is left, "wide" for what narrow screens leave out. `href` gives the address of a row: its first cell is the link.
+ * is left, "wide" for what phones leave out, "extra" for what only wide screens show. A column without a name has the
+ * actions: it stays in sight. On phones a row becomes lines with the names of its columns; roles keep it a row. `href` gives the address of a row: its first cell is the link.
  */
 export function Table({ label, columns, rows, id, href, empty = "Nothing here." }) {
+  const kind = (each) => (each.name ? each.kind : "act");
   if (!rows.length) return typeof empty === "string" ? html`<p class="dim nothing">${empty}</p>` : empty;
   return html`<div class="table" role="group" aria-label=${label} tabindex="0">
-    <table>
-      <thead><tr>${columns.map((each) => html`<th key=${each.name} scope="col" class=${each.kind}>${each.name || html`<span class="hidden">Actions</span>`}</th>`)}</tr></thead>
-      <tbody>
+    <table class="rows" role="table">
+      <thead role="rowgroup"><tr role="row">${columns.map((each) => html`<th key=${each.name} role="columnheader" scope="col" class=${kind(each)}>${each.name || html`<span class="hidden">Actions</span>`}</th>`)}</tr></thead>
+      <tbody role="rowgroup">
         ${rows.map(
-          (row) => html`<tr key=${id(row)}>
+          (row) => html`<tr key=${id(row)} role="row">
             ${columns.map((each, at) => {
               const cell = each.cell(row);
-              return html`<td class=${each.kind}>${at === 0 && href ? html`<a data-row href=${href(row)}>${cell}</a>` : cell}</td>`;
+              return html`<td role="cell" data-name=${each.name} class=${kind(each)}>${at === 0 && href ? html`<a data-row href=${href(row)}>${cell}</a>` : cell}</td>`;
             })}
           </tr>`,
         )}

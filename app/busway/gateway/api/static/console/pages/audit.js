@@ -27,8 +27,8 @@ export function Audit({ query }) {
         { name: "Action", cell: (one) => html`<code>${plain(one.action)}</code>` },
         { name: "Object", cell: (one) => html`<${Name} text=${one.object ?? "several"} most=${60} />` },
         { name: "Actor", cell: (one) => html`<${Name} text=${one.actor} most=${40} /> ${one.name && html`<span class="dim"><${Name} text=${one.name} most=${40} /></span>`}` },
-        { name: "From", kind: "wide", cell: (one) => one.address ?? "a command" },
-        { name: "Node", kind: "wide", cell: (one) => plain(one.node ?? "–") },
+        { name: "From", kind: "extra", cell: (one) => one.address ?? "a command" },
+        { name: "Node", kind: "extra", cell: (one) => plain(one.node ?? "–") },
         { name: "Details", kind: "grow", cell: (one) => Object.keys(one.details).length > 0 && html`<code class="line">${plain(JSON.stringify(one.details).slice(0, 400))}</code>` },
       ]} empty=${html`<${Empty} title="Nothing matches."><p>Changes of handlers, keys, schedules and runs are listed here with who made them.</p><//>`} />
       <p class="buttons pages">

@@ -161,7 +161,7 @@ function RunRow({ row: { run, depth }, at, chosen, root }) {
   if (!attempts.length) bars.push({ from: waits, to: run.finished_at ? ms(run.finished_at) : now, tone: "wait", title: run.state });
   const took = attempts.length ? attempts.reduce((sum, each) => sum + (each.wall_time ?? ((each.finished_at ? ms(each.finished_at) : now) - ms(each.started_at)) / 1000), 0) : null;
   return html`<tr class=${chosen ? "chosen" : ""}>
-    <td><div style=${indent(depth + 1)}><a data-row href=${link(`/events/${root}`, { run: run.id })} aria-current=${chosen ? "true" : undefined}>${run.handler}</a> <span class="dim">run ${number(run.id)}${run.attempt > 1 ? `, ${plural(run.attempt, "attempt")}` : ""}</span></div></td>
+    <td><div style=${indent(depth + 1)}><a data-row href=${link(`/events/${root}`, { run: run.id })} aria-current=${chosen ? "true" : undefined}><${Name} text=${run.handler} /></a> <span class="dim">run ${number(run.id)}${run.attempt > 1 ? `, ${plural(run.attempt, "attempt")}` : ""}</span></div></td>
     <td><${State} state=${run.state} /></td>
     <td class="chart"><div class="track">${bars.filter((bar) => bar.to > bar.from || bar.tone !== "wait").map((bar) => html`<i class=${bar.tone} title=${bar.title} style=${{ left: at(bar.from), right: `calc(100% - ${at(bar.to)})` }}></i>`)}</div></td>
     <td class="num">${duration(took)}</td>
@@ -239,7 +239,7 @@ export function ResultTable({ items, label }) {
   const columns = [
     { name: "Time", cell: (item) => html`<${Clock} at=${item.time} />` },
     { name: "Kind", cell: (item) => html`<${State} state=${item.kind} />` },
-    { name: "Handler", cell: (item) => item.handler },
+    { name: "Handler", cell: (item) => html`<${Name} text=${item.handler} />` },
     { name: "Type", kind: "wide", cell: (item) => html`<${Name} text=${item.event.type} most=${40} />` },
     { name: "Value", kind: "grow", cell: (item) => (item.error ? html`<${Name} text=${`${item.error.type}: ${item.error.message}`} most=${300} />` : html`<${Json} value=${item.data} binary=${item.data_base64} label=${`Result of ${item.handler}`} short />`) },
   ];

@@ -29,7 +29,7 @@ export function Events({ query }) {
           { name: "Type", cell: (event) => html`<${Name} text=${event.type} most=${60} />` },
           { name: "Time", cell: (event) => html`<${Time} at=${event.time} />` },
           { name: "Subject", kind: "wide", cell: (event) => html`<${Name} text=${event.subject ?? ""} most=${40} />` },
-          { name: "Source", kind: "wide", cell: (event) => html`<${Name} text=${event.source} most=${40} />` },
+          { name: "Source", kind: "extra", cell: (event) => html`<${Name} text=${event.source} most=${40} />` },
           { name: "Data", kind: "grow", cell: (event) => html`<code class="line">${preview(event.data ?? event.data_base64 ?? null)}</code>` },
         ]}
         empty=${html`<${Empty} title="No event matches."><p>Events older than the retention are deleted. <a href=${link("/publish")}>Publish one</a>.</p><//>`} />

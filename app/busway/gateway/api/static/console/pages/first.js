@@ -4,7 +4,7 @@ import { base, get, post } from "../api.js";
 import { html, useState } from "../lib.js";
 import { useResults } from "../live.js";
 import { link } from "../router.js";
-import { plural } from "../text.js";
+import { parse, plural } from "../text.js";
 import { Page, Snippet, State, Trouble } from "../ui.js";
 import { ResultTable } from "./event.js";
 
@@ -58,7 +58,7 @@ function Publish({ type, done, sent }) {
     try {
       const wanted = new FormData(event.target).get("type");
       const { cursor } = await get("v1/results?last=1");
-      done({ ...(await post("v1/events", { type: wanted, data: JSON.parse(text) })), cursor });
+      done({ ...(await post("v1/events", { type: wanted, data: parse(text) })), cursor });
     } catch (problem) {
       setError(problem instanceof SyntaxError ? new Error(`The data must be JSON: ${problem.message}`) : problem);
     }

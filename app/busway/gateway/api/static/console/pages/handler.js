@@ -1,7 +1,7 @@
 import { get, patch, post, query as withQuery, remove, useQuery } from "../api.js";
 import { html, useState } from "../lib.js";
 import { go, link } from "../router.js";
-import { bytes, duration, number, plain, plural } from "../text.js";
+import { bytes, duration, number, parse, plain, plural } from "../text.js";
 import { Action, Field, Json, Loaded, Name, notify, Page, Section, State, Table, Text, Time, Trouble } from "../ui.js";
 import { Edit } from "./edit.js";
 import { condition, Toggle } from "./overview.js";
@@ -79,7 +79,7 @@ function Test({ one, like }) {
     setError(null);
     setBusy(true);
     try {
-      setAnswer(await post(`v1/handlers/${one.name}/test`, { event: JSON.parse(text) }));
+      setAnswer(await post(`v1/handlers/${one.name}/test`, { event: parse(text) }));
     } catch (problem) {
       setError(problem instanceof SyntaxError ? new Error(`The event must be JSON: ${problem.message}`) : problem);
     } finally {

@@ -2,7 +2,7 @@ import { all, useQuery } from "../api.js";
 import { html } from "../lib.js";
 import { change, link } from "../router.js";
 import { duration, number } from "../text.js";
-import { Empty, Field, Loaded, Page, Section, State, Table, Text } from "../ui.js";
+import { Empty, Field, Loaded, Name, Page, Section, State, Table, Text } from "../ui.js";
 import { condition, Toggle } from "./overview.js";
 
 const ABOUT = "What runs for which events. Code declares them, or a client over HTTP.";
@@ -17,12 +17,12 @@ export function Handlers({ query }) {
     <div class="filters"><${Field} label="Search"><input type="search" name="search" value=${search} onInput=${(event) => change({ search: event.target.value })} placeholder="name, target or type" spellcheck="false" /><//></div>
     <${Loaded} of=${handlers}>${({ items }) => html`<${Table} label="Handlers" rows=${items.filter(seen)} id=${(one) => one.name} href=${(one) => link(`/handlers/${one.name}`)}
       columns=${[
-        { name: "Handler", cell: (one) => one.name },
+        { name: "Handler", cell: (one) => html`<${Name} text=${one.name} />` },
         { name: "State", cell: (one) => html`<${State} state=${condition(one)} />` },
         { name: "Events", kind: "grow", cell: (one) => html`<code>${one.events.join(", ")}</code>` },
-        { name: "Target", kind: "wide", cell: (one) => html`<code>${one.target}</code>` },
+        { name: "Target", kind: "extra", cell: (one) => html`<code><${Name} text=${one.target} /></code>` },
         { name: "Pool", kind: "wide", cell: (one) => html`<span title=${one.placed_in.reason}>${one.placed_in.pool}</span>` },
-        { name: "Revision", kind: "num wide", cell: (one) => one.revision },
+        { name: "Revision", kind: "num extra", cell: (one) => one.revision },
         { name: "Dead", kind: "num", cell: (one) => number(one.stats.runs.dead ?? 0) },
         { name: "p95", kind: "num wide", cell: (one) => duration(one.stats.latency.p95) },
         { name: "", cell: (one) => html`<${Toggle} one=${one} reload=${handlers.reload} />` },

@@ -1,4 +1,4 @@
-import { all, post, remove, session, useQuery } from "../api.js";
+import { all, closed, post, remove, session, useQuery } from "../api.js";
 import { html, useState } from "../lib.js";
 import { signIn } from "../session.js";
 import { plain } from "../text.js";
@@ -60,7 +60,7 @@ function New({ first, onClose, onMade }) {
     const made = { name: form.get("name").trim(), scopes: form.getAll("scopes"), types: types.length ? types : null };
     if (days) made.expires_at = new Date(Date.now() + days * 86_400_000).toISOString();
     try {
-      await onMade(await post("v1/keys", made));
+      await closed(async () => onMade(await post("v1/keys", made)));
     } catch (problem) {
       setError(problem);
     }

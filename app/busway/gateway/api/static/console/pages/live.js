@@ -80,10 +80,10 @@ const RESULTS = [
   { name: "Time", cell: (row) => html`<${Clock} at=${row.time} />` },
   { name: "Kind", cell: (row) => html`<${State} state=${row.kind} />` },
   { name: "Type", cell: (row) => html`<${Name} text=${row.type} most=${60} />` },
-  { name: "Handler", cell: (row) => row.handler },
-  { name: "Completes", kind: "wide", cell: (row) => row.completes && html`<span title="Everything that the root event caused is finished">yes</span>` },
-  { name: "Event", kind: "num wide", cell: (row) => row.seq },
-  { name: "Attempt", kind: "num wide", cell: (row) => row.attempt },
+  { name: "Handler", cell: (row) => html`<${Name} text=${row.handler} />` },
+  { name: "Completes", kind: "extra", cell: (row) => row.completes && html`<span title="Everything that the root event caused is finished">yes</span>` },
+  { name: "Event", kind: "num extra", cell: (row) => row.seq },
+  { name: "Attempt", kind: "num extra", cell: (row) => row.attempt },
   { name: "Value", kind: "grow", cell: (row) => html`<code class="line">${row.value}</code>` },
 ];
 const EVENTS = [

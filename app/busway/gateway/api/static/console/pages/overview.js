@@ -12,7 +12,9 @@ export function Overview() {
   const status = useQuery("v1/status", { every: EVERY });
   const rates = useQuery("v1/rates", { every: 5000 });
   const handlers = useQuery("v1/handlers", { every: EVERY, load: all });
-  const any = useQuery("v1/events?limit=1", { every: 5000 });
+  // Runs are of events: without them, which is rare, the gateway is asked whether there is any event.
+  const idle = handlers.data?.items.every((one) => Object.keys(one.stats.runs).length === 0) ?? false;
+  const any = useQuery(idle ? "v1/events?limit=1" : null, { every: 5000 });
   const [skipped, setSkipped] = useState(false);
   const first = !skipped && any.data !== null && any.data.items.length === 0;
   if (first) return html`<${First} handlers=${handlers.data?.items ?? null} onSkip=${() => setSkipped(true)} />`;
@@ -140,7 +142,7 @@ function Rates({ rates, nodes }) {
 function Handlers({ items, status, reload }) {
   const oldest = new Map((status?.queues.handlers ?? []).map((each) => [each.handler, each.oldest]));
   const columns = [
-    { name: "Handler", kind: "grow", cell: (one) => one.name },
+    { name: "Handler", kind: "grow", cell: (one) => html`<${Name} text=${one.name} />` },
     { name: "State", cell: (one) => html`<${State} state=${condition(one)} />` },
     { name: "Waiting", kind: "num", cell: (one) => number(waiting(one)) },
     { name: "Oldest", kind: "num", cell: (one) => duration(oldest.get(one.name)) },
@@ -149,7 +151,7 @@ function Handlers({ items, status, reload }) {
     { name: "Dead", kind: "num", cell: (one) => one.stats.runs.dead ? html`<a class="bad" href=${link("/dead", { handler: one.name })}>${number(one.stats.runs.dead)}</a>` : "0" },
     { name: "p50", kind: "num wide", cell: (one) => duration(one.stats.latency.p50) },
     { name: "p95", kind: "num wide", cell: (one) => duration(one.stats.latency.p95) },
-    { name: "Pool", kind: "wide", cell: (one) => html`<span title=${one.placed_in.reason}>${one.placed_in.pool}</span>` },
+    { name: "Pool", kind: "extra", cell: (one) => html`<span title=${one.placed_in.reason}>${one.placed_in.pool}</span>` },
     { name: "", cell: (one) => html`<${Toggle} one=${one} reload=${reload} />` },
   ];
   return html`<${Section} title="Handlers"><${Table} label="Handlers" columns=${columns} rows=${items} id=${(one) => one.name}

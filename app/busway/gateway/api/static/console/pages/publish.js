@@ -2,7 +2,7 @@ import { all, base, get, post, query as withQuery, session, useQuery } from "../
 import { html, useEffect, useState } from "../lib.js";
 import { useResults } from "../live.js";
 import { change, link } from "../router.js";
-import { number, plural, preview } from "../text.js";
+import { isRaw, number, parse, plural, preview } from "../text.js";
 import { Field, Page, Section, Snippet, State, Trouble } from "../ui.js";
 import { ResultTable } from "./event.js";
 
@@ -68,7 +68,7 @@ function build(form) {
   const event = { type: form.type || "order.created" };
   for (const name of MORE) if (form[name]) event[name] = name === "priority" ? Number(form[name]) : form[name];
   try {
-    if (form.data.trim()) event.data = JSON.parse(form.data);
+    if (form.data.trim()) event.data = parse(form.data);
     return { event };
   } catch (problem) {
     return { event, error: `The data must be JSON: ${problem.message}` };
@@ -133,6 +133,7 @@ with SyncClient("${base()}"${key}) as client:
 /** A JSON value as Python. */
 function literal(value) {
   if (value === null) return "None";
+  if (isRaw(value)) return value.rawJSON;
   if (typeof value === "boolean") return value ? "True" : "False";
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
   if (typeof value === "object") return `{${Object.entries(value).map(([name, each]) => `${JSON.stringify(name)}: ${literal(each)}`).join(", ")}}`;

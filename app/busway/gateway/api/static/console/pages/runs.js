@@ -28,7 +28,7 @@ export function Runs({ query }) {
         columns=${[
           { name: "Run", kind: "num", cell: (run) => number(run.id) },
           { name: "State", cell: (run) => html`<${State} state=${run.state} />` },
-          { name: "Handler", cell: (run) => run.handler },
+          { name: "Handler", cell: (run) => html`<${Name} text=${run.handler} />` },
           { name: "Event", kind: "num wide", cell: (run) => number(run.event) },
           { name: "Attempts", kind: "num wide", cell: (run) => `${run.attempt} of ${run.max_attempts}` },
           { name: "Created", cell: (run) => html`<${Time} at=${run.created_at} />` },

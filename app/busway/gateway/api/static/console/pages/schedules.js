@@ -1,7 +1,7 @@
 import { all, post, remove, useQuery } from "../api.js";
 import { html, useState } from "../lib.js";
 import { link } from "../router.js";
-import { plain } from "../text.js";
+import { parse, plain } from "../text.js";
 import { Action, Dialog, Empty, Field, Loaded, Name, notify, Page, State, Table, Time, Trouble } from "../ui.js";
 
 export function Schedules() {
@@ -11,12 +11,12 @@ export function Schedules() {
   return html`<${Page} title="Schedules" about="Events that the gateway publishes by the clock." actions=${html`<button type="button" class="primary" onClick=${() => setAdding(true)} data-action="add">New schedule</button>`}>
     <${Loaded} of=${schedules}>${({ items }) => html`<${Table} label="Schedules" rows=${items} id=${(one) => one.name}
       columns=${[
-        { name: "Schedule", cell: (one) => html`<span title=${plain(one.description)}>${one.name}</span>` },
+        { name: "Schedule", cell: (one) => html`<span title=${plain(one.description)}><${Name} text=${one.name} /></span>` },
         { name: "State", cell: (one) => html`<${State} state=${one.paused ? "paused" : "active"} />` },
-        { name: "When", cell: (one) => html`<code>${one.cron ?? `every ${one.every}`}</code> ${one.cron && html`<span class="dim">${one.timezone}</span>`}` },
+        { name: "When", kind: "wrap", cell: (one) => html`<code>${one.cron ?? `every ${one.every}`}</code> ${one.cron && html`<span class="dim">${one.timezone}</span>`}` },
         { name: "Event", kind: "grow", cell: (one) => html`<a href=${link("/events", { type: one.event.type })}><${Name} text=${one.event.type} /></a>` },
         { name: "Next", cell: (one) => html`<${Time} at=${one.next[0]} />` },
-        { name: "Last", kind: "wide", cell: (one) => html`<${Time} at=${one.last_fired_at} none="never" />` },
+        { name: "Last", kind: "extra", cell: (one) => html`<${Time} at=${one.last_fired_at} none="never" />` },
         { name: "", cell: (one) => html`<${Buttons} one=${one} reload=${reload} />` },
       ]}
       empty=${html`<${Empty} title="No schedule yet."><p>A schedule publishes an event, such as <code>report.wanted</code> each night, which handlers then run.</p><//>`} />`}<//>
@@ -47,7 +47,7 @@ function New({ onClose, onSaved }) {
       const data = text("data");
       const made = { name: text("name"), cron: text("cron"), every: text("every"), event: { type: text("type") } };
       if (text("timezone")) made.timezone = text("timezone");
-      if (data) made.event.data = JSON.parse(data);
+      if (data) made.event.data = parse(data);
       await post("v1/schedules", made);
       notify(`${made.name} is scheduled`);
       onSaved();
