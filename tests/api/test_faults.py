@@ -1,14 +1,18 @@
 """What clients, proxies and attackers send beside plain requests: RFC 9110 and RFC 9112, over both shells."""
 
+import asyncio
 import errno
 import json
 import socket
 import threading
 import time
 
+import httpx
 import pytest
+from busway.gateway.api import problems
 from busway.gateway.door import bodies, flow, heads, protocol, room
 from busway.gateway.door.deadlines import Times
+from fastapi import FastAPI
 
 from tests.api.kit import HOST, Direct, Echo, Peer, post, serving
 
@@ -394,6 +398,25 @@ def test_a_fault_of_the_application_is_a_problem_document(peer, caplog):
     assert "a fault of the application" in caplog.text
     peer.send(get())
     assert peer.read()[0] == 200
+
+
+def test_a_fault_of_a_route_is_a_problem_document():
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/fault")
+    async def fault():
+        raise ValueError("a fault of the route")
+
+    async def ask():
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/fault")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "the gateway's log" in answer.json()["detail"]
+    assert "a fault of the route" not in answer.text
 
 
 def test_who_is_refused_before_a_long_body_reads_why(app):

@@ -211,3 +211,15 @@ def test_what_is_no_time_zone(zone: str) -> None:
     with pytest.raises(TimingError, match="no time zone") as problem:
         check_cron("* * * * *", zone, 0)
     assert problem.value.field == "timezone"
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone"), [("", "UTC"), ("whenever", "UTC"), ("* * * * *", "Europe/Nowhere")]
+)
+def test_what_was_stored_and_cannot_be_read_never_fires(cron: str, zone: str) -> None:
+    """Such as a zone that newer data has not. Other schedules go on."""
+    stored = timing(cron, None, zone, 0)
+    assert stored.problem
+    assert (stored.next(0), stored.upcoming(0), stored.newest(0, 10**15, 5)) == (None, [], [])
+    assert timing("* * * * *", None, "UTC", 0).problem is None
+    assert timing(None, "1s", zone, 0).problem is None

@@ -146,6 +146,8 @@ TIME = "2026-01-31T12:00:00Z"
         ({"name": "b", "event": EVENT, "cron": "* * * * *", "every": "1s"}, "cron"),
         ({"name": "b", "event": EVENT, "cron": "0 0 31 2 *"}, "cron"),
         ({"name": "b", "event": EVENT, "cron": "whenever"}, "cron"),
+        ({"name": "b", "event": EVENT, "cron": ""}, "cron"),
+        ({"name": "b", "event": EVENT, "cron": " "}, "cron"),
         ({"name": "b", "event": EVENT, "cron": "*" * 300}, "cron"),
         ({"name": "b", "event": EVENT, "cron": 5}, "cron"),
         ({"name": "b", "event": EVENT, "every": "0s"}, "every"),

@@ -54,10 +54,17 @@ class Timing(msgspec.Struct, frozen=True):
     timezone: str
     anchor: int
 
+    @property
+    def problem(self) -> str | None:
+        """Why it never fires, such as a time zone that is not known any more. None if it fires."""
+        return _problem(self.cron or "", self.timezone) if self.every is None else None
+
     def after(self, moment: int) -> Iterator[int]:
-        """Yield the firing times after a moment, in microseconds since 1970, in order."""
+        """Yield the firing times after a moment, in microseconds since 1970, in order. A `problem`: none."""
         if self.every is not None:
             return _every(self.anchor, self.every, moment)
+        if self.problem is not None:
+            return iter(())
         return _cron(self.cron or "", zone(self.timezone), moment)
 
     def next(self, moment: int) -> int | None:
@@ -139,6 +146,16 @@ def _fault(line: str) -> str | None:
     except (CronSimError, ValueError, AssertionError) as problem:
         return str(problem).replace("Bad", "bad") or "unknown form"
     return None
+
+
+@lru_cache(maxsize=1000)
+def _problem(line: str, timezone: str) -> str | None:
+    try:
+        zone(timezone)
+    except TimingError as problem:
+        return str(problem)
+    fault = _fault(line)
+    return None if fault is None else f"cron {line!r} is not valid: {fault}"
 
 
 def _never(line: str) -> TimingError:

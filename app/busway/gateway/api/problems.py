@@ -37,6 +37,10 @@ def install(app: FastAPI) -> None:
     async def ours(_: Request, error: BuswayError) -> Response:
         return response(error)
 
+    @app.exception_handler(Exception)  # it is raised again, and logged, when it is answered
+    async def fault(_: Request, __: Exception) -> Response:
+        return response(BuswayError("internal error: see the gateway's log"))
+
     @app.exception_handler(WouldChange)
     async def dry_run(_: Request, __: WouldChange) -> Response:
         return Response(status_code=204)

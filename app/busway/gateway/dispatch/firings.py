@@ -115,6 +115,10 @@ class Firings:
     async def _read(self) -> None:
         self._next.clear()
         for found in await self._reader.schedule_timings():
+            if found.timing.problem is not None:
+                log.error(
+                    "the schedule %r cannot fire until it is changed: %s", found.name, found.timing.problem
+                )
             self._set_next(found.name, found.timing.next(found.after))
 
     def _set_next(self, name: str, firing: int | None) -> None:

@@ -200,12 +200,12 @@ def _checked(fields: dict[str, Any], event: str, now: int) -> dict[str, Any]:
     cron, every = fields["cron"], fields["every"]
     bad: list[BadField] = []
     if (cron is None) is (every is None):
-        both = "set either cron or every, not both" if cron else "set cron or every: when does it fire?"
+        both = "set either cron or every, not both" if every else "set cron or every: when does it fire?"
         bad.append(_bad("cron", both))
     try:
         if every is not None:
             read_period(every)
-        check_cron(cron or "* * * * *", fields["timezone"], now)
+        check_cron("* * * * *" if cron is None else cron, fields["timezone"], now)
     except TimingError as problem:
         bad.append(_bad(problem.field, str(problem)))
     bad += [
