@@ -6,6 +6,7 @@ python -m tests.attacks URL     all of them at the same time, again and again, u
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import socket
@@ -85,6 +86,27 @@ def sends(data: bytes) -> Callable[[Target], bytes]:
         with dial(target) as sock:
             sock.sendall(data)
             return told(sock)
+
+    return attack
+
+
+def pours(data: bytes, enough: bytes = b"") -> Callable[[Target], bytes]:
+    """Send much, and read what comes meanwhile."""
+
+    def attack(target: Target) -> bytes:
+        with dial(target) as sock:
+
+            def send() -> None:
+                with contextlib.suppress(OSError):  # the gateway has ended the connection
+                    sock.sendall(data)
+
+            sending = threading.Thread(target=send)
+            sending.start()
+            said = told(sock, enough)
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sending.join()
+            return said
 
     return attack
 
@@ -200,6 +222,13 @@ SMUGGLED = b"GET /v1/status HTTP/1.1\r\n" + HOST + b"\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 ANSI = "\x1b]0;owned\x07\x1b[31m\x9b2J\x08\r\n2026-01-01 00:00:00 INFO forged"
 
+REFUSED = b'{"type":" "}'
+PIPELINED = (
+    b"POST /v1/events HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: %d\r\n\r\n" % len(REFUSED) + REFUSED
+)
+CHUNKS = b"POST /v1/events HTTP/1.1\r\n" + HOST + JSON + CHUNKED + b"Connection: close\r\n\r\n"
+MANY = b",".join(b'"k%d":1' % n for n in range(50_000))
+
 ATTACKS: dict[str, tuple[Callable[[Target], bytes], bytes]] = {
     "slowloris on the head": (drips(b"POST /v1/events HTTP/1.1\r\nX: ", b"x"), b" 408 "),
     "slowloris on the body": (drips(post(b"x" * 90_000, JSON)[:-89_000], b"x"), b" 408 "),
@@ -237,6 +266,20 @@ ATTACKS: dict[str, tuple[Callable[[Target], bytes], bytes]] = {
             )
         ),
         b" 422 ",
+    ),
+    "50,000 attributes": (
+        sends(
+            post(
+                b'{"specversion":"1.0","id":"i","source":"/","type":"t",' + MANY + b"}",
+                b"Content-Type: application/cloudevents+json\r\n",
+            )
+        ),
+        b" 422 ",
+    ),
+    "5,000 requests at once that are refused": (pours(PIPELINED * 5_000 + post(REFUSED, JSON)), b" 422 "),
+    "100,000 chunks of one byte": (pours(CHUNKS + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"), b" 400 "),
+    "50,000 pings": (
+        pours(handshake(*GOOD) + frame(9, b"") * 50_000 + frame(1, b"{}"), b"bad_frame"), b"bad_frame",
     ),
     "a lone surrogate": (sends(post(b'{"type":"t\\ud800"}', JSON)), b" 4"),
     "a lone surrogate as payload": (sends(post(b'{"type":"t","data":"\\udfff"}', JSON)), b" 4"),
