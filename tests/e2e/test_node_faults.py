@@ -175,15 +175,20 @@ def losing(nodes: list[Service], port: int, lost: float) -> Iterator[list[Unreli
         yield relays
 
 
+@pytest.mark.parametrize("over", ["NOTIFY", "NATS"])
 def test_nodes_of_this_and_of_an_earlier_release_work_together(
-    nodes: list[Service], cell_server: PostgresServer, tmp_path: Path
+    nodes: list[Service], cell_server: PostgresServer, tmp_path: Path, over: str
 ) -> None:
     """Messages between them are lost, and those of the one release mean nothing to the other."""
     print("BUSWAY_TEST_SEED", SEED)
     first, old, last = nodes
     old.variables["PYTHONPATH"] = earlier_release(tmp_path / "earlier")
     old.described = False
-    with losing(nodes, cell_server.port, 0.3):
+    with contextlib.ExitStack() as stack:
+        if over == "NATS":
+            Broker(nodes, stack, SEED)
+        else:
+            stack.enter_context(losing(nodes, cell_server.port, 0.3))
         for node in nodes:
             node.start()
         programs = [child.environ()["PYTHONPATH"] for child in psutil.Process(old.pid).children()]
@@ -205,6 +210,7 @@ def test_nodes_of_this_and_of_an_earlier_release_work_together(
         clients.acknowledged(20)
         first.all_finished(receipts)
         clients.check(last)
+        assert over == "NOTIFY" or connected(first)
 
 
 def test_another_node_leads_when_the_leader_is_killed_under_load(nodes: list[Service]) -> None:

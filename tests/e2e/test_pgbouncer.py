@@ -71,6 +71,29 @@ def test_sessions_may_be_pooled(make_service: Serve, server: PostgresServer, dat
         service.all_finished([service.publish("load.tree", {"n": n}) for n in range(10)])
 
 
+@pytest.mark.fault
+@pytest.mark.long
+def test_a_gateway_goes_on_when_a_pool_that_was_switched_keeps_sessions_again(
+    make_service: Serve, server: PostgresServer, database: str
+) -> None:
+    """A connection that was given the session of another one lacks its prepared statements."""
+    with bouncer(server, "session", server_round_robin="1") as pool:
+        service = make_service()
+        service.database_url = pool.url(database)
+        service.write("load.py", HANDLERS)
+        service.start()
+        publisher, subscriber = Publisher(service, SEED), Subscriber(service)
+        enough = len(publisher.acknowledged) + 50
+        until(lambda: len(publisher.acknowledged) >= enough, "events")
+        pool.switch("transaction")
+        until(lambda: service.get("/readyz").status_code == 503, "the gateway to notice")
+        until(lambda: service.get("/v1/events").status_code == 503, "reads to notice")
+        pool.switch("session")
+        until(lambda: service.get("/readyz").status_code == 200, "the gateway to go on")
+        until(lambda: service.get("/v1/events").status_code == 200, "reads to go on")
+        check(service, publisher, subscriber)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("mode", "options", "others"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,13 @@ class PgBouncer:
     def url(self, database: str) -> str:
         """Return the URL by which a database is reached through the pool."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def switch(self, mode: str) -> None:
+        """Change its pool mode while it runs. Transactions that begin later are pooled in this way."""
+        assert self._process is not None
+        text = re.sub("(?m)^pool_mode = .*", f"pool_mode = {mode}", self._config.read_text())
+        self._config.write_text(text)
+        self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """Kill it. All connections break."""

@@ -57,9 +57,19 @@ async def handled(database):
         yield commits, Handling(commits, reader), reader
 
 
+async def kill_or_cut_off(database, commits, chance):
+    await asyncio.sleep(chance.random() / 50)
+    if "cut" in database.absent or chance.random() < 0.3:
+        await until(lambda: commits.pid)
+        os.kill(commits.pid, signal.SIGKILL)
+    else:
+        await asyncio.to_thread(database.cut, commits)
+
+
 @pytest.mark.parametrize("round_", range(3))
 @pytest.mark.long
-def test_nothing_is_lost_when_committers_are_killed_under_load(database, round_):
+def test_nothing_is_lost_when_committers_are_killed_or_cut_off_under_load(database, round_):
+    """At any moment of a batch. Without a server, nothing can be cut off."""
     seed = int(os.environ.get("SEED", random.randrange(1 << 32))) + round_
     print(f"SEED={seed - round_}")
     chance = random.Random(seed)
@@ -90,7 +100,7 @@ def test_nothing_is_lost_when_committers_are_killed_under_load(database, round_)
             for _ in range(6):
                 enough = len(acknowledged) + chance.randrange(400)
                 await until(lambda enough=enough: commits.pid and len(acknowledged) > enough)
-                os.kill(commits.pid, signal.SIGKILL)
+                await kill_or_cut_off(database, commits, chance)
             over.set()
             await asyncio.gather(*publishers)
             await until(lambda: not commits.backlog)

@@ -41,7 +41,7 @@ class _Snapshots:
             Unavailable: the database cannot be read.
         """
         try:
-            with self._begin() if steady else self._connect() as connection:
+            with self._begin() if steady else self._connect() as connection, _discarding(connection):
                 yield PostgresSnapshot(connection)
                 if steady:
                     connection.exec_driver_sql("COMMIT")
@@ -61,18 +61,38 @@ class _Snapshots:
 
     def _begin(self) -> sa.Connection:
         """Return a connection in a transaction. One that the server closed meanwhile is replaced."""
+        try:
+            return self._begun()
+        except connections.ERRORS:
+            return self._begun()
+
+    def _begun(self) -> sa.Connection:
         connection = self._engine.connect()
         try:
-            connection.exec_driver_sql(_BEGIN)
-        except connections.ERRORS:
-            connection.close()
-            connection = self._engine.connect()
-            connection.exec_driver_sql(_BEGIN)
+            with _discarding(connection):
+                connection.exec_driver_sql(_BEGIN)
+        except BaseException:
+            connection.close()  # else the pool lacks it for as long as somebody keeps the error
+            raise
         return connection
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+@contextmanager
+def _discarding(connection: sa.Connection) -> Iterator[None]:
+    """Use a connection never again after an error.
+
+    A connection pool that was switched to sharing sessions gives it another one, without its prepared
+    statements. Each later read would fail, also when the pool keeps sessions again.
+    """
+    try:
+        yield
+    except connections.ERRORS:
+        connection.invalidate()
+        raise
 
 
 def _is_open(connection: sa.Connection) -> bool:
