@@ -14,7 +14,7 @@ from busway.contract.events import EventIn, Receipt
 from busway.contract.frames import CLIENT_FRAMES, SERVER_FRAMES
 from busway.contract.results import Item
 from busway.domain.event_fields import accept, faults
-from busway.domain.handler import FIELDS, FieldError, Spec
+from busway.domain.handler import RULES, FieldError, Spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,7 +97,7 @@ def test_every_member_that_is_refused_is_reported() -> None:
 def test_the_handler_fields_of_code_and_http_are_the_same() -> None:
     named = schemas.named()
     for name in ("HandlerIn", "HandlerChange"):
-        assert set(named[name].__struct_fields__) == FIELDS
+        assert set(named[name].__struct_fields__) == RULES.keys()
     assert named["Settings"].__struct_fields__ == Spec.__struct_fields__
 
 
