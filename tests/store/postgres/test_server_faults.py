@@ -5,6 +5,7 @@ Publishing is refused, reading goes on, outcomes wait, and all goes on by itself
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import subprocess
 
@@ -149,7 +150,7 @@ def test_a_server_that_cannot_sync_restarts_and_nothing_acknowledged_is_lost(ser
     assert "PANIC" in (server.folder / "log").read_text()
 
 
-def test_commits_go_on_without_notifications_while_their_queue_is_full(server):
+def test_commits_go_on_without_notifications_while_their_queue_is_full_and_with_them_after_it(server):
     """A session that listens, in any database of the server, and stays in a transaction lets it fill."""
     if int(server.execute("SHOW server_version_num")[0][0]) < 170_000:
         pytest.skip("its queue has 8 GiB")
@@ -176,8 +177,13 @@ def test_commits_go_on_without_notifications_while_their_queue_is_full(server):
                 assert [one.seq for [one] in stored] == [*range(1, 21)]
                 assert await link.wait(0.1) == []
                 assert commits.stats.failures == 0
+                stuck.close()
+                number = itertools.count(20)
+                while not await link.wait(1.0):
+                    await commits.publish(msgspec.structs.replace(publish(event(f"{next(number)}")), rules=3))
+                assert commits.stats.failures == 0
             finally:
                 await commits.close()
                 await link.close()
 
-        asyncio.run(main())
+        asyncio.run(asyncio.wait_for(main(), 120))

@@ -94,6 +94,8 @@ SELECT_LOST = """
 """
 SELECT_SECRET = "SELECT secret FROM cell"  # noqa: S105 - a statement
 NOTIFY = "SELECT pg_notify(%b, %b)"
+# PostgreSQL makes room in a queue that was full only when it is asked how full it is.
+MAKE_ROOM_FOR_NOTIFY = "SELECT pg_notification_queue_usage()"
 INSERT_LINGERING = (
     "INSERT INTO lingering (run, node, partitionkey) SELECT id, %b, partitionkey FROM runs WHERE id = %b "
     "ON CONFLICT (run) DO UPDATE SET node = excluded.node, partitionkey = excluded.partitionkey"

@@ -72,7 +72,7 @@ class PostgresTransaction(PostgresSnapshot):
         self.news = b""
         self._content: Content | None = None
         self._channel = ""
-        self._quiet_until = float("-inf")
+        self._quiet_until = 0.0
         self._before = (0, 0, 0, 0)  # newest event, run and result, and its digest
         self._loaded: tuple[Any, list[Any], list[Any]] | None = None  # by `begin`: what, and the rows
         self._open: list[int] = []  # nodes whose rows are open
@@ -290,8 +290,11 @@ class PostgresTransaction(PostgresSnapshot):
         )
         if self._content is not None:
             self._content.final = all(state >= RUNNING for state, _ in self._changed.values())
-        if self._notifies and time.monotonic() < self._quiet_until:
-            return  # the other nodes look once a second
+        if self._notifies and self._quiet_until:
+            if time.monotonic() < self._quiet_until:
+                return  # the other nodes look once a second
+            self._quiet_until = 0.0
+            self._add(statements.MAKE_ROOM_FOR_NOTIFY)
         news = encoded(
             News(row, self._before, self._content), MOST_NOTIFIED if self._notifies else LARGEST_NEWS
         )
