@@ -47,6 +47,7 @@ def test_a_handler_is_edited_tested_reset_and_replayed(console: Console) -> None
     console.section("replay").locator("tbody a").first.click()
     page.get_by_text("0 of 1 differ").or_(page.get_by_text("0 of 2 differ")).wait_for()
     page.get_by_text("Only differences").click()
+    until(lambda: "all=" in page.url, "the choice in the address")
     console.section("differences").locator("tbody tr").first.wait_for()
     console.check()
 

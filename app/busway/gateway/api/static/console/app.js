@@ -56,6 +56,7 @@ function press(key) {
   if (key === "g") before = "g";
   else if (key === "?") helping.set(true);
   else if (key === "t") turn();
+  else if (key === "p") return click(document.querySelector("main header.page [data-action=pause]"));
   else if (key === "/") return focus(document.querySelector("main input[type=search], main input"));
   else if (key === "j" || key === "k") return move(key === "j" ? 1 : -1);
   else return false;
@@ -65,6 +66,11 @@ function press(key) {
 function focus(element) {
   element?.focus();
   element?.select?.();
+  return Boolean(element);
+}
+
+function click(element) {
+  element?.click();
   return Boolean(element);
 }
 
@@ -82,6 +88,7 @@ function Help() {
     ...PAGES.filter((page) => page.key).map((page) => [`g ${page.key}`, page.title]),
     ["j k", "next and previous row; Enter opens it"],
     ["/", "the first field of the page"],
+    ["p", "pause and resume the page Live"],
     ["t", "light, dark, or as the system"],
     ["Esc", "leave a field, close a dialog"],
     ["?", "this help"],

@@ -22,7 +22,7 @@ export function Live({ query }) {
   const kinds = query.getAll("kinds");
   const filter = query.get("filter") ?? "";
   const feed = useFeed();
-  const [paused, setPaused] = useState(false);
+  const paused = query.has("paused");
   const [problem, setProblem] = useState(null);
   const parsed = useMemo(() => parse(filter), [filter]);
   const selection = JSON.stringify([what, types, handlers, kinds, filter]);
@@ -58,7 +58,7 @@ export function Live({ query }) {
   );
   useEvents(what === "events" && !paused, types[0] ?? "", feed);
 
-  const toggle = () => setPaused(!paused);
+  const toggle = () => change({ paused: paused ? null : "yes" });
   const actions = html`
     <span class="dim" data-rate>${rate(feed.rate)}/s</span>
     <button type="button" class=${paused ? "primary" : ""} onClick=${toggle} data-action="pause">${paused ? "Resume" : "Pause"}</button>

@@ -6,6 +6,7 @@ import { Action, Empty, Figure, Loaded, Name, Page, Plot, Section, State, Table,
 import { First } from "./first.js";
 
 const EVERY = 2000;
+const BEHIND = 1000; // results, from which on a subscription is named
 const WINDOW = 12; // samples, one minute: what the figures at the top are of
 
 export function Overview() {
@@ -33,7 +34,9 @@ export function Overview() {
 
 function Attention({ status, handlers }) {
   const items = handlers.data?.items ?? [];
-  const found = [...troubles(status), ...dead(items), ...paused(items, handlers.reload), ...lagging(status)];
+  const behind = status.subscribers.furthest_behind >= BEHIND;
+  const slowest = useQuery(behind ? "v1/subscribers?limit=1" : null, { every: 5000 }).data?.items[0];
+  const found = [...troubles(status), ...dead(items), ...paused(items, handlers.reload), ...(behind ? lagging(status, slowest) : [])];
   if (!found.length) return html`<p class="fine"><${State} state="healthy" /> Nothing needs attention.</p>`;
   return html`<${Section} title="Needs attention" name="attention">
     <ul class="attention">
@@ -86,13 +89,13 @@ const paused = (handlers, reload) =>
       action: each.missing ? null : html`<${Action} run=${() => post(`v1/handlers/${each.name}/resume`).then(reload)} done=${`${each.name} is resumed`} label=${`Resume ${each.name}`}>Resume<//>`,
     }));
 
-function lagging({ subscribers }) {
-  if (subscribers.furthest_behind < 1000) return [];
+function lagging({ subscribers }, slowest) {
+  const name = slowest && html`, <${Name} text=${[slowest.durable ?? slowest.id, slowest.name].filter(Boolean).join(" of ")} most=${80} />,`;
   return [{
     key: "lagging",
     state: "lagging",
-    text: `${plural(subscribers.lagging, "subscription")} behind, the slowest by ${plural(subscribers.furthest_behind, "result")}.`,
-    action: html`<a class="button" href=${link("/subscribers")}>Who it is</a>`,
+    text: html`${plural(subscribers.lagging, "subscription")} behind, the slowest${name ?? ""} by ${plural(subscribers.furthest_behind, "result")}.`,
+    action: html`<a class="button" href=${link("/subscribers")}>All subscribers</a>`,
   }]; // prettier-ignore
 }
 

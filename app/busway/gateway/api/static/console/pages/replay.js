@@ -1,19 +1,19 @@
 import { all, post, useQuery } from "../api.js";
-import { html, useState } from "../lib.js";
-import { link } from "../router.js";
+import { html } from "../lib.js";
+import { change, link } from "../router.js";
 import { number, plain } from "../text.js";
 import { Action, Json, Loaded, Page, Section, State, Table, Time } from "../ui.js";
 
 const FIRST = 100; // results that are compared while it runs
 const MOST = 2000; // and when it has ended
 
-export function Replay({ id }) {
+export function Replay({ id, query }) {
   const replay = useQuery(`v1/replays/${id}`, { every: 1000 });
   const running = replay.data?.state === "running";
   const load = (path, options) => all(path, { ...options, most: running ? FIRST : MOST });
   const path = `v1/replays/${id}/results`;
   const results = useQuery(replay.data && (running ? path : `${path}?`), { every: running ? 2000 : 0, load }); // again at its end
-  const [only, setOnly] = useState(true);
+  const only = !query.has("all");
   const actions = replay.data?.state === "running" && html`<${Action} kind="danger" name="cancel-replay" run=${() => post(`v1/replays/${id}/cancel`).then(replay.reload)} done="The replay is cancelled">Cancel<//>`;
   return html`<${Page} title=${`Replay ${number(Number(id))}`} actions=${actions}>
     <${Loaded} of=${replay}>${(one) => html`<dl class="pairs">
@@ -26,7 +26,7 @@ export function Replay({ id }) {
       <div><dt>begun</dt><dd><${Time} at=${one.created_at} /></dd></div>
       <div><dt>finished</dt><dd><${Time} at=${one.finished_at} none="not yet" /></dd></div>
     </dl>`}<//>
-    <${Section} title="Compared with the record" name="differences" actions=${html`<label class="check"><input type="checkbox" checked=${only} onChange=${() => setOnly(!only)} /> Only differences</label>`}>
+    <${Section} title="Compared with the record" name="differences" actions=${html`<label class="check"><input type="checkbox" checked=${only} onChange=${() => change({ all: only ? "yes" : null })} /> Only differences</label>`}>
       <${Loaded} of=${results}>${({ items, more }) => {
         const rows = only ? items.filter(differs) : items;
         return html`<p class="dim">${number(items.filter(differs).length)} of ${more ? "the first " : ""}${number(items.length)} differ.</p>
