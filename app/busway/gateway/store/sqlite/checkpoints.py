@@ -120,5 +120,5 @@ class Checkpoints:
     def _size(self) -> int:
         try:
             return self._log.stat().st_size
-        except FileNotFoundError:
+        except OSError:  # it was removed, or its folder may not be searched
             return 0
