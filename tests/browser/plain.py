@@ -86,6 +86,10 @@ class Plain:
         found = self.ask("Performance.enable", "Performance.getMetrics")["result"]["metrics"]
         return {each["name"]: each["value"] for each in found}
 
+    def purge(self) -> None:
+        """Have the page free all that it can."""
+        self.ask("HeapProfiler.collectGarbage", "Memory.forciblyPurgeJavaScriptMemory")
+
     def taken(self) -> Taken:
         """Return what the page takes: its renderer is the one that worked most."""
         processes = list(descendants(self.process.pid))
