@@ -72,10 +72,56 @@ def test_dead_runs_are_one_line_for_each_cause_and_are_retried(console: Console)
 
     until(lambda: tried() == attempts + 1, "the run that was chosen")
     page.locator("[data-action=retry-all]").click()
+    page.locator("dialog", has_text=f"Retry all {group.locator('tbody tr').count()} dead runs").wait_for()
     console.check()
     page.locator("dialog .danger").click()
     console.told("runs retried")
     until(lambda: tried() > attempts + 3, "all of them")
+
+
+PLACES = """
+from busway import Fail, handler
+
+@handler("pack.*", backoff={"initial": 3000})
+def pack(event):
+    if event.data == 1:
+        raise Fail("no box")
+    if event.data == 2:
+        raise Fail("no box")
+    raise OSError("the machine is off")
+"""
+
+
+@pytest.mark.long
+def test_runs_of_one_error_are_grouped_by_place_and_cancelled_all_at_once(console: Console) -> None:
+    page, service = console.page, console.service
+    service.write("pack.py", PLACES)
+    until(lambda: "pack" in str(service.ok("GET", "/v1/handlers")), "the handler")
+    for n in (1, 1, 2):
+        service.finished(service.publish("pack.box", n)["seq"])
+    console.open("/dead?handler=pack")
+    places = console.page.locator("[data-place]")
+    places.first.wait_for()
+    lines = [number for number, line in enumerate(PLACES.splitlines(), 1) if "no box" in line]
+    assert [text.rpartition("/")[2] for text in places.all_inner_texts()] == [
+        f"pack.py:{line} in pack" for line in lines
+    ]
+    group = console.section("group").first
+    group.locator("[data-action=retry-group]").click()
+    page.locator("dialog", has_text="Retry 2 of pack?").wait_for()
+    console.check()
+    page.locator("dialog .danger").click()
+    console.told("2 runs retried")
+    for _ in range(3):
+        service.publish("pack.box", 3)
+    until(lambda: len(service.runs(handler="pack", state="retryable")) == 3, "the runs that wait")
+    console.open("/dead?handler=pack&state=retryable")
+    page.locator("[data-action=cancel-all]").click()
+    page.locator("dialog", has_text="Cancel all 3 waiting runs of pack?").wait_for()
+    page.locator("dialog .danger").click()
+    console.told("3 runs cancelled")
+    assert len(service.runs(handler="pack", state="cancelled")) == 3
+    page.get_by_text("None.").wait_for()
 
 
 @pytest.mark.long
