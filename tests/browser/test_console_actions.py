@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,26 @@ DIFFERS = """
   }
   return wrong;
 """
+
+
+@pytest.mark.long
+def test_handlers_show_how_often_they_ran_since_the_page_was_opened(console: Console) -> None:
+    page, service = console.page, console.service
+    console.open("/handlers")
+    row = page.locator("tr", has=page.get_by_role("link", name="price", exact=True))
+    row.locator("[data-name='Runs/min']", has_text=re.compile(r"\d")).wait_for()
+    for item in ("book", "piano", "piano"):
+        service.finished(service.publish("shop.order", {"item": item})["seq"])
+
+    def shown(name: str) -> float:
+        return float(row.locator(f"[data-name='{name}']").inner_text().replace(",", ""))
+
+    until(lambda: shown("Runs/min") > shown("Dead/min") > 0, "the rates")
+    console.check()
+    row.get_by_role("link").first.click()
+    rates = page.locator("[data-rate]", has_text="runs/min").inner_text()
+    assert "since the console was opened" in rates
+    assert not re.search(r"\b0 (runs|dead)", rates)
 
 
 @pytest.mark.long

@@ -1,16 +1,18 @@
 import { get, patch, post, query as withQuery, remove, useQuery } from "../api.js";
 import { html, useState } from "../lib.js";
+import { observed, ratesOf } from "../rates.js";
 import { go, link } from "../router.js";
-import { bytes, duration, number, parse, plain, plural } from "../text.js";
+import { bytes, duration, number, parse, plain, plural, rate } from "../text.js";
 import { Action, Field, Json, Loaded, Name, notify, Page, Section, State, Table, Text, Time, Trouble } from "../ui.js";
 import { Edit } from "./edit.js";
 import { condition, Toggle } from "./overview.js";
 import { Revisions } from "./revisions.js";
 
+const load = observed(get, (one) => [one]);
 const SHOWN = ["target", "events", "filter", "pool", "timeout", "max_attempts", "backoff", "concurrency", "rate", "ordered", "memory", "breaker", "description"];
 
 export function Handler({ name, query }) {
-  const handler = useQuery(`v1/handlers/${name}`, { every: 2000 });
+  const handler = useQuery(`v1/handlers/${name}`, { every: 2000, load });
   const [editing, setEditing] = useState(false);
   const actions = handler.data && html`
     <${Toggle} one=${handler.data} reload=${handler.reload} />
@@ -32,6 +34,7 @@ export function Handler({ name, query }) {
 
 function Now({ one }) {
   const { runs, latency, last_error: error } = one.stats;
+  const seen = ratesOf(one.name);
   const count = (state) => html`<a href=${link("/runs", { handler: one.name, state })}>${number(runs[state] ?? 0)}</a>`;
   return html`
     <dl class="pairs">
@@ -40,6 +43,7 @@ function Now({ one }) {
       <div><dt>revision</dt><dd>${one.revision}, <${Time} at=${one.updated_at} /></dd></div>
       <div><dt>declared by</dt><dd>${one.source === "code" ? "code" : "a client over HTTP"}</dd></div>
       <div><dt>runs</dt><dd>${["available", "running", "retryable", "succeeded", "dead", "cancelled"].map((state, at) => html`${at ? ", " : ""}${count(state)} ${state}`)}</dd></div>
+      <div><dt>rate</dt><dd data-rate>${seen ? html`${rate(seen.ended)} runs/min, ${rate(seen.dead)} dead/min <span class="dim">in the last ${duration(Math.round(seen.seconds))}${seen.seconds < 590 && ", since the console was opened"}</span>` : html`<span class="dim">–</span>`}</dd></div>
       <div><dt>latency</dt><dd>p50 ${duration(latency.p50)}, p95 ${duration(latency.p95)} <span class="dim">of ${plural(latency.attempts, "attempt")}</span></dd></div>
     </dl>
     ${error && html`<p class="error">Last error: <strong><${Name} text=${error.type} /></strong>: <${Name} text=${error.message} most=${400} /> <a href=${link("/dead", { handler: one.name })}>Dead runs</a></p>`}
