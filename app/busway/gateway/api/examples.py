@@ -100,12 +100,8 @@ _RECEIPT = {
     "seq": 3, "id": _ORDER, "source": "/", "type": "order.created", "runs": 1, "duplicate": False,
 }  # fmt: skip
 _RESULT = {
-    **results.EXAMPLE, "handler": "price", "run": 3, "data": {"total": 2500}, "time": _DONE,
-    "event": {
-        "seq": 3, "id": _ORDER, "type": "order.created", "source": "/", "subject": None,
-        "correlationid": _ORDER,
-    },
-    "completes": None,
+    **results.EXAMPLE, "event": {**results.EXAMPLE["event"], "seq": 3}, "handler": "price", "run": 3,
+    "data": {"total": 2500}, "completes": None, "time": _DONE,
 }  # fmt: skip
 _KEY = {
     "id": 1, "name": "me", "scopes": ["admin"], "types": None, "created_at": _AT, "expires_at": None,
@@ -183,13 +179,9 @@ _REPLAY = {
     "position": 1312, "created_at": _AT, "finished_at": None,
 }  # fmt: skip
 _REPLAYED = {**_RUN, "id": 9, "replay": 1}
-_RESULT = {
-    **results.EXAMPLE, "event": {**results.EXAMPLE["event"], "seq": 3}, "handler": "price", "run": 3,
-    "data": {"total": 2500},
-}  # fmt: skip
 _COMPARED = {
     "event": 3, "run": _REPLAYED, "recorded_run": _RUN, "recorded_result": _RESULT,
-    "result": {**_RESULT, "run": 9, "completes": None, "replay": 1, "data": {"total": 2750}},
+    "result": {**_RESULT, "run": 9, "replay": 1, "data": {"total": 2750}},
 }  # fmt: skip
 
 _SCHEDULE = {
