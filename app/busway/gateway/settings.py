@@ -305,7 +305,7 @@ def database_url(url: str | None) -> str:
     """Return the URL of the database from the option, else the environment, else `.env`.
 
     Raises:
-        BadSettings: the URL is not `sqlite:///FILE`.
+        BadSettings: the URL is neither `sqlite:///FILE` nor `postgresql://…`.
     """
     return _database_url(_database_variable(url))
 

@@ -104,7 +104,7 @@ class InFlight:
             handler: the run's handler.
             spec: the handler's effective fields.
             kind: the kind of the handler's target.
-            pool: `process` or `thread`.
+            pool: `process`, `thread` or `http`.
             here: the revision that this node runs. None: it does not have the code.
         """
         token, revision = self._random.getrandbits(63) | 1, handler.revision if here is None else here

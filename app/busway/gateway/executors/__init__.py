@@ -1,1 +1,1 @@
-"""The executors: they run user code in child processes."""
+"""The executors carry out attempts: handler code in child processes, and events that are sent to URLs."""

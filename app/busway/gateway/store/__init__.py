@@ -1,1 +1,1 @@
-"""The durable store: ports, group commit with its committer process, and the SQLite driver."""
+"""The durable store: ports, group commit with its committer process, drivers for SQLite and PostgreSQL."""
