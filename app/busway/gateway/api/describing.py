@@ -202,19 +202,14 @@ def _problem(code: int, trouble: Trouble | None) -> Schema:
     return problem_response(description, type(example)(detail))
 
 
-def body(
-    shape: Shape,
-    example: Any,
-    schema: Schema | None = None,
-    others: Mapping[str, tuple[Schema, Any]] | None = None,
-) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that decodes its body itself.
+def body(shape: Shape, example: Any) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that decodes its body itself."""
+    return bodies({JSON: (ref(shape), example)})
 
-    `others`: the schema and an example of the body under other media types.
-    """
-    content = {JSON: {"schema": schema or ref(shape), "example": example}}
-    for media_type, (form, other) in (others or {}).items():
-        content[media_type] = {"schema": form, "example": other}
+
+def bodies(forms: Mapping[str, tuple[Schema, Any]]) -> dict[str, Any]:
+    """Return the same for a body of several media types: the schema of each, and an example."""
+    content = {name: {"schema": schema, "example": example} for name, (schema, example) in forms.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from busway.contract import events as shapes
-from busway.contract.schemas import ref
 from busway.contract.uploads import UploadResult
 from busway.domain import cloudevents
 from busway.domain.event import Event, document
@@ -21,13 +20,13 @@ from busway.gateway.api import answers, examples, uploads
 from busway.gateway.api.access import HolderDep, needs
 from busway.gateway.api.answers import PAGE_BYTES, READ_BYTES, READ_ROWS, After, Limit
 from busway.gateway.api.describing import answers as described
-from busway.gateway.api.describing import body
+from busway.gateway.api.describing import bodies
 from busway.gateway.api.negotiation import prefers
 from busway.gateway.api.paths import NUMBER
 from busway.gateway.api.runs import shown
 from busway.gateway.api.stages import Stages, StagesDep
 from busway.gateway.errors import Conflict, NotFound
-from busway.gateway.ingest.reading import MAX_EVENTS
+from busway.gateway.ingest.codecs.choosing import FORMS
 from busway.gateway.store.port.operations import Cancel
 from busway.gateway.store.port.reader import EventQuery, RunRecord
 
@@ -36,20 +35,8 @@ router = APIRouter(prefix="/v1/events", tags=["events"])
 MAX_TREE = 1_000
 MAX_RUNS = 10_000
 _LEAST = 300  # bytes of an event or a run in an answer, without its texts
-_ONE = {"type": "order.created", "data": {"item": "book", "quantity": 2}}
-_MANY = {"type": "array", "items": ref(shapes.EventIn), "minItems": 1, "maxItems": MAX_EVENTS}
-_STRUCTURED = {"specversion": "1.0", "id": "order-1", "source": "/shop", **_ONE}
-_PUBLISH = body(
-    shapes.EventIn,
-    _ONE,
-    {"anyOf": [ref(shapes.EventIn), _MANY]},
-    {
-        cloudevents.STRUCTURED: (ref(shapes.StructuredEventIn), _STRUCTURED),
-        cloudevents.BATCH: (
-            {**_MANY, "items": ref(shapes.StructuredEventIn), "minItems": 0},
-            [_STRUCTURED],
-        ),
-    },
+_PUBLISH = bodies(
+    {name: (codec.schema, codec.example) for name, codec in FORMS.items() if codec and codec.schema}
 )
 uploads.describe(_PUBLISH)
 _GONE = (

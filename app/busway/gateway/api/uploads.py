@@ -16,6 +16,7 @@ from busway.gateway.api.describing import Trouble
 from busway.gateway.api.describing import answers as described
 from busway.gateway.api.stages import StagesDep
 from busway.gateway.errors import NotFound
+from busway.gateway.ingest.codecs.choosing import NDJSON
 from busway.gateway.ingest.upload import missing_lines
 
 router = APIRouter(prefix="/v1/producers", tags=["events"])
@@ -43,7 +44,7 @@ def stored_id(access: Access, id_: str) -> str:
 
 def describe(publish: dict[str, Any]) -> None:
     """Add NDJSON and its headers to the description of the route that publishes events."""
-    publish["requestBody"]["content"]["application/x-ndjson"] = {
+    publish["requestBody"]["content"][NDJSON] = {
         "schema": {"type": "string", "description": "One event a line, each as in `application/json`."},
         "example": _EXAMPLE,
     }

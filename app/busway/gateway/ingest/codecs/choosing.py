@@ -10,12 +10,17 @@ from busway.gateway.ingest.codecs.cloudevents import BATCH, BINARY, STRUCTURED
 from busway.gateway.ingest.codecs.plain import PLAIN
 from busway.gateway.ingest.codecs.port import Codec, Headers
 
-_BY_TYPE = {codec.media_type: codec for codec in (PLAIN, STRUCTURED, BATCH)}
 NDJSON = "application/x-ndjson"
-ACCEPT_POST = ", ".join([*filter(None, _BY_TYPE), NDJSON])
-"""The value of the header `Accept-Post`: the media types that name a codec."""
+_CODECS = (PLAIN, STRUCTURED, BATCH)
+FORMS: dict[str, Codec | None] = {codec.media_type: codec for codec in _CODECS if codec.media_type}
+"""The codecs by media type, None for NDJSON. This is the only list of them."""
+FORMS[NDJSON] = None
+
+ACCEPT_POST = ", ".join(FORMS)
+"""The value of the header `Accept-Post`: the media types that name a form of events."""
 
 _CLOUDEVENTS = "application/cloudevents"
+_OF_CLOUDEVENTS = [name for name in FORMS if name.startswith(_CLOUDEVENTS)]
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of HTTP
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
@@ -46,17 +51,15 @@ def choose(headers: Headers) -> Codec | None:
         if types and not _MEDIA_TYPE.fullmatch(media_type):
             raise _unsupported(value, "send the media type of the data")
         return BINARY
-    if media_type == NDJSON:
-        return None
-    if media_type != PLAIN.media_type:
+    if media_type not in FORMS:
         raise _unsupported(value, f"send {ACCEPT_POST}, or any other media type with ce-specversion")
-    return PLAIN
+    return FORMS[media_type]
 
 
 def _structured(media_type: str, value: str) -> Codec:
-    codec = _BY_TYPE.get(media_type)
+    codec = FORMS.get(media_type)
     if codec is None:
-        raise _unsupported(value, f"of CloudEvents send {STRUCTURED.media_type} or {BATCH.media_type}")
+        raise _unsupported(value, f"of CloudEvents send {' or '.join(_OF_CLOUDEVENTS)}")
     charset = _CHARSET.search(value)
     if charset is not None and charset[1].lower() not in _CHARSETS:
         raise _unsupported(value, "JSON is UTF-8")

@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from busway.contract.events import StructuredEventIn
 from busway.contract.problems import BadField
+from busway.contract.schemas import ref
 from busway.domain import cloudevents
 from busway.domain.cloudevents import accept, declares_json, decode_header, faults
 from busway.domain.event_fields import MAX_ATTRIBUTES
@@ -18,6 +20,7 @@ from busway.domain.text import JSONError, decode_json
 from busway.gateway.errors import BadRequest
 from busway.gateway.ingest.codecs.port import Codec, Headers
 from busway.gateway.ingest.reading import (
+    MAX_EVENTS,
     SLICE_BYTES,
     Checks,
     Part,
@@ -159,6 +162,11 @@ def _header(name: str) -> str:
     return "content-type" if name == "datacontenttype" else f"ce-{name}"
 
 
-STRUCTURED = Codec(cloudevents.STRUCTURED, _read_structured)
-BATCH = Codec(cloudevents.BATCH, _read_batch)
+_EXAMPLE = {
+    "specversion": "1.0", "id": "order-1", "source": "/shop", "type": "order.created",
+    "data": {"item": "book", "quantity": 2},
+}  # fmt: skip
+_MANY = {"type": "array", "items": ref(StructuredEventIn), "minItems": 0, "maxItems": MAX_EVENTS}
+STRUCTURED = Codec(cloudevents.STRUCTURED, _read_structured, ref(StructuredEventIn), _EXAMPLE)
+BATCH = Codec(cloudevents.BATCH, _read_batch, _MANY, [_EXAMPLE])
 BINARY = Codec(None, _read_binary)

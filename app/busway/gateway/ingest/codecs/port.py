@@ -1,9 +1,14 @@
-"""What every codec is."""
+"""What a codec does: it reads events from the body of a request.
+
+To add a codec, write a module beside this one that defines a `Codec` with its media type, and name it in
+`_CODECS` in `choosing.py`. Requests with this media type are then read by it, and the header `Accept-Post`,
+the messages of errors and the OpenAPI document list it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -40,10 +45,14 @@ class Codec(msgspec.Struct, frozen=True):
     Attributes:
         media_type: of its bodies. None: any.
         read: reads a body.
+        schema: JSON Schema of a body for the OpenAPI document. None: it does not show this form.
+        example: of such a body.
     """
 
     media_type: str | None
     read: Reader
+    schema: dict[str, Any] | None = None
+    example: Any = None
 
 
 Choose = Callable[[Headers], Codec | None]
