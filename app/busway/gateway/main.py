@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -32,6 +31,7 @@ from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.attempts.rates import Rates
 from busway.gateway.attempts.recorder import Progress, Recorder, shift
 from busway.gateway.budget import Budgets
+from busway.gateway.clock import clock
 from busway.gateway.dispatch.assigned import Assigned
 from busway.gateway.dispatch.assigner import Assigner
 from busway.gateway.dispatch.changes import Changes
@@ -78,11 +78,6 @@ log = logging.getLogger("busway")
 
 LEADS = "this node leads, but cannot hand out runs yet; trying again"
 FRAME_ROOM = 65_536  # bytes that a frame may have in addition to its event
-
-
-def clock() -> int:
-    """Return the time in microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 class Gateway:

@@ -71,7 +71,7 @@ def create_key(
     from busway.gateway.access.keys import key_text  # noqa: PLC0415
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
-    from busway.gateway.main import clock  # noqa: PLC0415
+    from busway.gateway.clock import clock  # noqa: PLC0415
 
     fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at, "types": types}
     try:
@@ -101,7 +101,7 @@ def _audited(action: str, operation: Change) -> Audited:
     """Return the operation with an entry of the audit log about the user who runs this command."""
     import getpass  # noqa: PLC0415 - only the keys commands need these
 
-    from busway.gateway.main import clock  # noqa: PLC0415
+    from busway.gateway.clock import clock  # noqa: PLC0415
     from busway.gateway.store.port.audit import Audited, Entry  # noqa: PLC0415
 
     try:
@@ -147,7 +147,7 @@ def declare_key(
     from busway.gateway.access.keys import declared_id, key_text  # noqa: PLC0415
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.keys import new_key  # noqa: PLC0415
-    from busway.gateway.main import clock  # noqa: PLC0415
+    from busway.gateway.clock import clock  # noqa: PLC0415
 
     fields = {"name": name, "scopes": scope or ["admin"], "expires_at": expires_at, "types": types}
     try:
@@ -219,7 +219,7 @@ def rotate_key(
     from busway.gateway.api import decoding  # noqa: PLC0415
     from busway.gateway.api.answers import when  # noqa: PLC0415
     from busway.gateway.api.keys import ended, rotated  # noqa: PLC0415
-    from busway.gateway.main import clock  # noqa: PLC0415
+    from busway.gateway.clock import clock  # noqa: PLC0415
 
     with chosen_database(database_url, hint=_CREATE) as database:
         try:
@@ -253,7 +253,7 @@ def revoke_key(
 ) -> None:
     """Revoke a key. A running gateway refuses it within 5 seconds."""
     need_server()
-    from busway.gateway.main import clock  # noqa: PLC0415 - only the keys commands need these
+    from busway.gateway.clock import clock  # noqa: PLC0415 - only the keys commands need these
     from busway.gateway.store.port.operations import RevokeKey  # noqa: PLC0415
 
     with chosen_database(database_url, hint=_CREATE) as database:
