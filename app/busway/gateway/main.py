@@ -24,7 +24,6 @@ from busway.gateway.api.keys import take_declared
 from busway.gateway.api.preparing import prepare_routes
 from busway.gateway.api.routes import describe
 from busway.gateway.api.stages import Stages
-from busway.gateway.api.upkeep import follow_keys_file, keep_up
 from busway.gateway.attempts import outcome_log
 from busway.gateway.attempts.depth import Depth
 from busway.gateway.attempts.inflight import InFlight
@@ -70,6 +69,7 @@ from busway.gateway.tls import Certificate
 from busway.gateway.traces.switch import REQUEST_HEADERS
 from busway.gateway.tracing import codec_choice, trace_attempts, trace_commits, trace_deliveries
 from busway.gateway.turns import Turns
+from busway.gateway.upkeep import follow_keys_file, keep_up
 
 if TYPE_CHECKING:
     from busway.gateway.traces.tracer import Tracer
