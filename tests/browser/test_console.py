@@ -181,6 +181,7 @@ HOSTILE: dict[str, Any] = {
     "hebrew": "\u202e\u05e9\u05dc\u05d5\u05dd\u2066 evil",
     "keys": {f"key-{n}": n for n in range(10_000)},
 }
+DIGITS = "98765432109876543210123"  # a whole number that JavaScript would round
 
 
 @pytest.mark.long
@@ -199,7 +200,20 @@ def test_hostile_data_is_text_and_cut(console: Console) -> None:
             console.section("attributes").get_by_role("button", name="Show more").click()
             assert len(console.section("attributes").locator("pre").inner_text()) > 2100
         console.section("results").locator("td").first.wait_for()
+    console.open("/live?types=shop.echo&kinds=succeeded")
+    page.locator("td code", has_text="key-0").wait_for()
+    seq = service.publish("shop.echo", {"number": -int(DIGITS)})["seq"]
+    page.locator("td code", has_text=f'{{"number": -{DIGITS}}}').wait_for()  # over the WebSocket
+    console.open(f"/events/{seq}")
+    console.section("attributes").locator("pre", has_text=f'"number": -{DIGITS}').wait_for()
+    console.section("results").locator("td", has_text=f"-{DIGITS}").wait_for()
+    console.open(f"/handlers/echo?event={seq}")
+    console.section("test").get_by_role("button", name="Take the newest event").click()
+    until(lambda: DIGITS in console.section("test").locator("textarea").input_value(), "the number")
+    console.press("test")  # what was read is sent as it came
+    console.section("outcome").locator("pre", has_text=f"-{DIGITS}").wait_for()
     console.open("/live?show=events&types=shop.echo")
+    page.locator("td code", has_text=DIGITS).wait_for()
     page.get_by_text("\\u202e").first.wait_for()
     assert page.locator("main script, main img").count() == 0
     console.check()

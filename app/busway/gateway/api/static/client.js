@@ -40,7 +40,8 @@ export class Gap extends BuswayError {
  *
  * Options: `key`, an API key; or `ticket`, an async function that returns a new ticket for each connection (from
  * your own server, so that the page has no key). A gateway without API keys needs neither. `onstatus` is called
- * with `{connected, reason}` when the connection opens or closes.
+ * with `{connected, reason}` when the connection opens or closes. `parse` reads the JSON of each frame in place of
+ * `JSON.parse`, for example to keep numbers that JavaScript rounds.
  */
 export class Busway {
   #address;
@@ -161,7 +162,7 @@ export class Busway {
   #dial(address) {
     const socket = (this.#socket = new WebSocket(address, "busway.v1"));
     socket.onopen = () => this.#opened();
-    socket.onmessage = (message) => socket === this.#socket && this.#take(JSON.parse(message.data));
+    socket.onmessage = (message) => socket === this.#socket && this.#take((this.#options.parse ?? JSON.parse)(message.data));
     socket.onclose = (closed) => socket === this.#socket && this.#lost(closed.code, closed.reason);
   }
 

@@ -2,6 +2,7 @@
 
 import { address, session } from "./api.js";
 import { store, useEffect, useRef } from "./lib.js";
+import { parse } from "./text.js";
 import { Busway, Gap } from "../../client.js";
 
 /** Whether the stream is open: null before the first use. */
@@ -14,7 +15,7 @@ let closing = null;
 function open() {
   clearTimeout(closing);
   users += 1;
-  client ??= new Busway(address(".").href, { onstatus: (told) => stream.set(told) });
+  client ??= new Busway(address(".").href, { parse, onstatus: (told) => stream.set(told) });
   return client;
 }
 
