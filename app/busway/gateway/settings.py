@@ -31,7 +31,7 @@ from busway.gateway.door.deadlines import TIMES, Times
 from busway.gateway.errors import BadSettings
 from busway.gateway.executors.port import WorkerLimits
 from busway.gateway.limits import Limits, Policy, read_rate
-from busway.gateway.nodes.notifications.broker import Broker, read_broker
+from busway.gateway.nodes.notifications.nats_url import Broker, read_broker
 from busway.gateway.store.port.database import POSTGRES
 from busway.gateway.traces import switch
 from busway.gateway.variables import Variable

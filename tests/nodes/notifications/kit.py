@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import psycopg
 import uvloop
 from busway.gateway.errors import Unavailable
-from busway.gateway.nodes.notifications.broker import read_broker
 from busway.gateway.nodes.notifications.nats import NatsNotifications
+from busway.gateway.nodes.notifications.nats_url import read_broker
 from busway.gateway.nodes.notifications.port import Notifications
 from busway.gateway.nodes.notifications.postgres import PostgresNotifications
 from busway.gateway.store.postgres import statements

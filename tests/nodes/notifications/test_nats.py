@@ -13,8 +13,8 @@ from typing import Any
 
 import nats
 import pytest
-from busway.gateway.nodes.notifications.broker import read_broker
 from busway.gateway.nodes.notifications.nats import NatsNotifications
+from busway.gateway.nodes.notifications.nats_url import read_broker
 from busway.gateway.nodes.notifications.port import LARGEST, BrokerStatus
 from busway.gateway.nodes.notifications.sealing import Seal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -22,7 +22,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
-from busway.gateway.nodes.notifications.broker import Broker, Server
+from busway.gateway.nodes.notifications.nats_url import Broker, Server
 from busway.gateway.nodes.notifications.port import KEPT, LOOK, BrokerStatus
 from busway.gateway.nodes.notifications.sealing import Seal
 
