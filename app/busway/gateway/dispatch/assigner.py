@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
+from busway.domain.callables import ASYNC
 from busway.domain.run import Run
 from busway.domain.weburl import KIND, is_url, read_url
 from busway.gateway.attempts.inflight import InFlight
@@ -20,7 +21,6 @@ from busway.gateway.store.port.operations import Assign
 from busway.gateway.store.port.reader import Reader, RunningRun
 
 _AGAIN = 0.5  # seconds until the store is asked again what became of an assignment
-_ASYNC = frozenset({"coroutine", "async_generator"})
 _Room = tuple[int, str, str]
 """A node; `process`, `async`, `thread` or `http`; and the host of a URL, else empty."""
 
@@ -168,7 +168,7 @@ class Assigner:
         if assignment.pool == KIND:
             return self._room_for_host(read_url(assignment.target).origin)
         best, most = None, 0
-        pool = "async" if assignment.pool == "process" and assignment.kind in _ASYNC else assignment.pool
+        pool = "async" if assignment.pool == "process" and assignment.kind in ASYNC else assignment.pool
         for node in self._peers.peers():
             if assignment.target not in node.targets:
                 continue
