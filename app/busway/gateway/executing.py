@@ -17,7 +17,7 @@ from busway.gateway.executors.python.host.environment import handler_environment
 from busway.gateway.executors.python.host.supervisor import Supervisor
 from busway.gateway.executors.together import Executors
 from busway.gateway.settings import Settings
-from busway.gateway.store.port.database import POSTGRES
+from busway.gateway.store.port.database import is_postgres
 
 
 def make_executors(
@@ -61,7 +61,7 @@ def _make_workers(settings: Settings) -> Workers:
         environment=handler_environment(
             {**os.environ, **variables.handler_secrets()},
             user=settings.worker_user,
-            postgres=settings.database_url.startswith(POSTGRES),
+            postgres=is_postgres(settings.database_url),
         ),
         secrets=settings.secrets_file,
         limits=settings.worker_limits,

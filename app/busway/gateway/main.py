@@ -57,7 +57,7 @@ from busway.gateway.store.databases import choose
 from busway.gateway.store.group.commits import GroupCommits
 from busway.gateway.store.group.process import Launched
 from busway.gateway.store.port.commits import Commits
-from busway.gateway.store.port.database import POSTGRES, Database
+from busway.gateway.store.port.database import Database, is_postgres
 from busway.gateway.store.port.operations import Lead, RedeemTicket
 from busway.gateway.store.port.reader import Reader, RunQuery
 from busway.gateway.subscribers.durables import Durables
@@ -385,7 +385,7 @@ def _shared_tickets(nodes: Nodes, commits: Commits) -> SharedTickets | None:
 
 
 def _make_nodes(settings: Settings, database: Database, notifications: Notifications | None) -> Nodes:
-    if not database.url.startswith(POSTGRES):
+    if not is_postgres(database.url):
         return Alone(settings.node_name, clock)
     from busway.gateway.store.postgres.cell import PostgresCellLink  # noqa: PLC0415 - loaded if used
 

@@ -31,7 +31,7 @@ from busway.gateway.main import Gateway, create_app
 from busway.gateway.settings import Settings, naming
 from busway.gateway.store.databases import choose
 from busway.gateway.store.group.process import Launched
-from busway.gateway.store.port.database import POSTGRES, Database
+from busway.gateway.store.port.database import Database, is_postgres
 from busway.gateway.tls import Certificate, CertificateError
 
 log = logging.getLogger("busway")
@@ -253,7 +253,7 @@ def _announce_json(settings: Settings, listener: Listener, stages: Stages) -> No
 
 def _shown(settings: Settings, database: Database) -> str:
     """Return the URL of the database without secrets."""
-    return database.shown if settings.database_url.startswith(POSTGRES) else settings.database_url
+    return database.shown if is_postgres(settings.database_url) else settings.database_url
 
 
 def _event_to_try(registry: Registry) -> str | None:

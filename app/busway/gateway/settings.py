@@ -32,7 +32,7 @@ from busway.gateway.errors import BadSettings
 from busway.gateway.executors.port import WorkerLimits
 from busway.gateway.limits import Limits, Policy, read_rate
 from busway.gateway.nodes.notifications.nats_url import Broker, read_broker
-from busway.gateway.store.port.database import POSTGRES
+from busway.gateway.store.port.database import is_postgres, sqlite_path
 from busway.gateway.traces import switch
 from busway.gateway.variables import Variable
 
@@ -337,8 +337,8 @@ def _option(name: str) -> str:
 
 def _database_url(variable: Variable) -> str:
     url = str(variable.value)
-    path = url.removeprefix("sqlite:///")
-    if url.startswith(POSTGRES):
+    path = sqlite_path(url)
+    if is_postgres(url):
         return url
     if path == url or path in {"", ".", ":memory:"}:
         raise BadSettings(
@@ -358,7 +358,7 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
     _check_keys_file(settings)
     if settings.tls_key is not None and settings.tls_cert is None:
         raise BadSettings(f"{place('tls_key')}the key needs its certificate: set --tls-cert")
-    if settings.role != "all" and not settings.database_url.startswith(POSTGRES):
+    if settings.role != "all" and not is_postgres(settings.database_url):
         raise BadSettings(
             place("role") + "roles are for several nodes on one PostgreSQL database, and SQLite has one: "
             "remove it, or set --database-url postgresql://…"
@@ -385,7 +385,7 @@ def _check(settings: Settings, chosen: Mapping[str, Variable]) -> None:
 
 
 def _check_broker(settings: Settings) -> None:
-    if settings.broker_url and not settings.database_url.startswith(POSTGRES):
+    if settings.broker_url and not is_postgres(settings.database_url):
         raise BadSettings(
             settings.place("broker_url") + "a broker is for several nodes on one PostgreSQL database, and "
             "SQLite has one: remove it, or set --database-url postgresql://…"

@@ -27,13 +27,13 @@ def backup(
     need_server()
     from busway.gateway import settings  # noqa: PLC0415 - only the commands on the database need these
     from busway.gateway.store.databases import choose  # noqa: PLC0415
-    from busway.gateway.store.port.database import POSTGRES  # noqa: PLC0415
+    from busway.gateway.store.port.database import is_postgres, sqlite_path  # noqa: PLC0415
     from busway.gateway.store.sqlite.backup import back_up, check  # noqa: PLC0415
 
     url = settings.database_url(database_url)
-    if url.startswith(POSTGRES):
+    if is_postgres(url):
         raise BadSettings("busway backup copies SQLite databases only: for PostgreSQL use pg_dump")
-    path, shown = Path(url.removeprefix("sqlite:///")), choose(url).shown
+    path, shown = Path(sqlite_path(url)), choose(url).shown
     if dry_run:
         stored = check(path, file)
         would = f"copy the database {shown} of {size(stored)} to {file.absolute()}"

@@ -28,7 +28,7 @@ from busway.gateway.cli.call import Caller
 from busway.gateway.cli.output import flat, size
 from busway.gateway.errors import BadSettings, BuswayError
 from busway.gateway.store.databases import choose
-from busway.gateway.store.port.database import POSTGRES, Health
+from busway.gateway.store.port.database import Health, is_postgres
 
 if TYPE_CHECKING:
     from busway.gateway.settings import Settings
@@ -153,7 +153,7 @@ def _database(settings: Settings) -> Iterator[Check]:
     try:
         health = database.health()
     except BadSettings as problem:
-        server = settings.database_url.startswith(POSTGRES)
+        server = is_postgres(settings.database_url)
         advice = "see that the server runs and that --database-url names it" if server else _ELSEWHERE
         yield Check("database", PROBLEM, f"{settings.place('database_url')}{problem.detail}", advice)
         return
@@ -164,14 +164,14 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check("database", OK, f"{database.shown} does not exist yet: `busway serve` creates it")
     elif health.revision < database.revision:
         found = f"{database.shown} has schema {health.revision}, this release has {database.revision}"
-        if settings.database_url.startswith(POSTGRES):
+        if is_postgres(settings.database_url):
             yield Check("database", PROBLEM, found, "run `busway migrate`")
         else:
             yield Check("database", WARNING, found, "`busway serve` upgrades it: run `busway backup` before")
     else:
         used = f", in use by {health.user}" if health.user else ""
         yield Check("database", OK, f"{database.shown}, {size(database.sizes().total)}{used}")
-    if settings.database_url.startswith(POSTGRES):
+    if is_postgres(settings.database_url):
         yield from _server(health)
     else:
         yield from _disk(Path(database.shown).parent)
@@ -332,7 +332,7 @@ def _gateway(settings: Settings, url: str, key: str | None) -> Iterator[Check]:
             answer = caller.send("GET", "/readyz")
     except BuswayError:
         yield _port(settings)
-        if not settings.database_url.startswith(POSTGRES):
+        if not is_postgres(settings.database_url):
             wrong = datetime.now(UTC).year < OLDEST_YEAR
             advice = "set it: events get their time from it" if wrong else ""
             yield Check("clock", PROBLEM if wrong else OK, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", advice)

@@ -25,7 +25,7 @@ from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.core.writer import Refused, Writer
 from busway.gateway.store.group import frames
 from busway.gateway.store.group.frames import FileId
-from busway.gateway.store.port.database import POSTGRES
+from busway.gateway.store.port.database import is_postgres, sqlite_path
 from busway.gateway.store.sqlite.write_connection import SQLiteWriteConnection
 
 _NOTHING = (Refused, Outdated)  # replies to operations that changed nothing
@@ -221,11 +221,11 @@ def main() -> None:
 
 def _open(wanted: frames.Open) -> WriteConnection:
     url = os.fsdecode(wanted.url)
-    if url.startswith(POSTGRES):
+    if is_postgres(url):
         from busway.gateway.store.postgres.write_connection import PostgresWriteConnection  # noqa: PLC0415 - loaded if used
 
         return PostgresWriteConnection(url, wanted.node, notifies=wanted.notifies)
-    return SQLiteWriteConnection(Path(url.removeprefix("sqlite:///")), wanted.files, wanted.name)
+    return SQLiteWriteConnection(Path(sqlite_path(url)), wanted.files, wanted.name)
 
 
 def _cause(problem: BaseException) -> str:

@@ -11,8 +11,17 @@ from busway.gateway.store.port.cell import CellState
 from busway.gateway.store.port.operations import Operation
 from busway.gateway.store.port.reader import KeyRecord, Reader
 
-POSTGRES = ("postgresql://", "postgres://")
-"""How the URL of a PostgreSQL database begins. All others are `sqlite:///FILE`."""
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+def is_postgres(url: str) -> bool:
+    """Return whether the URL of a database names one of PostgreSQL. All others are `sqlite:///FILE`."""
+    return url.startswith(_POSTGRES)
+
+
+def sqlite_path(url: str) -> str:
+    """Return the path in the URL of an SQLite database. A text that is no such URL stays as it is."""
+    return url.removeprefix("sqlite:///")
 
 
 class Lock(Protocol):
