@@ -44,6 +44,7 @@ from busway.gateway.store.port.sources import DeleteSource, SaveSource
 from busway.gateway.store.port.uploads import Upload, Uploaded
 
 LARGE_OPERATION = 1 << 20  # bytes
+_ARRAY_32 = b"\xdd"  # MessagePack: how an array begins whose length follows in four bytes
 OPEN, HELLO, BATCH, DONE, FAILED, TROUBLE, BLOCKED = 1, 2, 3, 4, 5, 6, 7
 
 
@@ -96,7 +97,7 @@ def batch_parts(batch: RawBatch) -> list[bytes | memoryview]:
     """Return the encoded batch in parts, so that its operations are not copied."""
     head = encode(RawBatch(batch.since, []))[:-1]  # without the empty array
     size = len(batch.operations)
-    array = b"\xdd" + size.to_bytes(4, "big")  # MessagePack's array 32
+    array = _ARRAY_32 + size.to_bytes(4, "big")
     return [head + array, *(memoryview(operation) for operation in batch.operations)]
 
 
@@ -120,16 +121,26 @@ def _decode_large(operation: msgspec.Raw) -> Any:
 def encode_publish(operation: Publish, slices: list[tuple[int, bytes]]) -> bytes:
     """Encode a `Publish` whose events were encoded before.
 
+    msgspec cannot join encoded arrays, and encoding all events at once would stop the loop for as long. So
+    the array of events is written by hand. That needs `events` to be the last field of `Publish`: what is
+    encoded without events then ends with their empty array, one byte.
+
     Args:
         operation: the operation.
         slices: for each slice how many events it has, and these as an encoded array.
     """
     size = sum(count for count, _ in slices)
-    head = encode(Publish(rules=operation.rules, once=operation.once, events=[]))[
-        :-1
-    ]  # without the empty array
-    headless = [array[1 if count < 16 else 3 :] for count, array in slices]  # all are shorter than 65,536
-    return b"".join([head, b"\xdd", size.to_bytes(4, "big"), *headless])
+    head = encode(Publish(rules=operation.rules, once=operation.once, events=[]))[:-1]
+    items = [_without_length(array, count) for count, array in slices]
+    return b"".join([head, _ARRAY_32, size.to_bytes(4, "big"), *items])
+
+
+def _without_length(array: bytes, count: int) -> bytes:
+    """Return the items of an encoded array of fewer than 65,536.
+
+    MessagePack has the length of up to 15 items in the first byte, and a larger one in two bytes after it.
+    """
+    return array[1 if count < 16 else 3 :]
 
 
 class Done(msgspec.Struct, array_like=True):

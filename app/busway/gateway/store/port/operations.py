@@ -33,7 +33,7 @@ class Publish(Operation, kw_only=True):
 
     rules: int = 0
     once: Once | None = None
-    events: list[NewEvent]
+    events: list[NewEvent]  # stays last: `frames.encode_publish` appends what is already encoded
 
 
 class PublishEncoded(Operation, tag="Publish", kw_only=True):
