@@ -264,6 +264,42 @@ def test_schedules_are_made_run_paused_and_deleted(console: Console) -> None:
 
 
 @pytest.mark.long
+def test_the_page_of_a_list_is_part_of_its_address(console: Console) -> None:
+    page, service = console.page, console.service
+    service.ok("POST", "/v1/handlers/echo/pause")  # what waits changes nothing below
+    try:
+        first = service.publish("shop.echo", {"n": 0})["seq"]
+        for n in range(1, 51):
+            service.publish("shop.echo", {"n": n})
+        link = f"tbody a[href='#/events/{first}'], tbody a[href^='#/events/{first}?']"
+        for path in ("/events?type=shop.echo", "/runs?handler=echo"):
+            console.open(path)
+            page.get_by_role("button", name="Older").click()
+            until(lambda: "after=" in page.url, "the page in the address")
+            page.locator(link).wait_for()
+            shared = page.url
+            page.get_by_role("button", name="Newer", exact=True).click()
+            page.locator(link).wait_for(state="detached")
+            assert "after=" not in page.url
+            page.goto("about:blank")
+            page.goto(shared)
+            page.locator(link).wait_for()
+            console.check()
+            page.get_by_role("button", name="Newest").click()
+            page.locator(link).wait_for(state="detached")
+        page.goto(shared)
+        page.locator(link).wait_for()
+        page.locator("[name=state]").select_option("available")
+        until(lambda: "after=" not in page.url, "the first page of the other filter")
+    finally:
+        service.ok("POST", "/v1/handlers/echo/resume")
+    console.open("/audit?action=handler.*&after=1")
+    page.get_by_text("Nothing matches.").wait_for()
+    page.get_by_role("button", name="Newest").click()
+    page.get_by_text("handler.paused").first.wait_for()
+
+
+@pytest.mark.long
 def test_subscribers_are_listed_with_what_they_select_and_how_far_they_are_behind(console: Console) -> None:
     page, service = console.page, console.service
     with service.subscribed(types=["shop.echo"], durable="billing"):

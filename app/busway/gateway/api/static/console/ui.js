@@ -2,6 +2,7 @@
 
 import { connection, Unreachable } from "./api.js";
 import { html, Plotter, store, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
+import { change } from "./router.js";
 import { ago, plain } from "./text.js";
 
 const STEP = 2_000; // characters of a value that are shown at first
@@ -252,6 +253,20 @@ export function Table({ label, columns, rows, id, href, empty = "Nothing here." 
       </tbody>
     </table>
   </div>`;
+}
+
+/** Buttons to the other pages of a list. `after` is the cursor of this page, from the address, `next` that of the next. */
+export function Pages({ after, next }) {
+  const before = useRef(new Map()); // by cursor: the one of the page before. The address has only one
+  const older = () => {
+    before.current.set(next, after);
+    change({ after: next });
+  };
+  const known = before.current.has(after);
+  return html`<p class="buttons pages">
+    ${after && html`<button type="button" onClick=${() => change({ after: before.current.get(after) ?? null })}>${known ? "Newer" : "Newest"}</button>`}
+    ${next && html`<button type="button" onClick=${older}>Older</button>`}
+  </p>`;
 }
 
 /** A figure with its name. */

@@ -1,8 +1,8 @@
 import { all, query as withQuery, useQuery } from "../api.js";
-import { html, useState } from "../lib.js";
+import { html } from "../lib.js";
 import { change, link } from "../router.js";
 import { number } from "../text.js";
-import { Field, Loaded, Name, Page, State, Table, Time } from "../ui.js";
+import { Field, Loaded, Name, Page, Pages, State, Table, Time } from "../ui.js";
 import { RunActions } from "./event.js";
 
 const STATES = ["available", "running", "retryable", "succeeded", "dead", "cancelled"];
@@ -11,19 +11,17 @@ export function Runs({ query }) {
   const state = query.get("state") ?? "";
   const handler = query.get("handler") ?? "";
   const handlers = useQuery("v1/handlers", { load: all });
-  const [pages, setPages] = useState([null]);
-  const after = pages.at(-1);
+  const after = query.get("after");
   const runs = useQuery(withQuery("v1/runs", { state, handler, limit: 50, after }), { every: after === null ? 2000 : 0 });
   const set = (name) => (event) => {
-    setPages([null]);
-    change({ [name]: event.target.value });
+    change({ [name]: event.target.value, after: null });
   };
   return html`<${Page} title="Runs" about="One event, run by one handler. The newest first.">
     <div class="filters">
       <${Field} label="State"><select name="state" onChange=${set("state")}><option value="" selected=${!state}>all</option>${STATES.map((each) => html`<option value=${each} selected=${each === state}>${each}</option>`)}</select><//>
       <${Field} label="Handler"><select name="handler" onChange=${set("handler")}><option value="" selected=${!handler}>all</option>${(handlers.data?.items ?? []).map((one) => html`<option value=${one.name} selected=${one.name === handler}>${one.name}</option>`)}</select><//>
     </div>
-    <${Loaded} of=${runs}>${({ items, next }) => html`
+    <${Loaded} of=${runs}>${({ items }) => html`
       <${Table} label="Runs" rows=${items} id=${(run) => run.id} href=${(run) => link(`/events/${run.event}`, { run: run.id })} empty="No run matches."
         columns=${[
           { name: "Run", kind: "num", cell: (run) => number(run.id) },
@@ -35,10 +33,7 @@ export function Runs({ query }) {
           { name: "Error", kind: "grow", cell: (run) => run.error && html`<${Name} text=${`${run.error.type}: ${run.error.message}`} most=${120} />` },
           { name: "", cell: (run) => html`<div class="buttons"><${RunActions} run=${run} reload=${runs.reload} /></div>` },
         ]} />
-      <p class="buttons pages">
-        ${pages.length > 1 && html`<button type="button" onClick=${() => setPages(pages.slice(0, -1))}>Newer</button>`}
-        ${next && html`<button type="button" onClick=${() => setPages([...pages, next])}>Older</button>`}
-      </p>
     `}<//>
+    <${Pages} after=${after} next=${runs.data?.next} />
   <//>`;
 }
