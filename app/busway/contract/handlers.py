@@ -27,7 +27,7 @@ from busway.domain.handler import (
     Backoff,
 )
 from busway.domain.run import Outcome
-from busway.domain.weburl import KIND, MAX_URL, URL
+from busway.domain.weburl import HTTP, MAX_URL, URL
 
 
 def _rule(field: str) -> Mapping[str, Any]:
@@ -204,7 +204,7 @@ class Settings(msgspec.Struct, kw_only=True):
 class PlacedIn(msgspec.Struct):
     """Where the attempts of a handler run."""
 
-    pool: Annotated[str, one_of(["process", "thread", KIND])]
+    pool: Annotated[str, one_of(["process", "thread", HTTP])]
     reason: Annotated[str, Meta(description="The reason, with measurements if there are any.")]
     since: Time
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import msgspec
 
 MAX_URL = 2_048  # characters
-KIND = "http"
+HTTP = "http"
 """The kind of these targets, and the pool that their attempts run in."""
 URL = re.compile(r"https?://[!-~]+", re.ASCII | re.IGNORECASE)
 _PARTS = re.compile(

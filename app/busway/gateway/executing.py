@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from busway.gateway import variables
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.changes import HandlerChanges
 from busway.gateway.dispatch.pausing import Pauses
 from busway.gateway.dispatch.registry import Registry
 from busway.gateway.executors.http.deliveries import Deliveries
@@ -23,7 +23,7 @@ from busway.gateway.store.port.database import is_postgres
 def make_executors(
     settings: Settings,
     registry: Registry,
-    changes: Changes,
+    changes: HandlerChanges,
     epoch: Callable[[], str],
 ) -> Workers:
     """Return what runs attempts on this node.

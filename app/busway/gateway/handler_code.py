@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.changes import HandlerChanges
 from busway.gateway.dispatch.registry import Registry, broken_files, code_digest, fault_of, not_loaded
 from busway.gateway.executors.port import Catalog, Workers
 from busway.gateway.handler_files import HandlerFiles
@@ -49,7 +49,7 @@ class HandlerCode:
         settings: Settings,
         nodes: Nodes,
         registry: Registry,
-        changes: Changes,
+        changes: HandlerChanges,
         workers: Workers,
         used: Callable[[], None],
         commits: Commits,

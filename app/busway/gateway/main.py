@@ -33,7 +33,7 @@ from busway.gateway.budget import Budgets
 from busway.gateway.clock import clock
 from busway.gateway.dispatch.assigned import Assigned
 from busway.gateway.dispatch.assigner import Assigner
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.changes import HandlerChanges
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.firings import Firings
 from busway.gateway.dispatch.placement import Placement
@@ -181,7 +181,9 @@ async def _build(
     store.notify = None if notifications is None else notifications.notify
     tracer, commits = trace_commits(settings.traces, nodes, store, stack)
     registry = Registry(delivers=settings.has_workers)
-    changes = Changes(commits, registry, nodes.clock, nodes.current, nodes.spread, settings.targets.fault)
+    changes = HandlerChanges(
+        commits, registry, nodes.clock, nodes.current, nodes.spread, settings.targets.fault
+    )
     placement = Placement(settings.pool, nodes.clock)
     workers = make_executors(settings, registry, changes, lambda: commits.epoch)
     stack.push_async_callback(workers.stop)

@@ -67,8 +67,8 @@ def trace_deliveries(tracer: Tracer | None, commits: Commits, hub: Hub) -> None:
     """Let the spans of deliveries be made. Do it before anything joins the hub."""
     if tracer is None:
         return
-    from busway.gateway.traces.deliveries import Deliveries  # noqa: PLC0415 - as above
+    from busway.gateway.traces.deliveries import DeliverySpans  # noqa: PLC0415 - as above
 
-    deliveries = Deliveries(tracer)
+    deliveries = DeliverySpans(tracer)
     commits.listen(deliveries.committed)
     hub.on_sent = deliveries.sent

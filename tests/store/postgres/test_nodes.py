@@ -12,7 +12,7 @@ from busway.gateway.errors import Conflict
 from busway.gateway.store.core.transaction import Expelled
 from busway.gateway.store.core.writer import Outdated, Refused, Writer
 from busway.gateway.store.group.commits import GroupCommits
-from busway.gateway.store.port.cell import Changes, NodeRow
+from busway.gateway.store.port.cell import CommitChanges, NodeRow
 from busway.gateway.store.port.commits import Outdated as OutdatedChange
 from busway.gateway.store.port.operations import (
     Assign,
@@ -92,7 +92,7 @@ class Cell:
     def changes(self):
         """Return what the newest commit changed."""
         [(changes,)] = self.ask("SELECT changes FROM commits ORDER BY number DESC LIMIT 1")
-        return msgspec.msgpack.decode(changes, type=Changes) if changes else None
+        return msgspec.msgpack.decode(changes, type=CommitChanges) if changes else None
 
     def run(self, id_):
         return self.ask("SELECT state, attempt, node, token, worker FROM runs WHERE id = %s", id_)[0]
@@ -204,13 +204,13 @@ def test_a_run_is_assigned_once_by_the_leader_to_an_open_node(cell):
     cell.ask("UPDATE nodes SET closed_at = NULL")
     assert cell.write(cell.one, cell.assign()) == [True]
     assert cell.run(1) == (2, 1, cell.two, 77, None)
-    assert cell.changes() == Changes([], [(1, cell.two)])
+    assert cell.changes() == CommitChanges([], [(1, cell.two)])
     assert cell.write(cell.one, cell.assign(token=78)) == [False]
     assert not cell.write(cell.one, settle(1, token=5, rules=3))[0].accepted
     assert cell.write(cell.two, mark(1, token=77)) == [True]
     assert cell.run(1) == (2, 1, cell.two, 77, 99)
     assert cell.write(cell.two, settle(1, token=77, rules=3))[0].accepted
-    assert cell.changes() == Changes([1], [])
+    assert cell.changes() == CommitChanges([1], [])
 
 
 def test_only_the_node_that_leads_has_attempts_that_are_not_marked(cell):
@@ -227,13 +227,13 @@ def test_what_may_still_run_and_what_has_stopped_is_noted(cell):
     cell.published(event(attributes={"partitionkey": "k"}), event(), event())
     cell.write(cell.one, cell.assign(1), cell.assign(2))
     cell.write(cell.one, Cancel(runs=[1, 3], now=NOW))  # the third waits
-    assert cell.changes() == Changes([1, 3], lingering=[1])
+    assert cell.changes() == CommitChanges([1, 3], lingering=[1])
     cell.write(cell.one, Retry(runs=[1], now=NOW))  # which takes its key away
     assert cell.write(cell.two, settle(2, token=77, rules=3, lingers=True))[0].accepted
-    assert cell.changes() == Changes([2], lingering=[2])
+    assert cell.changes() == CommitChanges([2], lingering=[2])
     assert cell.lingering() == [(1, cell.two, 1, "k"), (2, cell.two, 1, None)]
     cell.write(cell.two, Stopped(runs=[2, 3]))
-    assert cell.changes() == Changes(stopped=[2, 3])
+    assert cell.changes() == CommitChanges(stopped=[2, 3])
     assert cell.lingering() == [(1, cell.two, 1, "k")]
     cell.write(cell.two, settle(2, token=77, rules=3, lingers=True))
     assert not cell.changes()
@@ -246,7 +246,7 @@ def test_an_assigned_attempt_that_never_started_waits_again_under_the_same_numbe
     cell.write(cell.one, cell.assign())
     assert cell.write(cell.two, Return(run=1, token=5, now=NOW + 1)) == [False]
     assert cell.write(cell.two, Return(run=1, token=77, now=NOW + 1)) == [True]
-    assert cell.changes() == Changes([1], [])
+    assert cell.changes() == CommitChanges([1], [])
     assert cell.run(1)[:3] == (0, 0, None)
     assert cell.write(cell.two, settle(1, token=77, rules=3)) == [Settled(False)]
 
@@ -274,7 +274,7 @@ def test_a_node_leads_when_the_leader_before_is_gone_and_only_its_runs_are_lost(
     cell.ask("UPDATE nodes SET closed_at = NULL")
     assert lead(cell, cell.two, 2, (cell.one, 0)) == [1]
     assert [cell.run(n)[0] for n in (1, 2, 3)] == [0, 2, 2]
-    assert cell.changes() == Changes([1], [])
+    assert cell.changes() == CommitChanges([1], [])
     with pytest.raises(Expelled):
         cell.write(cell.one, settle(1, rules=3))
     assert lead(cell, cell.two, 2, (third, 0)) == [2], "the leader closes the rows of others"

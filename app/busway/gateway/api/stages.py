@@ -15,7 +15,7 @@ from busway.gateway.attempts.rates import Rates
 from busway.gateway.attempts.recorder import Recorder
 from busway.gateway.budget import Budget, Budgets
 from busway.gateway.dispatch.assigned import Assigned
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.changes import HandlerChanges
 from busway.gateway.dispatch.dispatcher import Dispatcher
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import Registry
@@ -56,7 +56,7 @@ class Stages:
     commits: Commits
     reader: Reader
     registry: Registry
-    changes: Changes
+    changes: HandlerChanges
     placement: Placement
     dispatcher: Dispatcher
     trials: Trials

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from busway.domain.callables import ASYNC
 from busway.domain.run import Run
-from busway.domain.weburl import KIND, is_url, read_url
+from busway.domain.weburl import HTTP, is_url, read_url
 from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.errors import Unavailable
 from busway.gateway.executors.port import Assignment, has_room
@@ -70,7 +70,7 @@ class Assigner:
 
     def offer(self, assignment: Assignment, run: Run) -> bool:
         """Give an attempt to the node with the most room. Return False if none has room for it."""
-        if run.alone and assignment.pool != KIND:
+        if run.alone and assignment.pool != HTTP:
             return False  # only this node knows that it needs a worker of its own
         room = self._room(assignment)
         if room is None:
@@ -126,7 +126,7 @@ class Assigner:
 
     def _host_of(self, running: RunningRun) -> str:
         attempt = self._in_flight.runs.get(running.run.id)
-        if running.pool != KIND or attempt is None or not is_url(attempt.spec.target):
+        if running.pool != HTTP or attempt is None or not is_url(attempt.spec.target):
             return ""
         return read_url(attempt.spec.target).origin
 
@@ -165,7 +165,7 @@ class Assigner:
         return room
 
     def _room(self, assignment: Assignment) -> _Room | None:
-        if assignment.pool == KIND:
+        if assignment.pool == HTTP:
             return self._room_for_host(read_url(assignment.target).origin)
         best, most = None, 0
         pool = "async" if assignment.pool == "process" and assignment.kind in ASYNC else assignment.pool
@@ -181,10 +181,10 @@ class Assigner:
     def _room_for_host(self, host: str) -> _Room | None:
         best, most = None, 0
         for node in self._peers.peers():
-            used = self._used[node.id, KIND]
+            used = self._used[node.id, HTTP]
             left = node.deliveries - used
             if left > most and has_room(used, self._used[node.id, host], node.deliveries):
-                best, most = (node.id, KIND, host), left
+                best, most = (node.id, HTTP, host), left
         return best
 
     def _answered(self, run: Run, assigned: asyncio.Future[bool]) -> None:

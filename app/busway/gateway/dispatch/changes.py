@@ -32,7 +32,7 @@ CANCEL_AT_ONCE = 1_000
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
-_Change = Callable[Concatenate["Changes", Parameters], Coroutine[Any, Any, Answer]]
+_Change = Callable[Concatenate["HandlerChanges", Parameters], Coroutine[Any, Any, Answer]]
 
 
 def _from_current_handlers(change: _Change[Parameters, Answer]) -> _Change[Parameters, Answer]:
@@ -41,7 +41,7 @@ def _from_current_handlers(change: _Change[Parameters, Answer]) -> _Change[Param
     Return when all nodes have the change.
     """
 
-    async def again(self: Changes, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+    async def again(self: HandlerChanges, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
         while True:
             await self._renew()
             with contextlib.suppress(Outdated):
@@ -53,7 +53,7 @@ def _from_current_handlers(change: _Change[Parameters, Answer]) -> _Change[Param
     return again
 
 
-class Changes:
+class HandlerChanges:
     """Creates, changes and deletes handlers. A change that came between at another node starts it again.
 
     Args:

@@ -16,7 +16,7 @@ import msgspec
 
 from busway.domain.handler import Spec
 from busway.domain.run import Run
-from busway.domain.weburl import KIND, read_url
+from busway.domain.weburl import HTTP, read_url
 from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.attempts.recorder import Progress
 from busway.gateway.dispatch.holding import SHARE, Budget, Holding
@@ -420,7 +420,7 @@ class Dispatcher:
         pool = self._placement.pool(entry, kind)
         here = None if self._registry.own_kind(target) is None else entry.here
         apart: int | str = 0 if entry.spec.memory is None else lane.handler
-        if pool == KIND:
+        if pool == HTTP:
             apart = read_url(target).origin
         return _Route(entry, here, kind, pool, (pool, kind, apart))
 

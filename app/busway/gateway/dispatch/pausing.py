@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.changes import HandlerChanges
 from busway.gateway.errors import Conflict, NotFound, Unavailable
 
 log = logging.getLogger("busway.dispatch")
@@ -16,7 +16,7 @@ _AGAIN = 1.0  # seconds until a pause that could not be stored is tried again
 class Pauses:
     """Pauses handlers in the background, each once at a time."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: HandlerChanges) -> None:
         self._changes = changes
         self._under_way: dict[str, asyncio.Task[None]] = {}
 

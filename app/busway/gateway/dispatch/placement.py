@@ -13,7 +13,7 @@ import msgspec
 
 from busway.domain.callables import ASYNC
 from busway.domain.run import Outcome
-from busway.domain.weburl import KIND
+from busway.domain.weburl import HTTP
 from busway.gateway.attempts.inflight import Attempt
 from busway.gateway.dispatch.registry import RegisteredHandler
 from busway.gateway.executors.port import Ended
@@ -154,8 +154,8 @@ class Placement:
         `kind` is that of its target.
         """
         chosen = entry.spec.pool or self._default
-        if kind == KIND:
-            return KIND
+        if kind == HTTP:
+            return HTTP
         if entry.spec.memory is not None:
             return "process"
         return self._of(entry, kind).pool if chosen == "auto" else chosen
@@ -164,7 +164,7 @@ class Placement:
         """Return the pool and the reason."""
         spec, since = entry.spec, entry.handler.updated_at
         pool = self.pool(entry, kind)
-        if pool == KIND:
+        if pool == HTTP:
             return Place(pool, "its target is a URL", since)
         if spec.memory is not None:
             return Place(pool, "it has a memory limit, and so worker processes of its own", since)

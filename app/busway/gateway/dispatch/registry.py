@@ -17,7 +17,7 @@ from busway.domain.operations import PREFIX, asks_for
 from busway.domain.operations import SOURCE as OPERATIONS
 from busway.domain.pattern import Matcher, PatternIndex, matcher
 from busway.domain.signing import Secret
-from busway.domain.weburl import KIND, is_url
+from busway.domain.weburl import HTTP, is_url
 from busway.gateway.executors.port import Catalog, HandlerFile
 
 CACHE_BYTES = 4 * 1024 * 1024  # of types that were matched
@@ -268,7 +268,7 @@ class Registry:
     def kind(self, target: str) -> str | None:
         """Return the kind of a target, None if neither the current code nor this node's has it."""
         kind = self._kinds.get(target)
-        return KIND if kind is None and is_url(target) else kind
+        return HTTP if kind is None and is_url(target) else kind
 
     def secrets(self, name: str) -> tuple[Secret, ...]:
         """Return the secrets of a handler, newest first."""
@@ -293,7 +293,7 @@ class Registry:
     def own_kind(self, target: str) -> str | None:
         """Return the kind of a target, None if this node cannot run it."""
         kind = self._own_kinds.get(target)
-        return KIND if kind is None and self.delivers and is_url(target) else kind
+        return HTTP if kind is None and self.delivers and is_url(target) else kind
 
     def may_be_elsewhere(self, target: str) -> bool:
         """Return whether a node may have a target that the current code does not have.

@@ -14,7 +14,7 @@ from busway.domain.run import Error, Outcome
 from busway.gateway.attempts.inflight import InFlight
 from busway.gateway.attempts.recorder import new_event
 from busway.gateway.attempts.trial import Trial
-from busway.gateway.dispatch.changes import Changes
+from busway.gateway.dispatch.changes import HandlerChanges
 from busway.gateway.dispatch.placement import Placement
 from busway.gateway.dispatch.registry import RegisteredHandler, Registry
 from busway.gateway.errors import Conflict, Unavailable
@@ -51,7 +51,7 @@ class Trials:
     def __init__(
         self,
         in_flight: InFlight,
-        changes: Changes,
+        changes: HandlerChanges,
         registry: Registry,
         placement: Placement,
         max_event_bytes: int,

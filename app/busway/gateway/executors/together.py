@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from busway.domain.weburl import KIND
+from busway.domain.weburl import HTTP
 from busway.gateway.executors.http.deliveries import Deliveries
 from busway.gateway.executors.port import Assignment, Catalog, Listener, Workers
 
@@ -45,7 +45,7 @@ class Executors:
 
     def offer(self, assignment: Assignment) -> bool:
         """Offer an attempt. Return False if its pool has no room."""
-        return (self._deliveries if assignment.pool == KIND else self._workers).offer(assignment)
+        return (self._deliveries if assignment.pool == HTTP else self._workers).offer(assignment)
 
     def cancel(self, token: int) -> bool:
         """Stop an attempt whose outcome is stored. Return whether it may still run."""

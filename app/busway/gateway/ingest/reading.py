@@ -68,7 +68,7 @@ class Checks(NamedTuple):
     payload: Callable[[dict[str, Any], bytes | Part], bytes | None] = _payload
 
 
-PLAIN = Checks(accept, faults)
+PLAIN_CHECKS = Checks(accept, faults)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_most = msgspec.json.Decoder(
@@ -100,7 +100,7 @@ def read_one(
     now: int,
     max_event_bytes: int,
     take: Take | None = None,
-    checks: Checks = PLAIN,
+    checks: Checks = PLAIN_CHECKS,
     form: str = _ONE,
 ) -> Steps[Read]:
     """Read one event, in steps.
@@ -127,7 +127,7 @@ def read_array(
     now: int,
     max_event_bytes: int,
     take: Take | None = None,
-    checks: Checks = PLAIN,
+    checks: Checks = PLAIN_CHECKS,
     least: int = 1,
 ) -> Steps[Read]:
     """Read an array of events, in steps.
@@ -179,7 +179,7 @@ def read_array(
 
 
 def accept_all(
-    values: list[Any], raws: Sequence[Part | bytes], now: int, checks: Checks = PLAIN
+    values: list[Any], raws: Sequence[Part | bytes], now: int, checks: Checks = PLAIN_CHECKS
 ) -> list[NewEvent] | None:
     """Return the events, or None if one of them is invalid."""
     events: list[NewEvent] = []
@@ -307,7 +307,7 @@ def read_member(body: bytes, name: str, now: int, max_event_bytes: int) -> Steps
             return accept(fields, _payload(fields, raw), now)
     except FieldError:
         pass
-    raise Invalid.of([*bad, *_bad(fields, raw, now, (name,), PLAIN)])
+    raise Invalid.of([*bad, *_bad(fields, raw, now, (name,), PLAIN_CHECKS)])
 
 
 def _decode(body: bytes) -> Any:

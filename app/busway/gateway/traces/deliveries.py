@@ -33,7 +33,7 @@ class _Known(msgspec.Struct):
     deliveries: int = 0
 
 
-class Deliveries:
+class DeliverySpans:
     """Makes the spans of results that were sent. A partial has none: an attempt may have very many."""
 
     def __init__(self, tracer: Tracer) -> None:

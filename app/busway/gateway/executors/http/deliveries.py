@@ -15,7 +15,7 @@ import httpcore
 from busway.domain.addresses import AllowedTargets, TargetNotAllowed
 from busway.domain.run import Error, Outcome
 from busway.domain.signing import Secret, in_force
-from busway.domain.weburl import KIND, WebURL, read_url
+from busway.domain.weburl import HTTP, WebURL, read_url
 from busway.gateway.executors.http.connections import Connections
 from busway.gateway.executors.http.network import CannotConnect, Network
 from busway.gateway.executors.http.request import Build, build
@@ -307,7 +307,7 @@ class Deliveries:
     def status(self) -> dict[str, Any]:
         """Describe the pool for `/v1/status`."""
         working = {"delayed": False, "crash_loop": None, "error": None}
-        return {KIND: {"running": len(self._under_way), "limit": self._most, **working, "workers": []}}
+        return {HTTP: {"running": len(self._under_way), "limit": self._most, **working, "workers": []}}
 
 
 def _answer(assignment: Assignment, done: asyncio.Task[Answer]) -> Answer:

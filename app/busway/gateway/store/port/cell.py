@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 
-class Changes(msgspec.Struct, array_like=True):
+class CommitChanges(msgspec.Struct, array_like=True):
     """What a commit changed, for the other nodes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Changes(msgspec.Struct, array_like=True):
         return self != _NOTHING
 
 
-_NOTHING = Changes()
+_NOTHING = CommitChanges()
 
 
 class CommitRow(msgspec.Struct, array_like=True, kw_only=True):
@@ -51,7 +51,7 @@ class CommitRow(msgspec.Struct, array_like=True, kw_only=True):
     result: int
     digest: int
     rules: int
-    changes: Changes
+    changes: CommitChanges
 
 
 class NodeRow(msgspec.Struct, kw_only=True):

@@ -21,7 +21,10 @@ class NewsResult(msgspec.Struct, array_like=True):
 
 
 class NewsAssignment(msgspec.Struct, array_like=True):
-    """An attempt that the node which `Changes.assigned` names is to start. `fence`: of the run before it."""
+    """An attempt that a node is to start: the one which `CommitChanges.assigned` names.
+
+    `fence`: of the run before it.
+    """
 
     run: int
     attempt: int

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from busway.gateway.errors import Unavailable
-from busway.gateway.store.port.cell import CellState, Changes, CommitRow, NodeRow, Offer
+from busway.gateway.store.port.cell import CellState, CommitChanges, CommitRow, NodeRow, Offer
 from busway.gateway.store.postgres import connections, statements
 from busway.gateway.store.postgres.transaction import channel
 
@@ -60,7 +60,7 @@ _END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name IN (%s, %s) AND usename = user AND datname = current_database()
 """
-_decode_changes = msgspec.msgpack.Decoder(Changes).decode
+_decode_changes = msgspec.msgpack.Decoder(CommitChanges).decode
 
 
 class PostgresCellLink:
@@ -221,7 +221,7 @@ def _commit(row: tuple[Any, ...]) -> CommitRow:
         result=result,
         digest=digest,
         rules=rules,
-        changes=_decode_changes(changes) if changes else Changes(),
+        changes=_decode_changes(changes) if changes else CommitChanges(),
     )
 
 

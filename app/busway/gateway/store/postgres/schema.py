@@ -40,7 +40,7 @@ commits = sa.Table(
     sa.Column("digest", sa.BigInteger, nullable=False),
     sa.Column("rules", sa.BigInteger, nullable=False),  # version of the handlers and keys
     sa.Column("counts", ARRAY(sa.BigInteger), nullable=False),  # handler, state, change; and so on
-    sa.Column("changes", sa.LargeBinary, nullable=False),  # `Changes`, empty if none
+    sa.Column("changes", sa.LargeBinary, nullable=False),  # `CommitChanges`, empty if none
 )
 
 nodes = sa.Table(

@@ -28,7 +28,7 @@ from busway.gateway.store.core.transaction import (
     Head,
     Values,
 )
-from busway.gateway.store.port.cell import Changes, CommitRow
+from busway.gateway.store.port.cell import CommitChanges, CommitRow
 from busway.gateway.store.port.news import Content, News, encoded
 from busway.gateway.store.port.operations import Lead
 from busway.gateway.store.postgres import connections, statements
@@ -81,9 +81,9 @@ class PostgresTransaction(PostgresSnapshot):
         self._head: Values = ()
         self._number = 0
         self._counts: list[Values] = []
-        self._mark: tuple[int, dict[int, tuple[int, int | None]], Changes] = (0, {}, Changes())
+        self._mark: tuple[int, dict[int, tuple[int, int | None]], CommitChanges] = (0, {}, CommitChanges())
         self._changed: dict[int, tuple[int, int | None]] = {}  # state and node of older runs, by id
-        self._notes = Changes()  # except what `_changed` says
+        self._notes = CommitChanges()  # except what `_changed` says
 
     def begin(self, runs: Sequence[int] = (), pairs: Sequence[tuple[str, str]] = ()) -> Head:
         """Begin, wait until nobody else writes, and return the newest numbers.
@@ -92,7 +92,7 @@ class PostgresTransaction(PostgresSnapshot):
             Expelled: the row of this node is closed.
         """
         self._waiting, self._counts = [(statements.BEGIN, ()), (statements.LOCK, ())], []
-        self._changed, self._notes = {}, Changes()
+        self._changed, self._notes = {}, CommitChanges()
         self._content, self.news = None, b""
         # A statement sees what was committed before it began, so the lock is taken in a statement of its own.
         (row,), *found = self._send((statements.SELECT_STATE, ()), *_loading(runs, pairs))
@@ -242,7 +242,7 @@ class PostgresTransaction(PostgresSnapshot):
         self._head = (number, new.event, new.run, new.result, new.digest)
         counts = list(chain.from_iterable(self._counts))
         rules = new.rules or self._rules
-        changes = self._changes() if self.several else Changes()
+        changes = self._changes() if self.several else CommitChanges()
         changed = msgspec.msgpack.encode(changes) if changes else b""
         self._add(statements.INSERT_HEAD, *self._head, self._node, rules, counts, changed)
         if self.several:
@@ -276,7 +276,7 @@ class PostgresTransaction(PostgresSnapshot):
         """Add what this transaction writes to its message, so that the other nodes need not read it."""
         self._content = content
 
-    def _notify(self, rules: int, changes: Changes) -> None:
+    def _notify(self, rules: int, changes: CommitChanges) -> None:
         number, event, run, result, digest = self._head
         row = CommitRow(
             number=number,
@@ -371,7 +371,7 @@ class PostgresTransaction(PostgresSnapshot):
         self._send()
         return ended, self._driver.execute(statements.DELETE_EVENTS, (list(events),)).rowcount
 
-    def _changes(self) -> Changes:
+    def _changes(self) -> CommitChanges:
         changes = self._notes
         for id_, (state, node) in self._changed.items():
             if state != RUNNING:
