@@ -43,7 +43,7 @@ function Now({ one }) {
       <div><dt>revision</dt><dd>${one.revision}, <${Time} at=${one.updated_at} /></dd></div>
       <div><dt>declared by</dt><dd>${one.source === "code" ? "code" : "a client over HTTP"}</dd></div>
       <div><dt>runs</dt><dd>${["available", "running", "retryable", "succeeded", "dead", "cancelled"].map((state, at) => html`${at ? ", " : ""}${count(state)} ${state}`)}</dd></div>
-      <div><dt>rate</dt><dd data-rate>${seen ? html`${rate(seen.ended)} runs/min, ${rate(seen.dead)} dead/min <span class="dim">in the last ${duration(Math.round(seen.seconds))}${seen.seconds < 590 && ", since the console was opened"}</span>` : html`<span class="dim">–</span>`}</dd></div>
+      <div><dt>rate</dt><dd data-rate>${seen ? html`${rate(seen.ended)} runs/min, ${rate(seen.dead)} dead/min <span class="dim">in the last ${duration(Math.round(seen.seconds))}${seen.seconds < 590 && ", since a page of handlers was first opened"}</span>` : html`<span class="dim">–</span>`}</dd></div>
       <div><dt>latency</dt><dd>p50 ${duration(latency.p50)}, p95 ${duration(latency.p95)} <span class="dim">of ${plural(latency.attempts, "attempt")}</span></dd></div>
     </dl>
     ${error && html`<p class="error">Last error: <strong><${Name} text=${error.type} /></strong>: <${Name} text=${error.message} most=${400} /> <a href=${link("/dead", { handler: one.name })}>Dead runs</a></p>`}

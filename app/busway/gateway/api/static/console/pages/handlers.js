@@ -32,7 +32,7 @@ export function Handlers({ query }) {
         { name: "", cell: (one) => html`<${Toggle} one=${one} reload=${handlers.reload} />` },
       ]}
       empty=${search ? "No handler matches." : html`<${Empty} title="No handlers yet."><p>Put a Python file with a function under <code>@handler("order.*")</code> into the handlers folder, or start with <code>busway init</code>.</p><//>`} />
-      ${items.length > 0 && html`<p class="dim">Rates count the runs that ended, and those of them that are dead, in the last ten minutes, but not before the console was opened.</p>`}`}
+      ${items.length > 0 && html`<p class="dim">Rates count the runs that ended, and those of them that are dead, in the last ten minutes, since a page of handlers was first opened.</p>`}`}
     <//>
   <//>`;
 }
