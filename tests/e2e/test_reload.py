@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import textwrap
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -123,12 +127,55 @@ def test_a_changed_file_makes_a_new_revision_and_runs_record_what_they_ran(reloa
         1,
     ]
     for version in (1, 2, 3):
-        until(lambda version=version: source(service, version) == CODE.format(version=version), "its source")
+        assert source(service, version) == CODE.format(version=version)
     assert source(service, 3, "mine") == source(service, 3)
     assert service.get("/v1/handlers/versioned/revisions/4").status_code == 404
     service.write("all.py", CODE.format(version=4) + f"# {'x' * 300_000}")
     until(lambda: revision(service) == 4, "the new revision")
-    until(lambda: "300" in str(detail(service, 4)["source_missing"]), "why there is no source")
+    assert "300" in str(detail(service, 4)["source_missing"])
+
+
+@pytest.mark.long
+@pytest.mark.fault
+def test_each_revision_has_the_source_that_ran_while_a_file_changes_quickly_and_gateways_die(
+    make_service: Serve,
+) -> None:
+    service = make_service(reload=True, workers=1)
+    chance, over, acknowledged = random.Random(5), threading.Event(), list[int]()
+    # While a file changes all the time, it is not loaded.
+    pauses = [chance.choice([0.05, 0.5, 2.0]) * chance.random() for _ in range(1000)]
+    put(service, 1)
+
+    def rewrite() -> None:
+        for version, pause in enumerate(itertools.cycle(pauses), 2):
+            if over.wait(pause):
+                return
+            put(service, version)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        for _ in range(3):
+            service.start()
+            last = revision(service) + chance.randrange(1, 4)
+            while revision(service) < last:
+                acknowledged.append(service.publish("t")["seq"])
+            time.sleep(chance.random() / 2)
+            service.kill()
+    finally:
+        over.set()
+        writer.join()
+    service.start()
+    sources = {number: source(service, number) for number in range(1, revision(service) + 1)}
+    assert None not in sources.values()
+    service.finished(acknowledged[-1])
+    until(lambda: len(ended(service)) >= len(acknowledged), "all results")
+    for version, number in ended(service):
+        assert sources[number] == CODE.format(version=version)
+
+
+def ended(service: Service) -> list[Any]:
+    return [result["data"] for result in service.results() if result["kind"] == "succeeded"]
 
 
 @both

@@ -467,3 +467,18 @@ def test_a_worker_imports_nothing_of_the_gateway(tmp_path):
         assert not modules & heavy
 
     kit.drive(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_a_file_that_changes_while_the_folder_is_imported_is_described_as_it_runs(tmp_path, pool):
+    old = "def f(event): return 1\n"
+    kit.write(
+        tmp_path, z=old, a="import pathlib, z; pathlib.Path(z.__file__).write_text('def f(event): return 2')"
+    )
+
+    async def scenario(bench):
+        file = next(file for file in bench.catalog if file.file == "z.py")
+        assert (file.digest, file.source) == (hashlib.sha256(old.encode()).hexdigest(), old.encode())
+        assert (await bench.run("z:f")).data == b"1"
+
+    kit.drive(scenario, tmp_path, pool)

@@ -22,6 +22,7 @@ from busway.gateway.store.port.reader import Reader
 log = logging.getLogger("busway")
 
 AGAIN = 1.0  # seconds between attempts to declare handlers that could not be stored
+NOT_STORED = "the source of handlers could not be stored; trying again"
 PATIENCE = 20.0  # seconds that a node waits for the leader; a frozen one is replaced in 11
 
 _encode_catalog = msgspec.msgpack.Encoder().encode
@@ -72,7 +73,7 @@ class HandlerCode:
 
     def load(self, catalog: Catalog) -> None:
         """Use the handler code of this node's folder."""
-        self._registry.load([], catalog)
+        self._registry.load([], _without_source(catalog))
         self._files.take(catalog)
         for broken in broken_files(catalog):
             log.error("%s, its handlers wait\n%s", fault_of(broken.file, catalog), broken.error)
@@ -92,7 +93,7 @@ class HandlerCode:
                 deliveries=settings.max_deliveries,
                 targets=[target.target for file in catalog for target in file.targets],
                 code=code_digest(catalog),
-                catalog=_encode_catalog(catalog),
+                catalog=_encode_catalog(_without_source(catalog)),
             )
         )
 
@@ -112,6 +113,7 @@ class HandlerCode:
 
             async def take(catalog: Catalog = catalog) -> None:
                 self.load(catalog)
+                await self.store()
                 self.offer(catalog)
                 await self._nodes.shared()
                 if self._nodes.leads:
@@ -139,12 +141,23 @@ class HandlerCode:
         """Notice handlers that the leader has declared. A listener of commits, behind the dispatcher's."""
         if change.handlers:
             self._changed.set()
+            self._files.declared(change.handlers)
+
+    async def store(self) -> None:
+        """Store the source of this node's folder, before revisions name it: soon it may be overwritten.
+
+        If that fails, code without its source is better than no code. `follow_files` tries again.
+        """
+        try:
+            await self._files.store()
+        except Exception:
+            log.exception(NOT_STORED)
 
     async def follow_files(self) -> None:
-        """Store the source of what was imported. Never returns."""
+        """Store the source of what was imported or declared. Never returns."""
         while True:
-            await self._files.changed()
-            await keep_trying(self._files.store, "the source of handlers could not be stored; trying again")
+            await self._files.due()
+            await keep_trying(self._files.store, NOT_STORED)
 
     async def follow_nodes(self) -> None:
         """While this node leads, declare the handlers when nodes offer other code. Never returns."""
@@ -157,6 +170,10 @@ class HandlerCode:
             await self._adopted.wait()
             self._adopted.clear()
             await keep_trying(take, "the handlers could not be declared; trying again")
+
+
+def _without_source(catalog: Catalog) -> Catalog:
+    return [msgspec.structs.replace(file, source=b"") for file in catalog]
 
 
 async def keep_trying(what: Callable[[], Awaitable[None]], trouble: str) -> None:

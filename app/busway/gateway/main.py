@@ -286,6 +286,7 @@ async def _begin(
     await nodes.confirm(version)  # before they are read
     stages.registry.take(await reader.handlers(), version)
     code.load(catalog)
+    await code.store()
     take = partial(_take_lead, stages.commits, reader, stages.registry)
     settings = stages.settings
     retention = Retention(stages.commits, reader, settings.retention, nodes.clock, settings.audit_retention)

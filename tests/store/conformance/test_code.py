@@ -1,8 +1,14 @@
 """The source of handler code."""
 
+import asyncio
+import hashlib
+
+import pytest
 from busway.domain.handler import Handler
+from busway.gateway.executors.port import HandlerFile, Target
+from busway.gateway.handler_files import HandlerFiles
 from busway.gateway.store.core.code import UNUSED
-from busway.gateway.store.port.code import KEPT_REVISIONS, CodeFile, SaveCode
+from busway.gateway.store.port.code import KEPT_REVISIONS, KEPT_SEEN, SEEN_EVERY, CodeFile, SaveCode
 from busway.gateway.store.port.operations import SaveHandler
 
 from tests.store.kit import NOW
@@ -38,7 +44,9 @@ def test_files_that_no_revision_needs_are_removed(store):
     store.write(save(*map(file, names), current=names))
     store.write(*revise(2, 2, "old"), *revise(3, 3, "here"))
     store.write(*revise(4, 2 + KEPT_REVISIONS, "new"))
-    later = NOW + 1
+    store.write(save(now=NOW + KEPT_SEEN))
+    assert store.read("code_digests").keys() == {*names}, "a node may have it now, and declare it next"
+    later = NOW + KEPT_SEEN + 1
     store.write(save(now=later))
     assert store.read("code_digests").keys() == {"new", "free", "here"}, "what none has stays"
     store.write(*revise(3 + KEPT_REVISIONS, 4 + KEPT_REVISIONS, "new"))
@@ -46,3 +54,41 @@ def test_files_that_no_revision_needs_are_removed(store):
     assert store.read("code_digests") == {"new": NOW, "free": NOW, "here": later}, "a node has it"
     store.write(save(current=["here"], now=NOW + UNUSED + 1))
     assert store.read("code_digests").keys() == {"new", "here"}
+
+
+class Stored:
+    """The store, as those in the gateway see it."""
+
+    def __init__(self, store):
+        self._store, self.code_digests = store, store.reader.code_digests
+
+    async def change(self, operation):
+        return self._store.write(operation)[0]
+
+
+def test_a_file_that_comes_back_is_stored_when_a_revision_names_it(store, tmp_path):
+    """Another node may remove it before: only old revisions had it."""
+    source, time = tmp_path / "one.py", NOW
+    source.write_text("def f(event): ...")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    store.write(save(file(digest), current=[digest]))
+    store.write(*revise(2, 2, digest), *revise(3, 2 + KEPT_REVISIONS, "new"))
+    stored = Stored(store)
+    files = HandlerFiles([tmp_path], stored, stored, lambda: time)
+    handlers = [Handler(id=1, name="one", file_digest=digest)]
+    files.take([HandlerFile("one.py", digest, [Target("one:f", "function", "")])])
+    store.run(files.due())
+    store.run(files.store())
+    assert store.read("code_digests")[digest] == NOW
+    time += SEEN_EVERY
+    store.run(files.store())
+    assert store.read("code_digests")[digest] == time, "it is seen before it may be removed"
+    store.write(save(now=time + KEPT_SEEN + 1))
+    assert store.read("code", digest) is None
+    files.declared(handlers)
+    store.run(asyncio.wait_for(files.due(), 60))
+    store.run(files.store())
+    assert store.read("code", digest).text == source.read_text()
+    files.declared(handlers)  # and nothing is new
+    with pytest.raises(TimeoutError):
+        store.run(asyncio.wait_for(files.due(), 0))

@@ -310,8 +310,8 @@ async def _source(stages: Stages, record: RevisionRecord) -> tuple[str | None, s
     file = await stages.reader.code(record.file_digest) if record.file_digest else None
     if file is None:
         return None, (
-            f"it is not stored: only the source of the newest {KEPT_REVISIONS} revisions is, if the file did "
-            "not change while it was read"
+            f"it is not stored: only the source of the newest {KEPT_REVISIONS} revisions is. Of files that "
+            "come from a bytecode cache it is, if they did not change while they were loaded"
         )
     if file.text is None:
         return None, f"the file has {file.size} bytes: at most {MAX_SOURCE} bytes of text are stored"

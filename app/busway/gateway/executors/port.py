@@ -157,7 +157,8 @@ class HandlerFile(msgspec.Struct, array_like=True, frozen=True):
 
     `file`: its path below the handlers folder, or below the user's project if it belongs to that. `name`: of
     its module, if not the file's. `notes`: what was found in it and is not loaded, each with the reason. A
-    folder that is not loaded has notes, too.
+    folder that is not loaded has notes, too. `source`: its content as it was imported, empty if that is not
+    known or too long. Only the node that imported it has it.
     """
 
     file: str
@@ -167,6 +168,7 @@ class HandlerFile(msgspec.Struct, array_like=True, frozen=True):
     error: str | None = None
     name: str = ""
     notes: list[str] = []
+    source: bytes = b""
 
     @property
     def module(self) -> str:

@@ -9,7 +9,7 @@ from busway.domain.times import SECOND
 from busway.gateway.store.core.ledger import Ledger
 from busway.gateway.store.core.schema import handler_files, handler_revisions, handlers
 from busway.gateway.store.core.transaction import Snapshot
-from busway.gateway.store.port.code import KEPT_REVISIONS, CodeFile, SaveCode
+from busway.gateway.store.port.code import KEPT_REVISIONS, KEPT_SEEN, CodeFile, SaveCode
 
 UNUSED = 30 * 86_400 * SECOND  # after which a file without a revision is removed
 
@@ -23,7 +23,7 @@ _kept = (
     .where(handler_revisions.c.revision > handlers.c.revision - KEPT_REVISIONS)
 )
 _prune = sa.delete(handler_files).where(
-    handler_files.c.seen_at < sa.bindparam("now", type_=sa.BigInteger),
+    handler_files.c.seen_at < sa.bindparam("recent", type_=sa.BigInteger),
     (handler_files.c.seen_at < sa.bindparam("before", type_=sa.BigInteger))
     | handler_files.c.digest.in_(sa.select(handler_revisions.c.file_digest)),
     handler_files.c.digest.not_in(_kept),
@@ -44,7 +44,7 @@ def save(ledger: Ledger, operation: SaveCode) -> None:
             transaction.execute(sa.insert(handler_files), {**msgspec.structs.asdict(file), "seen_at": now})
     if operation.current:
         transaction.execute(_seen, [{"which": digest, "now": now} for digest in operation.current])
-    transaction.execute(_prune, {"now": now, "before": now - UNUSED})
+    transaction.execute(_prune, {"recent": now - KEPT_SEEN, "before": now - UNUSED})
 
 
 def find(snapshot: Snapshot, digest: str) -> CodeFile | None:

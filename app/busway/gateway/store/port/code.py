@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from busway.domain.times import SECOND
 from busway.gateway.store.port.operations import Operation
 
 MAX_SOURCE = 256 * 1024  # bytes of a file that is stored
 KEPT_REVISIONS = 50  # of each handler
+SEEN_EVERY = 3600 * SECOND  # between records that a node still has its files
+KEPT_SEEN = 2 * SEEN_EVERY  # files that a node had in that time are kept: they may be declared next
 
 
 class CodeFile(msgspec.Struct):
@@ -21,8 +24,9 @@ class CodeFile(msgspec.Struct):
 class SaveCode(Operation, kw_only=True):
     """Store source files. Reply: None.
 
-    Removes what only revisions before the newest `KEPT_REVISIONS` of each handler had, and what no revision
-    has and no node has had for a month. `current`: digests of all files that the node has, now.
+    Removes what only revisions before the newest `KEPT_REVISIONS` of each handler had, unless a node was seen
+    with it within `KEPT_SEEN`, and what no revision has and no node has had for a month. `current`: digests
+    of all files that the node has, now.
     """
 
     files: list[CodeFile]

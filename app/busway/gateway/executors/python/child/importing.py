@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import time
+import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.machinery import (
@@ -72,7 +73,23 @@ def _has_packages(directory: str) -> bool:
     return any(name == "pyvenv.cfg" or name.endswith(".dist-info") for name in names)
 
 
-class Uncached(SourceFileLoader):
+observers_of_source: list[Callable[[str, bytes], None]] = []
+"""Called with the path and the content of each source file that is compiled: the file may be another soon."""
+
+
+class _Observed(SourceFileLoader):
+    """Tells what it compiles."""
+
+    def source_to_code(  # type: ignore[override]  # newer Pythons give it more
+        self, data: Any, path: Any, *more: Any, **options: Any
+    ) -> types.CodeType:
+        """Compile a source."""
+        for observe in observers_of_source:
+            observe(path, data)
+        return super().source_to_code(data, path, *more, **options)
+
+
+class Uncached(_Observed):
     """Compiles the current source of a file and ignores bytecode caches.
 
     A cached bytecode file is valid while the time, in whole seconds, and the size of its source are the same.
@@ -84,7 +101,7 @@ class Uncached(SourceFileLoader):
         raise OSError(f"{path} is always compiled from source")
 
 
-class _Settled(SourceFileLoader):
+class _Settled(_Observed):
     """Uses bytecode caches, except for a source that was saved within the last two seconds."""
 
     def path_stats(self, path: str) -> Mapping[str, Any]:

@@ -20,7 +20,12 @@ from busway import handlers
 from busway.domain.classes import stored
 from busway.gateway.executors.port import HandlerFile
 from busway.gateway.executors.python.child.failure import clean, describe
-from busway.gateway.executors.python.child.importing import extend_path, in_project, is_own_code
+from busway.gateway.executors.python.child.importing import (
+    extend_path,
+    in_project,
+    is_own_code,
+    observers_of_source,
+)
 from busway.gateway.executors.python.child.modules import Importer, Refused, is_name, parts_of
 from busway.gateway.executors.python.child.targets import declarations_of, own, targets_of, why_unbound
 from busway.gateway.executors.python.wire import protocol as wire
@@ -31,6 +36,7 @@ from busway.payloads import Payload
 _name_of = stored(ImportError, "name")
 _DECLARES = re.compile(rb"^\s*@(busway\.)?handler\b", re.MULTILINE)
 _NOTES = 100  # of one file
+_SOURCE, _SOURCES = 256 * 1024, 4 << 20  # bytes of a source, and of all, that the gateway is sent
 _INIT = "__init__.py"
 _NO_FILE = HandlerFile("", "")
 
@@ -111,10 +117,12 @@ def load(
     extend_path(str(folder), app_dir, entered)
     loading = _Loading(folder, app_dir, boot.skip, announce)
     handlers.observers.append(loading.observe)
+    observers_of_source.append(loading.compiled)
     try:
         loading.import_folder()
     finally:
         handlers.observers.remove(loading.observe)
+        observers_of_source.remove(loading.compiled)
     loading.add_project()
     return loading.finish()
 
@@ -135,10 +143,16 @@ class _Loading:
         self._errors: dict[str, str] = {}  # of targets, by file
         self._declared: list[tuple[str, Callable[..., Any]]] = []
         self._current = ""
+        self._sources: dict[str, bytes] = {}
+        self._left = _SOURCES  # bytes
 
     def observe(self, function: Callable[..., Any]) -> None:
         """Record that a function is declared by the import of the current file."""
         self._declared.append((self._current, function))
+
+    def compiled(self, path: str, source: bytes) -> None:
+        """Record the content of a file that is compiled now."""
+        self._sources[path] = source
 
     # -- the folder
 
@@ -205,7 +219,7 @@ class _Loading:
                 )
             module = self._importer.load(file)
             self._imported[file] = module
-            return self._offered(file, digest, name, module, packages)
+            return self._offered(file, self._folder / file, name, module, packages)
         except Refused as problem:
             error = clean(str(problem))
         except BaseException as problem:
@@ -233,7 +247,7 @@ class _Loading:
     def _offered(
         self,
         file: str,
-        digest: str,
+        path: Path,
         name: str,
         module: types.ModuleType,
         before: Iterable[Module],
@@ -249,7 +263,12 @@ class _Loading:
         errors: dict[str, str] = {}
         offered = list(targets_of(module, name, errors, only_declared=only_declared))
         declarations = declarations_of(file, module, name, self._names, errors)
+        content = self._sources.get(str(path))
+        digest = hashlib.sha256(path.read_bytes() if content is None else content).hexdigest()
         found = HandlerFile(file, digest, [each.target for each in offered], declarations, name=name)
+        if offered and content is not None and len(content) <= min(_SOURCE, self._left):
+            self._left -= len(content)
+            found = msgspec.structs.replace(found, source=content)
         wire.encode(found)  # raises for text that is not Unicode, such as a docstring with a lone surrogate
         self._modules[file] = loaded
         self._names.update((declaration.name, file) for declaration in declarations)
@@ -293,8 +312,9 @@ class _Loading:
         users = [*users, *(each for each, other in self._imported.items() if _uses(other, module))]
         before = [self._modules[each] for each in dict.fromkeys(users) if each in self._modules]
         try:
-            digest = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
-            self._files[file] = self._offered(file, digest, name, module, before, only_declared=True)
+            path = Path(str(module.__file__))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            self._files[file] = self._offered(file, path, name, module, before, only_declared=True)
         except Exception as problem:
             error = str(problem) if type(problem) is Refused else describe(problem).message
             self._files[file] = HandlerFile(file, digest, error=clean(error), name=name)

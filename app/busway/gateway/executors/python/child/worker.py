@@ -210,4 +210,5 @@ def main() -> NoReturn:
     output.outside("")
     logs.settle()
     code_digest = wire.digest_of(folder.files)
+    folder.files.clear()
     run(Descriptors(*given.descriptors), given.spawn, given.boot, folder.entries, code_digest)
