@@ -200,7 +200,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-days",
         "2",
     )
-    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
+    usage = ("-addext", "keyUsage=critical,keyCertSign")  # Python 3.13 and newer ask for it
+    openssl(*new, *usage, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA")
     for name, more in (("server", ("-addext", "subjectAltName=IP:127.0.0.1")), ("client", ())):
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE")
         openssl(*new, *signed, *more, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")

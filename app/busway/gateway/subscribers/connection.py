@@ -340,6 +340,10 @@ class Connection:
                     why = f"no progress for {patience:g} s: read faster, connect again with your cursor"
                     raise _Ended(4408, why)
             sending.result()
+        except asyncio.CancelledError as problem:
+            # From Python 3.14 on, the frame of `asyncio.wait` refers to this task, which keeps the exception.
+            problem.__traceback__ = None
+            raise
         finally:
             if not sending.cancel() and not sending.cancelled():
                 sending.exception()  # nobody waits for it any more
