@@ -190,6 +190,9 @@ class NatsNotifications:
                 try:
                     self._found(client)
                     await self._serve(client)
+                except _FAILURES as problem:
+                    self._problem = _cause(problem)  # before the status says that it is not connected
+                    raise
                 finally:
                     self._client = None
                     await client.end()
