@@ -116,7 +116,9 @@ def test_killed_in_the_middle_of_writing_a_large_result(house: House, tmp_path: 
     run = house.begin("waits_for", str(sign))
     worker = house.ok("GET", f"/v1/runs/{run}")["attempts"][0]["worker"]
     with stopped(house.pid):
-        sign.write_text(str(EIGHT))
+        size = tmp_path / "size"
+        size.write_text(str(EIGHT))
+        size.rename(sign)  # with its content, which the handler reads as soon as it is there
         until(sign.with_suffix(".seen").exists, "the handler to return")
         until(at_rest(worker), "its socket to be full")
         kill(worker)
