@@ -323,6 +323,13 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid)
 
 
+def appear(sign: Path, text: str) -> None:
+    """Let a file appear with its content: a handler reads it as soon as it is there."""
+    new = sign.with_suffix(".new")
+    new.write_text(text)
+    new.rename(sign)
+
+
 def at_rest(pid: int, looks: int = 10) -> Callable[[], bool]:
     """Tell whether over so many looks a process slept and used no time: it waits in the kernel.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from busway.domain.run import MAX_LOSSES
 
-from .house import House, at_rest, gone, kill, stopped, until
+from .house import House, appear, at_rest, gone, kill, stopped, until
 
 pytestmark = pytest.mark.fault
 EIGHT = 8 << 20
@@ -116,9 +116,7 @@ def test_killed_in_the_middle_of_writing_a_large_result(house: House, tmp_path: 
     run = house.begin("waits_for", str(sign))
     worker = house.ok("GET", f"/v1/runs/{run}")["attempts"][0]["worker"]
     with stopped(house.pid):
-        size = tmp_path / "size"
-        size.write_text(str(EIGHT))
-        size.rename(sign)  # with its content, which the handler reads as soon as it is there
+        appear(sign, str(EIGHT))
         until(sign.with_suffix(".seen").exists, "the handler to return")
         until(at_rest(worker), "its socket to be full")
         kill(worker)
@@ -144,7 +142,7 @@ def test_killed_between_sending_a_result_and_its_commit(house: House, tmp_path: 
     run = house.begin("waits_for", str(sign))
     worker = house.ok("GET", f"/v1/runs/{run}")["attempts"][0]["worker"]
     with stopped(house.committer().pid):
-        sign.write_text("3")
+        appear(sign, "3")
         until(sign.with_suffix(".seen").exists, "the handler to return")
         until(lambda: house.status()["queues"]["publishes_and_outcomes"], "its outcome to wait")
         kill(worker)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .house import House, until
+from .house import House, appear, until
 
 pytestmark = pytest.mark.fault
 
@@ -93,6 +93,6 @@ def test_a_handler_that_leaks_descriptors_fails_and_its_worker_is_replaced(house
 def test_results_of_every_size_up_to_the_limit_arrive(house: House, tmp_path: Path) -> None:
     for size in (0, 1, 65_535, 65_536, 1 << 20):
         sign = tmp_path / f"{size}"
-        sign.write_text(str(size))
+        appear(sign, str(size))
         run = house.run("waits_for", str(sign))
         assert len(house.results_of(run["id"])[-1]["data"]) == size
