@@ -155,7 +155,7 @@ def test_each_page_with_many_events(browser: Browser, service: Service) -> None:
             client.post(f"{service.own_url}/v1/events", json=events).raise_for_status()
     until(lambda: not service.unfinished(), "the end of all runs")
     console = Console(browser.new_context().new_page(), service)
-    for path in PAGES:
+    for path in ("/nodes", *PAGES):  # the first one waits for the browser, which is still starting
         console.open(path)
         until(lambda: console.page.locator(".loading").count() == 0, "what the page loads")
         console.page.wait_for_timeout(3_000)  # and what it loads again
