@@ -266,7 +266,7 @@ def test_schedules_are_made_run_paused_and_deleted(console: Console) -> None:
 @pytest.mark.long
 def test_the_page_of_a_list_is_part_of_its_address(console: Console) -> None:
     page, service = console.page, console.service
-    service.ok("POST", "/v1/handlers/echo/pause")  # what waits changes nothing below
+    service.ok("POST", "/v1/handlers/echo/pause")  # its runs stay where they are in the lists
     try:
         first = service.publish("shop.echo", {"n": 0})["seq"]
         for n in range(1, 51):

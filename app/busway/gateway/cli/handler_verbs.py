@@ -11,21 +11,15 @@ import typer
 from busway.gateway.cli.call import Caller, check_name, dry
 from busway.gateway.cli.event import NAMES, encode, extensions, payload
 from busway.gateway.cli.objects import Name, said, shown_fields
-from busway.gateway.cli.options import URL, DryRun, Json, Key, Url
+from busway.gateway.cli.options import URL, Data, DryRun, Json, Key, Pairs, Url
 from busway.gateway.cli.output import Printer, block, local, note, print_fields, print_json, print_table
 from busway.gateway.cli.results import described
 
 
 def try_event(
     name: Name,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE | KEY:=JSON]...",
-            help="Members of the payload: item=book is a string, quantity:=2 any JSON.",
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Payload as JSON.")] = None,
+    pairs: Pairs = None,
+    data: Data = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="File with the payload as JSON; - is standard input.")
     ] = None,

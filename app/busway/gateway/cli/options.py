@@ -37,6 +37,14 @@ def _check_key(key: str | None) -> str | None:
     return key or None
 
 
+Pairs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE | KEY:=JSON]...",
+        help="Members of the payload: item=book is a string, quantity:=2 any JSON.",
+    ),
+]
+Data = Annotated[str | None, typer.Option("--data", "-d", help="Payload as JSON.")]
 Url = Annotated[
     str,
     typer.Option("--url", "-u", envvar="BUSWAY_URL", help="Address of the gateway.", callback=_check_url),

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from busway.gateway.cli.event import NAMES, encode, extensions, payload
-from busway.gateway.cli.options import URL, DryRun, Json, Key, Url, event_types
+from busway.gateway.cli.options import URL, Data, DryRun, Json, Key, Pairs, Url, event_types
 from busway.gateway.cli.output import note, print_json, print_plan
 from busway.gateway.errors import BadSettings, BuswayError
 
@@ -47,14 +47,8 @@ def publish(
             metavar="TYPE", help="Type of the event, such as order.created.", autocompletion=event_types
         ),
     ] = None,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE | KEY:=JSON]...",
-            help="Members of the payload: item=book is a string, quantity:=2 any JSON.",
-        ),
-    ] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="Payload as JSON.")] = None,
+    pairs: Pairs = None,
+    data: Data = None,
     file: Annotated[
         Path | None,
         typer.Option(

@@ -64,7 +64,7 @@ class Chunked:
         self._aside = self._fields = 0  # bytes of extensions and trailers; trailers
 
     def feed(self, data: bytes, take: Take) -> bytes:
-        """Take the chunks in `data`; return what is less than a line, to come again with more behind it.
+        """Take the chunks in `data`. Return the incomplete line at its end: the next call must begin with it.
 
         It pauses after many lines: 64 KiB may be 10,000 chunks of one byte.
         """
