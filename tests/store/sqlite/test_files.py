@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import os
+import random
 import shutil
 import signal
 import sqlite3
-from contextlib import closing
+import time
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from busway.gateway.store.group.process import open_committer
 from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.backup import back_up
 from busway.gateway.store.sqlite.checkpoints import IDLE_BATCHES
-from busway.gateway.store.sqlite.content import DatabaseContent
+from busway.gateway.store.sqlite.content import SETTLED_AFTER, DatabaseContent
 
 from tests.store.databases import SQLite
 from tests.store.kit import committing, event, publish, reading, run_of, settle, settling, until
@@ -325,6 +327,80 @@ def test_what_leaves_the_content_as_it_was_is_no_fault(database, path):
     finally:
         foreign.close()
         batches.close()
+
+
+@contextmanager
+def looked_at(database, path):
+    """What a committer has to find out whether its file was overwritten, and a program that checkpoints."""
+    batches, ours = database.batches(), sqlite3.connect(path)
+    try:
+        [root] = ours.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
+        [size] = ours.execute("PRAGMA page_size").fetchone()
+        content = DatabaseContent(path, root, size)
+        yield batches, ours, content, {"first page": 0, "head": size * (root - 1)}
+        content.close()
+    finally:
+        ours.close()
+        batches.close()
+
+
+def checkpoint(connection, mode):
+    _, pages, written = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return written == pages
+
+
+@pytest.mark.parametrize("part", ["all", "first page", "head"])
+def test_a_copy_over_the_file_while_a_checkpoint_runs_is_noticed(database, path, part):
+    """The last moment for it is after the last page was written. The log has what should be there."""
+    copy = path.with_name("copy.db")
+    with looked_at(database, path) as (batches, ours, content, places):
+        shutil.copyfile(path, copy)
+        batches.write([publish(*(event(data=b"x" * 5000) for _ in range(20)))])
+        assert path.with_name("busway.db-wal").stat().st_size > 100_000
+        assert not content.changed()
+        assert checkpoint(ours, "PASSIVE")
+        if part == "all":
+            shutil.copyfile(copy, path)
+        else:
+            with path.open("r+b") as file:
+                file.seek(places[part])
+                file.write(copy.read_bytes()[places[part] :][:4096])
+        content.checkpointed(complete=True)
+        assert content.changed()
+        time.sleep(SETTLED_AFTER)
+        assert content.changed()
+        assert content.settled
+
+
+def test_no_checkpoint_is_taken_for_a_copy(database, path):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    with looked_at(database, path) as (batches, ours, content, _), closing(sqlite3.connect(path)) as reader:
+        ours.execute("PRAGMA busy_timeout=0")
+        reader.isolation_level = None
+        for _ in range(150):
+            match chance.randrange(5):
+                case 0 | 1:
+                    size = chance.choice([1, 9000])
+                    batches.write(
+                        [publish(*(event(data=b"x" * size) for _ in range(chance.randrange(1, 9))))]
+                    )
+                case 2:
+                    if reader.in_transaction:
+                        reader.execute("COMMIT")
+                    else:
+                        reader.execute("BEGIN")
+                        reader.execute("SELECT count(*) FROM events").fetchone()
+                case 3:
+                    assert not content.changed()
+                    content.checkpointed(complete=checkpoint(ours, "PASSIVE"))
+                case 4:
+                    assert not content.changed()
+                    content.checkpointed(complete=checkpoint(ours, "PASSIVE"))
+                    content.checkpointed(complete=checkpoint(ours, "TRUNCATE"))
+            assert not content.changed()
+        assert ours.execute("SELECT count(*) FROM events").fetchone() > (50,)
 
 
 def test_a_restored_backup_does_not_get_the_log_of_the_database_that_it_replaced(database, path):

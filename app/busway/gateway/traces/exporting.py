@@ -60,6 +60,7 @@ class Losses:
         self.counts = Counter(sent=0, failed=0, dropped=0)
         self._reasons = Reasons()
         self._where, self._said, self._lost = where, float("-inf"), 0
+        self._saying = threading.Lock()
 
     def add(self, outcome: str, number: int) -> None:
         """Count spans."""
@@ -67,20 +68,28 @@ class Losses:
         if outcome == "sent":
             return
         self._lost += number
-        now = time.monotonic()
-        if now - self._said >= _SAY_EVERY:
-            lost, self._lost, self._said = self._lost, 0, now
+        if self._may_say():
+            lost, self._lost = self._lost, 0
             why = self._reasons.last or "it is too slow"
             log.warning("%s does not take spans (%s): %d are lost", self._where, why, lost)
 
     def refused(self) -> None:
-        """Say that the collector does not take spans, before there are any."""
-        self._said = time.monotonic()
+        """Say that the collector does not take spans, unless spans were lost meanwhile and that was said."""
+        if not self._may_say():
+            return
         log.warning(
             "%s does not take spans (%s): they are lost until it does. Check OTEL_EXPORTER_OTLP_ENDPOINT",
             self._where,
             self._reasons.last or "no answer",
         )
+
+    def _may_say(self) -> bool:
+        with self._saying:
+            now = time.monotonic()
+            if now - self._said < _SAY_EVERY:
+                return False
+            self._said = now
+            return True
 
 
 class CountedExporter(SpanExporter):

@@ -80,6 +80,7 @@ class Checkpoints:
 
     def truncate(self) -> None:
         """Checkpoint and truncate the log file, if no reader uses it."""
+        self._run("PASSIVE")  # the log is kept until it was compared with what the database has now
         self._run("TRUNCATE")
         self._limit = max(FIRST, self._size() + STEP)
 
@@ -94,20 +95,22 @@ class Checkpoints:
 
     def _run(self, mode: str) -> None:
         self._batches = 0
-        if self._files is not None and self._files.overwritten:
+        if self.failed or (self._files is not None and self._files.overwritten):
             return
+        complete = False
         try:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
             _, pages, written = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
-            self._note(complete=written == pages)
+            complete = written == pages
+            self._note(complete=complete)
         except (sa.exc.DBAPIError, sqlite3.Error) as problem:
             # No commit is lost: what is not in the database yet is in the log, and synced there.
             code = getattr(getattr(problem, "orig", problem), "sqlite_errorcode", sqlite3.SQLITE_BUSY)
             self.failed = code & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
-            if self._files is not None:
-                self._files.checkpointed()
+            if self._files is not None and not self.failed:
+                self._files.checkpointed(complete=complete)
 
     def _note(self, *, complete: bool) -> None:
         now = self._timer()

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 SETTLED_AFTER = 1.0  # seconds without a change; then the copy over the file is probably complete
-_INDEX = struct.Struct("=I12x8s56xI28xI")  # of the index of the log, as SQLite's file format describes it
+# As SQLite's file format describes them.
+_INDEX = struct.Struct("=I12x8s56xI28xI")  # of the index of the log
+_FRAME = struct.Struct(">I20x")  # what stands before each page in the log
+_FIRST_FRAME = 32
 
 
 class _Log(NamedTuple):
@@ -45,9 +48,11 @@ class DatabaseContent:
     """
 
     def __init__(self, path: Path, head_page: int, page_size: int) -> None:
-        self._pages = [(page_size, page_size * (number - 1)) for number in (1, head_page)]
+        self._pages, self._size = (1, head_page), page_size
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._frames = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         self._index = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        self._foreign = False
         self.record()
 
     def record(self) -> None:
@@ -57,18 +62,33 @@ class DatabaseContent:
         self._changing: tuple[int, int] | None = None
         self._since = 0.0
 
+    def checkpointed(self, *, complete: bool) -> None:
+        """Remember the content after a checkpoint of this process, if it is what the log has.
+
+        Otherwise another program has written while the checkpoint was running. `complete`: the whole log was
+        written to the database.
+        """
+        found, written = self._read(), self._read_log()
+        if written is not None:
+            for now, before, new in zip(found, self._content, written, strict=True):
+                if now != (new or before) and (complete or now != before):
+                    self._foreign = True
+                    return
+        self.record()
+
     def changed(self) -> bool:
         """Return whether something other than a checkpoint has changed the content."""
         stamp, log = self._find_stamp(), self._find_log()
-        if stamp == self._stamp:
-            self._log = log
-            return False
-        if self._checkpointed(log):  # by another program, which SQLite allows
-            self.record()
-            return False
-        if stamp[0] == self._stamp[0] and self._same():  # touched, or a copy of itself
-            self.record()
-            return False
+        if not self._foreign:
+            if stamp == self._stamp:
+                self._log = log
+                return False
+            if self._checkpointed(log):  # by another program, which SQLite allows
+                self.record()
+                return False
+            if stamp[0] == self._stamp[0] and self._same():  # touched, or a copy of itself
+                self.record()
+                return False
         if stamp != self._changing:
             self._changing, self._since = stamp, time.monotonic()
         return True
@@ -80,8 +100,8 @@ class DatabaseContent:
 
     def close(self) -> None:
         """Close the descriptors."""
-        os.close(self._file)
-        os.close(self._index)
+        for descriptor in (self._file, self._frames, self._index):
+            os.close(descriptor)
 
     def _checkpointed(self, now: _Log) -> bool:
         """Return whether there was a checkpoint since the last look."""
@@ -108,4 +128,20 @@ class DatabaseContent:
         return _Log(*_INDEX.unpack(os.pread(self._index, _INDEX.size, 16).ljust(_INDEX.size, b"\0")))
 
     def _read(self) -> list[bytes]:
-        return [os.pread(self._file, size, at) for size, at in self._pages]
+        return [os.pread(self._file, self._size, self._size * (number - 1)) for number in self._pages]
+
+    def _read_log(self) -> list[bytes] | None:
+        """Return the pages as a checkpoint has written them, empty if it had no reason to.
+
+        None if the log has begun again since, because then it does not say so any more.
+        """
+        log, step = self._find_log(), _FRAME.size + self._size
+        missing = dict.fromkeys(self._pages, b"")
+        for frame in reversed(range(log.done)):
+            at = _FIRST_FRAME + step * frame
+            (number,) = _FRAME.unpack(os.pread(self._frames, _FRAME.size, at).ljust(_FRAME.size, b"\0"))
+            if missing.get(number) == b"":
+                missing[number] = os.pread(self._frames, self._size, at + _FRAME.size)
+                if all(missing.values()):
+                    break
+        return list(missing.values()) if self._find_log().salt == log.salt == self._log.salt else None

@@ -76,10 +76,13 @@ class DatabaseFiles:
             self._content.close()
             self._content = None
 
-    def checkpointed(self) -> None:
-        """Record the content of the database: this process has checkpointed, or tried to."""
+    def checkpointed(self, *, complete: bool) -> None:
+        """Record the content of the database: this process has checkpointed, or tried to.
+
+        `complete`: the whole log was written to the database.
+        """
         if self._content is not None:
-            self._content.record()
+            self._content.checkpointed(complete=complete)
 
     @property
     def overwritten(self) -> bool:
