@@ -435,7 +435,7 @@ def test_who_is_refused_before_a_long_body_reads_why(app):
 
 
 def test_a_refused_body_is_read_over_only_so_far(monkeypatch):
-    monkeypatch.setattr(protocol, "DISCARDED", 1_000_000)
+    monkeypatch.setattr(flow, "DISCARDED", 1_000_000)
     app = Direct()
     with serving(app) as (port, _):
         peer = Peer(port)

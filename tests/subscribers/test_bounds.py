@@ -30,9 +30,9 @@ def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch
     sizes: list[int] = []
     feed = websocket.WebSocket._feed
 
-    def noted(self: websocket.WebSocket, data: bytes) -> None:
+    def noted(self: websocket.WebSocket, data: bytes) -> int:
         sizes.append(len(data))
-        feed(self, data)
+        return feed(self, data)
 
     monkeypatch.setattr(websocket.WebSocket, "_feed", noted)
 

@@ -1,12 +1,14 @@
 """Long work in short steps, so that one request does not hold the event loop.
 
 A step is a part of a generator, up to its next `yield`. In each turn of the loop one step of one request is
-done. So many long requests at a time hold the loop no longer than one.
+done. So many long requests at a time hold the loop no longer than one. A request with a step that cannot be
+short, such as the decoding of an event with very many small members, waits before its next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import TypeVar
@@ -14,6 +16,8 @@ from typing import TypeVar
 Value = TypeVar("Value")
 Steps = Generator[None, None, Value]
 Failed = Callable[[BaseException], None]
+_LONG = 0.004  # seconds of CPU time; a step that takes longer is followed by a pause
+_PAUSE = 4.0  # of so many times its length
 
 
 class Line:
@@ -83,6 +87,7 @@ class Turns:
 
     def _step(self, line: Line) -> None:
         steps, failed = line.waiting[0]
+        began = time.thread_time()
         try:
             next(steps)
         except StopIteration:
@@ -90,8 +95,17 @@ class Turns:
         except Exception as problem:
             line.waiting.popleft()
             failed(problem)
-        if line.waiting:
+        if not line.waiting:
+            return
+        took = time.thread_time() - began
+        if took > _LONG:
+            asyncio.get_running_loop().call_later(took * _PAUSE, self._go_on, line)
+        else:
             self._lines.append(line)
+
+    def _go_on(self, line: Line) -> None:
+        self._lines.append(line)
+        self._schedule()
 
 
 def finish(steps: Steps[Value]) -> Value:

@@ -13,6 +13,7 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\x09\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\x09\x20-\x7e\x80-\xff]*")
 
 LINES = 1_024  # that are read in one turn of the loop
+LEAST = 16  # bytes for each of them: the connection of a client with smaller chunks rests after each turn
 
 Take = Callable[[bytes], None]
 

@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 PIPELINED = 65_536  # bytes behind an unanswered request before reading pauses
 DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the connection ends
 AT_ONCE = 32  # requests of one connection that are answered in one turn of the loop
+REST = 0.02  # seconds without reading, after many refused requests, empty frames or tiny chunks of one client
 
 
 class Flow:
     """Whether a connection's socket is read from, and whether it has room for more.
 
-    `writable`: the transport has little to send; set by its `pause_writing` and `resume_writing`.
+    Attributes:
+        writable: the transport has little to send; set by its `pause_writing` and `resume_writing`.
+        discarded: bytes that were read over since the answer to the request under way.
     """
 
-    __slots__ = ("_loop", "_reading", "_room", "_transport", "writable")
+    __slots__ = ("_loop", "_reading", "_resting", "_room", "_transport", "_wanted", "discarded", "writable")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
-        self._reading = True
+        self._reading = self._wanted = True
+        self._resting = False
+        self.discarded = 0
         self._room: asyncio.Future[None] | None = None
         self.writable = True
 
     def read(self, *, on: bool) -> None:
         """Read from the socket, or pause."""
-        if on == self._reading or self._transport.is_closing():
+        self._wanted = on
+        reading = on and not self._resting
+        if reading == self._reading or self._transport.is_closing():
             return
-        self._reading = on
-        if on:
+        self._reading = reading
+        if reading:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
 
     @property
     def reading(self) -> bool:
-        """Whether the socket is read from."""
-        return self._reading
+        """Whether the socket is read from, as soon as it has rested."""
+        return self._wanted
+
+    def rest(self, then: Callable[[], None] | None = None) -> None:
+        """Read nothing for a moment: the client keeps the loop busy for nothing. `then`: called after it."""
+        if then is not None:
+            self._loop.call_later(REST, then)
+        if not self._resting:
+            self._resting = True
+            self._loop.call_later(REST, self._rested)
+            self.read(on=self._wanted)
+
+    def discards_too_much(self, size: int) -> bool:
+        """Count bytes that are read over, slowly if they are many. Return whether it is enough of them."""
+        self.discarded += size
+        if self.discarded > PIPELINED:
+            self.rest()
+        return self.discarded > DISCARDED
+
+    def _rested(self) -> None:
+        self._resting = False
+        self.read(on=self._wanted)
 
     def pause_writing(self) -> None:
         """Have writers wait."""

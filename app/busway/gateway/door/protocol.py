@@ -12,11 +12,11 @@ import itertools
 from typing import Any
 
 from busway.gateway.door.accepted import Accepted
-from busway.gateway.door.bodies import Body, framing
+from busway.gateway.door.bodies import LEAST, LINES, Body, framing
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
 from busway.gateway.door.deadlines import DISCARD_WITHIN, LINGER, NEVER, Deadline, Pace
 from busway.gateway.door.exchange import take_body
-from busway.gateway.door.flow import AT_ONCE, DISCARDED, PIPELINED, Flow
+from busway.gateway.door.flow import AT_ONCE, PIPELINED, Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.peer import Peer
 from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, problem
@@ -35,7 +35,7 @@ class HttpProtocol(Accepted):
     """
 
     __slots__ = (
-        "_advancing", "_answered", "_body", "_busy", "_cycle", "_deadline", "_discarded", "_ending",
+        "_advancing", "_answered", "_body", "_busy", "_cycle", "_deadline", "_ending",
         "_endpoint", "_exchange", "_hurry", "_keep_alive", "_known", "_later", "_pace", "_requests", "_rest",
         "_scanned", "_socket", "_sockets", "_unread", "_waiting_since", "peer",
     )  # fmt: skip
@@ -48,8 +48,7 @@ class HttpProtocol(Accepted):
         self._known = None if self._endpoint is None else known_to(self._endpoint)
         self._rest: bytes | bytearray = b""  # what came and is not understood yet
         self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
-        self._requests = False  # there was one
-        self._waiting_since = self._discarded = 0
+        self._requests, self._waiting_since = False, 0  # whether there was one
         self._deadline = Deadline(self.loop, self._close)
         self._busy = self._answered = self._advancing = self._later = False
         self._keep_alive = True
@@ -107,6 +106,8 @@ class HttpProtocol(Accepted):
             else:
                 self._rest = data
             self._advance()
+        else:
+            self.flow.rest()
 
     def eof_received(self) -> bool:
         """The client sends no more. Requests that arrived complete are still answered."""
@@ -170,8 +171,8 @@ class HttpProtocol(Accepted):
                 if self._busy:
                     if self._body is None or not self._read_body(self._body):
                         break
-                elif not left:
-                    self._go_on_later()
+                elif not left:  # those were refused: others are answered in later turns
+                    self._go_on_later(rest=True)
                     break
                 elif not self.flow.writable or not self._begin(self._rest):
                     break
@@ -186,9 +187,9 @@ class HttpProtocol(Accepted):
         elif self._unread or self._rest or not (self.flow.reading and self.flow.writable):
             self._read_on()
 
-    def _go_on_later(self) -> None:
+    def _go_on_later(self, *, rest: bool) -> None:
         self._later = True
-        self.loop.call_soon(self._go_on)
+        (self.flow.rest if rest else self.loop.call_soon)(self._go_on)
 
     def _go_on(self) -> None:
         self._later = False
@@ -345,7 +346,7 @@ class HttpProtocol(Accepted):
             return False
         if not body.done:
             if body.paused:
-                self._go_on_later()
+                self._go_on_later(rest=before - len(self._rest) < LINES * LEAST)
             self._pace.came(before - len(self._rest))
             if not (self._answered or self._unread):
                 self._await_body()
@@ -369,8 +370,7 @@ class HttpProtocol(Accepted):
                 self.holding.hold(len(part))
             self._incoming.add(part)
             return
-        self._discarded += len(part)
-        if self._discarded > DISCARDED:
+        if self.flow.discards_too_much(len(part)):
             self.cut()
 
     # -- answers
@@ -405,7 +405,7 @@ class HttpProtocol(Accepted):
             self._end()
         else:  # skip the rest of the body
             self._exchange = None
-            self._discarded = 0
+            self.flow.discarded = 0
             self._unread = False
             self._deadline.set(DISCARD_WITHIN, self.cut)
             if not self._advancing:

@@ -37,6 +37,7 @@ PONG_WITHIN = 25.0  # seconds: a dead peer is detected within 50 s, whether or n
 SLICE = 32_768  # bytes that are parsed in one turn of the loop
 SMALL_SLICE = 4_096  # likewise, before frames came and while they are small: each takes time, however small
 SMALL = 256  # bytes of a small frame, on average
+MOST_USELESS = 64  # frames of one turn that end no message: for more, the connection rests
 UNCOUNTED = 16_384  # bytes of a message under way that do not count as memory
 MOST_FRAGMENTS = 16_384  # of one message
 CLOSE_WITHIN = 10.0  # seconds that the peer has to answer a close frame
@@ -186,16 +187,17 @@ class WebSocket:
             return
         part = bytes(self._rest[: self._slice])
         del self._rest[: self._slice]
-        self._feed(part)
+        useless = self._feed(part)
         if self._rest:
-            self._loop.call_soon(self._feed_rest)
+            (self._loop.call_soon if useless < MOST_USELESS else self._flow.rest)(self._feed_rest)
         elif not self._messages:
             self._flow.read(on=True)
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> int:
+        """Parse bytes, and return how many frames in them ended no message."""
         protocol = self._protocol
         protocol.receive_data(data)
-        events = protocol.events_received()
+        events, before = protocol.events_received(), len(self._messages)
         self._slice = SMALL_SLICE if len(data) < SMALL * len(events) else SLICE
         for event in events:
             if isinstance(event, Frame):
@@ -211,6 +213,7 @@ class WebSocket:
             except TooManyRequests as problem:
                 self._fail(1013, problem.detail)
         self._flush()
+        return len(events) - (len(self._messages) - before)
 
     def eof_received(self) -> None:
         """The client sends no more."""
