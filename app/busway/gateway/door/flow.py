@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 PIPELINED = 65_536  # bytes behind an unanswered request before reading pauses
 DISCARDED = 67_108_864  # bytes of a body read over behind an answer, before the connection ends
+BULK = 65_536  # bytes of one read, after which other connections are served
 AT_ONCE = 32  # requests of one connection that are answered in one turn of the loop
 REST = 0.02  # seconds without reading, after many refused requests, empty frames or tiny chunks of one client
 
@@ -19,12 +20,12 @@ class Flow:
         discarded: bytes that were read over since the answer to the request under way.
     """
 
-    __slots__ = ("_loop", "_reading", "_resting", "_room", "_transport", "_wanted", "discarded", "writable")
+    __slots__ = ("_loop", "_reading", "_rests", "_room", "_transport", "_wanted", "discarded", "writable")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._reading = self._wanted = True
-        self._resting = False
+        self._rests = 0  # that are under way
         self.discarded = 0
         self._room: asyncio.Future[None] | None = None
         self.writable = True
@@ -32,7 +33,7 @@ class Flow:
     def read(self, *, on: bool) -> None:
         """Read from the socket, or pause."""
         self._wanted = on
-        reading = on and not self._resting
+        reading = on and not self._rests
         if reading == self._reading or self._transport.is_closing():
             return
         self._reading = reading
@@ -46,14 +47,16 @@ class Flow:
         """Whether the socket is read from, as soon as it has rested."""
         return self._wanted
 
-    def rest(self, then: Callable[[], None] | None = None) -> None:
-        """Read nothing for a moment: the client keeps the loop busy for nothing. `then`: called after it."""
+    def rest(self, then: Callable[[], None] | None = None, *, seconds: float = REST) -> None:
+        """Read nothing for a moment: the client keeps the loop busy for nothing. `then`: called after it.
+
+        With 0 seconds it is read from in the next turn of the loop. uvloop reads up to 32 times in this one.
+        """
         if then is not None:
-            self._loop.call_later(REST, then)
-        if not self._resting:
-            self._resting = True
-            self._loop.call_later(REST, self._rested)
-            self.read(on=self._wanted)
+            self._loop.call_later(seconds, then)
+        self._rests += 1
+        self._loop.call_later(seconds, self._rested)
+        self.read(on=self._wanted)
 
     def discards_too_much(self, size: int) -> bool:
         """Count bytes that are read over, slowly if they are many. Return whether it is enough of them."""
@@ -63,7 +66,7 @@ class Flow:
         return self.discarded > DISCARDED
 
     def _rested(self) -> None:
-        self._resting = False
+        self._rests -= 1
         self.read(on=self._wanted)
 
     def pause_writing(self) -> None:
