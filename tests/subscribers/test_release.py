@@ -13,6 +13,7 @@ from busway.gateway.door.websocket import WebSocket
 from busway.gateway.subscribers.connection import Connection
 from busway.gateway.subscribers.ring import Piece
 from busway.gateway.subscribers.session import Subscription
+from websockets.server import ServerProtocol
 
 from tests.subscribers.kit import Server, serve, store, until
 
@@ -20,7 +21,7 @@ MANY = 5
 
 
 def held() -> Counter[str]:
-    kinds = (HttpProtocol, WebSocket, Connection, Piece, Subscription)
+    kinds = (HttpProtocol, WebSocket, ServerProtocol, Connection, Piece, Subscription)
     return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
 
 
@@ -52,6 +53,37 @@ def test_a_subscriber_is_freed_when_it_is_gone(tmp_path: Path, request_: bytes, 
                     writer.transport.abort()
                 del clients, reader, writer
                 await there.produce(1)  # shared pieces are forgotten
+                await until(lambda: held() == before)
+            finally:
+                gc.enable()
+
+    asyncio.run(scene())
+
+
+ENDS = {
+    "goes away": b"",
+    "says goodbye": b"\x88\x82\0\0\0\0\x03\xe8",
+    "breaks the protocol": b"\x03\xea",
+    "sends no UTF-8": b"\x81\x81\0\0\0\0\xff",
+    "sends no JSON": b"\x81\x81\0\0\0\0x",
+    "is refused": b"\x81\x8c\0\0\0\0" + b'{"op":"none"}'[:12],
+}
+
+
+@pytest.mark.parametrize("sent", ENDS.values(), ids=ENDS)
+def test_a_socket_is_freed_however_it_ends(tmp_path: Path, sent: bytes) -> None:
+    async def scene() -> None:
+        async with store(tmp_path) as there, serve(Server(there)) as server:
+            gc.collect()
+            before = held()
+            gc.disable()
+            try:
+                for _ in range(MANY):
+                    reader, writer = await begin(server.port, SOCKET)
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(sent)
+                    await asyncio.sleep(0.05)
+                    writer.transport.abort()
                 await until(lambda: held() == before)
             finally:
                 gc.enable()

@@ -69,7 +69,7 @@ def faults(fields: dict[str, Any], now: int) -> list[FieldError]:
         try:
             accept({"type": "t", **members}, None, now)
         except FieldError as problem:
-            found.append(problem.with_traceback(None))  # which would be a reference cycle
+            found.append(problem.detached())
     return found
 
 

@@ -135,6 +135,11 @@ class FieldError(ValueError):
         super().__init__(message)
         self.field = field
 
+    def detached(self) -> FieldError:
+        """Return it without what led to it. Kept in a list, it would be in a reference cycle with a frame."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
+
 
 def spec_of(fields: dict[str, Any]) -> Spec:
     """Build the effective fields from a mapping that `check_fields` accepted."""

@@ -68,6 +68,7 @@ def handshake(head: bytes, endpoint: SocketEndpoint) -> tuple[ServerProtocol, by
     if response.status_code != 101:
         raise BadRequest(bytes(response.body or b"").decode().strip() or "the WebSocket handshake is refused")
     protocol.send_response(response)
+    del protocol.select_subprotocol  # a method that is bound to it: a reference cycle
     return protocol, b"".join(protocol.data_to_send())
 
 
@@ -230,6 +231,8 @@ class WebSocket:
         self._end()
         if self._protocol.state is OPEN:
             self._protocol.receive_eof()
+        self._protocol.parser_exc = None  # its traceback and the parser refer to it: reference cycles
+        self._protocol.parser.close()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -142,7 +142,7 @@ def _first_fault(fields: dict[str, Any], now: int) -> list[FieldError]:
     try:
         accept(fields, None, now)
     except FieldError as fault:
-        return [fault.with_traceback(None)]
+        return [fault.detached()]
     return []
 
 

@@ -362,7 +362,7 @@ def _bad(
     try:
         checks.payload(fields, raw)
     except FieldError as fault:
-        found.append(fault.with_traceback(None))  # which would be a reference cycle
+        found.append(fault.detached())
     return [BadField(["body", *where, fault.field], str(fault)) for fault in found]
 
 
