@@ -1,6 +1,7 @@
 """Attacks on a gateway, each with the answer that it must get. They need nothing but sockets.
 
-python -m tests.attacks URL     all of them at the same time, again and again, until standard input ends
+python -m tests.attacks URL         all of them at the same time, again and again, until standard input ends
+python -m tests.attacks URL 0.2     one after another, each again and again for 0.2 seconds
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ import base64
 import contextlib
 import gzip
 import json
+import os
 import socket
 import struct
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PATIENCE = 120.0  # seconds
+BEGIN_AFTER = 1.0  # seconds; what measures has warmed up then
 HOST = b"Host: localhost\r\n"
 JSON = b"Content-Type: application/json\r\n"
 KEY = base64.b64encode(bytes(16)).decode()
@@ -81,11 +84,11 @@ def get(target: bytes) -> bytes:
     return b"GET %b HTTP/1.1\r\n%bConnection: close\r\n\r\n" % (target, HOST)
 
 
-def sends(data: bytes) -> Callable[[Target], bytes]:
+def sends(data: bytes, enough: bytes = b"") -> Callable[[Target], bytes]:
     def attack(target: Target) -> bytes:
         with dial(target) as sock:
             sock.sendall(data)
-            return told(sock)
+            return told(sock, enough)
 
     return attack
 
@@ -308,8 +311,10 @@ ATTACKS: dict[str, tuple[Callable[[Target], bytes], bytes]] = {
         sends(post(b'{"type":"t"}', JSON, b"Origin: null\r\n")), b" 403 ",
     ),
     "a foreign origin": (sends(post(b'{"type":"t"}', JSON, b"Origin: https://evil.example\r\n")), b" 403 "),
-    "a foreign origin's socket": (sends(handshake(*GOOD, "Origin: https://evil.example")), b" 403 "),
-    "a null origin's socket": (sends(handshake(*GOOD, "Origin: null")), b" 403 "),
+    "a foreign origin's socket": (
+        sends(handshake(*GOOD, "Origin: https://evil.example"), b" 403 "), b" 403 ",
+    ),
+    "a null origin's socket": (sends(handshake(*GOOD, "Origin: null"), b" 403 "), b" 403 "),
     "another name for this machine": (
         sends(b"GET /v1/status HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"), b" 421 ",
     ),
@@ -328,8 +333,8 @@ ATTACKS: dict[str, tuple[Callable[[Target], bytes], bytes]] = {
 }  # fmt: skip
 
 
-def all_at_once(target: Target) -> dict[str, bytes | BaseException]:
-    """Make all attacks at the same time. Return their answers, or what went wrong."""
+def all_at_once(target: Target, names: Iterable[str] = ATTACKS) -> dict[str, bytes | BaseException]:
+    """Make attacks at the same time. Return their answers, or what went wrong."""
     answers: dict[str, bytes | BaseException] = {}
 
     def attack(name: str) -> None:
@@ -338,7 +343,7 @@ def all_at_once(target: Target) -> dict[str, bytes | BaseException]:
         except BaseException as fault:
             answers[name] = fault
 
-    threads = [threading.Thread(target=attack, args=(name,)) for name in ATTACKS]
+    threads = [threading.Thread(target=attack, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -356,14 +361,37 @@ def wrong(answers: dict[str, bytes | BaseException]) -> dict[str, bytes | BaseEx
 
 
 def main() -> None:
-    """Attack until standard input ends. Print how often all attacks were made, and what was wrong."""
-    target, rounds, faults = Target(sys.argv[1]), 0, dict[str, bytes | BaseException]()
+    """Attack until standard input ends. Print how many attacks were made, and what was wrong."""
+    target, slot = Target(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    faults, made = dict[str, bytes | BaseException](), 0
     ended = threading.Event()
+
+    def attack(names: Iterable[str], until: float) -> None:
+        nonlocal made
+        while True:
+            answers = all_at_once(target, names)
+            if ended.is_set():  # the gateway may end now
+                return
+            made += len(answers)
+            faults.update(wrong(answers))
+            if time.monotonic() >= until:
+                return
+
+    print(json.dumps({"attacks": len(ATTACKS)}), flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    time.sleep(BEGIN_AFTER)
     while not ended.is_set():
-        faults |= wrong(all_at_once(target))
-        rounds += 1
-    print(json.dumps({"rounds": rounds, "wrong": {name: repr(fault) for name, fault in faults.items()}}))
+        if not slot:
+            attack(ATTACKS, 0)
+            continue
+        for name in ATTACKS:
+            threading.Thread(target=attack, args=([name], time.monotonic() + slot), daemon=True).start()
+            if ended.wait(slot):
+                break
+    print(
+        json.dumps({"made": made, "wrong": {name: repr(fault) for name, fault in faults.items()}}), flush=True
+    )
+    os._exit(0)  # what is left waits for the gateway
 
 
 if __name__ == "__main__":

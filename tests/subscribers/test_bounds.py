@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from busway.gateway.budget import Budget
-from busway.gateway.door import websocket
+from busway.gateway.door import flow, websocket
 from busway.gateway.subscribers import hub as hubs
 from busway.gateway.subscribers import selection, session
 
+from tests.attacks import GOOD, handshake
 from tests.subscribers.kit import Server, Store, peer, seqs, serve, store, until
 
 Claim = Callable[[Store, Server], Awaitable[None]]
@@ -47,6 +49,29 @@ def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch
     run(tmp_path, claim)
     assert max(sizes) <= websocket.SMALL_SLICE
     assert sum(sizes) > 20_000 * 19
+
+
+def test_a_socket_rests_after_many_frames_that_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "REST", 3600.0)
+
+    async def claim(_: Store, server: Server) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(handshake(*GOOD))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x89\x80\0\0\0\0" * 5_000)
+        await reader.readexactly(2 * (websocket.MOST_USELESS + 1))
+        async with peer(server) as client:
+            await client.say(op="ping")
+            assert (await client.hear())["op"] == "pong"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.readexactly(2 * 4_900), 0.5)
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    run(tmp_path, claim)
 
 
 def test_messages_under_way_are_bounded_together(tmp_path: Path) -> None:

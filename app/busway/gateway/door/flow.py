@@ -47,15 +47,18 @@ class Flow:
         """Whether the socket is read from, as soon as it has rested."""
         return self._wanted
 
-    def rest(self, then: Callable[[], None] | None = None, *, seconds: float = REST) -> None:
-        """Read nothing for a moment: the client keeps the loop busy for nothing. `then`: called after it.
-
-        With 0 seconds it is read from in the next turn of the loop. uvloop reads up to 32 times in this one.
-        """
+    def rest(self, then: Callable[[], None] | None = None) -> None:
+        """Read nothing for a moment: the client keeps the loop busy for nothing. `then`: called after it."""
         if then is not None:
-            self._loop.call_later(seconds, then)
+            self._loop.call_later(REST, then)
         self._rests += 1
-        self._loop.call_later(seconds, self._rested)
+        self._loop.call_later(REST, self._rested)
+        self.read(on=self._wanted)
+
+    def await_turn(self) -> None:
+        """Read on in the next turn of the loop: uvloop reads a socket up to 32 times in one."""
+        self._rests += 1
+        self._loop.call_soon(self._rested)
         self.read(on=self._wanted)
 
     def discards_too_much(self, size: int) -> bool:

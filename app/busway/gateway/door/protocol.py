@@ -16,7 +16,7 @@ from busway.gateway.door.bodies import LEAST, LINES, Body, framing
 from busway.gateway.door.cycle import STATUS_LINES, UNREAD, Cycle
 from busway.gateway.door.deadlines import DISCARD_WITHIN, LINGER, NEVER, Deadline, Pace
 from busway.gateway.door.exchange import take_body
-from busway.gateway.door.flow import AT_ONCE, BULK, PIPELINED, REST, Flow
+from busway.gateway.door.flow import AT_ONCE, BULK, PIPELINED, Flow
 from busway.gateway.door.heads import Request, check_unfinished, known_to, read
 from busway.gateway.door.peer import Peer
 from busway.gateway.door.port import Answer, Endpoint, Head, Intake, SocketEndpoint, problem
@@ -98,7 +98,7 @@ class HttpProtocol(Accepted):
             self._socket.data_received(data)
             return
         if len(data) > BULK:
-            self.flow.rest(seconds=REST if self._ending else 0)
+            (self.flow.rest if self._ending else self.flow.await_turn)()
         ready = not (self._rest or self._busy or self._known is None) and self.flow.writable
         if ready and self._is_known(data):
             return
