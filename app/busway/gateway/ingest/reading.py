@@ -17,7 +17,7 @@ import msgspec
 from busway.contract.checking import MOST
 from busway.contract.problems import BadField
 from busway.domain.event import NewEvent
-from busway.domain.event_fields import MAX_ATTRIBUTES, accept, faults, too_many
+from busway.domain.event_fields import accept, faults
 from busway.domain.handler import FieldError
 from busway.domain.text import JSONError, check_json, decode_json, parse_json
 from busway.gateway.errors import BadRequest, Invalid, TooLarge
@@ -32,7 +32,6 @@ _CUT = "truncated"
 _BEHIND = re.compile(r"trailing characters \(byte ([0-9]+)\)")
 _ARRAY = re.compile(rb"[ \t\r\n]*\[")
 _BLANK = re.compile(rb"[ \t\r\n]*")
-_FAR_TOO_MANY = 2 * MAX_ATTRIBUTES
 Part = msgspec.Raw | memoryview
 Take = Callable[[list[NewEvent]], Steps[None]]
 Read = tuple[list[NewEvent], bool]
@@ -110,8 +109,6 @@ def read_one(
     """
     if len(body) > max_event_bytes:
         check_size(body, max_event_bytes)
-    if len(body) > SLICE_BYTES and _has_far_too_many(body):
-        raise Invalid.of(_fields([too_many()]))
     value = _decode(body) if len(body) <= SLICE_BYTES else (yield from decoded(body))
     if type(value) is not dict:
         raise invalid(form)
@@ -161,9 +158,6 @@ def read_array(
         if start:
             yield
         raws = parts[start:stop]
-        if len(raws) == 1 and sizes[start] > SLICE_BYTES and _has_far_too_many(bytes(raws[0])):
-            bad += _fields([too_many()], (start,))[: MOST - len(bad)]
-            continue
         whole = len(raws) == len(parts) and len(body) <= SLICE_BYTES
         values = yield from decoded(body if whole else b"[%b]" % b",".join(raws), raws)
         accepted = None if bad else accept_all(values, raws, now, checks)
@@ -369,25 +363,7 @@ def _bad(
         checks.payload(fields, raw)
     except FieldError as fault:
         found.append(fault.detached())
-    return _fields(found, where)
-
-
-def _fields(found: list[FieldError], where: tuple[str | int, ...] = ()) -> list[BadField]:
     return [BadField(["body", *where, fault.field], str(fault)) for fault in found]
-
-
-def _has_far_too_many(text: bytes) -> bool:
-    """Return whether an event certainly has too many members. To decode them takes many times as long."""
-    if text.count(b'":') < _FAR_TOO_MANY:
-        return False
-    try:
-        data = _decode_payload(text).data
-    except (msgspec.MsgspecError, RecursionError):
-        return False  # the decoder says why
-    if not isinstance(data, msgspec.UnsetType):
-        text = text.replace(data, b"", 1)
-    # In a string a quote stands behind a backslash, and without objects in it all names are members.
-    return text.count(b"{") == 1 and text.count(b'":') - text.count(b'\\":') > _FAR_TOO_MANY
 
 
 def invalid(message: str) -> Invalid:
