@@ -48,7 +48,7 @@ class HttpProtocol(Accepted):
         self._known = None if self._endpoint is None else known_to(self._endpoint)
         self._rest: bytes | bytearray = b""  # what came and is not understood yet
         self._scanned = 0  # bytes of it that do not end a head; 0 where none is begun
-        self._requests, self._waiting_since = False, 0  # whether there was one
+        self._requests, self._waiting_since = False, 0  # whether there was a request; since which turn
         self._deadline = Deadline(self.loop, self._close)
         self._busy = self._answered = self._advancing = self._later = False
         self._keep_alive = True

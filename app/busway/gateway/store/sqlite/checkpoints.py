@@ -97,12 +97,11 @@ class Checkpoints:
         self._batches = 0
         if self.failed or (self._files is not None and self._files.overwritten):
             return
-        complete = False
+        pages = written = -1
         try:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
             _, pages, written = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
-            complete = written == pages
-            self._note(complete=complete)
+            self._note(complete=written == pages)
         except (sa.exc.DBAPIError, sqlite3.Error) as problem:
             # No commit is lost: what is not in the database yet is in the log, and synced there.
             code = getattr(getattr(problem, "orig", problem), "sqlite_errorcode", sqlite3.SQLITE_BUSY)
@@ -110,7 +109,7 @@ class Checkpoints:
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
             if self._files is not None and not self.failed:
-                self._files.checkpointed(complete=complete)
+                self._files.checkpointed(pages, written)
 
     def _note(self, *, complete: bool) -> None:
         now = self._timer()

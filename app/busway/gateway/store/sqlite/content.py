@@ -62,18 +62,23 @@ class DatabaseContent:
         self._changing: tuple[int, int] | None = None
         self._since = 0.0
 
-    def checkpointed(self, *, complete: bool) -> None:
+    def checkpointed(self, pages: int, written: int) -> None:
         """Remember the content after a checkpoint of this process, if it is what the log has.
 
-        Otherwise another program has written while the checkpoint was running. `complete`: the whole log was
-        written to the database.
+        Otherwise another program has written while the checkpoint was running. That is not looked for if the
+        log has begun again since, or another program has begun a checkpoint.
+
+        Args:
+            pages: the pages in the log.
+            written: those that are in the database, negative if that is not known.
         """
-        found, written = self._read(), self._read_log()
-        if written is not None:
-            for now, before, new in zip(found, self._content, written, strict=True):
-                if now != (new or before) and (complete or now != before):
-                    self._foreign = True
-                    return
+        log = self._find_log()
+        found, logged = self._read(), self._read_log(log.done)
+        known = self._find_log()[1:] == log[1:] == (self._log.salt, written, written)
+        for now, before, new in zip(found, self._content, logged, strict=True):
+            if known and now != (new or before) and (written == pages or now != before):
+                self._foreign = True
+                return
         self.record()
 
     def changed(self) -> bool:
@@ -130,18 +135,14 @@ class DatabaseContent:
     def _read(self) -> list[bytes]:
         return [os.pread(self._file, self._size, self._size * (number - 1)) for number in self._pages]
 
-    def _read_log(self) -> list[bytes] | None:
-        """Return the pages as a checkpoint has written them, empty if it had no reason to.
-
-        None if the log has begun again since, because then it does not say so any more.
-        """
-        log, step = self._find_log(), _FRAME.size + self._size
-        missing = dict.fromkeys(self._pages, b"")
-        for frame in reversed(range(log.done)):
+    def _read_log(self, done: int) -> list[bytes]:
+        """Return the pages as a checkpoint of so many pages of the log writes them. Empty: it has none."""
+        found, step = dict.fromkeys(self._pages, b""), _FRAME.size + self._size
+        for frame in reversed(range(done)):
             at = _FIRST_FRAME + step * frame
             (number,) = _FRAME.unpack(os.pread(self._frames, _FRAME.size, at).ljust(_FRAME.size, b"\0"))
-            if missing.get(number) == b"":
-                missing[number] = os.pread(self._frames, self._size, at + _FRAME.size)
-                if all(missing.values()):
+            if found.get(number) == b"":
+                found[number] = os.pread(self._frames, self._size, at + _FRAME.size)
+                if all(found.values()):
                     break
-        return list(missing.values()) if self._find_log().salt == log.salt == self._log.salt else None
+        return list(found.values())

@@ -76,13 +76,15 @@ class DatabaseFiles:
             self._content.close()
             self._content = None
 
-    def checkpointed(self, *, complete: bool) -> None:
+    def checkpointed(self, pages: int, written: int) -> None:
         """Record the content of the database: this process has checkpointed, or tried to.
 
-        `complete`: the whole log was written to the database.
+        Args:
+            pages: the pages in the log.
+            written: those that are in the database, negative if that is not known.
         """
         if self._content is not None:
-            self._content.checkpointed(complete=complete)
+            self._content.checkpointed(pages, written)
 
     @property
     def overwritten(self) -> bool:
