@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -60,6 +61,13 @@ def test_a_number_beyond_a_double_is_refused_wherever_it_stands(name: str) -> No
     else:
         with pytest.raises(JSONError, match="number"):
             decode_json(text)
+
+
+@pytest.mark.parametrize("digits", [308, 309, 310])
+def test_digits_are_found_wherever_they_stand(digits: int) -> None:
+    for before, after in itertools.product(range(160), (0, 1, 76, 77)):
+        text = b"x" * before + b"7" * digits + b"x" * after
+        assert holds_huge_number(text) is (digits >= 309), (before, after)
 
 
 def test_many_long_numbers_are_looked_through_once() -> None:

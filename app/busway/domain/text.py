@@ -174,14 +174,18 @@ def _items(level: list[Any]) -> Iterator[Any]:
 
 
 _DIGITS_OF_A_DOUBLE = 309  # an integer with more digits does not fit
+_STEP = 77  # of so many digits at least every 77th is looked at, which are four in a row
+_FEW = b"0000"
 _HUGE = b"0" * _DIGITS_OF_A_DOUBLE
 _AS_DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _FRACTION_OR_EXPONENT = re.compile(rb"\.|[eE][+-]?")
 
 
 def holds_huge_number(text: bytes) -> bool:
-    """Return whether 309 digits follow one another, also in a string. It takes one pass over the text."""
-    return len(text) >= _DIGITS_OF_A_DOUBLE and _HUGE in text.translate(_AS_DIGITS)
+    """Return whether 309 digits follow one another, also in a string. It takes at most one pass."""
+    if len(text) < _DIGITS_OF_A_DOUBLE or _FEW not in text[::_STEP].translate(_AS_DIGITS):
+        return False
+    return _HUGE in text.translate(_AS_DIGITS)
 
 
 def _check_numbers(text: bytes) -> None:

@@ -1,10 +1,13 @@
-"""The write-ahead log while another program reads the database."""
+"""The write-ahead log under load, and while another program reads the database."""
 
 import asyncio
 import sqlite3
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, contextmanager
 
 import pytest
+from busway.gateway.store.sqlite import database as sqlite
 from busway.gateway.store.sqlite.checkpoints import (
     BLOCKED_AFTER,
     IDLE_BATCHES,
@@ -12,8 +15,11 @@ from busway.gateway.store.sqlite.checkpoints import (
     TRUNCATE_OVER,
     Checkpoints,
 )
+from busway.gateway.store.sqlite.files import DatabaseFiles
 
 from tests.store.kit import committing, event, publish, until
+
+PATIENCE = 120.0  # seconds
 
 
 class Clock:
@@ -31,54 +37,138 @@ def reading(path):
     return closing(foreign)
 
 
+@contextmanager
+def checkpointing(store, path, timer=time.monotonic):
+    """Yield the checkpoints of a connection that writes, the files, and the connection in the background."""
+    engine, files = sqlite.engine(path, create=False), DatabaseFiles(path, None)
+    with engine.connect() as background:
+        [root] = background.exec_driver_sql("SELECT rootpage FROM sqlite_master WHERE name = 'head'").one()
+        files.opened(root, 4096)
+        checkpoints = Checkpoints(store.batches.connection, background, path, 1000, files, timer)
+        yield checkpoints, files, background.connection.dbapi_connection
+        checkpoints.close()
+    files.closed()
+    engine.dispose()
+
+
 def log_size(path):
     return path.with_name(path.name + "-wal").stat().st_size
 
 
 def test_a_checkpoint_that_a_reader_keeps_from_completing_is_repeated_in_pauses(store, path):
     clock = Clock()
-    checkpoints = Checkpoints(store.batches.connection, path, 1000, clock)
-    checkpoints.idle()
-    assert not checkpoints.due
-    with reading(path):
-        store.write(publish(event()))
+    with checkpointing(store, path, clock) as (checkpoints, *_):
         checkpoints.idle()
+        assert not checkpoints.due
+        with reading(path):
+            store.write(publish(event()))
+            checkpoints.idle()
+            assert checkpoints.due
+            assert not checkpoints.blocked
+            clock.now += BLOCKED_AFTER
+            checkpoints.idle()
+            assert checkpoints.blocked
         assert checkpoints.due
+        checkpoints.idle()
+        assert not checkpoints.due
         assert not checkpoints.blocked
-        clock.now += BLOCKED_AFTER
-        checkpoints.idle()
-        assert checkpoints.blocked
-    assert checkpoints.due
-    checkpoints.idle()
-    assert not checkpoints.due
-    assert not checkpoints.blocked
 
 
-def test_it_is_repeated_once_a_second_between_batches(store, path):
+def test_it_is_repeated_between_batches(store, path):
     clock = Clock()
-    checkpoints = Checkpoints(store.batches.connection, path, 1000, clock)
-    with reading(path):
-        store.write(publish(event()))
-        checkpoints.idle()
-    checkpoints.written()
-    assert checkpoints.due
-    clock.now += RETRY_AFTER
-    checkpoints.written()
-    assert not checkpoints.due
+    with checkpointing(store, path, clock) as (checkpoints, *_):
+        with reading(path):
+            store.write(publish(event()))
+            checkpoints.idle()
+        checkpoints.written()
+        assert checkpoints.due
+        clock.now += RETRY_AFTER
+        checkpoints.written()
+        assert not checkpoints.due
 
 
 def test_a_long_log_is_truncated_when_the_reader_has_left(store, path, monkeypatch):
     monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.TRUNCATE_OVER", 1 << 20)
     assert TRUNCATE_OVER > 1 << 20
-    checkpoints = Checkpoints(store.batches.connection, path, 1000)
-    with reading(path):
-        for _ in range(4):
-            store.write(publish(event(data=b'"%s"' % (b"x" * 500_000))))
-            checkpoints.idle()
-        assert log_size(path) > 1 << 20
-    checkpoints.idle()
-    assert log_size(path) == 0
-    assert not checkpoints.due
+    with checkpointing(store, path) as (checkpoints, *_):
+        with reading(path):
+            for _ in range(4):
+                store.write(publish(event(data=b'"%s"' % (b"x" * 500_000))))
+                checkpoints.idle()
+            assert log_size(path) > 1 << 20
+        checkpoints.idle()
+        assert log_size(path) == 0
+        assert not checkpoints.due
+
+
+def test_under_load_the_log_is_checkpointed_in_the_background_and_begins_again(store, path, monkeypatch):
+    monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)
+    monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.COMPLETE_OVER", 64)
+    stored, salts = 0, set()
+    deadline = time.monotonic() + PATIENCE
+    with checkpointing(store, path) as (checkpoints, files, _):
+        while len(salts) < 4:
+            assert time.monotonic() < deadline, "the log grows and grows"
+            store.write(publish(event(data=b'"%s"' % (b"x" * 20_000))))
+            stored += 1
+            checkpoints.written()
+            salts.add(files.log.salt)
+        checkpoints.finish()
+        assert not files.overwritten
+        assert not checkpoints.failed
+        checkpoints.idle()
+        assert files.log.lacking == 0
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as file:  # without the log
+        assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert file.execute("SELECT count(*) FROM events").fetchone() == (stored,)
+
+
+def test_batches_are_written_while_a_checkpoint_runs(store, path, monkeypatch):
+    monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)
+    begun, ended = threading.Event(), threading.Event()
+
+    def running():
+        begun.set()
+        assert ended.wait(PATIENCE)
+
+    with checkpointing(store, path) as (checkpoints, files, background):
+        background.set_progress_handler(running, 1)
+        for number in range(20):
+            store.write(publish(event(data=b'"%s"' % (b"x" * 20_000))))
+            checkpoints.written()
+            assert number < 5 or begun.wait(PATIENCE)
+            assert files.log.done == 0
+        frames = files.log.frames
+        assert frames > 100
+        ended.set()
+        checkpoints.finish()
+        assert files.log.done == frames
+        assert not files.overwritten
+
+
+def test_what_a_reader_has_kept_in_the_log_is_checkpointed_in_the_background(store, path, monkeypatch):
+    """Even one that reads for a moment, during which much was written."""
+    monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)
+    clock, steps = Clock(), []
+    with checkpointing(store, path, clock) as (checkpoints, files, background):
+        with reading(path):
+            for _ in range(30):
+                store.write(publish(event(data=b'"%s"' % (b"x" * 20_000))))
+                checkpoints.written()
+                checkpoints.finish()
+            assert checkpoints.due
+            assert files.log.lacking > 100
+            clock.now += BLOCKED_AFTER
+            checkpoints.written()
+            checkpoints.finish()
+            assert checkpoints.blocked
+        background.set_progress_handler(lambda: steps.append(1), 1)
+        clock.now += RETRY_AFTER
+        checkpoints.written()
+        checkpoints.finish()
+        assert steps
+        assert files.log.lacking == 0
+        assert not checkpoints.blocked
 
 
 @pytest.mark.long

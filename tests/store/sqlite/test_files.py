@@ -348,17 +348,28 @@ def checkpoint(connection, mode):
     return connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[1:]
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "a batch before its end", "a batch after its end"])
 @pytest.mark.parametrize("part", ["all", "first page", "head"])
-def test_a_copy_over_the_file_while_a_checkpoint_runs_is_noticed(database, path, part):
-    """The last moment for it is after the last page was written. The log has what should be there."""
+def test_a_copy_over_the_file_while_a_checkpoint_runs_is_noticed(database, path, part, meanwhile):
+    """The last moment for it is after the last page was written. The log has what should be there.
+
+    A batch after its end makes the log begin again, and a checkpoint in the background is looked at later.
+    """
     copy = path.with_name("copy.db")
     with looked_at(database, path) as (batches, ours, content, places):
         shutil.copyfile(path, copy)
         batches.write([publish(*(event(data=b"x" * 5000) for _ in range(20)))])
         assert path.with_name("busway.db-wal").stat().st_size > 100_000
         assert not content.changed()
+        content.checkpointing()
+        if meanwhile == "a batch before its end":
+            batches.write([publish(event())])
+        log = content.find_log()
         pages, written = checkpoint(ours, "PASSIVE")
-        assert pages == written > 20
+        assert pages == written == log.frames > 20
+        if meanwhile == "a batch after its end":
+            batches.write([publish(event())])
+        assert (content.find_log().salt != log.salt) is (meanwhile == "a batch after its end")
         if part == "all":
             shutil.copyfile(copy, path)
         else:
@@ -367,45 +378,47 @@ def test_a_copy_over_the_file_while_a_checkpoint_runs_is_noticed(database, path,
                 file.write(copy.read_bytes()[places[part] :][:4096])
         content.checkpointed(pages, written)
         assert content.changed()
-        time.sleep(SETTLED_AFTER)
-        assert content.changed()
-        assert content.settled
+        if meanwhile == "nothing":
+            time.sleep(SETTLED_AFTER)
+            assert content.changed()
+            assert content.settled
 
 
 def test_no_checkpoint_is_taken_for_a_copy(database, path):
+    """Whatever is committed and checkpointed meanwhile, by this process and by others."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance, count = random.Random(seed), "SELECT count(*) FROM events"
     with looked_at(database, path) as (batches, ours, content, _), closing(sqlite3.connect(path)) as reader:
         ours.execute("PRAGMA busy_timeout=0")
         reader.isolation_level = None
-        for _ in range(150):
+
+        def perhaps_a_batch():
+            if chance.random() < 0.5:
+                size = chance.choice([1, 9000])
+                batches.write([publish(*(event(data=b"x" * size) for _ in range(chance.randrange(1, 9))))])
+
+        for _ in range(200):
             match chance.randrange(6):
                 case 0 | 1:
-                    size = chance.choice([1, 9000])
-                    batches.write(
-                        [publish(*(event(data=b"x" * size) for _ in range(chance.randrange(1, 9))))]
-                    )
+                    perhaps_a_batch()
                 case 2:
-                    if reader.in_transaction:
-                        reader.execute("COMMIT")
-                    else:
-                        reader.execute("BEGIN")
-                        reader.execute("SELECT count(*) FROM events").fetchone()
+                    for statement in ["COMMIT"] if reader.in_transaction else ["BEGIN", count]:
+                        reader.execute(statement).fetchone()
                 case 3:
-                    assert not content.changed()
-                    content.checkpointed(*checkpoint(ours, "PASSIVE"))
-                case 4:
-                    assert not content.changed()
-                    content.checkpointed(*checkpoint(ours, "PASSIVE"))
-                    content.checkpointed(*checkpoint(ours, "TRUNCATE"))
-                case 5:  # another program commits and checkpoints before the content is looked at
+                    for mode in ("PASSIVE", "TRUNCATE"):
+                        content.checkpointing()
+                        content.checkpointed(*checkpoint(ours, mode))
+                case other:
+                    content.checkpointing()
+                    perhaps_a_batch()
                     found = checkpoint(ours, "PASSIVE")
-                    batches.write([publish(event(data=b"x" * 9000))])
-                    checkpoint(ours, chance.choice(["PASSIVE", "TRUNCATE"]))
+                    perhaps_a_batch()
+                    if other == 4:  # a checkpoint of another program before the content is looked at
+                        checkpoint(ours, chance.choice(["PASSIVE", "TRUNCATE"]))
                     content.checkpointed(*found)
             assert not content.changed()
-        assert ours.execute("SELECT count(*) FROM events").fetchone() > (50,)
+        assert ours.execute(count).fetchone() > (50,)
 
 
 def test_a_restored_backup_does_not_get_the_log_of_the_database_that_it_replaced(database, path):

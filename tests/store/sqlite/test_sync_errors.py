@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import sqlite3
 import subprocess
 
 import pytest
@@ -26,13 +27,13 @@ SYNCS, WRITES = "fsync,fdatasync", "pwrite64,ftruncate"
 
 
 @contextlib.asynccontextmanager
-async def failing(pid, log, error, calls=SYNCS):
+async def failing(pid, log, error, calls=SYNCS, *only):
     """Let every sync of a process fail. `log` gets what it opens, syncs and closes, from now on.
 
-    `calls`: what fails instead.
+    `calls`: what fails instead. `only`: options of strace.
     """
     command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"trace=openat,close,{SYNCS},{calls}"]
-    command += ["-e", f"inject={calls}:error={error}"]
+    command += ["-e", f"inject={calls}:error={error}", *only]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     said = await asyncio.to_thread(tracer.stderr.readline)
     if "attached" not in said:
@@ -97,3 +98,27 @@ def test_a_failed_sync_or_write_ends_the_connection_and_loses_nothing(database, 
 
     asyncio.run(main())
     assert synced_again(log) == []
+
+
+def test_a_checkpoint_in_the_background_that_fails_to_sync_loses_nothing(database, path, tmp_path):
+    """The log is synced, so publishing goes on. What the database file lacks is checkpointed later."""
+    log, acknowledged = tmp_path / "strace", set()
+
+    async def main():
+        async with handled(database) as (commits, handling, _):
+            handling.take = lambda run: None
+            async with failing(commits.pid, log, "EIO", SYNCS, "-P", str(path)):
+                while not (log.exists() and log.read_text().count("INJECTED") >= 3):
+                    event_id = f"large-{len(acknowledged)}"
+                    large = event(event_id, data=b'"%s"' % (b"x" * 400_000))
+                    await commits.publish(publish(large))
+                    acknowledged.add(event_id)
+                    assert len(acknowledged) < 1000, "no sync failed"
+            await commits.publish(publish(event("after")))
+            acknowledged.add("after")
+
+    asyncio.run(main())
+    assert synced_again(log) == []
+    with contextlib.closing(sqlite3.connect(path)) as stored:
+        assert {id_ for (id_,) in stored.execute("SELECT id FROM events")} == acknowledged
+        assert stored.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,7 +1,8 @@
 """Checkpoints of the write-ahead log: after it grew by a certain size, and in pauses.
 
-Only the committer checkpoints. After a complete checkpoint SQLite overwrites the log from its start, so its
-file does not shrink. It grows again only when a whole new log was written.
+Only the committer checkpoints. Under load it does so in the background, on a connection of its own, while
+batches are written. What they add meanwhile keeps the log growing. When it is long, a checkpoint between two
+batches writes the rest, so that SQLite begins the log again. Its file does not shrink.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from busway.gateway.store.sqlite.files import DatabaseFiles
 
-FIRST = 16 << 20
-STEP = 2 << 20
+BEGIN_OVER = 512  # pages of the log that the database lacks
+COMPLETE_OVER = 4096  # pages of the log
 TRUNCATE_OVER = 128 << 20
-RETRY_AFTER = 1.0  # seconds after a checkpoint that was not complete
+PASSES = 16  # in the background; then the rest is written between two batches, however much it is
+RETRY_AFTER = 0.1  # seconds after a checkpoint that was not complete
 BLOCKED_AFTER = 2.0  # seconds; reads of the gateway are shorter
 IDLE_BATCHES = 64  # for fewer a checkpoint is not worth its two syncs
 _PATIENCE = 250  # milliseconds to wait for readers
@@ -27,34 +30,39 @@ _PATIENCE = 250  # milliseconds to wait for readers
 class Checkpoints:
     """Decides after each batch, and in each pause, whether to checkpoint.
 
-    A connection that reads for long, such as a foreign program's, keeps the log from being emptied. Then a
-    checkpoint is tried once a second, in pauses too, until it is complete.
+    A connection that reads keeps the log from being emptied, for long if it is a foreign program's. Then a
+    checkpoint is tried several times a second, and in pauses too, until it is complete.
 
     Args:
         connection: the committer's connection, outside of a transaction.
+        background: another connection to the same file, which only checkpoints.
         path: the database file.
         busy: normal lock timeout of the connection, in milliseconds.
-        timer: seconds of a monotonic clock.
         files: the open files. There is no checkpoint into a database that another program has overwritten.
+        timer: seconds of a monotonic clock.
 
     Attributes:
         blocked: a reader has kept the log from being emptied for longer than reads of the gateway take.
-        failed: a checkpoint failed other than for readers. The connection must not sync again: a second sync
+        failed: a checkpoint failed other than for readers. The connections must not sync again: a second sync
             may succeed although the disk does not have what the first one was to write.
     """
 
     def __init__(
         self,
         connection: sa.Connection,
+        background: sa.Connection,
         path: Path,
         busy: int,
+        files: DatabaseFiles,
         timer: Callable[[], float] = time.monotonic,
-        files: DatabaseFiles | None = None,
     ) -> None:
-        self._connection, self._log, self._busy = connection, path.with_name(path.name + "-wal"), busy
+        self._connection, self._background = connection, background
+        self._log, self._busy = path.with_name(path.name + "-wal"), busy
         self._timer, self._files = timer, files
-        self._limit = FIRST
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._running: Future[tuple[int, int]] | None = None
         self._batches = 0
+        self._passes = 0  # complete ones in the background since one between two batches
         self._unfinished = False
         self._again = 0.0
         self._behind_since: float | None = None
@@ -68,10 +76,15 @@ class Checkpoints:
     def written(self) -> None:
         """Count a written batch. Checkpoint if the log grew enough, or the last one was not complete."""
         self._batches += 1
-        if self._unfinished:
-            if self._timer() >= self._again:
-                self._checkpoint()
-        elif self._size() > self._limit:
+        if self._running is not None and not self._running.done():
+            return
+        self.finish()
+        log = self._files.log
+        if self._unfinished and self._timer() < self._again:
+            return
+        if log.lacking > BEGIN_OVER and self._passes < PASSES:
+            self._begin()
+        elif self._unfinished or (self._passes and log.frames > COMPLETE_OVER):
             self._checkpoint()
 
     def idle(self) -> None:
@@ -82,34 +95,57 @@ class Checkpoints:
         """Checkpoint and truncate the log file, if no reader uses it."""
         self._run("PASSIVE")  # the log is kept until it was compared with what the database has now
         self._run("TRUNCATE")
-        self._limit = max(FIRST, self._size() + STEP)
+
+    def finish(self) -> None:
+        """Wait for the checkpoint in the background. Until then the content of the database is not known."""
+        running, self._running = self._running, None
+        if running is not None:
+            self._take(running.result)
+            self._passes = 0 if self._unfinished else self._passes + 1
+
+    def close(self) -> None:
+        """Close the connection that checkpoints in the background."""
+        self.finish()
+        self._thread.shutdown()
+        self._background.close()
+
+    def _begin(self) -> None:
+        if self.failed or self._files.overwritten:
+            return
+        self._files.checkpointing()
+        self._running = self._thread.submit(_execute, self._background, "PASSIVE")
 
     def _checkpoint(self) -> None:
         self._run("PASSIVE")
+        self._passes = 0
         if self._behind_since is None and self._size() > TRUNCATE_OVER:
             self._run("TRUNCATE")
-        size = self._size()
-        self._unfinished = self._behind_since is not None or size > TRUNCATE_OVER
-        self._again = self._timer() + RETRY_AFTER
-        self._limit = max(FIRST, size + STEP)
+        self._unfinished = self._unfinished or self._size() > TRUNCATE_OVER
 
     def _run(self, mode: str) -> None:
-        self._batches = 0
-        if self.failed or (self._files is not None and self._files.overwritten):
+        self.finish()
+        if self.failed or self._files.overwritten:
             return
-        pages = written = -1
+        self._files.checkpointing()
         try:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
-            _, pages, written = self._connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
+            self._take(lambda: _execute(self._connection, mode))
+        finally:
+            self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
+
+    def _take(self, result: Callable[[], tuple[int, int]]) -> None:
+        """Note how a checkpoint ended. `result` returns the pages in the log, and those in the database."""
+        self._batches = 0
+        pages = written = -1
+        try:
+            pages, written = result()
             self._note(complete=written == pages)
         except (sa.exc.DBAPIError, sqlite3.Error) as problem:
             # No commit is lost: what is not in the database yet is in the log, and synced there.
             code = getattr(getattr(problem, "orig", problem), "sqlite_errorcode", sqlite3.SQLITE_BUSY)
             self.failed = code & 0xFF not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-        finally:
-            self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
-            if self._files is not None and not self.failed:
-                self._files.checkpointed(pages, written)
+        if not self.failed:
+            self._files.checkpointed(pages, written)
 
     def _note(self, *, complete: bool) -> None:
         now = self._timer()
@@ -117,6 +153,7 @@ class Checkpoints:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now
+        self._unfinished, self._again = not complete, now + RETRY_AFTER
         self.blocked = self._behind_since is not None and now - self._behind_since >= BLOCKED_AFTER
 
     def _size(self) -> int:
@@ -124,3 +161,8 @@ class Checkpoints:
             return self._log.stat().st_size
         except OSError:  # it was removed, or its folder may not be searched
             return 0
+
+
+def _execute(connection: sa.Connection, mode: str) -> tuple[int, int]:
+    _, pages, written = connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})").one()
+    return pages, written

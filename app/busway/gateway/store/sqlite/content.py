@@ -19,20 +19,31 @@ _FRAME = struct.Struct(">I20x")  # what stands before each page in the log
 _FIRST_FRAME = 32
 
 
-class _Log(NamedTuple):
+class Log(NamedTuple):
     """How far the write-ahead log is checkpointed.
 
     Attributes:
         frames: the pages in it.
-        salt: changes when it begins again, which it does when all of it is in the database.
+        salt: changes when it begins again, which it does when all of it is in the database. Its first four
+            bytes are a number, which is one more then.
         done: the pages that are in the database.
         begun: those that a checkpoint has begun to write there.
     """
 
-    frames: int
-    salt: bytes
-    done: int
-    begun: int
+    frames: int = 0
+    salt: bytes = b""
+    done: int = 0
+    begun: int = 0
+
+    @property
+    def lacking(self) -> int:
+        """The pages that are not in the database."""
+        return self.frames - self.done
+
+    def follows(self, before: Log) -> bool:
+        """Return whether the log has begun again once, and nothing of it was checkpointed since."""
+        numbers = [int.from_bytes(salt[:4], "big") for salt in (before.salt, self.salt)]
+        return (numbers[0] + 1) % (1 << 32) == numbers[1] and self.done == self.begun == 0
 
 
 class DatabaseContent:
@@ -57,33 +68,43 @@ class DatabaseContent:
 
     def record(self) -> None:
         """Remember the content: a checkpoint has written it."""
-        self._stamp, self._log = self._find_stamp(), self._find_log()
+        self._stamp, self._log = self._find_stamp(), self.find_log()
         self._content = self._read()
+        self._logged: list[bytes] = []
         self._changing: tuple[int, int] | None = None
         self._since = 0.0
+
+    def checkpointing(self) -> None:
+        """Remember what the log has: a checkpoint of this process begins. `changed` was called before."""
+        self._log = self.find_log()
+        self._logged = self._read_log(self._log.frames)
 
     def checkpointed(self, pages: int, written: int) -> None:
         """Remember the content after a checkpoint of this process, if it is what the log has.
 
-        Otherwise another program has written while the checkpoint was running. That is not looked for if the
-        log has begun again since, or another program has begun a checkpoint.
+        Otherwise another program has written while the checkpoint was running. That is not looked for if
+        another program has begun a checkpoint since.
 
         Args:
             pages: the pages in the log.
             written: those that are in the database, negative if that is not known.
         """
-        log = self._find_log()
-        found, logged = self._read(), self._read_log(log.done)
-        known = self._find_log()[1:] == log[1:] == (self._log.salt, written, written)
-        for now, before, new in zip(found, self._content, logged, strict=True):
-            if known and now != (new or before) and (written == pages or now != before):
-                self._foreign = True
-                return
+        log, before = self.find_log(), self._log
+        whole = (
+            written == before.frames > 0
+        )  # nothing was added meanwhile: the log may have begun again since
+        found, logged = self._read(), self._logged if whole else self._read_log(log.done)
+        same = log[1:] == (before.salt, written, written)
+        if (same or (whole and log.follows(before))) and self.find_log()[1:] == log[1:]:
+            for now, old, new in zip(found, self._content, logged, strict=True):
+                if now != (new or old) and (written == pages or now != old):
+                    self._foreign = True
+                    return
         self.record()
 
     def changed(self) -> bool:
         """Return whether something other than a checkpoint has changed the content."""
-        stamp, log = self._find_stamp(), self._find_log()
+        stamp, log = self._find_stamp(), self.find_log()
         if not self._foreign:
             if stamp == self._stamp:
                 self._log = log
@@ -108,7 +129,7 @@ class DatabaseContent:
         for descriptor in (self._file, self._frames, self._index):
             os.close(descriptor)
 
-    def _checkpointed(self, now: _Log) -> bool:
+    def _checkpointed(self, now: Log) -> bool:
         """Return whether there was a checkpoint since the last look."""
         before = self._log
         if now.salt == before.salt:
@@ -129,8 +150,9 @@ class DatabaseContent:
         found = os.fstat(self._file)
         return found.st_size, found.st_mtime_ns
 
-    def _find_log(self) -> _Log:
-        return _Log(*_INDEX.unpack(os.pread(self._index, _INDEX.size, 16).ljust(_INDEX.size, b"\0")))
+    def find_log(self) -> Log:
+        """Return how far the log is checkpointed now."""
+        return Log(*_INDEX.unpack(os.pread(self._index, _INDEX.size, 16).ljust(_INDEX.size, b"\0")))
 
     def _read(self) -> list[bytes]:
         return [os.pread(self._file, self._size, self._size * (number - 1)) for number in self._pages]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from busway.gateway.store.core.transaction import Unusable
 from busway.gateway.store.group.frames import FileId
-from busway.gateway.store.sqlite.content import DatabaseContent
+from busway.gateway.store.sqlite.content import DatabaseContent, Log
 
 CHECK_EVERY = 0.5  # seconds; a reply to a batch must not rest on an older check
 _ENDINGS = ("", "-wal", "-shm")
@@ -76,6 +76,16 @@ class DatabaseFiles:
             self._content.close()
             self._content = None
 
+    @property
+    def log(self) -> Log:
+        """How far the write-ahead log is checkpointed."""
+        return Log() if self._content is None else self._content.find_log()
+
+    def checkpointing(self) -> None:
+        """Expect that the content changes: this process checkpoints. `overwritten` was false."""
+        if self._content is not None:
+            self._content.checkpointing()
+
     def checkpointed(self, pages: int, written: int) -> None:
         """Record the content of the database: this process has checkpointed, or tried to.
 
@@ -137,9 +147,10 @@ class DatabaseFiles:
             f"What only the old write-ahead log has is kept in {self._kept!r}"
         )
 
-    def recent_problem(self) -> str | None:
-        """Return as `problem`, but None without a check if the last one is recent enough."""
-        return self.problem() if time.monotonic() - self._checked > CHECK_EVERY else None
+    @property
+    def checked(self) -> bool:
+        """Whether the last check is recent enough."""
+        return time.monotonic() - self._checked <= CHECK_EVERY
 
 
 def has_open_log(path: Path) -> bool:

@@ -80,7 +80,10 @@ class SQLiteWriteConnection:
 
     def problem(self, *, recent: bool = False) -> str | None:
         """Return which file is not where it was. `recent`: None without a check if the last one is recent."""
-        return self._files.recent_problem() if recent else self._files.problem()
+        if recent and self._files.checked:
+            return None
+        self._checkpoints.finish()
+        return self._files.problem()
 
     def cause(self, problem: BaseException) -> str:
         """Return the driver's error message."""
@@ -117,12 +120,14 @@ class SQLiteWriteConnection:
 
     def close(self) -> None:
         """Checkpoint the write-ahead log into the database file and close it."""
+        self._checkpoints.finish()
         if self._files.overwritten:
             with contextlib.suppress(OSError):  # the log has said what to do
                 self._files.put_aside()
             os._exit(0)
         self._checkpoints.truncate()
         if self._files.problem() is None:
+            self._checkpoints.close()
             self._connection.close()
             self._files.closed()
         else:  # SQLite would remove the log by its name, which may be that of another file now
@@ -135,6 +140,7 @@ class SQLiteWriteConnection:
 
     def _reconnect(self) -> None:
         self._transaction.close()
+        self._checkpoints.close()
         self._connection.close()
         self._files.closed()
         self._connect()
@@ -144,12 +150,15 @@ class SQLiteWriteConnection:
         pages = self._connection.exec_driver_sql("SELECT rootpage FROM sqlite_master WHERE name = 'head'")
         size = self._connection.exec_driver_sql("PRAGMA page_size")
         self._files.opened(int(pages.scalar_one()), int(size.scalar_one()))
+        background = self._engine.connect()
+        background.exec_driver_sql("SELECT 1 FROM sqlite_master").first()  # it opens its files
+        self._files.verify()
+        self._checkpoints = Checkpoints(self._connection, background, self._path, BUSY, self._files)
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
         self._transaction = SQLiteTransaction(self._connection, self._name, self._node)
         self.writer = Writer(self._transaction)
-        self._checkpoints = Checkpoints(self._connection, self._path, BUSY, files=self._files)
 
 
 def _explain(path: Path) -> None:
