@@ -1,15 +1,13 @@
-"""Check the locked packages against a snapshot of an advisory database. The check needs no network.
+"""Check the locked packages against known faults. The check needs no network.
 
-    python -m tools.advisories write FOLDER     make the snapshot anew
+    python -m tools.advisories write FOLDER     make a snapshot of an advisory database
     python -m tools.advisories check
 
-FOLDER has advisories in the OSV format, as files of JSON or YAML: a checkout of `pypa/advisory-database` or
-`github/advisory-database`, or an unpacked export of osv.dev. The snapshot, `advisories.json`, has what they
-say about the packages of the lock files. An advisory that concerns a locked version must be answered in
-docs/dependencies.md, in a line that names it, the package and its locked version.
-
-Without a snapshot the check says that it looked for no known faults, and fails only for answers that are not
-about a locked version.
+It compares the faults in `tools/advisories.toml`, which are written by hand and are not all, and those of a
+snapshot, if there is one. FOLDER has advisories in the OSV format, as files of JSON or YAML: a checkout of
+`pypa/advisory-database` or `github/advisory-database`, or an unpacked export of osv.dev. The snapshot,
+`advisories.json`, has what they say about the packages of the lock files. An advisory that concerns a locked
+version must be answered in docs/dependencies.md, in a line that names it, the package and its locked version.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from packaging.version import InvalidVersion, Version
 from tools.locks import LOCKS, ROOT, canonical, read
 
 SNAPSHOT = ROOT / "advisories.json"
+BY_HAND = ROOT / "tools/advisories.toml"
 ANSWERS = ROOT / "docs/dependencies.md"
 OLD = 90  # days
 _ANSWER = re.compile(r"^\| (`[^|]+) \| `([^`|]+)` ([^ |]+) \|", re.MULTILINE)
@@ -120,19 +120,48 @@ def check(today: date) -> tuple[list[str], str]:
     """Return what is wrong with the locked packages, and what was compared."""
     versions, answers = locked(), ANSWERS.read_text(encoding="utf-8")
     wrong = [f"{line}: remove it from docs/dependencies.md" for line in outdated(versions, answers)]
+    packages, until = by_hand()
+    wrong += _unanswered(packages, versions, answers)
     if not SNAPSHOT.exists():
+        count = sum(map(len, packages.values()))
         return wrong, (
-            f"NOT CHECKED: known faults of locked packages, because there is no {SNAPSHOT.name}. "
-            "`make advisories CHECKOUT=FOLDER` makes it; `make advisories` asks the package index"
+            f"no locked package has a fault of the {count} in {BY_HAND.relative_to(ROOT)} without an answer. "
+            f"They are written by hand, until {until}, and are not all: before a release, take a database as "
+            "well (`make advisories CHECKOUT=FOLDER`), or ask the package index (`make advisories`)"
         )
     snapshot = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
-    wrong += [
-        f"{line}: update it (make lock), or answer in docs/dependencies.md why it does no harm"
-        for line in findings(snapshot["packages"], versions, answers)
-    ]
+    wrong += _unanswered(snapshot["packages"], versions, answers)
     age = (today - date.fromisoformat(snapshot["newest"])).days
     text = f"advisories until {snapshot['newest']}" + (f", which is {age} days ago" if age > OLD else "")
-    return wrong, f"no locked package has a fault that is known here: {text}"
+    return wrong, f"no locked package has a fault that is known here and has no answer: {text}"
+
+
+def by_hand() -> tuple[dict[str, list[dict[str, Any]]], date]:
+    """Return the faults that are written by hand, by package as in a snapshot, and until when."""
+    read_ = tomllib.loads(BY_HAND.read_text(encoding="utf-8"))
+    packages = {
+        name: [
+            {
+                "id": id_,
+                "aliases": [],
+                "summary": summary,
+                "ranges": [(first, fixed or None, None)],
+                "versions": [],
+            }
+            for id_, first, fixed, summary in entries
+        ]
+        for name, entries in read_["packages"].items()
+    }
+    return packages, read_["until"]
+
+
+def _unanswered(
+    packages: Mapping[str, Sequence[Mapping[str, Any]]], versions: Mapping[str, Iterable[str]], answers: str
+) -> list[str]:
+    return [
+        f"{line}: update it (make lock), or answer in docs/dependencies.md why it does no harm"
+        for line in findings(packages, versions, answers)
+    ]
 
 
 def _names(advisory: Mapping[str, Any]) -> list[str]:
