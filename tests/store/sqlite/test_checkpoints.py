@@ -146,6 +146,22 @@ def test_batches_are_written_while_a_checkpoint_runs(store, path, monkeypatch):
         assert not files.overwritten
 
 
+def test_without_another_thread_it_runs_between_two_batches(store, path, monkeypatch):
+    monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with checkpointing(store, path) as (checkpoints, files, _):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        for _ in range(10):
+            store.write(publish(event(data=b'"%s"' % (b"x" * 20_000))))
+            checkpoints.written()
+            assert files.log.lacking <= 16
+        assert not files.overwritten
+        assert not checkpoints.failed
+
+
 def test_what_a_reader_has_kept_in_the_log_is_checkpointed_in_the_background(store, path, monkeypatch):
     """Even one that reads for a moment, during which much was written."""
     monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)

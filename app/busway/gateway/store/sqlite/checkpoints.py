@@ -8,9 +8,10 @@ batches writes the rest, so that SQLite begins the log again. Its file does not 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -59,7 +60,6 @@ class Checkpoints:
         self._connection, self._background = connection, background
         self._log, self._busy = path.with_name(path.name + "-wal"), busy
         self._timer, self._files = timer, files
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._running: Future[tuple[int, int]] | None = None
         self._batches = 0
         self._passes = 0  # complete ones in the background since one between two batches
@@ -106,14 +106,20 @@ class Checkpoints:
     def close(self) -> None:
         """Close the connection that checkpoints in the background."""
         self.finish()
-        self._thread.shutdown()
         self._background.close()
 
     def _begin(self) -> None:
         if self.failed or self._files.overwritten:
             return
         self._files.checkpointing()
-        self._running = self._thread.submit(_execute, self._background, "PASSIVE")
+        running: Future[tuple[int, int]] = Future()
+        thread = threading.Thread(target=_run_for, args=(running, self._background), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many processes and threads
+            self._checkpoint()
+        else:
+            self._running = running
 
     def _checkpoint(self) -> None:
         self._run("PASSIVE")
@@ -161,6 +167,13 @@ class Checkpoints:
             return self._log.stat().st_size
         except OSError:  # it was removed, or its folder may not be searched
             return 0
+
+
+def _run_for(running: Future[tuple[int, int]], connection: sa.Connection) -> None:
+    try:
+        running.set_result(_execute(connection, "PASSIVE"))
+    except BaseException as problem:
+        running.set_exception(problem)
 
 
 def _execute(connection: sa.Connection, mode: str) -> tuple[int, int]:
