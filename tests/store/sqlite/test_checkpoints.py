@@ -41,10 +41,10 @@ def reading(path):
 def checkpointing(store, path, timer=time.monotonic):
     """Yield the checkpoints of a connection that writes, the files, and the connection in the background."""
     engine, files = sqlite.engine(path, create=False), DatabaseFiles(path, None)
-    with engine.connect() as background:
+    with engine.connect() as background, engine.connect() as snapshot:
         [root] = background.exec_driver_sql("SELECT rootpage FROM sqlite_master WHERE name = 'head'").one()
         files.opened(root, 4096)
-        checkpoints = Checkpoints(store.batches.connection, background, path, 1000, files, timer)
+        checkpoints = Checkpoints(store.batches.connection, background, snapshot, path, 1000, files, timer)
         yield checkpoints, files, background.connection.dbapi_connection
         checkpoints.close()
     files.closed()
@@ -138,11 +138,47 @@ def test_batches_are_written_while_a_checkpoint_runs(store, path, monkeypatch):
             checkpoints.written()
             assert number < 5 or begun.wait(PATIENCE)
             assert files.log.done == 0
-        frames = files.log.frames
-        assert frames > 100
+        log = files.log
+        assert log.frames > 100
         ended.set()
         checkpoints.finish()
-        assert files.log.done == frames
+        assert 16 < files.log.done < log.frames  # what was there when it began
+        assert files.log.salt == log.salt
+        assert not files.overwritten
+
+
+def test_the_log_does_not_begin_again_while_a_checkpoint_runs(store, path, monkeypatch):
+    """Whoever has checkpointed all of it: SQLite before 3.51.3 could lose what is written then."""
+    monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)
+    begun, ended = threading.Event(), threading.Event()
+
+    def running():
+        begun.set()
+        assert ended.wait(PATIENCE)
+
+    with (
+        checkpointing(store, path) as (checkpoints, files, background),
+        closing(sqlite3.connect(path)) as other,
+    ):
+        background.set_progress_handler(running, 1)
+        while files.log.lacking <= 16:
+            store.write(publish(event(data=b'"%s"' % (b"x" * 20_000))))
+        checkpoints.written()
+        assert begun.wait(PATIENCE)
+        log = files.log
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        assert files.log.lacking == 0
+        store.write(publish(event()))
+        assert files.log.frames > log.frames
+        assert files.log.salt == log.salt
+        ended.set()
+        checkpoints.finish()
+        assert not files.overwritten
+        checkpoints.idle()
+        store.write(publish(event()))
+        assert files.log.salt != log.salt
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        checkpoints.written()  # there is nothing to do
         assert not files.overwritten
 
 

@@ -3,10 +3,15 @@
 Only the committer checkpoints. Under load it does so in the background, on a connection of its own, while
 batches are written. What they add meanwhile keeps the log growing. When it is long, a checkpoint between two
 batches writes the rest, so that SQLite begins the log again. Its file does not shrink.
+
+Up to version 3.51.2, SQLite may lose commits if the log begins again while a checkpoint of another connection
+starts (https://sqlite.org/wal.html#walresetbug). So a third connection reads while one runs in the
+background: the log does not begin again before that one has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -22,6 +27,7 @@ BEGIN_OVER = 512  # pages of the log that the database lacks
 COMPLETE_OVER = 4096  # pages of the log
 TRUNCATE_OVER = 128 << 20
 PASSES = 16  # in the background; then the rest is written between two batches, however much it is
+START_WITHIN = 0.005  # seconds; a batch does not wait longer for one to begin
 RETRY_AFTER = 0.1  # seconds after a checkpoint that was not complete
 BLOCKED_AFTER = 2.0  # seconds; reads of the gateway are shorter
 IDLE_BATCHES = 64  # for fewer a checkpoint is not worth its two syncs
@@ -37,6 +43,7 @@ class Checkpoints:
     Args:
         connection: the committer's connection, outside of a transaction.
         background: another connection to the same file, which only checkpoints.
+        snapshot: another one, which reads meanwhile.
         path: the database file.
         busy: normal lock timeout of the connection, in milliseconds.
         files: the open files. There is no checkpoint into a database that another program has overwritten.
@@ -52,16 +59,17 @@ class Checkpoints:
         self,
         connection: sa.Connection,
         background: sa.Connection,
+        snapshot: sa.Connection,
         path: Path,
         busy: int,
         files: DatabaseFiles,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connection, self._background = connection, background
+        self._connection, self._background, self._snapshot = connection, background, snapshot
         self._log, self._busy = path.with_name(path.name + "-wal"), busy
         self._timer, self._files = timer, files
         self._running: Future[tuple[int, int]] | None = None
-        self._batches = 0
+        self._batches = self._frames = 0
         self._passes = 0  # complete ones in the background since one between two batches
         self._unfinished = False
         self._again = 0.0
@@ -100,26 +108,61 @@ class Checkpoints:
         """Wait for the checkpoint in the background. Until then the content of the database is not known."""
         running, self._running = self._running, None
         if running is not None:
-            self._take(running.result)
+            self._take(running.result, self._frames)
+            self._let_go()
             self._passes = 0 if self._unfinished else self._passes + 1
 
     def close(self) -> None:
         """Close the connection that checkpoints in the background."""
         self.finish()
         self._background.close()
+        self._snapshot.close()
 
     def _begin(self) -> None:
         if self.failed or self._files.overwritten:
             return
-        self._files.checkpointing()
         running: Future[tuple[int, int]] = Future()
         thread = threading.Thread(target=_run_for, args=(running, self._background), daemon=True)
         try:
+            if not self._keep_log():
+                return
             thread.start()
-        except RuntimeError:  # there are too many processes and threads
+        except (RuntimeError, sa.exc.DBAPIError):  # such as too many processes and threads
+            self._let_go()
             self._checkpoint()
         else:
             self._running = running
+            self._wait_for_start(running)
+
+    def _wait_for_start(self, running: Future[tuple[int, int]]) -> None:
+        """Wait until the checkpoint knows what is in the log.
+
+        It leaves out the pages that are in later batches too. Without those that each batch has, a copy over
+        the database is harder to notice.
+        """
+        deadline = time.monotonic() + START_WITHIN
+        while self._files.log.begun < self._frames and not running.done() and time.monotonic() < deadline:
+            time.sleep(START_WITHIN / 50)
+
+    def _keep_log(self) -> bool:
+        """Let the log not begin again. Return False if another program has just written all of it.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: nothing can be read.
+        """
+        before = self._files.log
+        self._snapshot.exec_driver_sql("BEGIN")
+        self._snapshot.exec_driver_sql("SELECT 1 FROM head").first()
+        log = self._files.log
+        if not log.lacking or log.salt != before.salt:
+            self._let_go()
+            return False
+        self._frames = log.frames
+        return True
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(sa.exc.DBAPIError):  # after some errors there is no transaction any more
+            self._snapshot.exec_driver_sql("ROLLBACK")
 
     def _checkpoint(self) -> None:
         self._run("PASSIVE")
@@ -132,20 +175,24 @@ class Checkpoints:
         self.finish()
         if self.failed or self._files.overwritten:
             return
-        self._files.checkpointing()
         try:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE}")
             self._take(lambda: _execute(self._connection, mode))
         finally:
             self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy}")
 
-    def _take(self, result: Callable[[], tuple[int, int]]) -> None:
-        """Note how a checkpoint ended. `result` returns the pages in the log, and those in the database."""
+    def _take(self, result: Callable[[], tuple[int, int]], wanted: int | None = None) -> None:
+        """Note how a checkpoint ended.
+
+        Args:
+            result: returns the pages in the log, and those in the database.
+            wanted: how many it was to write, None for all.
+        """
         self._batches = 0
         pages = written = -1
         try:
             pages, written = result()
-            self._note(complete=written == pages)
+            self._note(complete=written >= (pages if wanted is None else wanted))
         except (sa.exc.DBAPIError, sqlite3.Error) as problem:
             # No commit is lost: what is not in the database yet is in the log, and synced there.
             code = getattr(getattr(problem, "orig", problem), "sqlite_errorcode", sqlite3.SQLITE_BUSY)

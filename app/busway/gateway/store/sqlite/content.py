@@ -24,8 +24,7 @@ class Log(NamedTuple):
 
     Attributes:
         frames: the pages in it.
-        salt: changes when it begins again, which it does when all of it is in the database. Its first four
-            bytes are a number, which is one more then.
+        salt: changes when it begins again, which it does when all of it is in the database.
         done: the pages that are in the database.
         begun: those that a checkpoint has begun to write there.
     """
@@ -39,11 +38,6 @@ class Log(NamedTuple):
     def lacking(self) -> int:
         """The pages that are not in the database."""
         return self.frames - self.done
-
-    def follows(self, before: Log) -> bool:
-        """Return whether the log has begun again once, and nothing of it was checkpointed since."""
-        numbers = [int.from_bytes(salt[:4], "big") for salt in (before.salt, self.salt)]
-        return (numbers[0] + 1) % (1 << 32) == numbers[1] and self.done == self.begun == 0
 
 
 class DatabaseContent:
@@ -70,36 +64,26 @@ class DatabaseContent:
         """Remember the content: a checkpoint has written it."""
         self._stamp, self._log = self._find_stamp(), self.find_log()
         self._content = self._read()
-        self._logged: list[bytes] = []
         self._changing: tuple[int, int] | None = None
         self._since = 0.0
-
-    def checkpointing(self) -> None:
-        """Remember what the log has: a checkpoint of this process begins. `changed` was called before."""
-        self._log = self.find_log()
-        self._logged = self._read_log(self._log.frames)
 
     def checkpointed(self, pages: int, written: int) -> None:
         """Remember the content after a checkpoint of this process, if it is what the log has.
 
-        Otherwise another program has written while the checkpoint was running. That is not looked for if
-        another program has begun a checkpoint since.
+        Otherwise another program has written while the checkpoint was running. That is not looked for if the
+        log has begun again since, or another program has begun a checkpoint.
 
         Args:
-            pages: the pages in the log.
+            pages: the pages in the log, as the checkpoint knows it.
             written: those that are in the database, negative if that is not known.
         """
-        log, before = self.find_log(), self._log
-        whole = (
-            written == before.frames > 0
-        )  # nothing was added meanwhile: the log may have begun again since
-        found, logged = self._read(), self._logged if whole else self._read_log(log.done)
-        same = log[1:] == (before.salt, written, written)
-        if (same or (whole and log.follows(before))) and self.find_log()[1:] == log[1:]:
-            for now, old, new in zip(found, self._content, logged, strict=True):
-                if now != (new or old) and (written == pages or now != old):
-                    self._foreign = True
-                    return
+        log = self.find_log()
+        found, logged = self._read(), self._read_log(log.done)
+        known = self.find_log()[1:] == log[1:] == (self._log.salt, written, written)
+        for now, before, new in zip(found, self._content, logged, strict=True):
+            if known and now != (new or before) and (written == pages or now != before):
+                self._foreign = True
+                return
         self.record()
 
     def changed(self) -> bool:

@@ -81,16 +81,11 @@ class DatabaseFiles:
         """How far the write-ahead log is checkpointed."""
         return Log() if self._content is None else self._content.find_log()
 
-    def checkpointing(self) -> None:
-        """Expect that the content changes: this process checkpoints. `overwritten` was false."""
-        if self._content is not None:
-            self._content.checkpointing()
-
     def checkpointed(self, pages: int, written: int) -> None:
         """Record the content of the database: this process has checkpointed, or tried to.
 
         Args:
-            pages: the pages in the log.
+            pages: the pages in the log, as the checkpoint knows it.
             written: those that are in the database, negative if that is not known.
         """
         if self._content is not None:

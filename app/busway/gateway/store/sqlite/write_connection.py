@@ -150,10 +150,11 @@ class SQLiteWriteConnection:
         pages = self._connection.exec_driver_sql("SELECT rootpage FROM sqlite_master WHERE name = 'head'")
         size = self._connection.exec_driver_sql("PRAGMA page_size")
         self._files.opened(int(pages.scalar_one()), int(size.scalar_one()))
-        background = self._engine.connect()
-        background.exec_driver_sql("SELECT 1 FROM sqlite_master").first()  # it opens its files
+        background, snapshot = self._engine.connect(), self._engine.connect()
+        for connection in (background, snapshot):
+            connection.exec_driver_sql("SELECT 1 FROM head").first()  # it opens its files
         self._files.verify()
-        self._checkpoints = Checkpoints(self._connection, background, self._path, BUSY, self._files)
+        self._checkpoints = Checkpoints(self._connection, background, snapshot, self._path, BUSY, self._files)
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
