@@ -7,6 +7,8 @@ import random
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -422,6 +424,50 @@ def test_no_checkpoint_is_taken_for_a_copy(database, path):
                     content.checkpointed(*found)
             assert not content.changed()
         assert ours.execute("SELECT count(*) FROM events").fetchone() > (50,)
+
+
+CHECKPOINT = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1])
+print(other.execute("SELECT count(*) FROM events").fetchone()[0], flush=True)
+sys.stdin.readline()
+other.execute("PRAGMA wal_checkpoint")
+"""
+
+
+def test_the_checkpoint_of_another_program_is_no_fault_while_it_runs(database, path):
+    with looked_at(database, path) as (batches, _, content, _):
+        for _ in range(60):
+            batches.write([publish(event(data=b'"%s"' % (b"x" * 500_000)))])
+        assert not content.changed()
+        command = [sys.executable, "-c", CHECKPOINT, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+            while other.poll() is None:
+                assert not content.changed()
+        assert not content.changed()
+        log = content.look()
+        assert log.done == log.begun == log.frames > 5000
+
+
+def test_a_log_that_another_program_has_checkpointed_may_begin_again(database, path):
+    with looked_at(database, path) as (batches, ours, content, _), closing(sqlite3.connect(path)) as reader:
+        batches.write([publish(event())])
+        reader.isolation_level = None
+        reader.execute("BEGIN")
+        reader.execute("SELECT 1 FROM head").fetchone()
+        assert not content.changed()
+        content.checkpointed(*checkpoint(ours, "PASSIVE"))
+        batches.write([publish(event(data=b"x" * 9000))])  # the reader keeps the log
+        before = content.look()
+        assert before.lacking > 0
+        reader.execute("COMMIT")
+        checkpoint(reader, "PASSIVE")
+        batches.write([publish(event())])
+        assert content.look().salt != before.salt
+        assert not content.changed()
 
 
 def test_a_restored_backup_does_not_get_the_log_of_the_database_that_it_replaced(database, path):

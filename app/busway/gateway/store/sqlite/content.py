@@ -62,8 +62,9 @@ class DatabaseContent:
 
     def record(self) -> None:
         """Remember the content: a checkpoint has written it."""
-        self._stamp, self._log = self._find_stamp(), self.find_log()
+        self._stamp, self._log = self._find_stamp(), self._find_log()
         self._content = self._read()
+        self._lacked = False  # the log had pages since that this process has not checkpointed
         self._changing: tuple[int, int] | None = None
         self._since = 0.0
 
@@ -77,9 +78,9 @@ class DatabaseContent:
             pages: the pages in the log, as the checkpoint knows it.
             written: those that are in the database, negative if that is not known.
         """
-        log = self.find_log()
+        log = self._find_log()
         found, logged = self._read(), self._read_log(log.done)
-        known = self.find_log()[1:] == log[1:] == (self._log.salt, written, written)
+        known = self._find_log()[1:] == log[1:] == (self._log.salt, written, written)
         for now, before, new in zip(found, self._content, logged, strict=True):
             if known and now != (new or before) and (written == pages or now != before):
                 self._foreign = True
@@ -88,7 +89,7 @@ class DatabaseContent:
 
     def changed(self) -> bool:
         """Return whether something other than a checkpoint has changed the content."""
-        stamp, log = self._find_stamp(), self.find_log()
+        stamp, log = self._find_stamp(), self._find_log()
         if not self._foreign:
             if stamp == self._stamp:
                 self._log = log
@@ -114,11 +115,11 @@ class DatabaseContent:
             os.close(descriptor)
 
     def _checkpointed(self, now: Log) -> bool:
-        """Return whether there was a checkpoint since the last look."""
+        """Return whether there was a checkpoint since the last look, or one that is still running."""
         before = self._log
         if now.salt == before.salt:
-            return now.begun > before.begun
-        return now.begun > 0 or before.done < before.frames
+            return now.begun > before.begun or now.done > before.done or now.done < now.begun
+        return now.begun > 0 or before.lacking > 0 or self._lacked
 
     def _same(self) -> bool:
         """Return whether the pages are as they were, on disk too."""
@@ -134,8 +135,13 @@ class DatabaseContent:
         found = os.fstat(self._file)
         return found.st_size, found.st_mtime_ns
 
-    def find_log(self) -> Log:
+    def look(self) -> Log:
         """Return how far the log is checkpointed now."""
+        log = self._find_log()
+        self._lacked = self._lacked or (log.salt == self._log.salt and log.lacking > 0)
+        return log
+
+    def _find_log(self) -> Log:
         return Log(*_INDEX.unpack(os.pread(self._index, _INDEX.size, 16).ljust(_INDEX.size, b"\0")))
 
     def _read(self) -> list[bytes]:

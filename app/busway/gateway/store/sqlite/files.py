@@ -79,7 +79,7 @@ class DatabaseFiles:
     @property
     def log(self) -> Log:
         """How far the write-ahead log is checkpointed."""
-        return Log() if self._content is None else self._content.find_log()
+        return Log() if self._content is None else self._content.look()
 
     def checkpointed(self, pages: int, written: int) -> None:
         """Record the content of the database: this process has checkpointed, or tried to.
