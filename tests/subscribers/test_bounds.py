@@ -51,6 +51,35 @@ def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch
     assert sum(sizes) > 20_000 * 19
 
 
+def test_a_part_of_a_frame_does_not_make_the_next_turn_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    feed = websocket.WebSocket._feed
+
+    def noted(self: websocket.WebSocket, data: bytes) -> int:
+        sizes.append(len(data))
+        return feed(self, data)
+
+    monkeypatch.setattr(websocket.WebSocket, "_feed", noted)
+
+    async def claim(_: Store, server: Server) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(handshake(*GOOD))
+        await reader.readuntil(b"\r\n\r\n")
+        ping = b"\x89\x80\0\0\0\0"
+        writer.write(ping[:3])
+        await until(lambda: sizes == [3])
+        writer.write(ping[3:] + ping * 10_000)
+        await reader.readexactly(2 * 1_000)
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    run(tmp_path, claim)
+    assert max(sizes) <= websocket.SMALL_SLICE
+
+
 def test_a_socket_rests_after_many_frames_that_say_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,7 +199,8 @@ class WebSocket:
         protocol = self._protocol
         protocol.receive_data(data)
         events, before = protocol.events_received(), len(self._messages)
-        self._slice = SMALL_SLICE if len(data) < SMALL * len(events) else SLICE
+        if events or len(data) >= SMALL:  # a part of a frame says nothing about its size
+            self._slice = SMALL_SLICE if len(data) < SMALL * len(events) else SLICE
         for event in events:
             if isinstance(event, Frame):
                 self._take(event)
