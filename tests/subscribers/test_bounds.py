@@ -28,7 +28,8 @@ def run(folder: Path, claim: Claim, **options: Any) -> None:
     asyncio.run(main())
 
 
-def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def sizes_of_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets how many bytes each turn parses."""
     sizes: list[int] = []
     feed = websocket.WebSocket._feed
 
@@ -37,6 +38,11 @@ def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch
         return feed(self, data)
 
     monkeypatch.setattr(websocket.WebSocket, "_feed", noted)
+    return sizes
+
+
+def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = sizes_of_turns(monkeypatch)
 
     async def claim(_: Store, server: Server) -> None:
         async with peer(server) as client:
@@ -54,14 +60,7 @@ def test_many_small_frames_are_read_in_several_turns(tmp_path: Path, monkeypatch
 def test_a_part_of_a_frame_does_not_make_the_next_turn_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-    feed = websocket.WebSocket._feed
-
-    def noted(self: websocket.WebSocket, data: bytes) -> int:
-        sizes.append(len(data))
-        return feed(self, data)
-
-    monkeypatch.setattr(websocket.WebSocket, "_feed", noted)
+    sizes = sizes_of_turns(monkeypatch)
 
     async def claim(_: Store, server: Server) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

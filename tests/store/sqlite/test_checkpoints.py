@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -148,7 +150,10 @@ def test_batches_are_written_while_a_checkpoint_runs(store, path, monkeypatch):
 
 
 def test_the_log_does_not_begin_again_while_a_checkpoint_runs(store, path, monkeypatch):
-    """Whoever has checkpointed all of it: SQLite before 3.51.3 could lose what is written then."""
+    """Not even if another program has written all of it to the database.
+
+    SQLite before 3.51.3 could lose commits then.
+    """
     monkeypatch.setattr("busway.gateway.store.sqlite.checkpoints.BEGIN_OVER", 16)
     begun, ended = threading.Event(), threading.Event()
 
@@ -180,6 +185,32 @@ def test_the_log_does_not_begin_again_while_a_checkpoint_runs(store, path, monke
         other.execute("PRAGMA wal_checkpoint(PASSIVE)")
         checkpoints.written()  # there is nothing to do
         assert not files.overwritten
+
+
+HOLDING = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)
+    print(flush=True)
+    sys.stdin.readline()
+"""  # byte 121 of the log's index is the lock of checkpoints
+
+
+def test_while_another_program_checkpoints_it_is_repeated(store, path):
+    clock = Clock()
+    with checkpointing(store, path, clock) as (checkpoints, files, _):
+        store.write(publish(event()))
+        command = [sys.executable, "-c", HOLDING, f"{path}-shm"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            checkpoints.idle()
+            assert files.log.lacking > 0
+            assert checkpoints.due
+            other.communicate(b"\n")
+        clock.now += RETRY_AFTER
+        checkpoints.written()
+        assert files.log.lacking == 0
+        assert not checkpoints.due
 
 
 def test_without_another_thread_it_runs_between_two_batches(store, path, monkeypatch):

@@ -408,9 +408,8 @@ def test_no_checkpoint_is_taken_for_a_copy(database, path):
                 case 3:
                     assert not content.changed()
                     found = checkpoint(ours, "PASSIVE")
-                    if (
-                        reader.in_transaction
-                    ):  # so the log cannot begin again, as while one runs in the background
+                    # The log cannot begin again then, as while one runs in the background.
+                    if reader.in_transaction:
                         batches.write([publish(event(data=b"x" * chance.choice([1, 9000])))])
                     content.checkpointed(*found)
                 case 4:

@@ -113,7 +113,7 @@ class Checkpoints:
             self._passes = 0 if self._unfinished else self._passes + 1
 
     def close(self) -> None:
-        """Close the connection that checkpoints in the background."""
+        """Wait for the checkpoint in the background, and close its connections."""
         self.finish()
         self._background.close()
         self._snapshot.close()
@@ -192,7 +192,8 @@ class Checkpoints:
         pages = written = -1
         try:
             pages, written = result()
-            self._note(complete=written >= (pages if wanted is None else wanted))
+            # Both are -1 while another program checkpoints.
+            self._note(complete=written >= max(0, pages if wanted is None else wanted))
         except (sa.exc.DBAPIError, sqlite3.Error) as problem:
             # No commit is lost: what is not in the database yet is in the log, and synced there.
             code = getattr(getattr(problem, "orig", problem), "sqlite_errorcode", sqlite3.SQLITE_BUSY)
