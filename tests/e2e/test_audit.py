@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from busway.gateway.store.port.audit import ACTIONS
 from tests import forked
 from tests.issuers import TokenIssuer
 
-from .service import PATIENCE, Service, clean_environment, hear, say
+from .service import PATIENCE, Service, clean_environment, hear, say, until
 from .test_access import busway, made
 
 HANDLERS = """
@@ -112,9 +113,8 @@ def test_changes_are_recorded_with_who_made_them(service: Service) -> None:
         "key.created", "source.created", "source.changed", "source.deleted", "key.rotated", "key.revoked",
         "session.created",
     ]  # fmt: skip
-    log = service.log.read_text()
-    assert "handler.paused mine by key:2 (helper) from 127.0.0.1" in log
-    assert "key.created helper by key:1 (me) from 127.0.0.1" in log
+    service.logged(f"handler.paused mine by key:{helper['id']} (helper) from 127.0.0.1")
+    service.logged("key.created helper by key:1 (me) from 127.0.0.1")
     more = {"handler.secret_rotated": "url2", "replay.cancelled": None, "subscription.deleted": "durable"}
     hook = {"name": "url2", "target": "https://example.com/x", "events": ["never"]}
     service.ok("POST", "/v1/handlers", hook)
@@ -151,6 +151,16 @@ def test_commands_are_recorded_and_the_log_is_filtered(service: Service) -> None
     listed = busway_at(service, "audit", "--action", "key.*", "--json", "-n", "1").splitlines()
     assert [json.loads(line)["action"] for line in listed] == ["key.revoked"]
     assert "key.revoked" in busway_at(service, "audit", "--actor", "cli")
+
+
+def test_the_log_has_a_line_for_each_of_many_changes_within_a_second(service: Service) -> None:
+    names = [f"many-{n}" for n in range(60)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: made(service, name, "publish"), names))
+    until(
+        lambda: [name for name in names if f"key.created {name} by" not in service.log.read_text()] == [],
+        "the lines",
+    )
 
 
 def busway_at(service: Service, *words: str) -> str:

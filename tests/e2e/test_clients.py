@@ -191,10 +191,11 @@ def test_errors_name_the_gateway_and_the_key_and_what_to_do(service: Service) ->
     """Last here: the first key closes the gateway to those without one."""
     service.key = service.ok("POST", "/v1/keys", {"name": "all", "scopes": ["admin"]})["key"]
     key = service.ok("POST", "/v1/keys", {"name": "p", "scopes": ["publish"]})["key"]
+    _, number, secret = key.split("_", 2)  # the secret may have another "_"
     cases: list[tuple[str | None, str]] = [
         (None, "without an API key"),
         ("nonsense", "with a malformed API key"),
-        (key[:-1] + "?", r"the API key bw_2_…"),
+        (key[:-1] + "?", f"the API key bw_{number}_…"),
     ]
     for given, word in cases:
         url = service.url
@@ -203,7 +204,7 @@ def test_errors_name_the_gateway_and_the_key_and_what_to_do(service: Service) ->
                 with pytest.raises(BuswayClientError, match=word) as refused:
                     call()
                 assert url in refused.value.detail
-                assert key.split("_")[2][:8] not in refused.value.detail
+                assert secret[:8] not in refused.value.detail
     with SyncClient(service.url, key) as client:
         client.publish("a")
         with pytest.raises(BuswayClientError, match="subscribe") as refused:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 MOST = 10  # lines a second from one place in the code
 OUTPUT = "busway.handlers"  # the logger of what handlers print and log
 OUTCOMES = "busway.runs"  # the logger of attempts that failed
-_LIMITED_ALREADY = {"busway.workers.output", OUTPUT, OUTCOMES}
+AUDIT = "busway.audit"  # the logger of changes; each line is a commit, too
+_NOT_LIMITED = {"busway.workers.output", OUTPUT, OUTCOMES, AUDIT}  # here: most have limits of their own
 
 
 class LogLimit(logging.Filter):
@@ -29,7 +30,7 @@ class LogLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line passes. The first one after others did not says how many these were."""
-        if record.name in _LIMITED_ALREADY:
+        if record.name in _NOT_LIMITED:
             return True
         now = self._clock()
         place = self._places.setdefault((record.pathname, record.lineno), _Place())

@@ -447,7 +447,7 @@ def test_the_checkpoint_of_another_program_is_no_fault_while_it_runs(database, p
             while other.poll() is None:
                 assert not content.changed()
         assert not content.changed()
-        log = content.look()
+        log = content.find_log()
         assert log.done == log.begun == log.frames > 5000
 
 
@@ -460,12 +460,12 @@ def test_a_log_that_another_program_has_checkpointed_may_begin_again(database, p
         assert not content.changed()
         content.checkpointed(*checkpoint(ours, "PASSIVE"))
         batches.write([publish(event(data=b"x" * 9000))])  # the reader keeps the log
-        before = content.look()
-        assert before.lacking > 0
+        assert content.look() > 0
+        before = content.find_log()
         reader.execute("COMMIT")
         checkpoint(reader, "PASSIVE")
         batches.write([publish(event())])
-        assert content.look().salt != before.salt
+        assert content.find_log().salt != before.salt
         assert not content.changed()
 
 

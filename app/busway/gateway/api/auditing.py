@@ -13,9 +13,10 @@ from busway.gateway.access.proxies import client_address
 from busway.gateway.access.scopes import Access
 from busway.gateway.api.stages import Stages
 from busway.gateway.errors import Unavailable
+from busway.gateway.log_limit import AUDIT
 from busway.gateway.store.port.audit import ACTIONS, Entry, Record, acting
 
-log = logging.getLogger("busway.audit")
+log = logging.getLogger(AUDIT)
 
 DRY_RUN = "dry_run"
 DryRun = Annotated[

@@ -84,15 +84,18 @@ class Checkpoints:
     def written(self) -> None:
         """Count a written batch. Checkpoint if the log grew enough, or the last one was not complete."""
         self._batches += 1
-        if self._running is not None and not self._running.done():
-            return
-        self.finish()
-        log = self._files.log
+        ended = False
+        if self._running is not None:
+            if not self._running.done():
+                return
+            self.finish()
+            ended = True
+        lacking = self._files.lacking
         if self._unfinished and self._timer() < self._again:
             return
-        if log.lacking > BEGIN_OVER and self._passes < PASSES:
+        if lacking > BEGIN_OVER and self._passes < PASSES:
             self._begin()
-        elif self._unfinished or (self._passes and log.frames > COMPLETE_OVER):
+        elif self._unfinished or lacking > BEGIN_OVER or (ended and self._files.log.frames > COMPLETE_OVER):
             self._checkpoint()
 
     def idle(self) -> None:

@@ -6,6 +6,7 @@ notice that: pages of both files would be mixed, and events that were acknowledg
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import time
@@ -16,6 +17,7 @@ SETTLED_AFTER = 1.0  # seconds without a change; then the copy over the file is 
 # As SQLite's file format describes them.
 _INDEX = struct.Struct("=I12x8s56xI28xI")  # of the index of the log
 _FRAME = struct.Struct(">I20x")  # what stands before each page in the log
+_INDEX_AT = 16
 _FIRST_FRAME = 32
 
 
@@ -56,13 +58,14 @@ class DatabaseContent:
         self._pages, self._size = (1, head_page), page_size
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._frames = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        self._index = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        self._shared = os.open(f"{path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        self._index = mmap.mmap(self._shared, _INDEX_AT + _INDEX.size, access=mmap.ACCESS_READ)
         self._foreign = False
         self.record()
 
     def record(self) -> None:
         """Remember the content: a checkpoint has written it."""
-        self._stamp, self._log = self._find_stamp(), self._find_log()
+        self._stamp, self._log = self._find_stamp(), self.find_log()
         self._content = self._read()
         self._lacked = False  # the log had pages since that this process has not checkpointed
         self._changing: tuple[int, int] | None = None
@@ -78,9 +81,9 @@ class DatabaseContent:
             pages: the pages in the log, as the checkpoint knows it.
             written: those that are in the database, negative if that is not known.
         """
-        log = self._find_log()
+        log = self.find_log()
         found, logged = self._read(), self._read_log(log.done)
-        known = self._find_log()[1:] == log[1:] == (self._log.salt, written, written)
+        known = self.find_log()[1:] == log[1:] == (self._log.salt, written, written)
         for now, before, new in zip(found, self._content, logged, strict=True):
             if known and now != (new or before) and (written == pages or now != before):
                 self._foreign = True
@@ -89,7 +92,7 @@ class DatabaseContent:
 
     def changed(self) -> bool:
         """Return whether something other than a checkpoint has changed the content."""
-        stamp, log = self._find_stamp(), self._find_log()
+        stamp, log = self._find_stamp(), self.find_log()
         if not self._foreign:
             if stamp == self._stamp:
                 self._log = log
@@ -111,7 +114,8 @@ class DatabaseContent:
 
     def close(self) -> None:
         """Close the descriptors."""
-        for descriptor in (self._file, self._frames, self._index):
+        self._index.close()
+        for descriptor in (self._file, self._frames, self._shared):
             os.close(descriptor)
 
     def _checkpointed(self, now: Log) -> bool:
@@ -135,14 +139,16 @@ class DatabaseContent:
         found = os.fstat(self._file)
         return found.st_size, found.st_mtime_ns
 
-    def look(self) -> Log:
-        """Return how far the log is checkpointed now."""
-        log = self._find_log()
-        self._lacked = self._lacked or (log.salt == self._log.salt and log.lacking > 0)
-        return log
+    def look(self) -> int:
+        """Return how many pages of the log the database lacks. Called after each batch."""
+        frames, salt, done, _ = _INDEX.unpack_from(self._index, _INDEX_AT)
+        if frames > done and salt == self._log.salt:
+            self._lacked = True
+        return int(frames - done)
 
-    def _find_log(self) -> Log:
-        return Log(*_INDEX.unpack(os.pread(self._index, _INDEX.size, 16).ljust(_INDEX.size, b"\0")))
+    def find_log(self) -> Log:
+        """Return how far the log is checkpointed now."""
+        return Log(*_INDEX.unpack_from(self._index, _INDEX_AT))
 
     def _read(self) -> list[bytes]:
         return [os.pread(self._file, self._size, self._size * (number - 1)) for number in self._pages]

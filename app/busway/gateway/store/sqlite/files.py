@@ -79,7 +79,12 @@ class DatabaseFiles:
     @property
     def log(self) -> Log:
         """How far the write-ahead log is checkpointed."""
-        return Log() if self._content is None else self._content.look()
+        return Log() if self._content is None else self._content.find_log()
+
+    @property
+    def lacking(self) -> int:
+        """The pages of the write-ahead log that are not in the database."""
+        return 0 if self._content is None else self._content.look()
 
     def checkpointed(self, pages: int, written: int) -> None:
         """Record the content of the database: this process has checkpointed, or tried to.
