@@ -66,7 +66,7 @@ class DatabaseContent:
     def record(self) -> None:
         """Remember the content: a checkpoint has written it."""
         self._stamp, self._log = self._find_stamp(), self.find_log()
-        self._content = self._read()
+        self._content, self._recorded = self._read(), self._log
         self._lacked = False  # the log had pages since that this process has not checkpointed
         self._changing: tuple[int, int] | None = None
         self._since = 0.0
@@ -81,13 +81,15 @@ class DatabaseContent:
             pages: the pages in the log, as the checkpoint knows it.
             written: those that are in the database, negative if that is not known.
         """
-        log = self.find_log()
-        found, logged = self._read(), self._read_log(log.done)
-        known = self.find_log()[1:] == log[1:] == (self._log.salt, written, written)
-        for now, before, new in zip(found, self._content, logged, strict=True):
-            if known and now != (new or before) and (written == pages or now != before):
-                self._foreign = True
-                return
+        log, since = self.find_log(), self._recorded
+        if log[1:] == (self._log.salt, written, written):
+            logged = self._read_log(since.done if since.salt == log.salt else 0, log.done)
+            found = self._read()
+            if log[1:] == self.find_log()[1:]:
+                for now, before, new in zip(found, self._content, logged, strict=True):
+                    if now != (new or before) and (written == pages or now != before):
+                        self._foreign = True
+                        return
         self.record()
 
     def changed(self) -> bool:
@@ -153,10 +155,10 @@ class DatabaseContent:
     def _read(self) -> list[bytes]:
         return [os.pread(self._file, self._size, self._size * (number - 1)) for number in self._pages]
 
-    def _read_log(self, done: int) -> list[bytes]:
-        """Return the pages as a checkpoint of so many pages of the log writes them. Empty: it has none."""
+    def _read_log(self, since: int, done: int) -> list[bytes]:
+        """Return the pages as the log has them between two places. Empty: not there."""
         found, step = dict.fromkeys(self._pages, b""), _FRAME.size + self._size
-        for frame in reversed(range(done)):
+        for frame in reversed(range(since, done)):
             at = _FIRST_FRAME + step * frame
             (number,) = _FRAME.unpack(os.pread(self._frames, _FRAME.size, at).ljust(_FRAME.size, b"\0"))
             if found.get(number) == b"":
