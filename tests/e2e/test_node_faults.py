@@ -245,6 +245,7 @@ def test_nodes_that_were_frozen_or_cut_off_for_too_long_do_no_harm(
         os.kill(follower.pid, signal.SIGSTOP)
         relays[nodes.index(leader)].swallow()
         assert leader_of([other]) is other
+        until(lambda: len(other.ok("GET", "/v1/status")["nodes"]) == 1, "both to be gone")
         other.all_finished([other.publish("load.leaf", {"n": n}) for n in range(20)])
         os.kill(follower.pid, signal.SIGCONT)
         relays[nodes.index(leader)].carry()
