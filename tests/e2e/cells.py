@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Iterator
 
 from .disturbance import Cutter
 from .load import Publisher, Subscriber, check
@@ -109,3 +110,14 @@ class UnreliableNats(Unreliable):
         if not line.startswith(b"MSG "):
             return line, False
         return line + await source.readexactly(int(line.split()[-1]) + 2), True
+
+
+@contextlib.contextmanager
+def losing(nodes: list[Service], port: int, lost: float, seed: int = 0) -> Iterator[list[Unreliable]]:
+    """Let nodes reach the database through relays that lose, double, delay and reorder notifications."""
+    with contextlib.ExitStack() as stack:
+        relays = [stack.enter_context(Unreliable(port, lost, seed + n)) for n in range(len(nodes))]
+        for node, relay in zip(nodes, relays, strict=True):
+            way = f"postgresql://postgres@127.0.0.1:{relay.port}/cell"
+            node.database_url = f"{way}?sslmode=disable&gssencmode=disable"
+        yield relays

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.ports import unused_port
 from tests.servers.nats import NatsServer
 from tests.servers.postgres import PostgresServer, running
 
-from .cells import Clients, Unreliable, UnreliableNats, leader_of
+from .cells import Clients, UnreliableNats, leader_of, losing
 from .disturbance import Cutter
 from .load import HANDLERS
 from .service import Service, hear, say, until
@@ -59,7 +59,7 @@ def test_lost_doubled_and_late_notifications_cost_time_only(
     nodes: list[Service], cell_server: PostgresServer, lost: float
 ) -> None:
     print("BUSWAY_TEST_SEED", SEED)
-    with losing(nodes, cell_server.port, lost) as relays:
+    with losing(nodes, cell_server.port, lost, SEED) as relays:
         for node in nodes:
             node.start()
         clients = Clients(nodes, SEED)
@@ -164,17 +164,6 @@ def earlier_release(folder: Path) -> str:
     return str(folder / "app")
 
 
-@contextlib.contextmanager
-def losing(nodes: list[Service], port: int, lost: float) -> Iterator[list[Unreliable]]:
-    """Let nodes reach the database through relays that lose, double, delay and reorder notifications."""
-    with contextlib.ExitStack() as stack:
-        relays = [stack.enter_context(Unreliable(port, lost, SEED + n)) for n in range(len(nodes))]
-        for node, relay in zip(nodes, relays, strict=True):
-            way = f"postgresql://postgres@127.0.0.1:{relay.port}/cell"
-            node.database_url = f"{way}?sslmode=disable&gssencmode=disable"
-        yield relays
-
-
 @pytest.mark.parametrize("over", ["NOTIFY", "NATS"])
 def test_nodes_of_this_and_of_an_earlier_release_work_together(
     nodes: list[Service], cell_server: PostgresServer, tmp_path: Path, over: str
@@ -188,7 +177,7 @@ def test_nodes_of_this_and_of_an_earlier_release_work_together(
         if over == "NATS":
             Broker(nodes, stack, SEED)
         else:
-            stack.enter_context(losing(nodes, cell_server.port, 0.3))
+            stack.enter_context(losing(nodes, cell_server.port, 0.3, SEED))
         for node in nodes:
             node.start()
         programs = [child.environ()["PYTHONPATH"] for child in psutil.Process(old.pid).children()]

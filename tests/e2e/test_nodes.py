@@ -18,8 +18,9 @@ from websockets.exceptions import ConnectionClosed
 
 from tests import forked
 from tests.marks import few
+from tests.servers.postgres import PostgresServer
 
-from .cells import leader_of, own_id
+from .cells import leader_of, losing, own_id
 from .service import PATIENCE, Service, clean_environment, hear, items, say, until
 
 pytestmark = pytest.mark.one_database("has a PostgreSQL server of its own")
@@ -461,3 +462,31 @@ def test_the_time_of_the_database_counts_on_a_machine_whose_clock_is_wrong(
     shown = [wrong.ok("GET", f"/v1/events/{event}")["time"], run["created_at"], run["finished_at"]]
     for moment in (*shown, attempt["started_at"], attempt["finished_at"]):
         assert before - 5 < datetime.fromisoformat(moment).timestamp() < time.time() + 5
+
+
+def test_runs_of_a_key_start_in_order_although_the_leader_knows_its_own_event_first(
+    nodes: list[Service], cell_server: PostgresServer
+) -> None:
+    """Without notifications it learns of the other node's event up to a second later."""
+    one, two, _ = nodes
+    with losing(nodes[:2], cell_server.port, 1.0):
+        for node in (one, two):
+            node.write(
+                "keyed.py", "from busway import handler\n@handler('o', ordered=True)\ndef o(event): ..."
+            )
+            node.start()
+        leader = leader_of([one, two])
+        other = two if leader is one else one
+        keys = range(20)
+        pairs = [[node.publish("o", partitionkey=f"k{key}") for node in (other, leader)] for key in keys]
+        leader.publish("o", partitionkey="alone")
+        for earlier, later in pairs:
+            leader.all_finished([earlier, later])
+            first, second = (attempts(leader, each["seq"])[0] for each in (earlier, later))
+            assert first["finished_at"] <= second["started_at"], (earlier, later)
+
+
+def attempts(node: Service, seq: int) -> list[dict[str, Any]]:
+    (run,) = node.ok("GET", f"/v1/events/{seq}")["runs"]
+    found: list[dict[str, Any]] = node.ok("GET", f"/v1/runs/{run['id']}")["attempts"]
+    return found

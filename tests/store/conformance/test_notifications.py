@@ -51,6 +51,7 @@ def played(database, scene):
     async def main():
         async with committing(database) as commits:
             notified = listening(commits)
+            commits.listen(lambda change: setattr(change, "number", 0))  # not every database counts commits
             await scene(commits, notified)
             return list(notified)
 

@@ -19,6 +19,7 @@ from busway.domain.run import Run
 from busway.domain.weburl import HTTP, read_url
 from busway.gateway.attempts.inflight import Attempt, InFlight
 from busway.gateway.attempts.recorder import Progress
+from busway.gateway.dispatch.early import EarlyRuns
 from busway.gateway.dispatch.holding import SHARE, Budget, Holding
 from busway.gateway.dispatch.lanes import Lane, OrderedLane, Source
 from busway.gateway.dispatch.placement import Placement
@@ -29,6 +30,7 @@ from busway.gateway.store.port.reader import Reader, RunningRun
 
 log = logging.getLogger("busway.dispatch")
 
+PATIENCE = 5.0  # seconds to wait for commits of other nodes, at most twice; then the store is read
 AGAIN = 1.0  # seconds until something that failed unexpectedly is tried again
 MOST_UNREAD = 2_000  # runs of one commit of another node that are read one by one
 ROW = 64  # runs that a handler may start in a row while no other handler waits
@@ -84,6 +86,7 @@ class Dispatcher:
         self._turn: deque[Lane] = deque()
         self._reads: set[asyncio.Task[None]] = set()
         self._pumping = self._open = self._leads = False
+        self._early = EarlyRuns(registry)
         self._others: deque[Committed] = deque()
         self._following = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -96,7 +99,7 @@ class Dispatcher:
         """Start handing out runs, first those that the store already has: this node leads."""
         self._open = self._leads = True
         self._rescan()
-        loops = (self._place_due, self._place_swept, self.scheduler.expire)
+        loops = (self._place_due, self._place_swept, self._read_early, self.scheduler.expire)
         self._loops = [self._loop.create_task(self._keep_up(loop)) for loop in loops]
 
     async def adopt(self) -> list[RunningRun]:
@@ -159,10 +162,11 @@ class Dispatcher:
         for id_ in change.ended:
             self._let_go(id_)
         if not self._leads:
+            self._early.know(change.number)
+            if change.rescan:
+                self._early.know_all()
             return
-        for run in change.runs:
-            if self._holding.take(run):
-                self._place(run)
+        self._take_new(change, change.runs)
         if change.rescan:
             self._rescan()
         self.wake()
@@ -199,6 +203,17 @@ class Dispatcher:
         return len(self._parked)
 
     # -- runs in memory
+
+    def _take_new(self, change: Committed, runs: list[Run]) -> None:
+        """Add the runs of a commit, and those that came before it and should not have."""
+        if change.number:  # there may be other nodes
+            if self._early.know(change.number):
+                runs = [*runs, *self._early.ready()]
+            else:
+                runs = [run for run in runs if not self._early.hold(run, change.number)]
+        for run in runs:
+            if self._holding.take(run):
+                self._place(run)
 
     def _place(self, run: Run) -> None:
         if run.expires_at is not None and run.attempt == 0:
@@ -241,7 +256,14 @@ class Dispatcher:
                 self._rescan()
             self.wake()
 
+    async def _read_early(self) -> None:
+        while True:
+            await asyncio.sleep(PATIENCE)
+            if self._early.is_stuck():
+                self._rescan_and_wake()
+
     def _let_go(self, id_: int) -> None:
+        self._early.runs.pop(id_, None)
         waited = self._holding.end(id_)
         if id_ not in self._in_flight.runs:
             self._lift(id_, waited)
@@ -298,6 +320,7 @@ class Dispatcher:
     # -- reading from the store
 
     def _rescan(self) -> None:
+        self._early.know_all()
         for entry in self._registry.live():
             for run in self._lane(entry.handler.id).rescan():
                 self._holding.leave(run)
@@ -326,9 +349,7 @@ class Dispatcher:
                     for id_ in change.ended:
                         if change.final or not (change.foreign and self._goes_on(id_, waiting, running)):
                             self._let_go(id_)
-                    for run in (*change.runs, *fresh):
-                        if self._holding.take(run):
-                            self._place(run)
+                    self._take_new(change, [*change.runs, *fresh])
                 if change.rescan or many:
                     self._rescan()
                 self.wake()

@@ -178,6 +178,7 @@ class CommitFollower:
                     lingering=changes.lingering if foreign else (),
                     stopped=changes.stopped if foreign else (),
                     replays=changes.replays and foreign,
+                    number=row.number,
                 )
             )
         if mine:

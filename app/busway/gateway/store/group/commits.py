@@ -434,7 +434,7 @@ class GroupCommits:
         self._refusal = STOPPING if self._closing else None
 
     def _catch_up(self, head: int) -> None:
-        self._completion.notify(Committed(head=head, rescan=True))
+        self._completion.notify(Committed(head=head, rescan=True, number=self.newest))
 
     # -- the process
 

@@ -29,12 +29,12 @@ OUTCOMES = (Settle, Append, Mark)
 class _Batch:
     """A written batch: its operations and the committer's replies, which are decoded on use."""
 
-    __slots__ = ("begun", "early", "entries", "head", "outdated", "refused", "replies")
+    __slots__ = ("begun", "early", "entries", "head", "number", "outdated", "refused", "replies")
 
     def __init__(self, entries: list[QueuedOperation], done: frames.RawDone) -> None:
         self.entries, self.head, self.refused = entries, done.head, done.refused
         self.replies: list[Any] = done.replies
-        self.outdated = done.outdated
+        self.number, self.outdated = done.commit, done.outdated
         self.early = [n for n, entry in enumerate(entries) if entry.early and n not in self.refused]
         if self.outdated:
             self.early = [n for n in self.early if n not in self.outdated]
@@ -109,7 +109,7 @@ class Completion:
         """Notify the listeners of the oldest batch, then resolve its other waiters."""
         batch = self._written.popleft()
         replies, refused, outdated = batch.replies, batch.refused, batch.outdated
-        committed = Committed(head=batch.head)
+        committed = Committed(head=batch.head, number=batch.number)
         others: list[tuple[QueuedOperation, Any]] = []
         for index, entry in enumerate(batch.entries):
             reply = replies[index]

@@ -30,7 +30,7 @@ from busway.gateway.store.port.operations import (
 
 
 class Committed(msgspec.Struct, kw_only=True):
-    """What one commit changed. Every listener receives it, in commit order, in one turn of the event loop.
+    """What one commit changed. Every listener receives it, in one turn of the event loop.
 
     Attributes:
         ended: runs whose attempt ended or that were cancelled. Release these before adding `runs`.
@@ -54,6 +54,7 @@ class Committed(msgspec.Struct, kw_only=True):
         replays: whether another node created or cancelled a replay.
         stopped: runs whose attempt lingered or was cancelled on another node, and does not run any more.
         final: its `ended` of another node do not wait again, and are not out of date.
+        number: of the commit, 0 if commits have none. Own ones may come before older ones of other nodes.
     """
 
     runs: list[Run] = []
@@ -73,6 +74,7 @@ class Committed(msgspec.Struct, kw_only=True):
     replays: bool = False
     stopped: Sequence[int] = ()
     final: bool = False
+    number: int = 0
 
 
 class Outdated(Exception):
