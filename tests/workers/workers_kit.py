@@ -106,7 +106,9 @@ class Bench:
     async def until(self, condition, patience=PATIENCE):
         deadline = time.monotonic() + patience
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"waited for {condition}; told: {self.told[-5:]}"
+            assert time.monotonic() < deadline, (
+                f"waited for {condition}; processes: {children()}; told: {self.told[-5:]}"
+            )
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), 0.02)
