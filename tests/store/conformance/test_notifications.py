@@ -51,11 +51,15 @@ def played(database, scene):
     async def main():
         async with committing(database) as commits:
             notified = listening(commits)
-            commits.listen(lambda change: setattr(change, "number", 0))  # not every database counts commits
             await scene(commits, notified)
-            return list(notified)
+            return [unnumbered(change) for change in notified]
 
     return asyncio.run(main())
+
+
+def unnumbered(change):
+    """Return a commit without its number: SQLite does not count commits."""
+    return msgspec.structs.replace(change, number=0)
 
 
 def test_new_runs_have_all_their_fields(database):
@@ -213,7 +217,7 @@ def test_cancelled_runs_are_ended_and_their_results_are_in_the_store(database):
             await commits.publish(publish(*[event(expires_at=NOW + 50) for _ in range(2)]))
             reply = await commits.change(operation)
             assert sorted(reply) == [2 * number + 1, 2 * number + 2]
-            assert notified[-1] == Committed(head=2 * number + 2, ended=reply)
+            assert unnumbered(notified[-1]) == Committed(head=2 * number + 2, ended=reply)
 
     played(database, scene)
 
@@ -245,7 +249,10 @@ def test_a_retried_run_that_had_ended_is_found_by_a_rescan(database):
             await commits.change(Cancel(runs=[1], now=NOW))
             assert await commits.change(operation) == [1]
             assert await commits.change(operation) == []
-            assert notified[-2:] == [Committed(head=head, rescan=True), Committed(head=head)]
+            assert [unnumbered(change) for change in notified[-2:]] == [
+                Committed(head=head, rescan=True),
+                Committed(head=head),
+            ]
 
     played(database, scene)
 
@@ -313,7 +320,7 @@ def test_other_operations_change_nothing_for_listeners(database):
         await commits.publish(publish(event()))
         for operation, reply in operations:
             assert await commits.change(operation) == reply
-            assert notified[-1] == Committed(head=0)
+            assert unnumbered(notified[-1]) == Committed(head=0)
 
     played(database, scene)
 

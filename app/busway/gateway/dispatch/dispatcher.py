@@ -30,7 +30,7 @@ from busway.gateway.store.port.reader import Reader, RunningRun
 
 log = logging.getLogger("busway.dispatch")
 
-PATIENCE = 5.0  # seconds to wait for commits of other nodes, at most twice; then the store is read
+PATIENCE = 5.0  # seconds between two looks whether commits of other nodes are still unknown
 AGAIN = 1.0  # seconds until something that failed unexpectedly is tried again
 MOST_UNREAD = 2_000  # runs of one commit of another node that are read one by one
 ROW = 64  # runs that a handler may start in a row while no other handler waits
@@ -162,9 +162,7 @@ class Dispatcher:
         for id_ in change.ended:
             self._let_go(id_)
         if not self._leads:
-            self._early.know(change.number)
-            if change.rescan:
-                self._early.know_all()
+            self._early.know(change)
             return
         self._take_new(change, change.runs)
         if change.rescan:
@@ -207,10 +205,12 @@ class Dispatcher:
     def _take_new(self, change: Committed, runs: list[Run]) -> None:
         """Add the runs of a commit, and those that came before it and should not have."""
         if change.number:  # there may be other nodes
-            if self._early.know(change.number):
+            if self._early.know(change):
                 runs = [*runs, *self._early.ready()]
             else:
                 runs = [run for run in runs if not self._early.hold(run, change.number)]
+                if self._early.full:
+                    self._rescan()
         for run in runs:
             if self._holding.take(run):
                 self._place(run)
@@ -263,7 +263,8 @@ class Dispatcher:
                 self._rescan_and_wake()
 
     def _let_go(self, id_: int) -> None:
-        self._early.runs.pop(id_, None)
+        if self._early.runs:
+            self._early.end(id_)
         waited = self._holding.end(id_)
         if id_ not in self._in_flight.runs:
             self._lift(id_, waited)
@@ -320,7 +321,7 @@ class Dispatcher:
     # -- reading from the store
 
     def _rescan(self) -> None:
-        self._early.know_all()
+        self._early.clear()
         for entry in self._registry.live():
             for run in self._lane(entry.handler.id).rescan():
                 self._holding.leave(run)

@@ -7,37 +7,55 @@ only if all commits are known in the order of their numbers.
 from __future__ import annotations
 
 from busway.domain.run import Run
+from busway.gateway.dispatch.holding import SHARE, weight
 from busway.gateway.dispatch.registry import Registry
+from busway.gateway.store.port.commits import Committed
 
 
 class EarlyRuns:
-    """Runs that wait until all older commits are known. Reading the store again makes them known, too.
+    """New runs that wait until all older commits are known.
 
     Args:
         registry: the handlers.
 
     Attributes:
-        runs: each with the number of its commit, by id.
+        runs: each with the number of its commit, by id. Usually there are none.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.runs: dict[int, tuple[int, Run]] = {}
-        self._known = self._newest = 0  # all commits up to the first one are known
-        self._ahead: set[int] = set()  # known ones behind it
+        self._weight = 0
+        self._known = self._newest = 0  # all commits up to the first number are known
+        self._later: set[int] = set()  # known commits after the first unknown one
         self._oldest: int | None = None  # the run that had waited longest at the last look
 
-    def know(self, number: int) -> bool:
+    @property
+    def full(self) -> bool:
+        """Whether the runs take too much memory."""
+        return self._weight > SHARE
+
+    def know(self, change: Committed) -> bool:
         """Record that a commit is known, and return whether all older ones are."""
+        number = change.number
         self._newest = max(self._newest, number)
-        if self._known and number > self._known + 1:
-            self._ahead.add(number)
+        if change.rescan:
+            self.clear()
+        elif self._known and number > self._known + 1:
+            self._later.add(number)
             return False
         self._known = max(self._known, number)
-        while self._known + 1 in self._ahead:
+        while self._known + 1 in self._later:
             self._known += 1
-            self._ahead.discard(self._known)
+            self._later.discard(self._known)
         return True
+
+    def clear(self) -> None:
+        """Forget the runs, and what is not known: the store, which has all of it, is read again."""
+        self._known = self._newest
+        self._later.clear()
+        self.runs.clear()
+        self._weight = 0
 
     def hold(self, run: Run, number: int) -> bool:
         """Keep a new run of this commit. Return False if it has no place in an order."""
@@ -45,20 +63,19 @@ class EarlyRuns:
         if run.attempt or run.key is None or entry is None or not entry.spec.ordered:
             return False
         self.runs[run.id] = number, run
+        self._weight += weight(run)
         return True
 
-    def know_all(self) -> None:
-        """Record that all commits before the newest known one are known: the store is read again."""
-        self._known = self._newest
-        self._ahead.clear()
+    def end(self, id_: int) -> None:
+        """Forget a run: it has ended, or does not wait any more."""
+        if id_ in self.runs:
+            self._weight -= weight(self.runs.pop(id_)[1])
 
     def ready(self) -> list[Run]:
         """Return, and forget, the runs that need not wait any more."""
-        if not self.runs:
-            return []
         ready = [run for number, run in self.runs.values() if number <= self._known]
         for run in ready:
-            del self.runs[run.id]
+            self.end(run.id)
         return ready
 
     def is_stuck(self) -> bool:
